@@ -1,0 +1,57 @@
+# Each target is enough alone on a machine with Python 3.11+, make and a C compiler.
+PYTHON ?= python3
+HOST ?= 127.0.0.1
+PORT ?= 8000
+MODEL ?=
+ARGS ?=
+
+# An NVIDIA driver that answers decides for the CUDA build; KIND=cpu or KIND=gpu overrides it.
+KIND ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
+VENV := .venv
+READY := $(VENV)/.ready
+BIN := $(VENV)/bin
+CODE := server steering vectors tests bench
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.PHONY: help serve test lint unit engine format bench lock clean
+
+help: ## this list
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
+	@echo
+	@echo 'make serve MODEL=Qwen/Qwen3-0.6B PORT=9000 HOST=0.0.0.0 ARGS="--max-model-len 4096"'
+
+serve: $(READY) ## serve MODEL (none: the demo, SmolLM2 and its vectors) on HOST:PORT, with ARGS for vLLM
+	@exec $(BIN)/steersman serve $(if $(MODEL),'$(MODEL)',--demo) --host $(HOST) --port $(PORT) $(ARGS)
+
+test: lint unit engine ## everything: lint, unit tests, tests on real engines
+
+lint: $(READY) ## ruff, mypy --strict, the import rule
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
+
+unit: $(READY) ## tests that need no engine, in seconds
+	$(BIN)/python -m pytest -m 'not engine'
+
+engine: $(READY) ## tests on real engines, in minutes
+	$(BIN)/python -m pytest -m engine
+
+format: $(READY) ## rewrite the code as ruff wants it
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(READY) ## what steering costs per output token
+	$(BIN)/python -m bench.overhead $(ARGS)
+
+lock: ## write requirements/cpu.txt anew (UPGRADE=1: newest versions)
+	PYTHON='$(PYTHON)' requirements/lock.sh
+
+clean: ## remove the environment and caches (models and vectors stay under ~/.cache/steersman)
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	find $(CODE) -name __pycache__ -type d -prune -exec rm -rf {} +
+
+$(READY): requirements/cpu.txt requirements/gpu.txt requirements/install.sh pyproject.toml
+	@PYTHON='$(PYTHON)' requirements/install.sh $(VENV) $(KIND)

@@ -1,0 +1,114 @@
+"""What the overhead benchmark sends: five ways to serve, and proof that each was served so."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import httpx
+import torch
+from safetensors.torch import save
+
+from bench.load import Batch, Body
+from bench.servers import Server
+
+VECTORS = 16
+LAYERS_OF_ONE = 2
+VECTORS_OF_A_MIX = 4
+LAYERS_OF_A_MIX = 8
+
+
+@dataclass(frozen=True)
+class Configuration:
+    """A way to serve; `steering` gives the field for the n-th request of a batch, if any."""
+
+    name: str
+    server: Server
+    steering: Callable[[int], Body | None]
+
+
+def configurations(plain: Server, ours: Server, layers: int, seed: int) -> list[Configuration]:
+    """The five of the benchmark. Mixes are drawn once, so that every round sends the same."""
+    draw = random.Random(seed)
+    ids = [f"bench-{n}" for n in range(VECTORS)]
+    middle = layers // 2
+    one = {
+        "vectors": [
+            {
+                "id": ids[0],
+                "coefficient": 1.0,
+                "layers": list(range(middle, middle + LAYERS_OF_ONE)),
+                "positions": "generation",
+            }
+        ]
+    }
+    mixes: dict[int, Body] = {}
+
+    def mix(n: int) -> Body:
+        if n not in mixes:
+            mixes[n] = {
+                "vectors": [
+                    {
+                        "id": name,
+                        "coefficient": draw.uniform(-1, 1),
+                        "layers": sorted(draw.sample(range(layers), LAYERS_OF_A_MIX)),
+                        "positions": "generation",
+                    }
+                    for name in draw.sample(ids, VECTORS_OF_A_MIX)
+                ]
+            }
+        return mixes[n]
+
+    return [
+        Configuration("plain", plain, lambda n: None),
+        Configuration("plain_again", plain, lambda n: None),
+        Configuration("idle", ours, lambda n: None),
+        Configuration("one_vector", ours, lambda n: one),
+        Configuration("distinct_mixes", ours, mix),
+    ]
+
+
+def bodies(configuration: Configuration, size: int, tokens: int) -> list[Body]:
+    """A batch of greedy requests with different prompts of about the same length."""
+    subjects = ("rivers", "bread", "clocks", "bridges", "owls", "maps", "rain", "chess")
+    batch: list[Body] = []
+    for n in range(size):
+        body: Body = {
+            "model": "bench",
+            "prompt": f"Lesson {n + 1}. Here is what everybody should know about "
+            f"{subjects[n % len(subjects)]}, told in plain words:",
+            "max_tokens": tokens,
+            "temperature": 0.0,
+            "ignore_eos": True,
+        }
+        if (steering := configuration.steering(n)) is not None:
+            body["steering"] = steering
+        batch.append(body)
+    return batch
+
+
+def upload_vectors(server: Server, layers: int, hidden: int, seed: int) -> None:
+    """Random vectors of length 1 for every layer: small beside the stream, so texts stay sane."""
+    generator = torch.Generator().manual_seed(seed)
+    for n in range(VECTORS):
+        rows = torch.randn(layers, hidden, generator=generator)
+        rows /= rows.norm(dim=1, keepdim=True)
+        content = save({f"resid_post.{i}": row.clone() for i, row in enumerate(rows)})
+        response = httpx.post(
+            f"{server.url}/v1/steering/vectors",
+            files={"file": (f"bench-{n}.safetensors", content)},
+            data={"name": f"bench-{n}"},
+            timeout=60,
+        )
+        if not response.is_success:
+            raise RuntimeError(f"uploading bench-{n}: {response.status_code} {response.text}")
+
+
+def check_receipts(configuration: Configuration, batch: Batch) -> None:
+    """A benchmark of steering that did not happen would be a fine one; refuse it."""
+    for n, request in enumerate(batch.requests):
+        wanted = configuration.steering(n)
+        steered = [v["steered_tokens"] for v in (request.receipt or {}).get("vectors", [])]
+        if len(steered) != (len(wanted["vectors"]) if wanted else 0) or not all(steered):
+            raise RuntimeError(f"{configuration.name}, request {n}: receipt {request.receipt}")

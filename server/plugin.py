@@ -1,0 +1,78 @@
+"""Entry point `vllm.endpoint_plugins`: Steersman's routes on vLLM's API server.
+
+Imports happen inside the methods: vLLM logs and skips a plugin whose import fails, but an exception
+from `attach_router` or `init_state` stops the start.
+"""
+
+from argparse import Namespace
+from typing import Any
+
+
+class SteersmanEndpoints:
+    """vLLM's `EndpointPlugin` protocol (`vllm/plugins/endpoint_plugins/interface.py`)."""
+
+    name = "steersman"
+    required_tasks = ("generate",)
+
+    def attach_router(self, app: Any) -> None:
+        """Add our routes and replace the four that take the `steering` field."""
+        from server import errors, routes, vectors_api
+        from server.guard import RefuseIgnoredSteering
+        from server.limits import BodyLimit
+        from steering.plan import Settings
+
+        settings = Settings.read(getattr(app.state.args, "additional_config", None) or {})
+        errors.install(app)
+        app.include_router(routes.router)
+        app.include_router(vectors_api.build_router())
+        app.add_middleware(RefuseIgnoredSteering)
+        app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
+
+    async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
+        """Open the library and take the engine's measure; raises when steering cannot be had."""
+        if engine_client is None:
+            return
+        from importlib.metadata import version
+        from pathlib import Path
+
+        from server.calibrate import fingerprint, median_norms
+        from server.doses import Doses
+        from server.state import Steersman
+        from steering.plan import Limits, Settings
+        from vectors.library import Library
+
+        config = engine_client.vllm_config
+        settings = Settings.read(config.additional_config)
+        workers = await engine_client.collective_rpc("steering_status")
+        mark = fingerprint(config.model_config)
+        measure = settings.calibrate and workers[0]["listens"]
+        medians = await median_norms(engine_client, mark, measure=measure)
+        if medians is None and settings.max_relative_dose is not None:
+            raise RuntimeError(
+                "max_relative_dose is set, but this model's residual norms are not known and cannot "
+                "be measured in compiled mode: start once with --enforce-eager to measure them"
+            )
+        num_layers = int(config.model_config.hf_text_config.num_hidden_layers)
+        hidden = workers[0]["hidden_size"]
+        state.steersman = Steersman(
+            settings=settings,
+            limits=Limits(
+                num_layers=num_layers,
+                bank_rows=settings.bank_rows,
+                max_terms=settings.max_terms,
+                max_vectors=settings.max_vectors,
+                max_segments=settings.max_segments,
+                max_coefficient=settings.max_coefficient,
+                sites=tuple(workers[0]["sites"]),
+            ),
+            library=Library(Path(settings.library), hidden_size=hidden, num_layers=num_layers),
+            doses=Doses(medians, settings.max_relative_dose),
+            model={
+                "id": (args.served_model_name or [args.model])[0],
+                "num_layers": num_layers,
+                "hidden_size": hidden,
+                "fingerprint": mark,
+                "sites": workers[0]["sites"],
+            },
+            version=version("steersman"),
+        )

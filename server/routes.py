@@ -1,0 +1,95 @@
+"""The OpenAI routes with the `steering` field: vLLM's own handlers, a plan before, a receipt after."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response, StreamingResponse
+from vllm.entrypoints.openai.chat_completion import api_router as vllm_chat
+from vllm.entrypoints.openai.completion import api_router as vllm_completion
+from vllm.entrypoints.openai.responses import api_router as vllm_responses
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.utils.api_utils import validate_json_request
+
+from server.peek import first_chunk_error
+from server.reply import with_receipt
+from server.requests import (
+    SteeredBatchRequest,
+    SteeredChatRequest,
+    SteeredCompletionRequest,
+    SteeredResponsesRequest,
+    refuse_foreign_plan,
+)
+from server.session import Session
+from steering.plan import PlanInvalid
+
+Handler = Callable[[Any, Request], Awaitable[Response | None]]
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    code: {"model": ErrorResponse} for code in (400, 404, 500, 501, 503)
+}
+_OPTIONS: dict[str, Any] = {
+    "dependencies": [Depends(validate_json_request)],
+    "responses": {200: {"content": {"text/event-stream": {}}}, **_ERRORS},
+    "response_model": None,
+}
+
+router = APIRouter()
+
+
+@router.post("/v1/chat/completions", **_OPTIONS)
+async def create_chat_completion(request: SteeredChatRequest, raw_request: Request) -> Any:
+    """A chat completion, steered if the request says so."""
+    return await _steered(request, raw_request, vllm_chat.create_chat_completion)
+
+
+@router.post("/v1/chat/completions/batch", **_OPTIONS)
+async def create_batch_chat_completion(request: SteeredBatchRequest, raw_request: Request) -> Any:
+    """Several chats in one request, under one steering."""
+    return await _steered(request, raw_request, vllm_chat.create_batch_chat_completion)
+
+
+@router.post("/v1/completions", **_OPTIONS)
+async def create_completion(request: SteeredCompletionRequest, raw_request: Request) -> Any:
+    """A completion, steered if the request says so."""
+    return await _steered(request, raw_request, vllm_completion.create_completion)
+
+
+@router.post("/v1/responses", **_OPTIONS)
+async def create_responses(request: SteeredResponsesRequest, raw_request: Request) -> Any:
+    """A response, steered if the request says so."""
+    return await _steered(request, raw_request, vllm_responses.create_responses)
+
+
+async def _steered(request: Any, raw_request: Request, handler: Handler) -> Response | None:
+    refuse_foreign_plan(request)
+    if request.steering is None:
+        return await handler(request, raw_request)
+    _refuse_unsteerable(request)
+    session = Session(raw_request.app.state.steersman, request.steering)
+    request.steer(session.plan)
+    try:
+        response = await handler(request, raw_request)
+        if session.explicit_positions and isinstance(response, StreamingResponse):
+            response = await first_chunk_error(response)
+    except BaseException:
+        session.close("failed")
+        raise
+    return with_receipt(response, session)
+
+
+def _refuse_unsteerable(request: Any) -> None:
+    """Raise `PlanInvalid` for ways of asking that the plan would not reach."""
+    if getattr(request, "use_beam_search", False):
+        raise PlanInvalid(
+            "steering does not work with use_beam_search: leave one of the two out",
+            param="use_beam_search",
+            code="not_supported",
+        )
+    if getattr(request, "background", False):
+        raise PlanInvalid(
+            "steering does not work with background responses: set background to false",
+            param="background",
+            code="not_supported",
+        )
+

@@ -1,0 +1,57 @@
+"""One steered HTTP request from admission to receipt."""
+
+import secrets
+import weakref
+from typing import Any
+
+from server.metrics import METRICS
+from server.resolve import resolve
+from server.state import Steersman
+from server.steering_field import SteeringField
+from steering.plan import DESK
+
+
+class Session:
+    """Holds what a steered request holds: its bank rows and its place at the receipt desk.
+
+    Guarantee: `close` (or the collection of the response it is tied to) gives everything back, once.
+    """
+
+    def __init__(self, app: Steersman, value: Any) -> None:
+        """Validate and admit. Raises `PlanInvalid`, `VectorNotFound` or `BankFull`."""
+        field = SteeringField.read(value)
+        receipt = secrets.token_hex(8)
+        resolved = resolve(field, receipt, app.library, app.limits, app.doses)
+        app.admission.enter(resolved.plan)
+        METRICS.rows_used.set(app.admission.rows_in_use)
+        DESK.open(receipt)
+        self.plan = resolved.plan
+        self._draft = resolved.draft
+        self._give_back = weakref.finalize(self, _give_back, app, resolved.plan)
+
+    @property
+    def explicit_positions(self) -> bool:
+        """Whether the positions can only be checked once the prompt's length is known."""
+        return any(not isinstance(v.positions, str) for v in self.plan.vectors)
+
+    def receipt(self) -> dict[str, Any]:
+        """The receipt as of now: counts are summed over all answers (n, several prompts)."""
+        notes = DESK.read(self.plan.receipt)
+        totals = [sum(n.steered_tokens[k] for n in notes) for k in range(len(self._draft))]
+        vectors = [
+            {**draft, "steered_tokens": total}
+            for draft, total in zip(self._draft, totals, strict=True)
+        ]
+        return {"vectors": vectors, "dynamic": None}
+
+    def close(self, outcome: str) -> None:
+        """Give everything back and count the outcome; later calls do nothing."""
+        if self._give_back.alive:
+            METRICS.observe(DESK.read(self.plan.receipt), outcome)
+            self._give_back()
+
+
+def _give_back(app: Steersman, plan: Any) -> None:
+    DESK.close(plan.receipt)
+    app.admission.leave(plan)
+    METRICS.rows_used.set(app.admission.rows_in_use)

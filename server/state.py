@@ -1,0 +1,67 @@
+"""What the routes share: `app.state.steersman`."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from server.admission import Admission
+from server.doses import Doses
+from server.metrics import METRICS
+from steering.plan import Limits, Settings
+from vectors.library import Entry, Library
+
+
+@dataclass
+class Steersman:
+    """One API server's view: the library, the limits, the doses, and who is in flight."""
+
+    settings: Settings
+    limits: Limits
+    library: Library
+    doses: Doses
+    model: dict[str, Any]
+    """id, num_layers, hidden_size, fingerprint and sites of the served model."""
+    version: str
+    admission: Admission = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.admission = Admission(self.limits.bank_rows)
+        METRICS.rows_total.set(self.limits.bank_rows)
+        METRICS.rows_used.set(0)
+        METRICS.resident.set(0)
+        self.count_library()
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Largest upload body in bytes."""
+        return self.settings.max_upload_bytes
+
+    def count_library(self) -> None:
+        """Bring the library gauge up to date."""
+        METRICS.library.set(len(self.library.list()))
+
+    def on_change(self, event: str, entry: Entry) -> None:
+        """Called by the vector routes after each change."""
+        self.count_library()
+
+    def capabilities(self) -> dict[str, Any]:
+        """What `GET /v1/steering/capabilities` answers."""
+        return {
+            "object": "steering.capabilities",
+            "version": self.version,
+            "model": self.model["id"],
+            "num_layers": self.model["num_layers"],
+            "hidden_size": self.model["hidden_size"],
+            "fingerprint": self.model["fingerprint"],
+            "sites": self.model["sites"],
+            "positions": ["generation", "after_prompt", "prompt", "all", "range"],
+            "median_norms": dict(self.doses.medians) if self.doses.medians is not None else None,
+            "limits": {
+                "max_vectors": self.limits.max_vectors,
+                "max_terms": self.limits.max_terms,
+                "max_segments": self.limits.max_segments,
+                "max_coefficient": self.limits.max_coefficient,
+                "max_relative_dose": self.settings.max_relative_dose,
+                "bank_rows": self.limits.bank_rows,
+                "max_upload_bytes": self.settings.max_upload_bytes,
+            },
+        }

@@ -1,0 +1,103 @@
+"""The way through a layer: after a site's module has run, its output gets the addition."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from steering.blocks import Block, NotInstrumentable
+from steering.plan.limits import STEERABLE_SITES
+from steering.tables import Tables
+
+Forward = Callable[..., Any]
+
+
+class Gate:
+    """Which slots a step steers, for eager mode; and who listens to the residual stream.
+
+    In compiled or captured mode `always` is set: Python does not run in the forward pass there, so
+    the operation is part of the graph and decides by its tables alone.
+    """
+
+    def __init__(self, slots: int, *, always: bool) -> None:
+        self.always = always
+        self.open = [False] * slots
+        self._opened: set[int] = set()
+        self.listener: Callable[[str, int, Tensor], None] | None = None
+
+    def set(self, slots: set[int]) -> None:
+        """Open exactly `slots`."""
+        for slot in self._opened - slots:
+            self.open[slot] = False
+        for slot in slots - self._opened:
+            self.open[slot] = True
+        self._opened = slots
+
+
+def site_slots(blocks: list[Block], num_layers: int) -> dict[tuple[str, int], int]:
+    """Table slot of each (site, layer) on this rank; raises if no block is found at all.
+
+    `resid_post` exists at every block, the branch sites where the block is a plain pre-norm one.
+    Slots are numbered over the whole model so that every rank's tables agree.
+    """
+    if not blocks:
+        raise NotInstrumentable("this rank holds no decoder block")
+    slots = {}
+    for block in blocks:
+        modules = dict(zip(STEERABLE_SITES, (block.module, block.attn, block.mlp), strict=True))
+        for n, site in enumerate(STEERABLE_SITES):
+            if modules[site] is not None:
+                slots[site, block.layer] = n * num_layers + block.layer
+    return slots
+
+
+def instrument(
+    blocks: list[Block], slots: dict[tuple[str, int], int], tables: Tables, gate: Gate
+) -> None:
+    """Wrap the forward of every site's module. Call once, before vLLM profiles or compiles."""
+    for block in blocks:
+        modules = dict(zip(STEERABLE_SITES, (block.module, block.attn, block.mlp), strict=True))
+        for site, module in modules.items():
+            if module is not None and (site, block.layer) in slots:
+                slot = slots[site, block.layer]
+                module.forward = _steered(module.forward, site, block.layer, slot, tables, gate)
+
+
+def _steered(
+    forward: Forward, site: str, layer: int, slot: int, tables: Tables, gate: Gate
+) -> Forward:
+    bank, index, coefficient = tables.bank, tables.index[slot], tables.coefficient[slot]
+    token_row, is_open, always = tables.token_row, gate.open, gate.always
+
+    def steered_forward(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        if always or is_open[slot]:
+            torch.ops.steersman.add(stream_part(output), bank, index, coefficient, token_row)
+        if not always and gate.listener is not None and site == "resid_post":
+            gate.listener(site, layer, residual_stream(output))
+        return output
+
+    return steered_forward
+
+
+def stream_part(output: Any) -> Tensor:
+    """The tensor [tokens, hidden] of a module's output that an addition goes to.
+
+    vLLM's blocks return `(hidden_states, residual)`, whose sum is the stream: adding to the first
+    is adding to the sum. Raises TypeError for any other shape of output.
+    """
+    part = output[0] if isinstance(output, tuple) else output
+    if not isinstance(part, Tensor) or part.dim() != 2:
+        raise TypeError(f"a steered module returned {type(part).__name__}, not [tokens, hidden]")
+    return part
+
+
+def residual_stream(output: Any) -> Tensor:
+    """A block's residual stream [tokens, hidden] in float32."""
+    if isinstance(output, tuple):
+        parts = [part.float() for part in output[:2] if isinstance(part, Tensor)]
+        return torch.stack(parts).sum(0)
+    return stream_part(output).float()
+
+

@@ -1,0 +1,30 @@
+"""What a steered request asks of the engine: pure data and arithmetic, no vLLM, no tensors.
+
+This package is the one part of `steering` that `server` may import.
+"""
+
+from steering.plan.errors import PlanInvalid, VectorUnavailable
+from steering.plan.limits import STEERABLE_SITES, Limits
+from steering.plan.plan import PLAN_KEY, Plan, PlannedVector
+from steering.plan.positions import NAMED_RULES, PositionRule, check_rule, interval
+from steering.plan.receipt import DESK, ReceiptDesk, StepReport, WorkerNote
+from steering.plan.settings import Settings
+
+__all__ = [
+    "DESK",
+    "NAMED_RULES",
+    "PLAN_KEY",
+    "STEERABLE_SITES",
+    "Limits",
+    "Plan",
+    "PlanInvalid",
+    "PlannedVector",
+    "PositionRule",
+    "ReceiptDesk",
+    "Settings",
+    "StepReport",
+    "VectorUnavailable",
+    "WorkerNote",
+    "check_rule",
+    "interval",
+]

@@ -1,0 +1,99 @@
+"""The limits that every plan must meet, whoever wrote it."""
+
+import math
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from steering.plan.errors import PlanInvalid
+
+if TYPE_CHECKING:
+    from steering.plan.plan import Plan
+
+STEERABLE_SITES: Final = ("resid_post", "attn_out", "mlp_out")
+"""Sites the engine can add at, in table order."""
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one engine accepts. `num_layers` counts the model's blocks."""
+
+    num_layers: int
+    bank_rows: int
+    max_terms: int
+    max_vectors: int
+    max_segments: int
+    max_coefficient: float
+    sites: tuple[str, ...] = STEERABLE_SITES
+    """Sites of this model; a block that is not a plain pre-norm one has `resid_post` only."""
+
+    def check(self, plan: "Plan", prompt_tokens: int | None = None) -> None:
+        """Raise `PlanInvalid` if `plan` breaks a limit.
+
+        With `prompt_tokens` given, its positions are checked against the prompt as well.
+        """
+        if not plan.vectors:
+            raise PlanInvalid(
+                "steering names no vector; name at least one or leave the field out",
+                param="steering.vectors",
+            )
+        if len(plan.vectors) > self.max_vectors:
+            raise PlanInvalid(
+                f"{len(plan.vectors)} vectors, at most {self.max_vectors} are allowed in a request",
+                param="steering.vectors",
+                code="too_many_terms",
+            )
+        meetings: Counter[tuple[str, int]] = Counter()
+        for n, vector in enumerate(plan.vectors):
+            where = f"steering.vectors[{n}]"
+            if not math.isfinite(vector.coefficient):
+                raise PlanInvalid(
+                    "coefficient must be a finite number", param=f"{where}.coefficient"
+                )
+            if abs(vector.coefficient) > self.max_coefficient:
+                raise PlanInvalid(
+                    f"coefficient {vector.coefficient:g} is over this server's limit of "
+                    f"{self.max_coefficient:g}",
+                    param=f"{where}.coefficient",
+                    code="dose_over_limit",
+                )
+            if not vector.terms:
+                raise PlanInvalid("no layer is named", param=f"{where}.layers")
+            for site, layer in vector.terms:
+                if site not in self.sites:
+                    raise PlanInvalid(
+                        f"site {site!r} cannot be steered here; "
+                        f"sites are {', '.join(self.sites)}",
+                        param=where,
+                        code="site_not_supported",
+                    )
+                if not 0 <= layer < self.num_layers:
+                    raise PlanInvalid(
+                        f"layer {layer} does not exist; this model has layers "
+                        f"0..{self.num_layers - 1}",
+                        param=f"{where}.layers",
+                        code="layer_out_of_range",
+                    )
+                meetings[site, layer] += 1
+        (site, layer), most = meetings.most_common(1)[0]
+        if most > self.max_terms:
+            raise PlanInvalid(
+                f"{most} vectors meet at {site}.{layer}, at most {self.max_terms} may",
+                param="steering.vectors",
+                code="too_many_terms",
+            )
+        if len(plan.rows()) > self.bank_rows:
+            raise PlanInvalid(
+                f"the request needs {len(plan.rows())} bank rows, the bank has {self.bank_rows}; "
+                "name fewer vectors or layers",
+                param="steering.vectors",
+                code="too_many_terms",
+            )
+        if prompt_tokens is not None and len(plan.segments(prompt_tokens)) > self.max_segments:
+            raise PlanInvalid(
+                "the position rules of the vectors cut the request into "
+                f"{len(plan.segments(prompt_tokens))} stretches, at most {self.max_segments} "
+                "are allowed; use fewer different rules",
+                param="steering.vectors",
+                code="too_many_terms",
+            )

@@ -1,0 +1,88 @@
+"""Counts on their way from the worker that added to the client that asked.
+
+Worker -> `StepReport` on vLLM's step output -> `WorkerNote` on each request's output -> the
+front-end's `ReceiptDesk`, where the HTTP layer collects it under the plan's receipt name.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, Self
+
+
+class WorkerNote(NamedTuple):
+    """What a worker says about one steered request, cumulative up to one step."""
+
+    receipt: str
+    steered_tokens: tuple[int, ...]
+    """For each vector of the plan, how many tokens it was added to."""
+    vectors_resident: int
+    """Vectors with a row in the bank after this request's loads; -1 if it loaded nothing."""
+    load_seconds: tuple[float, ...]
+    """How long each vector took that this request brought into the bank, on its first step."""
+
+    def to_wire(self) -> list[Any]:
+        """Plain lists and numbers, for vLLM's message encoding."""
+        return list(self)
+
+    @classmethod
+    def from_wire(cls, wire: list[Any]) -> Self:
+        """Inverse of `to_wire`."""
+        receipt, tokens, vectors, loads = wire
+        return cls(receipt, tuple(tokens), vectors, tuple(loads))
+
+    def after(self, earlier: Self) -> Self:
+        """This note with what only `earlier` ones of the same sequence said."""
+        resident = self.vectors_resident if self.load_seconds else earlier.vectors_resident
+        loads = earlier.load_seconds + self.load_seconds
+        return self._replace(vectors_resident=resident, load_seconds=loads)
+
+
+@dataclass
+class StepReport:
+    """One engine step's steering: a note for each steered request that ran, and who must fail."""
+
+    notes: dict[str, WorkerNote] = field(default_factory=dict)
+    failed: dict[str, str] = field(default_factory=dict)
+    """Request id -> why it could not be steered; such a request is ended, never run unsteered."""
+
+
+class ReceiptDesk:
+    """Latest note of every sequence, by receipt name. One desk a process; thread-safe.
+
+    Assumption: whoever opens a receipt closes it. Guarantee: notes for a receipt that is not open
+    are dropped, so requests that nobody collects leave nothing behind.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, dict[str, WorkerNote]] = {}
+
+    def open(self, receipt: str) -> None:
+        """Start collecting notes under `receipt`."""
+        with self._lock:
+            self._open[receipt] = {}
+
+    def deliver(self, sequence: str, note: WorkerNote) -> None:
+        """Keep `note` as the latest of `sequence` (one of the n answers to a request)."""
+        with self._lock:
+            notes = self._open.get(note.receipt)
+            if notes is not None:
+                earlier = notes.get(sequence)
+                notes[sequence] = note.after(earlier) if earlier else note
+
+    def read(self, receipt: str) -> list[WorkerNote]:
+        """Latest note of each sequence under `receipt`."""
+        with self._lock:
+            return list(self._open.get(receipt, {}).values())
+
+    def close(self, receipt: str) -> None:
+        """Forget `receipt`."""
+        with self._lock:
+            self._open.pop(receipt, None)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+
+DESK = ReceiptDesk()
+"""This process's desk: vLLM's output processor delivers here, the HTTP layer reads."""

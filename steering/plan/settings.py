@@ -1,0 +1,62 @@
+"""Steersman's settings inside vLLM: `--additional-config '{"steersman": {...}}'`.
+
+vLLM carries `additional_config` to every process and into its compile-cache key.
+"""
+
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Self
+
+
+def default_home() -> Path:
+    """`$STEERSMAN_HOME`, else `~/.cache/steersman`."""
+    return Path(os.environ.get("STEERSMAN_HOME") or Path.home() / ".cache" / "steersman")
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Everything an operator can set; each field is a key of `additional_config["steersman"]`."""
+
+    library: str = field(default_factory=lambda: str(default_home() / "library"))
+    """Directory of the vector library; every worker must be able to read it."""
+    bank_rows: int = 4096
+    """Rows of the bank: one row holds one vector of one site and layer (hidden x 4 bytes)."""
+    max_terms: int = 8
+    """K: how many vectors of one request may meet at one site and layer."""
+    max_vectors: int = 32
+    """How many vectors one request may name."""
+    max_segments: int = 4
+    """How many stretches of a request with different sets of active vectors are told apart."""
+    max_coefficient: float = 10_000.0
+    """Largest absolute coefficient that is accepted."""
+    max_relative_dose: float | None = None
+    """Largest ||c v|| / median ||h|| that is accepted; None sets no limit."""
+    max_upload_bytes: int = 64 * 2**20
+    """Largest body of an upload to /v1/steering/vectors."""
+    calibrate: bool = True
+    """Measure the model's median residual norms when they are not in the cache yet."""
+
+    @classmethod
+    def read(cls, additional_config: object) -> Self:
+        """Settings out of vLLM's `additional_config`; unknown keys and wrong values raise."""
+        section: Any = {}
+        if isinstance(additional_config, Mapping):
+            section = additional_config.get("steersman", {})
+        if not isinstance(section, Mapping):
+            raise ValueError('additional_config["steersman"] must be an object')
+        known = {f.name for f in fields(cls)}
+        if unknown := sorted(set(section) - known):
+            raise ValueError(
+                f"unknown steersman setting {unknown[0]!r}; known: {', '.join(sorted(known))}"
+            )
+        settings = cls(**section)
+        for name in ("bank_rows", "max_terms", "max_vectors", "max_segments", "max_upload_bytes"):
+            if not isinstance(getattr(settings, name), int) or getattr(settings, name) < 1:
+                raise ValueError(f"steersman setting {name} must be a whole number of at least 1")
+        return settings
+
+    def to_dict(self) -> dict[str, Any]:
+        """The JSON object that `read` takes back."""
+        return asdict(self)

@@ -1,0 +1,187 @@
+"""Steered requests inside a worker: a plan becomes table rows, a step becomes token rows.
+
+Knows nothing of vLLM; `seam_runner` tells it which requests came, went, and run this step.
+"""
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from steering.bank import RowAllocator
+from steering.plan.errors import PlanInvalid, VectorUnavailable
+from steering.plan.limits import Limits
+from steering.plan.plan import Plan, Row, Segment
+from steering.plan.receipt import StepReport, WorkerNote
+from steering.tables import Tables
+
+LoadVectors = Callable[[str, list[tuple[str, int]]], Mapping[tuple[str, int], Tensor]]
+"""(digest, [(site, layer), ...]) -> {(site, layer): [hidden] float32}; raises `VectorUnavailable`."""
+
+
+@dataclass
+class LiveRequest:
+    """A steered request that vLLM has not finished."""
+
+    plan: Plan
+    prompt_tokens: int
+    segments: tuple[Segment, ...]
+    keys: frozenset[Row]
+    in_batch: bool = False
+    table_rows: list[int] = field(default_factory=list)
+    """One a segment while the request is in the batch; empty while it is preempted."""
+    counted_to: int = 0
+    """Tokens below this index are counted already: a resumed request computes them again."""
+    steered: list[int] = field(default_factory=list)
+    loads: tuple[float, ...] = ()
+
+
+class SteeredRequests:
+    """All steered requests of one worker, with the rows they hold.
+
+    Guarantees: table rows and bank leases are held exactly while a request is in the batch; a
+    request that cannot be steered is reported in `StepReport.failed`, never left unsteered in
+    silence.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        limits: Limits,
+        slots: Mapping[tuple[str, int], int],
+        load: LoadVectors,
+    ) -> None:
+        self.tables = tables
+        self.limits = limits
+        self.slots = slots
+        self.live: dict[str, LiveRequest] = {}
+        self.failed: dict[str, str] = {}
+        self.active_slots: set[int] = set()
+        self._load = load
+        self._loaded: dict[Row, Tensor] = {}
+        self.bank = RowAllocator(tables.sizes.bank_rows, self._fill)
+        self._free_rows = list(range(tables.sizes.table_rows - 1, -1, -1))
+        self._report: StepReport | None = None
+
+    def start(self, request_id: str, extra_args: Mapping[str, object] | None, prompt: int) -> None:
+        """Take note of a new request. Its plan is validated here once more."""
+        try:
+            plan = Plan.of(extra_args)
+            if plan is None:
+                return
+            self.limits.check(plan, prompt)
+            # A site or layer of another pipeline rank is not ours to add at.
+            keys = frozenset(k for k in plan.rows() if (k[1], k[2]) in self.slots)
+            self.live[request_id] = LiveRequest(
+                plan, prompt, plan.segments(prompt), keys, steered=[0] * len(plan.vectors)
+            )
+        except PlanInvalid as error:
+            self.failed[request_id] = str(error)
+
+    def finish(self, request_ids: Iterable[str]) -> None:
+        """Forget requests that ended, however they ended."""
+        for request_id in request_ids:
+            self.failed.pop(request_id, None)
+            request = self.live.pop(request_id, None)
+            if request is not None:
+                self._leave_batch(request)
+
+    def settle(self, in_batch: Mapping[str, int]) -> None:
+        """Match rows to the batch: those who left give rows back before newcomers take them."""
+        for request_id, request in self.live.items():
+            if request.in_batch and request_id not in in_batch:
+                self._leave_batch(request)
+        for request_id in list(self.live):
+            request = self.live[request_id]
+            if not request.in_batch and request_id in in_batch:
+                try:
+                    self._enter_batch(request)
+                except VectorUnavailable as error:
+                    self.failed[request_id] = str(error)
+                    del self.live[request_id]
+
+    def step(self, spans: Iterable[tuple[str, int, int, int]], tokens: int) -> None:
+        """Mark this step's steered tokens.
+
+        `spans` gives, for each steered request in the batch, (request id, offset of its first token
+        in the batch, how many tokens it computes, token index of the first in the request).
+        """
+        self.tables.begin_step()
+        self.active_slots = set()
+        report = StepReport(failed=dict(self.failed))
+        for request_id, offset, count, first in spans:
+            request = self.live[request_id]
+            for row, segment in zip(request.table_rows, request.segments, strict=True):
+                lo, hi = max(segment.start, first), min(segment.stop, first + count)
+                if lo >= hi:
+                    continue
+                self.tables.mark(offset + lo - first, offset + hi - first, row)
+                fresh = max(0, hi - max(lo, request.counted_to))
+                for n in segment.active:
+                    request.steered[n] += fresh
+                    vector = request.plan.vectors[n]
+                    self.active_slots.update(
+                        self.slots[term] for term in vector.terms if term in self.slots
+                    )
+            request.counted_to = max(request.counted_to, first + count)
+            report.notes[request_id] = self._note(request)
+        self.tables.commit(tokens)
+        self._report = report
+
+    @property
+    def free_table_rows(self) -> int:
+        """Table rows that no request holds."""
+        return len(self._free_rows)
+
+    def take_report(self) -> StepReport | None:
+        """The report of the latest step, once."""
+        report, self._report = self._report, None
+        return report
+
+    def _note(self, request: LiveRequest) -> WorkerNote:
+        loads, request.loads = request.loads, ()
+        return WorkerNote(
+            request.plan.receipt,
+            tuple(request.steered),
+            self.bank.resident_vectors() if loads else -1,
+            loads,
+        )
+
+    def _enter_batch(self, request: LiveRequest) -> None:
+        loads = []
+        missing = self.bank.missing(request.keys)
+        try:
+            for digest in sorted({key[0] for key in missing}):
+                began = time.perf_counter()
+                wanted = [(site, layer) for d, site, layer in missing if d == digest]
+                for (site, layer), vector in self._load(digest, wanted).items():
+                    self._loaded[digest, site, layer] = vector
+                loads.append(time.perf_counter() - began)
+            rows = self.bank.lease(request.keys)
+        finally:
+            self._loaded.clear()
+        request.in_batch = True
+        request.loads = tuple(loads)
+        for segment in request.segments:
+            terms: dict[int, list[tuple[int, float]]] = {}
+            for n in segment.active:
+                vector = request.plan.vectors[n]
+                for site, layer in vector.terms:
+                    slot = self.slots.get((site, layer))
+                    if slot is not None:
+                        row = rows[vector.digest, site, layer]
+                        terms.setdefault(slot, []).append((row, vector.coefficient))
+            table_row = self._free_rows.pop()
+            request.table_rows.append(table_row)
+            self.tables.write_row(table_row, terms)
+
+    def _leave_batch(self, request: LiveRequest) -> None:
+        if request.in_batch:
+            request.in_batch = False
+            self._free_rows.extend(request.table_rows)
+            request.table_rows = []
+            self.bank.release(request.keys)
+
+    def _fill(self, row: int, key: Row) -> None:
+        self.tables.fill_bank(row, self._loaded[key])

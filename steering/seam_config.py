@@ -1,0 +1,92 @@
+"""Seam: vLLM's configuration (`config/vllm.py`): sizes, settings, and the compile-cache key."""
+
+import functools
+import hashlib
+from pathlib import Path
+from typing import Any
+
+from steering.plan.limits import STEERABLE_SITES, Limits
+from steering.plan.settings import Settings
+from steering.tables import TableSizes
+
+SUPPORTED_VLLM = ("0.32.",)
+"""Version prefixes whose seams have been read and tested."""
+
+
+def check_version(version: str) -> None:
+    """Raise RuntimeError for a vLLM that Steersman has not been tested with."""
+    if not version.startswith(SUPPORTED_VLLM):
+        wanted = " or ".join(prefix + "*" for prefix in SUPPORTED_VLLM)
+        raise RuntimeError(
+            f"Steersman supports vLLM {wanted}, this is {version}: it touches vLLM's internals and "
+            "would not be sure to steer rightly. Install a supported vLLM, or unset VLLM_PLUGINS."
+        )
+
+
+def num_layers(vllm_config: Any) -> int:
+    """How many decoder blocks the model has, over all pipeline ranks."""
+    return int(vllm_config.model_config.hf_text_config.num_hidden_layers)
+
+
+def limits_of(vllm_config: Any) -> Limits:
+    """The limits of this engine."""
+    settings = Settings.read(vllm_config.additional_config)
+    return Limits(
+        num_layers=num_layers(vllm_config),
+        bank_rows=settings.bank_rows,
+        max_terms=settings.max_terms,
+        max_vectors=settings.max_vectors,
+        max_segments=settings.max_segments,
+        max_coefficient=settings.max_coefficient,
+    )
+
+
+def table_sizes(vllm_config: Any, max_tokens: int) -> TableSizes:
+    """Sizes of the tables of one worker; `max_tokens` is the most tokens of a padded step."""
+    settings = Settings.read(vllm_config.additional_config)
+    return TableSizes(
+        slots=len(STEERABLE_SITES) * num_layers(vllm_config),
+        table_rows=vllm_config.scheduler_config.max_num_seqs * settings.max_segments,
+        terms=settings.max_terms,
+        bank_rows=settings.bank_rows,
+        hidden=int(vllm_config.model_config.get_hidden_size()),
+        tokens=max_tokens,
+    )
+
+
+def runs_python(vllm_config: Any) -> bool:
+    """True where each step runs the model's Python: no compiled graph, no captured CUDA graph."""
+    from vllm.config import CompilationMode, CUDAGraphMode
+
+    compilation = vllm_config.compilation_config
+    return bool(
+        compilation.mode == CompilationMode.NONE
+        and compilation.cudagraph_mode in (None, CUDAGraphMode.NONE)
+    )
+
+
+def source_digest() -> str:
+    """SHA-256 (hex) over the sources of this package: what the compiled graph is made with."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.rglob("*.py")):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def install() -> None:
+    """Put this package into vLLM's compile-cache key, so that a graph without the operation is
+    never served to an engine that steers. Idempotent."""
+    from vllm.config import VllmConfig
+
+    compute_hash = VllmConfig.compute_hash
+    if hasattr(compute_hash, "__steersman__"):
+        return
+    own = source_digest()
+
+    @functools.wraps(compute_hash)
+    def with_steersman(self: Any, *args: Any, **kwargs: Any) -> str:
+        theirs = compute_hash(self, *args, **kwargs)
+        return hashlib.sha256(f"{theirs}:{own}".encode()).hexdigest()[: len(theirs)]
+
+    with_steersman.__steersman__ = True  # type: ignore[attr-defined]
+    VllmConfig.compute_hash = with_steersman

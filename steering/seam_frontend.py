@@ -1,0 +1,80 @@
+"""Seam: vLLM's front end (`v1/engine/input_processor.py`, `v1/engine/output_processor.py`).
+
+Every route and the offline `LLM` class pass here, so limits hold whoever wrote the plan.
+"""
+
+import functools
+from pathlib import Path
+from typing import Any
+
+from steering.plan.errors import PlanInvalid
+from steering.plan.limits import Limits
+from steering.plan.plan import PLAN_KEY, Plan
+from steering.plan.receipt import DESK, WorkerNote
+from steering.plan.settings import Settings
+from steering.seam_config import limits_of
+
+
+def install() -> None:
+    """Wrap `InputProcessor.process_inputs` and `OutputProcessor.process_outputs`. Idempotent."""
+    from vllm.v1.engine.input_processor import InputProcessor
+    from vllm.v1.engine.output_processor import OutputProcessor
+
+    process_inputs = InputProcessor.process_inputs
+    process_outputs = OutputProcessor.process_outputs
+    if hasattr(process_inputs, "__steersman__"):
+        return
+
+    @functools.wraps(process_inputs)
+    def inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = process_inputs(self, *args, **kwargs)
+        params = request.sampling_params
+        if params is not None and params.extra_args and PLAN_KEY in params.extra_args:
+            _check(request, self.vllm_config)
+        return request
+
+    @functools.wraps(process_outputs)
+    def outputs(self: Any, engine_core_outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        for output in engine_core_outputs:
+            if output.kv_transfer_params is not None:
+                _collect(output)
+        return process_outputs(self, engine_core_outputs, *args, **kwargs)
+
+    inputs.__steersman__ = True  # type: ignore[attr-defined]
+    InputProcessor.process_inputs = inputs
+    OutputProcessor.process_outputs = outputs
+
+
+def _check(request: Any, vllm_config: Any) -> None:
+    """Validate a request's plan; raises vLLM's validation error, a 400 on every route."""
+    from vllm.exceptions import VLLMValidationError
+
+    try:
+        plan = Plan.of(request.sampling_params.extra_args)
+        if plan is None:
+            return
+        if request.prompt_token_ids is None or request.resumable:
+            raise PlanInvalid("steering needs a prompt of tokens that does not grow")
+        limits: Limits = limits_of(vllm_config)
+        limits.check(plan, len(request.prompt_token_ids))
+        library = Path(Settings.read(vllm_config.additional_config).library)
+        for vector in plan.vectors:
+            if not object_path(library, vector.digest).is_file():
+                raise PlanInvalid(
+                    f"no vector {vector.digest[:19]} in the library", param="steering.vectors"
+                )
+    except PlanInvalid as error:
+        raise VLLMValidationError(error.message, parameter=error.param) from error
+
+
+def _collect(output: Any) -> None:
+    """Take our note off an engine output and leave what is the KV connector's own."""
+    wire = output.kv_transfer_params.pop(PLAN_KEY, None)
+    if wire is not None:
+        DESK.deliver(output.request_id, WorkerNote.from_wire(wire))
+        output.kv_transfer_params = output.kv_transfer_params or None
+
+
+def object_path(library: Path, digest: str) -> Path:
+    """Where the library keeps the file of `digest` (DESIGN: immutable files by digest)."""
+    return library / "objects" / f"{digest.removeprefix('sha256:')}.safetensors"

@@ -1,0 +1,70 @@
+"""The tensors that the operation reads. Allocated once, before vLLM's profile run."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from steering.bank import ZERO_ROW
+
+
+@dataclass(frozen=True)
+class TableSizes:
+    """Sizes of the tables. `slots` counts (site, layer) pairs that can be steered."""
+
+    slots: int
+    table_rows: int
+    terms: int
+    bank_rows: int
+    hidden: int
+    tokens: int
+
+
+class Tables:
+    """`bank` [1 + bank_rows, hidden] f32; `index` i32 and `coefficient` f32 [slots, rows, K];
+    `token_row` [tokens] i32, staged on the host in `token_row_host`."""
+
+    def __init__(self, sizes: TableSizes, device: torch.device) -> None:
+        self.sizes = sizes
+        shape = (sizes.slots, sizes.table_rows, sizes.terms)
+        self.bank = torch.zeros(1 + sizes.bank_rows, sizes.hidden, device=device)
+        self.index = torch.full(shape, ZERO_ROW, dtype=torch.int32, device=device)
+        self.coefficient = torch.zeros(shape, device=device)
+        self.token_row = torch.full((sizes.tokens,), -1, dtype=torch.int32, device=device)
+        on_host = device.type == "cpu"
+        self.token_row_host = (
+            self.token_row if on_host else torch.full_like(self.token_row, -1, device="cpu").pin_memory()
+        )
+        self._token_row_np = self.token_row_host.numpy()
+        self._written = 0
+
+    def fill_bank(self, row: int, vector: Tensor) -> None:
+        """Write `vector` [hidden] float32 into bank row `row`."""
+        self.bank[row].copy_(vector)
+
+    def write_row(self, row: int, terms: dict[int, list[tuple[int, float]]]) -> None:
+        """Set table row `row`: for each slot, its (bank row, coefficient) terms."""
+        slots, _, width = self.index.shape
+        index = torch.full((slots, width), ZERO_ROW, dtype=torch.int32)
+        coefficient = torch.zeros(slots, width)
+        for slot, pairs in terms.items():
+            for k, (bank_row, c) in enumerate(pairs):
+                index[slot, k] = bank_row
+                coefficient[slot, k] = c
+        self.index[:, row].copy_(index)
+        self.coefficient[:, row].copy_(coefficient)
+
+    def begin_step(self) -> None:
+        """Mark every token as not steered (on the host)."""
+        self._token_row_np[: self._written] = -1
+
+    def mark(self, start: int, stop: int, row: int) -> None:
+        """Tokens [start, stop) of this step's batch are steered by table row `row`."""
+        self._token_row_np[start:stop] = row
+
+    def commit(self, tokens: int) -> None:
+        """Make the step's rows visible to the device: the one copy a step makes."""
+        dirty = max(tokens, self._written)
+        if self.token_row is not self.token_row_host:
+            self.token_row[:dirty].copy_(self.token_row_host[:dirty], non_blocking=True)
+        self._written = tokens

@@ -1,0 +1,112 @@
+"""Steering the slow and obvious way: a Hugging Face model, plain forward hooks, no cache.
+
+Written from the design alone; it must never import the product it is there to judge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AutoModelForCausalLM
+
+Positions = str | dict[str, int]
+
+
+@dataclass(frozen=True)
+class Term:
+    """`coefficient * vector` added at one site of one layer, at the tokens that `positions` names.
+
+    site: "resid_post" (the block's output), "attn_out" or "mlp_out" (that part's output before it
+    joins the residual stream). vector: [hidden].
+    """
+
+    site: str
+    layer: int
+    coefficient: float
+    vector: Tensor
+    positions: Positions = "generation"
+
+
+def is_steered(t: int, prompt_len: int, positions: Positions) -> bool:
+    """Whether the token with 0-based index `t` is one that `positions` names."""
+    match positions:
+        case "generation":
+            return t >= prompt_len - 1
+        case "after_prompt":
+            return t >= prompt_len
+        case "prompt":
+            return t < prompt_len
+        case "all":
+            return True
+        case {"start": start, "stop": stop}:
+            first = start if start >= 0 else prompt_len + start
+            end = stop if stop >= 0 else prompt_len + stop
+            return first <= t < end
+        case _:
+            raise ValueError(f"unknown positions {positions!r}")
+
+
+class ReferenceModel:
+    """A Llama-shaped causal language model in float32 with eager attention, on the CPU."""
+
+    def __init__(self, model_dir: str | Path) -> None:
+        self.model = AutoModelForCausalLM.from_pretrained(
+            model_dir, dtype=torch.float32, attn_implementation="eager"
+        ).eval()
+
+    def steered_logprobs(
+        self, token_ids: Sequence[int], prompt_len: int, terms: Sequence[Term] = ()
+    ) -> Tensor:
+        """Log-probabilities of the next token after each one given: [len(token_ids), vocab].
+
+        The first `prompt_len` of `token_ids` are the prompt, the rest was generated.
+        """
+        with torch.no_grad(), self._steered(len(token_ids), prompt_len, terms):
+            logits = self.model(input_ids=torch.tensor([list(token_ids)]), use_cache=False).logits
+        return torch.log_softmax(logits[0].float(), dim=-1)
+
+    def greedy(self, prompt_ids: Sequence[int], n: int, terms: Sequence[Term] = ()) -> list[int]:
+        """The `n` likeliest next tokens, one by one, the whole text anew for each."""
+        token_ids = list(prompt_ids)
+        for _ in range(n):
+            logprobs = self.steered_logprobs(token_ids, len(prompt_ids), terms)
+            token_ids.append(int(logprobs[-1].argmax()))
+        return token_ids[len(prompt_ids) :]
+
+    def _part(self, term: Term) -> nn.Module:
+        block = self.model.model.layers[term.layer]
+        parts = {"resid_post": block, "attn_out": block.self_attn, "mlp_out": block.mlp}
+        part = parts[term.site]
+        assert isinstance(part, nn.Module)
+        return part
+
+    @contextmanager
+    def _steered(self, length: int, prompt_len: int, terms: Sequence[Term]) -> Iterator[None]:
+        handles = []
+        try:
+            for term in terms:
+                steered = [is_steered(t, prompt_len, term.positions) for t in range(length)]
+                mask = torch.tensor(steered, dtype=torch.float32)[:, None]
+                change = mask * (term.coefficient * term.vector.float())
+                handles.append(self._part(term).register_forward_hook(_adding(change)))
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+
+def _adding(change: Tensor) -> Any:
+    """A forward hook that adds `change` [tokens, hidden] to the module's (first) output."""
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+        if isinstance(output, tuple):
+            return (output[0] + change, *output[1:])
+        return output + change
+
+    return hook

@@ -1,0 +1,1 @@
+"""The demonstration: a small real model and vectors made on it from our own texts."""

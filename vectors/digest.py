@@ -1,0 +1,41 @@
+"""A vector's identity: what it does, not what is said about it."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from typing import Final
+
+import torch
+
+from vectors.defaults import Positions
+from vectors.tensors import TensorKey, tensor_name
+
+DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+
+
+def digest_of(
+    tensors: Mapping[TensorKey, torch.Tensor],
+    coefficient: float,
+    layers: tuple[int, ...],
+    positions: Positions,
+) -> str:
+    """`sha256:<64 hex>` over the canonical form of tensors and defaults.
+
+    That form is, for each tensor in order of (site, layer), one line of JSON `[name, shape]` and
+    its values as little-endian float32; then one line of JSON with the coefficient as a C99 hex
+    float, the layers and the positions. Defaults that a file leaves out count as if written.
+    """
+    hasher = hashlib.sha256(b"steersman vector 1\n")
+    for key in sorted(tensors):
+        tensor = tensors[key]
+        hasher.update(_line([tensor_name(key), list(tensor.shape)]))
+        hasher.update(tensor.numpy().astype("<f4", copy=False).tobytes())
+    hasher.update(
+        _line({"coefficient": coefficient.hex(), "layers": layers, "positions": positions})
+    )
+    return f"sha256:{hasher.hexdigest()}"
+
+
+def _line(value: object) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"

@@ -1,0 +1,64 @@
+"""What can go wrong, for every room.
+
+    SteersmanError
+    ├── VectorInvalid    the file, a field or a name is not what the format allows
+    ├── VectorNotFound   no such name or version
+    ├── VectorTooLarge   more bytes than are accepted
+    ├── VectorConflict   the name is taken by other content
+    └── LibraryError     the library's directory cannot be read or written
+
+`server.errors` is the one place that turns them into HTTP.
+"""
+
+from typing import ClassVar
+
+
+class SteersmanError(Exception):
+    """Base of all. `message` says what is wrong and what to do about it.
+
+    `param` names the offending key, tensor or part; `code` is a word for machines.
+    """
+
+    default_code: ClassVar[str] = "steersman_error"
+
+    def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.param = param
+        self.code = code or self.default_code
+
+
+class VectorInvalid(SteersmanError):
+    """A vector, or something said about one, breaks a rule of the format."""
+
+    default_code = "invalid_vector"
+
+
+class VectorNotFound(SteersmanError):
+    """No vector answers to this id."""
+
+    default_code = "vector_not_found"
+
+
+class VectorTooLarge(SteersmanError):
+    """An upload is over the limit."""
+
+    default_code = "upload_too_large"
+
+
+class VectorConflict(SteersmanError):
+    """The name is in use for other content."""
+
+    default_code = "vector_exists"
+
+
+class LibraryError(SteersmanError):
+    """The disk refused. The library is as it was before the call."""
+
+    default_code = "library_unavailable"
+
+
+def shown(value: object, limit: int = 80) -> str:
+    """`value` as it may appear in a message: quoted, and short whatever the client sent."""
+    text = repr(value)
+    return text if len(text) <= limit else f"{text[:limit]}..."

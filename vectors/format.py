@@ -1,0 +1,113 @@
+"""The file: one safetensors file a vector, described in docs/vectors.md.
+
+Tensors are named `<site>.<layer>`; all else is optional and lies in one JSON string under the
+metadata key `steersman`. Pickle is never loaded.
+"""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from vectors.defaults import POSITION_RULES, Positions
+from vectors.errors import LibraryError, VectorInvalid, VectorNotFound
+from vectors.header import MAX_HEADER_BYTES, Header, read_header
+from vectors.metadata import FORMAT_VERSION, METADATA_KEY, metadata_text, parse_metadata
+from vectors.tensors import SITES, TensorKey, check_shape, parse_tensor_name, tensor_name
+from vectors.vector import BaseModel, SteeringVector
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MAX_HEADER_BYTES",
+    "METADATA_KEY",
+    "POSITION_RULES",
+    "SITES",
+    "BaseModel",
+    "Positions",
+    "SteeringVector",
+    "TensorKey",
+    "parse_tensor_name",
+    "read_tensors",
+    "read_vector",
+    "tensor_name",
+    "write_vector",
+]
+
+
+def read_vector(
+    source: Path | str | bytes, max_header_bytes: int = MAX_HEADER_BYTES
+) -> SteeringVector:
+    """Read a whole vector from a path or from a file's bytes.
+
+    Raises `VectorInvalid` for anything wrong with it, `VectorNotFound` if there is no such file
+    and `LibraryError` if it cannot be read.
+    """
+    if isinstance(source, bytes):
+        return _read(io.BytesIO(source), len(source), max_header_bytes)
+    path = Path(source)
+    try:
+        with path.open("rb") as file:
+            return _read(file, path.stat().st_size, max_header_bytes)
+    except FileNotFoundError:
+        raise VectorNotFound(f"there is no file {path.name!r}") from None
+    except OSError as error:
+        raise LibraryError(f"{path.name!r} cannot be read: {error.strerror}") from error
+
+
+def write_vector(vector: SteeringVector) -> bytes:
+    """The file of `vector`: the same bytes for the same vector."""
+    text = metadata_text(vector)
+    if len(text) > MAX_HEADER_BYTES // 2:
+        raise VectorInvalid(
+            f"the metadata is {len(text)} bytes, at most {MAX_HEADER_BYTES // 2} fit; shorten it",
+            param="method_settings",
+        )
+    # Cloned, because safetensors refuses tensors that share memory.
+    tensors = {tensor_name(key): tensor.clone() for key, tensor in vector.tensors.items()}
+    return bytes(save(tensors, metadata={METADATA_KEY: text}))
+
+
+def read_tensors(path: Path, keys: Iterable[TensorKey]) -> dict[TensorKey, torch.Tensor]:
+    """Only these tensors, float32, [hidden] or [steps, hidden], without parsing the metadata.
+
+    Raises `VectorNotFound` if the file is gone, `VectorInvalid` if it is broken or lacks one.
+    """
+    found: dict[TensorKey, torch.Tensor] = {}
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names = set(file.keys())
+            for key in keys:
+                name = tensor_name(key)
+                if name not in names:
+                    raise VectorInvalid(f"the vector has no tensor {name!r}", param=name)
+                # Cloned, because the tensor would be a window on the mapped file.
+                found[key] = _sound(name, file.get_tensor(name).clone())
+    except FileNotFoundError:
+        raise VectorNotFound(f"there is no file {path.name!r}") from None
+    except (SafetensorError, OSError) as error:
+        raise VectorInvalid(f"{path.name!r} cannot be read: {error}", param="file") from error
+    return found
+
+
+def _read(file: BinaryIO, size: int, max_header_bytes: int) -> SteeringVector:
+    header: Header = read_header(file, size, max_header_bytes)
+    fields = parse_metadata(header.metadata)
+    tensors = {}
+    for key, span in header.tensors.items():
+        file.seek(span.start)
+        values = bytearray(file.read(span.stop - span.start))
+        if len(values) != span.stop - span.start:
+            raise VectorInvalid("the file is cut off", param="file", code="truncated")
+        tensors[key] = torch.frombuffer(values, dtype=torch.float32).reshape(span.shape)
+    return SteeringVector(tensors, **fields)
+
+
+def _sound(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    check_shape(name, tuple(tensor.shape))
+    if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
+        raise VectorInvalid(f"tensor {name!r} is not float32, or not finite", param=name)
+    return tensor

@@ -1,0 +1,361 @@
+"""The library: named vectors in a directory that several processes may share.
+
+    objects/<64 hex>.safetensors   immutable content, by digest
+    names/<name>.json              what a name stands for, and stood for before
+    lock                           held while a name changes
+
+A name changes by one rename after its content is safe on disk, so a crash at any moment leaves the
+old state or the new one. Nothing is held in memory but headers.
+"""
+
+import logging
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Final
+
+from vectors import disk
+from vectors.defaults import (
+    Positions,
+    check_layers,
+    check_number,
+    check_positions,
+    check_safe_range,
+)
+from vectors.entry import Entry, StoredVector, make_entry
+from vectors.errors import LibraryError, VectorConflict, VectorInvalid, VectorNotFound, shown
+from vectors.format import SteeringVector, read_vector, write_vector
+from vectors.index import NameIndex
+from vectors.metadata import check_description
+from vectors.names import check_name, parse_id
+from vectors.objects import ObjectStore
+from vectors.record import Record
+
+UNUSED_FOR_S: Final = 3600.0
+"""How long content outlives its last name: requests in flight, here and in replicas, finish."""
+
+_log = logging.getLogger(__name__)
+Entries = list[Entry]
+
+
+class Library:
+    """Named vectors under `root`, which is made if need be.
+
+    With `hidden_size` and `num_layers` given, vectors that do not fit the model are refused.
+    Broken files are skipped and listed in `problems`. Threads may share one instance, processes
+    one directory. Every method raises `LibraryError` when the disk refuses.
+    """
+
+    def __init__(
+        self, root: Path, *, hidden_size: int | None = None, num_layers: int | None = None
+    ) -> None:
+        self.root = root
+        self._hidden_size = hidden_size
+        self._num_layers = num_layers
+        self._objects = ObjectStore(root / "objects")
+        self._names = NameIndex(root / "names")
+        self._thread_lock = threading.Lock()
+        with disk.disk_errors():
+            for directory in (root / "objects", root / "names"):
+                directory.mkdir(parents=True, exist_ok=True)
+        self._open()
+
+    @property
+    def problems(self) -> dict[Path, str]:
+        """Broken files that were met, and what is wrong with each."""
+        broken = dict.fromkeys(self._names.broken.values(), "is not the record of a name")
+        return broken | self._objects.problems
+
+    def count(self) -> int:
+        """Number of names."""
+        with disk.disk_errors():
+            return len(self._names.all())
+
+    def add(self, data: bytes | Path, name: str | None = None) -> tuple[Entry, bool]:
+        """Keep a vector under `name`, or else under the name in its metadata.
+
+        Returns it and whether it is new: False if the name has this very content. Raises
+        `VectorInvalid` for a broken file, a bad or missing name or a vector for another model, and
+        `VectorConflict` if the name stands for other content.
+        """
+        if name is not None:
+            check_name(name)
+        if isinstance(data, Path):
+            with disk.disk_errors():
+                data = data.read_bytes()
+        vector = read_vector(data)
+        name = vector.name if name is None else name
+        if name is None:
+            raise VectorInvalid(
+                "the vector has no name: send one as `name`, or write one into its metadata",
+                param="name",
+                code="name_missing",
+            )
+        self._check_fits(vector)
+        with disk.disk_errors():
+            self._objects.put(vector, data)
+            with self._changing_names():
+                old = self._record_to_change(name)
+                if old is not None and old.digests[0] != vector.digest:
+                    raise VectorConflict(
+                        f"{name!r} is in use for other content; upload this under another name "
+                        f"and PATCH the digest of {name!r} to {vector.digest}, or delete "
+                        f"{name!r} first",
+                        param="name",
+                    )
+                record = old or self._write(self._new_record(name, vector))
+        return self._entry(record, vector.digest), old is None
+
+    def resolve(self, vector_id: str) -> Entry:
+        """The vector that `name` or `name@<12 or more hex of a digest of its>` stands for.
+
+        Raises `VectorInvalid` if this can be no id, `VectorNotFound` if there is none such.
+        """
+        name, version = parse_id(vector_id)
+        record = self._record(name)
+        if record is None:
+            raise VectorNotFound(f"there is no vector {name!r}; see GET /v1/steering/vectors")
+        return self._entry(
+            record, record.digests[0] if version is None else _version(record, version)
+        )
+
+    def update(
+        self,
+        name: str,
+        *,
+        description: str | None = None,
+        coefficient: float | None = None,
+        layers: tuple[int, ...] | None = None,
+        positions: Positions | None = None,
+        safe_range: tuple[float, float] | None = None,
+        digest: str | None = None,
+    ) -> Entry:
+        """Change what a name stands for or says, in one step; None leaves a field as it is.
+
+        Another `digest` makes the name stand for content that is in the library already. Other
+        defaults are other behaviour: they make new content, with a digest of its own. Versions so
+        far stay addressable. Raises `VectorInvalid` naming the field, and `VectorNotFound`.
+        """
+        _check_is_name(name)
+        if description is not None:
+            check_description(description)
+        if safe_range is not None:
+            safe_range = check_safe_range(safe_range)
+        with disk.disk_errors(), self._changing_names():
+            record = self._record_to_change(name)
+            if record is None:
+                raise VectorNotFound(f"there is no vector {name!r}; see GET /v1/steering/vectors")
+            changed = record
+            if digest is not None:
+                found = self._objects.find(digest)
+                if found != record.digests[0]:
+                    # A safe range is measured on one content and says nothing about another.
+                    changed = replace(changed, digests=changed.with_digest(found), safe_range=None)
+            self._objects.touch(changed.digests[:1])
+            stored = self._stored(changed, changed.digests[0])
+            self._check_fits(stored)
+            if coefficient is not None or layers is not None or positions is not None:
+                made = self._with_defaults(changed.digests[0], coefficient, layers, positions)
+                changed = replace(changed, digests=changed.with_digest(made))
+            if description is not None:
+                changed = replace(changed, description=description)
+            if safe_range is not None:
+                changed = replace(changed, safe_range=safe_range)
+            if changed != record:
+                self._objects.touch(record.digests)
+                changed = self._write(replace(changed, updated_at=int(time.time())))
+        return self._entry(changed, changed.digests[0])
+
+    def delete(self, name: str) -> None:
+        """Take a name away. Its content stays readable for `UNUSED_FOR_S`, for requests in flight.
+
+        Works on a damaged vector, too. Raises `VectorNotFound`.
+        """
+        _check_is_name(name)
+        with disk.disk_errors(), self._changing_names():
+            try:
+                record = self._names.get(name)
+            except VectorInvalid:
+                record = None
+            self._objects.touch(record.digests if record else ())
+            try:
+                disk.remove(self._names.path(name))
+            except FileNotFoundError:
+                raise VectorNotFound(
+                    f"there is no vector {name!r}; see GET /v1/steering/vectors"
+                ) from None
+
+    def content_path(self, entry: Entry) -> Path:
+        """The file of `entry`."""
+        return self._objects.path(entry.digest)
+
+    def check_writable(self) -> None:
+        """Raise `LibraryError` if nothing could be added now."""
+        probe = self.root / "names" / f"{disk.TEMP_PREFIX}probe-{threading.get_ident()}"
+        with disk.disk_errors():
+            disk.replace(probe, b"")
+            probe.unlink(missing_ok=True)
+
+    def collect(self, older_than_s: float = UNUSED_FOR_S) -> int:
+        """Remove content without a name for so many seconds, and the rests of crashes.
+
+        Returns the number of files removed. Removes no content while a name's record is broken:
+        what that name stands for is not known.
+        """
+        with disk.disk_errors(), self._changing_names():
+            removed = disk.remove_older(
+                self.root / "names",
+                time.time() - older_than_s,
+                lambda name: name.startswith(disk.TEMP_PREFIX),
+            )
+            records = self._names.all()
+            if self._names.broken:
+                return removed
+            wanted = {digest for record in records.values() for digest in record.digests}
+            return removed + self._objects.collect(wanted, older_than_s)
+
+    def list(self) -> Entries:
+        """Every sound vector in its newest version, by name."""
+        with disk.disk_errors():
+            records = self._names.all()
+        entries = []
+        for _, record in sorted(records.items()):
+            stored = self._objects.header(record.digests[0])
+            if stored is not None:
+                path = self._objects.path(record.digests[0])
+                entries.append(make_entry(record, record.digests[0], path, stored))
+        return entries
+
+    def _open(self) -> None:
+        with disk.disk_errors():
+            records = self._names.all()
+            self._objects.report_missing(record.digests[0] for record in records.values())
+        for path in self._names.broken.values():
+            _log.warning("vector library: skipping %s: it is not the record of a name", path)
+        try:
+            self.collect()
+        except LibraryError as error:
+            # A directory that cannot be written to can still be served from.
+            _log.warning("vector library: %s", error)
+
+    @contextmanager
+    def _changing_names(self) -> Iterator[None]:
+        with self._thread_lock, disk.locked(self.root / "lock"):
+            yield
+
+    def _record(self, name: str) -> Record | None:
+        with disk.disk_errors():
+            try:
+                return self._names.get(name)
+            except VectorInvalid:
+                return None
+
+    def _record_to_change(self, name: str) -> Record | None:
+        try:
+            return self._names.get(name)
+        except VectorInvalid:
+            raise VectorConflict(
+                f"the library's record of {name!r} is damaged; delete {name!r} and upload it again",
+                param="name",
+                code="vector_damaged",
+            ) from None
+
+    def _write(self, record: Record) -> Record:
+        disk.replace(self._names.path(record.name), record.to_json())
+        return record
+
+    def _new_record(self, name: str, vector: SteeringVector) -> Record:
+        """The same content may be here with another description: each name keeps its own."""
+        stored = self._objects.header(vector.digest)
+        now = int(time.time())
+        record = Record(name, (vector.digest,), created_at=now, updated_at=now)
+        if stored is not None and vector.description != stored.description:
+            record = replace(record, description=vector.description)
+        if stored is not None and vector.safe_range != stored.safe_range:
+            record = replace(record, safe_range=vector.safe_range)
+        return record
+
+    def _stored(self, record: Record, digest: str) -> StoredVector:
+        stored = self._objects.header(digest)
+        if stored is None:
+            raise VectorNotFound(
+                f"the file of vector {record.name!r} is damaged or gone; upload it again",
+                code="vector_damaged",
+            )
+        return stored
+
+    def _entry(self, record: Record, digest: str) -> Entry:
+        return make_entry(record, digest, self._objects.path(digest), self._stored(record, digest))
+
+    def _with_defaults(
+        self,
+        digest: str,
+        coefficient: float | None,
+        layers: tuple[int, ...] | None,
+        positions: Positions | None,
+    ) -> str:
+        """The digest of new content: that of `digest` with other defaults."""
+        vector = read_vector(self._objects.path(digest))
+        if coefficient is not None:
+            vector = replace(vector, coefficient=check_number(coefficient, "coefficient"))
+        if layers is not None:
+            available = {layer for _, layer in vector.tensors}
+            vector = replace(vector, layers=check_layers(layers, available))
+        if positions is not None:
+            vector = replace(vector, positions=check_positions(positions))
+        self._objects.put(vector, write_vector(vector))
+        return vector.digest
+
+    def _check_fits(self, vector: SteeringVector | StoredVector) -> None:
+        if self._hidden_size is not None and vector.hidden_size != self._hidden_size:
+            raise VectorInvalid(
+                f"the vector has hidden size {vector.hidden_size} and the served model has "
+                f"{self._hidden_size}; use a vector made on that model",
+                param="file",
+                code="wrong_hidden_size",
+            )
+        if self._num_layers is None:
+            return
+        last = max(layer for _, layer in vector.tensors)
+        if last >= self._num_layers:
+            raise VectorInvalid(
+                f"the vector has a tensor for layer {last} and the served model has layers "
+                f"0..{self._num_layers - 1}; use a vector made on that model",
+                param="file",
+                code="layer_out_of_range",
+            )
+        base = vector.base_model
+        if base and base.num_layers is not None and base.num_layers != self._num_layers:
+            raise VectorInvalid(
+                f"the vector was made on a model of {base.num_layers} layers and the served model "
+                f"has {self._num_layers}; use a vector made on that model",
+                param="base_model.num_layers",
+                code="wrong_num_layers",
+            )
+
+
+def _check_is_name(name: str) -> None:
+    if parse_id(name).version is not None:
+        raise VectorInvalid(
+            f"{shown(name)} is one version of a vector; this changes a whole name: leave out '@' "
+            "and what follows",
+            param="id",
+        )
+
+
+def _version(record: Record, version: str) -> str:
+    found = [d for d in record.digests if d.removeprefix("sha256:").startswith(version)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise VectorInvalid(
+            f"{len(found)} versions of {record.name!r} begin with {version}; give more digits",
+            param="id",
+        )
+    raise VectorNotFound(
+        f"vector {record.name!r} has no version {version}; its newest is "
+        f"{record.digests[0].removeprefix('sha256:')[:12]}"
+    )

@@ -1,0 +1,126 @@
+"""The content of a library: immutable files, named by digest."""
+
+import contextlib
+import logging
+import re
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Collection, Iterable
+from pathlib import Path
+from typing import Final
+
+from vectors import disk
+from vectors.entry import StoredVector, read_stored
+from vectors.errors import SteersmanError, VectorInvalid, VectorNotFound, shown
+from vectors.format import SteeringVector, read_vector
+
+_SUFFIX: Final = ".safetensors"
+_CACHED: Final = 16384
+_WANTED: Final = re.compile(r"(?:sha256:)?([0-9a-f]{12,64})", re.ASCII)
+_log = logging.getLogger(__name__)
+
+
+class ObjectStore:
+    """Files of vectors under `directory`, and a bounded cache of their headers.
+
+    `problems` maps the paths of broken files to what is wrong with them.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._lock = threading.Lock()
+        self._headers: OrderedDict[str, StoredVector] = OrderedDict()
+        self.problems: dict[Path, str] = {}
+
+    def path(self, digest: str) -> Path:
+        """Where the file of `digest` is, whether or not it is there."""
+        return self._directory / f"{digest.removeprefix('sha256:')}{_SUFFIX}"
+
+    def put(self, vector: SteeringVector, data: bytes) -> None:
+        """Keep `data`, the file of `vector`, unless a sound file of the same digest is there."""
+        path = self.path(vector.digest)
+        # Before looking: the file must not be collected between here and being named.
+        disk.touch(path)
+        if not _is_sound(path, vector.digest):
+            disk.replace(path, data)
+        self.problems.pop(path, None)
+
+    def header(self, digest: str) -> StoredVector | None:
+        """All of an object but its values, or None if its file is broken or gone."""
+        with self._lock:
+            stored = self._headers.get(digest)
+            if stored is not None:
+                self._headers.move_to_end(digest)
+                return stored
+        path = self.path(digest)
+        try:
+            stored = read_stored(path)
+        except SteersmanError as error:
+            self._report(path, error.message)
+            return None
+        except OSError as error:
+            self._report(path, f"cannot be read: {error.strerror}")
+            return None
+        self.problems.pop(path, None)
+        with self._lock:
+            self._headers[digest] = stored
+            while len(self._headers) > _CACHED:
+                self._headers.popitem(last=False)
+        return stored
+
+    def find(self, wanted: object) -> str:
+        """The one digest that `wanted` (whole, or 12 or more hex digits) begins.
+
+        Raises `VectorInvalid` if it is no digest or fits two objects, `VectorNotFound` if none.
+        """
+        match = _WANTED.fullmatch(wanted) if isinstance(wanted, str) else None
+        if match is None:
+            raise VectorInvalid(
+                f"{shown(wanted)} is no digest; give 'sha256:' and 64 hex digits, or the first 12 "
+                "or more of them",
+                param="digest",
+            )
+        found = [path.name for path in self._directory.glob(f"{match[1]}*{_SUFFIX}")]
+        if not found:
+            raise VectorNotFound(
+                f"no vector with digest {shown(wanted)} is in the library; upload it first",
+                param="digest",
+            )
+        if len(found) > 1:
+            raise VectorInvalid(
+                f"{len(found)} vectors' digests begin with {shown(wanted)}; give more of it",
+                param="digest",
+            )
+        return f"sha256:{found[0].removesuffix(_SUFFIX)}"
+
+    def touch(self, digests: Collection[str]) -> None:
+        """Start the clock that `collect` goes by again."""
+        for digest in digests:
+            disk.touch(self.path(digest))
+
+    def collect(self, wanted: Collection[str], older_than_s: float) -> int:
+        """Remove objects that are not `wanted` and have not been for `older_than_s` seconds."""
+        files = {self.path(digest).name for digest in wanted}
+        return disk.remove_older(
+            self._directory, time.time() - older_than_s, lambda name: name not in files
+        )
+
+    def report_missing(self, digests: Iterable[str]) -> None:
+        """Put digests without a file among the problems."""
+        present = {path.name for path in self._directory.iterdir()}
+        for digest in digests:
+            path = self.path(digest)
+            if path.name not in present:
+                self._report(path, "the file is missing")
+
+    def _report(self, path: Path, reason: str) -> None:
+        if path not in self.problems:
+            _log.warning("vector library: skipping %s: %s", path, reason)
+        self.problems[path] = reason
+
+
+def _is_sound(path: Path, digest: str) -> bool:
+    with contextlib.suppress(SteersmanError):
+        return read_vector(path).digest == digest
+    return False

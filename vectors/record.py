@@ -1,0 +1,63 @@
+"""What lies under one name: a small JSON file, `names/<name>.json`."""
+
+import json
+from dataclasses import asdict, dataclass
+from typing import Final
+
+from vectors.defaults import check_safe_range
+from vectors.digest import DIGEST
+from vectors.errors import VectorInvalid
+from vectors.metadata import check_description
+from vectors.names import check_name
+
+HISTORY: Final = 32
+"""Versions of a name that stay addressable; older ones are let go, so that nothing grows."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """A name. `digests[0]` is what it stands for now, the others what it stood for before.
+
+    `description` and `safe_range` are the name's own and, unless None, go before the file's.
+    Times are Unix seconds.
+    """
+
+    name: str
+    digests: tuple[str, ...]
+    created_at: int
+    updated_at: int
+    description: str | None = None
+    safe_range: tuple[float, float] | None = None
+
+    def with_digest(self, digest: str) -> tuple[str, ...]:
+        """The history with `digest` as the newest."""
+        return (digest, *(d for d in self.digests if d != digest))[:HISTORY]
+
+    def to_json(self) -> bytes:
+        """The form that `from_json` takes back."""
+        return json.dumps(asdict(self), sort_keys=True).encode()
+
+    @classmethod
+    def from_json(cls, data: bytes, name: str) -> "Record":
+        """Read the record of `name`; raises `VectorInvalid` if it is not one."""
+        try:
+            match json.loads(data):
+                case {
+                    "name": str(own),
+                    "digests": [str(), *_] as digests,
+                    "created_at": int(created_at),
+                    "updated_at": int(updated_at),
+                    "description": str() | None as description,
+                    "safe_range": [_, _] | None as safe_range,
+                } if own == name and all(DIGEST.fullmatch(digest) for digest in digests):
+                    return cls(
+                        name=check_name(own),
+                        digests=tuple(digests),
+                        created_at=created_at,
+                        updated_at=updated_at,
+                        description=None if description is None else check_description(description),
+                        safe_range=None if safe_range is None else check_safe_range(safe_range),
+                    )
+        except (ValueError, TypeError, RecursionError):
+            pass
+        raise VectorInvalid(f"the record of {name!r} is damaged", param="name", code="damaged")

@@ -1,0 +1,63 @@
+"""Names of tensors: `<site>.<layer>`."""
+
+import re
+from typing import Final
+
+from vectors.errors import VectorInvalid, shown
+
+SITES: Final = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
+"""TransformerLens' names for the places in a block where a vector can be added."""
+
+TensorKey = tuple[str, int]
+"""(site, 0-based block index): `("resid_post", 14)` is the output of block 14."""
+
+_NAME: Final = re.compile(rf"({'|'.join(SITES)})\.(0|[1-9][0-9]{{0,3}})", re.ASCII)
+
+
+def tensor_name(key: TensorKey) -> str:
+    """The safetensors key of `key`."""
+    return f"{key[0]}.{key[1]}"
+
+
+def parse_tensor_name(name: str) -> TensorKey:
+    """The opposite of `tensor_name`; raises `VectorInvalid` for any other name."""
+    match = _NAME.fullmatch(name)
+    if match is None:
+        raise VectorInvalid(
+            f"unknown tensor {shown(name)}; name tensors <site>.<layer>, as in 'resid_post.14', "
+            f"with a site out of {', '.join(SITES)}",
+            param=name[:128],
+            code="unknown_tensor",
+        )
+    return match[1], int(match[2])
+
+
+def check_shape(name: str, shape: tuple[int, ...]) -> int:
+    """The hidden size in `shape`, [hidden] or [steps, hidden]; else raises `VectorInvalid`."""
+    if len(shape) not in (1, 2) or min(shape) < 1:
+        raise VectorInvalid(
+            f"tensor {name!r} has shape {list(shape[:8])}; it must be [hidden], or [steps, hidden] "
+            "with a vector for each generated token, and not be empty",
+            param=name,
+            code="bad_shape",
+        )
+    return shape[-1]
+
+
+def check_one_hidden_size(sizes: dict[str, int]) -> int:
+    """The hidden size that all tensors share; raises `VectorInvalid` if there are two, or none."""
+    if not sizes:
+        raise VectorInvalid(
+            "the file holds no tensor; it needs at least one, named like 'resid_post.14'",
+            code="no_tensors",
+        )
+    first, hidden = next(iter(sizes.items()))
+    for name, size in sizes.items():
+        if size != hidden:
+            raise VectorInvalid(
+                f"tensor {name!r} has hidden size {size} and {first!r} has {hidden}; "
+                "all tensors of a vector must have one size",
+                param=name,
+                code="mixed_hidden_sizes",
+            )
+    return hidden

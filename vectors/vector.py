@@ -1,0 +1,123 @@
+"""The vector itself, checked when it is made."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from types import MappingProxyType
+from typing import Any
+
+import torch
+
+from vectors.defaults import (
+    Positions,
+    check_layers,
+    check_number,
+    check_positions,
+    check_safe_range,
+)
+from vectors.digest import digest_of
+from vectors.errors import VectorInvalid
+from vectors.tensors import (
+    TensorKey,
+    check_one_hidden_size,
+    check_shape,
+    parse_tensor_name,
+    tensor_name,
+)
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """The model a vector was made on. `num_layers` counts blocks; all of it is optional."""
+
+    id: str | None = None
+    hidden_size: int | None = None
+    num_layers: int | None = None
+    fingerprint: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringVector:
+    """A steering vector: float32 tensors of shape [hidden] or [steps, hidden], and its defaults.
+
+    `layers` empty means every layer it has. `norms` maps tensor names to lengths, `created_at` is
+    ISO 8601. Compare two vectors by `digest`. Raises `VectorInvalid` for anything that the format
+    does not allow.
+    """
+
+    tensors: Mapping[TensorKey, torch.Tensor]
+    name: str | None = None
+    description: str = ""
+    method: str | None = None
+    method_settings: Mapping[str, Any] = field(default_factory=dict)
+    base_model: BaseModel | None = None
+    coefficient: float = 1.0
+    layers: tuple[int, ...] = ()
+    positions: Positions = "generation"
+    safe_range: tuple[float, float] | None = None
+    norms: Mapping[str, float] = field(default_factory=dict)
+    licence: str | None = None
+    created_at: str | None = None
+
+    def __post_init__(self) -> None:
+        tensors = {key: _checked(key, self.tensors[key]) for key in sorted(self.tensors)}
+        hidden = check_one_hidden_size({tensor_name(k): t.shape[-1] for k, t in tensors.items()})
+        available = {layer for _, layer in tensors}
+        layers = check_layers(self.layers or available, available)
+        # `object.__setattr__` is how a frozen dataclass puts its fields in canonical form.
+        put = object.__setattr__
+        put(self, "tensors", MappingProxyType(tensors))
+        put(self, "layers", layers)
+        put(self, "coefficient", check_number(self.coefficient, "coefficient"))
+        put(self, "positions", check_positions(self.positions))
+        put(self, "norms", {name: float(norm) for name, norm in self.norms.items()})
+        if self.safe_range is not None:
+            put(self, "safe_range", check_safe_range(self.safe_range))
+        check_base_model(self.base_model, hidden, max(available))
+
+    @property
+    def hidden_size(self) -> int:
+        """Length of one vector."""
+        return next(iter(self.tensors.values())).shape[-1]
+
+    @cached_property
+    def digest(self) -> str:
+        """`sha256:<hex>`, see `vectors.digest`."""
+        return digest_of(self.tensors, self.coefficient, self.layers, self.positions)
+
+
+def check_base_model(base: BaseModel | None, hidden_size: int, last_layer: int) -> None:
+    """Raise `VectorInvalid` if `base` cannot be the model of tensors with these sizes."""
+    if base is None:
+        return
+    if base.hidden_size is not None and base.hidden_size != hidden_size:
+        raise VectorInvalid(
+            f"base_model has hidden size {base.hidden_size} and the tensors have {hidden_size}",
+            param="base_model.hidden_size",
+            code="wrong_hidden_size",
+        )
+    if base.num_layers is not None and last_layer >= base.num_layers:
+        raise VectorInvalid(
+            f"base_model has {base.num_layers} layers and there is a tensor for layer "
+            f"{last_layer}; layers count from 0",
+            param="base_model.num_layers",
+            code="layer_out_of_range",
+        )
+
+
+def _checked(key: TensorKey, tensor: torch.Tensor) -> torch.Tensor:
+    name = tensor_name(key)
+    parse_tensor_name(name)
+    if tensor.dtype != torch.float32:
+        raise VectorInvalid(
+            f"tensor {name!r} is {str(tensor.dtype).removeprefix('torch.')}; vectors are float32: "
+            "convert it with tensor.to(torch.float32)",
+            param=name,
+            code="wrong_dtype",
+        )
+    check_shape(name, tuple(tensor.shape))
+    if not bool(torch.isfinite(tensor).all()):
+        raise VectorInvalid(
+            f"tensor {name!r} holds NaN or infinite values", param=name, code="not_finite"
+        )
+    return tensor.detach().to("cpu").contiguous()
