@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import psutil
 from transformers import AutoConfig
 
 from bench.load import Batch, send
@@ -86,11 +87,17 @@ def engine_options(arguments: argparse.Namespace) -> list[str]:
     return options + arguments.engine_args.split()
 
 
-def idle_cpu_share(servers: Sequence[Server], seconds: float = 3.0) -> dict[str, float]:
-    """Cores that each server keeps busy while nobody asks anything; should be next to none."""
+def busy_while_idle(servers: Sequence[Server], seconds: float = 5.0) -> dict[str, float]:
+    """Cores kept busy while nobody asks anything, by each server and by everything else.
+
+    All should be next to nothing: what runs beside a benchmark is in its figures.
+    """
     before = {server.name: server.cpu_seconds() for server in servers}
-    time.sleep(seconds)
-    return {s.name: round((s.cpu_seconds() - before[s.name]) / seconds, 3) for s in servers}
+    percent = psutil.cpu_percent(interval=seconds)
+    busy = {s.name: (s.cpu_seconds() - before[s.name]) / seconds for s in servers}
+    total = percent / 100 * (psutil.cpu_count() or 1)
+    busy["everything else"] = max(0.0, total - sum(busy.values()))
+    return {name: round(cores, 2) for name, cores in busy.items()}
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -98,7 +105,9 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
     layers, hidden = model_config.num_hidden_layers, model_config.hidden_size
     options = engine_options(arguments)
     cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
-    common = {"VLLM_CPU_OMP_THREADS_BIND": os.environ.get("VLLM_CPU_OMP_THREADS_BIND", cores)}
+    # The environment of both, so that they differ by the plugin alone.
+    defaults = {"VLLM_CPU_OMP_THREADS_BIND": cores, "VLLM_USE_V2_MODEL_RUNNER": "0"}
+    common = {name: os.environ.get(name, value) for name, value in defaults.items()}
     with ExitStack() as stack:
         # A library of its own: random vectors have no place in the user's.
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="steersman-bench-")))
@@ -128,9 +137,13 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         configs = configurations(plain, ours, layers, arguments.seed)
         if arguments.plain_only:
             configs = [config for config in configs if config.name.startswith("plain")]
-        idle = idle_cpu_share([plain] if ours is plain else [plain, ours])
-        say(f"cores busy while idle: {idle}")
+        servers = [plain] if ours is plain else [plain, ours]
+        before = busy_while_idle(servers)
+        say(f"cores busy while idle: {before}")
+        if sum(before.values()) > 0.2:
+            say("WARNING: this machine is not quiet, the figures will not be either")
         seen = asyncio.run(measure(configs, arguments.sizes, arguments.rounds, arguments.tokens))
+        after = busy_while_idle(servers)
     return {
         "benchmark": "overhead",
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -140,14 +153,14 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "layers": layers,
             "hidden_size": hidden,
             "engine_options": options,
-            "threads": common["VLLM_CPU_OMP_THREADS_BIND"],
+            "environment": common,
             "rounds": arguments.rounds,
             "tokens": arguments.tokens,
             "one_vector": f"1 vector at {LAYERS_OF_ONE} layers, the same for all requests",
             "distinct_mixes": f"{VECTORS_OF_A_MIX} of {VECTORS} vectors a request, each at "
             f"{LAYERS_OF_A_MIX} layers and a coefficient of its own",
         },
-        "cores_busy_while_idle": idle,
+        "cores_busy_while_idle": {"before": before, "after": after},
         "batch": {str(size): summary(batches) for size, batches in seen.items()},
     }
 
@@ -174,9 +187,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     result = run(arguments)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    say(f"written to {RESULTS}")
+    if not arguments.plain_only:
+        RESULTS.parent.mkdir(exist_ok=True)
+        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
+        say(f"written to {RESULTS}")
     print(json.dumps(result))
 
 

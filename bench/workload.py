@@ -52,7 +52,7 @@ def configurations(plain: Server, ours: Server, layers: int, seed: int) -> list[
                     {
                         "id": name,
                         "coefficient": draw.uniform(-1, 1),
-                        "layers": sorted(draw.sample(range(layers), LAYERS_OF_A_MIX)),
+                        "layers": sorted(draw.sample(range(layers), min(LAYERS_OF_A_MIX, layers))),
                         "positions": "generation",
                     }
                     for name in draw.sample(ids, VECTORS_OF_A_MIX)

@@ -21,15 +21,17 @@ Steering = Annotated[
 
 
 class _Steered:
-    """What the four request models have in common."""
+    """What the request models have in common: a plan that their sampling parameters carry."""
 
-    _plan: Plan | None = PrivateAttr(default=None)
+    _plan: Plan | None
 
     def steer(self, plan: Plan) -> None:
         """Have this request's sampling parameters carry `plan`."""
         self._plan = plan
 
-    def _with_plan(self, params: Any) -> Any:
+    def to_sampling_params(self, *args: Any, **kwargs: Any) -> Any:
+        """vLLM's sampling parameters, with the plan."""
+        params = super().to_sampling_params(*args, **kwargs)  # type: ignore[misc]
         if self._plan is not None:
             params.extra_args = {**(params.extra_args or {}), PLAN_KEY: self._plan.to_json()}
         return params
@@ -50,9 +52,6 @@ class SteeredChatRequest(_Steered, ChatCompletionRequest):
     steering: Steering
     _plan: Plan | None = PrivateAttr(default=None)
 
-    def to_sampling_params(self, *args: Any, **kwargs: Any) -> Any:
-        return self._with_plan(super().to_sampling_params(*args, **kwargs))
-
 
 class SteeredCompletionRequest(_Steered, CompletionRequest):
     """A completion with a `steering` field."""
@@ -60,18 +59,12 @@ class SteeredCompletionRequest(_Steered, CompletionRequest):
     steering: Steering
     _plan: Plan | None = PrivateAttr(default=None)
 
-    def to_sampling_params(self, *args: Any, **kwargs: Any) -> Any:
-        return self._with_plan(super().to_sampling_params(*args, **kwargs))
-
 
 class SteeredResponsesRequest(_Steered, ResponsesRequest):
     """A response with a `steering` field."""
 
     steering: Steering
     _plan: Plan | None = PrivateAttr(default=None)
-
-    def to_sampling_params(self, *args: Any, **kwargs: Any) -> Any:
-        return self._with_plan(super().to_sampling_params(*args, **kwargs))
 
 
 class SteeredBatchRequest(_Steered, BatchChatCompletionRequest):

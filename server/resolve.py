@@ -7,6 +7,7 @@ from server.doses import Doses
 from server.steering_field import PositionRange, SteeringField, VectorUse
 from steering.plan import STEERABLE_SITES, Limits, Plan, PlanInvalid, PlannedVector, check_rule
 from steering.plan.plan import as_float32
+from vectors.errors import VectorInvalid, VectorNotFound
 from vectors.library import Entry, Library
 
 
@@ -28,7 +29,7 @@ def resolve(
     """The plan for `field`. Raises `PlanInvalid` or the library's `VectorNotFound`."""
     planned, draft = [], []
     for n, use in enumerate(field.uses):
-        entry = library.resolve(use.id)
+        entry = _find(library, use.id, f"steering.vectors[{n}].id")
         vector = _plan_vector(use, entry, f"steering.vectors[{n}]", limits)
         relative = doses.relative(entry, vector)
         doses.check(relative, use.id, f"steering.vectors[{n}].coefficient")
@@ -37,6 +38,14 @@ def resolve(
     plan = Plan(tuple(planned), receipt)
     limits.check(plan)
     return Resolved(plan, draft)
+
+
+def _find(library: Library, name: str, param: str) -> Entry:
+    try:
+        return library.resolve(name)
+    except (VectorInvalid, VectorNotFound) as error:
+        error.param = param
+        raise
 
 
 def _plan_vector(use: VectorUse, entry: Entry, where: str, limits: Limits) -> PlannedVector:

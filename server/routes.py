@@ -72,8 +72,10 @@ async def _steered(request: Any, raw_request: Request, handler: Handler) -> Resp
         response = await handler(request, raw_request)
         if session.explicit_positions and isinstance(response, StreamingResponse):
             response = await first_chunk_error(response)
-    except BaseException:
+    except BaseException as error:
         session.close("failed")
+        if isinstance(error.__cause__, PlanInvalid):
+            raise error.__cause__ from None
         raise
     return with_receipt(response, session)
 

@@ -118,6 +118,18 @@ class SteeringField(BaseModel):
 
 
 _CODES = {"extra_forbidden": "unknown_field", "missing": "missing_field"}
+_WORDS = {
+    "extra_forbidden": "unknown field; the `steering` schema in /openapi.json lists the known ones",
+    "missing": "this key is needed",
+    "too_short": "must not be empty; name at least one, or leave the key out",
+    "string_too_short": "must not be empty",
+    "float_type": "must be a number",
+    "int_type": "must be a whole number",
+    "string_type": "must be a string",
+    "list_type": "must be a list",
+    "model_type": "must be an object",
+}
+"""Our words for pydantic's kinds of error; `_CODES` gives the machine's where it is not the usual."""
 
 
 def _explain(error: ValidationError) -> PlanInvalid:
@@ -132,9 +144,6 @@ def _explain(error: ValidationError) -> PlanInvalid:
             path += f"[{segment}]"
         elif "[" not in segment and segment not in ("PositionRange", "literal"):
             path += f".{segment}"
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        message = f"unknown field {path}; see the `steering` schema in /openapi.json"
-    else:
-        message = f"{path}: {message}"
-    return PlanInvalid(message, param=path, code=_CODES.get(problem["type"], "invalid_steering"))
+    words = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
+    code = _CODES.get(problem["type"], "invalid_steering")
+    return PlanInvalid(f"{path}: {words}", param=path, code=code)

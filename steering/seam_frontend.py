@@ -46,8 +46,13 @@ def install() -> None:
 
 
 def _check(request: Any, vllm_config: Any) -> None:
-    """Validate a request's plan; raises vLLM's validation error, a 400 on every route."""
+    """Validate a request's plan; raises vLLM's validation error, a 400 on every route, with the
+    `PlanInvalid` as its cause."""
     from vllm.exceptions import VLLMValidationError
+
+    class PlanRefused(VLLMValidationError):
+        def __str__(self) -> str:
+            return str(self.args[0])
 
     try:
         plan = Plan.of(request.sampling_params.extra_args)
@@ -64,7 +69,7 @@ def _check(request: Any, vllm_config: Any) -> None:
                     f"no vector {vector.digest[:19]} in the library", param="steering.vectors"
                 )
     except PlanInvalid as error:
-        raise VLLMValidationError(error.message, parameter=error.param) from error
+        raise PlanRefused(error.message, parameter=error.param) from error
 
 
 def _collect(output: Any) -> None:

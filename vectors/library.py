@@ -9,6 +9,7 @@ old state or the new one. Nothing is held in memory but headers.
 """
 
 import logging
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -33,6 +34,8 @@ from vectors.metadata import check_description
 from vectors.names import check_name, parse_id
 from vectors.objects import ObjectStore
 from vectors.record import Record
+
+__all__ = ["UNUSED_FOR_S", "Entry", "Library"]
 
 UNUSED_FOR_S: Final = 3600.0
 """How long content outlives its last name: requests in flight, here and in replicas, finish."""
@@ -94,7 +97,7 @@ class Library:
                 param="name",
                 code="name_missing",
             )
-        self._check_fits(vector)
+        self._check_fits(vector, "file")
         with disk.disk_errors():
             self._objects.put(vector, data)
             with self._changing_names():
@@ -117,7 +120,7 @@ class Library:
         name, version = parse_id(vector_id)
         record = self._record(name)
         if record is None:
-            raise VectorNotFound(f"there is no vector {name!r}; see GET /v1/steering/vectors")
+            raise _not_found(name)
         return self._entry(
             record, record.digests[0] if version is None else _version(record, version)
         )
@@ -147,7 +150,7 @@ class Library:
         with disk.disk_errors(), self._changing_names():
             record = self._record_to_change(name)
             if record is None:
-                raise VectorNotFound(f"there is no vector {name!r}; see GET /v1/steering/vectors")
+                raise _not_found(name)
             changed = record
             if digest is not None:
                 found = self._objects.find(digest)
@@ -156,7 +159,7 @@ class Library:
                     changed = replace(changed, digests=changed.with_digest(found), safe_range=None)
             self._objects.touch(changed.digests[:1])
             stored = self._stored(changed, changed.digests[0])
-            self._check_fits(stored)
+            self._check_fits(stored, "digest")
             if coefficient is not None or layers is not None or positions is not None:
                 made = self._with_defaults(changed.digests[0], coefficient, layers, positions)
                 changed = replace(changed, digests=changed.with_digest(made))
@@ -184,9 +187,7 @@ class Library:
             try:
                 disk.remove(self._names.path(name))
             except FileNotFoundError:
-                raise VectorNotFound(
-                    f"there is no vector {name!r}; see GET /v1/steering/vectors"
-                ) from None
+                raise _not_found(name) from None
 
     def content_path(self, entry: Entry) -> Path:
         """The file of `entry`."""
@@ -217,17 +218,23 @@ class Library:
             wanted = {digest for record in records.values() for digest in record.digests}
             return removed + self._objects.collect(wanted, older_than_s)
 
-    def list(self) -> Entries:
-        """Every sound vector in its newest version, by name."""
+    def page(self, after: str | None, limit: int) -> tuple[Entries, bool]:
+        """The first `limit` of `list()` whose names come after `after`; and whether more follow."""
         with disk.disk_errors():
             records = self._names.all()
-        entries = []
-        for _, record in sorted(records.items()):
-            stored = self._objects.header(record.digests[0])
-            if stored is not None:
-                path = self._objects.path(record.digests[0])
-                entries.append(make_entry(record, record.digests[0], path, stored))
-        return entries
+        entries: Entries = []
+        for name in sorted(name for name in records if after is None or name > after):
+            record = records[name]
+            if self._objects.header(record.digests[0]) is None:
+                continue
+            if len(entries) == limit:
+                return entries, True
+            entries.append(self._entry(record, record.digests[0]))
+        return entries, False
+
+    def list(self) -> Entries:
+        """Every sound vector in its newest version, by name."""
+        return self.page(None, sys.maxsize)[0]
 
     def _open(self) -> None:
         with disk.disk_errors():
@@ -283,6 +290,7 @@ class Library:
         if stored is None:
             raise VectorNotFound(
                 f"the file of vector {record.name!r} is damaged or gone; upload it again",
+                param="id",
                 code="vector_damaged",
             )
         return stored
@@ -309,12 +317,12 @@ class Library:
         self._objects.put(vector, write_vector(vector))
         return vector.digest
 
-    def _check_fits(self, vector: SteeringVector | StoredVector) -> None:
+    def _check_fits(self, vector: SteeringVector | StoredVector, param: str) -> None:
         if self._hidden_size is not None and vector.hidden_size != self._hidden_size:
             raise VectorInvalid(
                 f"the vector has hidden size {vector.hidden_size} and the served model has "
                 f"{self._hidden_size}; use a vector made on that model",
-                param="file",
+                param=param,
                 code="wrong_hidden_size",
             )
         if self._num_layers is None:
@@ -324,7 +332,7 @@ class Library:
             raise VectorInvalid(
                 f"the vector has a tensor for layer {last} and the served model has layers "
                 f"0..{self._num_layers - 1}; use a vector made on that model",
-                param="file",
+                param=param,
                 code="layer_out_of_range",
             )
         base = vector.base_model
@@ -335,6 +343,12 @@ class Library:
                 param="base_model.num_layers",
                 code="wrong_num_layers",
             )
+
+
+def _not_found(name: str) -> VectorNotFound:
+    return VectorNotFound(
+        f"there is no vector {name!r}; GET /v1/steering/vectors lists them", param="id"
+    )
 
 
 def _check_is_name(name: str) -> None:
@@ -357,5 +371,6 @@ def _version(record: Record, version: str) -> str:
         )
     raise VectorNotFound(
         f"vector {record.name!r} has no version {version}; its newest is "
-        f"{record.digests[0].removeprefix('sha256:')[:12]}"
+        f"{record.digests[0].removeprefix('sha256:')[:12]}",
+        param="id",
     )

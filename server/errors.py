@@ -1,0 +1,82 @@
+"""Errors as OpenAI's clients know them: {"error": {"message", "type", "param", "code"}}.
+
+The one place that maps our exceptions to HTTP.
+"""
+
+import logging
+from typing import Any, Final
+
+from fastapi import FastAPI
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+
+from server.admission import BankFull
+from server.metrics import METRICS
+from steering.plan import PlanInvalid
+from vectors.errors import (
+    SteersmanError,
+    VectorConflict,
+    VectorInvalid,
+    VectorNotFound,
+    VectorTooLarge,
+)
+
+STATUS: Final[dict[type[Exception], int]] = {
+    PlanInvalid: 400,
+    VectorInvalid: 400,
+    VectorNotFound: 404,
+    VectorConflict: 409,
+    VectorTooLarge: 413,
+    BankFull: 503,
+    SteersmanError: 500,
+}
+"""The nearest class in an exception's ancestry decides."""
+
+_CODES: Final[dict[type[Exception], str]] = {BankFull: "bank_full"}
+_TYPES: Final = {
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    429: "rate_limit_error",
+}
+_log = logging.getLogger(__name__)
+
+
+def install(app: FastAPI) -> None:
+    """Answer all of our exceptions, wherever they are raised in `app`."""
+    for kind in STATUS:
+        app.add_exception_handler(kind, _handle)
+
+
+def status_of(error: Exception) -> int:
+    """The HTTP status of `error`; 500 for what is not ours."""
+    return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
+
+
+def envelope(error: Exception) -> dict[str, Any]:
+    """The body that says `error`."""
+    status = status_of(error)
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return {
+        "error": {
+            "message": getattr(error, "message", str(error)),
+            "type": _TYPES.get(status, kind),
+            "param": getattr(error, "param", None),
+            "code": getattr(error, "code", None) or _CODES.get(type(error)),
+        }
+    }
+
+
+def response(error: Exception) -> JSONResponse:
+    """The answer that says `error`, with Retry-After if it has a `retry_after` in seconds."""
+    body, status = envelope(error), status_of(error)
+    METRICS.rejections.labels(body["error"]["code"] or "other").inc()
+    if status >= 500:
+        _log.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
+    retry_after = getattr(error, "retry_after", None)
+    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    return JSONResponse(body, status_code=status, headers=headers)
+
+
+async def _handle(_request: Request, error: Exception) -> JSONResponse:
+    return response(error)

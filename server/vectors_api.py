@@ -1,0 +1,242 @@
+"""REST for vectors: the routes under /v1/steering.
+
+Bodies and queries are read by hand: FastAPI's own validation answers in a shape that is not
+OpenAI's, and vLLM's handler for it drops the offending key.
+"""
+
+import threading
+from typing import Annotated, Any, Final, Protocol, cast
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from pydantic import ValidationError
+from starlette.responses import FileResponse, JSONResponse, Response
+
+from server.metrics import METRICS
+from server.steering_field import PositionRange
+from server.upload import Upload, read_upload
+from server.vector_openapi import (
+    FILE_TYPE,
+    LIST_PARAMETERS,
+    MAX_PAGE,
+    PAGE,
+    PATCH_BODY,
+    UPLOAD_BODY,
+    errors,
+)
+from server.vector_schemas import (
+    Capabilities,
+    Vector,
+    VectorDeleted,
+    VectorList,
+    VectorPatch,
+)
+from vectors.errors import VectorInvalid, VectorNotFound, shown
+from vectors.library import Entry, Library
+
+_MAX_PATCH_BYTES: Final = 1 << 20
+_CHECKED_AT_ONCE: Final = threading.BoundedSemaphore(4)
+"""A vector is in memory while it is checked; this bounds how many are."""
+
+
+class Host(Protocol):
+    """What the routes need of `app.state.steersman`."""
+
+    library: Library
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Largest file that is taken, in bytes."""
+
+    def on_change(self, event: str, entry: Entry) -> None:
+        """Called after "created", "updated" and "deleted", in a worker thread."""
+
+    def capabilities(self) -> dict[str, Any]:
+        """Fields of `Capabilities`."""
+
+
+def _host(request: Request) -> Host:
+    return cast("Host", request.app.state.steersman)
+
+
+Steersman = Annotated[Host, Depends(_host)]
+
+
+def build_router() -> APIRouter:
+    """The routes. They raise `SteersmanError`s: `server.errors.install` must be on the app."""
+    router = APIRouter(prefix="/v1/steering", tags=["steering"], responses=errors(500))
+    router.add_api_route(
+        "/capabilities", capabilities, methods=["GET"], response_model=Capabilities
+    )
+    router.add_api_route(
+        "/vectors",
+        list_vectors,
+        methods=["GET"],
+        response_model=VectorList,
+        responses=errors(400),
+        openapi_extra={"parameters": LIST_PARAMETERS},
+    )
+    router.add_api_route(
+        "/vectors",
+        create_vector,
+        methods=["POST"],
+        status_code=201,
+        response_model=Vector,
+        responses=errors(400, 409, 413)
+        | {200: {"model": Vector, "description": "It was here already"}},
+        openapi_extra={"requestBody": UPLOAD_BODY},
+    )
+    # Before the next: `:path` is greedy. It lets an id with a slash reach us, for an error of ours.
+    router.add_api_route(
+        "/vectors/{vector_id:path}/content",
+        get_content,
+        methods=["GET"],
+        response_class=FileResponse,
+        responses=errors(400, 404)
+        | {200: {"content": {FILE_TYPE: {}}}, 304: {"description": "Unchanged"}},
+    )
+    one: dict[str, Any] = {"path": "/vectors/{vector_id:path}", "responses": errors(400, 404)}
+    router.add_api_route(**one, endpoint=get_vector, methods=["GET"], response_model=Vector)
+    router.add_api_route(
+        **one,
+        endpoint=patch_vector,
+        methods=["PATCH"],
+        response_model=Vector,
+        openapi_extra={"requestBody": PATCH_BODY},
+    )
+    router.add_api_route(
+        **one, endpoint=delete_vector, methods=["DELETE"], response_model=VectorDeleted
+    )
+    return router
+
+
+def capabilities(host: Steersman) -> dict[str, Any]:
+    """What this server can steer, and its limits."""
+    return host.capabilities()
+
+
+def list_vectors(request: Request, host: Steersman) -> VectorList:
+    """A page of vectors, by name."""
+    query = request.query_params
+    for key in query:
+        if key not in ("after", "limit"):
+            raise VectorInvalid(
+                f"{shown(key)} is not known here; use after and limit",
+                param=key[:128],
+                code="unknown_field",
+            )
+    entries, more = host.library.page(query.get("after"), _limit(query.get("limit")))
+    return VectorList(
+        data=[Vector.of(entry) for entry in entries],
+        first_id=entries[0].name if entries else None,
+        last_id=entries[-1].name if entries else None,
+        has_more=more,
+    )
+
+
+async def create_vector(request: Request, host: Steersman) -> Response:
+    """Upload a safetensors file. 201, or 200 if this name has this very content already."""
+    async with read_upload(request, host.max_upload_bytes) as upload:
+        vector, created = await run_in_threadpool(_add, host, upload)
+    return JSONResponse(vector.model_dump(mode="json"), status_code=201 if created else 200)
+
+
+def get_vector(vector_id: str, host: Steersman) -> Vector:
+    """One vector, with all that is known about it."""
+    return Vector.of(host.library.resolve(vector_id))
+
+
+def get_content(vector_id: str, request: Request, host: Steersman) -> Response:
+    """The vector's safetensors file. Its ETag is the digest."""
+    entry = host.library.resolve(vector_id)
+    etag = f'"{entry.digest}"'
+    known = request.headers.get("if-none-match", "")
+    if etag in (tag.strip().removeprefix("W/") for tag in known.split(",")):
+        return Response(status_code=304, headers={"ETag": etag})
+    return FileResponse(
+        host.library.content_path(entry),
+        media_type=FILE_TYPE,
+        filename=f"{entry.name}.safetensors",
+        headers={"ETag": etag},
+    )
+
+
+async def patch_vector(vector_id: str, request: Request, host: Steersman) -> Vector:
+    """Change the description, the defaults, or what the name stands for. Other defaults make a new
+    version with a digest of its own; the old ones stay addressable."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_PATCH_BYTES:
+            raise VectorInvalid(
+                f"the body is over {_MAX_PATCH_BYTES} bytes", param="body", code="invalid_body"
+            )
+    return await run_in_threadpool(_patch, host, vector_id, _read_patch(bytes(body)))
+
+
+def delete_vector(vector_id: str, host: Steersman) -> VectorDeleted:
+    """Take a vector away: gone for new requests at once; requests in flight finish with it."""
+    try:
+        entry: Entry | None = host.library.resolve(vector_id)
+    except VectorNotFound:
+        entry = None  # A damaged vector cannot be read, and must be deletable.
+    host.library.delete(vector_id)
+    if entry is not None:
+        host.on_change("deleted", entry)
+    return VectorDeleted(id=vector_id)
+
+
+def _add(host: Host, upload: Upload) -> tuple[Vector, bool]:
+    with _CHECKED_AT_ONCE, METRICS.upload.time():
+        entry, created = host.library.add(upload.file.read(), upload.name)
+    if created:
+        host.on_change("created", entry)
+    return Vector.of(entry), created
+
+
+def _patch(host: Host, vector_id: str, patch: VectorPatch) -> Vector:
+    positions = patch.positions
+    with _CHECKED_AT_ONCE:
+        entry = host.library.update(
+            vector_id,
+            description=patch.description,
+            coefficient=patch.coefficient,
+            layers=None if patch.layers is None else tuple(patch.layers),
+            positions=positions.model_dump() if isinstance(positions, PositionRange) else positions,
+            safe_range=patch.safe_range,
+            digest=patch.digest,
+        )
+    host.on_change("updated", entry)
+    return Vector.of(entry)
+
+
+def _read_patch(body: bytes) -> VectorPatch:
+    try:
+        patch = VectorPatch.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        param = str(first["loc"][0])[:128] if first["loc"] else "body"
+        code = "unknown_field" if first["type"] == "extra_forbidden" else "invalid_body"
+        raise VectorInvalid(f"{param}: {first['msg']}", param=param, code=code) from None
+    if not patch.model_fields_set:
+        raise VectorInvalid(
+            f"nothing to change; send some of {', '.join(VectorPatch.model_fields)}",
+            param="body",
+            code="invalid_body",
+        )
+    for key in patch.model_fields_set:
+        if getattr(patch, key) is None:
+            raise VectorInvalid(
+                f"{key} cannot be null; leave it out to keep it", param=key, code="invalid_body"
+            )
+    return patch
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return PAGE
+    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_PAGE:
+        return int(text)
+    raise VectorInvalid(
+        f"limit must be 1 to {MAX_PAGE}, not {shown(text)}", param="limit", code="invalid_query"
+    )
