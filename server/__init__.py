@@ -1,1 +1,1 @@
-"""HTTP room: all that a client sees. Routes, receipts, errors, metrics, the command and launcher."""
+"""HTTP room: all that a client sees. Routes, receipts, errors, metrics, the launcher."""

@@ -11,8 +11,8 @@ class BankFull(Exception):
     def __init__(self, needed: int, free: int) -> None:
         self.retry_after = 1
         super().__init__(
-            f"the vector bank is full of vectors in use: {needed} rows are needed, {free} are free; "
-            "try again soon, or start the server with a larger bank (--bank-rows)"
+            f"the vector bank is full of vectors in use: {needed} rows are needed, {free} are "
+            "free; try again soon, or start the server with a larger bank (--bank-rows)"
         )
 
 

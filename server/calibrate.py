@@ -22,8 +22,8 @@ TEXTS = (
     "    return total / len(values)",
     "Could you tell me when the next train to the airport leaves, and whether I have to change? "
     "I would like to be there an hour before my flight.",
-    "In the first quarter, sales grew by four percent, while costs fell slightly. The board expects "
-    "the trend to continue through the summer.",
+    "In the first quarter, sales grew by four percent, while costs fell slightly. The board "
+    "expects the trend to continue through the summer.",
     "She put the letter back into its envelope, looked out of the window for a long while, and "
     "decided that she would answer it tomorrow.",
     "A triangle with sides of three, four and five has a right angle, because nine and sixteen "
@@ -31,13 +31,15 @@ TEXTS = (
     "User: My screen stays black after the update. Assistant: Please hold the power button for ten "
     "seconds, wait, and then start the device again.",
 )
-"""The fixed texts of the calibration, written for it: prose, instructions, code, dialogue, numbers."""
+"""The fixed texts of the calibration, written for it: prose, recipes, code, dialogue."""
 
 
 def fingerprint(model_config: Any) -> str:
     """Names a model by its configuration and its weight files' names and sizes (16 hex digits)."""
     digest = hashlib.sha256()
-    digest.update(json.dumps(model_config.hf_config.to_dict(), sort_keys=True, default=str).encode())
+    digest.update(
+        json.dumps(model_config.hf_config.to_dict(), sort_keys=True, default=str).encode()
+    )
     digest.update(str(model_config.dtype).encode())
     folder = Path(model_config.model)
     if folder.is_dir():

@@ -1,4 +1,4 @@
-"""Refusing `steering` where it would be ignored: stock vLLM answers 200 to fields it does not know."""
+"""Refusing `steering` where it would be ignored: vLLM answers 200 to fields it does not know."""
 
 import json
 from typing import Any

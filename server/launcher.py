@@ -24,7 +24,7 @@ def serve(argv: list[str]) -> int:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser = FlexibleArgumentParser(
+    parser: Any = FlexibleArgumentParser(  # type: ignore[no-untyped-call]
         prog="steersman serve",
         description="Serve a model behind the OpenAI API; each request may steer it.",
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,

@@ -49,8 +49,8 @@ class SteersmanEndpoints:
         medians = await median_norms(engine_client, mark, measure=measure)
         if medians is None and settings.max_relative_dose is not None:
             raise RuntimeError(
-                "max_relative_dose is set, but this model's residual norms are not known and cannot "
-                "be measured in compiled mode: start once with --enforce-eager to measure them"
+                "max_relative_dose is set, but this model's residual norms are not known and "
+                "cannot be measured in compiled mode: start once with --enforce-eager"
             )
         num_layers = int(config.model_config.hf_text_config.num_hidden_layers)
         hidden = workers[0]["hidden_size"]

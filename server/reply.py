@@ -18,7 +18,9 @@ def with_receipt(response: Response | None, session: Session) -> Response | None
     Errors pass unchanged; None means that the client has gone.
     """
     if isinstance(response, StreamingResponse):
-        chunks = (c if isinstance(c, str) else bytes(c).decode() async for c in response.body_iterator)
+        chunks = (
+            c if isinstance(c, str) else bytes(c).decode() async for c in response.body_iterator
+        )
         response.body_iterator = _stream(chunks, session)
         # A response that is never sent never runs its iterator: then the session goes with it.
         response.steering_session = session  # type: ignore[attr-defined]

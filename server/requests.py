@@ -1,4 +1,4 @@
-"""vLLM's request models with one more field. The plan goes in where sampling parameters are made."""
+"""vLLM's request models with one more field; sampling parameters take the plan along."""
 
 from typing import Annotated, Any
 

@@ -1,4 +1,4 @@
-"""From names to a plan: what the client wrote, what the vector's defaults say, what the engine may."""
+"""From names to a plan: what the client wrote, then the vector's defaults, within the limits."""
 
 from dataclasses import dataclass
 from typing import Any

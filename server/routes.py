@@ -1,4 +1,4 @@
-"""The OpenAI routes with the `steering` field: vLLM's own handlers, a plan before, a receipt after."""
+"""The OpenAI routes that steer: vLLM's own handlers, a plan before, a receipt after."""
 
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -94,4 +94,3 @@ def _refuse_unsteerable(request: Any) -> None:
             param="background",
             code="not_supported",
         )
-

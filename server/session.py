@@ -14,7 +14,7 @@ from steering.plan import DESK
 class Session:
     """Holds what a steered request holds: its bank rows and its place at the receipt desk.
 
-    Guarantee: `close` (or the collection of the response it is tied to) gives everything back, once.
+    Guarantee: `close`, or else the collection of the session itself, gives everything back, once.
     """
 
     def __init__(self, app: Steersman, value: Any) -> None:

@@ -42,9 +42,9 @@ class VectorUse(BaseModel):
     layers: list[StrictInt] | None = Field(
         None, min_length=1, description="Layers to add at; default: the vector's own."
     )
-    positions: (
-        Literal["generation", "after_prompt", "prompt", "all"] | PositionRange | None
-    ) = Field(None, description="Tokens to steer; default: the vector's own, else `generation`.")
+    positions: Literal["generation", "after_prompt", "prompt", "all"] | PositionRange | None = (
+        Field(None, description="Tokens to steer; default: the vector's own, else `generation`.")
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -129,7 +129,7 @@ _WORDS = {
     "list_type": "must be a list",
     "model_type": "must be an object",
 }
-"""Our words for pydantic's kinds of error; `_CODES` gives the machine's where it is not the usual."""
+"""Our words for pydantic's kinds of error."""
 
 
 def _explain(error: ValidationError) -> PlanInvalid:

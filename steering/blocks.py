@@ -6,7 +6,7 @@ from torch import nn
 
 
 class NotInstrumentable(RuntimeError):
-    """The model's structure is not one that Steersman can steer; the message says what is missing."""
+    """The model is not one that Steersman can steer; the message says what is missing."""
 
 
 @dataclass(frozen=True)

@@ -99,5 +99,3 @@ def residual_stream(output: Any) -> Tensor:
         parts = [part.float() for part in output[:2] if isinstance(part, Tensor)]
         return torch.stack(parts).sum(0)
     return stream_part(output).float()
-
-

@@ -8,12 +8,14 @@ from torch import Tensor
 
 
 @torch.library.custom_op("steersman::add", mutates_args=("hidden",))
-def add(hidden: Tensor, bank: Tensor, index: Tensor, coefficient: Tensor, token_row: Tensor) -> None:
+def add(
+    hidden: Tensor, bank: Tensor, index: Tensor, coefficient: Tensor, token_row: Tensor
+) -> None:
     """Add each steered token's vectors to `hidden`, in place.
 
     Shapes and dtypes: `hidden` [tokens, hidden] of any float dtype; `bank` [rows, hidden] float32;
-    `index` [requests, K] int32 and `coefficient` [requests, K] float32, one site and layer's part of
-    the tables, unused terms being row 0 (all zeros) at 0.0; `token_row` [>= tokens] int32, the
+    `index` [requests, K] int32 and `coefficient` [requests, K] float32, one site and layer's part
+    of the tables, unused terms being row 0 (all zeros) at 0.0; `token_row` [>= tokens] int32, the
     table row of each token, -1 for a token that is not steered.
 
     The sum is taken in float32 and cast once. Tokens with row -1 are not touched.

@@ -17,7 +17,7 @@ from steering.plan.receipt import StepReport, WorkerNote
 from steering.tables import Tables
 
 LoadVectors = Callable[[str, list[tuple[str, int]]], Mapping[tuple[str, int], Tensor]]
-"""(digest, [(site, layer), ...]) -> {(site, layer): [hidden] float32}; raises `VectorUnavailable`."""
+"""(digest, [(site, layer), ...]) -> {(site, layer): [hidden] f32}; or `VectorUnavailable`."""
 
 
 @dataclass
@@ -155,8 +155,8 @@ class SteeredRequests:
             for digest in sorted({key[0] for key in missing}):
                 began = time.perf_counter()
                 wanted = [(site, layer) for d, site, layer in missing if d == digest]
-                for (site, layer), vector in self._load(digest, wanted).items():
-                    self._loaded[digest, site, layer] = vector
+                for (site, layer), tensor in self._load(digest, wanted).items():
+                    self._loaded[digest, site, layer] = tensor
                 loads.append(time.perf_counter() - began)
             rows = self.bank.lease(request.keys)
         finally:

@@ -1,10 +1,10 @@
 """Seam: vLLM's configuration (`config/vllm.py`): sizes, settings, and the compile-cache key."""
 
-import functools
 import hashlib
 from pathlib import Path
 from typing import Any
 
+from steering.patching import Function, wrap
 from steering.plan.limits import STEERABLE_SITES, Limits
 from steering.plan.settings import Settings
 from steering.tables import TableSizes
@@ -78,15 +78,14 @@ def install() -> None:
     never served to an engine that steers. Idempotent."""
     from vllm.config import VllmConfig
 
-    compute_hash = VllmConfig.compute_hash
-    if hasattr(compute_hash, "__steersman__"):
-        return
+    wrap(VllmConfig, "compute_hash", _with_our_sources)
+
+
+def _with_our_sources(original: Function) -> Function:
     own = source_digest()
 
-    @functools.wraps(compute_hash)
-    def with_steersman(self: Any, *args: Any, **kwargs: Any) -> str:
-        theirs = compute_hash(self, *args, **kwargs)
+    def compute_hash(self: Any, *args: Any, **kwargs: Any) -> str:
+        theirs: str = original(self, *args, **kwargs)
         return hashlib.sha256(f"{theirs}:{own}".encode()).hexdigest()[: len(theirs)]
 
-    with_steersman.__steersman__ = True  # type: ignore[attr-defined]
-    VllmConfig.compute_hash = with_steersman
+    return compute_hash

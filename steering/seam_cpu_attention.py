@@ -4,28 +4,27 @@ Without metadata every other backend writes zeros; the CPU's leaves its output u
 probe that passes through it cannot be told from noise. The self-check needs the zeros.
 """
 
-import functools
 from typing import Any
+
+from steering.patching import Function, wrap
 
 
 def install() -> None:
     """Wrap `CPUAttentionBackendImpl.forward`. Idempotent; call on CPU workers only."""
     from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
 
-    forward = CPUAttentionBackendImpl.forward
-    if hasattr(forward, "__steersman__"):
-        return
+    wrap(CPUAttentionBackendImpl, "forward", _zeroing)
 
-    @functools.wraps(forward)
-    def zeroed(
+
+def _zeroing(original: Function) -> Function:
+    def forward(
         self: Any, layer: Any, query: Any, key: Any, value: Any, kv_cache: Any, attn_metadata: Any,
         output: Any = None, *args: Any, **kwargs: Any,
     ) -> Any:  # fmt: skip
         if attn_metadata is None and output is not None:
             return output.fill_(0)
-        return forward(
+        return original(
             self, layer, query, key, value, kv_cache, attn_metadata, output, *args, **kwargs
         )
 
-    zeroed.__steersman__ = True  # type: ignore[attr-defined]
-    CPUAttentionBackendImpl.forward = zeroed
+    return forward

@@ -3,10 +3,10 @@
 Every route and the offline `LLM` class pass here, so limits hold whoever wrote the plan.
 """
 
-import functools
 from pathlib import Path
 from typing import Any
 
+from steering.patching import Function, wrap
 from steering.plan.errors import PlanInvalid
 from steering.plan.limits import Limits
 from steering.plan.plan import PLAN_KEY, Plan
@@ -20,29 +20,29 @@ def install() -> None:
     from vllm.v1.engine.input_processor import InputProcessor
     from vllm.v1.engine.output_processor import OutputProcessor
 
-    process_inputs = InputProcessor.process_inputs
-    process_outputs = OutputProcessor.process_outputs
-    if hasattr(process_inputs, "__steersman__"):
-        return
+    wrap(InputProcessor, "process_inputs", _validating)
+    wrap(OutputProcessor, "process_outputs", _collecting)
 
-    @functools.wraps(process_inputs)
-    def inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
-        request = process_inputs(self, *args, **kwargs)
+
+def _validating(original: Function) -> Function:
+    def process_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = original(self, *args, **kwargs)
         params = request.sampling_params
         if params is not None and params.extra_args and PLAN_KEY in params.extra_args:
             _check(request, self.vllm_config)
         return request
 
-    @functools.wraps(process_outputs)
-    def outputs(self: Any, engine_core_outputs: Any, *args: Any, **kwargs: Any) -> Any:
+    return process_inputs
+
+
+def _collecting(original: Function) -> Function:
+    def process_outputs(self: Any, engine_core_outputs: Any, *args: Any, **kwargs: Any) -> Any:
         for output in engine_core_outputs:
             if output.kv_transfer_params is not None:
                 _collect(output)
-        return process_outputs(self, engine_core_outputs, *args, **kwargs)
+        return original(self, engine_core_outputs, *args, **kwargs)
 
-    inputs.__steersman__ = True  # type: ignore[attr-defined]
-    InputProcessor.process_inputs = inputs
-    OutputProcessor.process_outputs = outputs
+    return process_outputs
 
 
 def _check(request: Any, vllm_config: Any) -> None:

@@ -4,28 +4,28 @@ A block's key gains exactly the steering of its own tokens; the chain of parent 
 tokens before. Blocks before the first steered token keep vLLM's key and are shared with everybody.
 """
 
-import functools
 import sys
 from typing import Any
 
+from steering.patching import Function, wrap
 from steering.plan.errors import PlanInvalid
 from steering.plan.plan import PLAN_KEY, Plan
 
 _NAME = "generate_block_hash_extra_keys"
-_IMPORTERS = ("vllm.v1.core.block_pool", "vllm.v1.simple_kv_offload.manager")
-"""Modules that import the function by name and so hold a reference of their own."""
+_OFFLOAD = "vllm.v1.simple_kv_offload.manager"
+"""Imports the function by name, if it is imported at all; so does `block_pool`."""
 
 
 def install() -> None:
     """Replace the function wherever vLLM refers to it. Idempotent."""
-    import vllm.v1.core.block_pool
-    from vllm.v1.core import kv_cache_utils
+    from vllm.v1.core import block_pool, kv_cache_utils
 
-    original = getattr(kv_cache_utils, _NAME)
-    if hasattr(original, "__steersman__"):
-        return
+    for module in (kv_cache_utils, block_pool, sys.modules.get(_OFFLOAD)):
+        if hasattr(module, _NAME):
+            wrap(module, _NAME, _with_steering)
 
-    @functools.wraps(original)
+
+def _with_steering(original: Function) -> Function:
     def extra_keys(request: Any, start: int, stop: int, start_mm: int) -> Any:
         keys, next_mm = original(request, start, stop, start_mm)
         params = request.sampling_params
@@ -36,12 +36,7 @@ def install() -> None:
             return keys, next_mm
         return (*(keys or ()), (PLAN_KEY, own)), next_mm
 
-    extra_keys.__steersman__ = True  # type: ignore[attr-defined]
-    setattr(kv_cache_utils, _NAME, extra_keys)
-    for name in _IMPORTERS:
-        module = sys.modules.get(name)
-        if module is not None and hasattr(module, _NAME):
-            setattr(module, _NAME, extra_keys)
+    return extra_keys
 
 
 def steering_key(request: Any, start: int, stop: int) -> str | None:

@@ -4,10 +4,10 @@ Each steered request's note leaves with its output in `EngineCoreOutput.kv_trans
 one free-form field that reaches the front end; requests that could not be steered end in error.
 """
 
-import functools
 import logging
 from typing import Any
 
+from steering.patching import Function, wrap
 from steering.plan.plan import PLAN_KEY
 from steering.seam_runner_v1 import REPORT_ATTRIBUTE
 
@@ -18,11 +18,10 @@ def install() -> None:
     """Wrap `Scheduler.update_from_output`. Idempotent."""
     from vllm.v1.core.sched.scheduler import Scheduler
 
-    original = Scheduler.update_from_output
-    if hasattr(original, "__steersman__"):
-        return
+    wrap(Scheduler, "update_from_output", _with_notes)
 
-    @functools.wraps(original)
+
+def _with_notes(original: Function) -> Function:
     def update_from_output(self: Any, scheduler_output: Any, runner_output: Any) -> Any:
         report = getattr(runner_output, REPORT_ATTRIBUTE, None)
         if report is None:
@@ -33,16 +32,13 @@ def install() -> None:
             for output in client.outputs:
                 note = report.notes.get(output.request_id)
                 if note is not None:
-                    output.kv_transfer_params = {
-                        **(output.kv_transfer_params or {}),
-                        PLAN_KEY: note.to_wire(),
-                    }
+                    theirs = output.kv_transfer_params or {}
+                    output.kv_transfer_params = {**theirs, PLAN_KEY: note.to_wire()}
         for client_index, output in failures:
             _append(outputs, client_index, output)
         return outputs
 
-    update_from_output.__steersman__ = True  # type: ignore[attr-defined]
-    Scheduler.update_from_output = update_from_output
+    return update_from_output
 
 
 def _end_failed(scheduler: Any, failed: dict[str, str]) -> list[tuple[int, Any]]:

@@ -1,8 +1,8 @@
 """Seam: vLLM's workers (`v1/worker/worker_base.py: WorkerWrapperBase`).
 
 The wrapper forwards what it does not define to the worker; we define `load_model` (tables and
-instrumentation before the profile run), `compile_or_warm_up_model` (the self-check after it) and the
-methods that `collective_rpc` may call.
+instrumentation before the profile run), `compile_or_warm_up_model` (the self-check after it) and
+the methods that `collective_rpc` may call.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ class WorkerSteering:
         seam_runner_v1.attach(runner, self.steered, self.gate)
 
     def check(self) -> None:
-        """Steer a probe through every layer; raises `NotInstrumentable` where it does not arrive."""
+        """Steer a probe through every layer; raises `NotInstrumentable` where it is lost."""
 
         def forward(tokens: int) -> Tensor:
             hidden, _ = self.runner._dummy_run(tokens, skip_eplb=True)
@@ -85,28 +85,23 @@ def install() -> None:
     """Give `WorkerWrapperBase` our methods. Idempotent."""
     from vllm.v1.worker.worker_base import WorkerWrapperBase
 
-    if hasattr(WorkerWrapperBase, "steering_status"):
-        return
-    WorkerWrapperBase.load_model = _load_model
-    WorkerWrapperBase.compile_or_warm_up_model = _compile_or_warm_up_model
-    WorkerWrapperBase.steering_status = _steering_status
-    WorkerWrapperBase.steering_listen = _steering_listen
-    WorkerWrapperBase.steering_heard = _steering_heard
+    for method in _METHODS:
+        setattr(WorkerWrapperBase, method.__name__, method)
 
 
-def _load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
+def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
     result = self.worker.load_model(*args, **kwargs)
     self.steering = WorkerSteering(self.worker, self.vllm_config)
     return result
 
 
-def _compile_or_warm_up_model(self: Any) -> Any:
+def compile_or_warm_up_model(self: Any) -> Any:
     result = self.worker.compile_or_warm_up_model()
     self.steering.check()
     return result
 
 
-def _steering_status(self: Any) -> dict[str, Any]:
+def steering_status(self: Any) -> dict[str, Any]:
     """What this worker can steer, and how full its bank is."""
     steering: WorkerSteering = self.steering
     bank = steering.steered.bank
@@ -129,14 +124,23 @@ def _steering_status(self: Any) -> dict[str, Any]:
     }
 
 
-def _steering_listen(self: Any) -> None:
+def steering_listen(self: Any) -> None:
     """Start measuring the residual stream of whatever runs (calibration)."""
     steering: WorkerSteering = self.steering
     steering.gate.listener = NormListener(steering.runner.positions)
 
 
-def _steering_heard(self: Any) -> dict[str, float]:
+def steering_heard(self: Any) -> dict[str, float]:
     """Stop measuring; the median residual norm of each "<site>.<layer>"."""
     steering: WorkerSteering = self.steering
     listener, steering.gate.listener = steering.gate.listener, None
     return listener.medians() if isinstance(listener, NormListener) else {}
+
+
+_METHODS = (
+    load_model,
+    compile_or_warm_up_model,
+    steering_status,
+    steering_listen,
+    steering_heard,
+)

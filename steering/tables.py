@@ -33,7 +33,9 @@ class Tables:
         self.token_row = torch.full((sizes.tokens,), -1, dtype=torch.int32, device=device)
         on_host = device.type == "cpu"
         self.token_row_host = (
-            self.token_row if on_host else torch.full_like(self.token_row, -1, device="cpu").pin_memory()
+            self.token_row
+            if on_host
+            else torch.full_like(self.token_row, -1, device="cpu").pin_memory()
         )
         self._token_row_np = self.token_row_host.numpy()
         self._written = 0

@@ -62,8 +62,7 @@ class Limits:
             for site, layer in vector.terms:
                 if site not in self.sites:
                     raise PlanInvalid(
-                        f"site {site!r} cannot be steered here; "
-                        f"sites are {', '.join(self.sites)}",
+                        f"site {site!r} cannot be steered here; sites are {', '.join(self.sites)}",
                         param=where,
                         code="site_not_supported",
                     )

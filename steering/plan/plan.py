@@ -4,6 +4,7 @@ import json
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final, NamedTuple, Self
 
 from steering.plan.errors import PlanInvalid
@@ -63,7 +64,7 @@ class Plan:
         spans = [interval(v.positions, prompt_tokens) for v in self.vectors]
         cuts = sorted({edge for span in spans for edge in span})
         segments: list[Segment] = []
-        for start, stop in zip(cuts, cuts[1:], strict=False):
+        for start, stop in pairwise(cuts):
             active = tuple(n for n, (lo, hi) in enumerate(spans) if lo <= start and stop <= hi)
             if active and segments and segments[-1].stop == start and segments[-1].active == active:
                 segments[-1] = segments[-1]._replace(stop=stop)

@@ -35,7 +35,7 @@ def check_rule(rule: object, param: str = "steering.positions") -> PositionRule:
     if isinstance(rule, Mapping) and set(rule) == {"start", "stop"}:
         rule = (rule["start"], rule["stop"])
     match rule:
-        case (start, stop) if _is_index(start) and _is_index(stop):
+        case (int(start), int(stop)) if _is_index(start) and _is_index(stop):
             return (start, stop)
     raise PlanInvalid(
         f"positions must be one of {', '.join(NAMED_RULES)} or an object with exactly the "
@@ -82,5 +82,5 @@ def _explicit(start: int, stop: int, prompt_tokens: int) -> tuple[int, int]:
     return first, min(last, END)
 
 
-def _is_index(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < END
+def _is_index(value: int) -> bool:
+    return not isinstance(value, bool) and abs(value) < END

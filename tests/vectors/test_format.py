@@ -106,7 +106,7 @@ def test_digest_is_the_documented_hash():
     )
     expected = hashlib.sha256(
         b"steersman vector 1\n"
-        b'["attn_out.9",[1,2]]\n' + struct.pack("<2f", 0.5, 3.0) + b"\n"[:0]
+        b'["attn_out.9",[1,2]]\n' + struct.pack("<2f", 0.5, 3.0)
         + b'["resid_post.10",[2]]\n' + struct.pack("<2f", 1.0, -2.5)
         + b'{"coefficient":"-0x1.8000000000000p+0","layers":[10],"positions":"generation"}\n'
     )  # fmt: skip
