@@ -16,9 +16,23 @@ command -v "$python" >/dev/null 2>&1 ||
 "$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 15))' ||
     fail "'$python' is $("$python" -V 2>&1); vLLM 0.32 needs 3.11 to 3.14. Name one: make PYTHON=python3.11 ..."
 
+# One install at a time: `make serve` and `make test` may both be the first. The lock goes with this process.
+if command -v flock >/dev/null 2>&1; then
+    exec 9<"$here"
+    flock -n 9 || {
+        say "another install into $venv is running, waiting for it"
+        flock 9
+        if [ -e "$venv/.ready" ] && [ -z "$(find "$here" "$here/../pyproject.toml" -type f -newer "$venv/.ready")" ]; then
+            exit 0
+        fi
+    }
+fi
+
 if [ -e "$venv/.installing" ] || ! "$venv/bin/python" -c '' 2>/dev/null; then
     rm -rf "$venv"
     say "creating $venv with $("$python" -V)"
+    mkdir -p "$venv"
+    : >"$venv/.installing"
     "$python" -m venv "$venv" ||
         { rm -rf "$venv"; fail "could not create $venv (Debian and Ubuntu: apt install python3-venv)"; }
 fi

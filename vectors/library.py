@@ -61,6 +61,7 @@ class Library:
         self._objects = ObjectStore(root / "objects")
         self._names = NameIndex(root / "names")
         self._thread_lock = threading.Lock()
+        self._collect_at = 0.0
         with disk.disk_errors():
             for directory in (root / "objects", root / "names"):
                 directory.mkdir(parents=True, exist_ok=True)
@@ -170,6 +171,7 @@ class Library:
             if changed != record:
                 self._objects.touch(record.digests)
                 changed = self._write(replace(changed, updated_at=int(time.time())))
+        self._collect_sometimes()
         return self._entry(changed, changed.digests[0])
 
     def delete(self, name: str) -> None:
@@ -188,6 +190,7 @@ class Library:
                 disk.remove(self._names.path(name))
             except FileNotFoundError:
                 raise _not_found(name) from None
+        self._collect_sometimes()
 
     def content_path(self, entry: Entry) -> Path:
         """The file of `entry`."""
@@ -242,10 +245,17 @@ class Library:
             self._objects.report_missing(record.digests[0] for record in records.values())
         for path in self._names.broken.values():
             _log.warning("vector library: skipping %s: it is not the record of a name", path)
+        self._collect_sometimes()
+
+    def _collect_sometimes(self) -> None:
+        now = time.monotonic()
+        if now < self._collect_at:
+            return
+        self._collect_at = now + UNUSED_FOR_S
         try:
             self.collect()
         except LibraryError as error:
-            # A directory that cannot be written to can still be served from.
+            # The call at hand is done, and a directory that cannot be written can still be read.
             _log.warning("vector library: %s", error)
 
     @contextmanager

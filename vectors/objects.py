@@ -44,17 +44,21 @@ class ObjectStore:
         disk.touch(path)
         if not _is_sound(path, vector.digest):
             disk.replace(path, data)
+            with self._lock:
+                self._headers.pop(vector.digest, None)
         self.problems.pop(path, None)
 
     def header(self, digest: str) -> StoredVector | None:
         """All of an object but its values, or None if its file is broken or gone."""
-        with self._lock:
-            stored = self._headers.get(digest)
-            if stored is not None:
-                self._headers.move_to_end(digest)
-                return stored
         path = self.path(digest)
         try:
+            size = path.stat().st_size
+            with self._lock:
+                stored = self._headers.get(digest)
+                # Files do not change, but disks lose them and people cut them short.
+                if stored is not None and stored.size == size:
+                    self._headers.move_to_end(digest)
+                    return stored
             stored = read_stored(path)
         except SteersmanError as error:
             self._report(path, error.message)

@@ -13,9 +13,7 @@ HIDDEN = 16
 def vector(seed: int = 0, *, hidden: int = HIDDEN, layers: tuple[int, ...] = (3, 5), **fields: Any):
     """A vector at `resid_post` of `layers`; another seed is other content."""
     generator = torch.Generator().manual_seed(seed)
-    tensors = {
-        ("resid_post", layer): torch.randn(hidden, generator=generator) for layer in layers
-    }
+    tensors = {("resid_post", layer): torch.randn(hidden, generator=generator) for layer in layers}
     return SteeringVector(tensors, **fields)
 
 

@@ -1,5 +1,6 @@
 """Every bad file gets an error that names the part, from bytes and from a path alike."""
 
+import contextlib
 import io
 import os
 import pickle
@@ -9,14 +10,16 @@ import time
 import pytest
 
 from tests.vectors.hostile import FILES
-from tests.vectors.make import raw_file, tensor_entry, vector_file
+from tests.vectors.make import HIDDEN, raw_file, tensor_entry, vector_file
 from vectors.errors import VectorInvalid
 from vectors.format import read_vector
 from vectors.header import read_header
 from vectors.library import Library
 
 
-@pytest.mark.parametrize(("data", "param", "code"), [f[1:] for f in FILES], ids=[f[0] for f in FILES])
+@pytest.mark.parametrize(
+    ("data", "param", "code"), [f[1:] for f in FILES], ids=[f[0] for f in FILES]
+)
 def test_bad_file(data, param, code, tmp_path):
     with pytest.raises(VectorInvalid) as from_bytes:
         read_vector(data)
@@ -79,10 +82,8 @@ def test_any_change_to_any_header_byte_is_an_error_or_a_vector():
     for place in range(8 + length):
         for value in (0, 0x22, 0x7B, 0xFF):
             changed = bytes(data[:place]) + bytes([value]) + bytes(data[place + 1 :])
-            try:
-                read_vector(changed)
-            except VectorInvalid as error:
-                assert error.message
+            with contextlib.suppress(VectorInvalid):
+                assert read_vector(changed).hidden_size == HIDDEN
 
 
 def test_header_limit_is_the_callers():

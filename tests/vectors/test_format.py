@@ -69,7 +69,7 @@ def vectors(draw: st.DrawFn) -> SteeringVector:
     )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=80, deadline=None)
 @given(vectors())
 def test_what_is_written_is_read_back(written: SteeringVector):
     data = write_vector(written)
@@ -100,7 +100,10 @@ def test_a_file_of_nothing_but_named_tensors_is_a_vector():
 
 def test_digest_is_the_documented_hash():
     made = SteeringVector(
-        {("resid_post", 10): torch.tensor([1.0, -2.5]), ("attn_out", 9): torch.tensor([[0.5, 3.0]])},
+        {
+            ("resid_post", 10): torch.tensor([1.0, -2.5]),
+            ("attn_out", 9): torch.tensor([[0.5, 3.0]]),
+        },
         coefficient=-1.5,
         layers=(10,),
     )

@@ -11,7 +11,7 @@ from tests.vectors.make import HIDDEN, vector, vector_file
 from tests.vectors.test_names import BAD_NAMES
 from vectors.errors import VectorConflict, VectorInvalid, VectorNotFound
 from vectors.format import BaseModel, read_tensors, read_vector, write_vector
-from vectors.library import Library
+from vectors.library import UNUSED_FOR_S, Library
 from vectors.record import HISTORY
 
 
@@ -25,8 +25,10 @@ def short(digest):
 
 
 def test_what_is_added_is_found(library):
-    made = vector(description="d", method="caa", norms={"resid_post.3": 2.0}, licence="MIT",
-                  safe_range=(-1, 1), base_model=BaseModel("m", HIDDEN, 8), created_at="2025-01-01")  # fmt: skip
+    made = vector(
+        description="d", method="caa", norms={"resid_post.3": 2.0}, licence="MIT",
+        safe_range=(-1, 1), base_model=BaseModel("m", HIDDEN, 8), created_at="2025-01-01",
+    )  # fmt: skip
     entry, created = library.add(write_vector(made), "cheerful")
     assert created
     assert entry == library.resolve("cheerful") == library.resolve(f"cheerful@{short(made.digest)}")
@@ -147,10 +149,15 @@ def test_describing_changes_no_digest(library):
 def test_other_defaults_are_a_new_version(library):
     before, _ = library.add(vector_file(description="d", method="caa"), "a")
     after = library.update("a", coefficient=2.5, layers=(5,), positions={"start": 0, "stop": 2})
-    assert after.digest == replace(
-        vector(), coefficient=2.5, layers=(5,), positions={"start": 0, "stop": 2}
-    ).digest
-    assert (after.coefficient, after.layers, after.positions) == (2.5, (5,), {"start": 0, "stop": 2})
+    assert (
+        after.digest
+        == replace(vector(), coefficient=2.5, layers=(5,), positions={"start": 0, "stop": 2}).digest
+    )
+    assert (after.coefficient, after.layers, after.positions) == (
+        2.5,
+        (5,),
+        {"start": 0, "stop": 2},
+    )
     assert (after.description, after.method) == ("d", "caa")
     assert after.versions == (after.digest, before.digest)
     old = library.resolve(f"a@{short(before.digest)}")
@@ -226,6 +233,20 @@ def test_deleting_leaves_the_content_for_requests_in_flight(library, tmp_path):
     assert read_tensors(entry.path, [("resid_post", 3)])
     os.utime(entry.path, (1, 1))
     Library(tmp_path)
+    assert not entry.path.exists()
+
+
+def test_unused_content_is_collected_while_the_server_runs(library, monkeypatch):
+    entry, _ = library.add(vector_file(0), "a")
+    library.add(vector_file(1), "b")
+    library.delete("a")
+    os.utime(entry.path, (1, 1))
+    library.delete("b")
+    assert entry.path.exists()
+    later = time.monotonic() + UNUSED_FOR_S
+    monkeypatch.setattr("vectors.library.time.monotonic", lambda: later)
+    library.add(vector_file(2), "c")
+    library.delete("c")
     assert not entry.path.exists()
 
 

@@ -4,9 +4,11 @@ Layer L is the output of block L (`resid_post.L`). The hooks read it there, beca
 last `hidden_states` entry is taken after the final norm and is not a residual stream.
 """
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -16,26 +18,48 @@ from vectors.demo.errors import DemoError
 QUESTION = "Write a sentence."
 
 
-def load_model(folder: str) -> tuple[Any, Any]:
-    """The model (float32, evaluation mode) and its tokenizer from a local directory."""
+class LoadedModel(NamedTuple):
+    """A Hugging Face causal model (float32, evaluation mode) and its tokenizer."""
+
+    model: Any
+    tokenizer: Any
+
+    @property
+    def blocks(self) -> Any:
+        """The decoder's blocks, in order."""
+        return self.model.model.layers
+
+    def chat_ids(self, question: str) -> list[int]:
+        """Tokens of one user turn in the chat template, up to where the answer begins."""
+        text = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": question}], tokenize=False, add_generation_prompt=True
+        )
+        return self.text_ids(text)
+
+    def text_ids(self, text: str) -> list[int]:
+        """Tokens of `text` alone."""
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False).input_ids
+        return ids
+
+
+def load_model(folder: Path) -> LoadedModel:
+    """The model in `folder`; nothing is downloaded. Raises `DemoError`."""
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise DemoError(f"this needs transformers ({error}): pip install transformers") from error
+    if not (folder / "config.json").is_file():
+        raise DemoError(f"there is no model in {folder}: prepare it first")
     model = AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, local_files_only=True
-    ).eval()
-    return model, AutoTokenizer.from_pretrained(folder, local_files_only=True)
-
-
-def blocks_of(model: Any) -> Any:
-    """The decoder's blocks, in order."""
-    return model.model.layers
+    )
+    tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    return LoadedModel(model.eval(), tokenizer)
 
 
 @contextmanager
-def block_outputs(model: Any, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
-    """Collect [batch, tokens, hidden] of each layer's output during the forward passes inside."""
+def block_outputs(loaded: LoadedModel, layers: Sequence[int]) -> Iterator[dict[int, torch.Tensor]]:
+    """Collect each layer's output, [batch, tokens, hidden], in the forward passes inside."""
     outputs: dict[int, torch.Tensor] = {}
 
     def keep(layer: int) -> Any:
@@ -44,7 +68,7 @@ def block_outputs(model: Any, layers: Sequence[int]) -> Iterator[dict[int, torch
 
         return hook
 
-    handles = [blocks_of(model)[layer].register_forward_hook(keep(layer)) for layer in layers]
+    handles = [loaded.blocks[layer].register_forward_hook(keep(layer)) for layer in layers]
     try:
         yield outputs
     finally:
@@ -54,34 +78,25 @@ def block_outputs(model: Any, layers: Sequence[int]) -> Iterator[dict[int, torch
 
 @torch.no_grad()
 def text_activations(
-    model: Any, tokenizer: Any, texts: Sequence[str], layers: Sequence[int], batch_size: int = 16
-) -> Iterator[dict[int, list[torch.Tensor]]]:
-    """For each batch of `texts`, per layer a list of [tokens of the text, hidden], float32.
+    loaded: LoadedModel, texts: Sequence[str], layers: Sequence[int], batch_size: int = 42
+) -> Iterator[dict[int, torch.Tensor]]:
+    """For each text, per layer the residual stream at its tokens: [tokens, hidden], float32.
 
-    Each text is the assistant's answer to `QUESTION` in the model's chat template. Only its own
-    tokens are returned: not the template's, whose first token carries a massive activation, and
-    not the padding.
+    Each text is read as the assistant's answer to `QUESTION`. Only its own tokens are returned:
+    not the template's, whose first token carries a massive activation, and not the padding.
     """
-    opening = tokenizer.apply_chat_template(
-        [{"role": "user", "content": QUESTION}], tokenize=False, add_generation_prompt=True
-    )
-    skip = len(tokenizer(opening, add_special_tokens=False).input_ids)
+    opening = torch.tensor([loaded.chat_ids(QUESTION)])
+    cache = loaded.model.model(input_ids=opening, use_cache=True).past_key_values
     for start in range(0, len(texts), batch_size):
-        rows = [
-            tokenizer(opening + text, add_special_tokens=False).input_ids
-            for text in texts[start : start + batch_size]
-        ]
-        width = max(map(len, rows))
+        rows = [loaded.text_ids(text) for text in texts[start : start + batch_size]]
         # Padding goes to the right: with causal attention no token before it can see it, and
         # positions need no correction.
-        ids = torch.zeros(len(rows), width, dtype=torch.long)
-        mask = torch.zeros(len(rows), width, dtype=torch.long)
+        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
         for i, row in enumerate(rows):
             ids[i, : len(row)] = torch.tensor(row)
-            mask[i, : len(row)] = 1
-        with block_outputs(model, layers) as outputs:
-            model.model(input_ids=ids, attention_mask=mask, use_cache=False)
-        yield {
-            layer: [outputs[layer][i, skip : len(row)].float() for i, row in enumerate(rows)]
-            for layer in layers
-        }
+        shared = copy.deepcopy(cache)
+        shared.batch_repeat_interleave(len(rows))
+        with block_outputs(loaded, layers) as outputs:
+            loaded.model.model(input_ids=ids, past_key_values=shared, use_cache=True)
+        for i, row in enumerate(rows):
+            yield {layer: outputs[layer][i, : len(row)] for layer in layers}

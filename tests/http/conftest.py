@@ -1,0 +1,92 @@
+"""One real server of the demo model, shared by all HTTP tests."""
+
+import secrets
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import torch
+
+from bench.servers import Server, running, steersman
+from steering.plan.settings import default_home
+from tests.http.client import Client
+from vectors.demo.model import prepare_model
+from vectors.format import SteeringVector, write_vector
+
+HIDDEN = 576
+NORM = 60.0
+"""Norm of the tests' random vectors: about a third of the stream's at the middle layers."""
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    return prepare_model(default_home(), lambda line: print(line, file=sys.stderr))
+
+
+@pytest.fixture(scope="session")
+def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    folder = tmp_path_factory.mktemp("server")
+    options = [
+        "--served-model-name",
+        "smollm2",
+        "--max-model-len",
+        "2048",
+        "--block-size",
+        "32",
+        "--bank-rows",
+        "64",
+        "--kv-cache-memory-bytes",
+        "1073741824",
+        "--max-upload-bytes",
+        "1000000",
+        "--max-relative-dose",
+        "5",
+        "--enable-auto-tool-choice",
+        "--tool-call-parser",
+        "hermes",
+        "--enable-prompt-tokens-details",
+    ]
+    command = steersman(str(model), [*options, "--library", str(folder / "library")])
+    environment = {"STEERSMAN_HOME": str(folder)}
+    with running("steersman", command, environment, folder / "log") as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def client(server: Server) -> Iterator[Client]:
+    with httpx.Client(base_url=server.url, timeout=120) as http:
+        yield Client(http)
+
+
+@pytest.fixture(scope="session")
+def make_vector() -> Callable[..., bytes]:
+    """A file of a random vector; the same seed gives the same bytes."""
+
+    def make(seed: int = 0, *, layers: tuple[int, ...] = (10, 14), **fields: Any) -> bytes:
+        generator = torch.Generator().manual_seed(seed)
+        tensors = {}
+        for layer in layers:
+            v = torch.randn(fields.pop("hidden", HIDDEN), generator=generator)
+            tensors["resid_post", layer] = v * (NORM / v.norm())
+        return write_vector(SteeringVector(tensors, **fields))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def rnd(client: Client, make_vector: Callable[..., bytes]) -> str:
+    """A vector that is there for the whole session."""
+    assert client.upload(make_vector(1), "rnd").status_code == 201
+    return "rnd"
+
+
+@pytest.fixture
+def own(client: Client, make_vector: Callable[..., bytes]) -> Iterator[str]:
+    """A vector of this test's own."""
+    name = f"own-{secrets.token_hex(4)}"
+    assert client.upload(make_vector(secrets.randbits(30)), name).status_code == 201
+    yield name
+    client.http.delete(f"/v1/steering/vectors/{name}")

@@ -1,0 +1,41 @@
+"""What `bench/demo_vectors.py` measured: each vector's layers, strength and safe range."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+
+from vectors.demo.errors import DemoError
+
+
+@dataclass(frozen=True)
+class DemoDefaults:
+    """`unit_dose`: length of the vector, at coefficient 1, over the median ||h|| of its layer."""
+
+    layers: tuple[int, ...]
+    unit_dose: float
+    coefficient: float
+    safe_range: tuple[float, float]
+
+
+def load_defaults() -> dict[str, DemoDefaults]:
+    """The measured defaults, by vector; raises `DemoError` if the package's file is broken."""
+    file = resources.files("vectors.demo") / "defaults.json"
+    try:
+        given = json.loads(file.read_text(encoding="utf-8"))["vectors"]
+        return {name: _parse(fields) for name, fields in sorted(given.items())}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DemoError(f"defaults.json is broken ({error!r}): reinstall steersman") from error
+
+
+def _parse(fields: Mapping[str, object]) -> DemoDefaults:
+    layers, safe_range = fields["layers"], fields["safe_range"]
+    if not isinstance(layers, list) or not isinstance(safe_range, list):
+        raise TypeError("layers and safe_range are lists")
+    low, high = map(float, safe_range)
+    return DemoDefaults(
+        layers=tuple(map(int, layers)),
+        unit_dose=float(str(fields["unit_dose"])),
+        coefficient=float(str(fields["coefficient"])),
+        safe_range=(low, high),
+    )

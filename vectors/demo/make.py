@@ -1,0 +1,111 @@
+"""The demo vectors, made from the contrast texts on the demo model."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+
+from vectors.demo.activations import QUESTION, load_model
+from vectors.demo.contrast import Contrast, contrasts
+from vectors.demo.defaults import DemoDefaults, load_defaults
+from vectors.demo.directions import Directions, find_directions
+from vectors.demo.errors import DemoError
+from vectors.demo.model import CONVERSION, GGUF_SHA256, MODEL_NAME
+from vectors.disk import replace
+from vectors.format import BaseModel, SteeringVector, tensor_name, write_vector
+
+Progress = Callable[[str], None]
+
+SITE = "resid_post"
+# A band of layers is stored, so that a request may choose others than the measured default.
+LAYERS = tuple(range(8, 23))
+# Fixed, so that the same texts on the same machine give the same file.
+CREATED_AT = "2025-01-01T00:00:00+00:00"
+# Raise it whenever the vectors come out differently for the same texts and defaults.
+RECIPE = 1
+_STAMP = "made-from.txt"
+
+
+def make_vectors(model_dir: Path, out_dir: Path, progress: Progress = print) -> list[Path]:
+    """Write one `<name>.safetensors` per demo vector into `out_dir` and return their paths.
+
+    Byte for byte the same each time on one machine. What is already there from the same texts,
+    defaults and model is kept. Raises `DemoError`.
+    """
+    defaults = load_defaults()
+    wanted = {name: contrasts()[name] for name in defaults}
+    paths = [out_dir / f"{name}.safetensors" for name in wanted]
+    recipe = _recipe(wanted, defaults)
+    try:
+        if _made_from(out_dir) == recipe and all(path.is_file() for path in paths):
+            progress(f"demo vectors: ready in {out_dir}")
+            return paths
+        progress("demo vectors: loading the model (once, about 30 s in all)")
+        loaded = load_model(model_dir)
+        found = find_directions(loaded, wanted, LAYERS, progress)
+        hidden_size = int(loaded.model.config.hidden_size)
+        base = BaseModel(MODEL_NAME, hidden_size, len(loaded.blocks))
+        out_dir.mkdir(parents=True, exist_ok=True)
+        for path, (name, contrast) in zip(paths, wanted.items(), strict=True):
+            vector = build_vector(contrast, found, defaults[name], base)
+            replace(path, write_vector(vector))
+        replace(out_dir / _STAMP, recipe.encode())
+    except OSError as error:
+        raise DemoError(f"cannot write demo vectors to {out_dir}: {error}") from error
+    progress(f"demo vectors: made {', '.join(wanted)}")
+    return paths
+
+
+def build_vector(
+    contrast: Contrast, found: Directions, defaults: DemoDefaults, base: BaseModel
+) -> SteeringVector:
+    """Scale the raw directions so that coefficient 1 is `defaults.unit_dose` at every layer."""
+    scales = {
+        layer: scale_for(raw, found.median_norm[layer], defaults.unit_dose)
+        for layer, raw in found.difference[contrast.name].items()
+    }
+    tensors = {
+        (SITE, layer): found.difference[contrast.name][layer] * scale
+        for layer, scale in scales.items()
+    }
+    return SteeringVector(
+        tensors=tensors,
+        name=contrast.name,
+        description=contrast.description,
+        method="mean_difference",
+        method_settings={
+            "pairs": len(contrast.positive),
+            "read": "mean over the tokens of the text, as an answer in the chat template",
+            "question": QUESTION,
+            "unit_dose": defaults.unit_dose,
+            "scale": {tensor_name((SITE, layer)): scale for layer, scale in scales.items()},
+            "median_residual_norm": {
+                tensor_name((SITE, layer)): found.median_norm[layer] for layer in scales
+            },
+        },
+        base_model=base,
+        coefficient=defaults.coefficient,
+        layers=defaults.layers,
+        safe_range=defaults.safe_range,
+        norms={tensor_name(key): float(tensor.norm()) for key, tensor in tensors.items()},
+        licence="Apache-2.0",
+        created_at=CREATED_AT,
+    )
+
+
+def scale_for(raw: torch.Tensor, median_norm: float, unit_dose: float) -> float:
+    """The factor that gives `raw` the length `unit_dose * median_norm`."""
+    return unit_dose * median_norm / float(raw.norm())
+
+
+def _recipe(wanted: dict[str, Contrast], defaults: dict[str, DemoDefaults]) -> str:
+    parts = (RECIPE, CONVERSION, GGUF_SHA256, LAYERS, QUESTION, wanted, defaults)
+    return hashlib.sha256(repr(parts).encode()).hexdigest()
+
+
+def _made_from(out_dir: Path) -> str:
+    try:
+        return (out_dir / _STAMP).read_text()
+    except FileNotFoundError:
+        return ""
