@@ -8,7 +8,7 @@ Usage: steersman serve [MODEL] [options]   serve a model that every request can 
 
   steersman serve --demo            prepare and serve the demo model with its demo vectors
   steersman serve MODEL             serve any model that vLLM serves
-  steersman serve --help            all options, vLLM's among them
+  steersman serve --help            our options; --help=all adds vLLM's
 """
 
 

@@ -19,29 +19,35 @@ DEMO_NAME = "smollm2"
 
 def serve(argv: list[str]) -> int:
     """Parse `argv`, prepare what is asked for, and serve until stopped."""
+    own = _own_parser()
+    if "-h" in argv or "--help" in argv:
+        own.print_help()
+        return 0
+    ours, theirs = own.parse_known_args(argv)
     environment_defaults()
+    _serve(ours, theirs)
+    return 0
+
+
+def _serve(ours: argparse.Namespace, theirs: list[str]) -> None:
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    parser: Any = FlexibleArgumentParser(  # type: ignore[no-untyped-call]
-        prog="steersman serve",
-        description="Serve a model behind the OpenAI API; each request may steer it.",
-        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
-    )
-    _add_options(parser.add_argument_group("steersman"))
+    parser: Any = FlexibleArgumentParser(prog="steersman serve")  # type: ignore[no-untyped-call]
     parser = make_arg_parser(parser)
     if _on_cpu():
         parser.set_defaults(
             dtype="float32", enforce_eager=True, kv_cache_memory_bytes=KV_CACHE_BYTES
         )
-    args = parser.parse_args(argv)
-    if args.demo:
-        _prepare_demo(args)
-    args.additional_config = {**_mapping(args.additional_config), "steersman": _settings(args)}
+    args = parser.parse_args(theirs)
+    if ours.demo:
+        _prepare_demo(args, Path(ours.library))
+    given = _mapping(args.additional_config)
+    settings = {**_settings(ours), **given.get("steersman", {})}
+    args.additional_config = {**given, "steersman": settings}
     validate_parsed_serve_args(args)
     ServeSubcommand.cmd(args)
-    return 0
 
 
 def environment_defaults() -> None:
@@ -67,32 +73,44 @@ def _on_cpu() -> bool:
     return bool(current_platform.is_cpu())
 
 
-def _add_options(group: Any) -> None:
+def _own_parser() -> argparse.ArgumentParser:
     defaults = Settings()
-    add = group.add_argument
-    add("--demo", action="store_true", help="prepare and serve the demo model as `smollm2`")
-    add("--library", default=defaults.library, help="directory of the vector library")
-    add("--bank-rows", type=int, default=defaults.bank_rows,
-        help="rows of the vector bank: one vector at one site and layer each")  # fmt: skip
-    add("--max-terms", type=int, default=defaults.max_terms,
-        help="vectors of one request that may meet at one site and layer")  # fmt: skip
-    add("--max-vectors", type=int, default=defaults.max_vectors,
-        help="vectors that one request may name")  # fmt: skip
-    add("--max-coefficient", type=float, default=defaults.max_coefficient,
-        help="largest absolute coefficient")  # fmt: skip
-    add("--max-relative-dose", type=float, default=None,
-        help="largest ||c v|| / median ||h|| at a layer; no limit if not given")  # fmt: skip
-    add("--max-upload-bytes", type=int, default=defaults.max_upload_bytes,
-        help="largest vector upload")  # fmt: skip
+    parser = argparse.ArgumentParser(
+        prog="steersman serve",
+        usage="steersman serve (MODEL | --demo) [options of ours] [options of vLLM's]",
+        description="Serve a model behind the OpenAI API; each request may steer it.",
+        epilog="Every other option is vLLM's, such as --host, --port, --max-model-len, --api-key: "
+        "--help=all lists them. On a CPU the defaults are float32, eager, and a KV cache of 2 GiB.",
+        allow_abbrev=False,
+        add_help=False,
+    )
+    add = parser.add_argument
+    add("--demo", action="store_true", help=f"prepare and serve the demo model as `{DEMO_NAME}`")
+    add("--library", default=defaults.library, type=_absolute, metavar="DIR",
+        help="directory of the vector library (default: %(default)s)")  # fmt: skip
+    add("--bank-rows", type=int, default=defaults.bank_rows, metavar="N",
+        help="rows of the vector bank, each one vector at one site and layer "
+        "(default: %(default)s)")  # fmt: skip
+    add("--max-terms", type=int, default=defaults.max_terms, metavar="K",
+        help="vectors of one request that may meet at one site and layer "
+        "(default: %(default)s)")  # fmt: skip
+    add("--max-vectors", type=int, default=defaults.max_vectors, metavar="N",
+        help="vectors that one request may name (default: %(default)s)")  # fmt: skip
+    add("--max-coefficient", type=float, default=defaults.max_coefficient, metavar="C",
+        help="largest absolute coefficient (default: %(default)s)")  # fmt: skip
+    add("--max-relative-dose", type=float, default=None, metavar="D",
+        help="largest ||c v|| / median ||h|| at a layer (default: no limit)")  # fmt: skip
+    add("--max-upload-bytes", type=int, default=defaults.max_upload_bytes, metavar="BYTES",
+        help="largest vector upload (default: %(default)s)")  # fmt: skip
+    return parser
 
 
-def _settings(args: argparse.Namespace) -> dict[str, Any]:
-    given = _mapping(args.additional_config).get("steersman", {})
-    names = ("library", "bank_rows", "max_terms", "max_vectors", "max_coefficient",
-             "max_relative_dose", "max_upload_bytes")  # fmt: skip
-    settings = {name: getattr(args, name) for name in names}
-    settings["library"] = str(Path(settings["library"]).expanduser().resolve())
-    return {**settings, **given}
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().resolve())
+
+
+def _settings(ours: argparse.Namespace) -> dict[str, Any]:
+    return {name: value for name, value in vars(ours).items() if name != "demo"}
 
 
 def _mapping(value: Any) -> dict[str, Any]:
@@ -101,7 +119,7 @@ def _mapping(value: Any) -> dict[str, Any]:
     return dict(value or {})
 
 
-def _prepare_demo(args: argparse.Namespace) -> None:
+def _prepare_demo(args: argparse.Namespace, library: Path) -> None:
     """Model and vectors of the demo, made once; the vectors go into the library."""
     from vectors.demo.fill import fill_library
     from vectors.demo.model import prepare_model
@@ -110,7 +128,7 @@ def _prepare_demo(args: argparse.Namespace) -> None:
         print(f"steersman: {line}", file=sys.stderr, flush=True)
 
     model = prepare_model(default_home(), say)
-    fill_library(model, Path(args.library).expanduser(), say)
+    fill_library(model, library, say)
     args.model = args.model_tag = str(model)
     if args.served_model_name is None:
         args.served_model_name = [DEMO_NAME]

@@ -1,7 +1,17 @@
-"""The file: one safetensors file a vector, described in docs/vectors.md.
+"""The file: one safetensors file a vector.
 
-Tensors are named `<site>.<layer>`; all else is optional and lies in one JSON string under the
-metadata key `steersman`. Pickle is never loaded.
+Tensors are named `<site>.<layer>` (`resid_post.14`), float32, [hidden] or [steps, hidden]. All else
+is optional: one JSON object, as a string under the metadata key `steersman`, with
+
+    format_version   1                      coefficient   default strength, 1
+    name             default for uploads    layers        default layers, all it has
+    description      text                   positions     default positions, "generation"
+    method           text                   safe_range    [lowest, highest] coefficient
+    method_settings  object                 norms         {"resid_post.14": length}
+    base_model       {"id", "hidden_size", "num_layers", "fingerprint"}
+    licence          text                   created_at    ISO 8601
+
+Pickle is never loaded.
 """
 
 import io

@@ -1,6 +1,7 @@
 """One real server of the demo model, shared by all HTTP tests."""
 
 import secrets
+import shlex
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,26 +30,11 @@ def model() -> Path:
 @pytest.fixture(scope="session")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
-    options = [
-        "--served-model-name",
-        "smollm2",
-        "--max-model-len",
-        "2048",
-        "--block-size",
-        "32",
-        "--bank-rows",
-        "64",
-        "--kv-cache-memory-bytes",
-        "1073741824",
-        "--max-upload-bytes",
-        "1000000",
-        "--max-relative-dose",
-        "5",
-        "--enable-auto-tool-choice",
-        "--tool-call-parser",
-        "hermes",
-        "--enable-prompt-tokens-details",
-    ]
+    options = shlex.split(
+        "--served-model-name smollm2 --max-model-len 2048 --block-size 32 --bank-rows 64 "
+        "--kv-cache-memory-bytes 1073741824 --max-upload-bytes 1000000 --max-relative-dose 5 "
+        "--enable-auto-tool-choice --tool-call-parser hermes --enable-prompt-tokens-details"
+    )
     command = steersman(str(model), [*options, "--library", str(folder / "library")])
     environment = {"STEERSMAN_HOME": str(folder)}
     with running("steersman", command, environment, folder / "log") as started:

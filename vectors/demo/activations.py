@@ -42,17 +42,15 @@ class LoadedModel(NamedTuple):
         return ids
 
 
-def load_model(folder: Path) -> LoadedModel:
-    """The model in `folder`; nothing is downloaded. Raises `DemoError`."""
+def load_model(folder: Path, blocks: int | None = None) -> LoadedModel:
+    """The model in `folder`, or only its first `blocks`; downloads nothing. Raises `DemoError`."""
     try:
         from transformers import AutoModelForCausalLM, AutoTokenizer
     except ImportError as error:
         raise DemoError(f"this needs transformers ({error}): pip install transformers") from error
     if not (folder / "config.json").is_file():
         raise DemoError(f"there is no model in {folder}: prepare it first")
-    model = AutoModelForCausalLM.from_pretrained(
-        folder, dtype=torch.float32, local_files_only=True
-    )
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return LoadedModel(model.eval(), tokenizer)
 
@@ -78,17 +76,19 @@ def block_outputs(loaded: LoadedModel, layers: Sequence[int]) -> Iterator[dict[i
 
 @torch.no_grad()
 def text_activations(
-    loaded: LoadedModel, texts: Sequence[str], layers: Sequence[int], batch_size: int = 42
+    loaded: LoadedModel, texts: Sequence[str], layers: Sequence[int], batch_size: int = 14
 ) -> Iterator[dict[int, torch.Tensor]]:
     """For each text, per layer the residual stream at its tokens: [tokens, hidden], float32.
 
     Each text is read as the assistant's answer to `QUESTION`. Only its own tokens are returned:
-    not the template's, whose first token carries a massive activation, and not the padding.
+    not the template's, whose first token carries a massive activation, and not the padding. Texts
+    come back sorted by length, so that little is padded.
     """
     opening = torch.tensor([loaded.chat_ids(QUESTION)])
     cache = loaded.model.model(input_ids=opening, use_cache=True).past_key_values
-    for start in range(0, len(texts), batch_size):
-        rows = [loaded.text_ids(text) for text in texts[start : start + batch_size]]
+    tokens = sorted(map(loaded.text_ids, texts), key=len)
+    for start in range(0, len(tokens), batch_size):
+        rows = tokens[start : start + batch_size]
         # Padding goes to the right: with causal attention no token before it can see it, and
         # positions need no correction.
         ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)

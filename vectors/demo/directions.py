@@ -48,8 +48,6 @@ def find_directions(
     for number, contrast in enumerate(contrasts.values(), 1):
         progress(f"demo vectors: reading {contrast.name} ({number} of {len(contrasts)})")
         positive, negative = side_mean(contrast.positive), side_mean(contrast.negative)
-        difference[contrast.name] = {
-            layer: positive[layer] - negative[layer] for layer in layers
-        }
+        difference[contrast.name] = {layer: positive[layer] - negative[layer] for layer in layers}
     medians = {layer: float(torch.cat(rows).median()) for layer, rows in norms.items()}
     return Directions(difference, medians)

@@ -19,7 +19,7 @@ Progress = Callable[[str], None]
 
 SITE = "resid_post"
 # A band of layers is stored, so that a request may choose others than the measured default.
-LAYERS = tuple(range(8, 23))
+LAYERS = tuple(range(8, 21))
 # Fixed, so that the same texts on the same machine give the same file.
 CREATED_AT = "2025-01-01T00:00:00+00:00"
 # Raise it whenever the vectors come out differently for the same texts and defaults.
@@ -42,10 +42,10 @@ def make_vectors(model_dir: Path, out_dir: Path, progress: Progress = print) -> 
             progress(f"demo vectors: ready in {out_dir}")
             return paths
         progress("demo vectors: loading the model (once, about 30 s in all)")
-        loaded = load_model(model_dir)
+        loaded = load_model(model_dir, blocks=LAYERS[-1] + 1)
         found = find_directions(loaded, wanted, LAYERS, progress)
-        hidden_size = int(loaded.model.config.hidden_size)
-        base = BaseModel(MODEL_NAME, hidden_size, len(loaded.blocks))
+        config = loaded.model.config
+        base = BaseModel(MODEL_NAME, int(config.hidden_size), int(config.num_hidden_layers))
         out_dir.mkdir(parents=True, exist_ok=True)
         for path, (name, contrast) in zip(paths, wanted.items(), strict=True):
             vector = build_vector(contrast, found, defaults[name], base)

@@ -63,7 +63,9 @@ def prepare_model(home: Path, progress: Progress = print) -> Path:
             )
         building = Path(tempfile.mkdtemp(prefix=f".{MODEL_NAME}.", dir=target.parent))
     except OSError as error:
-        raise DemoError(f"cannot write under {target.parent} ({error}): set STEERSMAN_HOME") from error
+        raise DemoError(
+            f"cannot write under {target.parent} ({error}): set STEERSMAN_HOME"
+        ) from error
     try:
         _convert(source, building, progress)
         _write_stamp(building)
