@@ -134,7 +134,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             )
             say(f"uploading {VECTORS} random vectors for {layers} layers")
             upload_vectors(ours, layers, hidden, arguments.seed)
-        configs = configurations(plain, ours, layers, arguments.seed)
+        configs = configurations(plain, ours, layers, arguments.seed, arguments.same_layers)
         if arguments.plain_only:
             configs = [config for config in configs if config.name.startswith("plain")]
         servers = [plain] if ours is plain else [plain, ours]
@@ -159,6 +159,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "one_vector": f"1 vector at {LAYERS_OF_ONE} layers, the same for all requests",
             "distinct_mixes": f"{VECTORS_OF_A_MIX} of {VECTORS} vectors a request, each at "
             f"{LAYERS_OF_A_MIX} layers and a coefficient of its own",
+            "layers_of_mixes": "the same for all" if arguments.same_layers else "each its own",
         },
         "cores_busy_while_idle": {"before": before, "after": after},
         "batch": {str(size): summary(batches) for size, batches in seen.items()},
@@ -175,6 +176,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--kv-cache", type=int, default=2**30, help="bytes for each engine")
     parser.add_argument("--compiled", action="store_true", help="torch.compile on the CPU too")
     parser.add_argument("--engine-args", default="", help="more options for both servers")
+    parser.add_argument(
+        "--same-layers", action="store_true", help="distinct mixes all at the same 8 layers"
+    )
     parser.add_argument("--plain-only", action="store_true", help="only the noise of the machine")
     arguments = parser.parse_args()
     if arguments.model is None:

@@ -28,8 +28,14 @@ class Configuration:
     steering: Callable[[int], Body | None]
 
 
-def configurations(plain: Server, ours: Server, layers: int, seed: int) -> list[Configuration]:
-    """The five of the benchmark. Mixes are drawn once, so that every round sends the same."""
+def configurations(
+    plain: Server, ours: Server, layers: int, seed: int, same_layers: bool = False
+) -> list[Configuration]:
+    """The five of the benchmark. Mixes are drawn once, so that every round sends the same.
+
+    Each vector of a mix takes layers of its own, so that with a few requests every layer of the
+    model has something to add; with `same_layers` all take the same ones, spread evenly.
+    """
     draw = random.Random(seed)
     ids = [f"bench-{n}" for n in range(VECTORS)]
     middle = layers // 2
@@ -44,6 +50,8 @@ def configurations(plain: Server, ours: Server, layers: int, seed: int) -> list[
         ]
     }
     mixes: dict[int, Body] = {}
+    count = min(LAYERS_OF_A_MIX, layers)
+    spread = [n * layers // count for n in range(count)]
 
     def mix(n: int) -> Body:
         if n not in mixes:
@@ -52,7 +60,9 @@ def configurations(plain: Server, ours: Server, layers: int, seed: int) -> list[
                     {
                         "id": name,
                         "coefficient": draw.uniform(-1, 1),
-                        "layers": sorted(draw.sample(range(layers), min(LAYERS_OF_A_MIX, layers))),
+                        "layers": spread
+                        if same_layers
+                        else sorted(draw.sample(range(layers), count)),
                         "positions": "generation",
                     }
                     for name in draw.sample(ids, VECTORS_OF_A_MIX)

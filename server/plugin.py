@@ -8,6 +8,9 @@ from argparse import Namespace
 from typing import Any
 
 
+FORM_OVERHEAD = 64 * 2**10
+
+
 class SteersmanEndpoints:
     """vLLM's `EndpointPlugin` protocol (`vllm/plugins/endpoint_plugins/interface.py`)."""
 
@@ -26,7 +29,8 @@ class SteersmanEndpoints:
         app.include_router(routes.router)
         app.include_router(vectors_api.build_router())
         app.add_middleware(RefuseIgnoredSteering)
-        app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes)
+        # The limit is on the file; a form adds its boundaries and names.
+        app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes + FORM_OVERHEAD)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Open the library and take the engine's measure; raises when steering cannot be had."""
@@ -54,11 +58,13 @@ class SteersmanEndpoints:
             )
         num_layers = int(config.model_config.hf_text_config.num_hidden_layers)
         hidden = workers[0]["hidden_size"]
+        # Several API servers of one engine share its bank: each admits to its share.
+        share = max(1, settings.bank_rows // (args.api_server_count or 1))
         state.steersman = Steersman(
             settings=settings,
             limits=Limits(
                 num_layers=num_layers,
-                bank_rows=settings.bank_rows,
+                bank_rows=share,
                 max_terms=settings.max_terms,
                 max_vectors=settings.max_vectors,
                 max_segments=settings.max_segments,

@@ -37,7 +37,7 @@ class Steersman:
 
     def count_library(self) -> None:
         """Bring the library gauge up to date."""
-        METRICS.library.set(len(self.library.list()))
+        METRICS.library.set(self.library.count())
 
     def on_change(self, event: str, entry: Entry) -> None:
         """Called by the vector routes after each change."""

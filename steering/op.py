@@ -34,6 +34,18 @@ def add(
         hidden[tokens] = (hidden[tokens].float() + delta[inverse]).to(hidden.dtype)
 
 
+@add.register_kernel("cuda")
+def add_static(
+    hidden: Tensor, bank: Tensor, index: Tensor, coefficient: Tensor, token_row: Tensor
+) -> None:
+    """The same without a shape that depends on data, so that CUDA graphs can capture it."""
+    rows = token_row[: hidden.shape[0]]
+    used = rows.clamp(min=0)
+    delta = torch.bmm(coefficient[used].unsqueeze(1), bank[index[used]]).squeeze(1)
+    steered = (hidden.float() + delta).to(hidden.dtype)
+    hidden.copy_(torch.where((rows >= 0).unsqueeze(1), steered, hidden))
+
+
 @add.register_fake
 def _(hidden: Tensor, bank: Tensor, index: Tensor, coefficient: Tensor, token_row: Tensor) -> None:
     return None

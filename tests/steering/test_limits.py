@@ -1,0 +1,63 @@
+"""Limits: each is enforced, at its edge, and names the offending key."""
+
+import pytest
+
+from steering.plan import PlanInvalid, PlannedVector
+from tests.steering.make import limits, plan_of, planned
+
+
+def test_a_plan_within_all_limits_passes() -> None:
+    vectors = [planned(n, 10_000.0, (0, 5)) for n in range(8)]
+    limits(bank_rows=16).check(plan_of(*vectors), 9)
+
+
+@pytest.mark.parametrize(
+    ("vectors", "param", "code"),
+    [
+        ((), "steering.vectors", "invalid_steering"),
+        ([planned(n, layers=(n % 6,)) for n in range(33)], "steering.vectors", "too_many_terms"),
+        ([planned(n) for n in range(9)], "steering.vectors", "too_many_terms"),
+        ([planned(), planned(2, float("nan"))], "steering.vectors[1].coefficient", "invalid_steering"),
+        ([planned(1, float("inf"))], "steering.vectors[0].coefficient", "invalid_steering"),
+        ([planned(1, 1e30)], "steering.vectors[0].coefficient", "dose_over_limit"),
+        ([planned(1, -10_001.0)], "steering.vectors[0].coefficient", "dose_over_limit"),
+        ([planned(1, layers=())], "steering.vectors[0].layers", "invalid_steering"),
+        ([planned(1, layers=(6,))], "steering.vectors[0].layers", "layer_out_of_range"),
+        ([planned(1, layers=(-1,))], "steering.vectors[0].layers", "layer_out_of_range"),
+        ([planned(1, site="resid_pre")], "steering.vectors[0]", "site_not_supported"),
+    ],
+)  # fmt: skip
+def test_each_limit_names_its_key(
+    vectors: list[PlannedVector], param: str, code: str
+) -> None:
+    with pytest.raises(PlanInvalid) as caught:
+        limits().check(plan_of(*vectors))
+    assert (caught.value.param, caught.value.code) == (param, code)
+
+
+def test_a_site_that_this_model_lacks_is_refused() -> None:
+    with pytest.raises(PlanInvalid, match="attn_out"):
+        limits(sites=("resid_post",)).check(plan_of(planned(site="attn_out")))
+
+
+def test_rows_are_counted_once_however_often_they_are_named() -> None:
+    plan = plan_of(planned(1, 1.0, (0, 1)), planned(1, 2.0, (0, 1), "prompt"))
+    limits(bank_rows=2).check(plan)
+    with pytest.raises(PlanInvalid, match="3 bank rows, the bank has 2"):
+        limits(bank_rows=2).check(plan_of(*plan.vectors, planned(2)))
+
+
+def test_segments_are_counted_with_the_prompt() -> None:
+    plan = plan_of(*(planned(n, positions=(n, n + 3)) for n in range(3)))
+    assert len(plan.segments(9)) == 5
+    limits(max_segments=5).check(plan, 9)
+    limits(max_segments=4).check(plan)
+    with pytest.raises(PlanInvalid, match="5 stretches, at most 4"):
+        limits(max_segments=4).check(plan, 9)
+
+
+def test_positions_outside_the_prompt_are_refused_once_it_is_known() -> None:
+    plan = plan_of(planned(positions=(20, 30)))
+    limits().check(plan)
+    with pytest.raises(PlanInvalid, match="outside the prompt of 9 tokens"):
+        limits().check(plan, 9)

@@ -1,0 +1,202 @@
+"""The plan: its JSON, its segments, and what it adds to a block's key in the prefix cache."""
+
+import json
+from collections import Counter
+from dataclasses import replace
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from steering.plan import PLAN_KEY, Plan, PlanInvalid, PlannedVector, interval
+from steering.plan.plan import as_float32
+from tests.steering.make import digest, plan_of, planned, planned_vectors, plans
+
+prompts = st.integers(1, 12)
+BLOCK = 4
+
+
+def addition(plan: Plan, token: int, prompt_tokens: int) -> Counter[tuple[str, int, str, float]]:
+    """What the rules say is added at one token, with multiplicity: straight from the table."""
+    found: Counter[tuple[str, int, str, float]] = Counter()
+    for vector in plan.vectors:
+        start, stop = interval(vector.positions, prompt_tokens)
+        if start <= token < stop and vector.coefficient != 0:
+            for site, layer in vector.terms:
+                found[site, layer, vector.digest, vector.coefficient] += 1
+    return found
+
+
+@given(st.data(), prompts)
+def test_json_round_trip(data: st.DataObject, prompt_tokens: int) -> None:
+    plan = data.draw(plans(prompt_tokens))
+    assert Plan.from_json(plan.to_json()) == plan
+    assert Plan.of({PLAN_KEY: plan.to_json(), "other": 1}) == plan
+
+
+def test_a_request_without_a_plan_has_none() -> None:
+    assert Plan.of(None) is None
+    assert Plan.of({}) is None
+    assert Plan.of({"kv_transfer_params": {}}) is None
+
+
+@given(st.data(), prompts)
+def test_segments_cover_exactly_the_rules(data: st.DataObject, prompt_tokens: int) -> None:
+    plan = data.draw(plans(prompt_tokens))
+    segments = plan.segments(prompt_tokens)
+    for before, after in zip(segments, segments[1:], strict=False):
+        assert before.stop <= after.start
+    for token in range(prompt_tokens + 10):
+        expected = tuple(
+            n
+            for n, vector in enumerate(plan.vectors)
+            for start, stop in [interval(vector.positions, prompt_tokens)]
+            if start <= token < stop
+        )
+        covering = [s.active for s in segments if s.start <= token < s.stop]
+        assert covering == ([expected] if expected else [])
+
+
+def test_rows_are_one_per_vector_site_and_layer_whatever_the_coefficient() -> None:
+    plan = plan_of(
+        planned(1, 0.5, (2, 3)), planned(1, -7.0, (3, 4), "all"), planned(2, 1.0, (2,))
+    )
+    assert plan.rows() == {
+        (digest(1), "resid_post", 2),
+        (digest(1), "resid_post", 3),
+        (digest(1), "resid_post", 4),
+        (digest(2), "resid_post", 2),
+    }
+
+
+@given(st.data(), prompts)
+def test_no_key_before_the_first_steered_token(data: st.DataObject, prompt_tokens: int) -> None:
+    plan = data.draw(plans(prompt_tokens))
+    first = next((t for t in range(40) if addition(plan, t, prompt_tokens)), None)
+    for start in range(0, 24, BLOCK):
+        key = plan.cache_key(start, start + BLOCK, prompt_tokens)
+        if first is None or start + BLOCK <= first:
+            assert key is None
+
+
+coarse = st.sampled_from([0.0, -0.0, 1.0, 2.0])
+
+
+@given(st.data(), prompts)
+def test_key_is_none_exactly_for_unsteered_blocks(
+    data: st.DataObject, prompt_tokens: int
+) -> None:
+    plan = data.draw(plans(prompt_tokens, coarse))
+    for start in range(0, 24, BLOCK):
+        steered = any(addition(plan, t, prompt_tokens) for t in range(start, start + BLOCK))
+        assert (plan.cache_key(start, start + BLOCK, prompt_tokens) is not None) == steered
+
+
+@given(st.data(), prompts, prompts)
+def test_keys_are_equal_exactly_where_the_effect_is(
+    data: st.DataObject, prompt_a: int, prompt_b: int
+) -> None:
+    a, b = data.draw(plans(prompt_a, coarse)), data.draw(plans(prompt_b, coarse))
+    for start in range(0, 24, BLOCK):
+        tokens = range(start, start + BLOCK)
+        same_effect = all(addition(a, t, prompt_a) == addition(b, t, prompt_b) for t in tokens)
+        same_key = a.cache_key(start, start + BLOCK, prompt_a) == b.cache_key(
+            start, start + BLOCK, prompt_b
+        )
+        assert same_key == same_effect
+
+
+@given(st.data(), prompts)
+def test_order_and_receipt_are_not_in_the_key(data: st.DataObject, prompt_tokens: int) -> None:
+    plan = data.draw(plans(prompt_tokens))
+    other = Plan(tuple(data.draw(st.permutations(plan.vectors))), receipt="another")
+    for start in range(0, 24, BLOCK):
+        stop = start + BLOCK
+        assert plan.cache_key(start, stop, prompt_tokens) == other.cache_key(
+            start, stop, prompt_tokens
+        )
+
+
+@given(st.data(), prompts)
+def test_any_difference_in_the_vector_is_a_difference_in_the_key(
+    data: st.DataObject, prompt_tokens: int
+) -> None:
+    vector = data.draw(planned_vectors(prompt_tokens, st.floats(0.5, 9, width=32)))
+    vector = replace(vector, positions="all")
+    changed = data.draw(
+        st.sampled_from(
+            [
+                replace(vector, digest=digest(99)),
+                replace(vector, coefficient=as_float32(vector.coefficient * 1.000001)),
+                replace(vector, coefficient=-vector.coefficient),
+                replace(vector, terms=(*vector.terms, ("resid_post", 99))),
+                replace(vector, terms=tuple((s, layer + 10) for s, layer in vector.terms)),
+            ]
+        )
+    )
+    assume(changed != vector)
+    for start in range(0, 24, BLOCK):
+        assert plan_of(vector).cache_key(start, start + BLOCK, prompt_tokens) != plan_of(
+            changed
+        ).cache_key(start, start + BLOCK, prompt_tokens)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ((planned(positions="all"),), (planned(positions="prompt"), planned(positions="after_prompt"))),
+        ((planned(positions="all"),), (planned(positions="all"), planned(2, 0.0, positions="prompt"))),
+        ((planned(positions=(0, 8)),), (planned(positions="prompt"),)),
+        ((planned(positions=(-1, 30)),), (planned(positions="generation"),)),
+        ((planned(layers=(1, 3), positions="all"),), (planned(layers=(1,), positions="all"), planned(layers=(3,), positions="all"))),
+    ],
+)  # fmt: skip
+def test_different_words_for_the_same_effect_share_blocks(
+    one: tuple[PlannedVector, ...], other: tuple[PlannedVector, ...]
+) -> None:
+    for start in range(0, 16, BLOCK):
+        stop = start + BLOCK
+        assert plan_of(*one).cache_key(start, stop, 8) == plan_of(*other).cache_key(start, stop, 8)
+
+
+GOOD = json.loads(plan_of(planned(), receipt="r").to_json())
+
+
+def spoiled(**changes: object) -> str:
+    return json.dumps({"vectors": [GOOD["vectors"][0] | changes], "receipt": "r"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        None, 7, b"{}", {"vectors": []}, "", "[]", "{}", "null", "NaN", "{", '{"vectors": 3}',
+        '{"vectors": [3]}', '{"vectors": [null]}',
+        json.dumps({"vectors": GOOD["vectors"], "receipt": 3}),
+        json.dumps({"vectors": GOOD["vectors"], "receipt": "x" * 65}),
+        spoiled(digest="sha256:" + "g" * 64), spoiled(digest="sha256:" + "a" * 63),
+        spoiled(digest="../../etc/passwd"), spoiled(digest=None), spoiled(digest=["a"]),
+        spoiled(coefficient="1"), spoiled(coefficient=True), spoiled(coefficient=None),
+        spoiled(terms=None), spoiled(terms=[["resid_post"]]), spoiled(terms=[["resid_post", "2"]]),
+        spoiled(terms=[["resid_post", True]]), spoiled(terms=[[2, "resid_post"]]),
+        spoiled(terms=[["resid_post", 1.0]]), spoiled(terms=[["resid_post", 1, 2]]),
+        spoiled(positions="never"), spoiled(positions=[1]), spoiled(positions=None),
+        "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_what_to_json_would_not_write_is_refused(text: object) -> None:
+    with pytest.raises(PlanInvalid):
+        Plan.from_json(text)
+
+
+@pytest.mark.parametrize("missing", ["digest", "coefficient", "terms", "positions"])
+def test_a_missing_field_is_refused(missing: str) -> None:
+    vector = {key: value for key, value in GOOD["vectors"][0].items() if key != missing}
+    with pytest.raises(PlanInvalid, match=missing):
+        Plan.from_json(json.dumps({"vectors": [vector]}))
+
+
+def test_a_coefficient_is_what_float32_makes_of_it() -> None:
+    plan = Plan.from_json(spoiled(coefficient=0.1))
+    assert plan.vectors[0].coefficient == as_float32(0.1) != 0.1
+    assert Plan.from_json(spoiled(coefficient=1e300)).vectors[0].coefficient == float("inf")
+    assert Plan.from_json(spoiled(coefficient=-1e300)).vectors[0].coefficient == float("-inf")
