@@ -7,7 +7,6 @@ from `attach_router` or `init_state` stops the start.
 from argparse import Namespace
 from typing import Any
 
-
 FORM_OVERHEAD = 64 * 2**10
 
 
