@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from steering.blocks import Block, NotInstrumentable
+from steering.op import add_marked
 from steering.plan.limits import STEERABLE_SITES
 from steering.tables import Tables
 
@@ -68,17 +69,27 @@ def _steered(
     forward: Forward, site: str, layer: int, slot: int, tables: Tables, gate: Gate
 ) -> Forward:
     bank, index, coefficient = tables.bank, tables.index[slot], tables.coefficient[slot]
-    token_row, is_open, always = tables.token_row, gate.open, gate.always
+    token_row, is_open = tables.token_row, gate.open
+    on_host = token_row.device.type == "cpu"
 
-    def steered_forward(*args: Any, **kwargs: Any) -> Any:
+    def in_graph(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
-        if always or is_open[slot]:
-            torch.ops.steersman.add(stream_part(output), bank, index, coefficient, token_row)
-        if not always and gate.listener is not None and site == "resid_post":
+        torch.ops.steersman.add(stream_part(output), bank, index, coefficient, token_row)
+        return output
+
+    def eager(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        if is_open[slot]:
+            hidden, marked, k = stream_part(output), tables.marked, tables.width
+            if on_host and marked is not None:
+                add_marked(hidden, bank, index[:, :k], coefficient[:, :k], marked)
+            else:
+                torch.ops.steersman.add(hidden, bank, index, coefficient, token_row)
+        if gate.listener is not None and site == "resid_post":
             gate.listener(site, layer, residual_stream(output))
         return output
 
-    return steered_forward
+    return in_graph if gate.always else eager
 
 
 def stream_part(output: Any) -> Tensor:

@@ -3,8 +3,40 @@
 A torch custom op, so that torch.compile treats it as opaque and CUDA graphs capture it.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Marked(NamedTuple):
+    """The steered tokens of a step, as indices: what `token_row` says, found out once a step."""
+
+    tokens: Tensor
+    """[n] int64, ascending: which tokens of the batch."""
+    rows: Tensor
+    """[u] int64: the table rows in use."""
+    spread: Tensor | None
+    """[n] int64: for each token, its place in `rows`; None where token i has row i."""
+
+
+def add_marked(
+    hidden: Tensor, bank: Tensor, index: Tensor, coefficient: Tensor, marked: Marked
+) -> None:
+    """The operation for tokens that are known. Arguments as of `add`.
+
+    A prefill has thousands of tokens but few table rows, so the sum is taken once a row.
+    """
+    tokens, rows, spread = marked
+    chosen = index.index_select(0, rows)  # [u, K]
+    terms = bank.index_select(0, chosen.view(-1)).view(*chosen.shape, -1)  # [u, K, hidden]
+    delta = torch.bmm(coefficient.index_select(0, rows).unsqueeze(1), terms).squeeze(1)
+    if spread is not None:
+        delta = delta.index_select(0, spread)
+    if hidden.dtype == torch.float32:
+        hidden.index_add_(0, tokens, delta)
+    else:
+        hidden[tokens] = (hidden[tokens].float() + delta).to(hidden.dtype)
 
 
 @torch.library.custom_op("steersman::add", mutates_args=("hidden",))
@@ -22,16 +54,9 @@ def add(
     """
     rows = token_row[: hidden.shape[0]]
     tokens = (rows >= 0).nonzero().squeeze(1)
-    if tokens.numel() == 0:
-        return
-    # A prefill has thousands of tokens but few table rows: sum once a row, not once a token.
-    used, inverse = torch.unique(rows[tokens], return_inverse=True)
-    terms = bank[index[used]]  # [used, K, hidden]
-    delta = torch.bmm(coefficient[used].unsqueeze(1), terms).squeeze(1)
-    if hidden.dtype == torch.float32:
-        hidden.index_add_(0, tokens, delta[inverse])
-    else:
-        hidden[tokens] = (hidden[tokens].float() + delta[inverse]).to(hidden.dtype)
+    if tokens.numel():
+        used, spread = torch.unique(rows[tokens], return_inverse=True)
+        add_marked(hidden, bank, index, coefficient, Marked(tokens, used, spread))
 
 
 @add.register_kernel("cuda")

@@ -31,6 +31,8 @@ class LiveRequest:
     in_batch: bool = False
     table_rows: list[int] = field(default_factory=list)
     """One a segment while the request is in the batch; empty while it is preempted."""
+    segment_slots: list[frozenset[int]] = field(default_factory=list)
+    """Slots that each segment is steered at on this rank."""
     counted_to: int = 0
     """Tokens below this index are counted already: a resumed request computes them again."""
     steered: list[int] = field(default_factory=list)
@@ -112,7 +114,9 @@ class SteeredRequests:
         report = StepReport(failed=dict(self.failed))
         for request_id, offset, count, first in spans:
             request = self.live[request_id]
-            for row, segment in zip(request.table_rows, request.segments, strict=True):
+            for row, segment, slots in zip(
+                request.table_rows, request.segments, request.segment_slots, strict=True
+            ):
                 lo, hi = max(segment.start, first), min(segment.stop, first + count)
                 if lo >= hi:
                     continue
@@ -120,10 +124,7 @@ class SteeredRequests:
                 fresh = max(0, hi - max(lo, request.counted_to))
                 for n in segment.active:
                     request.steered[n] += fresh
-                    vector = request.plan.vectors[n]
-                    self.active_slots.update(
-                        self.slots[term] for term in vector.terms if term in self.slots
-                    )
+                self.active_slots |= slots
             request.counted_to = max(request.counted_to, first + count)
             report.notes[request_id] = self._note(request)
         self.tables.commit(tokens)
@@ -174,13 +175,14 @@ class SteeredRequests:
                         terms.setdefault(slot, []).append((row, vector.coefficient))
             table_row = self._free_rows.pop()
             request.table_rows.append(table_row)
+            request.segment_slots.append(frozenset(terms))
             self.tables.write_row(table_row, terms)
 
     def _leave_batch(self, request: LiveRequest) -> None:
         if request.in_batch:
             request.in_batch = False
             self._free_rows.extend(request.table_rows)
-            request.table_rows = []
+            request.table_rows, request.segment_slots = [], []
             self.bank.release(request.keys)
 
     def _fill(self, row: int, key: Row) -> None:

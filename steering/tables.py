@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from steering.bank import ZERO_ROW
+from steering.op import Marked
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,11 @@ class Tables:
         )
         self._token_row_np = self.token_row_host.numpy()
         self._written = 0
+        self._marks: list[tuple[int, int, int]] = []
+        self.width = 1
+        """Terms that any table row has had so far, at most K: the rest need not be looked at."""
+        self.marked: Marked | None = None
+        """The step's tokens as host indices, where the tables are on the CPU."""
 
     def fill_bank(self, row: int, vector: Tensor) -> None:
         """Write `vector` [hidden] float32 into bank row `row`."""
@@ -50,6 +56,7 @@ class Tables:
         index = torch.full((slots, width), ZERO_ROW, dtype=torch.int32)
         coefficient = torch.zeros(slots, width)
         for slot, pairs in terms.items():
+            self.width = max(self.width, len(pairs))
             for k, (bank_row, c) in enumerate(pairs):
                 index[slot, k] = bank_row
                 coefficient[slot, k] = c
@@ -59,14 +66,29 @@ class Tables:
     def begin_step(self) -> None:
         """Mark every token as not steered (on the host)."""
         self._token_row_np[: self._written] = -1
+        self._marks.clear()
 
     def mark(self, start: int, stop: int, row: int) -> None:
         """Tokens [start, stop) of this step's batch are steered by table row `row`."""
         self._token_row_np[start:stop] = row
+        self._marks.append((start, stop, row))
 
     def commit(self, tokens: int) -> None:
         """Make the step's rows visible to the device: the one copy a step makes."""
         dirty = max(tokens, self._written)
         if self.token_row is not self.token_row_host:
             self.token_row[:dirty].copy_(self.token_row_host[:dirty], non_blocking=True)
+        elif self._marks:
+            self.marked = self._as_indices()
         self._written = tokens
+
+    def _as_indices(self) -> Marked:
+        marks = sorted(self._marks)
+        counts = [stop - start for start, stop, _ in marks]
+        tokens = torch.tensor([t for start, stop, _ in marks for t in range(start, stop)])
+        rows = torch.tensor([row for _, _, row in marks])
+        if max(counts) == 1:
+            return Marked(tokens, rows, None)
+        return Marked(
+            tokens, rows, torch.arange(len(marks)).repeat_interleave(torch.tensor(counts))
+        )

@@ -65,11 +65,12 @@ class Bank(RuleBasedStateMachine):
     @rule(keys=key_sets, data=st.data())
     def lease_that_cannot_be_filled(self, keys: frozenset[Row], data: st.DataObject) -> None:
         missing = self.bank.missing(keys)
-        if not missing:
+        in_use = {key for rows in self.held.values() for key in rows}
+        if not missing or len(in_use | keys) > CAPACITY:
             return
         before = self.books()
         self.poisoned = frozenset([data.draw(st.sampled_from(missing))])
-        with pytest.raises(VectorUnavailable):
+        with pytest.raises(VectorUnavailable, match="poisoned"):
             self.bank.lease(keys)
         self.poisoned = frozenset()
         assert self.books() == before

@@ -1,0 +1,101 @@
+"""What the measurements look like: a page of examples and a figure."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bench.demo_measures import MEASURES
+
+EXAMPLES = 2
+
+
+def print_table(results: Mapping[str, Any]) -> None:
+    """One line a vector: the measure at each coefficient, and whether it passed."""
+    for name, result in results.items():
+        curve = "  ".join(f"{p['coefficient']:+.1f}: {p['measure']:6.2f}" for p in result["curve"])
+        print(
+            f"{name:13s} {curve}  shift {result['shift']:.2f} (needs {result['least_shift']})  "
+            f"Spearman {result['spearman']:.2f}  {'ok' if result['passed'] else 'NOT MET'}"
+        )
+
+
+def write_page(path: Path, results: Mapping[str, Any], rule: str) -> None:
+    """`docs/demo-vectors.md`: the numbers, and the first answers at -1.5, 0 and +1.5."""
+    lines = [
+        "# The demo vectors",
+        "",
+        "<!-- written by bench/demo_vectors.py: run it again instead of editing -->",
+        "",
+        "Made on SmolLM2-135M-Instruct by `vectors/demo/make.py`, from the contrast texts in",
+        "`vectors/demo/texts/` (42 pairs each, written for this project). Everything below was",
+        "answered by a running Steersman server: 16 neutral prompts, temperature 0, 48 tokens.",
+        "",
+        f"How the defaults were chosen. {rule}",
+        "",
+        "| vector | layer | dose at 1 | measure | at -1.5 | none | at +1.5 | Spearman | perplexity "
+        "at -1.5 / none / +1.5 |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for name, result in results.items():
+        low, own, high = (_at(result, c) for c in (-1.5, 0.0, 1.5))
+        lines.append(
+            f"| `{name}` | {', '.join(map(str, result['layers']))} | {result['unit_dose']:.2f} "
+            f"| {MEASURES[name].label} | {low['measure']:.2f} | {own['measure']:.2f} "
+            f"| {high['measure']:.2f} | {result['spearman']:.2f} "
+            f"| {low['perplexity']:.1f} / {own['perplexity']:.1f} / {high['perplexity']:.1f} |"
+        )
+    lines += [
+        "",
+        "Dose: the length of coefficient times vector over the median norm of the residual stream",
+        "at that layer. Perplexity: of the answers, under the unsteered model. The measures are",
+        "defined in `bench/demo_measures.py`. A model of 135 million parameters rambles even when",
+        "nobody steers it; judge the difference, not the prose.",
+        "",
+    ]
+    for name, result in results.items():
+        lines += [f"## {name}", "", result["description"], "", "| prompt | coefficient | answer |"]
+        lines.append("| --- | --- | --- |")
+        for prompt, by_coefficient in result["examples"]:
+            for coefficient, text in by_coefficient:
+                lines.append(f"| {_cell(prompt)} | {coefficient:+g} | {_cell(text)} |")
+        lines.append("")
+    path.write_text("\n".join(lines), encoding="utf-8")
+
+
+def draw(path: Path, results: Mapping[str, Any]) -> None:
+    """One panel a vector: the measure against the coefficient, and the perplexity."""
+    import matplotlib as mpl
+
+    mpl.use("Agg")
+    from matplotlib import pyplot as plt
+
+    columns = 4
+    lines = -(-len(results) // columns)
+    figure, axes = plt.subplots(lines, columns, figsize=(12, 2.7 * lines), squeeze=False)
+    for axis in axes.flat[len(results) :]:
+        axis.set_axis_off()
+    for axis, (name, result) in zip(axes.flat, results.items(), strict=False):
+        x = [point["coefficient"] for point in result["curve"]]
+        axis.plot(x, [point["measure"] for point in result["curve"]], "o-", ms=3, color="#0b6e99")
+        axis.set_title(name, fontsize=10)
+        axis.set_ylabel(result["label"], fontsize=8, color="#0b6e99")
+        axis.tick_params(labelsize=7)
+        axis.axvline(0, color="#cccccc", lw=0.8, zorder=0)
+        other = axis.twinx()
+        other.plot(x, [p["perplexity"] for p in result["curve"]], "--", lw=1, color="#c26a00")
+        other.set_ylim(0, max(12.0, 1.1 * max(p["perplexity"] for p in result["curve"])))
+        other.tick_params(labelsize=7, colors="#c26a00")
+    figure.supxlabel("coefficient (solid: measure, dashed: perplexity, right axis)", fontsize=9)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # No software name or date inside, so that the same numbers draw the same file.
+    figure.savefig(path, dpi=110, metadata={"Software": None})
+    plt.close(figure)
+
+
+def _at(result: Mapping[str, Any], coefficient: float) -> Any:
+    return next(p for p in result["curve"] if p["coefficient"] == coefficient)
+
+
+def _cell(text: str) -> str:
+    return " ".join(text.split()).replace("|", "\\|")

@@ -1,0 +1,47 @@
+"""The demo vectors' curves, measured through a running Steersman server."""
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+
+from bench.demo_generate import MAX_NEW_TOKENS
+
+COEFFICIENTS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
+
+
+class Server:
+    """A Steersman server that has the demo vectors; raises `SystemExit` when it refuses."""
+
+    def __init__(self, url: str, model: str, parallel: int = 16) -> None:
+        key = os.environ.get("STEERSMAN_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        self._http = httpx.Client(
+            base_url=url.rstrip("/").removesuffix("/v1"),
+            headers={"Authorization": f"Bearer {key}"} if key else {},
+            timeout=600,
+        )
+        self._model = model
+        self._pool = ThreadPoolExecutor(parallel)
+
+    def answers(self, prompts: Sequence[str], name: str, coefficient: float) -> list[str]:
+        """Greedy answers under one vector; coefficient 0 sends no `steering` at all."""
+        return list(self._pool.map(lambda p: self._answer(p, name, coefficient), prompts))
+
+    def _answer(self, prompt: str, name: str, coefficient: float) -> str:
+        body: dict[str, Any] = {
+            "model": self._model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": MAX_NEW_TOKENS,
+        }
+        if coefficient:
+            body["steering"] = {"vectors": [{"id": name, "coefficient": coefficient}]}
+        response = self._http.post("/v1/chat/completions", json=body)
+        if response.status_code != httpx.codes.OK:
+            raise SystemExit(f"{name} at {coefficient}: {response.status_code} {response.text}")
+        answer = response.json()
+        if coefficient and not answer.get("steering", {}).get("vectors"):
+            raise SystemExit(f"{name} at {coefficient}: the answer carries no receipt")
+        return str(answer["choices"][0]["message"]["content"])
