@@ -1,9 +1,9 @@
 """Real engines, shared by the tests of one session.
 
-They run inside the test process, so that a batch is the same batch every time; vLLM picks another
-executor for servers, which tests/http covers, and `batching_engine` below.
+They run inside the test process: what is asked together is one batch, the same every time.
 """
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator
@@ -13,8 +13,158 @@ from typing import Any
 import pytest
 import torch
 
+from steering.plan import Plan, PlannedVector, PositionRule
+from steering.plan.plan import as_float32
+from steering.plan.settings import default_home
 from tests.engine.engine import Engine
 from tests.reference.reference import ReferenceModel
 from vectors.demo.model import prepare_model
-from vectors.format import SteeringVector, write_vector
+from vectors.format import SteeringVector, TensorKey, write_vector
 from vectors.library import Library
+
+SITES = ("resid_post", "attn_out", "mlp_out")
+LAYERS, HIDDEN = 30, 576
+TEXT = (
+    "The ferry leaves the harbour at seven in the morning. On board there is a small kitchen, "
+    "and the cook, a quiet man from the north, bakes bread while the passengers watch the coast "
+    "go by. In winter the crossing takes twice as long, because of the ice and the wind, and "
+    "nobody is in a hurry. Children count the lighthouses; there are eleven of them, and the "
+    "last one is red. When the ship comes in, somebody always waves from the pier, and the crew "
+    "throws the ropes, and another day in the town begins with coffee and the newspaper."
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    here = Path(__file__).parent
+    for item in items:
+        if item.path.is_relative_to(here):
+            item.add_marker("engine")
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    return prepare_model(default_home(), lambda line: print(line, file=sys.stderr))
+
+
+@pytest.fixture(scope="session")
+def reference(model: Path) -> ReferenceModel:
+    return ReferenceModel(model)
+
+
+@pytest.fixture(scope="session")
+def text_ids(model: Path) -> list[int]:
+    """Some hundred tokens of plain English, to cut prompts from."""
+    from transformers import AutoTokenizer
+
+    ids: list[int] = AutoTokenizer.from_pretrained(model)(TEXT * 3)["input_ids"]
+    return ids
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("library")
+
+
+@pytest.fixture(scope="session")
+def stream_norms(reference: ReferenceModel, text_ids: list[int]) -> list[float]:
+    """Median norm of the residual stream after each block, the first token left out."""
+    with torch.no_grad():
+        states = reference.model(
+            input_ids=torch.tensor([text_ids[:200]]), output_hidden_states=True
+        ).hidden_states
+    return [float(state[0, 1:].norm(dim=-1).median()) for state in states[1:]]
+
+
+class Shelf:
+    """Random vectors, each as long as the stream at its layer: a coefficient is a relative dose."""
+
+    def __init__(self, library: Path, norms: list[float]) -> None:
+        self.library = Library(library)
+        self.norms = norms
+        self.vectors: dict[int, SteeringVector] = {}
+
+    def vector(self, seed: int) -> SteeringVector:
+        """The vector of this seed, in the library."""
+        if seed not in self.vectors:
+            generator = torch.Generator().manual_seed(seed)
+            tensors: dict[TensorKey, torch.Tensor] = {}
+            for site in SITES:
+                for layer in range(LAYERS):
+                    v = torch.randn(HIDDEN, generator=generator)
+                    tensors[site, layer] = v * (self.norms[layer] / v.norm())
+            self.vectors[seed] = SteeringVector(tensors)
+            self.library.add(write_vector(self.vectors[seed]), f"v{seed}")
+        return self.vectors[seed]
+
+    def planned(
+        self,
+        seed: int,
+        coefficient: float,
+        layers: tuple[int, ...],
+        positions: PositionRule = "generation",
+        site: str = "resid_post",
+    ) -> PlannedVector:
+        terms = tuple((site, layer) for layer in sorted(layers))
+        return PlannedVector(self.vector(seed).digest, as_float32(coefficient), terms, positions)
+
+    def plan(self, *args: Any, **kwargs: Any) -> Plan:
+        """A plan of one vector."""
+        return Plan((self.planned(*args, **kwargs),))
+
+    def path(self, seed: int) -> Path:
+        hexes = self.vector(seed).digest.removeprefix("sha256:")
+        return self.library.root / "objects" / f"{hexes}.safetensors"
+
+
+@pytest.fixture(scope="session")
+def shelf(library: Path, stream_norms: list[float]) -> Shelf:
+    return Shelf(library, stream_norms)
+
+
+@pytest.fixture(scope="session")
+def start_engine(model: Path, library: Path) -> Iterator[Callable[..., Engine]]:
+    """Starts engines. The process gets back the processor cores that vLLM's workers bind it to."""
+    cores = os.sched_getaffinity(0)
+    settings = {
+        "VLLM_PLUGINS": "steersman",
+        "VLLM_USE_V2_MODEL_RUNNER": "0",
+        "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        "VLLM_LOGGING_LEVEL": "WARNING",
+        "VLLM_CPU_OMP_THREADS_BIND": os.environ.get(
+            "VLLM_CPU_OMP_THREADS_BIND", f"{min(cores)}-{max(cores)}"
+        ),
+    }
+    engines: list[Engine] = []
+
+    def start(steersman: dict[str, Any] | None = None, **options: Any) -> Engine:
+        from vllm import LLM
+
+        with pytest.MonkeyPatch.context() as patch:
+            for name, value in settings.items():
+                patch.setenv(name, value)
+            kept = dict(os.environ)
+            try:
+                llm = LLM(
+                    str(model),
+                    dtype="float32",
+                    enforce_eager=True,
+                    disable_log_stats=False,
+                    additional_config={"steersman": {"library": str(library), **(steersman or {})}},
+                    **{"block_size": 32, "max_model_len": 1024, "seed": 0} | options,
+                )
+            finally:
+                os.environ.clear()
+                os.environ.update(kept)
+                os.sched_setaffinity(0, cores)
+        engines.append(Engine(llm))
+        return engines[-1]
+
+    yield start
+    engines.clear()
+    gc.collect()
+
+
+@pytest.fixture(scope="session")
+def engine(start_engine: Callable[..., Engine]) -> Engine:
+    """The engine that most tests share: prefix cache on, room for every batch here at once."""
+    return start_engine(kv_cache_memory_bytes=2**29, max_num_batched_tokens=2048)
