@@ -35,11 +35,11 @@ _WORD = re.compile(r"[A-Za-z]+(?:['\u2019][A-Za-z]+)*")
 SPACE_WORDS = frozenset(
     "space universe universes planet planets planetary galaxy galaxies galactic cosmos cosmic "
     "astronaut astronauts astronomy astronomer astronomers astronomical interstellar celestial "
-    "stellar earth solar extraterrestrial nasa constellation constellations star stars exoplanet "
-    "exoplanets lunar".split()
+    "stellar earth extraterrestrial nasa constellation constellations star stars exoplanet "
+    "exoplanets".split()
 )
 KITCHEN_WORDS = frozenset(
-    "food foods meal meals dish dishes delicious flavor flavors flavour flavours aroma aromas "
+    "food foods meal meals dish delicious flavor flavors flavour flavours aroma aromas "
     "taste tastes tasty recipe recipes cuisine restaurant restaurants breakfast lunch dinner "
     "supper coffee kitchen kitchens cooking ingredients savory savoury fruit fruits vegetables "
     "snack snacks dessert pizza meat".split()

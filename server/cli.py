@@ -24,8 +24,9 @@ def main(argv: list[str] | None = None) -> int:
 
         print(f"steersman {version('steersman')}")
         return 0
-    print(_HELP, end="")
-    return 0 if args[:1] in (["--help"], ["-h"]) else 2
+    asked = args[:1] in (["--help"], ["-h"])
+    print(_HELP, end="", file=sys.stdout if asked else sys.stderr)
+    return 0 if asked else 2
 
 
 if __name__ == "__main__":

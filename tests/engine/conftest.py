@@ -167,4 +167,6 @@ def start_engine(model: Path, library: Path) -> Iterator[Callable[..., Engine]]:
 @pytest.fixture(scope="session")
 def engine(start_engine: Callable[..., Engine]) -> Engine:
     """The engine that most tests share: prefix cache on, room for every batch here at once."""
-    return start_engine(kv_cache_memory_bytes=2**29, max_num_batched_tokens=2048)
+    return start_engine(
+        {"max_segments": 8}, kv_cache_memory_bytes=2**29, max_num_batched_tokens=2048
+    )

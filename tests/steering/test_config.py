@@ -61,7 +61,6 @@ def test_the_compile_cache_knows_our_sources(
 def test_the_compile_cache_knows_our_settings() -> None:
     seam_config.install()
     keys = {
-        VllmConfig(additional_config={"steersman": {"max_terms": k}}).compute_hash()
-        for k in (4, 8)
+        VllmConfig(additional_config={"steersman": {"max_terms": k}}).compute_hash() for k in (4, 8)
     }
     assert len(keys) == 2

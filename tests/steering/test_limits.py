@@ -27,9 +27,7 @@ def test_a_plan_within_all_limits_passes() -> None:
         ([planned(1, site="resid_pre")], "steering.vectors[0]", "site_not_supported"),
     ],
 )  # fmt: skip
-def test_each_limit_names_its_key(
-    vectors: list[PlannedVector], param: str, code: str
-) -> None:
+def test_each_limit_names_its_key(vectors: list[PlannedVector], param: str, code: str) -> None:
     with pytest.raises(PlanInvalid) as caught:
         limits().check(plan_of(*vectors))
     assert (caught.value.param, caught.value.code) == (param, code)

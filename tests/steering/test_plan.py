@@ -58,9 +58,7 @@ def test_segments_cover_exactly_the_rules(data: st.DataObject, prompt_tokens: in
 
 
 def test_rows_are_one_per_vector_site_and_layer_whatever_the_coefficient() -> None:
-    plan = plan_of(
-        planned(1, 0.5, (2, 3)), planned(1, -7.0, (3, 4), "all"), planned(2, 1.0, (2,))
-    )
+    plan = plan_of(planned(1, 0.5, (2, 3)), planned(1, -7.0, (3, 4), "all"), planned(2, 1.0, (2,)))
     assert plan.rows() == {
         (digest(1), "resid_post", 2),
         (digest(1), "resid_post", 3),
@@ -83,9 +81,7 @@ coarse = st.sampled_from([0.0, -0.0, 1.0, 2.0])
 
 
 @given(st.data(), prompts)
-def test_key_is_none_exactly_for_unsteered_blocks(
-    data: st.DataObject, prompt_tokens: int
-) -> None:
+def test_key_is_none_exactly_for_unsteered_blocks(data: st.DataObject, prompt_tokens: int) -> None:
     plan = data.draw(plans(prompt_tokens, coarse))
     for start in range(0, 24, BLOCK):
         steered = any(addition(plan, t, prompt_tokens) for t in range(start, start + BLOCK))

@@ -1,0 +1,120 @@
+"""Receipts on streams: nothing is held back but what may be last."""
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+from starlette.responses import JSONResponse, StreamingResponse
+
+from server.reply import with_receipt
+
+RECEIPT = {"vectors": [], "dynamic": None}
+
+
+class FakeSession:
+    """Stands for a Session, which needs a library and an engine."""
+
+    def __init__(self) -> None:
+        self.outcomes: list[str] = []
+
+    def receipt(self) -> dict[str, Any]:
+        return RECEIPT
+
+    def close(self, outcome: str) -> None:
+        self.outcomes.append(outcome)
+
+
+def chunk(text: str, finish: str | None = None, index: int = 0) -> str:
+    choice = {"index": index, "delta": {"content": text}, "finish_reason": finish}
+    return f"data: {json.dumps({'choices': [choice]})}\n\n"
+
+
+async def relay(chunks: list[str], session: FakeSession) -> list[str]:
+    async def source() -> AsyncIterator[str]:
+        for c in chunks:
+            yield c
+
+    response = with_receipt(StreamingResponse(source()), session)  # type: ignore[arg-type]
+    assert isinstance(response, StreamingResponse)
+    return [str(c) async for c in response.body_iterator]
+
+
+def receipts(chunks: list[str]) -> list[bool]:
+    return ["steering" in json.loads(c[6:]) for c in chunks if c.startswith("data: {")]
+
+
+async def test_the_last_chunk_has_it() -> None:
+    session = FakeSession()
+    got = await relay([chunk("a"), chunk("b", "stop"), "data: [DONE]\n\n"], session)
+    assert receipts(got) == [False, True]
+    assert got[-1] == "data: [DONE]\n\n"
+    assert session.outcomes == ["completed"]
+
+
+async def test_usage_comes_last_and_choices_end_apart() -> None:
+    usage = 'data: {"choices": [], "usage": {}}\n\n'
+    sent = [
+        chunk("a", "stop"),
+        ": keep-alive\n\n",
+        chunk("b", None, 1),
+        chunk("c", "stop", 1),
+        usage,
+    ]
+    got = await relay([*sent, "data: [DONE]\n\n"], FakeSession())
+    assert receipts(got) == [False, False, False, True]
+    assert sorted(got[:-2]) == sorted(sent[:-1])
+
+
+async def test_an_error_in_the_stream_gets_a_chunk_of_its_own() -> None:
+    got = await relay(['data: {"error": {}}\n\n', "data: [DONE]\n\n"], FakeSession())
+    assert got[0] == 'data: {"error": {}}\n\n'
+    assert receipts(got) == [False, True]
+
+
+async def test_nothing_is_lost_without_an_end() -> None:
+    session = FakeSession()
+    got = await relay([chunk("a"), chunk("b", "stop")], session)
+    assert got == [chunk("a"), chunk("b", "stop")]
+    assert session.outcomes == ["aborted"]
+
+
+async def test_the_end_of_a_response_carries_it_inside() -> None:
+    delta = 'event: response.output_text.delta\ndata: {"delta": "a"}\n\n'
+    end = 'event: response.completed\ndata: {"response": {"id": "r"}}\n\n'
+    got = await relay([delta, end], FakeSession())
+    assert got[0] == delta
+    assert json.loads(got[1].split("\ndata: ")[1])["response"] == {"id": "r", "steering": RECEIPT}
+
+
+async def test_a_client_that_goes_closes_the_session() -> None:
+    session = FakeSession()
+
+    async def endless() -> AsyncIterator[str]:
+        while True:
+            yield chunk("a")
+
+    response = with_receipt(StreamingResponse(endless()), session)  # type: ignore[arg-type]
+    assert isinstance(response, StreamingResponse)
+    stream: Any = response.body_iterator
+    await anext(stream)
+    await stream.aclose()
+    assert session.outcomes == ["aborted"]
+
+
+@pytest.mark.parametrize(("status", "outcome"), [(200, "completed"), (500, "failed")])
+def test_a_whole_answer(status: int, outcome: str) -> None:
+    session = FakeSession()
+    sent = JSONResponse({"id": "x"}, status_code=status, headers={"X-Trace": "7"})
+    got = with_receipt(sent, session)  # type: ignore[arg-type]
+    assert got is not None
+    assert got.headers["X-Trace"] == "7"
+    assert ("steering" in json.loads(bytes(got.body))) == (status == 200)
+    assert int(got.headers["content-length"]) == len(got.body)
+    assert session.outcomes == [outcome]
+
+
+def test_a_client_that_is_gone_already() -> None:
+    session = FakeSession()
+    assert with_receipt(None, session) is None  # type: ignore[arg-type]
+    assert session.outcomes == ["aborted"]
