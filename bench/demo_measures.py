@@ -32,30 +32,35 @@ PROMPTS = (
 
 _WORD = re.compile(r"[A-Za-z]+(?:['\u2019][A-Za-z]+)*")
 
-SPACE_WORDS = frozenset(
+
+def _lexicon(listed: str) -> frozenset[str]:
+    return frozenset(listed.split())
+
+
+SPACE_WORDS = _lexicon(
     "space universe universes planet planets planetary galaxy galaxies galactic cosmos cosmic "
     "astronaut astronauts astronomy astronomer astronomers astronomical interstellar celestial "
     "stellar earth extraterrestrial nasa constellation constellations star stars exoplanet "
-    "exoplanets".split()
+    "exoplanets"
 )
-KITCHEN_WORDS = frozenset(
+KITCHEN_WORDS = _lexicon(
     "food foods meal meals dish delicious flavor flavors flavour flavours aroma aromas "
     "taste tastes tasty recipe recipes cuisine restaurant restaurants breakfast lunch dinner "
     "supper coffee kitchen kitchens cooking ingredients savory savoury fruit fruits vegetables "
-    "snack snacks dessert pizza meat".split()
+    "snack snacks dessert pizza meat"
 )
-FIRST_PERSON = frozenset("i me my mine myself i'm i've i'd i'll".split())
-SECOND_PERSON = frozenset("you your yours yourself you're you've you'd you'll".split())
-PAST_WORDS = frozenset(
+FIRST_PERSON = _lexicon("i me my mine myself i'm i've i'd i'll")
+SECOND_PERSON = _lexicon("you your yours yourself you're you've you'd you'll")
+PAST_WORDS = _lexicon(
     "was were had did went came saw made took got said told felt knew found gave left sat stood "
     "began ran heard kept brought thought met became spent woke wore fell grew led held wrote "
-    "wasn't weren't hadn't didn't".split()
+    "wasn't weren't hadn't didn't"
 )
-PRESENT_WORDS = frozenset(
+PRESENT_WORDS = _lexicon(
     "is are am has have do does goes comes makes takes gets says tells feels knows finds gives "
     "leaves sits stands begins runs hears keeps brings thinks meets becomes spends wakes wears "
     "falls grows leads holds writes can will isn't aren't don't doesn't i'm it's there's that's "
-    "you're they're we're i've".split()
+    "you're they're we're i've"
 )
 
 

@@ -50,11 +50,13 @@ def fingerprint(model_config: Any) -> str:
     return digest.hexdigest()[:16]
 
 
-async def median_norms(engine: Any, mark: str, *, measure: bool) -> dict[str, float] | None:
+async def median_norms(
+    engine: Any, mark: str, layers: int, *, measure: bool
+) -> dict[str, float] | None:
     """Median ||h|| of each "resid_post.<layer>", first token of each text excluded.
 
     Read from the cache if this model (`mark`) was measured before, else measured on the engine if
-    `measure` and the engine can listen (it runs the model's Python), else None.
+    `measure`, which needs an engine that runs the model's Python. None if that is not all `layers`.
     """
     cache = default_home() / "calibration" / f"{mark}.json"
     try:
@@ -65,6 +67,10 @@ async def median_norms(engine: Any, mark: str, *, measure: bool) -> dict[str, fl
             return None
     logger.info("Measuring the model's residual norms (once a model; cached in %s)", cache)
     medians = await _listen(engine)
+    if len(medians) != layers:
+        # Another API server of this engine measured at the same time, and saves what it heard.
+        logger.warning("Heard %d of %d layers: relative doses are not known", len(medians), layers)
+        return None
     _save(cache, {"median_norms": medians, "texts": len(TEXTS)})
     return medians
 

@@ -47,15 +47,15 @@ class SteersmanEndpoints:
         config = engine_client.vllm_config
         settings = Settings.read(config.additional_config)
         workers = await engine_client.collective_rpc("steering_status")
+        num_layers = int(config.model_config.hf_text_config.num_hidden_layers)
         mark = fingerprint(config.model_config)
         measure = settings.calibrate and workers[0]["listens"]
-        medians = await median_norms(engine_client, mark, measure=measure)
+        medians = await median_norms(engine_client, mark, num_layers, measure=measure)
         if medians is None and settings.max_relative_dose is not None:
             raise RuntimeError(
                 "max_relative_dose is set, but this model's residual norms are not known and "
                 "cannot be measured in compiled mode: start once with --enforce-eager"
             )
-        num_layers = int(config.model_config.hf_text_config.num_hidden_layers)
         hidden = workers[0]["hidden_size"]
         # Several API servers of one engine share its bank: each admits to its share.
         share = max(1, settings.bank_rows // (args.api_server_count or 1))

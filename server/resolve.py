@@ -27,6 +27,7 @@ def resolve(
     doses: Doses,
 ) -> Resolved:
     """The plan for `field`. Raises `PlanInvalid` or the library's `VectorNotFound`."""
+    limits.check_count(len(field.uses))
     planned, draft = [], []
     for n, use in enumerate(field.uses):
         entry = _find(library, use.id, f"steering.vectors[{n}].id")

@@ -1,6 +1,6 @@
 """The way through a layer: after a site's module has run, its output gets the addition."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from typing import Any
 
 import torch
@@ -24,10 +24,10 @@ class Gate:
     def __init__(self, slots: int, *, always: bool) -> None:
         self.always = always
         self.open = [False] * slots
-        self._opened: set[int] = set()
+        self._opened: Set[int] = frozenset()
         self.listener: Callable[[str, int, Tensor], None] | None = None
 
-    def set(self, slots: set[int]) -> None:
+    def set(self, slots: Set[int]) -> None:
         """Open exactly `slots`."""
         for slot in self._opened - slots:
             self.open[slot] = False

@@ -19,6 +19,7 @@ def register() -> None:
     )
 
     seam_config.check_version(vllm.__version__)
+    seam_config.check_frontend()
     seam_config.install()
     seam_frontend.install()
     seam_prefix_cache.install()

@@ -23,6 +23,15 @@ def check_version(version: str) -> None:
         )
 
 
+def check_frontend() -> None:
+    """Raise RuntimeError for vLLM's Rust front end: it loads no endpoint plugins, and would ignore
+    the `steering` field."""
+    import vllm.envs as envs
+
+    if envs.VLLM_USE_RUST_FRONTEND:
+        raise RuntimeError("Steersman needs vLLM's Python front end: unset VLLM_USE_RUST_FRONTEND")
+
+
 def num_layers(vllm_config: Any) -> int:
     """How many decoder blocks the model has, over all pipeline ranks."""
     return int(vllm_config.model_config.hf_text_config.num_hidden_layers)

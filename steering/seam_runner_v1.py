@@ -1,7 +1,8 @@
 """Seam: vLLM's V1 model runner (`v1/worker/gpu_model_runner.py`, `cpu_model_runner.py`).
 
 Touched: `_update_states` (requests come and go), `_prepare_inputs` (this step's tokens),
-`sample_tokens` (the step's output takes our report along), `requests`, `input_batch`.
+`_model_forward` (the gate is open for it alone), `sample_tokens` (the step's output takes our
+report along), `requests`, `input_batch`.
 """
 
 import functools
@@ -20,6 +21,7 @@ def attach(runner: Any, steered: SteeredRequests, gate: Gate) -> None:
     """Make `runner` tell `steered` about its requests and steps."""
     update_states = runner._update_states
     prepare_inputs = runner._prepare_inputs
+    model_forward = runner._model_forward
     sample_tokens = runner.sample_tokens
 
     @functools.wraps(update_states)
@@ -58,6 +60,14 @@ def attach(runner: Any, steered: SteeredRequests, gate: Gate) -> None:
             gate.set(steered.active_slots)
         return result
 
+    @functools.wraps(model_forward)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        try:
+            return model_forward(*args, **kwargs)
+        finally:
+            # Dummy batches of data parallelism run between steps and must find the gate shut.
+            gate.set(frozenset())
+
     @functools.wraps(sample_tokens)
     def sample(grammar_output: Any) -> Any:
         output = sample_tokens(grammar_output)
@@ -68,6 +78,7 @@ def attach(runner: Any, steered: SteeredRequests, gate: Gate) -> None:
 
     runner._update_states = update
     runner._prepare_inputs = prepare
+    runner._model_forward = forward
     runner.sample_tokens = sample
 
 

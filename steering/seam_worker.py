@@ -91,13 +91,17 @@ def install() -> None:
 
 def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
     result = self.worker.load_model(*args, **kwargs)
-    self.steering = WorkerSteering(self.worker, self.vllm_config)
+    # Pooling models answer no request that could ask for steering.
+    self.steering = None
+    if self.vllm_config.model_config.runner_type == "generate":
+        self.steering = WorkerSteering(self.worker, self.vllm_config)
     return result
 
 
 def compile_or_warm_up_model(self: Any) -> Any:
     result = self.worker.compile_or_warm_up_model()
-    self.steering.check()
+    if self.steering is not None:
+        self.steering.check()
     return result
 
 

@@ -27,6 +27,15 @@ class Limits:
     sites: tuple[str, ...] = STEERABLE_SITES
     """Sites of this model; a block that is not a plain pre-norm one has `resid_post` only."""
 
+    def check_count(self, vectors: int) -> None:
+        """Raise `PlanInvalid` for more vectors than a request may name."""
+        if vectors > self.max_vectors:
+            raise PlanInvalid(
+                f"{vectors} vectors, at most {self.max_vectors} are allowed in a request",
+                param="steering.vectors",
+                code="too_many_terms",
+            )
+
     def check(self, plan: "Plan", prompt_tokens: int | None = None) -> None:
         """Raise `PlanInvalid` if `plan` breaks a limit.
 
@@ -37,12 +46,7 @@ class Limits:
                 "steering names no vector; name at least one or leave the field out",
                 param="steering.vectors",
             )
-        if len(plan.vectors) > self.max_vectors:
-            raise PlanInvalid(
-                f"{len(plan.vectors)} vectors, at most {self.max_vectors} are allowed in a request",
-                param="steering.vectors",
-                code="too_many_terms",
-            )
+        self.check_count(len(plan.vectors))
         meetings: Counter[tuple[str, int]] = Counter()
         for n, vector in enumerate(plan.vectors):
             where = f"steering.vectors[{n}]"

@@ -5,8 +5,10 @@ They run inside the test process: what is asked together is one batch, the same 
 
 import gc
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -67,20 +69,21 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def stream_norms(reference: ReferenceModel, text_ids: list[int]) -> list[float]:
-    """Median norm of the residual stream after each block, the first token left out."""
+    """Median norm of the residual stream before each block, the first token left out."""
     with torch.no_grad():
         states = reference.model(
             input_ids=torch.tensor([text_ids[:200]]), output_hidden_states=True
         ).hidden_states
-    return [float(state[0, 1:].norm(dim=-1).median()) for state in states[1:]]
+    return [float(state[0, 1:].norm(dim=-1).median()) for state in states[:-1]]
 
 
 class Shelf:
-    """Random vectors, each as long as the stream at its layer: a coefficient is a relative dose."""
+    """Random vectors, each as long as the stream where it is added: a coefficient is a dose."""
 
     def __init__(self, library: Path, norms: list[float]) -> None:
         self.library = Library(library)
-        self.norms = norms
+        behind = [*norms[1:], norms[-1]]
+        self.norms = {"attn_out": norms, "mlp_out": behind, "resid_post": behind}
         self.vectors: dict[int, SteeringVector] = {}
 
     def vector(self, seed: int) -> SteeringVector:
@@ -91,7 +94,7 @@ class Shelf:
             for site in SITES:
                 for layer in range(LAYERS):
                     v = torch.randn(HIDDEN, generator=generator)
-                    tensors[site, layer] = v * (self.norms[layer] / v.norm())
+                    tensors[site, layer] = v * (self.norms[site][layer] / v.norm())
             self.vectors[seed] = SteeringVector(tensors)
             self.library.add(write_vector(self.vectors[seed]), f"v{seed}")
         return self.vectors[seed]
@@ -114,6 +117,17 @@ class Shelf:
     def path(self, seed: int) -> Path:
         hexes = self.vector(seed).digest.removeprefix("sha256:")
         return self.library.root / "objects" / f"{hexes}.safetensors"
+
+    @contextmanager
+    def vanishing(self, seed: int) -> Iterator[Callable[[], object]]:
+        """Gives a function that takes the file of this vector away until the block ends."""
+        path = self.path(seed)
+        away = path.with_suffix(".away")
+        try:
+            yield lambda: shutil.move(path, away)
+        finally:
+            if away.exists():
+                away.rename(path)
 
 
 @pytest.fixture(scope="session")

@@ -50,7 +50,9 @@ def load_model(folder: Path, blocks: int | None = None) -> LoadedModel:
         raise DemoError(f"this needs transformers ({error}): pip install transformers") from error
     if not (folder / "config.json").is_file():
         raise DemoError(f"there is no model in {folder}: prepare it first")
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, local_files_only=True)
+    model: Any = AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, local_files_only=True
+    )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     return LoadedModel(model.eval(), tokenizer)
 

@@ -114,8 +114,9 @@ def _convert(source: Path, folder: Path, progress: Progress) -> None:
     progress("demo model: writing weights and tokenizer")
     del model.config.quantization_config
     model.config.architectures = [type(model).__name__]
-    model.config._name_or_path = MODEL_NAME
     model.config.save_pretrained(folder)
+    # Otherwise the file says that it may be rebuilt from the configuration at will.
+    model.generation_config._from_model_config = False
     model.generation_config.save_pretrained(folder)
     # The output head is the embedding matrix: one copy is stored, as in the original.
     weights = {
@@ -147,7 +148,9 @@ def _tokenizer(source: Path) -> Any:
 def _write_stamp(folder: Path) -> None:
     """Record what was written, last, so that a directory with a stamp is a whole one."""
     for path in folder.iterdir():
-        with path.open("rb+") as file:
+        # safetensors writes 0600; other users may serve the model too.
+        path.chmod(0o644)
+        with path.open("rb") as file:
             os.fsync(file.fileno())
     sizes = {path.name: path.stat().st_size for path in sorted(folder.iterdir())}
     stamp = {"conversion": CONVERSION, "source_sha256": GGUF_SHA256, "files": sizes}
