@@ -32,23 +32,25 @@ def write_page(path: Path, results: Mapping[str, Any], rule: str) -> None:
         "",
         f"How the defaults were chosen. {rule}",
         "",
-        "| vector | layer | dose at 1 | measure | at -1.5 | none | at +1.5 | Spearman | perplexity "
-        "at -1.5 / none / +1.5 |",
+        "| vector | read | layers | dose at 1 | measure | at -1.5 | none | at +1.5 | Spearman |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
     ]
     for name, result in results.items():
-        low, own, high = (_at(result, c) for c in (-1.5, 0.0, 1.5))
-        lines.append(
-            f"| `{name}` | {', '.join(map(str, result['layers']))} | {result['unit_dose']:.2f} "
-            f"| {MEASURES[name].label} | {low['measure']:.2f} | {own['measure']:.2f} "
-            f"| {high['measure']:.2f} | {result['spearman']:.2f} "
-            f"| {low['perplexity']:.1f} / {own['perplexity']:.1f} / {high['perplexity']:.1f} |"
-        )
+        cells = [
+            f"`{name}`",
+            result["read"],
+            ", ".join(map(str, result["layers"])),
+            f"{result['unit_dose']:.3f}",
+            MEASURES[name].label,
+            *(_with_perplexity(_at(result, coefficient)) for coefficient in (-1.5, 0.0, 1.5)),
+            f"{result['spearman']:.2f}",
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     lines += [
         "",
         "Dose: the length of coefficient times vector over the median norm of the residual stream",
-        "at that layer. Perplexity: of the answers, under the unsteered model. The measures are",
-        "defined in `bench/demo_measures.py`. A model of 135 million parameters rambles even when",
+        "at that layer. In brackets the perplexity of the answers under the unsteered model. The",
+        "measures are defined in `bench/demo_measures.py`. A model of 135 million parameters rambles even when",
         "nobody steers it; judge the difference, not the prose.",
         "",
     ]
@@ -95,6 +97,10 @@ def draw(path: Path, results: Mapping[str, Any]) -> None:
 
 def _at(result: Mapping[str, Any], coefficient: float) -> Any:
     return next(p for p in result["curve"] if p["coefficient"] == coefficient)
+
+
+def _with_perplexity(point: Mapping[str, Any]) -> str:
+    return f"{point['measure']:.2f} ({point['perplexity']:.1f})"
 
 
 def _cell(text: str) -> str:

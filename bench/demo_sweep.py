@@ -1,20 +1,21 @@
 """Layers and doses of a demo vector, tried one by one, and the rule that picks among them."""
 
 import math
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from statistics import fmean
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from bench.demo_generate import Job, answers, log_likelihoods
 from bench.demo_measures import MEASURES, PROMPTS, repetition
 from vectors.demo.activations import LoadedModel
+from vectors.demo.defaults import Read
 
-LAYER_SETS = ((14,), (17,), (12, 14, 16, 18))
+LAYER_SETS = ((16,), (12, 14, 16, 18))
 LAYERS = tuple(sorted({layer for layers in LAYER_SETS for layer in layers}))
-DOSES = (0.1, 0.2, 0.3, 0.4)
+DOSES = (0.2, 0.3, 0.4, 0.5)
 # An answer may be this many times as perplexing to the unsteered model as its own, and may repeat
 # this share of its three-word runs more than its own.
 MOST_PERPLEXITY = 3.0
@@ -22,20 +23,31 @@ MOST_REPETITION = 0.15
 
 RULE = (
     "A dose is the vector's length over the median norm of the residual stream at its layer; over "
-    "n layers, each gets 1 / sqrt(n) of it. For each set of layers the largest dose is found up to "
-    "which, in both directions, the perplexity of the answers under the unsteered model stays "
-    f"within {MOST_PERPLEXITY} times that of its own answers, and repeated three-word runs within "
-    f"{MOST_REPETITION} of its own. The set that moves the measure most between the two ends of "
-    "that range is the default; half the largest dose is coefficient 1, the default, and the safe "
-    "range is -2 to 2."
+    "n layers, each gets 1 / sqrt(n) of it. Each way of reading the texts (at their last token, or "
+    "as the mean over their tokens) and each set of layers is tried at each dose. A dose is fluent "
+    "if, in both directions and at all smaller doses too, the perplexity of the answers under the "
+    f"unsteered model stays within {MOST_PERPLEXITY} times that of its own answers, and repeated "
+    f"three-word runs within {MOST_REPETITION} of its own. The fluent choice that moves the "
+    "measure most between its two directions is taken: its dose is coefficient 2, so the default "
+    "coefficient, 1, is half of it, and the safe range is -2 to 2."
 )
+
+
+class Variant(NamedTuple):
+    """How the texts are read, and which layers are steered; no layers: the unsteered model."""
+
+    read: Read
+    layers: tuple[int, ...]
+
+
+OWN = Variant("mean", ())
 
 
 @dataclass(frozen=True)
 class Point:
-    """Means over the prompts at some layers and one dose; no layers: the unsteered model."""
+    """Means over the prompts for one variant at one signed dose."""
 
-    layers: tuple[int, ...]
+    variant: Variant
     dose: float
     measure: float
     perplexity: float
@@ -55,59 +67,57 @@ def per_layer(dose: float, layers: Sequence[int]) -> float:
 def sweep(
     loaded: LoadedModel,
     name: str,
-    unit: dict[int, torch.Tensor],
+    unit: Mapping[Read, Mapping[int, torch.Tensor]],
     prompts: Sequence[str] = PROMPTS[::2],
-) -> tuple[list[Point], list[list[str]]]:
-    """Try `name` at every set of layers and signed dose; `unit[layer]`, [hidden], has dose 1.
-
-    Returns the points, and the texts behind each.
-    """
-    grid: list[tuple[tuple[int, ...], float]] = [((), 0.0)]
-    grid += [(layers, sign * dose) for layers in LAYER_SETS for sign in (-1, 1) for dose in DOSES]
+) -> list[Point]:
+    """Try `name` at every variant and signed dose; `unit[read][layer]`, [hidden], has dose 1."""
+    grid = [(OWN, 0.0)]
+    grid += [
+        (Variant(read, layers), sign * dose)
+        for read in unit
+        for layers in LAYER_SETS
+        for sign in (-1, 1)
+        for dose in DOSES
+    ]
     jobs = [
-        Job(prompt, {layer: per_layer(dose, layers) * unit[layer] for layer in layers})
-        for layers, dose in grid
+        Job(prompt, {at: per_layer(dose, layers) * unit[read][at] for at in layers})
+        for (read, layers), dose in grid
         for prompt in prompts
     ]
     texts = answers(loaded, jobs)
     scores = log_likelihoods(loaded, [(job.prompt, t) for job, t in zip(jobs, texts, strict=True)])
-    points, kept = [], []
-    for i, (layers, dose) in enumerate(grid):
+    points = []
+    for i, (variant, dose) in enumerate(grid):
         part = slice(i * len(prompts), (i + 1) * len(prompts))
         points.append(
             Point(
-                layers,
+                variant,
                 dose,
                 fmean(map(MEASURES[name].of, texts[part])),
                 perplexity(scores[part]),
                 fmean(map(repetition, texts[part])),
             )
         )
-        kept.append(texts[part])
-    return points, kept
+    return points
 
 
 def choose(points: Sequence[Point]) -> dict[str, Any]:
     """Apply `RULE`; raises `ValueError` if not even the smallest dose is fluent anywhere."""
-    own = next(point for point in points if not point.layers)
-    best: tuple[float, tuple[int, ...], float] | None = None
-    for layers in sorted({point.layers for point in points if point.layers}):
-        at = {point.dose: point for point in points if point.layers == layers}
-        edge = 0.0
+    own = next(point for point in points if point.variant == OWN)
+    choices: list[tuple[float, Variant, float]] = []
+    for variant in sorted({point.variant for point in points} - {OWN}):
+        at = {point.dose: point for point in points if point.variant == variant}
         for dose in sorted(dose for dose in at if dose > 0):
             if not all(_fluent(at[signed], own) for signed in (-dose, dose)):
                 break
-            edge = dose
-        if edge:
-            shift = at[edge].measure - at[-edge].measure
-            if best is None or shift > best[0]:
-                best = (shift, layers, edge)
-    if best is None:
+            choices.append((at[dose].measure - at[-dose].measure, variant, dose))
+    if not choices:
         raise ValueError("no dose keeps the text fluent")
-    _, layers, edge = best
+    _, variant, dose = max(choices)
     return {
-        "layers": list(layers),
-        "unit_dose": round(per_layer(edge, layers) / 2, 4),
+        "read": variant.read,
+        "layers": list(variant.layers),
+        "unit_dose": round(per_layer(dose, variant.layers) / 2, 4),
         "coefficient": 1.0,
         "safe_range": [-2.0, 2.0],
     }
@@ -116,8 +126,15 @@ def choose(points: Sequence[Point]) -> dict[str, Any]:
 def rows(points: Sequence[Point]) -> list[dict[str, Any]]:
     """The points as JSON."""
     return [
-        {k: round(v, 4) if isinstance(v, float) else v for k, v in asdict(p).items()}
-        for p in points
+        {
+            "read": point.variant.read,
+            "layers": list(point.variant.layers),
+            "dose": point.dose,
+            "measure": round(point.measure, 4),
+            "perplexity": round(point.perplexity, 3),
+            "repetition": round(point.repetition, 4),
+        }
+        for point in points
     ]
 
 

@@ -71,10 +71,10 @@ def _choose_defaults(loaded: LoadedModel, names: list[str]) -> None:
     for name in names:
         began = time.monotonic()
         unit = {
-            layer: raw * found.median_norm[layer] / raw.norm()
-            for layer, raw in found.difference[name].items()
+            read: {at: raw * found.median_norm[at] / raw.norm() for at, raw in by_layer.items()}
+            for read, by_layer in found.difference[name].items()
         }
-        points, _ = sweep(loaded, name, unit)
+        points = sweep(loaded, name, unit)
         chosen = choose(points)
         _say(f"{name}: {chosen} after {time.monotonic() - began:.0f} s")
         # Written one by one, so that an interrupted sweep keeps what it has.
@@ -112,6 +112,7 @@ def _check(loaded: LoadedModel, server: Server, names: list[str]) -> dict[str, A
         results[name] = {
             "description": contrasts()[name].description,
             "label": measure.label,
+            "read": defaults.read,
             "layers": list(defaults.layers),
             "unit_dose": defaults.unit_dose,
             "curve": curve,

@@ -71,7 +71,7 @@ def response(error: Exception) -> JSONResponse:
     """The answer that says `error`, with Retry-After if it has a `retry_after` in seconds."""
     body, status = envelope(error), status_of(error)
     METRICS.rejections.labels(body["error"]["code"] or "other").inc()
-    if status >= 500:
+    if status == 500:
         _log.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
     retry_after = getattr(error, "retry_after", None)
     headers = {} if retry_after is None else {"Retry-After": str(retry_after)}

@@ -42,7 +42,7 @@ class RefuseIgnoredSteering:
 def _concerns_us(scope: Scope) -> bool:
     if scope["type"] != "http" or scope["method"] != "POST":
         return False
-    path = scope["path"]
+    path = scope["path"].removeprefix(scope.get("root_path", ""))
     if path in STEERED_PATHS or path.startswith("/v1/steering/"):
         return False
     kinds = [value for name, value in scope["headers"] if name == b"content-type"]

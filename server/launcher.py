@@ -41,6 +41,8 @@ def _serve(ours: argparse.Namespace, theirs: list[str]) -> None:
             dtype="float32", enforce_eager=True, kv_cache_memory_bytes=KV_CACHE_BYTES
         )
     args = parser.parse_args(theirs)
+    if ours.demo and args.model_tag is not None:
+        raise SystemExit("steersman serve: give a MODEL or --demo, not both")
     if ours.demo:
         _prepare_demo(args, Path(ours.library))
     given = _mapping(args.additional_config)

@@ -27,7 +27,7 @@ class BodyLimit:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass the call on, watching its body."""
-        if scope["type"] != "http" or not self._concerns(scope["path"]):
+        if scope["type"] != "http" or not self._concerns(scope):
             await self.app(scope, receive, send)
             return
         refusal = too_large(self.max_bytes)
@@ -63,7 +63,8 @@ class BodyLimit:
         if over and not started:
             await response(refusal)(scope, receive, send)
 
-    def _concerns(self, path: str) -> bool:
+    def _concerns(self, scope: Scope) -> bool:
+        path: str = scope["path"].removeprefix(scope.get("root_path", ""))
         return path == self.prefix or path.startswith(f"{self.prefix}/")
 
 

@@ -1,4 +1,4 @@
-"""Looking at a stream's first chunk before its status line is sent."""
+"""Looking at the head of a stream before its status line is sent."""
 
 import json
 from collections.abc import AsyncIterator
@@ -7,29 +7,35 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from steering.plan import PlanInvalid
 
+_BEFORE_THE_ENGINE = (":", "event: response.created", "event: response.in_progress")
+"""Chunks that vLLM sends before it has asked the engine: comments, and how a Responses stream
+begins."""
+
 
 async def first_chunk_error(response: StreamingResponse) -> Response:
     """`response`, or the error it would have begun with, as a response of that error's status.
 
-    Raises `PlanInvalid` where that error is about the steering.
-
+    Raises `PlanInvalid` where that error is about the steering, and whatever the stream raises.
     vLLM finds out the length of a prompt only after it has begun to answer; a range of positions
     outside the prompt is still a 400 this way.
     """
     chunks = aiter(response.body_iterator)
-    try:
-        first = await anext(chunks)
-    except StopAsyncIteration:
-        return response
-    text = first if isinstance(first, str) else bytes(first).decode()
-    if text.startswith('data: {"error"'):
-        error = json.loads(text.removeprefix("data: "))["error"]
+    head: list[str] = []
+    async for chunk in chunks:
+        text = chunk if isinstance(chunk, str) else bytes(chunk).decode()
+        head.append(text)
+        if not text.startswith(_BEFORE_THE_ENGINE):
+            break
+    if head and head[-1].startswith('data: {"error"'):
+        error = json.loads(head[-1].removeprefix("data: "))["error"]
         if str(error["param"]).startswith("steering"):
             raise PlanInvalid(error["message"], param=error["param"])
-        return JSONResponse({"error": error}, status_code=int(error["code"]))
+        body = {"error": error}
+        return JSONResponse(body, int(error["code"]), background=response.background)
 
     async def again() -> AsyncIterator[str]:
-        yield text
+        for text in head:
+            yield text
         async for chunk in chunks:
             yield chunk if isinstance(chunk, str) else bytes(chunk).decode()
 

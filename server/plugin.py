@@ -7,8 +7,6 @@ from `attach_router` or `init_state` stops the start.
 from argparse import Namespace
 from typing import Any
 
-FORM_OVERHEAD = 64 * 2**10
-
 
 class SteersmanEndpoints:
     """vLLM's `EndpointPlugin` protocol (`vllm/plugins/endpoint_plugins/interface.py`)."""
@@ -21,6 +19,7 @@ class SteersmanEndpoints:
         from server import errors, routes, vectors_api
         from server.guard import RefuseIgnoredSteering
         from server.limits import BodyLimit
+        from server.upload import FORM_OVERHEAD
         from steering.plan import Settings
 
         settings = Settings.read(getattr(app.state.args, "additional_config", None) or {})
@@ -35,13 +34,14 @@ class SteersmanEndpoints:
         """Open the library and take the engine's measure; raises when steering cannot be had."""
         if engine_client is None:
             return
+        from dataclasses import replace
         from importlib.metadata import version
         from pathlib import Path
 
         from server.calibrate import fingerprint, median_norms
         from server.doses import Doses
         from server.state import Steersman
-        from steering.plan import Limits, Settings
+        from steering.plan import DESK, Limits, Settings
         from vectors.library import Library
 
         config = engine_client.vllm_config
@@ -59,16 +59,12 @@ class SteersmanEndpoints:
         hidden = workers[0]["hidden_size"]
         # Several API servers of one engine share its bank: each admits to its share.
         share = max(1, settings.bank_rows // (args.api_server_count or 1))
+        # From here on a plan that this server did not write is refused.
+        DESK.guarded = True
         state.steersman = Steersman(
             settings=settings,
-            limits=Limits(
-                num_layers=num_layers,
-                bank_rows=share,
-                max_terms=settings.max_terms,
-                max_vectors=settings.max_vectors,
-                max_segments=settings.max_segments,
-                max_coefficient=settings.max_coefficient,
-                sites=tuple(workers[0]["sites"]),
+            limits=replace(
+                Limits.of(settings, num_layers, rows=share), sites=tuple(workers[0]["sites"])
             ),
             library=Library(Path(settings.library), hidden_size=hidden, num_layers=num_layers),
             doses=Doses(medians, settings.max_relative_dose),

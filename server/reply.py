@@ -10,12 +10,21 @@ from server.session import Session
 DONE = "data: [DONE]"
 RESPONSES_END = ("response.completed", "response.incomplete", "response.failed")
 """Events of the Responses API that end a stream and carry the whole response."""
+LOST = {
+    "error": {
+        "message": "the engine did not say that it steered this answer, so it is withheld",
+        "type": "server_error",
+        "param": "steering",
+        "code": "not_steered",
+    }
+}
 
 
 def with_receipt(response: Response | None, session: Session) -> Response | None:
     """`response` with the receipt of `session`, which is closed when the answer is complete.
 
-    Errors pass unchanged; None means that the client has gone.
+    Errors pass unchanged; None means that the client has gone. An answer that no worker has said
+    anything about is an error: a steered request never runs unsteered.
     """
     if isinstance(response, StreamingResponse):
         chunks = (
@@ -28,30 +37,40 @@ def with_receipt(response: Response | None, session: Session) -> Response | None
     if response is None:
         session.close("aborted")
         return None
-    if response.status_code != 200:
+    if response.status_code != 200 or not session.was_steered():
         session.close("failed")
-        return response
+        lost = response.status_code == 200
+        return JSONResponse(LOST, 500, background=response.background) if lost else response
     answer = json.loads(bytes(response.body))
     answer["steering"] = session.receipt()
     headers = {k: v for k, v in response.headers.items() if k.lower() != "content-length"}
     session.close("completed")
-    return JSONResponse(answer, headers=headers)
+    return JSONResponse(answer, headers=headers, background=response.background)
 
 
 async def _stream(chunks: AsyncIterator[str], session: Session) -> AsyncIterator[str]:
     outcome = "aborted"
     held: str | None = None
+    choices = Choices()
     try:
         async for chunk in chunks:
             if chunk.startswith("event: "):
-                yield _with_responses_receipt(chunk, session)
-                outcome = "completed"
-            elif chunk.startswith(DONE):
-                yield _with_chunk_receipt(held, session)
-                held = None
-                outcome = "completed"
+                kind = chunk.partition("\n")[0].removeprefix("event: ")
+                if kind in RESPONSES_END:
+                    outcome = "failed" if kind == "response.failed" else "completed"
+                    yield _with_responses_receipt(chunk, session)
+                else:
+                    yield chunk
+            elif chunk.startswith('data: {"error"'):
+                outcome = "failed"
                 yield chunk
-            elif _may_be_last(chunk):
+            elif chunk.startswith(DONE):
+                if outcome != "failed":
+                    outcome = "completed" if session.was_steered() else "failed"
+                    yield _with_chunk_receipt(held, session)
+                held = None
+                yield chunk
+            elif choices.may_be_over(chunk):
                 if held is not None:
                     yield held
                 held = chunk
@@ -66,17 +85,29 @@ async def _stream(chunks: AsyncIterator[str], session: Session) -> AsyncIterator
         session.close(outcome)
 
 
-def _may_be_last(chunk: str) -> bool:
-    """A chunk that ends a choice or reports usage; holding it back delays no token's text."""
-    if not chunk.startswith("data: {"):
-        return False
-    data = json.loads(chunk.removeprefix("data: "))
-    choices = data.get("choices")
-    return choices is not None and (not choices or any(c.get("finish_reason") for c in choices))
+class Choices:
+    """Which choices of a stream have been seen, and which have ended."""
+
+    def __init__(self) -> None:
+        self._seen: set[int] = set()
+        self._ended: set[int] = set()
+
+    def may_be_over(self, chunk: str) -> bool:
+        """Whether `chunk` may be the last: every choice seen has ended. Only such are held back."""
+        if not chunk.startswith("data: {"):
+            return False
+        data = json.loads(chunk.removeprefix("data: "))
+        for choice in data.get("choices") or ():
+            self._seen.add(choice["index"])
+            if choice.get("finish_reason"):
+                self._ended.add(choice["index"])
+        return bool(self._seen) and self._seen == self._ended
 
 
 def _with_chunk_receipt(held: str | None, session: Session) -> str:
-    """The last chunk with the receipt; if there was none (an error), a chunk of its own."""
+    """The last chunk with the receipt; a chunk of its own if nothing was held back."""
+    if not session.was_steered():
+        return f"data: {json.dumps(LOST)}\n\n"
     data = json.loads(held.removeprefix("data: ")) if held else {"choices": []}
     data["steering"] = session.receipt()
     return f"data: {json.dumps(data)}\n\n"
@@ -84,8 +115,6 @@ def _with_chunk_receipt(held: str | None, session: Session) -> str:
 
 def _with_responses_receipt(event: str, session: Session) -> str:
     head, _, body = event.partition("\ndata: ")
-    if head.removeprefix("event: ") not in RESPONSES_END:
-        return event
     data = json.loads(body)
-    data["response"]["steering"] = session.receipt()
+    data["response"]["steering"] = session.receipt() if session.was_steered() else None
     return f"{head}\ndata: {json.dumps(data)}\n\n"

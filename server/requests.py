@@ -11,7 +11,7 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
 from server.steering_field import SteeringField
-from steering.plan import PLAN_KEY, Plan, PlanInvalid
+from steering.plan import PLAN_KEY, Plan
 
 # The schema is pydantic's, the reading is ours (SteeringField.read), so that errors name the key.
 Steering = Annotated[
@@ -35,15 +35,6 @@ class _Steered:
         if self._plan is not None:
             params.extra_args = {**(params.extra_args or {}), PLAN_KEY: self._plan.to_json()}
         return params
-
-
-def refuse_foreign_plan(request: Any) -> None:
-    """Raise `PlanInvalid` where a client writes the plan itself, past the `steering` field."""
-    if PLAN_KEY in (getattr(request, "vllm_xargs", None) or {}):
-        raise PlanInvalid(
-            f"vllm_xargs[{PLAN_KEY!r}] is this server's own; use the `steering` field",
-            param=f"vllm_xargs.{PLAN_KEY}",
-        )
 
 
 class SteeredChatRequest(_Steered, ChatCompletionRequest):

@@ -1,5 +1,6 @@
 """The OpenAI routes that steer: vLLM's own handlers, a plan before, a receipt after."""
 
+from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -18,7 +19,6 @@ from server.requests import (
     SteeredChatRequest,
     SteeredCompletionRequest,
     SteeredResponsesRequest,
-    refuse_foreign_plan,
 )
 from server.session import Session
 from steering.plan import PlanInvalid
@@ -62,7 +62,6 @@ async def create_responses(request: SteeredResponsesRequest, raw_request: Reques
 
 
 async def _steered(request: Any, raw_request: Request, handler: Handler) -> Response | None:
-    refuse_foreign_plan(request)
     if request.steering is None:
         return await handler(request, raw_request)
     _refuse_unsteerable(request)
@@ -73,7 +72,7 @@ async def _steered(request: Any, raw_request: Request, handler: Handler) -> Resp
         if session.explicit_positions and isinstance(response, StreamingResponse):
             response = await first_chunk_error(response)
     except BaseException as error:
-        session.close("failed")
+        session.close("aborted" if isinstance(error, CancelledError) else "failed")
         if isinstance(error.__cause__, PlanInvalid):
             raise error.__cause__ from None
         raise

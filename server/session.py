@@ -34,6 +34,10 @@ class Session:
         """Whether the positions can only be checked once the prompt's length is known."""
         return any(not isinstance(v.positions, str) for v in self.plan.vectors)
 
+    def was_steered(self) -> bool:
+        """Whether a worker has said what it did for this request."""
+        return bool(DESK.read(self.plan.receipt))
+
     def receipt(self) -> dict[str, Any]:
         """The receipt as of now: counts are summed over all answers (n, several prompts)."""
         notes = DESK.read(self.plan.receipt)

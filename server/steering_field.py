@@ -139,11 +139,12 @@ def _explain(error: ValidationError) -> PlanInvalid:
     mine = [p for p in problems if not any(str(s).startswith("dict[") for s in p["loc"])]
     problem = (mine or problems)[0]
     path = "steering"
+    limit = 128  # a client's own key may be of any length
     for segment in problem["loc"]:
         if isinstance(segment, int):
             path += f"[{segment}]"
         elif "[" not in segment and segment not in ("PositionRange", "literal"):
-            path += f".{segment}"
+            path += f".{segment[:limit]}"
     words = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
     code = _CODES.get(problem["type"], "invalid_steering")
     return PlanInvalid(f"{path}: {words}", param=path, code=code)

@@ -12,7 +12,7 @@ from starlette.requests import ClientDisconnect, Request
 from server.limits import too_large
 from vectors.errors import VectorInvalid, shown
 
-_FORM_OVERHEAD: Final = 64 << 10
+FORM_OVERHEAD: Final = 64 << 10
 """What boundaries, part headers and the name may add to the file itself."""
 
 
@@ -38,7 +38,7 @@ async def read_upload(request: Request, max_bytes: int) -> AsyncIterator[Upload]
         )
     parser = MultiPartParser(
         request.headers,
-        _counted(request, max_bytes + _FORM_OVERHEAD, max_bytes),
+        _counted(request, max_bytes + FORM_OVERHEAD, max_bytes),
         max_files=1,
         max_fields=16,
         max_part_size=4096,

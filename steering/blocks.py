@@ -20,12 +20,12 @@ class Block:
     mlp: nn.Module | None
 
 
-def find_blocks(model: nn.Module, num_layers: int) -> list[Block]:
-    """Blocks of `model` that live on this rank, in order.
+def find_blocks(model: nn.Module, num_layers: int, *, plain: bool = True) -> list[Block]:
+    """Blocks of `model`, in order; their branches only where `plain` says that nothing scales them.
 
     The decoder is the ModuleList of `num_layers` entries whose blocks hold an attention (or
-    state-space) layer; entries of other pipeline ranks are placeholders and are left out.
-    Raises `NotInstrumentable` when there is no such list, or more than one.
+    state-space) layer. Raises `NotInstrumentable` when there is no such list, or more than one, or
+    a block without such a layer.
     """
     lists = [
         (name, m)
@@ -42,11 +42,10 @@ def find_blocks(model: nn.Module, num_layers: int) -> list[Block]:
         )
     blocks = []
     for layer, module in enumerate(lists[0][1]):
-        if _is_block(module):
-            attn, mlp = _branches(module)
-            blocks.append(Block(layer, module, attn, mlp))
-        elif any(True for _ in module.parameters()):
+        if not _is_block(module):
             raise NotInstrumentable(f"block {layer} ({type(module).__name__}) has no attention")
+        attn, mlp = _branches(module) if plain else (None, None)
+        blocks.append(Block(layer, module, attn, mlp))
     return blocks
 
 

@@ -4,9 +4,9 @@ from collections.abc import Callable, Set
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from steering.blocks import Block, NotInstrumentable
+from steering.blocks import Block
 from steering.op import add_marked
 from steering.plan.limits import STEERABLE_SITES
 from steering.tables import Tables
@@ -36,20 +36,21 @@ class Gate:
         self._opened = slots
 
 
-def site_slots(blocks: list[Block], num_layers: int) -> dict[tuple[str, int], int]:
-    """Table slot of each (site, layer) on this rank; raises if no block is found at all.
+def modules_of(block: Block) -> dict[str, nn.Module | None]:
+    """The module after which each site lies."""
+    return dict(zip(STEERABLE_SITES, (block.module, block.attn, block.mlp), strict=True))
 
-    `resid_post` exists at every block, the branch sites where the block is a plain pre-norm one.
-    Slots are numbered over the whole model so that every rank's tables agree.
+
+def site_slots(blocks: list[Block]) -> dict[tuple[str, int], int]:
+    """Table slot of each (site, layer).
+
+    A site is there for all blocks or for none, so that a limit on sites is a limit on slots.
     """
-    if not blocks:
-        raise NotInstrumentable("this rank holds no decoder block")
     slots = {}
-    for block in blocks:
-        modules = dict(zip(STEERABLE_SITES, (block.module, block.attn, block.mlp), strict=True))
-        for n, site in enumerate(STEERABLE_SITES):
-            if modules[site] is not None:
-                slots[site, block.layer] = n * num_layers + block.layer
+    for n, site in enumerate(STEERABLE_SITES):
+        if all(modules_of(block)[site] is not None for block in blocks):
+            for block in blocks:
+                slots[site, block.layer] = n * len(blocks) + block.layer
     return slots
 
 
@@ -58,8 +59,7 @@ def instrument(
 ) -> None:
     """Wrap the forward of every site's module. Call once, before vLLM profiles or compiles."""
     for block in blocks:
-        modules = dict(zip(STEERABLE_SITES, (block.module, block.attn, block.mlp), strict=True))
-        for site, module in modules.items():
+        for site, module in modules_of(block).items():
             if module is not None and (site, block.layer) in slots:
                 slot = slots[site, block.layer]
                 module.forward = _steered(module.forward, site, block.layer, slot, tables, gate)

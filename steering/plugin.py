@@ -4,9 +4,24 @@ Imports happen inside, so that whatever is wrong is raised by the call: vLLM log
 plugin that fails to import, but a plugin that raises stops the start, as it must.
 """
 
+import os
+
+NAME = "steersman"
+
 
 def register() -> None:
-    """Install all seams. Idempotent; raises RuntimeError for an unsupported vLLM."""
+    """Install all seams where `VLLM_PLUGINS` names us. Idempotent.
+
+    vLLM calls every general plugin when the variable is not set, but serves no routes of ours then:
+    an engine that nobody can ask to steer is left alone. Raises RuntimeError for a vLLM that is not
+    supported, and whatever keeps our routes from being imported.
+    """
+    if NAME not in os.environ.get("VLLM_PLUGINS", "").split(","):
+        return
+    # Read by vLLM when it makes its configuration: on GPUs it would choose V2 for most models.
+    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+    from importlib.metadata import entry_points
+
     import vllm
 
     from steering import (
@@ -20,6 +35,9 @@ def register() -> None:
 
     seam_config.check_version(vllm.__version__)
     seam_config.check_frontend()
+    # vLLM would log that the routes cannot be imported, and answer 200 to a field it ignores.
+    for routes in entry_points(group="vllm.endpoint_plugins", name=NAME):
+        routes.load()
     seam_config.install()
     seam_frontend.install()
     seam_prefix_cache.install()

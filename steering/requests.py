@@ -32,7 +32,7 @@ class LiveRequest:
     table_rows: list[int] = field(default_factory=list)
     """One a segment while the request is in the batch; empty while it is preempted."""
     segment_slots: list[frozenset[int]] = field(default_factory=list)
-    """Slots that each segment is steered at on this rank."""
+    """Slots that each segment is steered at."""
     counted_to: int = 0
     """Tokens below this index are counted already: a resumed request computes them again."""
     steered: list[int] = field(default_factory=list)
@@ -53,7 +53,10 @@ class SteeredRequests:
         limits: Limits,
         slots: Mapping[tuple[str, int], int],
         load: LoadVectors,
+        anyone: Callable[[bool], bool] = bool,
     ) -> None:
+        """`anyone(failed)` says whether a load failed on any tensor-parallel rank: all ranks must
+        steer a request, or none."""
         self.tables = tables
         self.limits = limits
         self.slots = slots
@@ -61,6 +64,7 @@ class SteeredRequests:
         self.failed: dict[str, str] = {}
         self.active_slots: set[int] = set()
         self._load = load
+        self._anyone = anyone
         self._loaded: dict[Row, Tensor] = {}
         self.bank = RowAllocator(tables.sizes.bank_rows, self._fill)
         self._free_rows = list(range(tables.sizes.table_rows - 1, -1, -1))
@@ -73,10 +77,8 @@ class SteeredRequests:
             if plan is None:
                 return
             self.limits.check(plan, prompt)
-            # A site or layer of another pipeline rank is not ours to add at.
-            keys = frozenset(k for k in plan.rows() if (k[1], k[2]) in self.slots)
             self.live[request_id] = LiveRequest(
-                plan, prompt, plan.segments(prompt), keys, steered=[0] * len(plan.vectors)
+                plan, prompt, plan.segments(prompt), plan.rows(), steered=[0] * len(plan.vectors)
             )
         except PlanInvalid as error:
             self.failed[request_id] = str(error)
@@ -152,13 +154,19 @@ class SteeredRequests:
     def _enter_batch(self, request: LiveRequest) -> None:
         loads = []
         missing = self.bank.missing(request.keys)
+        trouble: VectorUnavailable | None = None
         try:
             for digest in sorted({key[0] for key in missing}):
                 began = time.perf_counter()
                 wanted = [(site, layer) for d, site, layer in missing if d == digest]
-                for (site, layer), tensor in self._load(digest, wanted).items():
-                    self._loaded[digest, site, layer] = tensor
+                try:
+                    for (site, layer), tensor in self._load(digest, wanted).items():
+                        self._loaded[digest, site, layer] = tensor
+                except VectorUnavailable as error:
+                    trouble = error
                 loads.append(time.perf_counter() - began)
+            if missing and self._anyone(trouble is not None):
+                raise trouble or VectorUnavailable("another rank could not load the vector")
             rows = self.bank.lease(request.keys)
         finally:
             self._loaded.clear()
@@ -169,10 +177,9 @@ class SteeredRequests:
             for n in segment.active:
                 vector = request.plan.vectors[n]
                 for site, layer in vector.terms:
-                    slot = self.slots.get((site, layer))
-                    if slot is not None:
-                        row = rows[vector.digest, site, layer]
-                        terms.setdefault(slot, []).append((row, vector.coefficient))
+                    row = rows[vector.digest, site, layer]
+                    slot = self.slots[site, layer]
+                    terms.setdefault(slot, []).append((row, vector.coefficient))
             table_row = self._free_rows.pop()
             request.table_rows.append(table_row)
             request.segment_slots.append(frozenset(terms))

@@ -19,7 +19,8 @@ def check_version(version: str) -> None:
         wanted = " or ".join(prefix + "*" for prefix in SUPPORTED_VLLM)
         raise RuntimeError(
             f"Steersman supports vLLM {wanted}, this is {version}: it touches vLLM's internals and "
-            "would not be sure to steer rightly. Install a supported vLLM, or unset VLLM_PLUGINS."
+            "would not be sure to steer rightly. Install a supported vLLM, or take steersman out of "
+            "VLLM_PLUGINS."
         )
 
 
@@ -39,15 +40,7 @@ def num_layers(vllm_config: Any) -> int:
 
 def limits_of(vllm_config: Any) -> Limits:
     """The limits of this engine."""
-    settings = Settings.read(vllm_config.additional_config)
-    return Limits(
-        num_layers=num_layers(vllm_config),
-        bank_rows=settings.bank_rows,
-        max_terms=settings.max_terms,
-        max_vectors=settings.max_vectors,
-        max_segments=settings.max_segments,
-        max_coefficient=settings.max_coefficient,
-    )
+    return Limits.of(Settings.read(vllm_config.additional_config), num_layers(vllm_config))
 
 
 def table_sizes(vllm_config: Any, max_tokens: int) -> TableSizes:

@@ -58,6 +58,11 @@ def _check(request: Any, vllm_config: Any) -> None:
         plan = Plan.of(request.sampling_params.extra_args)
         if plan is None:
             return
+        if DESK.guarded and not DESK.is_open(plan.receipt):
+            raise PlanInvalid(
+                f"{PLAN_KEY!r} among the extra arguments is this server's own; use the `steering` "
+                "field of a route that has it"
+            )
         if request.prompt_token_ids is None or request.resumable:
             raise PlanInvalid("steering needs a prompt of tokens that does not grow")
         limits: Limits = limits_of(vllm_config)

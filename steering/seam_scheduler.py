@@ -46,6 +46,11 @@ def _end_failed(scheduler: Any, failed: dict[str, str]) -> list[tuple[int, Any]]
     from vllm.v1.engine import EngineCoreOutput
     from vllm.v1.request import RequestStatus
 
+    for request_id in failed:
+        if request_id in scheduler.requests:
+            # What the step computed was not steered, but is cached under the steered key already.
+            groups = scheduler.kv_cache_manager.get_block_ids(request_id)
+            scheduler.kv_cache_manager.evict_blocks({block for ids in groups for block in ids})
     ended = scheduler.finish_requests(set(failed), RequestStatus.FINISHED_ERROR)
     outputs = []
     for request in ended:

@@ -37,15 +37,15 @@ class WorkerSteering:
                 "Steersman steers vLLM's V1 model runner and this engine chose V2. "
                 "Set VLLM_USE_V2_MODEL_RUNNER=0 (`steersman serve` does)."
             )
-        if vllm_config.parallel_config.enable_dbo:
-            raise NotInstrumentable("dual-batch overlap cannot be steered; drop --enable-dbo")
         runner = worker.model_runner
+        check_ways(vllm_config, runner)
         if runner.device.type == "cpu":
             seam_cpu_attention.install()
-        blocks = find_blocks(runner.get_model(), num_layers(vllm_config))
+        plain = not scales_branches(vllm_config)
+        blocks = find_blocks(runner.get_model(), num_layers(vllm_config), plain=plain)
         self.runner = runner
         self.tables = Tables(table_sizes(vllm_config, runner.max_num_tokens), runner.device)
-        self.slots = site_slots(blocks, num_layers(vllm_config))
+        self.slots = site_slots(blocks)
         self.gate = Gate(self.tables.sizes.slots, always=not runs_python(vllm_config))
         library = Path(Settings.read(vllm_config.additional_config).library)
 
@@ -65,7 +65,7 @@ class WorkerSteering:
 
         self.sites = tuple(s for s in STEERABLE_SITES if any(site == s for site, _ in self.slots))
         limits = dataclasses.replace(limits_of(vllm_config), sites=self.sites)
-        self.steered = SteeredRequests(self.tables, limits, self.slots, load)
+        self.steered = SteeredRequests(self.tables, limits, self.slots, load, _anyone)
         instrument(blocks, self.slots, self.tables, self.gate)
         seam_runner_v1.attach(runner, self.steered, self.gate)
 
@@ -79,6 +79,37 @@ class WorkerSteering:
             return hidden[:tokens]
 
         self_check(self.tables, self.slots, self.gate, forward)
+
+
+def check_ways(vllm_config: Any, runner: Any) -> None:
+    """Raise `NotInstrumentable` for ways of running that this version cannot steer rightly."""
+    parallel = vllm_config.parallel_config
+    for refused, why in (
+        (parallel.pipeline_parallel_size > 1, "pipeline parallel; use tensor parallel"),
+        (parallel.use_ubatching, "micro-batches; drop --enable-dbo and --ubatch-size"),
+        (runner.use_async_spec_decode, "asynchronous speculative decoding; drop one of the two"),
+    ):
+        if refused:
+            raise NotInstrumentable(f"Steersman cannot steer under {why}")
+
+
+def scales_branches(vllm_config: Any) -> bool:
+    """Whether the model scales what its branches add to the stream (Granite, MiniCPM): then adding
+    at `attn_out` or `mlp_out` would not be the addition that was asked for."""
+    config = vllm_config.model_config.hf_text_config
+    return any(getattr(config, name, 1.0) != 1.0 for name in ("residual_multiplier", "scale_depth"))
+
+
+def _anyone(failed: bool) -> bool:
+    """Whether `failed` on any tensor-parallel rank."""
+    from vllm.distributed import get_tp_group
+
+    group = get_tp_group()
+    if group.world_size == 1:
+        return failed
+    flag = torch.tensor([int(failed)])
+    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group.cpu_group)
+    return bool(flag.item())
 
 
 def install() -> None:

@@ -25,7 +25,7 @@ def self_check(
     not arrive, or if an unsteered token changed by one bit. Leaves the tables as they were.
     """
     names = sorted(slots)
-    width = min(tables.sizes.table_rows, tables.sizes.tokens - 1)
+    width = max(1, min(tables.sizes.table_rows, tables.sizes.tokens - 1))
     probe = torch.randn(tables.sizes.hidden, generator=torch.Generator().manual_seed(0))
     missed: list[str] = []
     try:

@@ -78,8 +78,8 @@ class Tables:
         dirty = max(tokens, self._written)
         if self.token_row is not self.token_row_host:
             self.token_row[:dirty].copy_(self.token_row_host[:dirty], non_blocking=True)
-        elif self._marks:
-            self.marked = self._as_indices()
+        else:
+            self.marked = self._as_indices() if self._marks else None
         self._written = tokens
 
     def _as_indices(self) -> Marked:

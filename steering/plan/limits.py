@@ -3,9 +3,10 @@
 import math
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from steering.plan.errors import PlanInvalid
+from steering.plan.settings import Settings
 
 if TYPE_CHECKING:
     from steering.plan.plan import Plan
@@ -26,6 +27,18 @@ class Limits:
     max_coefficient: float
     sites: tuple[str, ...] = STEERABLE_SITES
     """Sites of this model; a block that is not a plain pre-norm one has `resid_post` only."""
+
+    @classmethod
+    def of(cls, settings: Settings, num_layers: int, *, rows: int | None = None) -> Self:
+        """The limits that `settings` set; `rows` if it is not the whole bank."""
+        return cls(
+            num_layers=num_layers,
+            bank_rows=settings.bank_rows if rows is None else rows,
+            max_terms=settings.max_terms,
+            max_vectors=settings.max_vectors,
+            max_segments=settings.max_segments,
+            max_coefficient=settings.max_coefficient,
+        )
 
     def check_count(self, vectors: int) -> None:
         """Raise `PlanInvalid` for more vectors than a request may name."""

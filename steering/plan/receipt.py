@@ -57,6 +57,14 @@ class ReceiptDesk:
         self._lock = threading.Lock()
         self._open: dict[str, dict[str, WorkerNote]] = {}
 
+    guarded = False
+    """Whether only plans with an open receipt may run: set by the HTTP server, whose clients must
+    not write plans past its checks."""
+
+    def is_open(self, receipt: str) -> bool:
+        """Whether somebody collects notes under `receipt`."""
+        return receipt in self._open
+
     def open(self, receipt: str) -> None:
         """Start collecting notes under `receipt`."""
         with self._lock:

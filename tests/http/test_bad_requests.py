@@ -110,6 +110,13 @@ def test_a_plan_written_by_a_client_meets_the_same_limits(client: Client, path: 
     assert answer.status_code == 400, answer.text
 
 
+def test_a_responses_stream_with_positions_outside_the_prompt(client: Client, rnd: str) -> None:
+    use = {"id": rnd, "positions": {"start": 900, "stop": 901}}
+    body = {"model": "smollm2", "input": "Hi", "stream": True, "steering": {"vectors": [use]}}
+    answer = client.http.post("/v1/responses", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "steering.positions")
+
+
 def test_a_request_that_can_never_fit_the_bank(client: Client, make_vector: Any) -> None:
     assert client.upload(make_vector(5, layers=tuple(range(30))), "wide").status_code == 201
     assert client.upload(make_vector(6, layers=tuple(range(30))), "wide2").status_code == 201

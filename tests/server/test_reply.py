@@ -15,11 +15,15 @@ RECEIPT = {"vectors": [], "dynamic": None}
 class FakeSession:
     """Stands for a Session, which needs a library and an engine."""
 
-    def __init__(self) -> None:
+    def __init__(self, steered: bool = True) -> None:
+        self.steered = steered
         self.outcomes: list[str] = []
 
     def receipt(self) -> dict[str, Any]:
         return RECEIPT
+
+    def was_steered(self) -> bool:
+        return self.steered
 
     def close(self, outcome: str) -> None:
         self.outcomes.append(outcome)
@@ -66,10 +70,35 @@ async def test_usage_comes_last_and_choices_end_apart() -> None:
     assert sorted(got[:-2]) == sorted(sent[:-1])
 
 
-async def test_an_error_in_the_stream_gets_a_chunk_of_its_own() -> None:
-    got = await relay(['data: {"error": {}}\n\n', "data: [DONE]\n\n"], FakeSession())
-    assert got[0] == 'data: {"error": {}}\n\n'
-    assert receipts(got) == [False, True]
+async def test_an_error_in_the_stream_gets_no_receipt() -> None:
+    session = FakeSession()
+    sent = ['data: {"error": {}}\n\n', "data: [DONE]\n\n"]
+    assert await relay(sent, session) == sent
+    assert session.outcomes == ["failed"]
+
+
+async def test_one_choice_is_not_held_back_for_another() -> None:
+    sent = [chunk("a"), chunk("b", None, 1), chunk("c", "stop"), chunk("d", None, 1)]
+
+    async def source() -> AsyncIterator[str]:
+        for c in sent:
+            yield c
+        raise AssertionError("the fourth chunk should have come before this one was asked for")
+
+    response = with_receipt(StreamingResponse(source()), FakeSession())  # type: ignore[arg-type]
+    assert isinstance(response, StreamingResponse)
+    stream = aiter(response.body_iterator)
+    assert [await anext(stream) for _ in sent] == sent
+
+
+async def test_an_answer_that_nobody_steered_is_withheld() -> None:
+    session = FakeSession(steered=False)
+    got = with_receipt(JSONResponse({"id": "x"}), session)  # type: ignore[arg-type]
+    assert got is not None
+    assert got.status_code == 500
+    assert json.loads(bytes(got.body))["error"]["code"] == "not_steered"
+    chunks = await relay([chunk("a", "stop"), "data: [DONE]\n\n"], FakeSession(steered=False))
+    assert json.loads(chunks[0][6:])["error"]["code"] == "not_steered"
 
 
 async def test_nothing_is_lost_without_an_end() -> None:

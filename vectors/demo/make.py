@@ -61,14 +61,12 @@ def build_vector(
     contrast: Contrast, found: Directions, defaults: DemoDefaults, base: BaseModel
 ) -> SteeringVector:
     """Scale the raw directions so that coefficient 1 is `defaults.unit_dose` at every layer."""
+    raw = found.difference[contrast.name][defaults.read]
     scales = {
-        layer: scale_for(raw, found.median_norm[layer], defaults.unit_dose)
-        for layer, raw in found.difference[contrast.name].items()
+        layer: scale_for(direction, found.median_norm[layer], defaults.unit_dose)
+        for layer, direction in raw.items()
     }
-    tensors = {
-        (SITE, layer): found.difference[contrast.name][layer] * scale
-        for layer, scale in scales.items()
-    }
+    tensors = {(SITE, layer): raw[layer] * scale for layer, scale in scales.items()}
     return SteeringVector(
         tensors=tensors,
         name=contrast.name,
@@ -76,7 +74,7 @@ def build_vector(
         method="mean_difference",
         method_settings={
             "pairs": len(contrast.positive),
-            "read": "mean over the tokens of the text, as an answer in the chat template",
+            "read": defaults.read,
             "question": QUESTION,
             "unit_dose": defaults.unit_dose,
             "scale": {tensor_name((SITE, layer)): scale for layer, scale in scales.items()},

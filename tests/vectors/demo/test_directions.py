@@ -46,7 +46,10 @@ def test_a_direction_is_the_difference_of_the_means(loaded: LoadedModel) -> None
     tokens = [one_by_one(loaded, text, 1) for text in TEXTS]
     means = [rows.mean(0) for rows in tokens]
     expected = (means[0] + means[1]) / 2 - (means[2] + means[3]) / 2
-    torch.testing.assert_close(found.difference["mood"][1], expected)
+    torch.testing.assert_close(found.difference["mood"]["mean"][1], expected)
+    last = [rows[-1] for rows in tokens]
+    expected = (last[0] + last[1]) / 2 - (last[2] + last[3]) / 2
+    torch.testing.assert_close(found.difference["mood"]["last"][1], expected)
     median = torch.cat(tokens).norm(dim=-1).median()
     assert found.median_norm[1] == pytest.approx(float(median), rel=1e-5)
 
