@@ -50,8 +50,8 @@ def write_page(path: Path, results: Mapping[str, Any], rule: str) -> None:
         "",
         "Dose: the length of coefficient times vector over the median norm of the residual stream",
         "at that layer. In brackets the perplexity of the answers under the unsteered model. The",
-        "measures are defined in `bench/demo_measures.py`. A model of 135 million parameters rambles even when",
-        "nobody steers it; judge the difference, not the prose.",
+        "measures are defined in `bench/demo_measures.py`. A model of 135 million parameters",
+        "rambles even when nobody steers it: judge the difference, not the prose.",
         "",
     ]
     for name, result in results.items():

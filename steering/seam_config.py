@@ -19,8 +19,8 @@ def check_version(version: str) -> None:
         wanted = " or ".join(prefix + "*" for prefix in SUPPORTED_VLLM)
         raise RuntimeError(
             f"Steersman supports vLLM {wanted}, this is {version}: it touches vLLM's internals and "
-            "would not be sure to steer rightly. Install a supported vLLM, or take steersman out of "
-            "VLLM_PLUGINS."
+            "would not be sure to steer rightly. Install a supported vLLM, or take steersman out "
+            "of VLLM_PLUGINS."
         )
 
 

@@ -1,12 +1,12 @@
 """A vLLM engine and short ways to ask it and to judge what it says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from vllm import LLM, SamplingParams
 
-from steering.plan import PLAN_KEY, Plan
+from steering.plan import DESK, PLAN_KEY, Plan
 
 LogProbs = dict[int, float]
 
@@ -37,7 +37,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Engine:
-    """One engine; `library` is the folder that its vectors are read from."""
+    """One engine inside this process."""
 
     llm: LLM
 
@@ -46,6 +46,21 @@ class Engine:
         prompts = [{"prompt_token_ids": list(ask.prompt)} for ask in asks]
         outputs = self.llm.generate(prompts, [parameters(ask) for ask in asks], use_tqdm=False)
         return [answer(output) for output in outputs]
+
+    def receipts(self, *asks: Ask) -> list[list[tuple[int, ...]]]:
+        """For each request, the steered tokens in each note that its receipt collected."""
+        named = [
+            replace(ask, plan=replace(ask.plan, receipt=f"r{n}")) if ask.plan else ask
+            for n, ask in enumerate(asks)
+        ]
+        for n in range(len(asks)):
+            DESK.open(f"r{n}")
+        try:
+            self.ask(*named)
+            return [[x.steered_tokens for x in DESK.read(f"r{n}")] for n in range(len(asks))]
+        finally:
+            for n in range(len(asks)):
+                DESK.close(f"r{n}")
 
     def forget(self) -> None:
         """Empty the prefix cache."""
