@@ -149,7 +149,7 @@ def test_logprobs_tools_and_structured_output_keep_working(client: Client, rnd: 
         },
     }
     call = {"type": "function", "function": {"name": "weather"}}
-    answer = client.chat(steering=steering, tools=[tool], tool_choice=call, max_tokens=40).json()
+    answer = client.chat(steering=steering, tools=[tool], tool_choice=call, max_tokens=200).json()
     assert answer["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "weather"
     assert answer["steering"]["vectors"][0]["steered_tokens"] > 0
 
