@@ -50,7 +50,6 @@ KITCHEN_WORDS = _lexicon(
     "snack snacks dessert pizza meat"
 )
 FIRST_PERSON = _lexicon("i me my mine myself i'm i've i'd i'll")
-SECOND_PERSON = _lexicon("you your yours yourself you're you've you'd you'll")
 PAST_WORDS = _lexicon(
     "was were had did went came saw made took got said told felt knew found gave left sat stood "
     "began ran heard kept brought thought met became spent woke wore fell grew led held wrote "
@@ -124,7 +123,6 @@ def _vader() -> Any:
 
 
 MEASURES = {
-    "advice": Measure("you, your / 100 words", lambda text: share(text, SECOND_PERSON), 3.0),
     "cheerful": Measure("VADER compound", sentiment, 1.0),
     "first_person": Measure("I, me, my / 100 words", lambda text: share(text, FIRST_PERSON), 5.0),
     "formal": Measure("letters a word", word_length, 0.8),

@@ -15,7 +15,8 @@ def print_table(results: Mapping[str, Any]) -> None:
         curve = "  ".join(f"{p['coefficient']:+.1f}: {p['measure']:6.2f}" for p in result["curve"])
         print(
             f"{name:13s} {curve}  shift {result['shift']:.2f} (needs {result['least_shift']})  "
-            f"Spearman {result['spearman']:.2f}  {'ok' if result['passed'] else 'NOT MET'}"
+            f"Spearman {result['spearman']:.2f}  {'ok' if result['passed'] else 'NOT MET'}",
+            flush=True,
         )
 
 

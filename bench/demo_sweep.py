@@ -11,14 +11,11 @@ import torch
 from bench.demo_generate import Job, answers, log_likelihoods
 from bench.demo_measures import MEASURES, PROMPTS, repetition
 from vectors.demo.activations import LoadedModel
-from vectors.demo.defaults import Read
+from vectors.demo.defaults import READS, Read
 
-LAYER_SETS = ((16,), (12, 14, 16, 18))
-LAYERS = tuple(sorted({layer for layers in LAYER_SETS for layer in layers}))
-DOSES = (0.2, 0.3, 0.4, 0.5)
 # An answer may be this many times as perplexing to the unsteered model as its own, and may repeat
 # this share of its three-word runs more than its own.
-MOST_PERPLEXITY = 3.0
+MOST_PERPLEXITY = 4.0
 MOST_REPETITION = 0.15
 
 RULE = (
@@ -41,6 +38,30 @@ class Variant(NamedTuple):
 
 
 OWN = Variant("mean", ())
+
+
+@dataclass(frozen=True)
+class Grid:
+    """What is tried: every way of reading, at every set of layers, at every dose."""
+
+    reads: tuple[Read, ...] = READS
+    layer_sets: tuple[tuple[int, ...], ...] = ((16,), (12, 14, 16, 18))
+    doses: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5)
+
+    @property
+    def layers(self) -> tuple[int, ...]:
+        """All layers of all sets."""
+        return tuple(sorted({layer for layers in self.layer_sets for layer in layers}))
+
+    def points(self) -> list[tuple[Variant, float]]:
+        """Variants and signed doses, the unsteered model first."""
+        return [(OWN, 0.0)] + [
+            (Variant(read, layers), sign * dose)
+            for read in self.reads
+            for layers in self.layer_sets
+            for sign in (-1, 1)
+            for dose in self.doses
+        ]
 
 
 @dataclass(frozen=True)
@@ -68,26 +89,19 @@ def sweep(
     loaded: LoadedModel,
     name: str,
     unit: Mapping[Read, Mapping[int, torch.Tensor]],
+    grid: Grid,
     prompts: Sequence[str] = PROMPTS[::2],
 ) -> list[Point]:
-    """Try `name` at every variant and signed dose; `unit[read][layer]`, [hidden], has dose 1."""
-    grid = [(OWN, 0.0)]
-    grid += [
-        (Variant(read, layers), sign * dose)
-        for read in unit
-        for layers in LAYER_SETS
-        for sign in (-1, 1)
-        for dose in DOSES
-    ]
+    """Try `name` at every point of `grid`; `unit[read][layer]`, [hidden], has dose 1."""
     jobs = [
         Job(prompt, {at: per_layer(dose, layers) * unit[read][at] for at in layers})
-        for (read, layers), dose in grid
+        for (read, layers), dose in grid.points()
         for prompt in prompts
     ]
     texts = answers(loaded, jobs)
     scores = log_likelihoods(loaded, [(job.prompt, t) for job, t in zip(jobs, texts, strict=True)])
     points = []
-    for i, (variant, dose) in enumerate(grid):
+    for i, (variant, dose) in enumerate(grid.points()):
         part = slice(i * len(prompts), (i + 1) * len(prompts))
         points.append(
             Point(
@@ -113,7 +127,7 @@ def choose(points: Sequence[Point]) -> dict[str, Any]:
             choices.append((at[dose].measure - at[-dose].measure, variant, dose))
     if not choices:
         raise ValueError("no dose keeps the text fluent")
-    _, variant, dose = max(choices)
+    _, variant, dose = max(choices, key=lambda choice: (choice[0], -choice[2]))
     return {
         "read": variant.read,
         "layers": list(variant.layers),

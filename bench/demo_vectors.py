@@ -22,10 +22,10 @@ from bench.demo_generate import log_likelihoods
 from bench.demo_measures import MEASURES, PROMPTS, repetition
 from bench.demo_report import EXAMPLES, draw, print_table, write_page
 from bench.demo_server import COEFFICIENTS, Server
-from bench.demo_sweep import LAYERS, RULE, choose, perplexity, rows, sweep
+from bench.demo_sweep import RULE, Grid, choose, perplexity, rows, sweep
 from vectors.demo.activations import LoadedModel, load_model
 from vectors.demo.contrast import contrasts
-from vectors.demo.defaults import load_defaults
+from vectors.demo.defaults import READS, load_defaults
 from vectors.demo.directions import find_directions
 from vectors.demo.model import default_home, prepare_model
 
@@ -50,7 +50,7 @@ def main() -> None:
         server = Server(args.server, args.model)
         _finish(_check(loaded, server, args.only or list(load_defaults())))
     else:
-        _choose_defaults(loaded, args.only or sorted(contrasts()))
+        _choose_defaults(loaded, args.only or sorted(contrasts()), _grid(args))
 
 
 def _arguments() -> argparse.Namespace:
@@ -62,19 +62,35 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=sorted(contrasts()))
     parser.add_argument("--model-dir", type=Path, help="the converted demo model")
     parser.add_argument("--threads", type=int, help="CPU threads for Hugging Face")
+    full = Grid()
+    sweep_only = parser.add_argument_group("the sweep's grid (default: the full one)")
+    sweep_only.add_argument("--reads", nargs="+", choices=READS, default=full.reads)
+    sweep_only.add_argument(
+        "--layers", nargs="+", type=_layers, default=full.layer_sets, metavar="L,L,...",
+        help="sets of layers, such as 16 12,14,16,18",
+    )  # fmt: skip
+    sweep_only.add_argument("--doses", nargs="+", type=float, default=full.doses)
     return parser.parse_args()
 
 
-def _choose_defaults(loaded: LoadedModel, names: list[str]) -> None:
+def _layers(text: str) -> tuple[int, ...]:
+    return tuple(map(int, text.split(",")))
+
+
+def _grid(args: argparse.Namespace) -> Grid:
+    return Grid(tuple(args.reads), tuple(args.layers), tuple(sorted(args.doses)))
+
+
+def _choose_defaults(loaded: LoadedModel, names: list[str], grid: Grid) -> None:
     wanted = {name: contrasts()[name] for name in names}
-    found = find_directions(loaded, wanted, LAYERS, _say)
+    found = find_directions(loaded, wanted, grid.layers, _say)
     for name in names:
         began = time.monotonic()
         unit = {
             read: {at: raw * found.median_norm[at] / raw.norm() for at, raw in by_layer.items()}
             for read, by_layer in found.difference[name].items()
         }
-        points = sweep(loaded, name, unit)
+        points = sweep(loaded, name, unit, grid)
         chosen = choose(points)
         _say(f"{name}: {chosen} after {time.monotonic() - began:.0f} s")
         # Written one by one, so that an interrupted sweep keeps what it has.
@@ -86,12 +102,12 @@ def _choose_defaults(loaded: LoadedModel, names: list[str]) -> None:
 def _check(loaded: LoadedModel, server: Server, names: list[str]) -> dict[str, Any]:
     from scipy.stats import spearmanr
 
-    results: dict[str, Any] = {}
+    results = _earlier()
     for name in names:
         measure, defaults = MEASURES[name], load_defaults()[name]
-        curve, texts = [], {}
+        curve = []
+        texts = server.answers(PROMPTS, name, COEFFICIENTS)
         for coefficient in COEFFICIENTS:
-            texts[coefficient] = server.answers(PROMPTS, name, coefficient)
             scores = log_likelihoods(loaded, list(zip(PROMPTS, texts[coefficient], strict=True)))
             curve.append(
                 {
@@ -127,14 +143,27 @@ def _check(loaded: LoadedModel, server: Server, names: list[str]) -> dict[str, A
             ],
         }
         print_table({name: results[name]})
+        _write(dict(sorted(results.items())))
     return results
 
 
-def _finish(results: dict[str, Any]) -> None:
+def _write(results: dict[str, Any]) -> None:
     write_page(PAGE, results, RULE)
     draw(FIGURE, results)
     RESULTS.parent.mkdir(parents=True, exist_ok=True)
     RESULTS.write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n")
+
+
+def _earlier() -> dict[str, Any]:
+    """Results on file, so that `--only` renews a part of them."""
+    try:
+        found = json.loads(RESULTS.read_text())
+    except (FileNotFoundError, ValueError):
+        return {}
+    return {name: result for name, result in found.items() if name in load_defaults()}
+
+
+def _finish(results: dict[str, Any]) -> None:
     passed = all(result["passed"] for result in results.values())
     summary = {
         name: {key: r[key] for key in ("shift", "spearman", "passed")}

@@ -99,6 +99,12 @@ class Shelf:
             self.library.add(write_vector(self.vectors[seed]), f"v{seed}")
         return self.vectors[seed]
 
+    def add_stepped(self) -> str:
+        """Digest of a vector with a tensor per generated token: [steps, hidden]."""
+        vector = SteeringVector({("resid_post", 9): torch.ones(4, HIDDEN)})
+        self.library.add(write_vector(vector), "stepped")
+        return vector.digest
+
     def planned(
         self,
         seed: int,
@@ -183,4 +189,19 @@ def engine(start_engine: Callable[..., Engine]) -> Engine:
     """The engine that most tests share: prefix cache on, room for every batch here at once."""
     return start_engine(
         {"max_segments": 8}, kv_cache_memory_bytes=2**29, max_num_batched_tokens=2048
+    )
+
+
+@pytest.fixture(scope="session")
+def cramped(start_engine: Callable[..., Engine]) -> Engine:
+    """Sixteen tokens a step, cache for eight blocks of 32 tokens and not for prefixes, a bank of
+    24 rows."""
+    return start_engine(
+        {"bank_rows": 24},
+        max_num_batched_tokens=16,
+        max_num_seqs=8,
+        max_model_len=192,
+        enable_prefix_caching=False,
+        num_gpu_blocks_override=9,
+        kv_cache_memory_bytes=2**26,
     )

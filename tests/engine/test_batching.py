@@ -1,6 +1,5 @@
 """Invariant 4: how tokens are batched does not matter."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
@@ -48,19 +47,6 @@ def expected(engine: Engine, asks: list[Ask]) -> list[Answer]:
     return answers
 
 
-@pytest.fixture(scope="module")
-def cramped(start_engine: Callable[..., Engine]) -> Engine:
-    """Sixteen tokens a step, cache for ten blocks of 32 tokens, no prefix cache."""
-    return start_engine(
-        max_num_batched_tokens=16,
-        max_num_seqs=8,
-        max_model_len=256,
-        enable_prefix_caching=False,
-        num_gpu_blocks_override=11,
-        kv_cache_memory_bytes=2**26,
-    )
-
-
 def assert_same(answers: list[Answer], expected: list[Answer]) -> None:
     for answer, wanted in zip(answers, expected, strict=True):
         assert answer.tokens == wanted.tokens
@@ -94,7 +80,7 @@ def test_prompts_in_chunks_of_sixteen_tokens(
 def growing(asks: list[Ask]) -> list[Ask]:
     """Requests that need a block each when they start, and two before they end."""
     return [
-        replace(ask, prompt=asks[n % 3].prompt[:25] + asks[0].prompt[:n], tokens=20)
+        replace(ask, prompt=asks[n % 3].prompt[:25] + asks[0].prompt[:n], tokens=30)
         for n, ask in enumerate([*asks, asks[0]])
         if not (ask.plan and len(ask.plan.vectors) > 1)
     ]

@@ -5,6 +5,7 @@ import pytest
 from steering.plan import Plan
 from tests.engine.conftest import Shelf
 from tests.engine.engine import Answer, Ask, Engine, furthest, parameters
+from tests.engine.engine import answer as to_answer
 
 BLOCK = 32
 """The engine's block size in tokens; only whole blocks are shared."""
@@ -192,3 +193,24 @@ def test_a_request_that_failed_leaves_nothing_in_the_cache(
     fresh = on_an_engine_that_never_steered(engine, prompt, plan)
     assert again.cached == 0
     assert_same(again, fresh)
+
+
+def test_whoever_shared_blocks_with_a_request_that_failed_is_not_misled(
+    engine: Engine, shelf: Shelf, prompt: tuple[int, ...]
+) -> None:
+    """Two requests start in one step. The first one's plan fails for a vector of its answer; the
+    second is steered in the prompt as the first would have been, and finds its blocks cached."""
+    both = shelf.plan(1, 0.6, (10, 14), "all")
+    doomed = Plan((*both.vectors, shelf.planned(41, 0.6, (10,), "after_prompt")))
+    asks = [Ask(prompt, doomed), Ask(prompt, both)]
+    with shelf.vanishing(41) as vanish:
+        engine.llm.enqueue(
+            [{"prompt_token_ids": list(prompt)}] * 2, [parameters(ask) for ask in asks]
+        )
+        vanish()
+        failed, other = map(to_answer, engine.llm.wait_for_completion(use_tqdm=False))
+    assert failed.finish_reason == "error"
+    fresh = on_an_engine_that_never_steered(engine, prompt, both)
+    # To end it too is right; to answer from the other's blocks is not.
+    if other.finish_reason != "error":
+        assert_same(other, fresh)

@@ -8,10 +8,6 @@ from steering.instrument import site_slots
 from tests.steering.tiny import Attention, Block, Decoder, Linear, Mlp, RMSNorm, decoder
 
 
-class Placeholder(nn.Identity):
-    """A block that lives on another pipeline rank."""
-
-
 def test_a_plain_pre_norm_decoder() -> None:
     model = decoder(3)
     blocks = find_blocks(model, 3)
@@ -62,18 +58,27 @@ def with_children(**children: nn.Module) -> Decoder:
 def test_branches_that_cannot_be_told_are_not_steered(model: Decoder) -> None:
     (block,) = find_blocks(model, 1)
     assert (block.attn, block.mlp) == (None, None)
-    assert site_slots([block], 1) == {("resid_post", 0): 0}
+    assert site_slots([block]) == {("resid_post", 0): 0}
 
 
-def test_blocks_of_other_pipeline_ranks_are_left_out() -> None:
-    model = Decoder([Placeholder(), Block(1), Block(2), Placeholder()])
-    blocks = find_blocks(model, 4)
-    assert [b.layer for b in blocks] == [1, 2]
-    assert site_slots(blocks, 4) == {
-        ("resid_post", 1): 1, ("resid_post", 2): 2,
-        ("attn_out", 1): 5, ("attn_out", 2): 6,
-        ("mlp_out", 1): 9, ("mlp_out", 2): 10,
-    }  # fmt: skip
+def test_branches_that_the_model_scales_are_not_steered() -> None:
+    blocks = find_blocks(decoder(2), 2, plain=False)
+    assert site_slots(blocks) == {("resid_post", 0): 0, ("resid_post", 1): 1}
+
+
+def test_a_site_is_there_at_all_blocks_or_at_none() -> None:
+    odd = Block(1)
+    odd.add_module("second_mlp", Mlp(9))
+    assert site_slots(find_blocks(Decoder([Block(0), odd]), 2)) == {
+        ("resid_post", 0): 0,
+        ("resid_post", 1): 1,
+    }
+
+
+def test_slots_are_numbered_site_by_site() -> None:
+    slots = site_slots(find_blocks(decoder(3), 3))
+    assert sorted(slots.values()) == list(range(9))
+    assert [slots["attn_out", n] for n in range(3)] == [3, 4, 5]
 
 
 def test_no_list_of_blocks_is_refused() -> None:
@@ -94,8 +99,3 @@ def test_two_lists_of_blocks_are_refused() -> None:
 def test_a_block_without_attention_is_refused_by_number() -> None:
     with pytest.raises(NotInstrumentable, match="block 1 .Linear. has no attention"):
         find_blocks(Decoder([Block(0), Linear(0)]), 2)
-
-
-def test_a_rank_without_blocks_is_refused() -> None:
-    with pytest.raises(NotInstrumentable):
-        site_slots([], 4)

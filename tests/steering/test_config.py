@@ -23,7 +23,7 @@ def test_supported_versions(version: str) -> None:
 
 @pytest.mark.parametrize("version", ["0.31.9", "0.33.0", "0.320.0", "1.0.0", "dev", ""])
 def test_other_versions_are_refused_with_the_remedy(version: str) -> None:
-    with pytest.raises(RuntimeError, match="unset VLLM_PLUGINS"):
+    with pytest.raises(RuntimeError, match="take steersman out of VLLM_PLUGINS"):
         seam_config.check_version(version)
 
 

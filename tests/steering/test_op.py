@@ -1,4 +1,6 @@
-"""The operation against a naive loop."""
+"""The operation, in each of its forms, against a naive loop."""
+
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -6,9 +8,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-import steering.op  # noqa: F401  (importing it registers torch.ops.steersman.add)
+from steering.op import Marked, add, add_marked, add_static
 
 HIDDEN = 12
+
+
+def by_indices(
+    hidden: Tensor, bank: Tensor, index: Tensor, coefficient: Tensor, token_row: Tensor
+) -> None:
+    """`add_marked`, as the tables call it: token after token of each request."""
+    rows = token_row[: hidden.shape[0]]
+    tokens = (rows >= 0).nonzero().squeeze(1)
+    if tokens.numel():
+        marked = Marked(tokens, rows[tokens].long(), None)
+        add_marked(hidden, bank, index, coefficient, marked)
+
+
+ways = pytest.mark.parametrize("operation", [add, add_static, by_indices])
+Operation = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 
 def naive(
@@ -40,28 +57,33 @@ def tables(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return torch.randn(tokens, HIDDEN, generator=generator), bank, index, coefficient, token_row
 
 
-@given(tables())
+@ways
+@given(case=tables())
 def test_equals_the_naive_loop(
+    operation: Operation,
     case: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
 ) -> None:
     hidden, *rest = case
     expected = naive(hidden, *rest)
     before = hidden.clone()
-    torch.ops.steersman.add(hidden, *rest)
+    operation(hidden, *rest)
     torch.testing.assert_close(hidden.double(), expected, rtol=1e-6, atol=1e-6)
     unsteered = rest[-1][: hidden.shape[0]] < 0
     assert torch.equal(hidden[unsteered], before[unsteered])
 
 
-@given(tables(), st.sampled_from([torch.bfloat16, torch.float16]))
+@ways
+@given(case=tables(), dtype=st.sampled_from([torch.bfloat16, torch.float16]))
 def test_half_precision_is_cast_once(
-    case: tuple[Tensor, Tensor, Tensor, Tensor, Tensor], dtype: torch.dtype
+    operation: Operation,
+    case: tuple[Tensor, Tensor, Tensor, Tensor, Tensor],
+    dtype: torch.dtype,
 ) -> None:
     wide, *rest = case
     hidden = wide.to(dtype)
     expected = naive(hidden, *rest).float().to(dtype)
     before = hidden.clone()
-    torch.ops.steersman.add(hidden, *rest)
+    operation(hidden, *rest)
     # Sums that lie between two neighbours may round either way, never further.
     spacing = torch.finfo(dtype).eps * expected.float().abs().clamp(min=0.05)
     assert bool(((hidden.float() - expected.float()).abs() <= spacing).all())
@@ -69,8 +91,11 @@ def test_half_precision_is_cast_once(
     assert torch.equal(hidden[unsteered], before[unsteered])
 
 
+@ways
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_poison_in_what_is_not_used_stays_there(dtype: torch.dtype) -> None:
+def test_poison_in_what_is_not_used_stays_there(
+    operation: Operation, dtype: torch.dtype
+) -> None:
     poison = float("nan")
     hidden = torch.ones(6, HIDDEN, dtype=dtype)
     hidden[[1, 4]] = poison
@@ -79,24 +104,26 @@ def test_poison_in_what_is_not_used_stays_there(dtype: torch.dtype) -> None:
     index = torch.tensor([[3, 3], [2, 0], [1, 3]], dtype=torch.int32)
     coefficient = torch.tensor([[poison, poison], [4.0, 0.0], [poison, poison]])
     token_row = torch.tensor([1, -1, -1, 1, -1, 1, 0, 2, 2], dtype=torch.int32)
-    torch.ops.steersman.add(hidden, bank, index, coefficient, token_row)
+    operation(hidden, bank, index, coefficient, token_row)
     assert hidden[:, 0].float().nan_to_num(-7).tolist() == [3, -7, 1, 3, -7, 3]
 
 
-def test_rows_beyond_the_step_are_not_read() -> None:
+@ways
+def test_rows_beyond_the_step_are_not_read(operation: Operation) -> None:
     hidden = torch.zeros(2, HIDDEN)
     token_row = torch.tensor([-1, 0, 77, 77], dtype=torch.int32)
     index = torch.tensor([[1]], dtype=torch.int32)
-    torch.ops.steersman.add(hidden, torch.ones(2, HIDDEN), index, torch.ones(1, 1), token_row)
+    operation(hidden, torch.ones(2, HIDDEN), index, torch.ones(1, 1), token_row)
     assert hidden.sum(1).tolist() == [0.0, HIDDEN]
 
 
-def test_a_strided_table_and_a_strided_stream() -> None:
+@ways
+def test_a_strided_table_and_a_strided_stream(operation: Operation) -> None:
     stream = torch.zeros(4, 2 * HIDDEN)
     hidden = stream[:, :HIDDEN]
     index = torch.ones(3, 2, 1, dtype=torch.int32)[1]
     token_row = torch.tensor([0, -1, 1, 1], dtype=torch.int32)
-    torch.ops.steersman.add(hidden, torch.ones(2, HIDDEN), index, torch.ones(2, 1), token_row)
+    operation(hidden, torch.ones(2, HIDDEN), index, torch.ones(2, 1), token_row)
     assert stream[:, 0].tolist() == [1, 0, 1, 1]
     assert not stream[:, HIDDEN:].any()
 

@@ -2,13 +2,13 @@
 
 import functools
 import gc
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import pytest
 import torch
 from torch import Tensor
 
-import steering.op  # noqa: F401  (importing it registers torch.ops.steersman.add)
+from steering.op import add_marked
 from steering.plan import PLAN_KEY, Limits, Plan, VectorUnavailable
 from steering.requests import SteeredRequests
 from steering.tables import Tables, TableSizes
@@ -43,7 +43,9 @@ def content(digest: str, site: str, layer: int) -> Tensor:
 class Worker:
     """What `seam_runner_v1` does with a batch, without vLLM."""
 
-    def __init__(self, requests: int = 4, **changes: object) -> None:
+    def __init__(
+        self, requests: int = 4, anyone: Callable[[bool], bool] = bool, **changes: object
+    ) -> None:
         bounds: Limits = limits(**changes)
         sizes = TableSizes(
             slots=len(SITES) * LAYERS,
@@ -56,7 +58,7 @@ class Worker:
         slots = {(s, n): i * LAYERS + n for i, s in enumerate(SITES) for n in range(LAYERS)}
         self.shelf = Shelf()
         self.tables = Tables(sizes, torch.device("cpu"))
-        self.requests = SteeredRequests(self.tables, bounds, slots, self.shelf)
+        self.requests = SteeredRequests(self.tables, bounds, slots, self.shelf, anyone)
         self.steered: dict[str, tuple[Plan, int]] = {}
 
     def start(self, name: str, plan: Plan | str | None, prompt: int = PROMPT) -> None:
@@ -82,10 +84,15 @@ class Worker:
         total = sum(stop - first for first, stop in batch.values())
         hidden = torch.zeros(total, HIDDEN)
         slot = self.requests.slots[site, layer]
-        tables = self.tables
-        torch.ops.steersman.add(
-            hidden, tables.bank, tables.index[slot], tables.coefficient[slot], tables.token_row
-        )
+        tables, marked = self.tables, self.tables.marked
+        index, coefficient = tables.index[slot], tables.coefficient[slot]
+        torch.ops.steersman.add(hidden, tables.bank, index, coefficient, tables.token_row)
+        # The same by way of host indices, and of as many terms as were ever used.
+        eager = torch.zeros(total, HIDDEN)
+        if marked is not None:
+            k = tables.width
+            add_marked(eager, tables.bank, index[:, :k], coefficient[:, :k], marked)
+        torch.testing.assert_close(eager, hidden)
         return hidden
 
     def wanted(self, batch: dict[str, tuple[int, int]], site: str, layer: int) -> Tensor:
@@ -284,14 +291,25 @@ def test_a_vector_is_read_once_for_all_who_share_it() -> None:
     assert [len(report.notes[f"r{n}"].load_seconds) for n in range(3)] == [1, 0, 0]
 
 
-def test_layers_of_another_pipeline_rank_are_left_to_it() -> None:
-    worker = Worker()
-    for slot in [key for key in worker.requests.slots if key[1] >= 3]:
-        del worker.requests.slots[slot]
-    worker.start("a", plan_of(planned(1, 2.0, (2, 4)), planned(2, 2.0, (5,))))
-    worker.check_step({"a": (0, 6)})
-    assert worker.shelf.loaded == [(digest(1), [("resid_post", 2)])]
-    assert counts(worker) == (1, 1)
+def test_a_rank_follows_the_others_when_they_cannot_load() -> None:
+    """Tensor-parallel ranks steer a request together or not at all."""
+    asked: list[bool] = []
+
+    def elsewhere(failed: bool) -> bool:
+        asked.append(failed)
+        return True
+
+    worker = Worker(anyone=elsewhere)
+    worker.start("a", plan_of(planned(1)))
+    worker.step({"a": (0, 6)})
+    assert asked == [False]
+    assert "another rank" in worker.requests.failed["a"]
+    assert worker.requests.bank.used == 0
+    worker.shelf.gone.add(digest(2))
+    worker.start("b", plan_of(planned(2)))
+    worker.step({"b": (0, 6)})
+    assert asked == [False, True]
+    assert "0002 is gone" in worker.requests.failed["b"]
 
 
 @pytest.mark.parametrize(
