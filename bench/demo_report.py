@@ -28,10 +28,11 @@ def write_page(path: Path, results: Mapping[str, Any], rule: str) -> None:
         "<!-- written by bench/demo_vectors.py: run it again instead of editing -->",
         "",
         "Made on SmolLM2-135M-Instruct by `vectors/demo/make.py`, from the contrast texts in",
-        "`vectors/demo/texts/` (42 pairs each, written for this project). Everything below was",
+        "`vectors/demo/texts/` (over 40 pairs each, written for this project). Everything below was",
         "answered by a running Steersman server: 16 neutral prompts, temperature 0, 48 tokens.",
         "",
-        f"How the defaults were chosen. {rule}",
+        f"How the defaults were chosen. {rule} What was tried for each vector, and what came of it,",
+        "is in `bench/results/demo_sweep.json`; it was measured with Hugging Face and plain hooks.",
         "",
         "| vector | read | layers | dose at 1 | measure | at -1.5 | none | at +1.5 | Spearman |",
         "| --- | --- | --- | --- | --- | --- | --- | --- | --- |",
@@ -60,7 +61,7 @@ def write_page(path: Path, results: Mapping[str, Any], rule: str) -> None:
         lines.append("| --- | --- | --- |")
         for prompt, by_coefficient in result["examples"]:
             for coefficient, text in by_coefficient:
-                lines.append(f"| {_cell(prompt)} | {coefficient:+g} | {_cell(text)} |")
+                lines.append(f"| {_cell(prompt)} | {coefficient:g} | {_cell(text)} |")
         lines.append("")
     path.write_text("\n".join(lines), encoding="utf-8")
 
