@@ -110,9 +110,9 @@ def question_share(text: str) -> float:
 
 
 def capital_share(text: str) -> float:
-    """Capitals among the letters."""
-    letters = [char for char in text if char.isalpha()]
-    return sum(char.isupper() for char in letters) / max(1, len(letters))
+    """Words all in capitals, among those of four letters or more: USA does not shout."""
+    found = [word for word in _WORD.findall(text) if len(word) >= 4]
+    return sum(word.isupper() for word in found) / max(1, len(found))
 
 
 @cache
@@ -128,7 +128,7 @@ MEASURES = {
     "formal": Measure("letters a word", word_length, 0.8),
     "past": Measure("past verb forms", past_share, 0.4),
     "questions": Measure("questions / sentences", question_share, 0.4),
-    "shouting": Measure("capital letters", capital_share, 0.3),
+    "shouting": Measure("words in capitals", capital_share, 0.3),
     "space": Measure(
         "space - kitchen words / 100",
         lambda text: share(text, SPACE_WORDS) - share(text, KITCHEN_WORDS),

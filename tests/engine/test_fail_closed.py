@@ -71,9 +71,7 @@ def assert_refused(ended: subprocess.CompletedProcess[str], *reasons: str) -> No
 
 def test_layers_that_lost_their_addition_stop_the_start(model: Path) -> None:
     ended = start(model, FORGETFUL)
-    assert_refused(
-        ended, "did not reach the residual stream at attn_out.12, resid_post.7\n"
-    )
+    assert_refused(ended, "did not reach the residual stream at attn_out.12, resid_post.7\n")
 
 
 def test_another_version_of_vllm_stops_the_start(model: Path) -> None:
@@ -98,7 +96,12 @@ def test_a_vector_that_vanishes_ends_its_request_and_no_other(
     plan = shelf.plan(1, 0.5, (9,), "all")
 
     def batch(third: Ask) -> list[Ask]:
-        return [Ask(prompts[0], tokens=8), Ask(prompts[1], plan, 8), third, Ask(prompts[3], tokens=8)]
+        return [
+            Ask(prompts[0], tokens=8),
+            Ask(prompts[1], plan, 8),
+            third,
+            Ask(prompts[3], tokens=8),
+        ]
 
     engine.forget()
     expected = engine.ask(*batch(Ask(prompts[2], tokens=1)))
@@ -175,8 +178,6 @@ def test_a_plan_of_a_vector_with_steps_is_refused_not_ignored(
     digest = shelf.add_stepped()
     plan = shelf.plan(1, 0.5, (9,))
     stepped = Plan((type(plan.vectors[0])(digest, 0.5, (("resid_post", 9),), "generation"),))
-    ended, neighbour = engine.ask(
-        Ask(tuple(text_ids[:9]), stepped), Ask(tuple(text_ids[:9]), plan)
-    )
+    ended, neighbour = engine.ask(Ask(tuple(text_ids[:9]), stepped), Ask(tuple(text_ids[:9]), plan))
     assert (ended.finish_reason, ended.tokens) == ("error", ())
     assert neighbour.finish_reason == "length"

@@ -85,9 +85,7 @@ def test_the_replay_is_bit_identical_where_the_batches_are(
     assert replayed == ask_one(engine, history)
 
 
-def test_what_mixing_would_have_cost(
-    engine: Engine, shelf: Shelf, prompt: tuple[int, ...]
-) -> None:
+def test_what_mixing_would_have_cost(engine: Engine, shelf: Shelf, prompt: tuple[int, ...]) -> None:
     """The same history, its answer steered: what an engine without our keys would compute from."""
     plan = shelf.plan(1, 0.6, (10, 14), "generation")
     history = prompt + ask_one(engine, prompt, plan, REPLY).tokens

@@ -17,7 +17,11 @@ def test_a_plan_within_all_limits_passes() -> None:
         ((), "steering.vectors", "invalid_steering"),
         ([planned(n, layers=(n % 6,)) for n in range(33)], "steering.vectors", "too_many_terms"),
         ([planned(n) for n in range(9)], "steering.vectors", "too_many_terms"),
-        ([planned(), planned(2, float("nan"))], "steering.vectors[1].coefficient", "invalid_steering"),
+        (
+            [planned(), planned(2, float("nan"))],
+            "steering.vectors[1].coefficient",
+            "invalid_steering",
+        ),
         ([planned(1, float("inf"))], "steering.vectors[0].coefficient", "invalid_steering"),
         ([planned(1, 1e30)], "steering.vectors[0].coefficient", "dose_over_limit"),
         ([planned(1, -10_001.0)], "steering.vectors[0].coefficient", "dose_over_limit"),

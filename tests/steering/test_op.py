@@ -93,9 +93,7 @@ def test_half_precision_is_cast_once(
 
 @ways
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_poison_in_what_is_not_used_stays_there(
-    operation: Operation, dtype: torch.dtype
-) -> None:
+def test_poison_in_what_is_not_used_stays_there(operation: Operation, dtype: torch.dtype) -> None:
     poison = float("nan")
     hidden = torch.ones(6, HIDDEN, dtype=dtype)
     hidden[[1, 4]] = poison

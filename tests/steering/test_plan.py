@@ -1,5 +1,6 @@
 """The plan: its JSON, its segments, and what it adds to a block's key in the prefix cache."""
 
+import itertools
 import json
 from collections import Counter
 from dataclasses import replace
@@ -44,7 +45,7 @@ def test_a_request_without_a_plan_has_none() -> None:
 def test_segments_cover_exactly_the_rules(data: st.DataObject, prompt_tokens: int) -> None:
     plan = data.draw(plans(prompt_tokens))
     segments = plan.segments(prompt_tokens)
-    for before, after in zip(segments, segments[1:], strict=False):
+    for before, after in itertools.pairwise(segments):
         assert before.stop <= after.start
     for token in range(prompt_tokens + 10):
         expected = tuple(
@@ -140,11 +141,20 @@ def test_any_difference_in_the_vector_is_a_difference_in_the_key(
 @pytest.mark.parametrize(
     ("one", "other"),
     [
-        ((planned(positions="all"),), (planned(positions="prompt"), planned(positions="after_prompt"))),
-        ((planned(positions="all"),), (planned(positions="all"), planned(2, 0.0, positions="prompt"))),
+        (
+            (planned(positions="all"),),
+            (planned(positions="prompt"), planned(positions="after_prompt")),
+        ),
+        (
+            (planned(positions="all"),),
+            (planned(positions="all"), planned(2, 0.0, positions="prompt")),
+        ),
         ((planned(positions=(0, 6)),), (planned(positions="prompt"),)),
         ((planned(positions=(-1, 30)),), (planned(positions="generation"),)),
-        ((planned(layers=(1, 3), positions="all"),), (planned(layers=(1,), positions="all"), planned(layers=(3,), positions="all"))),
+        (
+            (planned(layers=(1, 3), positions="all"),),
+            (planned(layers=(1,), positions="all"), planned(layers=(3,), positions="all")),
+        ),
     ],
 )  # fmt: skip
 def test_different_words_for_the_same_effect_share_blocks(

@@ -62,7 +62,11 @@ def test_a_sound_engine_passes_and_is_left_as_it_was(
 
 @pytest.mark.parametrize(
     ("path", "name"),
-    [("layers.2", "resid_post.2"), ("layers.0.self_attn", "attn_out.0"), ("layers.3.mlp", "mlp_out.3")],
+    [
+        ("layers.2", "resid_post.2"),
+        ("layers.0.self_attn", "attn_out.0"),
+        ("layers.3.mlp", "mlp_out.3"),
+    ],
 )  # fmt: skip
 def test_a_site_that_lost_its_addition_is_named_alone(path: str, name: str) -> None:
     engine = Engine()
