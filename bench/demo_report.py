@@ -55,6 +55,11 @@ def write_page(path: Path, results: Mapping[str, Any], rule: str) -> None:
         "measures are defined in `bench/demo_measures.py`. A model of 135 million parameters",
         "rambles even when nobody steers it: judge the difference, not the prose.",
         "",
+        "How far to trust it: the texts, the grids and the limits of the rule were settled while",
+        "looking at answers to these same prompts, so other prompts may move less. `shouting` and",
+        "`questions` have no opposite that their measures see: below 0 they lie at the floor, and",
+        "a curve that never falls counts as monotone, whatever its Spearman coefficient.",
+        "",
     ]
     for name, result in results.items():
         lines += [f"## {name}", "", result["description"], "", "| prompt | coefficient | answer |"]

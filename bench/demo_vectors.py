@@ -12,6 +12,7 @@ import argparse
 import json
 import sys
 import time
+from itertools import pairwise
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -136,7 +137,7 @@ def _check(loaded: LoadedModel, server: Server, names: list[str]) -> dict[str, A
             "least_shift": measure.least_shift,
             "spearman": round(spearman, 4),
             "prompts_higher_at_plus": more,
-            "passed": shift >= measure.least_shift and spearman >= LEAST_SPEARMAN,
+            "passed": shift >= measure.least_shift and _monotone(spearman, curve),
             "examples": [
                 [PROMPTS[i], [[c, texts[c][i]] for c in (-SHOWN, 0.0, SHOWN)]]
                 for i in range(EXAMPLES)
@@ -145,6 +146,13 @@ def _check(loaded: LoadedModel, server: Server, names: list[str]) -> dict[str, A
         print_table({name: results[name]})
         _write(dict(sorted(results.items())))
     return results
+
+
+def _monotone(spearman: float, curve: list[dict[str, float]]) -> bool:
+    # A property without an opposite, such as shouting, lies at zero below zero; Spearman counts
+    # such ties against a curve that never falls.
+    never_falls = all(a["measure"] <= b["measure"] for a, b in pairwise(curve))
+    return spearman >= LEAST_SPEARMAN or never_falls
 
 
 def _write(results: dict[str, Any]) -> None:

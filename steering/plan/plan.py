@@ -78,7 +78,7 @@ class Plan:
         Names the exact addition at each token, so two requests whose rules differ but whose effect
         on the block is the same share it, and an unsteered block (None) is everybody's.
         """
-        parts = []
+        parts: list[tuple[int, int, list[Any]]] = []
         for segment in self.segments(prompt_tokens):
             lo, hi = max(segment.start, start), min(segment.stop, stop)
             if lo < hi:
@@ -88,7 +88,9 @@ class Plan:
                     for site, layer in v.terms
                     if v.coefficient != 0.0
                 )
-                if terms:
+                if terms and parts and parts[-1][1:] == (lo, terms):
+                    parts[-1] = (parts[-1][0], hi, terms)
+                elif terms:
                     parts.append((lo, hi, terms))
         return json.dumps(parts, separators=(",", ":")) if parts else None
 
@@ -112,7 +114,7 @@ class Plan:
             receipt = data.get("receipt", "")
         except PlanInvalid:
             raise
-        except (ValueError, TypeError, KeyError, AttributeError) as error:
+        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PlanInvalid(f"not a steering plan: {error!r:.200}") from error
         if not isinstance(receipt, str) or len(receipt) > 64:
             raise PlanInvalid("a plan's receipt is a short string")

@@ -3,6 +3,7 @@
 vLLM carries `additional_config` to every process and into its compile-cache key.
 """
 
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
@@ -52,10 +53,25 @@ class Settings:
                 f"unknown steersman setting {unknown[0]!r}; known: {', '.join(sorted(known))}"
             )
         settings = cls(**section)
-        for name in ("bank_rows", "max_terms", "max_vectors", "max_segments", "max_upload_bytes"):
-            if not isinstance(getattr(settings, name), int) or getattr(settings, name) < 1:
-                raise ValueError(f"steersman setting {name} must be a whole number of at least 1")
+        settings._check()
         return settings
+
+    def _check(self) -> None:
+        for name in ("bank_rows", "max_terms", "max_vectors", "max_segments", "max_upload_bytes"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"steersman setting {name} must be a whole number of at least 1")
+        for name in ("max_coefficient", "max_relative_dose"):
+            value = getattr(self, name)
+            if value is None and name == "max_relative_dose":
+                continue
+            number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not number or not 0 < value < math.inf:
+                raise ValueError(f"steersman setting {name} must be a positive number")
+        if not isinstance(self.library, str) or not self.library:
+            raise ValueError("steersman setting library must be the path of a directory")
+        if not isinstance(self.calibrate, bool):
+            raise ValueError("steersman setting calibrate must be true or false")
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that `read` takes back."""
