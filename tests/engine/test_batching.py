@@ -89,6 +89,7 @@ def growing(asks: list[Ask]) -> list[Ask]:
 def test_preempted_and_resumed(engine: Engine, cramped: Engine, growing: list[Ask]) -> None:
     engine.forget()
     expected = engine.ask(*growing)
+    cramped.ask(Ask((1,), tokens=1))
     before = cramped.status()
     answers = cramped.ask(*growing)
     assert cramped.metric("vllm:num_preemptions") >= 2

@@ -164,13 +164,18 @@ def test_hits_of_steered_traffic_equal_those_of_unsteered_traffic(
 ) -> None:
     """A shared system prompt, many users, each steered in a way of its own."""
 
-    def hits(plan_of_user: dict[int, Plan]) -> float:
+    def hits(plan_of_user: dict[int, Plan]) -> int:
         engine.forget()
-        before = engine.metric("vllm:prefix_cache_hits")
-        for user in range(5):
-            own = tuple(text_ids[200 + 7 * user : 207 + 7 * user])
-            ask_one(engine, tuple(text_ids[:96]) + own, plan_of_user.get(user), 2)
-        return engine.metric("vllm:prefix_cache_hits") - before
+        answers = [
+            ask_one(
+                engine,
+                tuple(text_ids[:96] + text_ids[200 + 7 * user : 207 + 7 * user]),
+                plan_of_user.get(user),
+                tokens=2,
+            )
+            for user in range(5)
+        ]
+        return sum(answer.cached for answer in answers)
 
     unsteered = hits({})
     assert unsteered == 4 * 96
