@@ -8,7 +8,8 @@ import logging
 from typing import Any
 
 from steering.patching import Function, wrap
-from steering.plan.plan import PLAN_KEY
+from steering.plan.errors import PlanInvalid
+from steering.plan.plan import PLAN_KEY, Plan
 from steering.seam_runner_v1 import REPORT_ATTRIBUTE
 
 logger = logging.getLogger("vllm.steersman")
@@ -26,7 +27,8 @@ def _with_notes(original: Function) -> Function:
         report = getattr(runner_output, REPORT_ATTRIBUTE, None)
         if report is None:
             return original(self, scheduler_output, runner_output)
-        failures = _end_failed(self, report.failed) if report.failed else []
+        scheduled = scheduler_output.num_scheduled_tokens
+        failures = _end_failed(self, scheduled, report.failed) if report.failed else []
         outputs = original(self, scheduler_output, runner_output)
         for client in outputs.values():
             for output in client.outputs:
@@ -41,16 +43,24 @@ def _with_notes(original: Function) -> Function:
     return update_from_output
 
 
-def _end_failed(scheduler: Any, failed: dict[str, str]) -> list[tuple[int, Any]]:
+def _end_failed(
+    scheduler: Any, scheduled: dict[str, int], failed: dict[str, str]
+) -> list[tuple[int, Any]]:
     """End requests before their unsteered token is seen; the outputs that say so, by client."""
     from vllm.v1.engine import EngineCoreOutput
     from vllm.v1.request import RequestStatus
 
+    spoiled = set[int]()
     for request_id in failed:
-        if request_id in scheduler.requests:
-            # What the step computed was not steered, but is cached under the steered key already.
-            groups = scheduler.kv_cache_manager.get_block_ids(request_id)
-            scheduler.kv_cache_manager.evict_blocks({block for ids in groups for block in ids})
+        spoiled |= _computed_now(scheduler, scheduled, request_id)
+    # A request of the same step may have found these blocks in the cache already.
+    misled = {
+        other.request_id: "it shares the prompt of a request that could not be steered"
+        for other in scheduler.running
+        if other.request_id not in failed and spoiled & _blocks_of(scheduler, other.request_id)
+    }
+    failed = {**failed, **misled}
+    scheduler.kv_cache_manager.evict_blocks(spoiled)
     ended = scheduler.finish_requests(set(failed), RequestStatus.FINISHED_ERROR)
     outputs = []
     for request in ended:
@@ -68,6 +78,29 @@ def _end_failed(scheduler: Any, failed: dict[str, str]) -> list[tuple[int, Any]]
         )
         outputs.append((request.client_index, output))
     return outputs
+
+
+def _computed_now(scheduler: Any, scheduled: dict[str, int], request_id: str) -> set[int]:
+    """Steered blocks that this step computed for a request, which could not be steered: what they
+    hold is not what their key says."""
+    request = scheduler.requests.get(request_id)
+    if request is None:
+        return set()
+    try:
+        plan = Plan.of(request.sampling_params.extra_args)
+        segments = plan.segments(request.num_prompt_tokens) if plan else ()
+    except PlanInvalid:
+        segments = ()
+    first = segments[0].start if segments else 0
+    before = request.num_computed_tokens - scheduled.get(request_id, 0)
+    block = max(first, before) // scheduler.block_size
+    groups = scheduler.kv_cache_manager.get_block_ids(request_id)
+    return {found for ids in groups for found in ids[block:]}
+
+
+def _blocks_of(scheduler: Any, request_id: str) -> set[int]:
+    groups = scheduler.kv_cache_manager.get_block_ids(request_id)
+    return {found for ids in groups for found in ids}
 
 
 def _append(outputs: dict[int, Any], client_index: int, output: Any) -> None:
