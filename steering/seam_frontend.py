@@ -48,12 +48,6 @@ def _collecting(original: Function) -> Function:
 def _check(request: Any, vllm_config: Any) -> None:
     """Validate a request's plan; raises vLLM's validation error, a 400 on every route, with the
     `PlanInvalid` as its cause."""
-    from vllm.exceptions import VLLMValidationError
-
-    class PlanRefused(VLLMValidationError):
-        def __str__(self) -> str:
-            return str(self.args[0])
-
     try:
         plan = Plan.of(request.sampling_params.extra_args)
         if plan is None:
@@ -74,6 +68,12 @@ def _check(request: Any, vllm_config: Any) -> None:
                     f"no vector {vector.digest[:19]} in the library", param="steering.vectors"
                 )
     except PlanInvalid as error:
+        from vllm.exceptions import VLLMValidationError
+
+        class PlanRefused(VLLMValidationError):
+            def __str__(self) -> str:
+                return str(self.args[0])
+
         raise PlanRefused(error.message, parameter=error.param) from error
 
 
