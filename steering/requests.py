@@ -129,6 +129,7 @@ class SteeredRequests:
                 self.active_slots |= slots
             request.counted_to = max(request.counted_to, first + count)
             report.notes[request_id] = self._note(request)
+            report.reach[request_id] = request.counted_to
         self.tables.commit(tokens)
         self._report = report
 

@@ -2,62 +2,48 @@
 
 Touched: `_update_states` (requests come and go), `_prepare_inputs` (this step's tokens),
 `_model_forward` (the gate is open for it alone), `sample_tokens` (the step's output takes our
-report along), `requests`, `input_batch`.
+report along), `_dummy_run` (finds no token marked), `requests`, `input_batch`, `query_start_loc`,
+`positions`.
+
+Both methods that prepare a step run inside `synchronize_input_prep`, on the stream of the forward.
 """
 
 import functools
 from typing import Any
 
-from steering.instrument import Gate
-from steering.plan.plan import PLAN_KEY
-from steering.plan.receipt import StepReport
-from steering.requests import SteeredRequests
+from torch import Tensor
 
-REPORT_ATTRIBUTE = "steersman"
-"""Attribute of ModelRunnerOutput that carries the StepReport to the scheduler's process."""
+from steering.steps import Attached, Span, Steps
+
+HOLDER = "_model_runner_output"
+"""Attribute of an asynchronous output that has the ModelRunnerOutput."""
 
 
-def attach(runner: Any, steered: SteeredRequests, gate: Gate) -> None:
-    """Make `runner` tell `steered` about its requests and steps."""
+def attach(runner: Any, steps: Steps) -> Attached:
+    """Make `runner` tell `steps` about its requests and steps."""
     update_states = runner._update_states
     prepare_inputs = runner._prepare_inputs
     model_forward = runner._model_forward
     sample_tokens = runner.sample_tokens
+    dummy_run = runner._dummy_run
 
     @functools.wraps(update_states)
     def update(scheduler_output: Any) -> Any:
-        if steered.live or steered.failed:
-            steered.finish(scheduler_output.finished_req_ids)
+        steps.gone(scheduler_output.finished_req_ids)
         result = update_states(scheduler_output)
         for new in scheduler_output.scheduled_new_reqs:
-            params = new.sampling_params
-            if params is not None and params.extra_args and PLAN_KEY in params.extra_args:
+            if new.sampling_params is not None:
                 prompt_tokens = runner.requests[new.req_id].num_prompt_tokens
-                steered.start(new.req_id, params.extra_args, prompt_tokens)
-        if steered.live:
-            steered.settle(runner.input_batch.req_id_to_index)
+                steps.came(new.req_id, new.sampling_params.extra_args, prompt_tokens)
+        steps.batch(runner.input_batch.req_id_to_index)
         return result
 
     @functools.wraps(prepare_inputs)
     def prepare(scheduler_output: Any, num_scheduled_tokens: Any) -> Any:
         result = prepare_inputs(scheduler_output, num_scheduled_tokens)
-        if steered.live or steered.failed or steered.active_slots:
-            batch = runner.input_batch
-            offsets = runner.query_start_loc.np
-            spans = []
-            for request_id in steered.live:
-                row = batch.req_id_to_index.get(request_id)
-                if row is not None:
-                    spans.append(
-                        (
-                            request_id,
-                            int(offsets[row]),
-                            int(num_scheduled_tokens[row]),
-                            int(batch.num_computed_tokens_cpu[row]),
-                        )
-                    )
-            steered.step(spans, scheduler_output.total_num_scheduled_tokens)
-            gate.set(steered.active_slots)
+        if not steps.idle:
+            spans = _spans(runner, steps, num_scheduled_tokens)
+            steps.run(spans, scheduler_output.total_num_scheduled_tokens)
         return result
 
     @functools.wraps(model_forward)
@@ -65,24 +51,39 @@ def attach(runner: Any, steered: SteeredRequests, gate: Gate) -> None:
         try:
             return model_forward(*args, **kwargs)
         finally:
-            # Dummy batches of data parallelism run between steps and must find the gate shut.
-            gate.set(frozenset())
+            steps.over()
 
     @functools.wraps(sample_tokens)
     def sample(grammar_output: Any) -> Any:
         output = sample_tokens(grammar_output)
-        report = steered.take_report()
-        if report is not None and output is not None:
-            attach_report(output, report)
+        steps.report(output, HOLDER)
         return output
+
+    @functools.wraps(dummy_run)
+    def dummy(*args: Any, **kwargs: Any) -> Any:
+        steps.rest()
+        return dummy_run(*args, **kwargs)
+
+    def probe(tokens: int) -> Tensor | None:
+        hidden: Tensor | None = dummy_run(tokens, skip_eplb=True)[0]
+        return hidden
 
     runner._update_states = update
     runner._prepare_inputs = prepare
     runner._model_forward = forward
     runner.sample_tokens = sample
+    runner._dummy_run = dummy
+    # Attention has no metadata in such a run, and mixes nothing.
+    return Attached(runner.positions, probe, runner.max_num_tokens)
 
 
-def attach_report(output: Any, report: StepReport) -> None:
-    """Put `report` on a ModelRunnerOutput, or on the one inside an asynchronous output."""
-    target = getattr(output, "_model_runner_output", output)
-    setattr(target, REPORT_ATTRIBUTE, report)
+def _spans(runner: Any, steps: Steps, num_scheduled_tokens: Any) -> list[Span]:
+    batch = runner.input_batch
+    offsets = runner.query_start_loc.np
+    spans = []
+    for request_id in steps.steered:
+        row = batch.req_id_to_index.get(request_id)
+        if row is not None:
+            count, first = num_scheduled_tokens[row], batch.num_computed_tokens_cpu[row]
+            spans.append(Span(request_id, int(offsets[row]), int(count), int(first)))
+    return spans

@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steering import seam_cpu_attention, seam_runner_v1
-from steering.blocks import NotInstrumentable, find_blocks
+from steering import seam_cpu_attention, seam_mamba, seam_runner_v1, seam_runner_v2, seams
+from steering.anatomy import examine
+from steering.blocks import find_blocks
 from steering.calibration import NormListener
 from steering.instrument import Gate, instrument, site_slots
 from steering.plan.errors import VectorUnavailable
@@ -23,8 +24,11 @@ from steering.plan.settings import Settings
 from steering.requests import SteeredRequests
 from steering.seam_config import limits_of, num_layers, runs_python, table_sizes
 from steering.seam_frontend import object_path
+from steering.seam_model import bare_forward
 from steering.selfcheck import self_check
+from steering.steps import Steps
 from steering.tables import Tables
+from steering.ways import check_ways
 from vectors.format import read_tensors
 
 
@@ -32,19 +36,24 @@ class WorkerSteering:
     """All of Steersman in one worker process."""
 
     def __init__(self, worker: Any, vllm_config: Any) -> None:
-        if worker.use_v2_model_runner:
-            raise NotInstrumentable(
-                "Steersman steers vLLM's V1 model runner and this engine chose V2. "
-                "Set VLLM_USE_V2_MODEL_RUNNER=0 (`steersman serve` does)."
-            )
         runner = worker.model_runner
+        v2 = worker.use_v2_model_runner
+        seams.check(seams.WORKER, seams.V2_WORKER if v2 else seams.V1_WORKER)
         check_ways(vllm_config, runner)
+        if worker.use_v2_model_runner:
+            seam_runner_v2.check(runner, vllm_config)
         if runner.device.type == "cpu":
+            seams.check(seams.CPU_WORKER)
             seam_cpu_attention.install()
-        plain = not scales_branches(vllm_config)
-        blocks = find_blocks(runner.get_model(), num_layers(vllm_config), plain=plain)
-        self.runner = runner
+        seam_mamba.install()
+        forward = bare_forward(runner, vllm_config)
         self.tables = Tables(table_sizes(vllm_config, runner.max_num_tokens), runner.device)
+        blocks = examine(
+            find_blocks(runner.get_model(), num_layers(vllm_config)),
+            forward,
+            self.tables.sizes.hidden,
+            runner.max_num_tokens,
+        )
         self.slots = site_slots(blocks)
         self.gate = Gate(self.tables.sizes.slots, always=not runs_python(vllm_config))
         library = Path(Settings.read(vllm_config.additional_config).library)
@@ -67,37 +76,15 @@ class WorkerSteering:
         limits = dataclasses.replace(limits_of(vllm_config), sites=self.sites)
         self.steered = SteeredRequests(self.tables, limits, self.slots, load, _anyone)
         instrument(blocks, self.slots, self.tables, self.gate)
-        seam_runner_v1.attach(runner, self.steered, self.gate)
+        seam = seam_runner_v2 if worker.use_v2_model_runner else seam_runner_v1
+        self.attached = seam.attach(runner, Steps(self.steered, self.gate))
 
     def check(self) -> None:
         """Steer a probe through every layer; raises `NotInstrumentable` where it is lost."""
 
-        def forward(tokens: int) -> Tensor:
-            hidden, _ = self.runner._dummy_run(tokens, skip_eplb=True)
-            if not isinstance(hidden, Tensor):
-                raise NotInstrumentable("the probe's forward pass returned no hidden states")
-            return hidden[:tokens]
-
-        self_check(self.tables, self.slots, self.gate, forward)
-
-
-def check_ways(vllm_config: Any, runner: Any) -> None:
-    """Raise `NotInstrumentable` for ways of running that this version cannot steer rightly."""
-    parallel = vllm_config.parallel_config
-    for refused, why in (
-        (parallel.pipeline_parallel_size > 1, "pipeline parallel; use tensor parallel"),
-        (parallel.use_ubatching, "micro-batches; drop --enable-dbo and --ubatch-size"),
-        (runner.use_async_spec_decode, "asynchronous speculative decoding; drop one of the two"),
-    ):
-        if refused:
-            raise NotInstrumentable(f"Steersman cannot steer under {why}")
-
-
-def scales_branches(vllm_config: Any) -> bool:
-    """Whether the model scales what its branches add to the stream (Granite, MiniCPM): then adding
-    at `attn_out` or `mlp_out` would not be the addition that was asked for."""
-    config = vllm_config.model_config.hf_text_config
-    return any(getattr(config, name, 1.0) != 1.0 for name in ("residual_multiplier", "scale_depth"))
+        self_check(
+            self.tables, self.slots, self.gate, self.attached.probe, self.attached.probe_tokens
+        )
 
 
 def _anyone(failed: bool) -> bool:
@@ -162,7 +149,7 @@ def steering_status(self: Any) -> dict[str, Any]:
 def steering_listen(self: Any) -> None:
     """Start measuring the residual stream of whatever runs (calibration)."""
     steering: WorkerSteering = self.steering
-    steering.gate.listener = NormListener(steering.runner.positions)
+    steering.gate.listener = NormListener(steering.attached.positions)
 
 
 def steering_heard(self: Any) -> dict[str, float]:

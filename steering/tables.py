@@ -7,6 +7,7 @@ from torch import Tensor
 
 from steering.bank import ZERO_ROW
 from steering.op import Marked
+from steering.staging import StagedRows
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class TableSizes:
 
 class Tables:
     """`bank` [1 + bank_rows, hidden] f32; `index` i32 and `coefficient` f32 [slots, rows, K];
-    `token_row` [tokens] i32, staged on the host in `token_row_host`."""
+    `token_row` [tokens] i32, written through `StagedRows`."""
 
     def __init__(self, sizes: TableSizes, device: torch.device) -> None:
         self.sizes = sizes
@@ -32,14 +33,7 @@ class Tables:
         self.index = torch.full(shape, ZERO_ROW, dtype=torch.int32, device=device)
         self.coefficient = torch.zeros(shape, device=device)
         self.token_row = torch.full((sizes.tokens,), -1, dtype=torch.int32, device=device)
-        on_host = device.type == "cpu"
-        self.token_row_host = (
-            self.token_row
-            if on_host
-            else torch.full_like(self.token_row, -1, device="cpu").pin_memory()
-        )
-        self._token_row_np = self.token_row_host.numpy()
-        self._written = 0
+        self._staged = StagedRows.on(self.token_row)
         self._marks: list[tuple[int, int, int]] = []
         self.width = 1
         """Terms that any table row has had so far, at most K: the rest need not be looked at."""
@@ -65,22 +59,19 @@ class Tables:
 
     def begin_step(self) -> None:
         """Mark every token as not steered (on the host)."""
-        self._token_row_np[: self._written] = -1
+        self._staged.begin()
         self._marks.clear()
 
     def mark(self, start: int, stop: int, row: int) -> None:
         """Tokens [start, stop) of this step's batch are steered by table row `row`."""
-        self._token_row_np[start:stop] = row
+        self._staged.mark(start, stop, row)
         self._marks.append((start, stop, row))
 
     def commit(self, tokens: int) -> None:
         """Make the step's rows visible to the device: the one copy a step makes."""
-        dirty = max(tokens, self._written)
-        if self.token_row is not self.token_row_host:
-            self.token_row[:dirty].copy_(self.token_row_host[:dirty], non_blocking=True)
-        else:
+        self._staged.commit(tokens)
+        if self.token_row.device.type == "cpu":
             self.marked = self._as_indices() if self._marks else None
-        self._written = tokens
 
     def _as_indices(self) -> Marked:
         marks = sorted(self._marks)

@@ -1,0 +1,112 @@
+"""Seam: vLLM's V2 model runner (`v1/worker/gpu/model_runner.py`, `v1/worker/cpu/model_runner.py`).
+
+Through its extension point, `model_states/interface.py: ModelState`: `add_request` (requests come)
+and `preprocess_state` (this step's tokens: the last call on real batches before the forward pass,
+which a full CUDA graph may replay). What that has no method for is wrapped on the runner:
+`finish_requests` (`ModelState.remove_request` does not tell who ended from who was preempted),
+`sample_tokens` (the step's output takes our report along), `_dummy_run` (finds no token marked).
+Also read: `req_states`, `input_buffers`, `num_speculative_steps`.
+"""
+
+import functools
+from typing import Any
+
+from torch import Tensor
+
+from steering.blocks import NotInstrumentable
+from steering.steps import Attached, Span, Steps
+
+HOLDER = "model_runner_output"
+"""Attribute of an asynchronous output that has the ModelRunnerOutput."""
+
+
+def check(runner: Any, vllm_config: Any) -> None:
+    """Raise `NotInstrumentable` where this runner does not know on the host which token of which
+    request it computes at each place of a batch."""
+    speculative = vllm_config.speculative_config
+    adaptive = speculative is not None and speculative.enable_adaptive_verification
+    new_tokens = runner.model_state.num_new_sampled_tokens_per_step
+    for refused, why in (
+        (
+            runner.num_speculative_steps > 0 and vllm_config.scheduler_config.async_scheduling,
+            "asynchronous speculative decoding (the host only guesses how many tokens were "
+            "accepted); add --no-async-scheduling, or drop --speculative-config",
+        ),
+        (
+            adaptive,
+            "adaptive verification (the device decides how many draft tokens each request gets); "
+            "drop it from --speculative-config",
+        ),
+        (
+            new_tokens != 1,
+            f"a model that samples {new_tokens} tokens a step (diffusion); there is no remedy",
+        ),
+    ):
+        if refused:
+            raise NotInstrumentable(f"Steersman cannot steer vLLM's V2 model runner under {why}")
+
+
+def attach(runner: Any, steps: Steps) -> Attached:
+    """Make `runner` tell `steps` about its requests and steps."""
+    state = runner.model_state
+    add_request = state.add_request
+    preprocess_state = state.preprocess_state
+    finish_requests = runner.finish_requests
+    sample_tokens = runner.sample_tokens
+    dummy_run = runner._dummy_run
+
+    @functools.wraps(finish_requests)
+    def finish(scheduler_output: Any) -> None:
+        steps.gone(scheduler_output.finished_req_ids)
+        finish_requests(scheduler_output)
+
+    @functools.wraps(add_request)
+    def add(req_index: int, new: Any) -> None:
+        add_request(req_index, new)
+        if new.sampling_params is not None:
+            steps.came(new.req_id, new.sampling_params.extra_args, new.prompt_len)
+
+    @functools.wraps(preprocess_state)
+    def preprocess(input_batch: Any, *args: Any, **kwargs: Any) -> None:
+        preprocess_state(input_batch, *args, **kwargs)
+        if not steps.idle:
+            steps.batch(runner.req_states.req_id_to_index)
+            steps.run(_spans(input_batch, steps), input_batch.num_tokens)
+
+    @functools.wraps(sample_tokens)
+    def sample(grammar_output: Any) -> Any:
+        steps.over()
+        output = sample_tokens(grammar_output)
+        steps.report(output, HOLDER)
+        return output
+
+    @functools.wraps(dummy_run)
+    def dummy(*args: Any, **kwargs: Any) -> Any:
+        steps.rest()
+        return dummy_run(*args, **kwargs)
+
+    def probe(tokens: int) -> Tensor | None:
+        hidden: Tensor | None = dummy_run(tokens, skip_eplb=True)[0]
+        return hidden
+
+    state.add_request = add
+    state.preprocess_state = preprocess
+    runner.finish_requests = finish
+    runner.sample_tokens = sample
+    runner._dummy_run = dummy
+    # Attention does run here: up to so many tokens, each is a request of its own.
+    return Attached(runner.input_buffers.positions, probe, runner.max_num_reqs)
+
+
+def _spans(batch: Any, steps: Steps) -> list[Span]:
+    steered = steps.steered
+    return [
+        Span(
+            request_id,
+            int(batch.query_start_loc_np[row]),
+            int(batch.num_scheduled_tokens[row]),
+            int(batch.num_computed_tokens_np[row]),
+        )
+        for row, request_id in enumerate(batch.req_ids)
+        if request_id in steered
+    ]

@@ -1,0 +1,97 @@
+"""The rows of a step's tokens, on their way from the host to the device."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+
+class HostBuffer(Protocol):
+    """Memory on the host that a device copies from, when it comes to it."""
+
+    rows: Tensor
+    """[tokens] int32, -1 where nothing is marked. Not to be written between `send` and `wait`."""
+
+    def send(self, target: Tensor, tokens: int) -> None:
+        """Queue the copy of the first `tokens` rows to `target`, and return."""
+
+    def wait(self) -> None:
+        """Return when the last copy that was queued has been made."""
+
+
+class PinnedBuffer:
+    """A `HostBuffer` of page-locked memory for a CUDA device."""
+
+    def __init__(self, target: Tensor) -> None:
+        self.rows = torch.full_like(target, -1, device="cpu").pin_memory()
+        self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+
+    def send(self, target: Tensor, tokens: int) -> None:
+        target[:tokens].copy_(self.rows[:tokens], non_blocking=True)
+        self._copied.record()
+
+    def wait(self) -> None:
+        self._copied.synchronize()
+
+
+class SameMemory:
+    """A `HostBuffer` where device and host are one: written is there."""
+
+    def __init__(self, target: Tensor) -> None:
+        self.rows = target
+
+    def send(self, target: Tensor, tokens: int) -> None:
+        pass
+
+    def wait(self) -> None:
+        pass
+
+
+class StagedRows:
+    """`target` [tokens] int32 on the device, written on the host and copied once a step.
+
+    Under asynchronous scheduling the host prepares a step while the device still computes the one
+    before, and the copy waits in the device's queue: written too early, the host's memory would
+    mark the wrong tokens. vLLM's V1 runner waits for that itself, its V2 runner does not. So
+    buffers take turns, and each waits for its own last copy before it is written again.
+
+    Assumption: copies and forward passes are queued on one stream. Guarantee: while the forward
+    pass of a step runs on the device, `target` says what was marked for that step and no other.
+    """
+
+    def __init__(self, target: Tensor, buffers: Sequence[HostBuffer]) -> None:
+        self._target = target
+        self._buffers = buffers
+        self._written = [0] * len(buffers)
+        """Rows of each buffer that may be marked; those after them are -1."""
+        self._sent = 0
+        """Rows of `target` that may be marked."""
+        self._turn = 0
+        self._rows = buffers[0].rows.numpy()
+
+    @classmethod
+    def on(cls, target: Tensor) -> "StagedRows":
+        """The way to `target`, wherever it is."""
+        if target.device.type == "cpu":
+            return cls(target, [SameMemory(target)])
+        return cls(target, [PinnedBuffer(target), PinnedBuffer(target)])
+
+    def begin(self) -> None:
+        """Mark no token, in the buffer whose turn it is."""
+        self._turn = turn = (self._turn + 1) % len(self._buffers)
+        self._buffers[turn].wait()
+        self._rows = self._buffers[turn].rows.numpy()
+        self._rows[: self._written[turn]] = -1
+        self._written[turn] = 0
+
+    def mark(self, start: int, stop: int, row: int) -> None:
+        """Tokens [start, stop) have table row `row`."""
+        self._rows[start:stop] = row
+        self._written[self._turn] = max(self._written[self._turn], stop)
+
+    def commit(self, tokens: int) -> None:
+        """Send what was marked in a step of so many tokens; any after them are unmarked."""
+        tokens = max(tokens, self._written[self._turn])
+        self._buffers[self._turn].send(self._target, max(tokens, self._sent))
+        self._sent = tokens

@@ -1,0 +1,121 @@
+"""What every model runner tells us: requests come, requests go, this step's tokens.
+
+Knows nothing of vLLM. A `seam_runner_*` attaches one `Steps` to a runner, and gives back what else
+we use of it.
+"""
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from steering.instrument import Gate
+from steering.plan.errors import PlanInvalid
+from steering.plan.plan import PLAN_KEY, Plan
+from steering.requests import SteeredRequests
+
+REPORT_ATTRIBUTE = "steersman"
+"""Attribute of ModelRunnerOutput that carries the StepReport to the scheduler's process."""
+
+
+class Span(NamedTuple):
+    """One request's part of a step's batch."""
+
+    request_id: str
+    offset: int
+    """Place of its first token in the batch."""
+    tokens: int
+    """How many tokens of it the step computes."""
+    first: int
+    """Index in the request of the first of them."""
+
+
+class Attached(NamedTuple):
+    """What we use of a model runner besides its steps."""
+
+    positions: Tensor
+    """[max tokens] int64: the token index of each token of the running step."""
+    probe: Callable[[int], Tensor | None]
+    """Runs n dummy tokens as they are marked; their final hidden states [>= n, hidden]."""
+    probe_tokens: int
+    """The most tokens that a probe may have so that none sees another."""
+
+
+class Steps:
+    """One runner's steps.
+
+    Assumption: in each step, `gone`, then `came` for each new request, then `batch` and `run`, all
+    before the forward pass is queued; `over` after it; then `report`.
+    Guarantee: outside of `run` ... `over` the gate is shut, and after `rest` no token is marked.
+    """
+
+    def __init__(self, steered: SteeredRequests, gate: Gate) -> None:
+        self._steered = steered
+        self._gate = gate
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nobody to steer, nothing to report, and nothing left to unmark."""
+        steered = self._steered
+        return not (steered.live or steered.failed or steered.active_slots)
+
+    @property
+    def steered(self) -> Collection[str]:
+        """Whose spans `run` wants, of those in the batch."""
+        return self._steered.live.keys()
+
+    def came(
+        self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
+    ) -> None:
+        """A request is new to the runner. It may have been there before: V2 forgets a request that
+        is preempted, and both runners are given one again when its client adds to its prompt."""
+        if not extra_args or PLAN_KEY not in extra_args or request_id in self._steered.failed:
+            return
+        if not self._resumed(request_id, extra_args, prompt_tokens):
+            self._steered.finish([request_id])
+            self._steered.start(request_id, extra_args, prompt_tokens)
+
+    def _resumed(
+        self, request_id: str, extra_args: Mapping[str, object], prompt_tokens: int
+    ) -> bool:
+        known = self._steered.live.get(request_id)
+        if known is None or known.prompt_tokens != prompt_tokens:
+            return False
+        try:
+            return known.plan == Plan.of(extra_args)
+        except PlanInvalid:
+            return False
+
+    def gone(self, request_ids: Iterable[str]) -> None:
+        """Requests ended, however they ended. Not for those that were preempted."""
+        if self._steered.live or self._steered.failed:
+            self._steered.finish(request_ids)
+
+    def batch(self, request_ids: Mapping[str, int]) -> None:
+        """Who is in the runner's batch now."""
+        if self._steered.live:
+            self._steered.settle(request_ids)
+
+    def run(self, spans: Iterable[Span], tokens: int) -> None:
+        """Mark the tokens of a step of so many: `spans` has that of each steered request in it."""
+        self._steered.step(spans, tokens)
+        self._gate.set(self._steered.active_slots)
+
+    def over(self) -> None:
+        """The forward pass was queued."""
+        self._gate.set(frozenset())
+
+    def rest(self) -> None:
+        """Unmark the last step: a forward pass comes that is nobody's."""
+        if self._steered.active_slots:
+            self._steered.step((), 0)
+            self._steered.take_report()
+            self.over()
+
+    def report(self, output: Any, holder: str) -> None:
+        """Put the step's report on a ModelRunnerOutput, or on the one that an asynchronous output
+        has in its attribute `holder`."""
+        if output is not None:
+            report = self._steered.take_report()
+            if report is not None:
+                setattr(getattr(output, holder, output), REPORT_ATTRIBUTE, report)

@@ -1,0 +1,320 @@
+"""vLLM's V2 model runner: all that holds for V1, on one real engine and a tiny model.
+
+Triton's interpreter runs the runner's kernels (tests/standin), so a step takes a tenth of a second.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from steering.plan import Plan
+from tests.engine import v2_asks
+from tests.engine.conftest import SITES, Shelf
+from tests.engine.engine import Answer, Ask, furthest
+from tests.engine.remote import RemoteEngine, RemoteFailed
+from tests.matrix import tiny
+from tests.reference.reference import ReferenceModel
+from tests.standin import v2_environment
+
+TOLERANCE = 1e-4
+BLOCK = 32
+
+
+@pytest.fixture(scope="module")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.make_model(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def tiny_reference(tiny_model: Path) -> ReferenceModel:
+    return ReferenceModel(tiny_model)
+
+
+@pytest.fixture(scope="module")
+def vectors(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf:
+    norms = tiny.stream_norms(tiny_model, v2_asks.prompt(0, 100))
+    return Shelf(tmp_path_factory.mktemp("library"), norms, tiny.HIDDEN)
+
+
+@pytest.fixture(scope="module")
+def v2(tiny_model: Path, vectors: Shelf) -> Iterator[RemoteEngine]:
+    """Prompts in chunks of 48 tokens, 16 blocks of cache: long answers crowd each other out."""
+    engine = RemoteEngine(
+        v2_environment()
+        | {
+            "VLLM_PLUGINS": "steersman",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+            "VLLM_LOGGING_LEVEL": "WARNING",
+        },
+        model=str(tiny_model),
+        dtype="float32",
+        enforce_eager=True,
+        disable_log_stats=False,
+        block_size=BLOCK,
+        max_model_len=256,
+        max_num_batched_tokens=48,
+        max_num_seqs=8,
+        num_gpu_blocks_override=17,
+        kv_cache_memory_bytes=2**26,
+        additional_config={
+            "steersman": {"library": str(vectors.library.root), "max_segments": 8, "bank_rows": 40}
+        },
+        seed=0,
+    )
+    yield engine
+    engine.close()
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left(v2: RemoteEngine) -> Iterator[None]:
+    """Every test leaves the worker as it found it: no request, no row under lease."""
+    before = v2.do(v2_asks.is_settled)
+    yield
+    after = v2.do(v2_asks.is_settled)
+    assert after["requests"] == after["bank_rows_used"] == 0
+    assert after["free_table_rows"] == before["free_table_rows"] == 8 * 8
+
+
+def counted(ask: Ask, cached: int = 0) -> tuple[int, ...]:
+    """What the receipt must say, from the plan, the prompt and the length of the answer alone."""
+    assert ask.plan is not None
+    # The last token of an answer is sampled, never computed.
+    computed = len(ask.prompt) + ask.tokens - 1
+    segments = ask.plan.segments(len(ask.prompt))
+    return tuple(
+        sum(max(0, min(s.stop, computed) - max(s.start, cached)) for s in segments if n in s.active)
+        for n in range(len(ask.plan.vectors))
+    )
+
+
+def assert_same(answers: list[Answer], expected: list[Answer]) -> None:
+    for answer, wanted in zip(answers, expected, strict=True):
+        assert answer.tokens == wanted.tokens
+        assert furthest(answer.logprobs, wanted.logprobs) <= TOLERANCE
+
+
+def test_it_is_that_runner(v2: RemoteEngine) -> None:
+    assert v2.do(v2_asks.runner_of) == "vllm.v1.worker.cpu.model_runner"
+    status = v2.status()
+    assert status["sites"] == list(SITES)
+    assert status["layers"] == list(range(tiny.LAYERS))
+
+
+def test_the_start_up_check_sees_what_is_lost(v2: RemoteEngine) -> None:
+    assert v2.do(v2_asks.check_without, []) == "passed"
+    assert v2.do(v2_asks.check_without, [("resid_post", 1), ("attn_out", 2)]) == (
+        "self-check: an addition did not reach the residual stream at attn_out.2, resid_post.1"
+    )
+
+
+def test_log_probabilities_equal_the_reference(
+    v2: RemoteEngine, tiny_reference: ReferenceModel, vectors: Shelf
+) -> None:
+    cases = v2_asks.cases(vectors, 30)
+    answers = v2.ask(*(case.ask for case in cases))
+    worst, moved = 0.0, []
+    for case, answer in zip(cases, answers, strict=True):
+        length, tokens = len(case.ask.prompt), [*case.ask.prompt, *answer.tokens]
+        found = [*answer.prompt_logprobs, *answer.logprobs]
+        expected = tiny_reference.steered_logprobs(tokens, length, case.terms)
+        assert len(found) == length - 1 + v2_asks.NEW_TOKENS
+        worst = max(
+            worst,
+            *(
+                abs(logprob - float(expected[position, token]))
+                for position, likeliest in enumerate(found)
+                for token, logprob in likeliest.items()
+            ),
+        )
+        for position, token in enumerate(answer.tokens, start=length - 1):
+            assert float(expected[position].max() - expected[position, token]) <= TOLERANCE
+        plain = tiny_reference.steered_logprobs(tokens, length)
+        moved.append(float((expected - plain)[:-1].abs().max()))
+    print(f"\nV2 parity: worst difference {worst:.2e} over {len(cases)} cases")
+    assert worst <= TOLERANCE
+    # An engine that left additions out would be far off.
+    assert sorted(moved)[len(moved) // 4] > 1000 * TOLERANCE
+
+
+@pytest.mark.parametrize("positions", ["all", "generation"])
+def test_unsteered_neighbours_are_bit_identical(
+    v2: RemoteEngine, vectors: Shelf, positions: str
+) -> None:
+    lengths = (3, 40, 17, 60, 1, 33)
+    plans = {
+        n: Plan(
+            (
+                vectors.planned(1, 0.4 + n, (0, 2), positions, SITES[n % 3]),
+                vectors.planned(2, -0.7, (1, 2), "all"),
+            )
+        )
+        for n in (1, 3, 4)
+    }
+
+    def batch(plans: dict[int, Plan]) -> list[Answer]:
+        v2.forget()
+        return v2.ask(
+            *(
+                Ask(v2_asks.prompt(n, length), plans.get(n), 6, prompt_logprobs=True)
+                for n, length in enumerate(lengths)
+            )
+        )
+
+    among_unsteered, among_steered = batch({}), batch(plans)
+    for n in range(len(lengths)):
+        if n in plans:
+            assert among_steered[n] != among_unsteered[n]
+        else:
+            assert among_steered[n] == among_unsteered[n]
+
+
+def test_what_the_prefix_cache_gives_back_was_steered_the_same(
+    v2: RemoteEngine, vectors: Shelf
+) -> None:
+    prompt = v2_asks.prompt(7, 90)
+    plans = [
+        None,
+        vectors.plan(1, 0.5, (0, 2)),
+        vectors.plan(2, 0.4, (1,), "all", "attn_out"),
+        vectors.plan(1, -0.4, (0, 1), (40, 60), "mlp_out"),
+    ]
+    asks = [Ask(prompt, plan, 8) for plan in plans]
+    fresh = []
+    for ask in asks:
+        v2.forget()
+        fresh += v2.ask(ask)
+    v2.forget()
+    for ask, expected in zip(asks, fresh, strict=True):
+        v2.ask(ask)
+        (again,) = v2.ask(ask)
+        assert again.cached == 64
+        assert_same([again], [expected])
+    # A later turn, which begins with the third block's end, replays the steered answer: unsteered,
+    # it may have the blocks that nobody steered; steered, those whose tokens it steers the same.
+    for ask, answer, shared, own in zip(
+        asks[1:], fresh[1:], (64, 0, 32), (64, 96, 96), strict=True
+    ):
+        turn = Ask((*prompt, *answer.tokens[:-1]), None, 2)
+        v2.forget()
+        (expected,) = v2.ask(turn)
+        v2.forget()
+        v2.ask(ask)
+        (found,) = v2.ask(turn)
+        assert found.cached == shared
+        assert_same([found], [expected])
+        v2.forget()
+        v2.ask(ask)
+        assert v2.ask(replace(turn, plan=ask.plan))[0].cached == own
+
+
+def test_preempted_and_resumed(v2: RemoteEngine, vectors: Shelf) -> None:
+    """Eight requests of two blocks that grow to three, in sixteen blocks."""
+    plans = [
+        vectors.plan(1, 0.5, (0, 2)),
+        None,
+        vectors.plan(2, 0.4, (1,), "all", "attn_out"),
+        vectors.plan(1, -0.4, (0, 1), "prompt"),
+        Plan(
+            (
+                vectors.planned(2, 0.6, (1,), (30, 47)),
+                vectors.planned(3, 0.3, (1, 2), "after_prompt"),
+                vectors.planned(1, 0.2, (1,), (-3, 10_000), "mlp_out"),
+            )
+        ),
+        None,
+        vectors.plan(3, 0.5, (2,), "after_prompt", "mlp_out"),
+        vectors.plan(2, -0.5, (0,), "after_prompt"),
+    ]
+    asks = [Ask(v2_asks.prompt(20 + n, 48 + n), plan, 24) for n, plan in enumerate(plans)]
+    v2.forget()
+    before = v2.metric("vllm:num_preemptions")
+    expected = [*v2.ask(*asks[:4]), *v2.ask(*asks[4:])]
+    assert v2.metric("vllm:num_preemptions") == before
+    v2.forget()
+    answers, notes = v2.do(v2_asks.counted_ask, *asks)
+    assert v2.metric("vllm:num_preemptions") >= before + 2
+    assert_same(answers, expected)
+    assert notes == [[counted(ask)] if ask.plan else [] for ask in asks]
+
+
+def test_requests_that_come_and_go(v2: RemoteEngine, vectors: Shelf) -> None:
+    """More than run at once, of all lengths: places in the batch are taken over again and again."""
+    plan = vectors.plan(3, 0.8, (0, 2), "all")
+    asks = [
+        Ask(v2_asks.prompt(n, 5 + 7 * (n % 5)), plan if n % 2 else None, 2 + n % 6)
+        for n in range(16)
+    ]
+    v2.forget()
+    expected = [answer for ask in asks for answer in v2.ask(ask)]
+    v2.forget()
+    answers, notes = v2.do(v2_asks.counted_ask, *asks)
+    assert_same(answers, expected)
+    assert notes == [[counted(ask)] if ask.plan else [] for ask in asks]
+
+
+def test_steered_tokens_from_the_cache_are_not_counted_again(
+    v2: RemoteEngine, vectors: Shelf
+) -> None:
+    ask = Ask(v2_asks.prompt(3, 80), vectors.plan(1, 0.5, (1,), "all"), 5)
+    v2.forget()
+    assert v2.receipts(ask) == [[counted(ask)]]
+    assert v2.receipts(ask) == [[counted(ask, cached=64)]]
+
+
+def test_a_vector_that_vanishes_ends_its_request_and_no_other(
+    v2: RemoteEngine, vectors: Shelf
+) -> None:
+    plan = vectors.plan(1, 0.5, (1,), "all")
+    asks = [
+        Ask(v2_asks.prompt(40 + n, 30), plan if n == 1 else None, 1 if n == 2 else 6)
+        for n in range(4)
+    ]
+    v2.forget()
+    expected = v2.ask(*asks)
+    doomed = replace(asks[2], plan=vectors.plan(50, 0.5, (2,)), tokens=6)
+    v2.forget()
+    found = v2.do(v2_asks.ask_without, [*asks[:2], doomed, asks[3]], vectors.path(50))
+    assert (found[2].finish_reason, found[2].tokens) == ("error", ())
+    assert [found[n] for n in (0, 1, 3)] == [expected[n] for n in (0, 1, 3)]
+    assert v2.ask(doomed)[0].finish_reason == "length"
+
+
+def test_plans_are_checked_whoever_wrote_them(v2: RemoteEngine, vectors: Shelf) -> None:
+    with pytest.raises(RemoteFailed, match="layer 3 does not exist"):
+        v2.ask(Ask((1, 2), replace_layers(vectors.plan(1, 0.5, (1,)), tiny.LAYERS)))
+
+
+def replace_layers(plan: Plan, layer: int) -> Plan:
+    (vector,) = plan.vectors
+    return Plan((replace(vector, terms=(("resid_post", layer),)),))
+
+
+def test_calibration_hears_every_token_but_the_first(
+    v2: RemoteEngine, tiny_reference: ReferenceModel
+) -> None:
+    prompt = v2_asks.prompt(5, 101)
+    v2.forget()
+    heard = v2.do(v2_asks.norms_heard, Ask(prompt, tokens=1))
+    states: list[torch.Tensor] = []
+    hooks = [
+        block.register_forward_hook(lambda _m, _i, out: states.append(stream(out)))
+        for block in tiny_reference.model.model.layers
+    ]
+    with torch.no_grad():
+        tiny_reference.model(input_ids=torch.tensor([prompt]))
+    for hook in hooks:
+        hook.remove()
+    norms = [state.norm(dim=-1) for state in states]
+    expected = {f"resid_post.{n}": float(found[1:].median()) for n, found in enumerate(norms)}
+    with_first = {f"resid_post.{n}": float(found.median()) for n, found in enumerate(norms)}
+    assert heard == pytest.approx(expected, rel=1e-5)
+    assert heard != pytest.approx(with_first, rel=1e-5)
+
+
+def stream(output: object) -> torch.Tensor:
+    found = output[0] if isinstance(output, tuple) else output
+    assert isinstance(found, torch.Tensor)
+    return found.reshape(-1, found.shape[-1])

@@ -1,0 +1,14 @@
+"""Stand-ins for what a machine without a GPU lacks."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).parents[2]
+TRITON_CPU = Path(__file__).parent / "triton_cpu"
+"""A folder with a `sitecustomize`: on PYTHONPATH, it is run by every Python process that starts."""
+
+
+def v2_environment() -> dict[str, str]:
+    """What makes vLLM take its V2 model runner on a CPU: Triton's interpreter runs its kernels."""
+    path = os.pathsep.join([str(TRITON_CPU), str(ROOT)])
+    return {"VLLM_USE_V2_MODEL_RUNNER": "1", "TRITON_INTERPRET": "1", "PYTHONPATH": path}
