@@ -4,11 +4,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from steering.op import Marked, add, add_marked, add_static
+from steering.op import Marked, add, add_marked
+from tests.steering.interpreted import interpreted
 
 HIDDEN = 12
 
@@ -24,7 +25,11 @@ def by_indices(
         add_marked(hidden, bank, index, coefficient, marked)
 
 
-ways = pytest.mark.parametrize("operation", [add, add_static, by_indices])
+on_torch = pytest.mark.parametrize("operation", [add, by_indices])
+"""Quick enough for many examples; the other form has its own in test_kernel.py."""
+# The first call of torch's form may take seconds: torch imports its compiler.
+unhurried = settings(deadline=None)
+ways = pytest.mark.parametrize("operation", [add, interpreted, by_indices])
 Operation = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], None]
 
 
@@ -57,7 +62,8 @@ def tables(draw: st.DrawFn) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     return torch.randn(tokens, HIDDEN, generator=generator), bank, index, coefficient, token_row
 
 
-@ways
+@on_torch
+@unhurried
 @given(case=tables())
 def test_equals_the_naive_loop(
     operation: Operation,
@@ -72,7 +78,8 @@ def test_equals_the_naive_loop(
     assert torch.equal(hidden[unsteered], before[unsteered])
 
 
-@ways
+@on_torch
+@unhurried
 @given(case=tables(), dtype=st.sampled_from([torch.bfloat16, torch.float16]))
 def test_half_precision_is_cast_once(
     operation: Operation,
