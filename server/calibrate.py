@@ -1,11 +1,14 @@
 """Median residual norms of the served model: measured once through the engine, then cached."""
 
 import asyncio
+import fcntl
 import hashlib
 import json
 import logging
 import os
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -59,22 +62,43 @@ async def median_norms(
     `measure`, which needs an engine that runs the model's Python. None if that is not all `layers`.
     """
     cache = default_home() / "calibration" / f"{mark}.json"
+    known = _read(cache, layers)
+    if known or not measure:
+        return known
+    async with _alone(cache.with_suffix(".lock")):
+        # Another API server of this engine may have measured while this one waited.
+        known = _read(cache, layers)
+        if known:
+            return known
+        logger.info("Measuring the model's residual norms (once a model; cached in %s)", cache)
+        medians = await _listen(engine)
+        if len(medians) != layers:
+            logger.warning(
+                "Heard %d of %d layers: relative doses are not known", len(medians), layers
+            )
+            return None
+        _save(cache, {"median_norms": medians, "texts": len(TEXTS)})
+        return medians
+
+
+def _read(cache: Path, layers: int) -> dict[str, float] | None:
     try:
         known: dict[str, float] = json.loads(cache.read_text())["median_norms"]
     except (OSError, ValueError, KeyError):
-        known = {}
-    if len(known) == layers:
-        return known
-    if not measure:
         return None
-    logger.info("Measuring the model's residual norms (once a model; cached in %s)", cache)
-    medians = await _listen(engine)
-    if len(medians) != layers:
-        # Another API server of this engine measured at the same time, and saves what it heard.
-        logger.warning("Heard %d of %d layers: relative doses are not known", len(medians), layers)
-        return None
-    _save(cache, {"median_norms": medians, "texts": len(TEXTS)})
-    return medians
+    return known if len(known) == layers else None
+
+
+@asynccontextmanager
+async def _alone(lock: Path) -> AsyncIterator[None]:
+    """Hold `lock` against other processes: two that listen at once cut each other short."""
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        await asyncio.to_thread(fcntl.flock, descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 async def _listen(engine: Any) -> dict[str, float]:
@@ -87,7 +111,9 @@ async def _listen(engine: Any) -> dict[str, float]:
 
         async def run(n: int, text: str) -> None:
             prompt = {"prompt_token_ids": tokenizer.encode(text)}
-            async for _ in engine.generate(prompt, params, f"steersman-calibration-{n}"):
+            name = f"steersman-calibration-{n}"
+            # All data parallel replicas listen, and vLLM returns what the first has heard.
+            async for _ in engine.generate(prompt, params, name, data_parallel_rank=0):
                 pass
 
         await asyncio.gather(*(run(n, text) for n, text in enumerate(TEXTS)))

@@ -10,7 +10,6 @@ from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse
 
-from server.admission import BankFull
 from server.metrics import METRICS
 from steering.plan import PlanInvalid
 from vectors.errors import (
@@ -21,6 +20,17 @@ from vectors.errors import (
     VectorTooLarge,
 )
 
+
+class BankFull(Exception):
+    """Too many requests wait for the vector bank; try again in `retry_after` seconds."""
+
+    retry_after = 1
+
+
+class NotSteered(Exception):
+    """The engine could not steer a request, by no fault of the request."""
+
+
 STATUS: Final[dict[type[Exception], int]] = {
     PlanInvalid: 400,
     VectorInvalid: 400,
@@ -28,11 +38,15 @@ STATUS: Final[dict[type[Exception], int]] = {
     VectorConflict: 409,
     VectorTooLarge: 413,
     BankFull: 503,
+    NotSteered: 500,
     SteersmanError: 500,
 }
 """The nearest class in an exception's ancestry decides."""
 
-_CODES: Final[dict[type[Exception], str]] = {BankFull: "bank_full"}
+_CODES: Final[dict[type[Exception], str]] = {
+    BankFull: "bank_full",
+    NotSteered: "vector_unavailable",
+}
 _TYPES: Final = {
     401: "authentication_error",
     403: "permission_error",

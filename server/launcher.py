@@ -7,6 +7,8 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,11 @@ def serve(argv: list[str]) -> int:
 
 
 def _serve(ours: argparse.Namespace, theirs: list[str]) -> None:
+    from vllm.plugins import load_general_plugins
+
+    # vLLM would do so a little later: ours refuses a version whose modules below may not be there.
+    load_general_plugins()  # type: ignore[no-untyped-call]
+
     from vllm.entrypoints.cli.serve import ServeSubcommand
     from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
     from vllm.utils.argparse_utils import FlexibleArgumentParser
@@ -49,6 +56,10 @@ def _serve(ours: argparse.Namespace, theirs: list[str]) -> None:
     settings = {**_settings(ours), **given.get("steersman", {})}
     args.additional_config = {**given, "steersman": settings}
     validate_parsed_serve_args(args)
+    os.environ.setdefault(
+        "VLLM_CPU_OMP_THREADS_BIND",
+        thread_binding(sorted(os.sched_getaffinity(0)), _workers_here(args)),
+    )
     ServeSubcommand.cmd(args)
 
 
@@ -58,15 +69,31 @@ def environment_defaults() -> None:
     if "steersman" not in plugins.split(","):
         os.environ["VLLM_PLUGINS"] = f"{plugins},steersman" if plugins else "steersman"
     os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
-    # vLLM keeps one core back by default; with two cores that halves the speed.
-    cpus = sorted(os.sched_getaffinity(0))
-    if _consecutive(cpus):
-        os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", f"{cpus[0]}-{cpus[-1]}")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 
-def _consecutive(cpus: list[int]) -> bool:
-    return cpus == list(range(cpus[0], cpus[-1] + 1))
+def thread_binding(cpus: Sequence[int], workers: int) -> str:
+    """`VLLM_CPU_OMP_THREADS_BIND` for `workers` worker processes: all of `cpus`, shared out evenly;
+    with fewer of them than workers, one each, in turn.
+
+    vLLM keeps one core back by default, which halves the speed of two, and takes one list a worker:
+    the ranks of the first data parallel replica, then those of the next.
+    """
+    if len(cpus) < workers:
+        return "|".join(str(cpus[n % len(cpus)]) for n in range(workers))
+    cuts = [n * len(cpus) // workers for n in range(workers + 1)]
+    return "|".join(",".join(map(str, cpus[a:b])) for a, b in pairwise(cuts))
+
+
+def _workers_here(args: argparse.Namespace) -> int:
+    """Worker processes that this call starts on this machine, over all data parallel replicas."""
+    ranks = args.tensor_parallel_size * args.pipeline_parallel_size // (args.nnodes or 1)
+    replicas = args.data_parallel_size_local
+    if args.data_parallel_external_lb or args.data_parallel_rank is not None:
+        replicas = 1
+    elif replicas is None:
+        replicas = args.data_parallel_size
+    return max(1, int(ranks * replicas))
 
 
 def _on_cpu() -> bool:
@@ -92,6 +119,9 @@ def _own_parser() -> argparse.ArgumentParser:
         help="directory of the vector library (default: %(default)s)")  # fmt: skip
     add("--bank-rows", type=int, default=defaults.bank_rows, metavar="N",
         help="rows of the vector bank, each one vector at one site and layer "
+        "(default: %(default)s)")  # fmt: skip
+    add("--max-waiting", type=int, default=defaults.max_waiting, metavar="N",
+        help="requests that may wait for rows of the bank; the next is a 503 "
         "(default: %(default)s)")  # fmt: skip
     add("--max-terms", type=int, default=defaults.max_terms, metavar="K",
         help="vectors of one request that may meet at one site and layer "

@@ -33,8 +33,8 @@ class Metrics:
             multiprocess_mode="mostrecent",
         )  # fmt: skip
         self.rows_used = Gauge(
-            "steering_bank_rows_used", "Bank rows that requests in flight need.",
-            multiprocess_mode="mostrecent",
+            "steering_bank_rows_used", "Bank rows that requests in flight need; more than "
+            "steering_bank_rows_total: some wait.", multiprocess_mode="livesum",
         )  # fmt: skip
         self.rows_total = Gauge(
             "steering_bank_rows_total", "Bank rows there are.", multiprocess_mode="mostrecent"
@@ -47,6 +47,7 @@ class Metrics:
         )
         for outcome in ("completed", "failed", "aborted"):
             self.requests.labels(outcome)
+        self.rejections.labels("bank_full")
 
     def observe(self, notes: Sequence[WorkerNote], outcome: str) -> None:
         """Take in what the workers said about one finished request."""

@@ -16,8 +16,8 @@ async def first_chunk_error(response: StreamingResponse) -> Response:
     """`response`, or the error it would have begun with, as a response of that error's status.
 
     Raises `PlanInvalid` where that error is about the steering, and whatever the stream raises.
-    vLLM finds out the length of a prompt only after it has begun to answer; a range of positions
-    outside the prompt is still a 400 this way.
+    vLLM begins to answer before the engine has seen the request; a range of positions outside the
+    prompt is still a 400 this way, and a bank that is full a 503.
     """
     chunks = aiter(response.body_iterator)
     head: list[str] = []

@@ -24,6 +24,7 @@ class SteersmanEndpoints:
 
         settings = Settings.read(getattr(app.state.args, "additional_config", None) or {})
         errors.install(app)
+        _make_way(app, routes.router)
         app.include_router(routes.router)
         app.include_router(vectors_api.build_router())
         app.add_middleware(RefuseIgnoredSteering)
@@ -57,15 +58,11 @@ class SteersmanEndpoints:
                 "cannot be measured in compiled mode: start once with --enforce-eager"
             )
         hidden = workers[0]["hidden_size"]
-        # Several API servers of one engine share its bank: each admits to its share.
-        share = max(1, settings.bank_rows // (args.api_server_count or 1))
         # From here on a plan that this server did not write is refused.
         DESK.guarded = True
         state.steersman = Steersman(
             settings=settings,
-            limits=replace(
-                Limits.of(settings, num_layers, rows=share), sites=tuple(workers[0]["sites"])
-            ),
+            limits=replace(Limits.of(settings, num_layers), sites=tuple(workers[0]["sites"])),
             library=Library(Path(settings.library), hidden_size=hidden, num_layers=num_layers),
             doses=Doses(medians, settings.max_relative_dose),
             model={
@@ -77,3 +74,17 @@ class SteersmanEndpoints:
             },
             version=version("steersman"),
         )
+
+
+def _make_way(app: Any, router: Any) -> None:
+    """Take away vLLM's own routes of the same paths. From 0.32 on vLLM does that itself; before, of
+    two routes the first answered, which is not ours."""
+    ours = {(route.path, method) for route in router.routes for method in route.methods}
+    app.router.routes[:] = [
+        route
+        for route in app.router.routes
+        if not (
+            getattr(route, "methods", None)
+            and all((route.path, method) in ours for method in route.methods)
+        )
+    ]

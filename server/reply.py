@@ -1,6 +1,7 @@
 """Putting the receipt on an answer: into a JSON body, or into the last chunk of a stream."""
 
 import json
+import re
 from collections.abc import AsyncIterator
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
@@ -10,6 +11,10 @@ from server.session import Session
 DONE = "data: [DONE]"
 RESPONSES_END = ("response.completed", "response.incomplete", "response.failed")
 """Events of the Responses API that end a stream and carry the whole response."""
+_INDEX = re.compile(r'"choices":\[\{"index":(\d+),')
+_GOES_ON = '"finish_reason":null'
+"""In a chunk after which its choice goes on, as most are: not worth parsing. A quotation mark
+inside a text is escaped, so no text looks like these."""
 LOST = {
     "error": {
         "message": "the engine did not say that it steered this answer, so it is withheld",
@@ -95,6 +100,9 @@ class Choices:
     def may_be_over(self, chunk: str) -> bool:
         """Whether `chunk` may be the last: every choice seen has ended. Only such are held back."""
         if not chunk.startswith("data: {"):
+            return False
+        if _GOES_ON in chunk and (index := _INDEX.search(chunk)):
+            self._seen.add(int(index[1]))
             return False
         data = json.loads(chunk.removeprefix("data: "))
         for choice in data.get("choices") or ():

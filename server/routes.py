@@ -10,7 +10,7 @@ from vllm.entrypoints.openai.chat_completion import api_router as vllm_chat
 from vllm.entrypoints.openai.completion import api_router as vllm_completion
 from vllm.entrypoints.openai.responses import api_router as vllm_responses
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
-from vllm.entrypoints.serve.utils.api_utils import validate_json_request
+from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
 
 from server.peek import first_chunk_error
 from server.reply import with_receipt
@@ -69,14 +69,25 @@ async def _steered(request: Any, raw_request: Request, handler: Handler) -> Resp
     request.steer(session.plan)
     try:
         response = await handler(request, raw_request)
-        if session.explicit_positions and isinstance(response, StreamingResponse):
-            response = await first_chunk_error(response)
+        if isinstance(response, StreamingResponse):
+            response = await _look(response, raw_request)
+        if refusal := session.refusal():
+            raise refusal
     except BaseException as error:
+        refusal = session.refusal()
         session.close("aborted" if isinstance(error, CancelledError) else "failed")
+        if refusal is not None:
+            raise refusal from None
         if isinstance(error.__cause__, PlanInvalid):
             raise error.__cause__ from None
         raise
     return with_receipt(response, session)
+
+
+@with_cancellation  # type: ignore[untyped-decorator]
+async def _look(response: StreamingResponse, raw_request: Request) -> Response | None:
+    """`response` once it has begun; None if the client goes away before that."""
+    return await first_chunk_error(response)
 
 
 def _refuse_unsteerable(request: Any) -> None:

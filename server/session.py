@@ -1,14 +1,15 @@
-"""One steered HTTP request from admission to receipt."""
+"""One steered HTTP request from its field to its receipt."""
 
 import secrets
 import weakref
 from typing import Any
 
+from server.errors import BankFull, NotSteered
 from server.metrics import METRICS
 from server.resolve import resolve
 from server.state import Steersman
 from server.steering_field import SteeringField
-from steering.plan import DESK
+from steering.plan import BANK_FULL, DESK, Row
 
 
 class Session:
@@ -18,21 +19,23 @@ class Session:
     """
 
     def __init__(self, app: Steersman, value: Any) -> None:
-        """Validate and admit. Raises `PlanInvalid`, `VectorNotFound` or `BankFull`."""
+        """Validate. Raises `PlanInvalid` or `VectorNotFound`."""
         field = SteeringField.read(value)
         receipt = secrets.token_hex(8)
         resolved = resolve(field, receipt, app.library, app.limits, app.doses)
-        app.admission.enter(resolved.plan)
-        METRICS.rows_used.set(app.admission.rows_in_use)
+        rows = resolved.plan.rows()
+        app.enter(rows)
         DESK.open(receipt)
         self.plan = resolved.plan
         self._draft = resolved.draft
-        self._give_back = weakref.finalize(self, _give_back, app, resolved.plan)
+        self._give_back = weakref.finalize(self, _give_back, app, receipt, rows)
 
-    @property
-    def explicit_positions(self) -> bool:
-        """Whether the positions can only be checked once the prompt's length is known."""
-        return any(not isinstance(v.positions, str) for v in self.plan.vectors)
+    def refusal(self) -> Exception | None:
+        """`BankFull` or `NotSteered` if the engine ended the request for that."""
+        said = DESK.refusal(self.plan.receipt)
+        if said is None:
+            return None
+        return BankFull(said.message) if said.code == BANK_FULL else NotSteered(said.message)
 
     def was_steered(self) -> bool:
         """Whether a worker has said what it did for this request."""
@@ -55,7 +58,6 @@ class Session:
             self._give_back()
 
 
-def _give_back(app: Steersman, plan: Any) -> None:
-    DESK.close(plan.receipt)
-    app.admission.leave(plan)
-    METRICS.rows_used.set(app.admission.rows_in_use)
+def _give_back(app: Steersman, receipt: str, rows: frozenset[Row]) -> None:
+    DESK.close(receipt)
+    app.leave(rows)

@@ -1,12 +1,12 @@
 """What the routes share: `app.state.steersman`."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
-from server.admission import Admission
 from server.doses import Doses
 from server.metrics import METRICS
-from steering.plan import Limits, Settings
+from steering.plan import Limits, Row, Settings
 from vectors.library import Entry, Library
 
 
@@ -21,14 +21,27 @@ class Steersman:
     model: dict[str, Any]
     """id, num_layers, hidden_size, fingerprint and sites of the served model."""
     version: str
-    admission: Admission = field(init=False)
+    rows: Counter[Row] = field(default_factory=Counter)
+    """Bank rows that this server's requests in flight need, each with how many need it."""
 
     def __post_init__(self) -> None:
-        self.admission = Admission(self.limits.bank_rows)
         METRICS.rows_total.set(self.limits.bank_rows)
         METRICS.rows_used.set(0)
         METRICS.resident.set(0)
         self.count_library()
+
+    def enter(self, rows: frozenset[Row]) -> None:
+        """Count a request's bank rows in."""
+        self.rows.update(rows)
+        METRICS.rows_used.set(len(self.rows))
+
+    def leave(self, rows: frozenset[Row]) -> None:
+        """Count them out again."""
+        for row in rows:
+            self.rows[row] -= 1
+            if self.rows[row] == 0:
+                del self.rows[row]
+        METRICS.rows_used.set(len(self.rows))
 
     @property
     def max_upload_bytes(self) -> int:
@@ -62,6 +75,7 @@ class Steersman:
                 "max_coefficient": self.limits.max_coefficient,
                 "max_relative_dose": self.settings.max_relative_dose,
                 "bank_rows": self.limits.bank_rows,
+                "max_waiting": self.settings.max_waiting,
                 "max_upload_bytes": self.settings.max_upload_bytes,
             },
         }

@@ -1,74 +1,137 @@
-"""Seam: vLLM's scheduler (`v1/core/sched/scheduler.py: Scheduler.update_from_output`).
+"""Seam: vLLM's scheduler (`v1/core/sched/scheduler.py: Scheduler`).
 
-Each steered request's note leaves with its output in `EngineCoreOutput.kv_transfer_params`, the
-one free-form field that reaches the front end; requests that could not be steered end in error.
+Requests wait for bank rows as they wait for cache blocks (`add_request`,
+`_handle_blocked_waiting_request`, `_free_request`). Each steered request's note leaves with its
+output (`update_from_output`) in `EngineCoreOutput.kv_transfer_params`, the one free-form field that
+reaches the front end; requests that cannot be steered end in error, with a refusal in that place.
 """
 
 import logging
+from collections.abc import Mapping
 from typing import Any
 
 from steering.patching import Function, wrap
 from steering.plan.errors import PlanInvalid
-from steering.plan.plan import PLAN_KEY, Plan
-from steering.seam_runner_v1 import REPORT_ATTRIBUTE
+from steering.plan.plan import PLAN_KEY
+from steering.plan.receipt import BANK_FULL, UNAVAILABLE, Refusal, WorkerNote
+from steering.plan.settings import Settings
+from steering.row_queue import RowQueue
+from steering.seam_request import plan_of
+from steering.steps import REPORT_ATTRIBUTE
 
 logger = logging.getLogger("vllm.steersman")
 
+_FULL = (
+    "the vector bank is full of vectors in use, and as many requests wait for it as may; try again "
+    "soon, or start the server with a larger bank (--bank-rows)"
+)
+
 
 def install() -> None:
-    """Wrap `Scheduler.update_from_output`. Idempotent."""
+    """Wrap the scheduler's methods. Idempotent."""
     from vllm.v1.core.sched.scheduler import Scheduler
 
+    wrap(Scheduler, "__init__", _with_row_queue)
+    wrap(Scheduler, "add_request", _queueing)
+    wrap(Scheduler, "_handle_blocked_waiting_request", _waiting_for_rows)
+    wrap(Scheduler, "_free_request", _giving_back)
     wrap(Scheduler, "update_from_output", _with_notes)
+
+
+def _with_row_queue(original: Function) -> Function:
+    def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is wrapped
+        original(self, *args, **kwargs)
+        settings = Settings.read(self.vllm_config.additional_config)
+        self.steering_rows = RowQueue(settings.bank_rows, settings.max_waiting)
+        self.steering_refused = set[str]()
+
+    return __init__
+
+
+def _queueing(original: Function) -> Function:
+    def add_request(self: Any, request: Any) -> None:
+        original(self, request)
+        try:
+            plan = plan_of(request)
+        except PlanInvalid:
+            return  # The worker says so, and the request ends.
+        if plan and not self.steering_rows.arrive(request.request_id, plan.rows()):
+            self.steering_refused.add(request.request_id)
+
+    return add_request
+
+
+def _waiting_for_rows(original: Function) -> Function:
+    def _handle_blocked_waiting_request(self: Any, request: Any) -> bool:
+        ready: bool = original(self, request)
+        request_id, rows = request.request_id, self.steering_rows
+        if request_id in rows:
+            return ready and rows.may_run(request_id, self.current_step)
+        return ready and request_id not in self.steering_refused
+
+    return _handle_blocked_waiting_request
+
+
+def _giving_back(original: Function) -> Function:
+    def _free_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        self.steering_rows.leave(request.request_id)
+        self.steering_refused.discard(request.request_id)
+        return original(self, request, *args, **kwargs)
+
+    return _free_request
 
 
 def _with_notes(original: Function) -> Function:
     def update_from_output(self: Any, scheduler_output: Any, runner_output: Any) -> Any:
         report = getattr(runner_output, REPORT_ATTRIBUTE, None)
-        if report is None:
-            return original(self, scheduler_output, runner_output)
-        scheduled = scheduler_output.num_scheduled_tokens
-        failures = _end_failed(self, scheduled, report.failed) if report.failed else []
+        ended: list[tuple[int, Any]] = []
+        if report is not None and report.failed:
+            ended += _end_failed(self, report.failed)
+        if self.steering_refused:
+            ended += _end(self, dict.fromkeys(self.steering_refused, _FULL), BANK_FULL)
+        # Those that end in this step are not there any more afterwards.
+        noted = {name: self.requests.get(name) for name in report.notes} if report else {}
         outputs = original(self, scheduler_output, runner_output)
-        for client in outputs.values():
-            for output in client.outputs:
-                note = report.notes.get(output.request_id)
-                if note is not None:
-                    theirs = output.kv_transfer_params or {}
-                    output.kv_transfer_params = {**theirs, PLAN_KEY: note.to_wire()}
-        for client_index, output in failures:
+        if report is not None:
+            for client in outputs.values():
+                for output in client.outputs:
+                    note = report.notes.get(output.request_id)
+                    if note is not None:
+                        request = noted[output.request_id]
+                        note = _kept(note, report.reach[output.request_id], request)
+                        _put(output, note.to_wire())
+        for client_index, output in ended:
             _append(outputs, client_index, output)
         return outputs
 
     return update_from_output
 
 
-def _end_failed(
-    scheduler: Any, scheduled: dict[str, int], failed: dict[str, str]
-) -> list[tuple[int, Any]]:
+def _end_failed(scheduler: Any, failed: Mapping[str, str]) -> list[tuple[int, Any]]:
     """End requests before their unsteered token is seen; the outputs that say so, by client."""
-    from vllm.v1.engine import EngineCoreOutput
-    from vllm.v1.request import RequestStatus
-
     spoiled = set[int]()
     for request_id in failed:
-        spoiled |= _computed_now(scheduler, scheduled, request_id)
+        spoiled |= _computed_unsteered(scheduler, request_id)
     # A request of the same step may have found these blocks in the cache already.
     misled = {
         other.request_id: "it shares the prompt of a request that could not be steered"
         for other in scheduler.running
         if other.request_id not in failed and spoiled & _blocks_of(scheduler, other.request_id)
     }
-    failed = {**failed, **misled}
     scheduler.kv_cache_manager.evict_blocks(spoiled)
-    ended = scheduler.finish_requests(set(failed), RequestStatus.FINISHED_ERROR)
+    return _end(scheduler, {**failed, **misled}, UNAVAILABLE)
+
+
+def _end(scheduler: Any, reasons: Mapping[str, str], code: str) -> list[tuple[int, Any]]:
+    """End requests in error; their last outputs, each with a refusal, by client."""
+    from vllm.v1.engine import EngineCoreOutput
+    from vllm.v1.request import RequestStatus
+
     outputs = []
-    for request in ended:
-        logger.error(
-            "Steering failed for request %s, which is ended: %s",
-            request.request_id,
-            failed.get(request.request_id),
-        )
+    for request in scheduler.finish_requests(set(reasons), RequestStatus.FINISHED_ERROR):
+        reason = reasons[request.request_id]
+        if code == UNAVAILABLE:
+            logger.error("Request %s could not be steered: %s", request.request_id, reason)
         output = EngineCoreOutput(
             request_id=request.request_id,
             new_token_ids=[],
@@ -76,31 +139,49 @@ def _end_failed(
             events=request.take_events(),
             trace_headers=request.trace_headers,
         )
+        try:
+            plan = plan_of(request)
+        except PlanInvalid:
+            plan = None
+        if plan is not None:
+            _put(output, Refusal(plan.receipt, code, reason).to_wire())
         outputs.append((request.client_index, output))
     return outputs
 
 
-def _computed_now(scheduler: Any, scheduled: dict[str, int], request_id: str) -> set[int]:
-    """Steered blocks that this step computed for a request, which could not be steered: what they
-    hold is not what their key says."""
+def _kept(note: WorkerNote, reach: int, request: Any) -> WorkerNote:
+    """`note` without the drafts that were rejected, or that lie behind the answer's end: the last
+    token that a request has is always sampled, not computed."""
+    last = request.num_tokens - 1
+    plan = plan_of(request) if reach > last else None
+    if plan is None:
+        return note
+    return note.without(plan.steered_within(last, reach, request.num_prompt_tokens))
+
+
+def _put(output: Any, wire: Any) -> None:
+    output.kv_transfer_params = {**(output.kv_transfer_params or {}), PLAN_KEY: wire}
+
+
+def _computed_unsteered(scheduler: Any, request_id: str) -> set[int]:
+    """Steered blocks that this step, and those already under way behind it, compute for a request
+    that could not be steered: what they hold is not what their key says."""
     request = scheduler.requests.get(request_id)
     if request is None:
         return set()
     try:
-        plan = Plan.of(request.sampling_params.extra_args)
+        plan = plan_of(request)
         segments = plan.segments(request.num_prompt_tokens) if plan else ()
     except PlanInvalid:
         segments = ()
     first = segments[0].start if segments else 0
-    before = request.num_computed_tokens - scheduled.get(request_id, 0)
-    block = max(first, before) // scheduler.block_size
-    groups = scheduler.kv_cache_manager.get_block_ids(request_id)
-    return {found for ids in groups for found in ids[block:]}
+    before = request.num_computed_tokens - request.num_in_flight_tokens
+    return _blocks_of(scheduler, request_id, max(first, before) // scheduler.block_size)
 
 
-def _blocks_of(scheduler: Any, request_id: str) -> set[int]:
+def _blocks_of(scheduler: Any, request_id: str, first: int = 0) -> set[int]:
     groups = scheduler.kv_cache_manager.get_block_ids(request_id)
-    return {found for ids in groups for found in ids}
+    return {found for ids in groups for found in ids[first:]}
 
 
 def _append(outputs: dict[int, Any], client_index: int, output: Any) -> None:

@@ -5,12 +5,20 @@ This package is the one part of `steering` that `server` may import.
 
 from steering.plan.errors import PlanInvalid, VectorUnavailable
 from steering.plan.limits import STEERABLE_SITES, Limits
-from steering.plan.plan import PLAN_KEY, Plan, PlannedVector
+from steering.plan.plan import PLAN_KEY, Plan, PlannedVector, Row
 from steering.plan.positions import NAMED_RULES, PositionRule, check_rule, interval
-from steering.plan.receipt import DESK, ReceiptDesk, StepReport, WorkerNote
+from steering.plan.receipt import (
+    BANK_FULL,
+    DESK,
+    ReceiptDesk,
+    Refusal,
+    StepReport,
+    WorkerNote,
+)
 from steering.plan.settings import Settings
 
 __all__ = [
+    "BANK_FULL",
     "DESK",
     "NAMED_RULES",
     "PLAN_KEY",
@@ -21,6 +29,8 @@ __all__ = [
     "PlannedVector",
     "PositionRule",
     "ReceiptDesk",
+    "Refusal",
+    "Row",
     "Settings",
     "StepReport",
     "VectorUnavailable",

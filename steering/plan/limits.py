@@ -29,11 +29,11 @@ class Limits:
     """Sites of this model; a block that is not a plain pre-norm one has `resid_post` only."""
 
     @classmethod
-    def of(cls, settings: Settings, num_layers: int, *, rows: int | None = None) -> Self:
-        """The limits that `settings` set; `rows` if it is not the whole bank."""
+    def of(cls, settings: Settings, num_layers: int) -> Self:
+        """The limits that `settings` set."""
         return cls(
             num_layers=num_layers,
-            bank_rows=settings.bank_rows if rows is None else rows,
+            bank_rows=settings.bank_rows,
             max_terms=settings.max_terms,
             max_vectors=settings.max_vectors,
             max_segments=settings.max_segments,

@@ -72,6 +72,11 @@ class Plan:
                 segments.append(Segment(start, stop, active))
         return tuple(segments)
 
+    def steered_within(self, start: int, stop: int, prompt_tokens: int) -> tuple[int, ...]:
+        """For each vector, how many of the tokens [start, stop) it is added to."""
+        spans = (interval(v.positions, prompt_tokens) for v in self.vectors)
+        return tuple(max(0, min(hi, stop) - max(lo, start)) for lo, hi in spans)
+
     def cache_key(self, start: int, stop: int, prompt_tokens: int) -> str | None:
         """What the prefix cache must tell apart in a block of tokens [start, stop).
 

@@ -6,7 +6,7 @@ front-end's `ReceiptDesk`, where the HTTP layer collects it under the plan's rec
 
 import threading
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 
 class WorkerNote(NamedTuple):
@@ -19,6 +19,11 @@ class WorkerNote(NamedTuple):
     """Vectors with a row in the bank after this request's loads; -1 if it loaded nothing."""
     load_seconds: tuple[float, ...]
     """How long each vector took that this request brought into the bank, on its first step."""
+
+    def without(self, excess: tuple[int, ...]) -> Self:
+        """This note with so many tokens less for each vector."""
+        kept = (a - b for a, b in zip(self.steered_tokens, excess, strict=True))
+        return self._replace(steered_tokens=tuple(kept))
 
     def to_wire(self) -> list[Any]:
         """Plain lists and numbers, for vLLM's message encoding."""
@@ -37,11 +42,32 @@ class WorkerNote(NamedTuple):
         return self._replace(vectors_resident=resident, load_seconds=loads)
 
 
+BANK_FULL: Final = "bank_full"
+UNAVAILABLE: Final = "vector_unavailable"
+
+
+class Refusal(NamedTuple):
+    """What the engine says of a steered request that it ended before it ran."""
+
+    receipt: str
+    code: str
+    """`BANK_FULL`: too many wait for the bank, try again. `UNAVAILABLE`: a worker could not steer
+    it, by no fault of the request."""
+    message: str
+
+    def to_wire(self) -> dict[str, str]:
+        """For vLLM's message encoding; a note is a list there."""
+        return self._asdict()
+
+
 @dataclass
 class StepReport:
     """One engine step's steering: a note for each steered request that ran, and who must fail."""
 
     notes: dict[str, WorkerNote] = field(default_factory=dict)
+    reach: dict[str, int] = field(default_factory=dict)
+    """For each note, the token index that its counts end before. Drafts are counted with the
+    tokens: which of them the answer keeps is known to the scheduler, which takes off the others."""
     failed: dict[str, str] = field(default_factory=dict)
     """Request id -> why it could not be steered; such a request is ended, never run unsteered."""
 
@@ -56,6 +82,7 @@ class ReceiptDesk:
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._open: dict[str, dict[str, WorkerNote]] = {}
+        self._refused: dict[str, Refusal] = {}
 
     guarded = False
     """Whether only plans with an open receipt may run: set by the HTTP server, whose clients must
@@ -83,10 +110,21 @@ class ReceiptDesk:
         with self._lock:
             return list(self._open.get(receipt, {}).values())
 
+    def refuse(self, refusal: Refusal) -> None:
+        """Keep why one of the sequences under a receipt did not run."""
+        with self._lock:
+            if refusal.receipt in self._open:
+                self._refused[refusal.receipt] = refusal
+
+    def refusal(self, receipt: str) -> Refusal | None:
+        """Why a sequence under `receipt` did not run, if one did not."""
+        return self._refused.get(receipt)
+
     def close(self, receipt: str) -> None:
         """Forget `receipt`."""
         with self._lock:
             self._open.pop(receipt, None)
+            self._refused.pop(receipt, None)
 
     def __len__(self) -> int:
         return len(self._open)

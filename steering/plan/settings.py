@@ -24,6 +24,8 @@ class Settings:
     """Directory of the vector library; every worker must be able to read it."""
     bank_rows: int = 4096
     """Rows of the bank: one row holds one vector of one site and layer (hidden x 4 bytes)."""
+    max_waiting: int = 256
+    """How many requests may wait for rows of the bank, in each engine; the next is a 503."""
     max_terms: int = 8
     """K: how many vectors of one request may meet at one site and layer."""
     max_vectors: int = 32
@@ -61,6 +63,12 @@ class Settings:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"steersman setting {name} must be a whole number of at least 1")
+        if (
+            isinstance(self.max_waiting, bool)
+            or not isinstance(self.max_waiting, int)
+            or self.max_waiting < 0
+        ):
+            raise ValueError("steersman setting max_waiting must be a whole number, 0 or more")
         for name in ("max_coefficient", "max_relative_dose"):
             value = getattr(self, name)
             if value is None and name == "max_relative_dose":

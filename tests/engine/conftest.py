@@ -80,8 +80,10 @@ def stream_norms(reference: ReferenceModel, text_ids: list[int]) -> list[float]:
 class Shelf:
     """Random vectors, each as long as the stream where it is added: a coefficient is a dose."""
 
-    def __init__(self, library: Path, norms: list[float]) -> None:
+    def __init__(self, library: Path, norms: list[float], hidden: int = HIDDEN) -> None:
+        """`norms`: of the stream before each block."""
         self.library = Library(library)
+        self.hidden = hidden
         behind = [*norms[1:], norms[-1]]
         self.norms = {"attn_out": norms, "mlp_out": behind, "resid_post": behind}
         self.vectors: dict[int, SteeringVector] = {}
@@ -92,8 +94,8 @@ class Shelf:
             generator = torch.Generator().manual_seed(seed)
             tensors: dict[TensorKey, torch.Tensor] = {}
             for site in SITES:
-                for layer in range(LAYERS):
-                    v = torch.randn(HIDDEN, generator=generator)
+                for layer in range(len(self.norms[site])):
+                    v = torch.randn(self.hidden, generator=generator)
                     tensors[site, layer] = v * (self.norms[site][layer] / v.norm())
             self.vectors[seed] = SteeringVector(tensors)
             self.library.add(write_vector(self.vectors[seed]), f"v{seed}")
@@ -101,7 +103,7 @@ class Shelf:
 
     def add_stepped(self) -> str:
         """Digest of a vector with a tensor per generated token: [steps, hidden]."""
-        vector = SteeringVector({("resid_post", 9): torch.ones(4, HIDDEN)})
+        vector = SteeringVector({("resid_post", 9): torch.ones(4, self.hidden)})
         self.library.add(write_vector(vector), "stepped")
         return vector.digest
 

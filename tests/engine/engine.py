@@ -71,6 +71,11 @@ class Engine:
         found: dict[str, Any] = self.llm.collective_rpc("steering_status")[0]
         return found
 
+    def rows_taken(self) -> tuple[int, int]:
+        """Bank rows that the scheduler has set aside, and how many requests wait for some."""
+        rows = self.llm.llm_engine.engine_core.engine_core.scheduler.steering_rows  # type: ignore[attr-defined]
+        return rows.taken, rows.waiting
+
     def metric(self, name: str) -> float:
         """A counter of vLLM's."""
         (found,) = [metric for metric in self.llm.get_metrics() if metric.name == name]

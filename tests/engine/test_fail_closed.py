@@ -30,13 +30,6 @@ def forgetful(blocks, *rest):
 seam.instrument = forgetful
 """
 
-# Model runner V2 needs Triton, which has no CPU backend: vLLM is shown one, and Triton interprets.
-TRITON = """
-import types, triton.backends
-cpu = types.SimpleNamespace(driver=types.SimpleNamespace(is_active=lambda: True))
-triton.backends.backends["cpu"] = cpu
-"""
-
 OTHER_VERSION = """
 import vllm
 vllm.__version__ = "0.33.0"
@@ -75,12 +68,8 @@ def test_layers_that_lost_their_addition_stop_the_start(model: Path) -> None:
 
 
 def test_another_version_of_vllm_stops_the_start(model: Path) -> None:
-    assert_refused(start(model, OTHER_VERSION), "Steersman supports vLLM 0.32.*, this is 0.33.0")
-
-
-def test_the_other_model_runner_stops_the_start(model: Path) -> None:
-    ended = start(model, TRITON, VLLM_USE_V2_MODEL_RUNNER="1", TRITON_INTERPRET="1")
-    assert_refused(ended, "this engine chose V2. Set VLLM_USE_V2_MODEL_RUNNER=0")
+    ended = start(model, OTHER_VERSION)
+    assert_refused(ended, "0.32.*, this is 0.33.0, whose internals nobody has read")
 
 
 def test_a_wrong_setting_stops_the_start(model: Path) -> None:
@@ -157,18 +146,17 @@ def test_a_request_that_no_bank_could_hold_is_refused(
         cramped.ask(Ask(tuple(text_ids[:9]), shelf.plan(1, 0.01, tuple(range(25)))))
 
 
-def test_a_bank_in_use_ends_the_newcomer_and_recovers(
+def test_a_bank_in_use_makes_the_newcomer_wait(
     cramped: Engine, shelf: Shelf, text_ids: list[int]
 ) -> None:
     prompt = tuple(text_ids[:5])
     layers = tuple(range(10))
+    # 3 x 10 rows do not fit 24; any two do.
     asks = [Ask(prompt, shelf.plan(60 + n, 0.02, layers), 6) for n in range(3)]
+    asks += [Ask(prompt, None, 6), asks[0]]
     alone = [cramped.ask(ask)[0] for ask in asks]
-    together = cramped.ask(*asks)
-    assert [a.finish_reason for a in together] == ["length", "length", "error"]
-    assert together[2].tokens == ()
-    assert [a.tokens for a in together[:2]] == [a.tokens for a in alone[:2]]
-    assert cramped.ask(asks[2])[0] == alone[2]
+    assert [a.tokens for a in cramped.ask(*asks)] == [a.tokens for a in alone]
+    assert cramped.rows_taken() == (0, 0)
 
 
 def test_a_plan_of_a_vector_with_steps_is_refused_not_ignored(

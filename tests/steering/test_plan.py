@@ -206,3 +206,19 @@ def test_a_coefficient_is_what_float32_makes_of_it() -> None:
     assert plan.vectors[0].coefficient == as_float32(0.1) != 0.1
     assert Plan.from_json(spoiled(coefficient=1e300)).vectors[0].coefficient == float("inf")
     assert Plan.from_json(spoiled(coefficient=-1e300)).vectors[0].coefficient == float("-inf")
+
+
+@given(st.data(), st.integers(1, 40), st.integers(0, 60), st.integers(0, 60))
+def test_tokens_of_a_stretch_are_those_that_the_segments_say(
+    data: st.DataObject, prompt_tokens: int, start: int, stop: int
+) -> None:
+    plan = data.draw(plans(prompt_tokens))
+    assert plan.steered_within(start, stop, prompt_tokens) == tuple(
+        sum(
+            1
+            for token in range(start, stop)
+            for s in plan.segments(prompt_tokens)
+            if s.start <= token < s.stop and n in s.active
+        )
+        for n in range(len(plan.vectors))
+    )

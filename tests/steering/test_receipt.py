@@ -6,7 +6,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steering.plan import ReceiptDesk, WorkerNote
+from steering.plan import ReceiptDesk, Refusal, WorkerNote
 
 counts = st.lists(st.integers(0, 2**31), max_size=4).map(tuple)
 seconds = st.lists(st.floats(0, 10), max_size=3).map(tuple)
@@ -68,3 +68,16 @@ def test_many_threads_share_the_desk() -> None:
     assert len(seen) == 1600
     assert all(seen)
     assert len(desk) == 0
+
+
+def test_a_refusal_is_kept_for_an_open_receipt_only_and_goes_with_it() -> None:
+    desk = ReceiptDesk()
+    refusal = Refusal("r", "bank_full", "later")
+    desk.refuse(refusal)
+    assert desk.refusal("r") is None
+    desk.open("r")
+    desk.refuse(Refusal(**json.loads(json.dumps(refusal.to_wire()))))
+    assert desk.refusal("r") == refusal
+    assert desk.read("r") == []
+    desk.close("r")
+    assert desk.refusal("r") is None

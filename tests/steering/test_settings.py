@@ -44,6 +44,13 @@ def test_counts_are_whole_numbers_of_at_least_one(name: str, value: object) -> N
         Settings.read({"steersman": {name: value}})
 
 
+def test_nobody_may_be_let_wait() -> None:
+    assert Settings.read({"steersman": {"max_waiting": 0}}).max_waiting == 0
+    for value in (-1, 0.5, True, None):
+        with pytest.raises(ValueError, match="max_waiting"):
+            Settings.read({"steersman": {"max_waiting": value}})
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [("max_coefficient", "3"), ("max_coefficient", float("nan")), ("library", 3)],

@@ -1,0 +1,63 @@
+"""Calibration by several API servers that start at once."""
+
+import asyncio
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from server.calibrate import TEXTS, median_norms
+
+MEDIANS = {"resid_post.0": 1.5, "resid_post.1": 2.5}
+
+
+class Engine:
+    """Stands for vLLM's engine client; API servers of one engine share `shared`."""
+
+    def __init__(self, shared: dict[str, Any]) -> None:
+        self.shared = shared
+        self.renderer = SimpleNamespace(tokenizer=SimpleNamespace(encode=lambda text: [1, 2]))
+
+    async def collective_rpc(self, method: str) -> list[Any]:
+        if method == "steering_listen":
+            self.shared["listens"] += 1
+            # A second listener takes the first one's place, as in a worker.
+            self.shared["heard"] = 0
+            return [None]
+        heard, self.shared["heard"] = self.shared["heard"], 0
+        return [MEDIANS if heard == len(TEXTS) else {}]
+
+    async def generate(self, *_: Any, data_parallel_rank: int) -> Any:
+        # What vLLM's `collective_rpc` returns is the first replica's.
+        assert data_parallel_rank == 0
+        await asyncio.sleep(0.01)
+        self.shared["heard"] += 1
+        yield None
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("STEERSMAN_HOME", str(tmp_path))
+    return tmp_path
+
+
+async def test_one_measures_and_all_know(home: Path) -> None:
+    shared = {"listens": 0, "heard": 0}
+    servers = [median_norms(Engine(shared), "mark", 2, measure=True) for _ in range(3)]
+    assert await asyncio.gather(*servers) == [MEDIANS] * 3
+    assert shared["listens"] == 1
+    assert await median_norms(Engine(shared), "mark", 2, measure=False) == MEDIANS
+
+
+async def test_nobody_measures_unasked(home: Path) -> None:
+    shared = {"listens": 0, "heard": 0}
+    assert await median_norms(Engine(shared), "mark", 2, measure=False) is None
+    assert shared["listens"] == 0
+
+
+async def test_a_failed_measurement_lets_the_next_one_in(home: Path) -> None:
+    shared = {"listens": 0, "heard": 0}
+    assert await median_norms(Engine(shared), "mark", 3, measure=True) is None
+    assert await median_norms(Engine(shared), "mark", 2, measure=True) == MEDIANS
+    assert shared["listens"] == 2
