@@ -11,67 +11,59 @@ class NotInstrumentable(RuntimeError):
 
 @dataclass(frozen=True)
 class Block:
-    """One decoder block. `attn` and `mlp` are None where their output is not what joins the
-    residual stream (post-norms, parallel branches) or where they cannot be told apart."""
+    """One decoder block.
+
+    `attn` and `mlp` are None where their output is not what joins the residual stream, or where
+    they cannot be told apart. `attn` is what mixes tokens: in a hybrid model's block, its
+    state-space layer or convolution.
+    """
 
     layer: int
     module: nn.Module
     attn: nn.Module | None
     mlp: nn.Module | None
+    split: bool = True
+    """Whether a second tensor in the block's output belongs to the stream: their sum is it."""
 
 
-def find_blocks(model: nn.Module, num_layers: int, *, plain: bool = True) -> list[Block]:
-    """Blocks of `model`, in order; their branches only where `plain` says that nothing scales them.
+def find_blocks(model: nn.Module, num_layers: int) -> list[Block]:
+    """Blocks of `model`, in order, and what may be their branches (`examine` says if they are).
 
-    The decoder is the ModuleList of `num_layers` entries whose blocks hold an attention (or
-    state-space) layer. Raises `NotInstrumentable` when there is no such list, or more than one, or
-    a block without such a layer.
+    The decoder is the one ModuleList of `num_layers` entries that holds attention (or state-space)
+    layers with a cache; in a model of several modalities, that of its language model. Raises
+    `NotInstrumentable` when there is no such list, or more than one.
     """
-    lists = [
-        (name, m)
-        for name, m in model.named_modules()
-        if isinstance(m, nn.ModuleList)
-        and len(m) == num_layers
-        and any(_is_block(child) for child in m)
-    ]
+    text: nn.Module = getattr(model, "get_language_model", lambda: model)()
+    lists = {
+        # By what is in it: a model may keep its blocks in a second list as well.
+        tuple(m): name
+        for name, m in reversed(list(text.named_modules()))
+        if isinstance(m, nn.ModuleList) and len(m) == num_layers and any(map(_mixes, m))
+    }
     if len(lists) != 1:
-        names = ", ".join(name for name, _ in lists) or "none"
+        names = ", ".join(reversed(lists.values())) or "none"
         raise NotInstrumentable(
             f"expected one list of {num_layers} decoder blocks in {type(model).__name__}, "
             f"found: {names}. This architecture cannot be steered by this version."
         )
-    blocks = []
-    for layer, module in enumerate(lists[0][1]):
-        if not _is_block(module):
-            raise NotInstrumentable(f"block {layer} ({type(module).__name__}) has no attention")
-        attn, mlp = _branches(module) if plain else (None, None)
-        blocks.append(Block(layer, module, attn, mlp))
-    return blocks
+    (modules,) = lists
+    return [Block(n, module, *_branches(module)) for n, module in enumerate(modules)]
 
 
-def _is_mixer(module: nn.Module) -> bool:
+def _mixes(module: nn.Module) -> bool:
     from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 
-    return isinstance(module, AttentionLayerBase)
-
-
-def _is_block(module: nn.Module) -> bool:
-    return any(_is_mixer(m) for m in module.modules())
-
-
-def _is_norm(module: nn.Module) -> bool:
-    return "norm" in type(module).__name__.lower()
+    return any(isinstance(m, AttentionLayerBase) for m in module.modules())
 
 
 def _branches(block: nn.Module) -> tuple[nn.Module | None, nn.Module | None]:
-    """The attention and MLP of a plain pre-norm block, whose outputs join the residual directly."""
-    children = list(block.children())
-    norms = [c for c in children if _is_norm(c)]
-    mixers = [c for c in children if _is_block(c)]
-    rest = [c for c in children if c not in norms and c not in mixers and _has_matrix(c)]
-    if len(norms) != 2 or len(mixers) != 1 or len(rest) != 1:
-        return None, None
-    return mixers[0], rest[0]
+    """The only child that mixes tokens, and the only other one with matrices."""
+    mixers = [c for c in block.children() if _mixes(c)]
+    rest = [c for c in block.children() if c not in mixers and _has_matrix(c)]
+    return (
+        mixers[0] if len(mixers) == 1 else None,
+        rest[0] if len(rest) == 1 else None,
+    )
 
 
 def _has_matrix(module: nn.Module) -> bool:

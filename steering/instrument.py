@@ -62,11 +62,11 @@ def instrument(
         for site, module in modules_of(block).items():
             if module is not None and (site, block.layer) in slots:
                 slot = slots[site, block.layer]
-                module.forward = _steered(module.forward, site, block.layer, slot, tables, gate)
+                module.forward = _steered(module.forward, site, block, slot, tables, gate)
 
 
 def _steered(
-    forward: Forward, site: str, layer: int, slot: int, tables: Tables, gate: Gate
+    forward: Forward, site: str, block: Block, slot: int, tables: Tables, gate: Gate
 ) -> Forward:
     bank, index, coefficient = tables.bank, tables.index[slot], tables.coefficient[slot]
     token_row, is_open = tables.token_row, gate.open
@@ -86,27 +86,38 @@ def _steered(
             else:
                 torch.ops.steersman.add(hidden, bank, index, coefficient, token_row)
         if gate.listener is not None and site == "resid_post":
-            gate.listener(site, layer, residual_stream(output))
+            gate.listener(site, block.layer, residual_stream(output, block.split))
         return output
 
     return in_graph if gate.always else eager
 
 
 def stream_part(output: Any) -> Tensor:
-    """The tensor [tokens, hidden] of a module's output that an addition goes to.
+    """The tensor [tokens, hidden] of a module's output that an addition goes to, in place.
 
-    vLLM's blocks return `(hidden_states, residual)`, whose sum is the stream: adding to the first
-    is adding to the sum. Raises TypeError for any other shape of output.
+    Most of vLLM's blocks return `(hidden_states, residual)`, whose sum is the stream: adding to the
+    first is adding to the sum. Those of its Transformers backend have a batch of one in front.
+    Raises TypeError for any other shape of output.
     """
     part = output[0] if isinstance(output, tuple) else output
+    if isinstance(part, Tensor) and part.dim() == 3 and part.shape[0] == 1:
+        part = part[0]
     if not isinstance(part, Tensor) or part.dim() != 2:
         raise TypeError(f"a steered module returned {type(part).__name__}, not [tokens, hidden]")
     return part
 
 
-def residual_stream(output: Any) -> Tensor:
-    """A block's residual stream [tokens, hidden] in float32."""
-    if isinstance(output, tuple):
-        parts = [part.float() for part in output[:2] if isinstance(part, Tensor)]
-        return torch.stack(parts).sum(0)
-    return stream_part(output).float()
+def stream_parts(output: Any) -> tuple[Tensor, ...]:
+    """One or two tensors [tokens, hidden], alike in shape, that a module returned, and nothing
+    else. Raises TypeError for any other output."""
+    items = [x for x in output if x is not None] if isinstance(output, tuple) else [output]
+    parts = tuple(stream_part(item) for item in items)
+    if len(parts) not in (1, 2) or parts[0].shape != parts[-1].shape:
+        raise TypeError(f"a module returned {len(parts)} tensors that are no residual stream")
+    return parts
+
+
+def residual_stream(output: Any, split: bool) -> Tensor:
+    """A block's residual stream [tokens, hidden] in float32; `split` as of `Block`."""
+    parts = [part.float() for part in stream_parts(output)]
+    return torch.stack(parts).sum(0) if split else parts[0]

@@ -42,30 +42,19 @@ def with_children(**children: nn.Module) -> Decoder:
     return Decoder([block])
 
 
-@pytest.mark.parametrize(
-    "model",
-    [
-        # Norms after the branches: a branch's output is not what joins the stream.
-        with_children(
-            a=Attention(0), m=Mlp(1), n1=RMSNorm(), n2=RMSNorm(), n3=RMSNorm(), n4=RMSNorm()
-        ),
-        # Parallel branches behind one norm.
-        with_children(a=Attention(0), m=Mlp(1), n1=RMSNorm()),
-        # Two mixers; and two MLPs.
-        with_children(a=Attention(0), b=Attention(2), m=Mlp(1), n1=RMSNorm(), n2=RMSNorm()),
-        with_children(a=Attention(0), m=Mlp(1), k=Mlp(3), n1=RMSNorm(), n2=RMSNorm()),
-    ],
-    ids=["post-norm", "parallel", "two-mixers", "two-mlps"],
-)  # fmt: skip
-def test_branches_that_cannot_be_told_are_not_steered(model: Decoder) -> None:
+def test_norms_are_no_branches() -> None:
+    model = with_children(n1=RMSNorm(), a=Attention(0), n2=RMSNorm(), m=Mlp(1), n3=RMSNorm())
     (block,) = find_blocks(model, 1)
-    assert (block.attn, block.mlp) == (None, None)
-    assert site_slots([block]) == {("resid_post", 0): 0}
+    assert (block.attn, block.mlp) == (model.layers[0].a, model.layers[0].m)
 
 
-def test_branches_that_the_model_scales_are_not_steered() -> None:
-    blocks = find_blocks(decoder(2), 2, plain=False)
-    assert site_slots(blocks) == {("resid_post", 0): 0, ("resid_post", 1): 1}
+def test_a_branch_that_cannot_be_told_from_another_is_not_steered() -> None:
+    two_mixers = with_children(a=Attention(0), b=Attention(2), m=Mlp(1))
+    two_mlps = with_children(a=Attention(0), m=Mlp(1), k=Mlp(3))
+    (first,), (second,) = find_blocks(two_mixers, 1), find_blocks(two_mlps, 1)
+    assert (first.attn, first.mlp) == (None, two_mixers.layers[0].m)
+    assert (second.attn, second.mlp) == (two_mlps.layers[0].a, None)
+    assert site_slots([first]) == {("resid_post", 0): 0, ("mlp_out", 0): 2}
 
 
 def test_a_site_is_there_at_all_blocks_or_at_none() -> None:
@@ -74,6 +63,8 @@ def test_a_site_is_there_at_all_blocks_or_at_none() -> None:
     assert site_slots(find_blocks(Decoder([Block(0), odd]), 2)) == {
         ("resid_post", 0): 0,
         ("resid_post", 1): 1,
+        ("attn_out", 0): 2,
+        ("attn_out", 1): 3,
     }
 
 
@@ -98,6 +89,28 @@ def test_two_lists_of_blocks_are_refused() -> None:
         find_blocks(Two(), 2)
 
 
-def test_a_block_without_attention_is_refused_by_number() -> None:
-    with pytest.raises(NotInstrumentable, match=r"block 1 \(Linear\) has no attention"):
-        find_blocks(Decoder([Block(0), Linear(0)]), 2)
+def test_blocks_that_are_in_a_second_list_too_are_found_once() -> None:
+    model = decoder(2)
+    model.first_half = nn.ModuleList(model.layers)
+    assert [block.module for block in find_blocks(model, 2)] == list(model.layers)
+
+
+def test_of_several_modalities_the_language_model_is_steered() -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.vision, self.text = decoder(2), decoder(2)
+
+        def get_language_model(self) -> nn.Module:
+            return self.text
+
+    model = Both()
+    assert [block.module for block in find_blocks(model, 2)] == list(model.text.layers)
+
+
+def test_lists_without_attention_are_not_blocks_but_single_blocks_may_lack_it() -> None:
+    hybrid = Decoder([Block(0), with_children(m=Mlp(1)).layers[0]])
+    hybrid.experts = nn.ModuleList([Linear(0), Linear(1)])
+    assert [block.module for block in find_blocks(hybrid, 2)] == list(hybrid.layers)
+    with pytest.raises(NotInstrumentable, match="found: none"):
+        find_blocks(Decoder([Linear(0), Linear(1)]), 2)
