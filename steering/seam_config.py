@@ -4,23 +4,31 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+from steering import seams
 from steering.patching import Function, wrap
 from steering.plan.limits import STEERABLE_SITES, Limits
 from steering.plan.settings import Settings
+from steering.seam_check import lacking
 from steering.tables import TableSizes
 
-SUPPORTED_VLLM = ("0.32.",)
-"""Version prefixes whose seams have been read and tested."""
+SUPPORTED_VLLM = ("0.31.", "0.32.")
+"""Version prefixes whose seams have been read, and tried by `make compat`."""
 
 
 def check_version(version: str) -> None:
-    """Raise RuntimeError for a vLLM that Steersman has not been tested with."""
+    """Raise RuntimeError for a vLLM that Steersman has not been tested with; the message says which
+    seams it lacks, of those that are needed everywhere and in the API server."""
     if not version.startswith(SUPPORTED_VLLM):
         wanted = " or ".join(prefix + "*" for prefix in SUPPORTED_VLLM)
+        missing = lacking(s for s in seams.SEAMS if s.process in (seams.EVERY, seams.API_SERVER))
+        reason = (
+            f"in which {'; '.join(missing)}"
+            if missing
+            else "whose internals nobody has read and tried: it would not be sure to steer rightly"
+        )
         raise RuntimeError(
-            f"Steersman supports vLLM {wanted}, this is {version}: it touches vLLM's internals and "
-            "would not be sure to steer rightly. Install a supported vLLM, or take steersman out "
-            "of VLLM_PLUGINS."
+            f"Steersman supports vLLM {wanted}, this is {version}, {reason}. Install a supported "
+            "vLLM, or take steersman out of VLLM_PLUGINS."
         )
 
 

@@ -1,0 +1,89 @@
+"""Whether a seam is there: the thing by its name, with the parameters and attributes we rely on.
+
+What it cannot see is a thing that looks the same and does something else: for that, versions are
+read one by one (`seam_config.SUPPORTED_VLLM`) and tried (`make compat`).
+"""
+
+import dis
+import inspect
+from collections.abc import Iterable, Iterator
+from importlib import import_module
+from types import FunctionType, ModuleType
+from typing import Any, NamedTuple
+
+
+class Seam(NamedTuple):
+    """One touch of vLLM."""
+
+    ours: str
+    """Our module, as a path from the root of the repository."""
+    process: str
+    """Where it happens, one of `seams.PROCESSES`; it is checked there."""
+    target: str
+    """`package.module`, or `package.module:attribute.path`."""
+    needs: tuple[str, ...]
+    """Of a function or class that we call: parameters. Of an object that we read: attributes (also
+    those that its own methods set). Of a module: names in it."""
+    why: str
+
+
+def lacking(seams: Iterable[Seam]) -> list[str]:
+    """What is not there, one line each: "<target> <is missing> (<our module>: <why>)".
+
+    Raises ImportError where vLLM itself cannot be imported.
+    """
+    lines = []
+    for seam in seams:
+        missing = _missing(seam)
+        if missing:
+            lines.append(f"{seam.target} {missing} ({seam.ours}: {seam.why})")
+    return lines
+
+
+def _missing(seam: Seam) -> str:
+    module, _, path = seam.target.partition(":")
+    try:
+        found: Any = import_module(module)
+        for name in path.split(".") if path else ():
+            found = getattr(found, name)
+    except ModuleNotFoundError as error:
+        if not (error.name or "").startswith("vllm"):
+            raise
+        return "is not there"
+    except AttributeError:
+        return "is not there"
+    absent = [name for name in seam.needs if not _has(found, name)]
+    return f"lacks {', '.join(absent)}" if absent else ""
+
+
+def _has(found: Any, name: str) -> bool:
+    if isinstance(found, ModuleType):
+        return hasattr(found, name)
+    if not isinstance(found, type):
+        return name in inspect.signature(found).parameters
+    return hasattr(found, name) or any(
+        name in vars(cls).get("__annotations__", ()) or _sets(cls, name) or _takes(cls, name)
+        for cls in found.__mro__
+    )
+
+
+def _takes(cls: type, name: str) -> bool:
+    init = vars(cls).get("__init__")
+    return isinstance(init, FunctionType) and name in inspect.signature(init).parameters
+
+
+def _sets(cls: type, name: str) -> bool:
+    """Whether a method of `cls` assigns an attribute of that name."""
+    return any(
+        instruction.opname == "STORE_ATTR" and instruction.argval == name
+        for function in _functions(cls)
+        if name in function.__code__.co_names
+        for instruction in dis.get_instructions(function)
+    )
+
+
+def _functions(cls: type) -> Iterator[FunctionType]:
+    for member in vars(cls).values():
+        function = inspect.unwrap(member) if callable(member) else member
+        if isinstance(function, FunctionType):
+            yield function
