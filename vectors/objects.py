@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import re
 import threading
 import time
@@ -35,7 +36,7 @@ class ObjectStore:
 
     def path(self, digest: str) -> Path:
         """Where the file of `digest` is, whether or not it is there."""
-        return self._directory / f"{digest.removeprefix('sha256:')}{_SUFFIX}"
+        return self._directory / _file_name(digest)
 
     def put(self, vector: SteeringVector, data: bytes) -> None:
         """Keep `data`, the file of `vector`, unless a sound file of the same digest is there."""
@@ -105,23 +106,26 @@ class ObjectStore:
 
     def collect(self, wanted: Collection[str], older_than_s: float) -> int:
         """Remove objects that are not `wanted` and have not been for `older_than_s` seconds."""
-        files = {self.path(digest).name for digest in wanted}
+        files = {_file_name(digest) for digest in wanted}
         return disk.remove_older(
             self._directory, time.time() - older_than_s, lambda name: name not in files
         )
 
     def report_missing(self, digests: Iterable[str]) -> None:
         """Put digests without a file among the problems."""
-        present = {path.name for path in self._directory.iterdir()}
+        present = set(os.listdir(self._directory))
         for digest in digests:
-            path = self.path(digest)
-            if path.name not in present:
-                self._report(path, "the file is missing")
+            if _file_name(digest) not in present:
+                self._report(self.path(digest), "the file is missing")
 
     def _report(self, path: Path, reason: str) -> None:
         if path not in self.problems:
             _log.warning("vector library: skipping %s: %s", path, reason)
         self.problems[path] = reason
+
+
+def _file_name(digest: str) -> str:
+    return f"{digest.removeprefix('sha256:')}{_SUFFIX}"
 
 
 def _is_sound(path: Path, digest: str) -> bool:

@@ -264,21 +264,3 @@ def test_the_files_on_disk_are_as_documented(library, tmp_path):
         "lock", "names/a.json", f"objects/{digest.removeprefix('sha256:')}.safetensors",
     ]  # fmt: skip
     assert json.loads((tmp_path / "names" / "a.json").read_text())["digests"] == [digest]
-
-
-def test_ten_thousand_vectors_open_quickly_and_small(tmp_path):
-    first, _ = Library(tmp_path).add(vector_file(), "v0")
-    text = (tmp_path / "names" / "v0.json").read_text()
-    for n in range(1, 10_000):
-        digest = f"{n:064x}"
-        os.link(first.path, first.path.with_name(f"{digest}.safetensors"))
-        record = json.loads(text) | {"name": f"v{n}", "digests": [f"sha256:{digest}"]}
-        (tmp_path / "names" / f"v{n}.json").write_text(json.dumps(record))
-    start = time.monotonic()
-    library = Library(tmp_path)
-    opened = time.monotonic() - start
-    assert library.count() == 10_000
-    assert library.resolve("v9999").name == "v9999"
-    assert opened < 10
-    assert len(library.list()) == 10_000
-    assert library.problems == {}
