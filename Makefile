@@ -4,6 +4,8 @@ HOST ?= 127.0.0.1
 PORT ?= 8000
 MODEL ?=
 ARGS ?=
+MINUTES ?= 30
+CLIENTS ?= 64
 
 # An NVIDIA driver that answers decides for the CUDA build; KIND=cpu or KIND=gpu overrides it.
 KIND ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
@@ -15,7 +17,7 @@ CODE := server steering vectors tests bench
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint unit engine format bench lock clean
+.PHONY: help serve test lint unit engine matrix compat soak format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
@@ -34,10 +36,20 @@ lint: $(READY) ## ruff, mypy --strict, the import rule
 	$(BIN)/lint-imports --no-logo
 
 unit: $(READY) ## tests that need no engine, in seconds
-	$(BIN)/python -m pytest -m 'not engine'
+	$(BIN)/python -m pytest -m 'not engine and not matrix'
 
 engine: $(READY) ## tests on real engines, in minutes
-	$(BIN)/python -m pytest -m engine
+	STEERSMAN_WAYS=keep $(BIN)/python -m pytest -m 'engine and not matrix'
+
+matrix: $(READY) ## every way of running and every model, in an hour or so; rewrites the table in README.md
+	rm -f bench/results/ways.json
+	$(BIN)/python -m pytest tests/matrix; status=$$?; $(BIN)/python -m tests.matrix.table && exit $$status
+
+soak: $(READY) ## MINUTES of CLIENTS doing everything at once to one server, every answer checked
+	$(BIN)/python -m bench.soak --minutes $(MINUTES) --clients $(CLIENTS) $(ARGS)
+
+compat: $(READY) ## every vLLM from 0.28 on that has a CPU wheel: it passes, or is refused; ARGS=0.31.0 for one
+	$(BIN)/python -m tests.compat.run $(ARGS)
 
 format: $(READY) ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .

@@ -6,6 +6,8 @@ plugin that fails to import, but a plugin that raises stops the start, as it mus
 
 import os
 
+from steering.patching import Function, wrap
+
 NAME = "steersman"
 
 
@@ -18,7 +20,8 @@ def register() -> None:
     """
     if NAME not in os.environ.get("VLLM_PLUGINS", "").split(","):
         return
-    # Read by vLLM when it makes its configuration: on GPUs it would choose V2 for most models.
+    # Read by vLLM when it makes its configuration: on GPUs it would choose V2 for most models. That
+    # is steered too (set it to 1), but what was seen of it ran in Triton's interpreter on a CPU.
     os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     from importlib.metadata import entry_points
 
@@ -31,16 +34,30 @@ def register() -> None:
         seam_prefix_cache,
         seam_scheduler,
         seam_worker,
+        seams,
     )
 
     seam_config.check_version(vllm.__version__)
+    seams.check(seams.EVERY)
     seam_config.check_frontend()
     # vLLM would log that the routes cannot be imported, and answer 200 to a field it ignores.
     for routes in entry_points(group="vllm.endpoint_plugins", name=NAME):
-        routes.load()
+        wrap(routes.load(), "attach_router", _after_checking)
     seam_config.install()
     seam_frontend.install()
     seam_prefix_cache.install()
     seam_scheduler.install()
     seam_worker.install()
     del op  # importing it registered the operation
+
+
+def _after_checking(original: Function) -> Function:
+    """Check what our routes need where they are attached: the API server alone imports it."""
+
+    def attach_router(*args: object) -> None:
+        from steering import seams
+
+        seams.check(seams.API_SERVER)
+        original(*args)
+
+    return attach_router

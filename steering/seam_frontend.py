@@ -10,7 +10,7 @@ from steering.patching import Function, wrap
 from steering.plan.errors import PlanInvalid
 from steering.plan.limits import Limits
 from steering.plan.plan import PLAN_KEY, Plan
-from steering.plan.receipt import DESK, WorkerNote
+from steering.plan.receipt import DESK, Refusal, WorkerNote
 from steering.plan.settings import Settings
 from steering.seam_config import limits_of
 
@@ -81,7 +81,10 @@ def _collect(output: Any) -> None:
     """Take our note off an engine output and leave what is the KV connector's own."""
     wire = output.kv_transfer_params.pop(PLAN_KEY, None)
     if wire is not None:
-        DESK.deliver(output.request_id, WorkerNote.from_wire(wire))
+        if isinstance(wire, dict):
+            DESK.refuse(Refusal(**wire))
+        else:
+            DESK.deliver(output.request_id, WorkerNote.from_wire(wire))
         output.kv_transfer_params = output.kv_transfer_params or None
 
 

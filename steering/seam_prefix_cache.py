@@ -9,7 +9,8 @@ from typing import Any
 
 from steering.patching import Function, wrap
 from steering.plan.errors import PlanInvalid
-from steering.plan.plan import PLAN_KEY, Plan
+from steering.plan.plan import PLAN_KEY
+from steering.seam_request import plan_of
 
 _NAME = "generate_block_hash_extra_keys"
 _OFFLOAD = "vllm.v1.simple_kv_offload.manager"
@@ -28,9 +29,6 @@ def install() -> None:
 def _with_steering(original: Function) -> Function:
     def extra_keys(request: Any, start: int, stop: int, start_mm: int) -> Any:
         keys, next_mm = original(request, start, stop, start_mm)
-        params = request.sampling_params
-        if params is None or not params.extra_args or PLAN_KEY not in params.extra_args:
-            return keys, next_mm
         own = steering_key(request, start, stop)
         if own is None:
             return keys, next_mm
@@ -41,14 +39,9 @@ def _with_steering(original: Function) -> Function:
 
 def steering_key(request: Any, start: int, stop: int) -> str | None:
     """Key of the steering in tokens [start, stop) of a vLLM request, None if there is none."""
-    plan = getattr(request, "_steersman_plan", None)
     try:
-        if plan is None:
-            plan = Plan.of(request.sampling_params.extra_args)
-            request._steersman_plan = plan
-        if plan is None:
-            return None
-        return plan.cache_key(start, stop, request.num_prompt_tokens)
+        plan = plan_of(request)
+        return plan.cache_key(start, stop, request.num_prompt_tokens) if plan else None
     except PlanInvalid:
         # The worker will end this request; until then its blocks must be nobody else's.
         return f"invalid:{request.request_id}"

@@ -16,16 +16,19 @@ def self_check(
     tables: Tables,
     slots: dict[tuple[str, int], int],
     gate: Gate,
-    forward: Callable[[int], Tensor],
+    forward: Callable[[int], Tensor | None],
+    most_tokens: int,
 ) -> None:
     """Steer one token at each site and layer, and see that it and only it changed.
 
-    `forward(n)` runs n identical tokens, which do not see each other, and returns the final hidden
-    states [n, hidden]. Raises `NotInstrumentable` naming each (site, layer) where the addition did
-    not arrive, or if an unsteered token changed by one bit. Leaves the tables as they were.
+    `forward(n)` runs n identical tokens, which do not see each other if n is at most `most_tokens`,
+    and returns the final hidden states [>= n, hidden]. Raises `NotInstrumentable` naming each
+    (site, layer) where the addition did not arrive, or if an unsteered token changed by one bit.
+    Leaves the tables as they were.
     """
     names = sorted(slots)
-    width = max(1, min(tables.sizes.table_rows, tables.sizes.tokens - 1))
+    # With room for one token only, the probe sees the one before it, which is not steered.
+    width = max(1, min(tables.sizes.table_rows, tables.sizes.tokens - 1, most_tokens - 1))
     probe = torch.randn(tables.sizes.hidden, generator=torch.Generator().manual_seed(0))
     missed: list[str] = []
     try:
@@ -50,7 +53,7 @@ def self_check(
 def _run(
     tables: Tables,
     gate: Gate,
-    forward: Callable[[int], Tensor],
+    forward: Callable[[int], Tensor | None],
     part: list[tuple[str, int]],
     slots: dict[tuple[str, int], int],
     *,
@@ -63,7 +66,10 @@ def _run(
             tables.mark(n + 1, n + 2, n)
     tables.commit(len(part) + 1)
     gate.set({slots[name] for name in part} if steered else set())
-    return forward(len(part) + 1).clone()
+    hidden = forward(len(part) + 1)
+    if hidden is None or len(hidden) <= len(part):
+        raise NotInstrumentable("self-check: the probe's forward pass returned no hidden states")
+    return hidden[: len(part) + 1].clone()
 
 
 def _clear(tables: Tables, gate: Gate) -> None:

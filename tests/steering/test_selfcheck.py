@@ -39,7 +39,9 @@ class Engine:
         return self.model(torch.ones(tokens, HIDDEN))
 
     def check(self, forward: Callable[[int], Tensor] | None = None) -> None:
-        self_check(self.tables, self.slots, self.gate, forward or self.forward)
+        self_check(
+            self.tables, self.slots, self.gate, forward or self.forward, self.tables.sizes.tokens
+        )
 
 
 @pytest.mark.parametrize("always", [False, True], ids=["eager", "compiled"])
@@ -164,6 +166,6 @@ def test_a_closed_gate_runs_no_operation(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_an_output_of_another_shape_is_refused() -> None:
     engine = Engine(always=True)
-    engine.model.layers[0].mlp.up.forward = lambda x: x[None]
+    engine.model.layers[0].mlp.up.forward = lambda x: torch.stack([x, x])
     with pytest.raises(TypeError, match="not \\[tokens, hidden\\]"):
         engine.forward(3)

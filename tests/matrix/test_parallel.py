@@ -1,0 +1,113 @@
+"""Several workers, and ways of sharing work that are refused."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from transformers import AutoTokenizer
+
+from steering.blocks import NotInstrumentable
+from steering.plan.settings import default_home
+from steering.ways import check_ways
+from tests.matrix import judge, tiny
+from tests.matrix.bench import Bench
+from tests.matrix.questions import questions
+from tests.matrix.results import way
+from tests.matrix.start import EngineFailed, threads
+from tests.steering.test_ways import config
+from vectors.demo.model import prepare_model
+
+
+def tensor_parallel(bench: Bench, workers: int, **options: Any) -> dict[str, Any]:
+    found: dict[str, Any] = bench.apart(
+        environment={"VLLM_CPU_OMP_THREADS_BIND": threads(workers)},
+        tensor_parallel_size=workers,
+        distributed_executor_backend="mp",
+        **options,
+    )["standard"]
+    return found
+
+
+TWO_OR_THREE = [
+    pytest.param(2, marks=pytest.mark.engine),
+    pytest.param(3, marks=pytest.mark.matrix),
+]
+
+
+@pytest.mark.parametrize("workers", TWO_OR_THREE)
+def test_tensor_parallel(bench: Bench, expected: dict[str, Any], workers: int) -> None:
+    with way(f"tensor parallel {workers}") as row:
+        found = tensor_parallel(bench, workers)
+        worst = judge.standard(bench.asks, found, expected, workers)
+        row.steered(f"{judge.words(worst)}, no row left on any rank")
+
+
+@pytest.mark.matrix
+def test_tensor_parallel_of_a_real_model(tmp_path: Path) -> None:
+    """Nine heads on three workers, against one."""
+    with way("tensor parallel 3, SmolLM2-135M-Instruct") as row:
+        model = prepare_model(default_home(), print)
+        ids = tuple(
+            AutoTokenizer.from_pretrained(model)("The ferry leaves at seven. " * 9).input_ids
+        )
+        norms = tiny.stream_norms(model, ids)
+        made = [tiny.make_vector(tmp_path, norms, 576, seed) for seed in (1, 2)]
+        bench = Bench(model, tmp_path, questions(*made, 40_000, first=10, last=20))
+        expected = bench.here()["standard"]
+        judge.standard(bench.asks, expected, expected)
+        found = tensor_parallel(bench, 3)
+        worst = judge.standard(bench.asks, found, expected, 3)
+        row.steered(f"{judge.words(worst)} of one worker")
+
+
+@pytest.mark.matrix
+def test_pipeline_parallel(bench: Bench) -> None:
+    with way("pipeline parallel") as row:
+        with pytest.raises(EngineFailed, match="Steersman cannot steer under pipeline parallel"):
+            bench.apart(
+                environment={"VLLM_CPU_OMP_THREADS_BIND": threads(2)},
+                pipeline_parallel_size=2,
+                distributed_executor_backend="mp",
+            )
+        row.refused("at the start; use tensor parallel")
+
+
+@pytest.mark.engine
+def test_micro_batches(bench: Bench) -> None:
+    with way("micro-batches (`--ubatch-size`, `--enable-dbo`)") as row:
+        with pytest.raises(NotInstrumentable, match="cannot steer under micro-batches"):
+            bench.here(ubatch_size=2, all2all_backend="deepep_low_latency")
+        row.refused("at the start: a step's tokens are cut in two")
+
+
+@pytest.mark.engine
+def test_shared_blocks_under_other_keys(bench: Bench, tmp_path: Path) -> None:
+    with way("KV connectors with keys of their own") as row:
+        transfer = {
+            "kv_connector": "ExampleConnector",
+            "kv_role": "kv_both",
+            "kv_connector_extra_config": {"shared_storage_path": str(tmp_path)},
+        }
+        with pytest.raises(NotInstrumentable, match="the KV connector ExampleConnector"):
+            bench.here(kv_transfer_config=transfer)
+        row.refused("at the start: steered blocks would be handed to others")
+
+
+NEEDS_A_GPU = [
+    ("prefill context parallel", {"prefill_context_parallel_size": 2}, {}),
+    ("`--kv-sharing-fast-prefill`", {"kv_sharing_fast_prefill": True}, {}),
+    ("async scheduling with speculative decoding", {}, {"use_async_spec_decode": True}),
+]
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize(("name", "changes", "runner"), NEEDS_A_GPU)
+def test_ways_that_only_a_gpu_would_start(
+    name: str, changes: dict[str, Any], runner: dict[str, bool]
+) -> None:
+    """The check alone: vLLM's CPU backend does not get so far."""
+    with way(name) as row:
+        with pytest.raises(NotInstrumentable, match="cannot steer under"):
+            check_ways(config(**changes), SimpleNamespace(**runner))
+        row.refused("at the start (the check is tested, without an engine)")

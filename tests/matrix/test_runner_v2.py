@@ -1,0 +1,67 @@
+"""vLLM's V2 model runner, with Triton's interpreter for its kernels, against the V1 runner.
+
+What holds on it one by one is in `tests/engine/test_v2.py`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from steering.plan.settings import default_home
+from tests.matrix import judge, tiny
+from tests.matrix.bench import Bench
+from tests.matrix.questions import questions
+from tests.matrix.results import way
+from tests.matrix.start import threads
+from tests.standin import v2_environment
+from vectors.demo.model import prepare_model
+
+pytestmark = pytest.mark.matrix
+
+WAYS: dict[str, dict[str, Any]] = {
+    "": {},
+    ", chunks of 16 tokens, prefix caching": {
+        "max_num_batched_tokens": 16,
+        "enable_prefix_caching": True,
+    },
+    ", preemption and resumption": {"num_gpu_blocks_override": 9, "max_model_len": 192},
+    ", tensor parallel 2": {
+        "tensor_parallel_size": 2,
+        "distributed_executor_backend": "mp",
+    },
+}
+
+
+def on_v2(bench: Bench, workers: int = 1, **options: Any) -> dict[str, Any]:
+    """The standard exam, on the V2 runner for sure."""
+    found = bench.apart(
+        {"standard": {}, "is_v2": {}},
+        environment=v2_environment() | {"VLLM_CPU_OMP_THREADS_BIND": threads(workers)},
+        **options,
+    )
+    assert found["is_v2"] is True
+    standard: dict[str, Any] = found["standard"]
+    return standard
+
+
+@pytest.mark.parametrize("name", WAYS)
+def test_answers_of_the_v2_runner(bench: Bench, expected: dict[str, Any], name: str) -> None:
+    options = WAYS[name]
+    workers = options.get("tensor_parallel_size", 1)
+    with way(f"model runner V2{name}") as row:
+        found = on_v2(bench, workers, **options)
+        assert (found["metrics"]["vllm:num_preemptions"] > 0) == ("preemption" in name)
+        worst = judge.standard(bench.asks, found, expected, workers)
+        row.steered(f"within {worst:.0e} of V1")
+
+
+def test_the_v2_runner_on_a_real_model(tmp_path: Path) -> None:
+    model = prepare_model(default_home(), print)
+    norms = tiny.stream_norms(model, tuple(range(100, 200)))
+    made = [tiny.make_vector(tmp_path, norms, 576, seed) for seed in (1, 2)]
+    bench = Bench(model, tmp_path, questions(*made, 40_000, first=10, last=20))
+    with way("model runner V2, SmolLM2-135M-Instruct") as row:
+        expected = bench.here()["standard"]
+        worst = judge.standard(bench.asks, on_v2(bench), expected)
+        row.steered(f"within {worst:.0e} of V1")
