@@ -44,14 +44,15 @@ def words(worst: float) -> str:
 
 
 def steering_shows(asks: Sequence[Ask], mixed: Answers, unsteered: Answers) -> float:
-    """How far steering moves a request's log-probabilities (median over steered requests, of the
-    largest that both answers give): without this, an engine that adds nothing would pass."""
+    """How far steering moves a request's log-probabilities, at the least (median over steered
+    requests of the largest): without this, an engine that adds nothing would pass. A token that
+    is not among the other's likeliest is no likelier than the last of them."""
     moved = []
     for ask, a, b in zip(asks, mixed, unsteered, strict=True):
         if ask.plan:
             assert a["logprobs"] != b["logprobs"]
             pairs = zip(a["logprobs"], b["logprobs"], strict=True)
-            moved.append(max((abs(x[t] - y[t]) for x, y in pairs for t in x.keys() & y.keys())))
+            moved.append(max(x[t] - y.get(t, min(y.values())) for x, y in pairs for t in x))
     middle = statistics.median(moved)
     assert middle > PLAIN
     return middle
