@@ -58,7 +58,11 @@ def _details(found: dict[str, Any]) -> str:
     if "reason" in found:
         return str(found["reason"]).replace("|", "\\|")
     runs = [name for name, ran in found.items() if isinstance(ran, dict) and "seconds" in ran]
-    return f"{', '.join(runs)}; parity within {found['engine']['parity']}"
+    told = f"{', '.join(runs)}; parity within {found['engine']['parity']}"
+    for name, ran in found.items():
+        if isinstance(ran, dict) and "not_run" in ran:
+            told += f"; {name}: {ran['not_run']}".replace("|", "\\|")
+    return told
 
 
 def _touch(seam: Seam) -> str:

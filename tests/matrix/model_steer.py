@@ -47,10 +47,10 @@ def start(family: Family, place: Path) -> LLM:
         "max_num_seqs": 16,
         "max_num_batched_tokens": 512,
         "kv_cache_memory_bytes": 2**26,
+        "skip_tokenizer_init": True,
     }
     return LLM(
         str(place / "model"),
-        skip_tokenizer_init=True,
         dtype="float32",
         enforce_eager=True,
         seed=0,

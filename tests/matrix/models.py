@@ -51,8 +51,12 @@ class Family:
     engine: dict[str, Any] = field(default_factory=dict)
     refused: str = ""
     """Part of the start-up error, where it cannot be steered."""
-    not_run: str = ""
-    """Why it is not run here, where vLLM's CPU build or transformers has no such model."""
+    impossible: str = ""
+    """Part of the error of vLLM without Steersman, where that cannot run it on a CPU."""
+    needs: str = ""
+    """A package that vLLM wants for it; where there is none, vLLM without Steersman must fail."""
+    tokenizer: str = ""
+    """Name in `model_tokenizers`, where vLLM does not start without one."""
     note: str = ""
     quick: bool = False
     """Whether `make test` runs it too."""
@@ -74,6 +78,8 @@ OPT = {
     "ffn_dim": 96,
     "word_embed_proj_dim": 64,
 }
+# It would be believed by vLLM's Transformers backend, and not by the model.
+NEOX = {"num_key_value_heads": None}
 HEADS = {"head_dim": 32}
 MOE = {"num_local_experts": 4, "num_experts": 4, "num_experts_per_tok": 2}
 SMALL_EXPERTS = MOE | {"moe_intermediate_size": 32}
@@ -87,10 +93,11 @@ DEEPSEEK = {
     "n_group": 1,
     "topk_group": 1,
 }
+# The one size that vLLM's CPU attention has for it: 512 + 64.
 MLA = {
     "num_key_value_heads": 2,
-    "kv_lora_rank": 32,
-    "qk_rope_head_dim": 16,
+    "kv_lora_rank": 512,
+    "qk_rope_head_dim": 64,
     "qk_nope_head_dim": 16,
     "v_head_dim": 32,
 }
@@ -115,6 +122,13 @@ VISION = {
     "num_attention_heads": 2,
     "image_size": 28,
     "patch_size": 14,
+}
+SPECIAL = {"bos_token_id": 1, "eos_token_id": 2, "pad_token_id": 0}
+IMAGE_TOKENS = {
+    "image_token_id": 300,
+    "video_token_id": 301,
+    "vision_start_token_id": 302,
+    "vision_end_token_id": 303,
 }
 NO_IMAGES = {"limit_mm_per_prompt": {"image": 0, "video": 0}}
 
@@ -149,11 +163,11 @@ FAMILIES = (
     Family("GPT-2", "GPT2Config", GPT, blocks="transformer.h", attn=("attn",), quick=True),
     Family("GPT-J", "GPTJConfig", GPT | {"rotary_dim": 16}, blocks="transformer.h", attn=("attn",)),
     Family("GPT-BigCode", "GPTBigCodeConfig", GPT, blocks="transformer.h", attn=("attn",)),
-    Family("GPT-NeoX", "GPTNeoXConfig", blocks="gpt_neox.layers", attn=("attention",)),
+    Family("GPT-NeoX", "GPTNeoXConfig", NEOX, blocks="gpt_neox.layers", attn=("attention",)),
     Family(
         "GPT-NeoX, sequential",
         "GPTNeoXConfig",
-        {"use_parallel_residual": False},
+        NEOX | {"use_parallel_residual": False},
         blocks="gpt_neox.layers",
         attn=("attention",),
     ),
@@ -214,6 +228,13 @@ FAMILIES = (
     Family("Mixtral", "MixtralConfig", MOE, mlp=("block_sparse_moe", "mlp"), quick=True),
     Family("Qwen2-MoE", "Qwen2MoeConfig", SHARED_EXPERT),
     Family("Qwen3-MoE", "Qwen3MoeConfig", SMALL_EXPERTS | HEADS),
+    Family("Phi-MoE", "PhimoeConfig", MOE, impossible="unpack"),
+    Family(
+        "Llama-4",
+        "Llama4TextConfig",
+        MOE | HEADS | {"intermediate_size_mlp": 96, "interleave_moe_layer_step": 2},
+        mlp=("feed_forward",),
+    ),
     Family("DeepSeek-V2", "DeepseekV2Config", DEEPSEEK | MLA | {"q_lora_rank": None}),
     Family(
         "DeepSeek-V3",
@@ -231,8 +252,9 @@ FAMILIES = (
     Family("Nemotron", "NemotronConfig"),
     Family(
         "Mamba",
-        "",
-        not_run="vLLM's own pass without metadata fails on the CPU (`mamba_mixer.py`)",
+        "MambaConfig",
+        NO_SIZES | {"hidden_size": 64, "num_hidden_layers": LAYERS, "state_size": 16},
+        impossible="selective_scan_fwd",
     ),
     Family(
         "Mamba-2",
@@ -253,13 +275,24 @@ FAMILIES = (
     ),
     Family(
         "Jamba",
-        "",
-        not_run="as Mamba",
+        "JambaConfig",
+        MOE
+        | {
+            "num_hidden_layers": 4,
+            "attn_layer_period": 2,
+            "attn_layer_offset": 1,
+            "expert_layer_period": 2,
+            "expert_layer_offset": 1,
+            "mamba_d_state": 16,
+            "use_mamba_kernels": False,
+        },
+        impossible="selective_scan_fwd",
     ),
     Family(
         "Bamba",
-        "",
-        not_run="vLLM 0.32 has no such model, and its Transformers backend does not take it",
+        "BambaConfig",
+        MAMBA2 | {"attn_layer_indices": [1]},
+        impossible="BambaForCausalLM",
     ),
     Family(
         "Falcon-H1",
@@ -309,29 +342,88 @@ FAMILIES = (
             "layer_types": ["conv", "full_attention", "conv"],
             "block_auto_adjust_ff_dim": False,
             "conv_dim": 64,
+            "block_dim": 64,
         },
         attn=("conv", "self_attn"),
         mlp=("feed_forward",),
     ),
     Family(
         "Qwen3-Next",
-        "",
-        not_run="vLLM's linear attention on the CPU wants bfloat16; the comparison is in float32",
+        "Qwen3NextConfig",
+        SHARED_EXPERT
+        | HEADS
+        | {
+            "layer_types": ["linear_attention", "full_attention", "linear_attention"],
+            "linear_num_key_heads": 2,
+            "linear_num_value_heads": 2,
+            "linear_key_head_dim": 32,
+            "linear_value_head_dim": 32,
+        },
+        impossible="bfloat16",
     ),
     Family(
         "Qwen2-VL",
-        "",
-        not_run="vLLM cannot inspect its class in this environment, with or without Steersman",
+        "Qwen2VLConfig",
+        {
+            "text_config": SIZES
+            | {
+                "rope_parameters": {
+                    "rope_type": "default",
+                    "rope_theta": 10000.0,
+                    "mrope_section": [4, 6, 6],
+                }
+            },
+            "vision_config": {"depth": 1, "embed_dim": 32, "hidden_size": 64, "num_heads": 2},
+            **SPECIAL,
+            **IMAGE_TOKENS,
+        },
+        engine=NO_IMAGES,
+        blocks="model.language_model.layers",
+        auto="AutoModelForImageTextToText",
+        needs="torchvision",
     ),
     Family(
         "LLaVA",
-        "",
-        not_run="as Qwen2-VL",
+        "LlavaConfig",
+        {
+            "text_config": SIZES | {"model_type": "llama"},
+            "vision_config": VISION | {"model_type": "clip_vision_model"},
+            "image_token_index": 300,
+        },
+        engine={"limit_mm_per_prompt": {"image": 0}},
+        blocks="model.language_model.layers",
+        auto="AutoModelForImageTextToText",
+        needs="torchvision",
     ),
     Family(
         "Gemma-3, with images",
-        "",
-        not_run="as Qwen2-VL",
+        "Gemma3Config",
+        {
+            "text_config": SIZES | HEADS,
+            "vision_config": VISION,
+            "mm_tokens_per_image": 4,
+            "image_token_index": 300,
+            "boi_token_index": 301,
+            "eoi_token_index": 302,
+        },
+        STREAM_ONLY,
+        engine={"limit_mm_per_prompt": {"image": 0}},
+        blocks="model.language_model.layers",
+        auto="AutoModelForImageTextToText",
+        needs="torchvision",
+        note=NORMED,
+    ),
+    Family(
+        "PaliGemma",
+        "PaliGemmaConfig",
+        {
+            "text_config": SIZES | HEADS | {"model_type": "gemma"},
+            "vision_config": VISION | {"model_type": "siglip_vision_model", "projection_dim": 64},
+            "image_token_index": 300,
+        },
+        engine={"limit_mm_per_prompt": {"image": 0}},
+        blocks="model.language_model.layers",
+        auto="AutoModelForImageTextToText",
     ),
     Family(
         "SmolVLM",
@@ -364,13 +456,10 @@ FAMILIES = (
             "decoder_start_token_id": 1,
             "begin_suppress_tokens": None,
         },
+        engine={"skip_tokenizer_init": False},
+        tokenizer="whisper",
         auto="AutoModelForSpeechSeq2Seq",
         refused="is an encoder-decoder",
         note="encoder-decoder",
-    ),
-    Family(
-        "MiniCPM",
-        "",
-        not_run="its configuration is code of its own that transformers does not have",
     ),
 )

@@ -16,12 +16,12 @@ def unpatched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VllmConfig, "compute_hash", getattr(own, "__wrapped__", own))
 
 
-@pytest.mark.parametrize("version", ["0.32.0", "0.32.1", "0.32.0+cpu", "0.32.0.dev3"])
+@pytest.mark.parametrize("version", ["0.31.0", "0.32.0", "0.32.1", "0.32.0+cpu", "0.32.0.dev3"])
 def test_supported_versions(version: str) -> None:
     seam_config.check_version(version)
 
 
-@pytest.mark.parametrize("version", ["0.31.9", "0.33.0", "0.320.0", "1.0.0", "dev", ""])
+@pytest.mark.parametrize("version", ["0.30.9", "0.33.0", "0.320.0", "1.0.0", "dev", ""])
 def test_other_versions_are_refused_with_the_remedy(version: str) -> None:
     with pytest.raises(RuntimeError, match="take steersman out of VLLM_PLUGINS"):
         seam_config.check_version(version)
