@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+from steering.plan import STEERABLE_SITES
 from steering.plan.settings import default_home
 
 logger = logging.getLogger("vllm.steersman")
@@ -54,39 +55,39 @@ def fingerprint(model_config: Any) -> str:
 
 
 async def median_norms(
-    engine: Any, mark: str, layers: int, *, measure: bool
+    engine: Any, mark: str, places: int, *, measure: bool
 ) -> dict[str, float] | None:
-    """Median ||h|| of each "resid_post.<layer>", first token of each text excluded.
+    """Median norm of what lies at each "<site>.<layer>", first token of each text excluded.
 
     Read from the cache if this model (`mark`) was measured before, else measured on the engine if
-    `measure`, which needs an engine that runs the model's Python. None if that is not all `layers`.
+    `measure`, which needs an engine that runs the model's Python. None if that is not all `places`.
     """
     cache = default_home() / "calibration" / f"{mark}.json"
-    known = _read(cache, layers)
+    known = _read(cache, places)
     if known or not measure:
         return known
     async with _alone(cache.with_suffix(".lock")):
         # Another API server of this engine may have measured while this one waited.
-        known = _read(cache, layers)
+        known = _read(cache, places)
         if known:
             return known
         logger.info("Measuring the model's residual norms (once a model; cached in %s)", cache)
         medians = await _listen(engine)
-        if len(medians) != layers:
+        if len(medians) != places:
             logger.warning(
-                "Heard %d of %d layers: relative doses are not known", len(medians), layers
+                "Heard at %d of %d places: relative doses are not known", len(medians), places
             )
             return None
         _save(cache, {"median_norms": medians, "texts": len(TEXTS)})
         return medians
 
 
-def _read(cache: Path, layers: int) -> dict[str, float] | None:
+def _read(cache: Path, places: int) -> dict[str, float] | None:
     try:
         known: dict[str, float] = json.loads(cache.read_text())["median_norms"]
     except (OSError, ValueError, KeyError):
         return None
-    return known if len(known) == layers else None
+    return known if len(known) == places else None
 
 
 @asynccontextmanager
@@ -122,7 +123,12 @@ async def _listen(engine: Any) -> dict[str, float]:
     medians: dict[str, float] = {}
     for worker in heard:
         medians.update(worker)
-    return dict(sorted(medians.items(), key=lambda item: int(item[0].rpartition(".")[2])))
+    return dict(sorted(medians.items(), key=lambda item: _by_place(item[0])))
+
+
+def _by_place(name: str) -> tuple[int, int]:
+    site, _, layer = name.partition(".")
+    return STEERABLE_SITES.index(site), int(layer)
 
 
 def _save(path: Path, data: dict[str, Any]) -> None:

@@ -51,7 +51,8 @@ class SteersmanEndpoints:
         num_layers = int(config.model_config.hf_text_config.num_hidden_layers)
         mark = fingerprint(config.model_config)
         measure = settings.calibrate and workers[0]["listens"]
-        medians = await median_norms(engine_client, mark, num_layers, measure=measure)
+        places = num_layers * len(workers[0]["sites"])
+        medians = await median_norms(engine_client, mark, places, measure=measure)
         if medians is None and settings.max_relative_dose is not None:
             raise RuntimeError(
                 "max_relative_dose is set, but this model's residual norms are not known and "

@@ -15,8 +15,9 @@ class NormListener:
         self._positions = positions
         self._norms: dict[str, list[Tensor]] = {}
 
-    def __call__(self, site: str, layer: int, stream: Tensor) -> None:
-        """Take note of a step's residual stream [tokens, hidden] float32."""
+    def __call__(self, site: str, layer: int, parts: tuple[Tensor, ...]) -> None:
+        """Take note of a step's residual stream, the sum of `parts` [tokens, hidden]."""
+        stream = torch.stack([part.float() for part in parts]).sum(0)
         tokens = self._positions[: stream.shape[0]] > 0
         norms = torch.linalg.vector_norm(stream[tokens], dim=-1)
         self._norms.setdefault(f"{site}.{layer}", []).append(norms.cpu())

@@ -12,10 +12,12 @@ from steering.plan.limits import STEERABLE_SITES
 from steering.tables import Tables
 
 Forward = Callable[..., Any]
+Listener = Callable[[str, int, tuple[Tensor, ...]], None]
+"""(site, layer, one or two tensors [tokens, hidden] whose sum is what lies there)."""
 
 
 class Gate:
-    """Which slots a step steers, for eager mode; and who listens to the residual stream.
+    """Which slots a step steers, for eager mode; and who listens at the sites.
 
     In compiled or captured mode `always` is set: Python does not run in the forward pass there, so
     the operation is part of the graph and decides by its tables alone.
@@ -25,7 +27,7 @@ class Gate:
         self.always = always
         self.open = [False] * slots
         self._opened: Set[int] = frozenset()
-        self.listener: Callable[[str, int, Tensor], None] | None = None
+        self.listeners: list[Listener] = []
 
     def set(self, slots: Set[int]) -> None:
         """Open exactly `slots`."""
@@ -85,8 +87,8 @@ def _steered(
                 add_marked(hidden, bank, index[:, :k], coefficient[:, :k], marked)
             else:
                 torch.ops.steersman.add(hidden, bank, index, coefficient, token_row)
-        if gate.listener is not None and site == "resid_post":
-            gate.listener(site, block.layer, residual_stream(output, block.split))
+        for listen in gate.listeners:
+            listen(site, block.layer, value_parts(output, site, block))
         return output
 
     return in_graph if gate.always else eager
@@ -117,7 +119,10 @@ def stream_parts(output: Any) -> tuple[Tensor, ...]:
     return parts
 
 
-def residual_stream(output: Any, split: bool) -> Tensor:
-    """A block's residual stream [tokens, hidden] in float32; `split` as of `Block`."""
-    parts = [part.float() for part in stream_parts(output)]
-    return torch.stack(parts).sum(0) if split else parts[0]
+def value_parts(output: Any, site: str, block: Block) -> tuple[Tensor, ...]:
+    """One or two tensors [tokens, hidden] whose sum lies at a site: the residual stream behind a
+    block, a branch's output before it joins the stream."""
+    if site != "resid_post":
+        return (stream_part(output),)
+    parts = stream_parts(output)
+    return parts if block.split else parts[:1]

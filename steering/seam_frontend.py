@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steering.patching import Function, wrap
+from steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Piece
 from steering.plan.errors import PlanInvalid
 from steering.plan.limits import Limits
 from steering.plan.plan import PLAN_KEY, Plan
@@ -28,8 +29,11 @@ def _validating(original: Function) -> Function:
     def process_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
         request = original(self, *args, **kwargs)
         params = request.sampling_params
-        if params is not None and params.extra_args and PLAN_KEY in params.extra_args:
-            _check(request, self.vllm_config)
+        if params is not None and params.extra_args:
+            if PLAN_KEY in params.extra_args:
+                _check(request, self.vllm_config)
+            if CAPTURE_KEY in params.extra_args:
+                _check_capture(request, self.vllm_config)
         return request
 
     return process_inputs
@@ -68,24 +72,43 @@ def _check(request: Any, vllm_config: Any) -> None:
                     f"no vector {vector.digest[:19]} in the library", param="steering.vectors"
                 )
     except PlanInvalid as error:
-        from vllm.exceptions import VLLMValidationError
+        raise _refused(error) from error
 
-        class PlanRefused(VLLMValidationError):
-            def __str__(self) -> str:
-                return str(self.args[0])
 
-        raise PlanRefused(error.message, parameter=error.param) from error
+def _refused(error: PlanInvalid) -> Exception:
+    from vllm.exceptions import VLLMValidationError
+
+    class PlanRefused(VLLMValidationError):
+        def __str__(self) -> str:
+            return str(self.args[0])
+
+    return PlanRefused(error.message, parameter=error.param)
+
+
+def _check_capture(request: Any, vllm_config: Any) -> None:
+    """Refuse captures that nobody in this server asked for, and those that would come out wrong."""
+    try:
+        capture = Capture.of(request.sampling_params.extra_args)
+        if capture is None or not CAPTURES.is_open(capture.receipt):
+            raise PlanInvalid(f"{CAPTURE_KEY!r} among the extra arguments is this server's own")
+        if vllm_config.speculative_config and capture.stop > len(request.prompt_token_ids or ()):
+            raise PlanInvalid("drafts of new tokens cannot be told from the tokens kept")
+    except PlanInvalid as error:
+        raise _refused(error) from error
 
 
 def _collect(output: Any) -> None:
-    """Take our note off an engine output and leave what is the KV connector's own."""
+    """Take what is ours off an engine output and leave what is the KV connector's own."""
+    piece = output.kv_transfer_params.pop(CAPTURE_KEY, None)
+    if piece is not None:
+        CAPTURES.deliver(Piece(*piece))
     wire = output.kv_transfer_params.pop(PLAN_KEY, None)
     if wire is not None:
         if isinstance(wire, dict):
             DESK.refuse(Refusal(**wire))
         else:
             DESK.deliver(output.request_id, WorkerNote.from_wire(wire))
-        output.kv_transfer_params = output.kv_transfer_params or None
+    output.kv_transfer_params = output.kv_transfer_params or None
 
 
 def object_path(library: Path, digest: str) -> Path:

@@ -81,7 +81,7 @@ def _spans(runner: Any, steps: Steps, num_scheduled_tokens: Any) -> list[Span]:
     batch = runner.input_batch
     offsets = runner.query_start_loc.np
     spans = []
-    for request_id in steps.steered:
+    for request_id in steps.minded:
         row = batch.req_id_to_index.get(request_id)
         if row is not None:
             count, first = num_scheduled_tokens[row], batch.num_computed_tokens_cpu[row]

@@ -99,7 +99,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
 
 
 def _spans(batch: Any, steps: Steps) -> list[Span]:
-    steered = steps.steered
+    minded = steps.minded
     return [
         Span(
             request_id,
@@ -108,5 +108,5 @@ def _spans(batch: Any, steps: Steps) -> list[Span]:
             int(batch.num_computed_tokens_np[row]),
         )
         for row, request_id in enumerate(batch.req_ids)
-        if request_id in steered
+        if request_id in minded
     ]

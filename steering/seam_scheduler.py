@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from steering.patching import Function, wrap
+from steering.plan.capture import CAPTURE_KEY
 from steering.plan.errors import PlanInvalid
 from steering.plan.plan import PLAN_KEY
 from steering.plan.receipt import BANK_FULL, UNAVAILABLE, Refusal, WorkerNote
@@ -99,7 +100,9 @@ def _with_notes(original: Function) -> Function:
                     if note is not None:
                         request = noted[output.request_id]
                         note = _kept(note, report.reach[output.request_id], request)
-                        _put(output, note.to_wire())
+                        _put(output, PLAN_KEY, note.to_wire())
+                    if output.request_id in report.captured:
+                        _put(output, CAPTURE_KEY, report.captured[output.request_id])
         for client_index, output in ended:
             _append(outputs, client_index, output)
         return outputs
@@ -144,7 +147,7 @@ def _end(scheduler: Any, reasons: Mapping[str, str], code: str) -> list[tuple[in
         except PlanInvalid:
             plan = None
         if plan is not None:
-            _put(output, Refusal(plan.receipt, code, reason).to_wire())
+            _put(output, PLAN_KEY, Refusal(plan.receipt, code, reason).to_wire())
         outputs.append((request.client_index, output))
     return outputs
 
@@ -159,8 +162,8 @@ def _kept(note: WorkerNote, reach: int, request: Any) -> WorkerNote:
     return note.without(plan.steered_within(last, reach, request.num_prompt_tokens))
 
 
-def _put(output: Any, wire: Any) -> None:
-    output.kv_transfer_params = {**(output.kv_transfer_params or {}), PLAN_KEY: wire}
+def _put(output: Any, key: str, wire: Any) -> None:
+    output.kv_transfer_params = {**(output.kv_transfer_params or {}), key: wire}
 
 
 def _computed_unsteered(scheduler: Any, request_id: str) -> set[int]:

@@ -17,6 +17,7 @@ from steering import seam_cpu_attention, seam_mamba, seam_runner_v1, seam_runner
 from steering.anatomy import examine
 from steering.blocks import find_blocks
 from steering.calibration import NormListener
+from steering.captures import Captures
 from steering.instrument import Gate, instrument, site_slots
 from steering.plan.errors import VectorUnavailable
 from steering.plan.limits import STEERABLE_SITES
@@ -77,7 +78,8 @@ class WorkerSteering:
         self.steered = SteeredRequests(self.tables, limits, self.slots, load, _anyone)
         instrument(blocks, self.slots, self.tables, self.gate)
         seam = seam_runner_v2 if worker.use_v2_model_runner else seam_runner_v1
-        self.attached = seam.attach(runner, Steps(self.steered, self.gate))
+        captures = Captures(self.gate, () if self.gate.always else self.slots, runner.device)
+        self.attached = seam.attach(runner, Steps(self.steered, captures, self.gate))
 
     def check(self) -> None:
         """Steer a probe through every layer; raises `NotInstrumentable` where it is lost."""
@@ -149,14 +151,16 @@ def steering_status(self: Any) -> dict[str, Any]:
 def steering_listen(self: Any) -> None:
     """Start measuring the residual stream of whatever runs (calibration)."""
     steering: WorkerSteering = self.steering
-    steering.gate.listener = NormListener(steering.attached.positions)
+    steering.gate.listeners.append(NormListener(steering.attached.positions))
 
 
 def steering_heard(self: Any) -> dict[str, float]:
     """Stop measuring; the median residual norm of each "<site>.<layer>"."""
     steering: WorkerSteering = self.steering
-    listener, steering.gate.listener = steering.gate.listener, None
-    return listener.medians() if isinstance(listener, NormListener) else {}
+    heard = [x for x in steering.gate.listeners if isinstance(x, NormListener)]
+    for listener in heard:
+        steering.gate.listeners.remove(listener)
+    return heard[0].medians() if heard else {}
 
 
 _METHODS = (

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
+from steering.captures import Captures
 from steering.instrument import Gate
+from steering.plan.capture import CAPTURE_KEY
 from steering.plan.errors import PlanInvalid
 from steering.plan.plan import PLAN_KEY, Plan
 from steering.requests import SteeredRequests
@@ -49,27 +51,33 @@ class Steps:
     Guarantee: outside of `run` ... `over` the gate is shut, and after `rest` no token is marked.
     """
 
-    def __init__(self, steered: SteeredRequests, gate: Gate) -> None:
+    def __init__(self, steered: SteeredRequests, captures: Captures, gate: Gate) -> None:
         self._steered = steered
+        self._captures = captures
         self._gate = gate
 
     @property
     def idle(self) -> bool:
-        """Whether there is nobody to steer, nothing to report, and nothing left to unmark."""
+        """Whether there is nobody to steer or listen to, nothing to report or left to unmark."""
         steered = self._steered
-        return not (steered.live or steered.failed or steered.active_slots)
+        return not (steered.live or steered.failed or steered.active_slots or self._captures.live)
 
     @property
-    def steered(self) -> Collection[str]:
+    def minded(self) -> Collection[str]:
         """Whose spans `run` wants, of those in the batch."""
-        return self._steered.live.keys()
+        steered, captured = self._steered.live.keys(), self._captures.live.keys()
+        return steered | captured if captured else steered
 
     def came(
         self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
     ) -> None:
         """A request is new to the runner. It may have been there before: V2 forgets a request that
         is preempted, and both runners are given one again when its client adds to its prompt."""
-        if not extra_args or PLAN_KEY not in extra_args or request_id in self._steered.failed:
+        if not extra_args:
+            return
+        if CAPTURE_KEY in extra_args:
+            self._captures.start(request_id, extra_args, prompt_tokens)
+        if PLAN_KEY not in extra_args or request_id in self._steered.failed:
             return
         if not self._resumed(request_id, extra_args, prompt_tokens):
             self._steered.finish([request_id])
@@ -90,6 +98,8 @@ class Steps:
         """Requests ended, however they ended. Not for those that were preempted."""
         if self._steered.live or self._steered.failed:
             self._steered.finish(request_ids)
+        if self._captures.live:
+            self._captures.finish(request_ids)
 
     def batch(self, request_ids: Mapping[str, int]) -> None:
         """Who is in the runner's batch now."""
@@ -97,13 +107,18 @@ class Steps:
             self._steered.settle(request_ids)
 
     def run(self, spans: Iterable[Span], tokens: int) -> None:
-        """Mark the tokens of a step of so many: `spans` has that of each steered request in it."""
-        self._steered.step(spans, tokens)
+        """Mark the tokens of a step of so many: `spans` has that of each `minded` request in it."""
+        spans = list(spans)
+        steered, captured = self._steered.live, self._captures.live
+        self._steered.step((span for span in spans if span.request_id in steered), tokens)
+        if captured:
+            self._captures.step(span for span in spans if span.request_id in captured)
         self._gate.set(self._steered.active_slots)
 
     def over(self) -> None:
         """The forward pass was queued."""
         self._gate.set(frozenset())
+        self._captures.over()
 
     def rest(self) -> None:
         """Unmark the last step: a forward pass comes that is nobody's."""
@@ -118,4 +133,5 @@ class Steps:
         if output is not None:
             report = self._steered.take_report()
             if report is not None:
+                report.captured = self._captures.take()
                 setattr(getattr(output, holder, output), REPORT_ATTRIBUTE, report)

@@ -70,6 +70,8 @@ class StepReport:
     tokens: which of them the answer keeps is known to the scheduler, which takes off the others."""
     failed: dict[str, str] = field(default_factory=dict)
     """Request id -> why it could not be steered; such a request is ended, never run unsteered."""
+    captured: dict[str, list[Any]] = field(default_factory=dict)
+    """What was captured of requests that are listened to: `steering.plan.capture.Piece`s."""
 
 
 class ReceiptDesk:

@@ -7,7 +7,7 @@ import torch
 from vectors.format import SteeringVector, TensorKey, write_vector
 from vectors.library import Library
 
-LAYERS, HIDDEN, VOCAB = 3, 48, 512
+LAYERS, HIDDEN, VOCAB = 3, 48, 576
 SITES = ("resid_post", "attn_out", "mlp_out")
 SPREAD = 0.2
 """Standard deviation of the weights: large, so that the log-probabilities differ by whole numbers

@@ -1,5 +1,6 @@
 """What a block returns and which branches join the stream, found by arithmetic."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from torch import Tensor, nn
 from steering.anatomy import examine
 from steering.blocks import Block as Found
 from steering.blocks import NotInstrumentable, find_blocks
-from steering.instrument import residual_stream, site_slots, stream_part, stream_parts
+from steering.instrument import site_slots, stream_part, stream_parts, value_parts
 from tests.steering.tiny import HIDDEN, Block, Decoder
 
 LAYERS = 3
@@ -205,9 +206,12 @@ def test_a_stream_of_another_width_is_refused() -> None:
 
 def test_outputs_and_their_stream() -> None:
     h, r = torch.randn(2, HIDDEN), torch.randn(2, HIDDEN)
-    assert torch.equal(residual_stream((h, r), split=True), h + r)
-    assert torch.equal(residual_stream((h, r), split=False), h)
-    assert torch.equal(residual_stream((h, None), split=False), h)
+    (block, *_) = find_blocks(Decoder([Block(n) for n in range(LAYERS)]), LAYERS)
+    site = "resid_post"
+    assert value_parts((h, r), site, replace(block, split=True)) == (h, r)
+    assert value_parts((h, r), site, replace(block, split=False)) == (h,)
+    assert value_parts((h, None), site, replace(block, split=True)) == (h,)
+    assert value_parts((h, r), "attn_out", replace(block, split=True)) == (h,)
     assert torch.equal(stream_part((h[None], None)), h)
     assert len(stream_parts((h[None],))) == 1
     wrong = (None, (h, r, r), (h, r[:1]), torch.stack([h, h]), (None, None), "text")

@@ -5,9 +5,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from steering import seam_runner_v1, seam_runner_v2
 from steering.blocks import NotInstrumentable
+from steering.captures import Captures
 from steering.instrument import Gate
 from steering.plan import PLAN_KEY, Plan, StepReport
 from steering.steps import REPORT_ATTRIBUTE, Attached, Steps
@@ -31,7 +33,9 @@ class Attachment:
         self.steered = self.worker.requests
         self.gate = Gate(self.worker.tables.sizes.slots, always=False)
         self.runner: Any = runner(self.worker.tables)
-        self.attached: Attached = seam.attach(self.runner, Steps(self.steered, self.gate))
+        captures = Captures(self.gate, (), torch.device("cpu"))
+        steps = Steps(self.steered, captures, self.gate)
+        self.attached: Attached = seam.attach(self.runner, steps)
         self.v2 = kind == "v2"
         self.computed: dict[str, int] = {}
         self.new: dict[str, SimpleNamespace] = {}
