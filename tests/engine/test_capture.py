@@ -167,12 +167,11 @@ def test_the_prefix_cache_hides_no_token(
 def test_capture_comes_after_the_addition(
     engine: Engine, text_ids: list[int], shelf: Shelf
 ) -> None:
-    prompt = tuple(text_ids[:20])
+    prompt, terms = tuple(text_ids[:20]), (("resid_post", 9), ("resid_post", 8))
+    plan = shelf.plan(2, 0.7, (9,), "all")
     plain, steered = captured(
-        engine,
-        Wish(prompt, 12, 13, (("resid_post", 9), ("resid_post", 8))),
-        Wish(prompt, 12, 13, (("resid_post", 9), ("resid_post", 8)), plan=shelf.plan(2, 0.7, (9,), "all")),
-    )  # fmt: skip
+        engine, Wish(prompt, 12, 13, terms), Wish(prompt, 12, 13, terms, plan=plan)
+    )
     assert plain is not None
     assert steered is not None
     added = steered.values - plain.values

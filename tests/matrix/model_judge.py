@@ -14,16 +14,24 @@ from tests.matrix.models import Family
 def judge(family: Family, place: Path) -> None:
     """Writes found.json: `sites` and `layers` of the engine; `unsteered`: the largest difference in
     log-probabilities with nothing added, before and after; `steered`: for each "<site>.<layer>"
-    that difference (`off`), and how far steering moved them (`moved`)."""
+    that difference (`off`), and how far steering moved them (`moved`). `own_activation`:
+    `unsteered` with Hugging Face's own activation, where vLLM has another."""
     reference = Reference(family, place)
     seen = json.loads((place / "answers.json").read_text())
     vectors = torch.load(place / "vectors.pt")
     answers = seen["answers"]
     found = {"sites": seen["sites"], "layers": seen["layers"], "steered": {}}
-    found["unsteered"] = max(
-        furthest(answers[name], reference.logprobs(answers[name]["tokens"]))
-        for name in ("", "again")
-    )
+
+    def unsteered() -> float:
+        return max(
+            furthest(answers[name], reference.logprobs(answers[name]["tokens"]))
+            for name in ("", "again")
+        )
+
+    if family.activation != ("", ""):
+        found["own_activation"] = unsteered()
+        reference.take_activation_of_vllm()
+    found["unsteered"] = unsteered()
     for (site, layer), vector in vectors.items():
         answer = answers[f"{site}.{layer}"]
         expected = reference.steered_logprobs(answer["tokens"], site, layer, vector)

@@ -27,6 +27,14 @@ class Reference:
         )
         self.blocks = self.model.get_submodule(family.blocks)
 
+    def take_activation_of_vllm(self) -> None:
+        """Where vLLM's differs from Hugging Face's: nothing of Steersman's is in that."""
+        from transformers.activations import ACT2FN
+
+        place, name = self.family.activation
+        for block in self.blocks if place else ():
+            block.set_submodule(place, ACT2FN[name])
+
     def stream_norms(self) -> list[float]:
         """Median length of the residual stream before each block, and once more of the last: what
         comes after that is normed already."""

@@ -1,7 +1,8 @@
 """Makes tiny models and holds vLLM with Steersman to Hugging Face.
 
 `python -m tests.matrix.model_run FOLDER` reads names of families, one a line, and leaves what it
-found in FOLDER/NAME/found.json: what `judge` says, or `error` and `stage` if a stage failed.
+found in FOLDER/NAME/found.json: what `judge` says, or `error`, `stage` and `place` (file and line
+in vLLM) if a stage failed.
 
 vLLM is imported once, then every stage of every model runs in a fork of its own: vLLM's engine
 changes Hugging Face's classes in its process.
@@ -32,6 +33,7 @@ def main(folder: Path) -> None:
     from vllm.model_executor.models import registry
 
     from tests.matrix.model_judge import judge
+    from tests.matrix.model_plain import plain
     from tests.matrix.model_steer import steer
     from tests.matrix.model_weights import make
 
@@ -42,7 +44,7 @@ def main(folder: Path) -> None:
         family = families[line.rstrip("\n")]
         place = folder / family.name
         place.mkdir(parents=True)
-        for stage in (make, steer, judge):
+        for stage in (make, plain) if family.vllm_must_fail else (make, steer, judge):
             if not run(stage, family, place):
                 break
         print(f"DONE {family.name}", flush=True)
@@ -59,12 +61,26 @@ def run(stage: Callable[[Family, Path], None], family: Family, place: Path) -> b
         code = 0
     except BaseException as error:  # noqa: BLE001  (the report is the child's only way out)
         traceback.print_exc()
-        found = {"stage": stage.__name__, "error": f"{type(error).__name__}: {error}"}
+        found = {
+            "stage": stage.__name__,
+            "error": f"{type(error).__name__}: {error}",
+            "place": place_in_vllm(error),
+        }
         (place / "found.json").write_text(json.dumps(found))
     finally:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)
+
+
+def place_in_vllm(error: BaseException) -> str:
+    """Where the error went through vLLM last, as "vllm/....py:123"."""
+    places = [
+        f"vllm/{frame.filename.partition('/site-packages/vllm/')[2]}:{frame.lineno}"
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "/site-packages/vllm/" in frame.filename
+    ]
+    return places[-1] if places else ""
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 
+from tests.matrix import model_tokenizers
 from tests.matrix.model_reference import Reference, hugging_face_class
 from tests.matrix.models import Family
 
@@ -18,7 +19,9 @@ def make(family: Family, place: Path) -> None:
     model = hugging_face_class(family).from_config(config, dtype=torch.float32)
     randomise(model)
     model.save_pretrained(place / "model")
-    if not family.refused:
+    if family.tokenizer:
+        getattr(model_tokenizers, family.tokenizer)(place / "model")
+    if not family.refused and not family.vllm_must_fail:
         (place / "norms.json").write_text(json.dumps(Reference(family, place).stream_norms()))
 
 
@@ -29,6 +32,9 @@ def randomise(model: torch.nn.Module) -> None:
         for name, parameter in model.named_parameters():
             if "A_log" in name or "conv1d" in name:
                 continue
+            if "act_fn.alpha" in name:
+                # vLLM has xIELU's in bfloat16 whatever the rest is in.
+                parameter.copy_(parameter.bfloat16())
             if parameter.dim() >= 2:
                 parameter.normal_(0, parameter.shape[-1] ** -0.5)
             elif "norm" in name or "ln_" in name or "bias" in name:

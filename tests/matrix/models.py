@@ -5,6 +5,7 @@
 """
 
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any
 
 VOCABULARY = 320
@@ -49,6 +50,8 @@ class Family:
     """What their parts are called, block by block whichever is there."""
     auto: str = "AutoModelForCausalLM"
     engine: dict[str, Any] = field(default_factory=dict)
+    activation: tuple[str, str] = ("", "")
+    """Where in a block Hugging Face's activation is, and which `ACT2FN` vLLM has in its place."""
     refused: str = ""
     """Part of the start-up error, where it cannot be steered."""
     impossible: str = ""
@@ -57,6 +60,8 @@ class Family:
     """A package that vLLM wants for it; where there is none, vLLM without Steersman must fail."""
     tokenizer: str = ""
     """Name in `model_tokenizers`, where vLLM does not start without one."""
+    unproven: str = ""
+    """Why it is expected to fail its test, where that is not known to be Steersman's or vLLM's."""
     note: str = ""
     quick: bool = False
     """Whether `make test` runs it too."""
@@ -66,6 +71,11 @@ class Family:
         """All keywords of the configuration."""
         merged = (SIZES if "text_config" not in self.options else {}) | self.options
         return {name: value for name, value in merged.items() if value is not None}
+
+    @property
+    def vllm_must_fail(self) -> str:
+        """What the error of vLLM without Steersman must say; empty where that can run it."""
+        return self.impossible or (self.needs if self.needs and not find_spec(self.needs) else "")
 
 
 NO_SIZES = dict.fromkeys(
@@ -188,6 +198,8 @@ FAMILIES = (
         NO_SIZES | {"hidden_size": 64, "n_layer": LAYERS, "n_head": 2},
         blocks="transformer.h",
         attn=("self_attention",),
+        activation=("mlp.gelu_impl", "gelu"),
+        note="vLLM has the exact GELU, and so has the reference here",
     ),
     Family(
         "Falcon",
@@ -228,11 +240,24 @@ FAMILIES = (
     Family("Mixtral", "MixtralConfig", MOE, mlp=("block_sparse_moe", "mlp"), quick=True),
     Family("Qwen2-MoE", "Qwen2MoeConfig", SHARED_EXPERT),
     Family("Qwen3-MoE", "Qwen3MoeConfig", SMALL_EXPERTS | HEADS),
-    Family("Phi-MoE", "PhimoeConfig", MOE, impossible="unpack"),
+    Family(
+        "Phi-MoE",
+        "PhimoeConfig",
+        MOE,
+        # As its checkpoints call it, and vLLM; transformers would write another name.
+        engine={"hf_overrides": {"architectures": ["PhiMoEForCausalLM"]}},
+        impossible="unpack",
+    ),
     Family(
         "Llama-4",
         "Llama4TextConfig",
-        MOE | HEADS | {"intermediate_size_mlp": 96, "interleave_moe_layer_step": 2},
+        MOE
+        | HEADS
+        | {
+            "num_experts_per_tok": 1,
+            "intermediate_size_mlp": 96,
+            "interleave_moe_layer_step": 2,
+        },
         mlp=("feed_forward",),
     ),
     Family("DeepSeek-V2", "DeepseekV2Config", DEEPSEEK | MLA | {"q_lora_rank": None}),
@@ -247,7 +272,12 @@ FAMILIES = (
     Family("EXAONE-4", "Exaone4Config", {}, STREAM_ONLY, note=NORMED),
     Family("GLM-4", "Glm4Config", HEADS, STREAM_ONLY, note=NORMED),
     Family("GLM-4-MoE", "Glm4MoeConfig", DEEPSEEK | HEADS),
-    Family("Apertus", "ApertusConfig"),
+    Family(
+        "Apertus",
+        "ApertusConfig",
+        activation=("mlp.act_fn", "xielu"),
+        note="vLLM has xIELU's parameters in bfloat16, and so has the reference here",
+    ),
     Family("Seed-OSS", "SeedOssConfig", HEADS),
     Family("Nemotron", "NemotronConfig"),
     Family(
@@ -292,7 +322,7 @@ FAMILIES = (
         "Bamba",
         "BambaConfig",
         MAMBA2 | {"attn_layer_indices": [1]},
-        impossible="BambaForCausalLM",
+        impossible="does not dispatch through the Transformers attention interface",
     ),
     Family(
         "Falcon-H1",
@@ -344,8 +374,9 @@ FAMILIES = (
             "conv_dim": 64,
             "block_dim": 64,
         },
-        attn=("conv", "self_attn"),
+        sites=("resid_post", "mlp_out"),
         mlp=("feed_forward",),
+        unproven="unsteered, vLLM is not Hugging Face's equal after the first token; cause unknown",
     ),
     Family(
         "Qwen3-Next",
