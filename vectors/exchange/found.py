@@ -1,0 +1,66 @@
+"""What an importer finds in a file, before it is one of our vectors."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from vectors.errors import VectorInvalid, shown
+from vectors.exchange.rules import Rule
+
+
+@dataclass(frozen=True)
+class Part:
+    """One vector of a file. `number` is the file's own layer number, `tensor` float32 [hidden].
+
+    `name` is what the file calls it; `dtype` is what it was stored as.
+    """
+
+    number: int
+    name: str
+    tensor: torch.Tensor
+    dtype: str
+
+
+@dataclass(frozen=True)
+class Found:
+    """All of a file. `details` is what else it says, kept in the metadata."""
+
+    rule: Rule
+    parts: tuple[Part, ...]
+    details: Mapping[str, Any] = field(default_factory=dict)
+    num_layers: int | None = None
+
+
+def part(number: int, name: str, value: object) -> Part:
+    """Check one vector of a file; raises `VectorInvalid` naming it as the file does."""
+    if not isinstance(value, torch.Tensor):
+        raise _bad(name, f"is no tensor but {type(value).__name__}", "bad_tensor")
+    if not value.is_floating_point() or value.layout is not torch.strided:
+        raise _bad(name, f"is {_dtype(value)}; a vector is dense and floating point", "wrong_dtype")
+    if value.dim() != 1 or value.numel() < 1:
+        raise _bad(
+            name,
+            f"has shape {list(value.shape[:8])}; it must be one vector, [hidden], and not be empty",
+            "bad_shape",
+        )
+    tensor = value.detach().to("cpu", torch.float32).contiguous()
+    if not bool(torch.isfinite(tensor).all()):
+        raise _bad(name, "holds NaN or infinite values, or some beyond float32", "not_finite")
+    return Part(number, name, tensor, _dtype(value))
+
+
+def layer_number(name: str, digits: str) -> int:
+    """`digits`, the layer in `name`, as a number; raises `VectorInvalid` if it is absurd."""
+    if not (digits.isascii() and digits.isdigit() and len(digits) <= 4):
+        raise _bad(name, f"should end in a layer's number, not {shown(digits)}", "unknown_tensor")
+    return int(digits)
+
+
+def _dtype(value: torch.Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _bad(name: str, reason: str, code: str) -> VectorInvalid:
+    return VectorInvalid(f"tensor {shown(name)} {reason}", param=name[:128], code=code)

@@ -1,0 +1,113 @@
+"""Bare `.pt` files: the layer is in the name, or beside it, or must be told.
+
+    vec_layer_{N}_{model}.pt                   CAA (get_vector_path), one file a layer
+    layer_{N}.pt                               EasyEdit (generate_caa_vectors), one file a layer
+    direction.pt, direction_metadata.json      refusal_direction (select_and_save_direction)
+
+For the command line only, never the server: these files are pickles. `weights_only=True` lets
+tensors through and refuses all else.
+"""
+
+import json
+import pickle
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+import torch
+
+from vectors.errors import VectorInvalid, shown
+from vectors.exchange.found import Found, Part, layer_number, part
+from vectors.exchange.rules import BARE, CAA, EASY_EDIT, REFUSAL
+
+CAA_NAME: Final = re.compile(r"vec_layer_([0-9]+)(?:_(.+))?\.pt", re.ASCII)
+EASY_EDIT_NAME: Final = re.compile(r"layer_([0-9]+)\.pt", re.ASCII)
+REFUSAL_NAME: Final = "direction.pt"
+REFUSAL_METADATA: Final = "direction_metadata.json"
+
+
+def read_torch(path: Path, numbers: Sequence[int] | None = None) -> Found:
+    """Read one `.pt` file. `numbers` places a file that says no layer. Raises `VectorInvalid`."""
+    if CAA_NAME.fullmatch(path.name):
+        return read_caa([path])
+    if EASY_EDIT_NAME.fullmatch(path.name):
+        return read_easy_edit([path])
+    if path.name == REFUSAL_NAME and (path.parent / REFUSAL_METADATA).is_file():
+        return read_refusal(path)
+    if numbers is None or len(numbers) != 1:
+        raise VectorInvalid(
+            "a .pt file holds values only, and neither its name (vec_layer_N_*.pt, layer_N.pt) nor "
+            f"a {REFUSAL_METADATA} beside it says the layer; give the one block that it is for "
+            "with layer",
+            param="layer",
+            code="no_layer",
+        )
+    return Found(BARE, (_part(path, numbers[0]),))
+
+
+def read_caa(paths: Sequence[Path], model: str | None = None) -> Found:
+    """Read CAA's files, one a layer, of one model: `model` chooses where there are several."""
+    matches = {path: CAA_NAME.fullmatch(path.name) for path in paths}
+    models = sorted({m[2] or "" for m in matches.values() if m})
+    if model is None and len(models) > 1:
+        raise VectorInvalid(
+            f"there are CAA vectors of {len(models)} models: {', '.join(models)}; choose one with "
+            "model, or give one file",
+            param="model",
+            code="several_vectors",
+        )
+    chosen = {path: m for path, m in matches.items() if m and model in (None, m[2])}
+    if not chosen:
+        raise VectorInvalid(
+            f"no CAA vector is of model {shown(model)}; there are {', '.join(models)}",
+            param="model",
+        )
+    parts = [_part(path, layer_number(path.name, m[1])) for path, m in chosen.items()]
+    hint = model or models[0]
+    return Found(CAA, tuple(parts), {"model_hint": hint} if hint else {})
+
+
+def read_easy_edit(paths: Sequence[Path]) -> Found:
+    """Read EasyEdit's files, one a layer."""
+    parts = []
+    for path in paths:
+        if match := EASY_EDIT_NAME.fullmatch(path.name):
+            parts.append(_part(path, layer_number(path.name, match[1])))
+    return Found(EASY_EDIT, tuple(parts))
+
+
+def read_refusal(path: Path) -> Found:
+    """Read `direction.pt` and the `{"pos", "layer"}` beside it."""
+    try:
+        metadata = json.loads((path.parent / REFUSAL_METADATA).read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise VectorInvalid(
+            f"{REFUSAL_METADATA} is not JSON", param=REFUSAL_METADATA, code="bad_metadata"
+        ) from error
+    layer = metadata.get("layer") if isinstance(metadata, dict) else None
+    if type(layer) is not int or not 0 <= layer <= 9999:
+        raise VectorInvalid(
+            f'{REFUSAL_METADATA} must hold {{"pos": token, "layer": block}}, with a block from 0, '
+            f"and holds {shown(metadata)}",
+            param=REFUSAL_METADATA,
+            code="bad_metadata",
+        )
+    pos = metadata.get("pos")
+    return Found(REFUSAL, (_part(path, layer),), {"pos": pos} if type(pos) is int else {})
+
+
+def _part(path: Path, number: int) -> Part:
+    try:
+        value = torch.load(path, map_location="cpu", weights_only=True)
+    # RuntimeError: a broken zip; the others: a broken or a forbidden pickle.
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError,
+            AttributeError, TypeError, UnicodeDecodeError) as error:  # fmt: skip
+        reason = str(error).partition("\n")[0]
+        raise VectorInvalid(
+            f"{path.name} is cut off, or holds something other than tensors, which is never run "
+            f"({shown(reason)}); save the tensor alone, with torch.save(tensor, file)",
+            param="file",
+            code="pickle",
+        ) from error
+    return part(number, path.name, value)
