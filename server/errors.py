@@ -27,6 +27,13 @@ class BankFull(Exception):
     retry_after = 1
 
 
+class TooManyJobs(SteersmanError):
+    """As many jobs run or wait as may; try again in `retry_after` seconds."""
+
+    default_code = "too_many_jobs"
+    retry_after = 30
+
+
 class NotSteered(Exception):
     """The engine could not steer a request, by no fault of the request."""
 
@@ -38,6 +45,7 @@ STATUS: Final[dict[type[Exception], int]] = {
     VectorConflict: 409,
     VectorTooLarge: 413,
     BankFull: 503,
+    TooManyJobs: 429,
     NotSteered: 500,
     SteersmanError: 500,
 }

@@ -134,6 +134,10 @@ def _own_parser() -> argparse.ArgumentParser:
         help="largest ||c v|| / median ||h|| at a layer (default: no limit)")  # fmt: skip
     add("--max-upload-bytes", type=int, default=defaults.max_upload_bytes, metavar="BYTES",
         help="largest vector upload (default: %(default)s)")  # fmt: skip
+    add("--max-extract-rows", type=int, default=defaults.max_extract_rows, metavar="N",
+        help="texts of one extraction (default: %(default)s)")  # fmt: skip
+    add("--max-jobs", type=int, default=defaults.max_jobs, metavar="N",
+        help="extractions that may run or wait, one running (default: %(default)s)")  # fmt: skip
     return parser
 
 

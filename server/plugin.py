@@ -17,6 +17,7 @@ class SteersmanEndpoints:
     def attach_router(self, app: Any) -> None:
         """Add our routes and replace the four that take the `steering` field."""
         from server import errors, routes, vectors_api
+        from server.extract import api as extract_api
         from server.guard import RefuseIgnoredSteering
         from server.limits import BodyLimit
         from server.upload import FORM_OVERHEAD
@@ -26,6 +27,7 @@ class SteersmanEndpoints:
         errors.install(app)
         _make_way(app, routes.router)
         app.include_router(routes.router)
+        app.include_router(extract_api.build_router())
         app.include_router(vectors_api.build_router())
         app.add_middleware(RefuseIgnoredSteering)
         # The limit is on the file; a form adds its boundaries and names.
@@ -41,6 +43,7 @@ class SteersmanEndpoints:
 
         from server.calibrate import fingerprint, median_norms
         from server.doses import Doses
+        from server.extract.setup import make_bench
         from server.state import Steersman
         from steering.plan import DESK, Limits, Settings
         from vectors.library import Library
@@ -74,6 +77,9 @@ class SteersmanEndpoints:
                 "sites": workers[0]["sites"],
             },
             version=version("steersman"),
+        )
+        state.steersman.bench = make_bench(
+            state.steersman, engine_client, listens=workers[0]["listens"]
         )
 
 

@@ -2,12 +2,17 @@
 
 from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from server.doses import Doses
+from server.extract.jobs import Jobs
 from server.metrics import METRICS
 from steering.plan import Limits, Row, Settings
 from vectors.library import Entry, Library
+
+if TYPE_CHECKING:
+    from server.extract.job import Bench
 
 
 @dataclass
@@ -21,10 +26,14 @@ class Steersman:
     model: dict[str, Any]
     """id, num_layers, hidden_size, fingerprint and sites of the served model."""
     version: str
+    jobs: Jobs = field(init=False)
+    bench: "Bench" = field(init=False)
+    """What jobs run on; set when the server starts."""
     rows: Counter[Row] = field(default_factory=Counter)
     """Bank rows that this server's requests in flight need, each with how many need it."""
 
     def __post_init__(self) -> None:
+        self.jobs = Jobs(Path(self.settings.library) / "jobs", self.settings.max_jobs)
         METRICS.rows_total.set(self.limits.bank_rows)
         METRICS.rows_used.set(0)
         METRICS.resident.set(0)
@@ -42,6 +51,11 @@ class Steersman:
             if self.rows[row] == 0:
                 del self.rows[row]
         METRICS.rows_used.set(len(self.rows))
+
+    @property
+    def max_extract_rows(self) -> int:
+        """Most texts of one extraction."""
+        return self.settings.max_extract_rows
 
     @property
     def max_upload_bytes(self) -> int:
@@ -77,5 +91,7 @@ class Steersman:
                 "bank_rows": self.limits.bank_rows,
                 "max_waiting": self.settings.max_waiting,
                 "max_upload_bytes": self.settings.max_upload_bytes,
+                "max_extract_rows": self.settings.max_extract_rows,
+                "max_jobs": self.settings.max_jobs,
             },
         }

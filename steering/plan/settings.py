@@ -16,6 +16,17 @@ def default_home() -> Path:
     return Path(os.environ.get("STEERSMAN_HOME") or Path.home() / ".cache" / "steersman")
 
 
+_COUNTS = (
+    "bank_rows",
+    "max_terms",
+    "max_vectors",
+    "max_segments",
+    "max_upload_bytes",
+    "max_extract_rows",
+    "max_jobs",
+)
+
+
 @dataclass(frozen=True)
 class Settings:
     """Everything an operator can set; each field is a key of `additional_config["steersman"]`."""
@@ -38,6 +49,10 @@ class Settings:
     """Largest ||c v|| / median ||h|| that is accepted; None sets no limit."""
     max_upload_bytes: int = 64 * 2**20
     """Largest body of an upload to /v1/steering/vectors."""
+    max_extract_rows: int = 4096
+    """Most texts of one extraction."""
+    max_jobs: int = 8
+    """How many extractions may run or wait in one API server; one runs at a time."""
     calibrate: bool = True
     """Measure the model's median residual norms when they are not in the cache yet."""
 
@@ -59,7 +74,7 @@ class Settings:
         return settings
 
     def _check(self) -> None:
-        for name in ("bank_rows", "max_terms", "max_vectors", "max_segments", "max_upload_bytes"):
+        for name in _COUNTS:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < 1:
                 raise ValueError(f"steersman setting {name} must be a whole number of at least 1")

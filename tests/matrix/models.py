@@ -246,7 +246,7 @@ FAMILIES = (
         MOE,
         # As its checkpoints call it, and vLLM; transformers would write another name.
         engine={"hf_overrides": {"architectures": ["PhiMoEForCausalLM"]}},
-        impossible="unpack",
+        mlp=("block_sparse_moe", "mlp"),
     ),
     Family(
         "Llama-4",
@@ -390,7 +390,7 @@ FAMILIES = (
             "linear_key_head_dim": 32,
             "linear_value_head_dim": 32,
         },
-        impossible="bfloat16",
+        impossible="requires BF16",
     ),
     Family(
         "Qwen2-VL",

@@ -9,6 +9,14 @@ TRITON_CPU = Path(__file__).parent / "triton_cpu"
 
 
 def v2_environment() -> dict[str, str]:
-    """What makes vLLM take its V2 model runner on a CPU: Triton's interpreter runs its kernels."""
-    path = os.pathsep.join([str(TRITON_CPU), str(ROOT)])
-    return {"VLLM_USE_V2_MODEL_RUNNER": "1", "TRITON_INTERPRET": "1", "PYTHONPATH": path}
+    """What makes vLLM take its V2 model runner on a CPU: Triton's interpreter runs its kernels.
+
+    Inductor would take the stand-in for a Triton that compiles (under tensor parallel vLLM compiles
+    a function of the embedding, in eager mode too).
+    """
+    return {
+        "VLLM_USE_V2_MODEL_RUNNER": "1",
+        "TRITON_INTERPRET": "1",
+        "TORCHDYNAMO_DISABLE": "1",
+        "PYTHONPATH": os.pathsep.join([str(TRITON_CPU), str(ROOT)]),
+    }

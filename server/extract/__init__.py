@@ -1,0 +1,8 @@
+"""Making vectors on the served model.
+
+a request      request.py    method, texts, layers, token rule: read and checked
+becomes rows   examples.py   each text as tokens, and which of them are read
+captured       capture.py    through the engine, which serves others first; kept in store.py
+fitted         fit.py        by a function of vectors/methods, with measures of its quality
+and a vector   job.py        in the library; jobs.py keeps the books, api.py has the routes
+"""

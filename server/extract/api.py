@@ -1,0 +1,141 @@
+"""REST for extraction: make a vector on the served model, and watch it being made."""
+
+from typing import Annotated, Any, Final, Protocol, cast
+
+from fastapi import APIRouter, Depends, Request
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import UploadFile
+
+from server.extract.job import Bench, run
+from server.extract.jobs import Job, Jobs
+from server.extract.request import ExtractRequest, Row, json_lines, read_request, rows_of
+from server.vector_openapi import errors
+from vectors.errors import VectorConflict, VectorInvalid, VectorNotFound
+
+_FORM_FIELD: Final = 1 << 20
+"""Largest `request` part of a form, in bytes; the texts are in its file."""
+
+
+class Host(Protocol):
+    """What the routes need of `app.state.steersman`."""
+
+    jobs: Jobs
+    bench: Bench
+    max_extract_rows: int
+
+
+def _host(request: Request) -> Host:
+    return cast("Host", request.app.state.steersman)
+
+
+Steersman = Annotated[Host, Depends(_host)]
+
+
+def build_router() -> APIRouter:
+    """The routes. Put it on the app before that of the vectors, whose paths are greedy."""
+    router = APIRouter(prefix="/v1/steering", tags=["steering"], responses=errors(500))
+    router.add_api_route(
+        "/vectors/extract",
+        extract,
+        methods=["POST"],
+        status_code=202,
+        responses=errors(400, 409, 413, 429),
+        openapi_extra={"requestBody": _BODY},
+    )
+    router.add_api_route("/jobs", list_jobs, methods=["GET"])
+    one: dict[str, Any] = {"path": "/jobs/{job_id}", "responses": errors(404)}
+    router.add_api_route(**one, endpoint=get_job, methods=["GET"])
+    router.add_api_route(**one, endpoint=cancel_job, methods=["DELETE"])
+    return router
+
+
+async def extract(request: Request, host: Steersman) -> dict[str, Any]:
+    """Start a job that makes a vector; `GET /v1/steering/jobs/{id}` tells how far it is."""
+    wanted, lines = await _body(request)
+    rows = await run_in_threadpool(_rows, wanted, lines, host.max_extract_rows)
+    _check_free(wanted, rows, host.bench)
+    # Before it is queued: what is wrong with the request is told at once.
+    host.bench.place(wanted.capture_site, tuple(wanted.layers or ()))
+
+    async def work(job: Job) -> None:
+        await run(job, wanted, rows, host.bench)
+
+    return host.jobs.submit(wanted.method, wanted.name, work).to_json()
+
+
+def list_jobs(host: Steersman) -> dict[str, Any]:
+    """All jobs that are remembered, newest first."""
+    return {"object": "list", "data": [job.to_json() for job in host.jobs.list()]}
+
+
+def get_job(job_id: str, host: Steersman) -> dict[str, Any]:
+    """One job: how far it is, or what came of it."""
+    return host.jobs.find(job_id).to_json()
+
+
+async def cancel_job(job_id: str, host: Steersman) -> dict[str, Any]:
+    """Cancel a job; one that has ended stays as it is."""
+    return host.jobs.cancel(job_id).to_json()
+
+
+async def _body(request: Request) -> tuple[ExtractRequest, bytes | None]:
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        return read_request(await request.body()), None
+    async with request.form(max_files=1, max_fields=2, max_part_size=_FORM_FIELD) as form:
+        file, wanted = form.get("file"), form.get("request")
+        if not isinstance(file, UploadFile) or not isinstance(wanted, str):
+            raise VectorInvalid(
+                "send two parts: request (JSON) and file (JSONL)", param="file", code="bad_form"
+            )
+        return read_request(wanted), await file.read()
+
+
+def _rows(wanted: ExtractRequest, lines: bytes | None, most: int) -> list[Row]:
+    rows: list[Row] = []
+    for row in rows_of(wanted, None if lines is None else json_lines(lines)):
+        if len(rows) == most:
+            raise VectorInvalid(
+                f"there are more than {most} texts, this server's limit (--max-extract-rows)",
+                param="file" if lines is not None else "pairs",
+                code="too_many_rows",
+            )
+        rows.append(row)
+    return rows
+
+
+def _check_free(wanted: ExtractRequest, rows: list[Row], bench: Bench) -> None:
+    """A name that is taken is told before the work, not after it."""
+    names = [wanted.name]
+    if wanted.how.inputs == "styles":
+        names = [f"{wanted.name}-{label}" for label in dict.fromkeys(row.label for row in rows)]
+    for name in names:
+        try:
+            bench.library.resolve(name)
+        except VectorNotFound:
+            continue
+        raise VectorConflict(f"{name!r} is in use; delete it, or choose another name", param="name")
+
+
+_BODY: Final = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": ExtractRequest.model_json_schema()},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["request", "file"],
+                "properties": {
+                    "request": {
+                        "type": "string",
+                        "description": "The JSON object as above, without texts.",
+                    },
+                    "file": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": "JSONL, one text or pair a line.",
+                    },
+                },
+            }
+        },
+    },
+}

@@ -1,0 +1,62 @@
+"""One text through the engine, for the sake of its residual stream."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from server.extract.examples import Example
+from steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Captured, Term
+
+
+class CaptureFailed(RuntimeError):
+    """The engine did not capture what was asked."""
+
+
+@dataclass
+class Capturer:
+    """Captures out of one engine (vLLM's `AsyncLLM`)."""
+
+    engine: Any
+    terms: tuple[Term, ...]
+    in_flight: int = 0
+
+    def others_in_flight(self) -> int:
+        """Requests of this API server's clients that the engine has not finished."""
+        waiting: int = self.engine.output_processor.get_num_unfinished_requests()
+        return waiting - self.in_flight
+
+    async def capture(self, example: Example, *, each: bool = False) -> Captured:
+        """What lies at `terms` at the example's tokens. Raises `CaptureFailed`."""
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        receipt = f"capture-{secrets.token_hex(8)}"
+        wanted = Capture(receipt, self.terms, example.start, example.stop, each)
+        end = len(example.tokens)
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=max(1, example.stop - end + 1),
+            extra_args={CAPTURE_KEY: wanted.to_json()},
+            # The last token is always computed, the others are not if the cache has them.
+            skip_reading_prefix_cache=example.start < end - 1,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=False,
+        )
+        CAPTURES.open(wanted)
+        self.in_flight += 1
+        final = None
+        try:
+            prompt = {"prompt_token_ids": list(example.tokens)}
+            async for output in self.engine.generate(prompt, params, receipt):
+                final = output
+        finally:
+            self.in_flight -= 1
+            found = CAPTURES.close(receipt)
+        expected = example.stop - example.start
+        if final is not None and example.stop > end:
+            expected = len(final.outputs[0].token_ids)
+        if found is None or found.tokens != expected:
+            raise CaptureFailed(
+                f"{found.tokens if found else 0} of {expected} tokens were captured; the server's "
+                "log says more"
+            )
+        return found

@@ -1,0 +1,100 @@
+"""Texts as tokens, and which of the tokens are read."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from server.extract.request import ExtractRequest, Row
+
+
+@dataclass(frozen=True)
+class Example:
+    """One text, ready for the engine."""
+
+    number: int
+    label: str
+    tokens: tuple[int, ...]
+    start: int
+    stop: int
+    """Tokens [start, stop) are read; for `steps`, these lie behind the prompt's end."""
+
+
+class BadRow(ValueError):
+    """A text that cannot be read; the message says why."""
+
+
+class Reader:
+    """Turns texts into examples by one request's rules."""
+
+    def __init__(self, request: ExtractRequest, tokenizer: Any, most_tokens: int) -> None:
+        """`most_tokens`: of one text, so that the engine can answer with a token at least."""
+        self._rule = request.token_rule
+        self._prompt = request.prompt
+        self._steps = request.steps
+        self._tokenizer = tokenizer
+        self._most = most_tokens - (request.steps if self._rule == "steps" else 1)
+
+    def read(self, row: Row) -> Example:
+        """Raises `BadRow`."""
+        if not row.label:
+            raise BadRow("is neither a pair {positive, negative} nor a {text, label}")
+        tokens, response = self._tokens(row.text, row.prompt)
+        if not response < len(tokens):
+            raise BadRow("has no tokens to read")
+        if len(tokens) > self._most:
+            raise BadRow(f"has {len(tokens)} tokens, at most {self._most} fit this server")
+        end = len(tokens)
+        start, stop = {
+            "last": (end - 1, end),
+            "answer": (end - 2, end - 1),
+            "mean": (response, end),
+            "steps": (end - 1, end - 1 + self._steps),
+        }[self._rule]
+        if start < response and self._rule == "answer":
+            raise BadRow("has no answer in brackets, as in (A), at its end")
+        return Example(row.number, row.label, tuple(tokens), start, stop)
+
+    def _tokens(self, text: Any, prompt: Any) -> tuple[list[int], int]:
+        """The tokens, and the index of the response's first. Of a raw text that is the second:
+        the first token of a sequence carries massive activations."""
+        prompt = self._prompt if prompt is None else prompt
+        if isinstance(text, str):
+            if not text.strip():
+                raise BadRow("is empty")
+            if prompt is None:
+                ids = list(self._tokenizer(text).input_ids)
+                return ids, min(1, len(ids) - 1)
+            if not isinstance(prompt, str):
+                raise BadRow("has a prompt that is not a string")
+            return self._answered([{"role": "user", "content": prompt}], text)
+        messages = _messages(text)
+        if messages[-1]["role"] == "assistant" and len(messages) > 1:
+            return self._answered(messages[:-1], messages[-1]["content"])
+        ids = self._template(messages)
+        return ids, min(1, len(ids) - 1)
+
+    def _answered(self, messages: list[dict[str, str]], answer: str) -> tuple[list[int], int]:
+        opening = self._template(messages)
+        ids = self._tokenizer(answer, add_special_tokens=False).input_ids
+        return [*opening, *ids], len(opening)
+
+    def _template(self, messages: list[dict[str, str]]) -> list[int]:
+        try:
+            text = self._tokenizer.apply_chat_template(
+                messages, tokenize=False, add_generation_prompt=True
+            )
+        except Exception as error:  # A template raises what it likes, a jinja error mostly.
+            raise BadRow(f"does not go into the chat template: {error}") from error
+        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+
+
+def _messages(text: Any) -> list[dict[str, str]]:
+    if not isinstance(text, list) or not text:
+        raise BadRow("is neither a string nor a list of messages")
+    for message in text:
+        if (
+            not isinstance(message, dict)
+            or not isinstance(message.get("role"), str)
+            or not isinstance(message.get("content"), str)
+        ):
+            raise BadRow("has a message without a role and a content, both strings")
+    return text

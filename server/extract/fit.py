@@ -1,0 +1,115 @@
+"""From rows to vectors: the method's own function, and how good what comes out is."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from server.extract.request import ExtractRequest
+from vectors.format import BaseModel, SteeringVector
+from vectors.methods import StepMeans, step_difference
+from vectors.quality import measure, norm_measures
+
+
+class Place(NamedTuple):
+    """Where the rows were read, and of which model."""
+
+    site: str
+    layers: tuple[int, ...]
+    median_norms: tuple[float, ...] | None
+    """Median ||h|| of the residual stream at each of `layers`; None if it was not measured."""
+    base_model: BaseModel
+
+
+def fit(request: ExtractRequest, rows: Mapping[str, Tensor], place: Place) -> list[SteeringVector]:
+    """One vector, or one a style. `rows` are [rows, layers, hidden] by label. Raises
+    `ActivationsInvalid`, `VectorInvalid`."""
+    how = request.how
+    assert how.fit is not None
+    function = partial(how.fit, **request.settings)
+    if how.inputs != "styles":
+        return [_fitted(request, request.name, function, rows["positive"], rows["negative"], place)]
+    found = []
+    for style in rows:
+        others = torch.cat([stack for other, stack in rows.items() if other != style])
+        name = f"{request.name}-{style}"
+        found.append(_fitted(request, name, function, rows[style], others, place))
+    return found
+
+
+def fit_steps(
+    request: ExtractRequest, sides: Mapping[str, StepMeans], place: Place
+) -> SteeringVector:
+    """The vector of `per_step`. Raises `ActivationsInvalid`."""
+    found = step_difference(sides["positive"], sides["negative"], request.steps)
+    alive = {"positive": list(found.alive_positive), "negative": list(found.alive_negative)}
+    quality: dict[str, Any] = {"alive": alive}
+    if place.median_norms is not None:
+        quality |= norm_measures(found.vectors, place.layers, place.median_norms, place.site)
+    tensors = {(place.site, n): found.vectors[:, i] for i, n in enumerate(place.layers)}
+    return _vector(request, request.name, tensors, quality, place)
+
+
+def _fitted(
+    request: ExtractRequest,
+    name: str,
+    function: Callable[[Tensor, Tensor], Tensor],
+    positive: Tensor,
+    negative: Tensor,
+    place: Place,
+) -> SteeringVector:
+    directions = function(positive, negative)
+    quality: dict[str, Any] = {}
+    if place.median_norms is not None:
+        quality = measure(
+            directions,
+            positive,
+            negative,
+            function,
+            layers=place.layers,
+            num_layers=place.base_model.num_layers or len(place.layers),
+            median_norms=place.median_norms,
+            site=place.site,
+            paired=request.how.paired,
+            seed=request.seed,
+        )
+    tensors = {(place.site, n): directions[i] for i, n in enumerate(place.layers)}
+    return _vector(request, name, tensors, quality, place)
+
+
+def _vector(
+    request: ExtractRequest,
+    name: str,
+    tensors: dict[tuple[str, int], Tensor],
+    quality: dict[str, Any],
+    place: Place,
+) -> SteeringVector:
+    """With defaults as recommended, where there is a recommendation."""
+    advice = quality.get("recommended", {})
+    norms = quality.pop("norms", None) or {
+        f"{site}.{layer}": float(tensor.norm(dim=-1).max())
+        for (site, layer), tensor in tensors.items()
+    }
+    return SteeringVector(
+        tensors={key: tensor.contiguous() for key, tensor in tensors.items()},
+        name=name,
+        description=request.description,
+        method=request.method,
+        method_settings={
+            "tokens": request.token_rule,
+            "prompt": request.prompt,
+            **request.settings,
+            "quality": quality,
+        },
+        base_model=place.base_model,
+        coefficient=advice.get("coefficient", 1.0),
+        layers=(advice["layer"],) if advice else (),
+        positions="all" if request.method == "style" else "generation",
+        safe_range=tuple(advice["safe_range"]) if advice else None,
+        norms=norms,
+        licence=request.licence,
+        created_at=request.created_at or datetime.now(UTC).isoformat(timespec="seconds"),
+    )

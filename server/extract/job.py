@@ -1,0 +1,190 @@
+"""One extraction from its texts to the library."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Coroutine, Iterable
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from server.extract.capture import Capturer
+from server.extract.examples import BadRow, Example, Reader
+from server.extract.fit import Place, fit, fit_steps
+from server.extract.jobs import Job
+from server.extract.request import SIDES, ExtractRequest, Row
+from server.extract.store import RowStore
+from vectors.errors import VectorInvalid
+from vectors.format import SteeringVector, write_vector
+from vectors.library import Entry, Library
+from vectors.methods import StepMeans
+
+AT_ONCE = 16
+"""Texts in flight while nobody else wants the engine."""
+SHARE = 4
+"""While others do, one text at a time, and the next after `SHARE` - 1 times as long a pause."""
+
+
+@dataclass(frozen=True)
+class Bench:
+    """What jobs run on."""
+
+    engine: Any
+    tokenizer: Any
+    library: Library
+    most_tokens: int
+    """The model's context, in tokens."""
+    most_row_bytes: int
+    scratch: Path
+    place: Callable[[str, tuple[int, ...]], Place]
+    """(site, layers) -> what is known of it."""
+    on_change: Callable[[str, Entry], None]
+
+
+async def run(job: Job, request: ExtractRequest, rows: list[Row], bench: Bench) -> None:
+    """Make the vector(s) and put their ids into `job.result`. Raises `VectorInvalid`,
+    `ActivationsInvalid`, `CaptureFailed` and the library's errors."""
+    place = bench.place(request.capture_site, tuple(request.layers or ()))
+    reader = Reader(request, bench.tokenizer, bench.most_tokens)
+    job.phase = "reading"
+    examples = await asyncio.to_thread(_readable, job, request, rows, reader)
+    _check_labels(request, examples)
+    job.total, job.phase = len(examples), "capturing"
+    terms = tuple((place.site, layer) for layer in place.layers)
+    capturer = Capturer(bench.engine, terms)
+    if request.method == "per_step":
+        vectors = [await _stepwise(job, request, examples, capturer, place)]
+    else:
+        vectors = await _rowwise(job, request, examples, capturer, place, bench)
+    job.phase = "keeping"
+    for vector in vectors:
+        entry, _ = await asyncio.to_thread(bench.library.add, write_vector(vector))
+        await asyncio.to_thread(bench.on_change, "created", entry)
+        job.result.append(f"{entry.name}@{entry.digest.removeprefix('sha256:')[:12]}")
+
+
+def _readable(
+    job: Job, request: ExtractRequest, rows: Iterable[Row], reader: Reader
+) -> list[Example]:
+    """Those that can be read; the others are named in `job`, and take their pair with them."""
+    found, bad = [], set[int]()
+    for row in rows:
+        try:
+            found.append(reader.read(row))
+        except BadRow as error:
+            bad.add(row.number)
+            job.bad_rows.append({"row": row.number, "label": row.label, "reason": str(error)})
+    if request.how.paired:
+        found = [example for example in found if example.number not in bad]
+    return found
+
+
+def _check_labels(request: ExtractRequest, examples: list[Example]) -> None:
+    labels = {example.label for example in examples}
+    if request.how.inputs == "styles":
+        if len(labels) < 2:
+            raise VectorInvalid(
+                "there are texts of fewer than two styles", param="styles", code="too_few_rows"
+            )
+    elif labels != set(SIDES):
+        raise VectorInvalid(
+            f"{request.method} needs texts that are positive and negative; there are "
+            f"{', '.join(sorted(labels)) or 'none'}",
+            param="pairs",
+            code="too_few_rows",
+        )
+
+
+async def _rowwise(
+    job: Job,
+    request: ExtractRequest,
+    examples: list[Example],
+    capturer: Capturer,
+    place: Place,
+    bench: Bench,
+) -> list[SteeringVector]:
+    hidden = place.base_model.hidden_size or 0
+    size = 4 * len(examples) * len(place.layers) * hidden
+    if size > bench.most_row_bytes:
+        raise VectorInvalid(
+            f"{len(examples)} texts at {len(place.layers)} layers take {size >> 20} MiB, at most "
+            f"{bench.most_row_bytes >> 20} are kept: name fewer layers or send fewer texts",
+            param="layers",
+            code="too_many_rows",
+        )
+    counts: Counter[str] = Counter()
+    places = []
+    for example in examples:
+        places.append(counts[example.label])
+        counts[example.label] += 1
+    with closing(RowStore(bench.scratch, counts, (len(place.layers), hidden))) as store:
+
+        async def take(n: int) -> None:
+            found = await capturer.capture(examples[n])
+            store.put(examples[n].label, places[n], found.values)
+
+        await _take_all(job, request, capturer, take)
+        job.phase = "fitting"
+        rows = {label: store.rows(label) for label in counts}
+        return await asyncio.to_thread(fit, request, rows, place)
+
+
+async def _stepwise(
+    job: Job, request: ExtractRequest, examples: list[Example], capturer: Capturer, place: Place
+) -> SteeringVector:
+    sides = {label: StepMeans(label) for label in SIDES}
+    captured: dict[int, torch.Tensor] = {}
+    counted = 0
+
+    async def take(n: int) -> None:
+        nonlocal counted
+        found = await capturer.capture(examples[n], each=True)
+        captured[n] = torch.from_numpy(found.values)
+        # In their order, whichever ends first: sums of floats depend on it.
+        while counted in captured:
+            sides[examples[counted].label].add(captured.pop(counted))
+            counted += 1
+
+    await _take_all(job, request, capturer, take)
+    job.phase = "fitting"
+    return await asyncio.to_thread(fit_steps, request, sides, place)
+
+
+async def _take_all(
+    job: Job,
+    request: ExtractRequest,
+    capturer: Capturer,
+    take: Callable[[int], Coroutine[Any, Any, None]],
+) -> None:
+    """Take all of `job.total`: many at once while the engine is idle, a little at a time while it
+    serves others."""
+    running: set[asyncio.Task[None]] = set()
+
+    async def wait(until: int) -> None:
+        nonlocal running
+        while len(running) > until:
+            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for task in done:
+                task.result()
+                job.advance()
+
+    try:
+        for n in range(job.total):
+            job.check()
+            began = time.monotonic()
+            running.add(asyncio.create_task(take(n)))
+            if request.reproducible:
+                await wait(0)
+            elif capturer.others_in_flight() > 0:
+                await wait(0)
+                await asyncio.sleep((SHARE - 1) * (time.monotonic() - began))
+            else:
+                await wait(AT_ONCE - 1)
+        await wait(0)
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
