@@ -1,0 +1,164 @@
+"""Quality measures: against counting by hand, and right about vectors whose worth is known."""
+
+import json
+
+import pytest
+import torch
+
+from tests.reference.methods.logistic import auroc
+from tests.vectors.make import vector
+from tests.vectors.methods.rows import two_sides
+from vectors.format import read_vector, write_vector
+from vectors.methods import METHODS, ActivationsInvalid, mean_difference
+from vectors.methods.split import Sides, split
+from vectors.quality import measure, norm_measures, recommend, separation, split_half_cosine
+
+LAYERS = [4, 5, 6]
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_a_split_holds_out_the_share_and_loses_nothing(paired: bool):
+    rows = torch.arange(20.0).reshape(20, 1, 1)
+    sides = Sides(rows, rows + 100 if paired else rows[:9] + 100)
+    for seed in range(5):
+        known, unknown = split(sides, 0.3, seed, paired=paired)
+        for side, first, second in zip(sides, known, unknown, strict=True):
+            assert sorted(torch.cat([first, second]).flatten().tolist()) == side.flatten().tolist()
+            assert len(second) == round(0.3 * len(side))
+        if paired:
+            assert torch.equal(unknown.positive + 100, unknown.negative)
+        again = split(sides, 0.3, seed, paired=paired)
+        assert torch.equal(again[1].positive, unknown.positive)
+    assert not torch.equal(split(sides, 0.3, 99, paired=paired)[1].positive, unknown.positive)
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_separation_is_the_auroc_of_rows_not_fitted(paired: bool):
+    positive, negative = two_sides(0, 14, gap=0.3)
+    found = separation(positive, negative, mean_difference, paired=paired, seed=5, repeats=3)
+    for layer in range(3):
+        expected = 0.0
+        for seed in (5, 6, 7):
+            known, unknown = split(Sides(positive, negative).at(layer), 0.3, seed, paired=paired)
+            direction = (known.positive.double().mean(0) - known.negative.double().mean(0))[0]
+            scores = [[float(row[0] @ direction) for row in side.double()] for side in unknown]
+            expected += auroc(*scores) / 3
+        assert found[layer] == pytest.approx(expected, abs=1e-9)
+
+
+def test_split_half_cosine_is_between_the_halves_directions():
+    positive, negative = two_sides(0, 10, gap=0.3)
+    found = split_half_cosine(positive, negative, mean_difference, paired=True, seed=2, repeats=1)
+    for layer in range(3):
+        halves = split(Sides(positive, negative).at(layer), 0.5, 2, paired=True)
+        one, other = (h.positive.mean(0)[0] - h.negative.mean(0)[0] for h in halves)
+        expected = torch.cosine_similarity(one, other, dim=0)
+        assert found[layer] == pytest.approx(float(expected), abs=1e-5)
+
+
+def measured(positive: torch.Tensor, negative: torch.Tensor, **changes: object) -> dict:
+    given = {
+        "layers": LAYERS,
+        "num_layers": 10,
+        "median_norms": [100.0, 110.0, 120.0],
+        "seed": 1,
+        **changes,
+    }
+    return measure(
+        mean_difference(positive, negative), positive, negative, mean_difference, **given
+    )
+
+
+def test_noise_is_near_chance_and_a_clear_difference_is_not():
+    noise = torch.randn(200, 3, 30, generator=torch.Generator().manual_seed(0))
+    positive, negative = noise[:100], noise[100:]
+    bad = measured(positive, negative)
+    assert all(0.35 < value < 0.65 for value in bad["separation"].values())
+    assert all(abs(value) < 0.3 for value in bad["split_half_cosine"].values())
+    clear = positive.clone()
+    clear[:, 1, 7] += 6
+    good = measured(clear, negative)
+    assert good["separation"]["resid_post.5"] > 0.99
+    assert good["split_half_cosine"]["resid_post.5"] > 0.9
+    assert good["separation"]["resid_post.4"] == bad["separation"]["resid_post.4"]
+    assert good["recommended"]["layer"] == 5
+
+
+def test_the_recommended_coefficient_is_half_the_layers_norm():
+    positive, negative = two_sides(0, 12)
+    found = measured(positive, negative)
+    best = found["recommended"]
+    name = f"resid_post.{best['layer']}"
+    assert best["coefficient"] * found["relative_norms"][name] == pytest.approx(0.5)
+    assert [c * found["relative_norms"][name] for c in best["range"]] == pytest.approx([0.25, 1])
+    assert best["safe_range"] == [-best["range"][1], best["range"][1]]
+
+
+def test_all_of_it_goes_into_a_vectors_metadata_and_comes_back():
+    found = measured(*two_sides(0, 12))
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+    best = found["recommended"]
+    made = vector(
+        layers=tuple(LAYERS),
+        norms=found["norms"],
+        coefficient=best["coefficient"],
+        safe_range=tuple(best["safe_range"]),
+        method_settings={"quality": found},
+    )
+    read = read_vector(write_vector(made))
+    assert read.method_settings["quality"] == found
+    assert read.norms == found["norms"]
+
+
+@pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.fit])
+def test_every_method_can_be_measured_the_same_twice(name: str):
+    method = METHODS[name]
+    sides = two_sides(0, 12)
+    given = {"layers": LAYERS, "num_layers": 10, "median_norms": [1.0] * 3, "paired": method.paired}
+    one, other = (measure(method.fit(*sides), *sides, method.fit, **given) for _ in range(2))
+    assert one == other
+    assert min(one["separation"].values()) > 0.5 or name == "repe"
+
+
+def test_a_layer_where_the_sides_agree_is_at_chance_not_an_error():
+    positive, negative = two_sides(0, 12)
+    negative[:, 0] = positive[:, 0]
+    assert separation(positive, negative, mean_difference, paired=True)[0] == 0.5
+    assert split_half_cosine(positive, negative, mean_difference, paired=True)[0] == 0.0
+
+
+def test_with_too_few_rows_the_measures_are_missing_and_it_says_so():
+    found = measured(*two_sides(0, 3))
+    assert "separation" not in found
+    assert "too few rows" in found["recommended"]["basis"]
+    assert found["recommended"]["layer"] == 4
+    with pytest.raises(ActivationsInvalid, match="at least 4"):
+        separation(*two_sides(0, 3), mean_difference)
+
+
+def test_layers_outside_the_middle_are_recommended_only_if_there_are_no_others():
+    whole = {"num_layers": 10, "median_norms": [1.0] * 4, "norms": [1.0, 1.0, 1.0, 0.0]}
+    best = recommend(
+        layers=[0, 3, 6, 9], separated=[1.0, 0.8, 0.9, 1.0], stable=[1.0, 0.9, 0.5, 1.0], **whole
+    )
+    assert best["layer"] == 3
+    assert best["score"] == pytest.approx(0.6 * 0.9)
+    best = recommend(layers=[0, 1, 8, 9], separated=[0.4, 0.9, 1.0, 1.0], stable=[1.0] * 4, **whole)
+    assert best["layer"] == 8
+    assert "none being in the middle" in best["basis"]
+
+
+def test_the_longest_step_is_what_a_norm_speaks_of():
+    steps = torch.zeros(3, 2, 4)
+    steps[1, 0, 0], steps[2, 0, 1], steps[0, 1, 2] = 3.0, 4.0, 5.0
+    found = norm_measures(steps, [0, 7], [2.0, 10.0], "attn_out")
+    assert found["norms"] == {"attn_out.0": 4.0, "attn_out.7": 5.0}
+    assert found["relative_norms"] == {"attn_out.0": 2.0, "attn_out.7": 0.5}
+
+
+@pytest.mark.parametrize(
+    "changes", [{"layers": [4, 5]}, {"median_norms": [1.0]}, {"median_norms": [1.0, 0.0, 1.0]}]
+)
+def test_what_does_not_fit_together_is_refused(changes: dict):
+    with pytest.raises(ActivationsInvalid):
+        measured(*two_sides(0, 6), **changes)

@@ -1,0 +1,116 @@
+"""How vectors are made of captured activations: `METHODS` says what each method needs.
+
+    caa               mean of positive - negative over pairs, at the answer's letter
+    style             one style's mean minus that of all others
+    mean_difference   mean(A) - mean(B)
+    repe              first principal component of pairs, length 1
+    probe             weights of a logistic regression, length 1 or the mean difference along them
+    per_step          mean(A) - mean(B) at each generation step, folded into `attn_out`
+
+All are plain functions; the paper stands in the module's docstring. `vectors.quality` measures
+what comes out.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+import torch
+
+from vectors.methods.caa import PairedMean, caa, rescale
+from vectors.methods.errors import ActivationsInvalid, FoldingRefused
+from vectors.methods.mean_difference import mean_difference
+from vectors.methods.per_step import StepDifference, StepMeans, fold, step_difference
+from vectors.methods.probe import Probe, probe, probe_direction
+from vectors.methods.repe import CENTRINGS, principal_component
+from vectors.methods.rows import Mean, Rows
+from vectors.methods.style import StyleMeans, style_vectors
+from vectors.tensors import SITES
+
+__all__ = [
+    "METHODS",
+    "ActivationsInvalid",
+    "FoldingRefused",
+    "Mean",
+    "Method",
+    "PairedMean",
+    "Probe",
+    "Rows",
+    "StepDifference",
+    "StepMeans",
+    "StyleMeans",
+    "TokenRule",
+    "caa",
+    "fold",
+    "mean_difference",
+    "principal_component",
+    "probe",
+    "probe_direction",
+    "rescale",
+    "step_difference",
+    "style_vectors",
+]
+
+TokenRule = Literal["last", "answer", "mean", "steps"]
+"""Which tokens of a text make its row: the last; the letter of the answer in "(A)"; the mean over
+the response's tokens (the sequence's first token excluded); the last token of each greedy step."""
+
+PROJECTION_INPUT: Final = "attn_projection_input"
+"""What per_step reads: the input of the attention's output projection, [layers, heads * head_dim].
+No vector is added there."""
+
+Fit = Callable[..., torch.Tensor]
+"""(positive, negative, **settings) -> float32 [layers, hidden]; see `Method.fit`."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """What a method needs, for a caller who checks a request before capturing anything.
+
+    `inputs`: "pairs" (each positive row has its counterpart), "sides" (two groups of any sizes) or
+    "styles" (two or more named groups). `token_rules` and `sites` are what it allows, its default
+    first. `settings` are the keywords of `fit`: allowed values for a choice, else the type.
+    `vector_site`: where the vector is added, if not where it was read. `unit_length`: whether the
+    lengths mean nothing, so that a coefficient of 1 is as good as any other until it is calibrated.
+
+    `fit` makes the directions of one side against another, from the rows alone; a style's other
+    side is all other styles' rows together. per_step has none: it is not a matter of rows.
+    """
+
+    inputs: Literal["pairs", "sides", "styles"]
+    token_rules: tuple[TokenRule, ...]
+    fit: Fit | None
+    sites: tuple[str, ...] = ("resid_post", *(site for site in SITES if site != "resid_post"))
+    settings: Mapping[str, tuple[Any, ...] | type] = field(default_factory=dict)
+    vector_site: str | None = None
+    unit_length: bool = False
+
+    @property
+    def paired(self) -> bool:
+        """Whether row i of one side is the counterpart of row i of the other."""
+        return self.inputs == "pairs"
+
+
+METHODS: Final[Mapping[str, Method]] = {
+    "caa": Method("pairs", ("answer", "last"), caa),
+    "style": Method("styles", ("last", "mean"), mean_difference),
+    "mean_difference": Method("sides", ("last", "mean"), mean_difference),
+    "repe": Method(
+        "pairs",
+        ("last", "mean"),
+        principal_component,
+        settings={"centring": CENTRINGS},
+        unit_length=True,
+    ),
+    "probe": Method(
+        "sides",
+        ("last", "mean", "answer"),
+        probe_direction,
+        settings={"c": float, "length": ("unit", "scaled")},
+        unit_length=True,
+    ),
+    "per_step": Method(
+        "sides", ("steps",), None, sites=(PROJECTION_INPUT,), vector_site="attn_out"
+    ),
+}
+"""Every method by the name that a request gives."""

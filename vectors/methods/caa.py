@@ -1,0 +1,72 @@
+"""Contrastive activation addition.
+
+Rimsky et al. 2024, "Steering Llama 2 via Contrastive Activation Addition". A question with two
+answers is read once with each answer, at the answer's letter; the vector is the mean of
+positive - negative over the pairs, not normalised. To compare multipliers across behaviours, the
+paper's vectors are rescaled, layer by layer, to the behaviours' mean length.
+"""
+
+from collections.abc import Mapping
+
+import torch
+
+from vectors.methods.errors import ActivationsInvalid
+from vectors.methods.rows import Mean, Rows, check_paired, difference
+
+
+class PairedMean:
+    """The mean of positive - negative over pairs that are not kept.
+
+    `add` takes both rows of a pair or, if it raises `ActivationsInvalid`, neither.
+    """
+
+    def __init__(self) -> None:
+        self.positive = Mean("positive")
+        self.negative = Mean("negative")
+
+    def add(self, positive: torch.Tensor, negative: torch.Tensor) -> None:
+        """Count one pair of rows [layers, hidden], float32."""
+        self.positive.check(positive)
+        self.negative.check(negative)
+        self.positive.add(positive)
+        self.negative.add(negative)
+
+    def directions(self) -> torch.Tensor:
+        """float32 [layers, hidden]; raises `ActivationsInvalid`."""
+        return caa(self.positive, self.negative)
+
+
+def caa(positive: Rows | Mean, negative: Rows | Mean) -> torch.Tensor:
+    """Mean of positive - negative over pairs: float32 [layers, hidden].
+
+    positive, negative: rows [layers, hidden], float32, row i of one being the counterpart of row i
+    of the other. Raises `ActivationsInvalid`.
+    """
+    first, second = Mean.of(positive, "positive"), Mean.of(negative, "negative")
+    check_paired(first.count, second.count)
+    # Over pairs, the mean of the differences is the difference of the means.
+    return difference(first.value(), second.value())
+
+
+def rescale(behaviours: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Give all behaviours one length a layer: v_b * mean over b' of ||v_b'|| / ||v_b||.
+
+    Takes and returns float32 [layers, hidden] by behaviour. Raises `ActivationsInvalid`.
+    """
+    if len({tuple(vector.shape) for vector in behaviours.values()}) != 1:
+        raise ActivationsInvalid(
+            "rescaling needs at least one behaviour, and all with the same layers and hidden size",
+            code="bad_shape",
+        )
+    wide = {name: vector.to(torch.float64) for name, vector in behaviours.items()}
+    norms = {name: vector.norm(dim=-1, keepdim=True) for name, vector in wide.items()}
+    for name, length in norms.items():
+        empty = [int(layer) for layer in (length[:, 0] == 0).nonzero()[:, 0]]
+        if empty:
+            raise ActivationsInvalid(
+                f"the vector of {name!r} is zero at place {empty[0]} of the layers, and zero has "
+                "no length to rescale",
+                code="identical_sides", param=name, layers=empty,
+            )  # fmt: skip
+    mean = torch.stack(list(norms.values())).mean(dim=0)
+    return {name: (wide[name] * (mean / norms[name])).to(torch.float32) for name in wide}

@@ -1,0 +1,139 @@
+"""A vector for each generation step, for dynamic composition.
+
+Scalena, Sarti and Nissim 2024, "Multi-property Steering of Large Language Models with Dynamic
+Activation Composition". At step i of greedy generation (step 0 reads the last prompt token) the
+input of the attention's output projection is read at the last token, in every layer; the vector of
+step i is the mean over A's texts still alive at step i minus that over B's. Texts end at different
+steps, so the two means need not be of as many.
+
+The paper adds the vector where it was read. A linear projection W turns that addition of u exactly
+into an addition of W u to the attention's output, `attn_out`; a bias adds to both and cancels.
+"""
+
+from collections.abc import Iterable
+from typing import Final, NamedTuple
+
+import torch
+
+from vectors.methods.errors import ActivationsInvalid, FoldingRefused
+from vectors.methods.rows import MIN_ROWS, Mean, check_differ, check_row, gap
+
+MAX_STEPS: Final = 30
+"""As many as the paper's."""
+
+
+class StepMeans:
+    """One side's mean at each step; rows are not kept. `alive[i]` texts reached step i."""
+
+    def __init__(self, side: str = "rows") -> None:
+        self.side = side
+        self.means: list[Mean] = []
+
+    @property
+    def alive(self) -> tuple[int, ...]:
+        """Rows counted at each step."""
+        return tuple(mean.count for mean in self.means)
+
+    def add(self, rows: torch.Tensor | Iterable[torch.Tensor]) -> None:
+        """Count one text: its row [layers, width], float32, at step 0, 1, ... until it ended.
+
+        Raises `ActivationsInvalid` and then counts none of them.
+        """
+        steps = list(rows)
+        new = range(len(self.means), len(steps))
+        means = self.means + [Mean(f"{self.side} at step {step}") for step in new]
+        shape = means[0].shape if means else None
+        for mean, row in zip(means, steps, strict=False):
+            check_row(row, mean.side, mean.count, shape)
+            shape = tuple(row.shape)
+        for mean, row in zip(means, steps, strict=False):
+            mean.add(row)
+        self.means = means
+
+
+class StepDifference(NamedTuple):
+    """`vectors`: float32 [steps, layers, width]. `alive_*[i]`: texts that step i rests on."""
+
+    vectors: torch.Tensor
+    alive_positive: tuple[int, ...]
+    alive_negative: tuple[int, ...]
+
+
+def step_difference(
+    positive: StepMeans, negative: StepMeans, max_steps: int = MAX_STEPS, min_alive: int = 1
+) -> StepDifference:
+    """mean(positive) - mean(negative) at each step, up to the last with `min_alive` on both sides.
+
+    Step 0 needs two texts a side. The two sides may be the same at some steps, not at all. Raises
+    `ActivationsInvalid`.
+    """
+    found, differs = [], []
+    for step, (plus, minus) in enumerate(
+        zip(positive.means[:max_steps], negative.means[:max_steps], strict=False)
+    ):
+        if step > 0 and min(plus.count, minus.count) < max(min_alive, 1):
+            break
+        least = MIN_ROWS if step == 0 else 1
+        vector, told_apart = gap(plus.value(least), minus.value(least))
+        found.append(vector)
+        differs.append(told_apart)
+    if not found:
+        raise ActivationsInvalid(
+            "there are no texts on one of the sides, or no steps", code="too_few_rows"
+        )
+    check_differ(torch.stack(differs).any(dim=0))
+    steps = len(found)
+    vectors = torch.stack(found).to(torch.float32)
+    return StepDifference(vectors, positive.alive[:steps], negative.alive[:steps])
+
+
+def fold(
+    vectors: torch.Tensor,
+    projections: torch.Tensor | Iterable[torch.Tensor],
+    *,
+    linear: bool,
+    feeds_residual: bool,
+) -> torch.Tensor:
+    """Fold vectors at the projection's input into `attn_out`: float32 [steps, layers, hidden].
+
+    vectors: float32 [steps, layers, width]. projections: the weight of each layer's projection,
+    [hidden, width] as in `torch.nn.Linear`, of any floating type, whole: shards of tensor
+    parallelism joined along width. The caller says of the model whether the projection is `linear`
+    (one that quantises its input is not) and whether its output `feeds_residual` directly (in
+    Gemma 2 and 3 a norm comes first). Raises `FoldingRefused`, `ActivationsInvalid`.
+    """
+    if not linear:
+        raise FoldingRefused(
+            "the attention's output projection is not linear (its input is quantised), so that "
+            "an addition at its input is no fixed addition at its output: make per-step vectors "
+            "on the model in full precision"
+        )
+    if not feeds_residual:
+        raise FoldingRefused(
+            "a norm follows the attention's output projection before the residual stream, so that "
+            "an addition at its input is no fixed addition to the stream; this model cannot have "
+            "per-step vectors"
+        )
+    if vectors.ndim != 3:
+        raise ActivationsInvalid(
+            f"vectors have shape {list(vectors.shape)}; they must be [steps, layers, width]",
+            code="bad_shape", param="vectors",
+        )  # fmt: skip
+    folded: list[torch.Tensor] = []
+    # One layer at a time, so that the weights need not be held together.
+    for layer, weight in enumerate(projections):
+        if layer >= vectors.shape[1] or weight.ndim != 2 or weight.shape[1] != vectors.shape[2]:
+            raise ActivationsInvalid(
+                f"projection {layer} has shape {list(weight.shape)}; {vectors.shape[1]} are "
+                f"needed, each [hidden, {vectors.shape[2]}]",
+                code="bad_shape", param="projections", layers=[layer],
+            )  # fmt: skip
+        wide = weight.detach().to("cpu", torch.float64)
+        folded.append(vectors[:, layer].to(torch.float64) @ wide.T)
+    if len(folded) != vectors.shape[1] or len({part.shape[1] for part in folded}) != 1:
+        raise ActivationsInvalid(
+            f"there are {len(folded)} projections for {vectors.shape[1]} layers, or they differ "
+            "in hidden size",
+            code="bad_shape", param="projections",
+        )  # fmt: skip
+    return torch.stack(folded, dim=1).to(torch.float32)

@@ -1,0 +1,140 @@
+"""The direction of a linear probe.
+
+Alain and Bengio 2016, "Understanding intermediate layers using linear classifier probes"; as a
+steering direction in Li et al. 2023, "Inference-Time Intervention", and Heo et al. 2024, "Do LLMs
+'know' internally when they follow instructions?". Per layer a logistic regression tells positive
+rows from negative ones; its weights, at length 1, are the direction d. `scaled` is the mean
+difference seen along it, ((mu+ - mu-) . d) d, which has the activations' own size.
+
+Minimised, over w and an unpenalised intercept b, is
+
+    1/2 |w|^2 + C * sum over rows of log(1 + exp(-y (w . x + b))),   y = +1 or -1,
+
+with x the rows minus their mean, divided by one number a layer (the root mean square of all their
+elements), so that C means the same at every layer.
+"""
+
+import math
+from typing import Any, Final, Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from vectors.methods.errors import ActivationsInvalid
+from vectors.methods.rows import NOISE, Rows, check_differ, stacked_sides
+from vectors.methods.split import Sides, split
+
+Length = Literal["unit", "scaled"]
+HELD_OUT: Final = 0.3
+_MAX_ITERATIONS: Final = 10_000
+_Array = np.ndarray[Any, np.dtype[Any]]
+
+
+class Probe(NamedTuple):
+    """`direction`: float32 [layers, hidden], length 1. `scaled`: ((mu+ - mu-) . d) d, likewise.
+
+    `held_out_accuracy`, one a layer: of a probe fitted on the other rows only; half of it is the
+    share of positive rows told rightly, half that of negative ones, so that chance is 0.5.
+    """
+
+    direction: torch.Tensor
+    scaled: torch.Tensor
+    held_out_accuracy: tuple[float, ...]
+
+
+def probe(
+    positive: Rows,
+    negative: Rows,
+    *,
+    c: float = 1.0,
+    held_out: float = HELD_OUT,
+    seed: int = 0,
+    paired: bool = False,
+) -> Probe:
+    """Fit a probe on all rows, and judge one fitted without the fraction `held_out` of them.
+
+    positive, negative: rows [layers, hidden], float32, at least 4 a side. With `paired`, the two
+    rows of a pair are held out together. `c` is the inverse strength of the penalty. Raises
+    `ActivationsInvalid`.
+    """
+    sides = Sides(*stacked_sides(positive, negative, paired=paired))
+    direction = probe_direction(*sides, c=c)
+    accuracy = []
+    for layer in range(len(direction)):
+        known, unknown = split(sides.at(layer), held_out, seed, paired=paired)
+        accuracy.append(_accuracy(known, unknown, c))
+    return Probe(direction, _scaled(sides, direction), tuple(accuracy))
+
+
+def probe_direction(
+    positive: Rows, negative: Rows, *, c: float = 1.0, length: Length = "unit"
+) -> torch.Tensor:
+    """The probe's weights at length 1, or `scaled`: float32 [layers, hidden].
+
+    Raises `ActivationsInvalid`.
+    """
+    if not (math.isfinite(c) and c > 0):
+        raise ActivationsInvalid(
+            f"c must be positive and finite, not {c!r}", code="bad_setting", param="c"
+        )
+    sides = Sides(*stacked_sides(positive, negative, paired=False))
+    found = torch.zeros(sides.positive.shape[1:], dtype=torch.float64)
+    for layer in range(len(found)):
+        fitted = _fit(sides.at(layer), c)
+        if fitted is not None:
+            weights = torch.from_numpy(fitted.model.coef_[0])
+            found[layer] = weights / weights.norm()
+    check_differ(found.norm(dim=-1) > 0)
+    direction = found.to(torch.float32)
+    return direction if length == "unit" else _scaled(sides, direction)
+
+
+class _Fitted(NamedTuple):
+    model: Any
+    centre: _Array
+    scale: float
+
+
+def _fit(sides: Sides, c: float) -> _Fitted | None:
+    """A logistic regression at one layer; None if its rows do not differ."""
+    from sklearn.linear_model import LogisticRegression
+
+    rows, labels = _labelled(sides)
+    centre = rows.mean(axis=0)
+    gap = np.linalg.norm(rows[labels == 1].mean(axis=0) - rows[labels == 0].mean(axis=0))
+    if gap <= NOISE * np.linalg.norm(rows, axis=1).max():
+        return None
+    scale = float(np.sqrt(np.mean((rows - centre) ** 2)))
+    # Tight, because the default tolerance leaves the direction short of the minimum.
+    model = LogisticRegression(C=c, solver="lbfgs", tol=1e-8, max_iter=_MAX_ITERATIONS)
+    model.fit((rows - centre) / scale, labels)
+    if int(model.n_iter_[0]) >= _MAX_ITERATIONS:
+        raise ActivationsInvalid(
+            f"the probe has not converged after {_MAX_ITERATIONS} steps; use a smaller c",
+            code="not_converged", param="c",
+        )  # fmt: skip
+    return _Fitted(model, centre, scale)
+
+
+def _accuracy(known: Sides, unknown: Sides, c: float) -> float:
+    fitted = _fit(known, c)
+    if fitted is None:
+        return 0.5
+    rows, labels = _labelled(unknown)
+    right = fitted.model.predict((rows - fitted.centre) / fitted.scale) == labels
+    return float(right[labels == 1].mean() + right[labels == 0].mean()) / 2
+
+
+def _labelled(sides: Sides) -> tuple[_Array, _Array]:
+    """The rows of one layer, float64 [rows, hidden], positive first, and 1 or 0 for each."""
+    parts = [side[:, 0].to(torch.float64).numpy() for side in sides]
+    return np.concatenate(parts), np.repeat([1, 0], [len(part) for part in parts])
+
+
+def _scaled(sides: Sides, direction: torch.Tensor) -> torch.Tensor:
+    """((mu+ - mu-) . d) d: float32 [layers, hidden]."""
+    found = torch.empty_like(direction)
+    for layer, unit in enumerate(direction.to(torch.float64)):
+        plus, minus = (side[:, layer].to(torch.float64).mean(dim=0) for side in sides)
+        found[layer] = ((plus - minus) @ unit) * unit
+    return found

@@ -1,0 +1,187 @@
+"""Rows: what capture makes of one text.
+
+A row is float32 [layers, width]: one token's activation, or a mean over tokens, at one site of
+each requested layer. The rule that chose the tokens was applied during capture. Width is the
+hidden size, or heads * head_dim at the attention's output projection. Rows come one at a time, or
+as a tensor [rows, layers, width], which may be a memory-mapped file: it is read one row or one
+layer at a time.
+
+Sums are float64. The same rows in another order may change the last bit of a sum: give them in the
+order of their texts.
+"""
+
+from collections.abc import Iterable
+from typing import Final, Self
+
+import torch
+
+from vectors.methods.errors import ActivationsInvalid
+
+Rows = torch.Tensor | Iterable[torch.Tensor]
+"""A tensor [rows, layers, width], or rows [layers, width] one after another; float32."""
+
+MIN_ROWS: Final = 2
+"""Fewer than this is not a mean, and has no halves to compare."""
+
+NOISE: Final = 1e-6
+"""Sides whose means differ by less, relative to their length, are one side: capture in float32
+cannot tell them apart."""
+
+
+class Mean:
+    """The mean of rows that are not kept; `side` names them in errors.
+
+    `add` raises `ActivationsInvalid` and leaves the mean as it was, so that a job can leave a bad
+    row out and go on.
+    """
+
+    def __init__(self, side: str = "rows") -> None:
+        self.side = side
+        self.count = 0
+        self._sum: torch.Tensor | None = None
+
+    @classmethod
+    def of(cls, rows: "Rows | Mean", side: str) -> "Mean":
+        """The mean of `rows`, or `rows` itself if it is a mean already."""
+        if isinstance(rows, Mean):
+            return rows
+        mean = cls(side)
+        for row in rows:
+            mean.add(row)
+        return mean
+
+    @property
+    def shape(self) -> tuple[int, ...] | None:
+        """[layers, width], once there is a row."""
+        return None if self._sum is None else tuple(self._sum.shape)
+
+    def check(self, row: torch.Tensor) -> None:
+        """Raise `ActivationsInvalid` if `row` cannot be added."""
+        check_row(row, self.side, self.count, self.shape)
+
+    def add(self, row: torch.Tensor) -> None:
+        """Count one row [layers, width], float32."""
+        self.check(row)
+        wide = row.to("cpu", torch.float64)
+        self._sum = wide if self._sum is None else self._sum.add_(wide)
+        self.count += 1
+
+    def value(self, min_rows: int = MIN_ROWS) -> torch.Tensor:
+        """float64 [layers, width]; raises `ActivationsInvalid` with fewer than `min_rows`."""
+        check_count(self.count, self.side, min_rows)
+        assert self._sum is not None  # check_count has seen to it
+        return self._sum / self.count
+
+    def only(self, layers: Iterable[int]) -> Self:
+        """The same mean at some places of the layers' axis."""
+        part = type(self)(self.side)
+        part.count = self.count
+        part._sum = None if self._sum is None else self._sum[list(layers)].clone()
+        return part
+
+
+def check_row(
+    row: torch.Tensor, side: str, number: int, shape: tuple[int, ...] | None = None
+) -> None:
+    """Raise `ActivationsInvalid`, naming row `number` of `side`, unless it is a sound row."""
+    where = f"row {number} of {side}"
+    if row.ndim != 2 or 0 in row.shape or (shape is not None and tuple(row.shape) != shape):
+        wanted = "[layers, width]" if shape is None else f"{list(shape)} as the rows before it"
+        raise ActivationsInvalid(
+            f"{where} has shape {list(row.shape)}; it must be {wanted}",
+            code="bad_shape", param=side, rows=[number],
+        )  # fmt: skip
+    if row.dtype != torch.float32:
+        raise ActivationsInvalid(
+            f"{where} is {str(row.dtype).removeprefix('torch.')}; rows are float32",
+            code="wrong_dtype", param=side, rows=[number],
+        )  # fmt: skip
+    sound = torch.isfinite(row).all(dim=-1)
+    if not bool(sound.all()):
+        layers = [int(layer) for layer in (~sound).nonzero()[:, 0]]
+        raise ActivationsInvalid(
+            f"{where} holds NaN or infinite values; leave it out",
+            code="not_finite", param=side, rows=[number], layers=layers,
+        )  # fmt: skip
+
+
+def stacked(rows: Rows, side: str) -> torch.Tensor:
+    """float32 [rows, layers, width], every row checked; a tensor is not copied.
+
+    Raises `ActivationsInvalid`.
+    """
+    checked: list[torch.Tensor] = []
+    for number, row in enumerate(rows):
+        check_row(row, side, number, tuple(checked[0].shape) if checked else None)
+        checked.append(row)
+    check_count(len(checked), side)
+    return rows if isinstance(rows, torch.Tensor) else torch.stack(checked)
+
+
+def stacked_sides(
+    positive: Rows, negative: Rows, *, paired: bool
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Both sides as float32 [rows, layers, width]; as many rows on each if they are pairs."""
+    sides = stacked(positive, "positive"), stacked(negative, "negative")
+    check_same_shape(tuple(sides[0].shape[1:]), tuple(sides[1].shape[1:]))
+    if paired:
+        check_paired(len(sides[0]), len(sides[1]))
+    return sides
+
+
+def check_count(count: int, side: str, min_rows: int = MIN_ROWS) -> None:
+    """Raise `ActivationsInvalid` with fewer than `min_rows`."""
+    if count < min_rows:
+        raise ActivationsInvalid(
+            f"{side} has {count} usable rows; at least {min_rows} are needed",
+            code="too_few_rows", param=side,
+        )  # fmt: skip
+
+
+def check_paired(positive: int, negative: int) -> None:
+    """Raise `ActivationsInvalid` unless every row has its counterpart."""
+    if positive != negative:
+        raise ActivationsInvalid(
+            f"there are {positive} positive rows and {negative} negative ones; this method takes "
+            "pairs: give a counterpart for each, or use mean_difference",
+            code="unpaired",
+        )
+
+
+def check_same_shape(positive: tuple[int, ...], negative: tuple[int, ...]) -> None:
+    """Raise `ActivationsInvalid` unless both sides have the same layers and width."""
+    if positive != negative:
+        raise ActivationsInvalid(
+            f"positive rows have shape {list(positive)} and negative rows {list(negative)}",
+            code="bad_shape",
+        )
+
+
+def difference(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+    """positive - negative of two means [layers, width], float64 to float32.
+
+    Raises `ActivationsInvalid` naming the layers where the two are the same.
+    """
+    found, differs = gap(positive, negative)
+    check_differ(differs)
+    return found.to(torch.float32)
+
+
+def gap(positive: torch.Tensor, negative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """positive - negative of two means [layers, width], and bool [layers]: whether they differ."""
+    check_same_shape(tuple(positive.shape), tuple(negative.shape))
+    found = positive - negative
+    scale = torch.maximum(positive.norm(dim=-1), negative.norm(dim=-1))
+    return found, found.norm(dim=-1) > NOISE * scale
+
+
+def check_differ(differs: torch.Tensor) -> None:
+    """Raise `ActivationsInvalid` naming the places where bool [layers] `differs` is false."""
+    same = [int(layer) for layer in (~differs).nonzero()[:, 0]]
+    if same:
+        raise ActivationsInvalid(
+            f"the two sides do not differ at {len(same)} of {len(differs)} layers (the first at "
+            f"place {same[0]}): there is no direction between them; leave these layers out, or "
+            "read other tokens",
+            code="identical_sides", layers=same,
+        )  # fmt: skip
