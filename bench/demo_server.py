@@ -15,7 +15,7 @@ COEFFICIENTS = (-2.0, -1.5, -1.0, -0.5, 0.0, 0.5, 1.0, 1.5, 2.0)
 class Server:
     """A Steersman server that has the demo vectors; raises `SystemExit` when it refuses."""
 
-    def __init__(self, url: str, model: str, parallel: int = 64) -> None:
+    def __init__(self, url: str, model: str, prefix: str = "", parallel: int = 64) -> None:
         key = os.environ.get("STEERSMAN_API_KEY") or os.environ.get("OPENAI_API_KEY")
         self._http = httpx.Client(
             base_url=url.rstrip("/").removesuffix("/v1"),
@@ -24,6 +24,7 @@ class Server:
             limits=httpx.Limits(max_connections=parallel),
         )
         self._model = model
+        self._prefix = prefix
         self._pool = ThreadPoolExecutor(parallel)
         self._unsteered: dict[str, Future[str]] = {}
 
@@ -56,7 +57,8 @@ class Server:
             "max_tokens": MAX_NEW_TOKENS,
         }
         if coefficient:
-            body["steering"] = {"vectors": [{"id": name, "coefficient": coefficient}]}
+            vector = {"id": f"{self._prefix}{name}", "coefficient": coefficient}
+            body["steering"] = {"vectors": [vector]}
         response = self._http.post("/v1/chat/completions", json=body)
         if response.status_code != httpx.codes.OK:
             raise SystemExit(f"{name} at {coefficient}: {response.status_code} {response.text}")

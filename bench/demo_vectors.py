@@ -48,8 +48,9 @@ def main() -> None:
     model_dir = args.model_dir or prepare_model(default_home(), _say)
     loaded = load_model(model_dir)
     if args.server:
-        server = Server(args.server, args.model)
-        _finish(_check(loaded, server, args.only or list(load_defaults())))
+        server = Server(args.server, args.model, args.prefix)
+        found = _check(loaded, server, args.only or list(load_defaults()), keep=not args.prefix)
+        _finish(found)
     else:
         _choose_defaults(loaded, args.only or sorted(contrasts()), _grid(args))
 
@@ -60,6 +61,12 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument("--server", metavar="URL", help="check through this Steersman server")
     parser.add_argument("--model", default="smollm2", help="its name for the demo model")
+    parser.add_argument(
+        "--prefix",
+        default="",
+        help="of the vectors' names on the server: others "
+        "than the demo's own are checked, and no page or figure is written",
+    )
     parser.add_argument("--only", nargs="+", metavar="NAME", choices=sorted(contrasts()))
     parser.add_argument("--model-dir", type=Path, help="the converted demo model")
     parser.add_argument("--threads", type=int, help="CPU threads for Hugging Face")
@@ -100,10 +107,10 @@ def _choose_defaults(loaded: LoadedModel, names: list[str], grid: Grid) -> None:
     print(json.dumps({"defaults": json.loads(DEFAULTS.read_text())["vectors"]}))
 
 
-def _check(loaded: LoadedModel, server: Server, names: list[str]) -> dict[str, Any]:
+def _check(loaded: LoadedModel, server: Server, names: list[str], *, keep: bool) -> dict[str, Any]:
     from scipy.stats import spearmanr
 
-    results = _earlier()
+    results = _earlier() if keep else {}
     for name in names:
         measure, defaults = MEASURES[name], load_defaults()[name]
         curve = []
@@ -144,7 +151,8 @@ def _check(loaded: LoadedModel, server: Server, names: list[str]) -> dict[str, A
             ],
         }
         print_table({name: results[name]})
-        _write(dict(sorted(results.items())))
+        if keep:
+            _write(dict(sorted(results.items())))
     return results
 
 

@@ -20,7 +20,8 @@ class Gate:
     """Which slots a step steers, for eager mode; and who listens at the sites.
 
     In compiled or captured mode `always` is set: Python does not run in the forward pass there, so
-    the operation is part of the graph and decides by its tables alone.
+    the operation is part of the graph and decides by its tables alone. A step with listeners has to
+    run without graphs.
     """
 
     def __init__(self, slots: int, *, always: bool) -> None:
@@ -77,6 +78,9 @@ def _steered(
     def in_graph(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
         torch.ops.steersman.add(stream_part(output), bank, index, coefficient, token_row)
+        if not torch.compiler.is_compiling():
+            for listen in gate.listeners:
+                listen(site, block.layer, value_parts(output, site, block))
         return output
 
     def eager(*args: Any, **kwargs: Any) -> Any:

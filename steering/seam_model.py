@@ -15,6 +15,17 @@ from torch import Tensor
 from steering.blocks import NotInstrumentable
 
 
+def run_without_graphs() -> None:
+    """Have the forward pass of the running step run the model's Python, on all ranks alike: not its
+    compiled graph, and no captured one. As vLLM does for steps that encode."""
+    from vllm.config import CUDAGraphMode
+    from vllm.forward_context import get_forward_context
+
+    context = get_forward_context()
+    context.skip_compiled = True
+    context.cudagraph_runtime_mode = CUDAGraphMode.NONE
+
+
 def bare_forward(runner: Any, vllm_config: Any) -> Callable[[int], Tensor]:
     """A function of a number of tokens that returns their final hidden states [n, hidden].
 

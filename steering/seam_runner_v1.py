@@ -13,6 +13,7 @@ from typing import Any
 
 from torch import Tensor
 
+from steering.seam_model import run_without_graphs
 from steering.steps import Attached, Span, Steps
 
 HOLDER = "_model_runner_output"
@@ -49,6 +50,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
     @functools.wraps(model_forward)
     def forward(*args: Any, **kwargs: Any) -> Any:
         try:
+            if steps.listened_to:
+                run_without_graphs()
             return model_forward(*args, **kwargs)
         finally:
             steps.over()

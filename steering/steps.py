@@ -68,6 +68,11 @@ class Steps:
         steered, captured = self._steered.live.keys(), self._captures.live.keys()
         return steered | captured if captured else steered
 
+    @property
+    def listened_to(self) -> bool:
+        """Whether somebody listens to this step, which needs the model's Python to run."""
+        return bool(self._gate.listeners)
+
     def came(
         self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
     ) -> None:

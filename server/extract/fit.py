@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from server.extract.request import ExtractRequest
+from vectors.errors import VectorInvalid
 from vectors.format import BaseModel, SteeringVector
 from vectors.methods import StepMeans, step_difference
 from vectors.quality import measure, norm_measures
@@ -46,10 +47,11 @@ def fit_steps(
     """The vector of `per_step`. Raises `ActivationsInvalid`."""
     found = step_difference(sides["positive"], sides["negative"], request.steps)
     alive = {"positive": list(found.alive_positive), "negative": list(found.alive_negative)}
+    vectors = _dosed(found.vectors, request.unit_dose, place)
     quality: dict[str, Any] = {"alive": alive}
     if place.median_norms is not None:
-        quality |= norm_measures(found.vectors, place.layers, place.median_norms, place.site)
-    tensors = {(place.site, n): found.vectors[:, i] for i, n in enumerate(place.layers)}
+        quality |= norm_measures(vectors, place.layers, place.median_norms, place.site)
+    tensors = {(place.site, n): vectors[:, i] for i, n in enumerate(place.layers)}
     return _vector(request, request.name, tensors, quality, place)
 
 
@@ -61,7 +63,7 @@ def _fitted(
     negative: Tensor,
     place: Place,
 ) -> SteeringVector:
-    directions = function(positive, negative)
+    directions = _dosed(function(positive, negative), request.unit_dose, place)
     quality: dict[str, Any] = {}
     if place.median_norms is not None:
         quality = measure(
@@ -78,6 +80,23 @@ def _fitted(
         )
     tensors = {(place.site, n): directions[i] for i, n in enumerate(place.layers)}
     return _vector(request, name, tensors, quality, place)
+
+
+def _dosed(directions: Tensor, dose: float | None, place: Place) -> Tensor:
+    """`directions` [..., layers, hidden] so that coefficient 1 has the relative dose `dose` at each
+    layer; of vectors by step, the longest."""
+    if dose is None:
+        return directions
+    if place.median_norms is None:
+        raise VectorInvalid(
+            "unit_dose needs the model's median norms, which this server has not measured",
+            param="unit_dose",
+            code="not_calibrated",
+        )
+    lengths = directions.double().norm(dim=-1)
+    longest = lengths.amax(0) if lengths.ndim == 2 else lengths
+    wanted = dose * torch.tensor(place.median_norms, dtype=torch.float64)
+    return (directions * (wanted / longest)[:, None]).float()
 
 
 def _vector(
@@ -101,6 +120,7 @@ def _vector(
         method_settings={
             "tokens": request.token_rule,
             "prompt": request.prompt,
+            "unit_dose": request.unit_dose,
             **request.settings,
             "quality": quality,
         },

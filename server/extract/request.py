@@ -42,6 +42,13 @@ class ExtractRequest(BaseModel):
     tokens: StrictStr | None = Field(None, description="last, answer, mean or steps.")
     steps: StrictInt = Field(MAX_STEPS, ge=1, le=512, description="For per_step: greedy steps.")
     settings: dict[str, Any] = Field(default_factory=dict, description="The method's own.")
+    unit_dose: float | None = Field(
+        None,
+        gt=0,
+        le=100,
+        description="Scale each layer's tensor so that coefficient 1 has this relative dose there: "
+        "||v|| / median ||h||. null: as the method makes it.",
+    )
     seed: StrictInt = Field(0, description="Of the splits that quality is measured on.")
     created_at: StrictStr | None = Field(
         None, description="Written into the vector; null: the time when it is made."

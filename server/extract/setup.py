@@ -22,8 +22,8 @@ def make_bench(state: Steersman, engine: Any, *, listens: bool) -> Bench:
     def place(site: str, layers: tuple[int, ...]) -> Place:
         if not listens:
             raise VectorInvalid(
-                "this server runs a compiled model, out of which nothing can be captured: start "
-                "one with --enforce-eager to make vectors",
+                "vLLM's V2 model runner runs compiled graphs here, out of which nothing can be "
+                "captured: start with --enforce-eager, or with VLLM_USE_V2_MODEL_RUNNER=0",
                 param="method",
                 code="capture_unavailable",
             )

@@ -3,13 +3,15 @@
 from typing import Any
 
 import torch
+from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
+from steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture
 from tests.engine.engine import Ask, Engine, parameters
 from tests.matrix.exams import ask, plain, status
-from tests.matrix.tiny import HIDDEN
+from tests.matrix.tiny import HIDDEN, LAYERS
 
 LETTERS = "abcd"
 
@@ -69,6 +71,40 @@ def adapted(engine: Engine, asks: list[Ask], adapter: str) -> dict[str, Any]:
         "all": ask(engine, asks, lora_request=[lora] * len(asks)),
         "none": ask(engine, asks, lora_request=[None] * len(asks)),
         "after": status(engine),
+    }
+
+
+def captured(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
+    """The mean of the stream over each prompt but its first token, [layers][hidden], captured in
+    one batch; what was heard at how many places by who listens to all; and the usual answers."""
+    before = ask(engine, asks)
+    engine.llm.collective_rpc("steering_listen")
+    found = []
+    wanted = [one for one in asks if len(one.prompt) > 1]
+    captures = [
+        Capture(f"c{n}", tuple(("resid_post", layer) for layer in range(LAYERS)), 1, len(a.prompt))
+        for n, a in enumerate(wanted)
+    ]
+    params = []
+    for capture in captures:
+        CAPTURES.open(capture)
+        extra = {CAPTURE_KEY: capture.to_json()}
+        params.append(
+            SamplingParams(max_tokens=1, extra_args=extra, skip_reading_prefix_cache=True)
+        )
+    engine.llm.generate(
+        [{"prompt_token_ids": list(a.prompt)} for a in wanted], params, use_tqdm=False
+    )
+    for capture in captures:
+        one = CAPTURES.close(capture.receipt)
+        found.append(None if one is None else one.values.tolist())
+    (medians,) = engine.llm.collective_rpc("steering_heard")
+    return {
+        "prompts": [list(a.prompt) for a in wanted],
+        "streams": found,
+        "places": len(medians),
+        "before": before,
+        "after": ask(engine, asks),
     }
 
 

@@ -13,11 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from tests.matrix import judge
+from tests.matrix import judge, tiny
 from tests.matrix.conftest import Bench
 from tests.matrix.results import way
 from tests.matrix.start import OPTIONS, ROOT, base_environment
+from tests.reference.reference import ReferenceModel
 
 pytestmark = pytest.mark.matrix
 
@@ -149,6 +151,39 @@ def test_the_graph_with_the_operation_steers_when_it_is_loaded(
         worst = judge.standard(bench.asks, again.answers, steered.answers)
         assert again.answers["mixed"] == steered.answers["mixed"]
         row.steered(f"the same bits as when it was compiled ({worst:.0e})")
+
+
+def test_captures_pass_the_graphs_by(
+    bench: Bench, cache: Path, steered: Ended, tiny_reference: ReferenceModel
+) -> None:
+    """A step that is listened to runs the model's Python; the next ones the graph again."""
+    with way("capture (extraction) under torch.compile") as row:
+        found = compiled(bench, cache, "captured", AS_ON_GPUS).answers
+        assert found["places"] == 3 * tiny.LAYERS
+        worst = 0.0
+        for prompt, streams in zip(found["prompts"], found["streams"], strict=True):
+            expected = streams_of(tiny_reference, prompt)
+            off = (torch.tensor(streams) - expected).norm(dim=-1) / expected.norm(dim=-1)
+            worst = max(worst, float(off.max()))
+        assert worst <= judge.CLOSE
+        assert found["before"] == found["after"]
+        row.steered(f"the stream within {worst:.0e} of Hugging Face's; answers stay the same")
+
+
+def streams_of(reference: ReferenceModel, prompt: list[int]) -> torch.Tensor:
+    """[layers, hidden]: the mean of each block's output over all tokens but the first."""
+    heard: list[torch.Tensor] = []
+    hooks = [
+        block.register_forward_hook(
+            lambda _m, _i, out: heard.append(out[0] if isinstance(out, tuple) else out)
+        )
+        for block in reference.model.model.layers
+    ]
+    with torch.no_grad():
+        reference.model(input_ids=torch.tensor([prompt]))
+    for hook in hooks:
+        hook.remove()
+    return torch.stack([h.reshape(len(prompt), -1)[1:].mean(0) for h in heard])
 
 
 def test_vllm_without_steersman_loads_its_own(

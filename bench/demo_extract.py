@@ -1,0 +1,93 @@
+"""Make the demo vectors anew through a running server's own API, twice, and compare the bytes.
+
+    python -m bench.demo_extract --server URL [--prefix api-]
+
+Each is extracted from its contrast texts with its read, layers and unit dose; then its measured
+defaults are set. Made one text at a time, so that both makings give the same bytes. Afterwards
+
+    python -m bench.demo_vectors --server URL --prefix api-
+
+checks what they do. Prints one JSON object last; exit status 1 if the bytes differ.
+"""
+
+import argparse
+import hashlib
+import json
+import sys
+import time
+from typing import Any
+
+import httpx
+
+from vectors.demo.activations import QUESTION
+from vectors.demo.contrast import Contrast, contrasts
+from vectors.demo.defaults import DemoDefaults, load_defaults
+from vectors.demo.make import CREATED_AT, LAYERS
+
+
+def make(http: httpx.Client, name: str, contrast: Contrast, defaults: DemoDefaults) -> bytes:
+    """The file of the vector `name`, made and given its defaults; one of that name goes first."""
+    http.delete(f"/v1/steering/vectors/{name}")
+    request = {
+        "method": "mean_difference",
+        "name": name,
+        "description": contrast.description,
+        "positive": contrast.positive,
+        "negative": contrast.negative,
+        "prompt": QUESTION,
+        "tokens": defaults.read,
+        "layers": LAYERS,
+        "unit_dose": defaults.unit_dose,
+        "licence": "Apache-2.0",
+        "created_at": CREATED_AT,
+        "reproducible": True,
+    }
+    job = _ask(http, "POST", "/v1/steering/vectors/extract", json=request)
+    while job["status"] in ("queued", "running"):
+        time.sleep(0.5)
+        job = _ask(http, "GET", f"/v1/steering/jobs/{job['id']}")
+    if job["status"] != "succeeded":
+        raise SystemExit(f"{name}: {job['error']}")
+    low, high = defaults.safe_range
+    patch = {
+        "coefficient": defaults.coefficient,
+        "layers": defaults.layers,
+        "safe_range": [low, high],
+    }
+    _ask(http, "PATCH", f"/v1/steering/vectors/{name}", json=patch)
+    return http.get(f"/v1/steering/vectors/{name}/content").content
+
+
+def _ask(http: httpx.Client, method: str, path: str, **options: Any) -> Any:
+    answer = http.request(method, path, **options)
+    if answer.is_error:
+        raise SystemExit(f"{method} {path}: {answer.status_code} {answer.text}")
+    return answer.json()
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--server", required=True, metavar="URL")
+    parser.add_argument("--prefix", default="api-", help="of the vectors' names")
+    args = parser.parse_args()
+    found: dict[str, Any] = {}
+    with httpx.Client(base_url=args.server, timeout=300, trust_env=False) as http:
+        for name, defaults in load_defaults().items():
+            began = time.monotonic()
+            files = [
+                make(http, f"{args.prefix}{name}", contrasts()[name], defaults) for _ in range(2)
+            ]
+            found[name] = {
+                "sha256": hashlib.sha256(files[1]).hexdigest(),
+                "same_twice": files[0] == files[1],
+                "seconds": round((time.monotonic() - began) / 2, 1),
+            }
+            print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
+    print(json.dumps(found))
+    return 0 if all(one["same_twice"] for one in found.values()) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
