@@ -19,6 +19,7 @@ from vectors.errors import (
     VectorNotFound,
     VectorTooLarge,
 )
+from vectors.methods.errors import ActivationsInvalid
 
 
 class BankFull(Exception):
@@ -41,6 +42,7 @@ class NotSteered(Exception):
 STATUS: Final[dict[type[Exception], int]] = {
     PlanInvalid: 400,
     VectorInvalid: 400,
+    ActivationsInvalid: 400,
     VectorNotFound: 404,
     VectorConflict: 409,
     VectorTooLarge: 413,

@@ -96,7 +96,8 @@ def _dosed(directions: Tensor, dose: float | None, place: Place) -> Tensor:
     lengths = directions.double().norm(dim=-1)
     longest = lengths.amax(0) if lengths.ndim == 2 else lengths
     wanted = dose * torch.tensor(place.median_norms, dtype=torch.float64)
-    return (directions * (wanted / longest)[:, None]).float()
+    scaled: Tensor = directions * (wanted / longest)[:, None]
+    return scaled.float()
 
 
 def _vector(

@@ -1,0 +1,70 @@
+"""`steersman chat`: a conversation, steered as it goes."""
+
+import sys
+from typing import Annotated, Any
+
+import typer
+
+from server.cli import parse, paths
+from server.cli.help_text import with_examples
+from server.cli.options import Json, Key, Server, connection, wants_json
+
+SHORT = "Talk to the model, and steer it as you go."
+HELP = with_examples(
+    f"{SHORT} Lines from a pipe are turns of one conversation; "
+    "answers go to stdout, receipts to stderr.\n\n"
+    "\b\nIn the conversation:\n"
+    "  /steer cheerful 1.5      steer from here on; without 1.5: as it prefers\n"
+    "  /steer A 1.5 B -1        several vectors at once\n"
+    "  /steer off               not any more; /steer: say what is steered\n"
+    "  /vectors                 what can be steered\n"
+    "  /reset                   forget the conversation\n"
+    "  /quit                    end, as Ctrl-D does; Ctrl-C stops an answer",
+    """
+    steersman chat
+    steersman chat --steer "cheerful 1.5" --temperature 0
+    printf '%s\\n' '/steer cheerful 2' 'How is it?' | steersman chat
+    echo 'How is it?' | steersman chat --steer cheerful=2 --json | jq .steering
+    """,
+    after="With --json, each answer is one line: its message, finish_reason and steering receipt.",
+)
+
+
+def chat(
+    ctx: typer.Context,
+    steer: Annotated[
+        list[str] | None,
+        typer.Option(metavar='"ID C"', help="Steer from the start, as /steer does."),
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="\\[default: the server's]")] = None,
+    system: Annotated[str | None, typer.Option(help="The system message.")] = None,
+    max_tokens: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Longest answer, in tokens.")
+    ] = None,
+    temperature: Annotated[float | None, typer.Option(min=0, metavar="T")] = None,
+    seed: Annotated[int | None, typer.Option(metavar="N")] = None,
+    server: Server = None,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """`steersman chat`."""
+    from server.cli.chat_loop import Conversation, converse
+
+    asked = wants_json(ctx, as_json)
+    steering = parse.steering(steer or [])
+    options: dict[str, Any] = {
+        "max_tokens": max_tokens,
+        "temperature": temperature,
+        "seed": seed,
+    }
+    with connection(ctx, server, api_key) as client:
+        served = model or client.get(paths.CAPABILITIES)["model"]
+        conversation = Conversation(
+            client,
+            {"model": served, **{k: v for k, v in options.items() if v is not None}},
+            system,
+            as_json=asked,
+        )
+        if steering:
+            conversation.steer(steering)
+        converse(conversation, sys.stdin)

@@ -1,0 +1,28 @@
+"""Paths of the server's API."""
+
+from typing import Final
+from urllib.parse import quote
+
+STEERING: Final = "/v1/steering"
+VECTORS: Final = f"{STEERING}/vectors"
+JOBS: Final = f"{STEERING}/jobs"
+CAPABILITIES: Final = f"{STEERING}/capabilities"
+EXTRACT: Final = f"{VECTORS}/extract"
+CHAT: Final = "/v1/chat/completions"
+
+
+def vector(vector_id: str) -> str:
+    """The path of one vector, whatever its id is."""
+    return f"{VECTORS}/{segment(vector_id)}"
+
+
+def job(job_id: str) -> str:
+    """The path of one job, whatever its id is."""
+    return f"{JOBS}/{segment(job_id)}"
+
+
+def segment(text: str) -> str:
+    """`text` as one part of a path."""
+    escaped = quote(text, safe="@")
+    # No id is "." or "..", which would be directions.
+    return escaped if text.strip(".") else escaped.replace(".", "%2E")

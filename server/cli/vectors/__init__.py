@@ -1,0 +1,18 @@
+"""`steersman vectors ...`"""
+
+import typer
+
+from server.cli.vectors import extract, importing, listing, transfer
+
+app = typer.Typer(
+    help="List, import, make, move and delete vectors.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+)
+app.command("list", help=listing.LIST_HELP)(listing.list_vectors)
+app.command("show", help=listing.SHOW_HELP)(listing.show_vector)
+app.command("import", help=importing.HELP)(importing.import_vector)
+app.command("export", help=transfer.EXPORT_HELP)(transfer.export)
+app.command("upload", help=transfer.UPLOAD_HELP)(transfer.upload)
+app.command("delete", help=transfer.DELETE_HELP)(transfer.delete)
+app.command("extract", help=extract.HELP)(extract.extract)

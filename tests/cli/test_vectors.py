@@ -1,0 +1,179 @@
+"""`steersman vectors` and `jobs` against our routes and a library, over HTTP, with a key."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.cli.conftest import HIDDEN, KEY, Done
+from tests.vectors.make import vector_file
+from vectors.exchange import load
+from vectors.format import read_vector
+
+FIXTURES = Path(__file__).parents[1] / "vectors" / "exchange" / "fixtures"
+Run = Callable[..., Done]
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(vector_file(hidden=HIDDEN, coefficient=2.5))
+    return path
+
+
+def test_list(keyed: Run) -> None:
+    done = keyed("vectors", "list")
+    assert done.status == 0
+    assert "glad" in done.out
+    # Text of others is shown, not obeyed.
+    assert "[bold] glad" in done.out
+    assert [v["id"] for v in keyed("vectors", "list", "--json").json["data"]] == ["calm", "glad"]
+    one = keyed("--json", "vectors", "list", "--limit", "1").json
+    assert [v["id"] for v in one["data"]] == ["calm"]
+
+
+def test_show(keyed: Run) -> None:
+    done = keyed("vectors", "show", "glad")
+    assert done.status == 0
+    told = keyed("vectors", "show", "glad", "--json").json
+    assert told["id"] == "glad"
+    for part in (told["digest"], "-2 to 2", "generation"):
+        assert part in done.out
+
+
+def test_upload_and_delete(keyed: Run, file: Path) -> None:
+    told = keyed("vectors", "upload", str(file), "--name", "mine", "--json").json
+    assert (told["id"], told["coefficient"]) == ("mine", 2.5)
+    assert "mine is on the server" in keyed("vectors", "upload", str(file), "--name", "mine").out
+    assert keyed("vectors", "delete", "mine").out == "mine is deleted\n"
+    done = keyed("vectors", "delete", "mine", "--json")
+    assert (done.status, done.json["error"]["code"]) == (1, "vector_not_found")
+
+
+def test_a_pickle_never_leaves_this_machine(keyed: Run, tmp_path: Path) -> None:
+    torch.save(torch.ones(4), tmp_path / "v.pt")
+    done = keyed("vectors", "upload", str(tmp_path / "v.pt"))
+    assert done.status == 2
+    assert "vectors import" in done.err
+
+
+def test_export(keyed: Run, shelf: str, tmp_path: Path) -> None:
+    whole, gguf = tmp_path / "glad.safetensors", tmp_path / "glad.gguf"
+    told = keyed("vectors", "show", "glad", "--json").json
+    args = ["vectors", "export", "glad", "--json", "--format"]
+    done = keyed(*args, "safetensors", "--out", str(whole)).json
+    assert done["digest"] == told["digest"] == read_vector(whole).digest
+    done = keyed(*args, "gguf", "--out", str(gguf)).json
+    assert load(gguf).digest == told["digest"]
+    assert done["layers"] == told["layers"]
+    assert done["command"].endswith(str(gguf))
+    again = keyed(*args, "gguf", "--out", str(gguf))
+    assert (again.status, "--force" in again.err) == (2, True)
+    layer = str(told["layers"][0])
+    done = keyed(*args, "gguf", "--out", str(gguf), "--force", "--layers", layer).json
+    assert done["layers"] == told["layers"][:1]
+    assert keyed(*args, "safetensors", "--layers", layer).status == 2
+
+
+def test_export_folds_the_coefficient_in(keyed: Run, file: Path, tmp_path: Path) -> None:
+    keyed("vectors", "upload", str(file), "--name", "strong")
+    gguf = tmp_path / "strong.gguf"
+    args = ["vectors", "export", "strong", "--format", "gguf", "--out", str(gguf)]
+    assert keyed(*args, "--fold-coefficient", "--json").json["strength"] == 1.0
+    folded, plain = load(gguf), read_vector(file)
+    for key, tensor in plain.tensors.items():
+        assert torch.equal(folded.tensors[key], tensor * 2.5)
+    keyed("vectors", "delete", "strong")
+
+
+def test_import_uploads_what_the_importer_made(keyed: Run) -> None:
+    file = FIXTURES / "repeng.gguf"
+    done = keyed("vectors", "import", str(file), "--name", "foreign")
+    assert done.status == 0, done.err
+    for said in ("gguf of repeng", "direction.1 -> resid_post.1", "all 3 layers", "--layer"):
+        assert said in done.err
+    told = keyed("vectors", "show", "foreign", "--json").json
+    assert told["digest"] == load(file).digest
+    assert told["positions"] == "all"
+    keyed("vectors", "delete", "foreign")
+
+
+def test_import_to_a_file(keyed: Run, tmp_path: Path) -> None:
+    file, target = FIXTURES / "activation-steering.svec", tmp_path / "v.safetensors"
+    args = ["vectors", "import", str(file), "--json", "--out", str(target)]
+    done = keyed(*args).json
+    assert done["imported"]["layer_shift"] == -1
+    assert done["digest"] == read_vector(target).digest == load(file).digest
+    assert keyed(*args).status == 2
+    extracted = keyed(*args, "--force", "--as-extracted").json
+    assert extracted["imported"]["layer_shift"] == 0
+    assert read_vector(target).digest == load(file, as_extracted=True).digest
+
+
+def test_import_takes_the_layers_of_the_file(keyed: Run, tmp_path: Path) -> None:
+    target = tmp_path / "v.safetensors"
+    args = ["vectors", "import", str(FIXTURES / "repeng.gguf"), "--out", str(target)]
+    done = keyed(*args, "--layer", "2", "--json")
+    assert done.json["layers"] == [2]
+    assert "at once" not in done.err
+
+
+def test_a_file_that_is_no_vector(keyed: Run, tmp_path: Path) -> None:
+    (tmp_path / "v.pt").write_bytes(b"PK\x03\x04 not really")
+    done = keyed("vectors", "import", str(tmp_path / "v.pt"), "--layer", "3", "--json")
+    assert done.status == 1
+    assert done.json["error"]["code"] == "pickle"
+    assert "Traceback" not in done.err
+    assert keyed("vectors", "import", str(tmp_path / "none.pt")).status == 2
+
+
+def test_jobs_of_nobody(keyed: Run) -> None:
+    assert keyed("jobs", "list", "--json").json == {"object": "list", "data": []}
+    assert "no jobs" in keyed("jobs", "list").err
+    for command in ("show", "cancel"):
+        done = keyed("jobs", command, "job-0123456789abcdef", "--json")
+        assert (done.status, done.json["error"]["code"]) == (1, "job_not_found")
+
+
+def test_the_key_counts(shelf: str, steersman: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("STEERSMAN_API_KEY", "OPENAI_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    here = ["--server", f"{shelf}/v1/"]
+    for key in ([], ["--api-key", "wrong"]):
+        done = steersman("vectors", "list", *here, *key)
+        assert done.status == 1
+        assert "401" in done.err
+        assert "STEERSMAN_API_KEY" in done.err
+        assert not done.out
+    assert steersman(*here, "--api-key", KEY, "vectors", "list").status == 0
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    assert steersman("vectors", "list", *here).status == 0
+    monkeypatch.setenv("STEERSMAN_API_KEY", "wrong")
+    assert steersman("vectors", "list", *here).status == 1
+
+
+def test_what_the_server_says_is_what_is_shown(keyed: Run) -> None:
+    done = keyed("vectors", "show", "nothere")
+    assert done.status == 1
+    for said in ("there is no vector 'nothere'", "param: id", "remedy: `steersman vectors list`"):
+        assert said in done.err
+    for name in ("..", "a/b", "a?b#c", "é"):
+        done = keyed("vectors", "show", name, "--json")
+        assert done.status == 1
+        assert done.json["error"]["code"] in ("invalid_name", "vector_not_found")
+
+
+def test_nobody_there(steersman: Run) -> None:
+    for server in ("http://127.0.0.1:9", "127.0.0.1:9"):
+        done = steersman("vectors", "list", "--server", server, "--json")
+        assert done.status == 3
+        assert done.json["error"]["code"] == "unreachable"
+        assert "steersman serve" in done.err
+    assert steersman("vectors", "list", "--server", "ftp://somewhere").status == 2
+
+
+def test_another_server(shelf: str, keyed: Run) -> None:
+    done = keyed("vectors", "list", "--server", f"{shelf}/elsewhere")
+    assert done.status == 1
+    assert "Steersman server" in done.err
