@@ -15,7 +15,7 @@ from bench.servers import Server
 
 PATIENCE_S = 60.0
 GROWTH_MIB = 32.0
-"""A process may hold so much more at the end than half-way: allocators keep some."""
+"""A process may hold so much more at the end than after warming up: allocators keep some."""
 MORE_FILES = 8
 
 
@@ -87,11 +87,10 @@ async def quiet_state(server: Server, client: httpx.AsyncClient) -> State:
     )
 
 
-def compare(warm: State, half: State, end: State) -> list[str]:
-    """What is not at the end as it was after warming up (memory: half-way), or is held at rest at
-    all."""
+def compare(warm: State, end: State) -> list[str]:
+    """What is not at the end as it was after warming up, or is held at rest at all."""
     wrong = []
-    for name, state in (("warm-up", warm), ("the first half", half), ("the end", end)):
+    for name, state in (("warm-up", warm), ("the end", end)):
         held = {
             key: value
             for key, value in asdict(state).items()
@@ -102,7 +101,7 @@ def compare(warm: State, half: State, end: State) -> list[str]:
             wrong.append(f"a quiet server holds, after {name}: {held}")
     if end.table_rows_free != warm.table_rows_free:
         wrong.append(f"{warm.table_rows_free} free table rows became {end.table_rows_free}")
-    for process, before in half.rss_mib.items():
+    for process, before in warm.rss_mib.items():
         after = end.rss_mib.get(process)
         if after is None:
             wrong.append(f"the process {process} is gone")
