@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tests.matrix.family import Family
 from tests.matrix.model_reference import Reference
-from tests.matrix.models import Family
 
 
 def judge(family: Family, place: Path) -> None:

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from vllm.model_executor.models import registry
 
+from tests.matrix.family import Family
 from tests.matrix.model_steer import ask, start
-from tests.matrix.models import Family
 
 
 def plain(family: Family, place: Path) -> None:

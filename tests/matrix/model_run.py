@@ -15,7 +15,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.matrix.models import FAMILIES, Family
+from tests.matrix.family import Family
+from tests.matrix.models import FAMILIES
 
 ENVIRONMENT = {
     "VLLM_PLUGINS": "steersman",

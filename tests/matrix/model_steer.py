@@ -9,7 +9,7 @@ from torch import Tensor
 from vllm import LLM, SamplingParams
 
 from steering.plan import PLAN_KEY, Plan, PlannedVector
-from tests.matrix.models import FIRST_STEERED, NEW_TOKENS, PROMPT, Family
+from tests.matrix.family import FIRST_STEERED, NEW_TOKENS, PROMPT, Family
 from vectors.format import SteeringVector, write_vector
 from vectors.library import Library
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.matrix.models import VOCABULARY
+from tests.matrix.family import VOCABULARY
 
 
 def whisper(folder: Path) -> None:

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 
 from tests.matrix import model_tokenizers
+from tests.matrix.family import Family
 from tests.matrix.model_reference import Reference, hugging_face_class
-from tests.matrix.models import Family
 
 
 def make(family: Family, place: Path) -> None:

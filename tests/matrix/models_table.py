@@ -9,7 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.matrix.models import FAMILIES, Family
+from tests.matrix.family import Family
+from tests.matrix.models import FAMILIES
 
 ROOT = Path(__file__).parents[2]
 FOUND = ROOT / "bench" / "results" / "models.json"
@@ -111,6 +112,8 @@ def line(family: Family, row: dict[str, Any]) -> tuple[int, tuple[str, ...]]:
     if "impossible" in row:
         error = row["impossible"].replace("`", "'").replace("|", "/")
         why = f"vLLM itself cannot run it on CPU: `{error}` (`{row['place']}`)"
+        if family.needs:
+            why += f"; it needs {family.needs}, which has no CPU build on PyPI"
         return 2, (name, "not run", "", why)
     if "refused" in row:
         return 1, (name, "refused at start", "", family.note)

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from tests.matrix import models_table
-from tests.matrix.models import Family
+from tests.matrix.family import Family
 from tests.matrix.test_models import check
 
 GOOD = {"sites": ["resid_post"], "layers": [0], "unsteered": 1e-6}

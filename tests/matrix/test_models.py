@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from tests.matrix.models import FAMILIES, Family
+from tests.matrix.family import Family
+from tests.matrix.models import FAMILIES
 from tests.matrix.models_table import FILE, page, record
 
 ROOT = Path(__file__).parents[2]
