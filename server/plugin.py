@@ -16,7 +16,7 @@ class SteersmanEndpoints:
 
     def attach_router(self, app: Any) -> None:
         """Add our routes and replace the four that take the `steering` field."""
-        from server import errors, routes, vectors_api
+        from server import errors, inspect_api, routes, vectors_api
         from server.extract import api as extract_api
         from server.guard import RefuseIgnoredSteering
         from server.limits import BodyLimit
@@ -28,6 +28,7 @@ class SteersmanEndpoints:
         _make_way(app, routes.router)
         app.include_router(routes.router)
         app.include_router(extract_api.build_router())
+        app.include_router(inspect_api.build_router())
         app.include_router(vectors_api.build_router())
         app.add_middleware(RefuseIgnoredSteering)
         # The limit is on the file; a form adds its boundaries and names.
@@ -59,7 +60,7 @@ class SteersmanEndpoints:
         if medians is None and settings.max_relative_dose is not None:
             raise RuntimeError(
                 "max_relative_dose is set, but this model's residual norms are not known and "
-                "cannot be measured in compiled mode: start once with --enforce-eager"
+                "cannot be measured here: start once with --enforce-eager"
             )
         hidden = workers[0]["hidden_size"]
         # From here on a plan that this server did not write is refused.

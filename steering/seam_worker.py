@@ -25,6 +25,7 @@ from steering.plan.settings import Settings
 from steering.requests import SteeredRequests
 from steering.seam_config import limits_of, num_layers, runs_python, table_sizes
 from steering.seam_frontend import object_path
+from steering.seam_lens import Lens
 from steering.seam_model import bare_forward
 from steering.selfcheck import self_check
 from steering.steps import Steps
@@ -56,6 +57,7 @@ class WorkerSteering:
             runner.max_num_tokens,
         )
         self.slots = site_slots(blocks)
+        self.lens = Lens(runner, blocks, vllm_config.model_config.dtype)
         self.gate = Gate(self.tables.sizes.slots, always=not runs_python(vllm_config))
         library = Path(Settings.read(vllm_config.additional_config).library)
 
@@ -78,7 +80,9 @@ class WorkerSteering:
         self.steered = SteeredRequests(self.tables, limits, self.slots, load, _anyone)
         instrument(blocks, self.slots, self.tables, self.gate)
         seam = seam_runner_v2 if worker.use_v2_model_runner else seam_runner_v1
-        captures = Captures(self.gate, () if self.gate.always else self.slots, runner.device)
+        # V2 chooses a step's graph before it tells us what is in the step.
+        self.listens = not (v2 and self.gate.always)
+        captures = Captures(self.gate, self.slots if self.listens else (), runner.device)
         self.attached = seam.attach(runner, Steps(self.steered, captures, self.gate))
 
     def check(self) -> None:
@@ -139,7 +143,7 @@ def steering_status(self: Any) -> dict[str, Any]:
         "vectors_resident": bank.resident_vectors(),
         "requests": len(steering.steered.live),
         "free_table_rows": steering.steered.free_table_rows,
-        "listens": not steering.gate.always,
+        "listens": steering.listens,
         "table_bytes": sum(
             t.numel() * t.element_size()
             for t in vars(steering.tables).values()
@@ -163,10 +167,25 @@ def steering_heard(self: Any) -> dict[str, float]:
     return heard[0].medians() if heard else {}
 
 
+def steering_lens(self: Any, rows: list[bytes], count: int) -> dict[str, Any] | None:
+    """The `count` tokens that each of `rows` raises and lowers most; a row is float32 [hidden].
+
+    By value, not by file: no rank can fail to read one and leave the others waiting for it. None on
+    a rank that has no logits.
+    """
+    steering: WorkerSteering = self.steering
+    directions = torch.stack([torch.frombuffer(bytearray(r), dtype=torch.float32) for r in rows])
+    found = steering.lens.read(directions, count)
+    if found is None:
+        return None
+    return {"norm": steering.lens.norm_name, "tokens": [extremes._asdict() for extremes in found]}
+
+
 _METHODS = (
     load_model,
     compile_or_warm_up_model,
     steering_status,
     steering_listen,
     steering_heard,
+    steering_lens,
 )

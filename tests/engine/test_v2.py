@@ -15,7 +15,8 @@ from tests.engine import v2_asks
 from tests.engine.conftest import SITES, Shelf
 from tests.engine.engine import Answer, Ask, furthest
 from tests.engine.remote import RemoteEngine, RemoteFailed
-from tests.matrix import tiny
+from tests.matrix import exams_special, tiny
+from tests.reference.lens import assert_tokens
 from tests.reference.reference import ReferenceModel
 from tests.standin import v2_environment
 
@@ -312,6 +313,13 @@ def test_calibration_hears_every_token_but_the_first(
     with_first = {f"resid_post.{n}": float(found.median()) for n, found in enumerate(norms)}
     assert heard == pytest.approx(expected, rel=1e-5)
     assert heard != pytest.approx(with_first, rel=1e-5)
+
+
+def test_the_lens(v2: RemoteEngine, tiny_model: Path) -> None:
+    directions = torch.randn(20, tiny.HIDDEN, generator=torch.Generator().manual_seed(9))
+    (found,) = v2.do(exams_special.lens, [], directions.tolist(), 9)
+    for direction, tokens in zip(directions, found["tokens"], strict=True):
+        assert_tokens(tiny_model, direction, tokens["top"], tokens["bottom"])
 
 
 def stream(output: object) -> torch.Tensor:

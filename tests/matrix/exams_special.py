@@ -74,6 +74,17 @@ def adapted(engine: Engine, asks: list[Ask], adapter: str) -> dict[str, Any]:
     }
 
 
+def lens(
+    engine: Engine, asks: list[Ask], rows: list[list[float]], count: int
+) -> list[dict[str, Any] | None]:
+    """What each worker says of directions of the stream, [n][hidden], through the unembedding."""
+    sent = [torch.tensor(row).numpy().tobytes() for row in rows]
+    found: list[dict[str, Any] | None] = engine.llm.collective_rpc(
+        "steering_lens", args=(sent, count)
+    )
+    return found
+
+
 def captured(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
     """The mean of the stream over each prompt but its first token, [layers][hidden], captured in
     one batch; what was heard at how many places by who listens to all; and the usual answers."""

@@ -1,10 +1,12 @@
 """Several workers, and ways of sharing work that are refused."""
 
+import json
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 from transformers import AutoTokenizer
 
 from steering.blocks import NotInstrumentable
@@ -15,18 +17,40 @@ from tests.matrix.bench import Bench
 from tests.matrix.questions import questions
 from tests.matrix.results import way
 from tests.matrix.start import EngineFailed, threads
+from tests.reference.lens import assert_tokens
 from tests.steering.test_ways import config
 from vectors.demo.model import prepare_model
 
 
 def tensor_parallel(bench: Bench, workers: int, **options: Any) -> dict[str, Any]:
+    directions = directions_for(bench.model)
     found: dict[str, Any] = bench.apart(
+        exams={"standard": {}, "lens": {"rows": directions.tolist(), "count": 9}},
         environment={"VLLM_CPU_OMP_THREADS_BIND": threads(workers)},
         tensor_parallel_size=workers,
         distributed_executor_backend="mp",
         **options,
-    )["standard"]
-    return found
+    )
+    check_lens(bench.model, directions, found["lens"], workers)
+    standard: dict[str, Any] = found["standard"]
+    return standard
+
+
+def directions_for(model: Path) -> torch.Tensor:
+    """[rows, hidden] for the lens: more rows than it looks at together."""
+    hidden = json.loads((model / "config.json").read_text())["hidden_size"]
+    return torch.randn(20, hidden, generator=torch.Generator().manual_seed(9))
+
+
+def check_lens(model: Path, directions: torch.Tensor, found: list[Any], workers: int) -> None:
+    """The vocabulary is divided among the workers: what they say together is of all of it."""
+    assert len(found) == workers
+    answers = [answer for answer in found if answer is not None]
+    assert answers
+    for answer in answers:
+        assert len(answer["tokens"]) == len(directions)
+        for direction, tokens in zip(directions, answer["tokens"], strict=True):
+            assert_tokens(model, direction, tokens["top"], tokens["bottom"])
 
 
 TWO_OR_THREE = [

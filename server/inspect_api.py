@@ -1,0 +1,179 @@
+"""REST: what a vector is like. Lengths, cosines with the library's others, and the logit lens."""
+
+from typing import Annotated, Any, Final, Protocol, cast
+
+import torch
+from fastapi import APIRouter, Depends, Request
+from fastapi.concurrency import run_in_threadpool
+
+from server.doses import Doses
+from server.extract.job import Bench
+from server.inspect_schemas import (
+    Inspection,
+    Similar,
+    Similarity,
+    TensorInspection,
+    TokenEffect,
+)
+from server.vector_openapi import errors
+from vectors.errors import SteersmanError, VectorInvalid, shown
+from vectors.format import TensorKey, read_tensors, tensor_name
+from vectors.library import Entry, Library
+
+MAX_COMPARED: Final = 1000
+"""Other vectors that one inspection reads."""
+MAX_COUNT: Final = 100
+COUNT: Final = 10
+
+Directions = dict[TensorKey, torch.Tensor]
+"""float32 [hidden] each: the tensor, or the mean of its steps."""
+
+
+class Host(Protocol):
+    """What the route needs of `app.state.steersman`."""
+
+    library: Library
+    doses: Doses
+    bench: Bench
+
+
+def _host(request: Request) -> Host:
+    return cast("Host", request.app.state.steersman)
+
+
+Steersman = Annotated[Host, Depends(_host)]
+
+
+def build_router() -> APIRouter:
+    """The route. Put it on the app before those of the vectors, whose paths are greedy."""
+    router = APIRouter(prefix="/v1/steering", tags=["steering"], responses=errors(500))
+    router.add_api_route(
+        "/vectors/{vector_id:path}/inspect",
+        inspect,
+        methods=["GET"],
+        response_model=Inspection,
+        responses=errors(400, 404),
+        openapi_extra={"parameters": [_COUNT_PARAMETER]},
+    )
+    return router
+
+
+async def inspect(vector_id: str, request: Request, host: Steersman) -> Inspection:
+    """Norms, similarity to the other vectors, and top and bottom tokens of each tensor."""
+    for key in request.query_params:
+        if key != "count":
+            raise VectorInvalid(
+                f"{shown(key)} is not known here; use count", param=key[:128], code="unknown_field"
+            )
+    count = _count(request.query_params.get("count"))
+    entry = await run_in_threadpool(host.library.resolve, vector_id)
+    tensors = await run_in_threadpool(read_tensors, entry.path, entry.tensors)
+    directions = {key: t if t.ndim == 1 else t.mean(dim=0) for key, t in tensors.items()}
+    similarity, left_out = await run_in_threadpool(compare, host.library, entry, directions)
+    lens = await _lens(host.bench.engine, directions, count)
+    medians = host.doses.medians
+
+    def one(row: int, key: TensorKey) -> TensorInspection:
+        site, layer = key
+        norm = float(tensors[key].double().norm(dim=-1).max())
+        said = lens["tokens"][row]
+        return TensorInspection(
+            name=tensor_name(key),
+            site=site,
+            layer=layer,
+            shape=list(tensors[key].shape),
+            default=layer in entry.layers,
+            norm=norm,
+            # A branch is measured against the stream that it joins, as in `server.doses`.
+            relative_norm=None if medians is None else norm / medians[f"resid_post.{layer}"],
+            top_tokens=_effects(said["top"], host.bench.tokenizer),
+            bottom_tokens=_effects(said["bottom"], host.bench.tokenizer),
+            similar=_nearest(similarity, row, count),
+        )
+
+    return Inspection(
+        id=entry.name,
+        digest=entry.digest,
+        coefficient=entry.coefficient,
+        layers=list(entry.layers),
+        final_norm=lens["norm"],
+        tensors=[one(row, key) for row, key in enumerate(directions)],
+        similarity=similarity,
+        not_compared=left_out,
+    )
+
+
+def compare(library: Library, entry: Entry, directions: Directions) -> tuple[Similarity, int]:
+    """Cosines of `directions` with every other name's tensors, and how many names were left out."""
+    names: list[str] = []
+    columns: list[list[float | None]] = []
+    others = [other for other in library.list() if other.name != entry.name]
+    left_out = max(0, len(others) - MAX_COMPARED)
+    for other in others[:MAX_COMPARED]:
+        shared = [key for key in directions if key in other.tensors]
+        try:
+            theirs = read_tensors(other.path, shared)
+        except SteersmanError:
+            left_out += 1
+            continue
+        names.append(other.name)
+        columns.append(
+            [
+                _cosine(mine, theirs[key]) if key in theirs else None
+                for key, mine in directions.items()
+            ]
+        )
+    rows = [list(row) for row in zip(*columns, strict=True)] or [[] for _ in directions]
+    return Similarity(tensors=[tensor_name(k) for k in directions], vectors=names, cosines=rows), (
+        left_out
+    )
+
+
+async def _lens(engine: Any, directions: Directions, count: int) -> dict[str, Any]:
+    rows = [direction.contiguous().numpy().tobytes() for direction in directions.values()]
+    # The engine does this between two steps: its requests wait for some rows of logits.
+    answers = await engine.collective_rpc("steering_lens", args=(rows, count))
+    # Under tensor parallelism the logits are gathered on one rank; the others have none.
+    found = next((answer for answer in answers if answer is not None), None)
+    if found is None:
+        raise SteersmanError(
+            "no worker gave logits, so there is nothing to look at the vector with"
+        )
+    return cast("dict[str, Any]", found)
+
+
+def _cosine(mine: torch.Tensor, theirs: torch.Tensor) -> float | None:
+    a, b = mine.double(), (theirs if theirs.ndim == 1 else theirs.mean(dim=0)).double()
+    size = float(a.norm() * b.norm())
+    return float(a @ b) / size if size > 0 else None
+
+
+def _nearest(similarity: Similarity, row: int, count: int) -> list[Similar]:
+    known = [
+        Similar(id=name, cosine=cosine)
+        for name, cosine in zip(similarity.vectors, similarity.cosines[row], strict=True)
+        if cosine is not None
+    ]
+    return sorted(known, key=lambda s: (-abs(s.cosine), s.id))[:count]
+
+
+def _effects(found: list[tuple[int, float]], tokenizer: Any) -> list[TokenEffect]:
+    return [TokenEffect(id=i, text=tokenizer.decode([i]), logit=logit) for i, logit in found]
+
+
+def _count(text: str | None) -> int:
+    if text is None:
+        return COUNT
+    if text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= MAX_COUNT:
+        return int(text)
+    raise VectorInvalid(
+        f"count must be 1 to {MAX_COUNT}, not {shown(text)}", param="count", code="invalid_query"
+    )
+
+
+_COUNT_PARAMETER: Final = {
+    "name": "count",
+    "in": "query",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_COUNT, "default": COUNT},
+    "description": "How many tokens, and how many similar vectors, of each tensor.",
+}

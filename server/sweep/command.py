@@ -1,0 +1,193 @@
+"""`steersman sweep`: which coefficient, at which layers."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from server.cli import paths, show
+from server.cli.client import Client
+from server.cli.errors import CliError
+from server.cli.options import Json, Key, Server, address, api_key, connection, wants_json
+from server.sweep import figure, files, report
+from server.sweep.ask import Asker
+from server.sweep.grid import (
+    default_coefficients,
+    default_layers,
+    grid,
+    parse_coefficients,
+    parse_layers,
+)
+from server.sweep.http import connect
+from server.sweep.measures import Measure, make_measure
+from server.sweep.pick import pick
+from server.sweep.progress import answers_progress
+from server.sweep.prompts import PROMPTS, read_prompts
+from server.sweep.run import CellResult
+from server.sweep.run import sweep as run_sweep
+
+
+def sweep(
+    ctx: typer.Context,
+    vector: Annotated[str, typer.Argument(help="A vector of the server's library.")],
+    measure: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[:ARGUMENT]",
+            help="The behaviour: vader, language:fr, regex:PATTERN, "
+            "'logodds:\"Yes\",\"No\"' or 'judge:URL|model|question'.",
+        ),
+    ] = "vader",
+    coefficients: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NUMBERS",
+            help="-1,0.5,2, or -2:2:0.5 (from, to, step); default: half, once and twice its own, "
+            "both ways.",
+        ),
+    ] = None,
+    layers: Annotated[
+        str | None,
+        typer.Option(
+            metavar="LAYERS",
+            help="8,12 or 8-12: each alone; 14+16: both at once; default: its own, and four more.",
+        ),
+    ] = None,
+    prompts: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A prompt a line, or .jsonl; default: 16 neutral ones."),
+    ] = None,
+    max_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer.")] = 48,
+    parallel: Annotated[int, typer.Option(min=1, help="Answers in flight.")] = 16,
+    lower: Annotated[bool, typer.Option("--lower", help="The lower the measure the better.")] = (
+        False
+    ),
+    write: Annotated[
+        bool,
+        typer.Option(
+            "--write", help="Make what is picked the vector's coefficient, layers and safe range."
+        ),
+    ] = False,
+    out: Annotated[
+        Path, typer.Option(metavar="DIR", help="Where sweep-VECTOR.json and .png are written.")
+    ] = Path(),
+    draw: Annotated[bool, typer.Option("--figure/--no-figure", help="Draw the PNG.")] = True,
+    server: Server = None,
+    key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """Try coefficients and layers: behaviour against fluency; pick the best that is fluent."""
+    as_json = wants_json(ctx, as_json)
+    wanted = make_measure(measure)
+    asked = PROMPTS if prompts is None else read_prompts(prompts)
+    numbers = None if coefficients is None else parse_coefficients(coefficients)
+    sets = None if layers is None else parse_layers(layers)
+    if draw:
+        figure.plotter()
+    with connection(ctx, server, key) as client:
+        entry = client.vector(vector)
+        model = client.get(paths.CAPABILITIES)["model"]
+        json_path, png_path = files.targets(out, f"sweep-{entry['id']}")
+        numbers = numbers or default_coefficients(entry["coefficient"])
+        available = [tensor["layer"] for tensor in entry["tensors"]]
+        sets = sets or default_layers(entry["layers"], available)
+        _check_layers(sets, available)
+        cells = len(grid(sets, numbers))
+        started = time.monotonic()
+        results = asyncio.run(
+            _run(
+                (address(ctx, server), api_key(ctx, key)),
+                _asker_of(entry, model, max_tokens),
+                wanted,
+                (sets, numbers, asked),
+                parallel,
+                cells,
+            )
+        )
+        seconds = time.monotonic() - started
+        picked = pick(results, lower=lower)
+        found = report.to_json(
+            results,
+            picked,
+            vector=entry["id"],
+            digest=entry["digest"],
+            model=model,
+            measure=measure,
+            label=wanted.label,
+            lower=lower,
+            prompts=list(asked),
+            max_tokens=max_tokens,
+            seconds=round(seconds, 2),
+        )
+        files.write_json(json_path, found)
+        if draw:
+            figure.draw_sweep(png_path, results, picked, wanted.label)
+        if as_json:
+            show.print_json(found)
+        else:
+            report.print_table(results, picked, f"{entry['id']}: {wanted.label}")
+        show.note(f"{cells} cells, {cells * len(asked)} answers in {seconds:.0f} s")
+        show.note(f"wrote {json_path}{f' and {png_path}' if draw else ''}")
+        if picked is None:
+            show.note("no fluent cell is better than unsteered: nothing is picked")
+            if write:
+                raise CliError("nothing was picked, so nothing was written to the vector")
+            return
+        wanted_patch = report.patch_of(picked)
+        show.note(
+            f"picked coefficient {wanted_patch['coefficient']:g} at layers "
+            f"{show.layers(wanted_patch['layers'])}, safe range "
+            f"{picked.safe_range[0]:g} to {picked.safe_range[1]:g}"
+        )
+        if write:
+            changed = _patch(client, entry, wanted_patch)
+            show.note(f"wrote them to {changed['id']}: now {changed['digest'][:19]}")
+
+
+def _asker_of(entry: dict[str, Any], model: str, max_tokens: int) -> dict[str, Any]:
+    version = entry["digest"].removeprefix("sha256:")[:16]
+    return {
+        "model": model,
+        "vector": f"{entry['id']}@{version}",
+        "digest": entry["digest"],
+        "max_tokens": max_tokens,
+    }
+
+
+async def _run(
+    where: tuple[str, str | None],
+    about: dict[str, Any],
+    measure: Measure,
+    what: tuple[Sequence[tuple[int, ...]], Sequence[float], Sequence[str]],
+    parallel: int,
+    cells: int,
+) -> list[CellResult]:
+    async with AsyncExitStack() as stack:
+        http = await stack.enter_async_context(connect(*where))
+        done = stack.enter_context(answers_progress(cells * len(what[2])))
+        return await run_sweep(
+            Asker(http=http, **about), measure, *what, parallel=parallel, on_answer=done
+        )
+
+
+def _check_layers(sets: Sequence[tuple[int, ...]], available: Sequence[int]) -> None:
+    """A layer that the vector lacks is told before the work, not by its first answer."""
+    missing = sorted({layer for layers in sets for layer in layers} - set(available))
+    if missing:
+        raise CliError(
+            f"the vector has no layer {', '.join(map(str, missing))}; it has "
+            f"{show.layers(sorted(set(available)))}",
+            param="--layers",
+        )
+
+
+def _patch(client: Client, entry: dict[str, Any], body: dict[str, Any]) -> Any:
+    if client.vector(entry["id"])["digest"] != entry["digest"]:
+        raise CliError(
+            f"{entry['id']} was changed while it was swept, so nothing was written to it"
+        )
+    return client.patch(paths.vector(entry["id"]), body)

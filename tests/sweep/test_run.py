@@ -1,0 +1,112 @@
+"""A sweep over a transport that answers as the server does: what is asked, and what comes of it."""
+
+import asyncio
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import httpx
+import pytest
+
+from server.cli.errors import Refused
+from server.sweep.ask import Asker
+from server.sweep.grid import UNSTEERED, Cell
+from server.sweep.measures import make_measure
+from server.sweep.run import CellResult, sweep
+
+DIGEST = "sha256:" + "ab" * 32
+PROMPTS = ("one", "two", "three")
+
+
+class Server:
+    """Answers "X" once more for each unit of the coefficient; all its tokens have p = 1/4."""
+
+    def __init__(self) -> None:
+        self.most_at_once = self._now = 0
+        self.busy = 0
+        self.receipts = True
+        self.limit = math.inf
+
+    async def __call__(self, request: httpx.Request) -> httpx.Response:
+        self._now += 1
+        self.most_at_once = max(self.most_at_once, self._now)
+        await asyncio.sleep(0)
+        self._now -= 1
+        if self.busy:
+            self.busy -= 1
+            return httpx.Response(503, json={}, headers={"retry-after": "0"})
+        body = json.loads(request.content)
+        if request.url.path == "/v1/completions":
+            at = [None, *({str(t): {"logprob": -math.log(4)}} for t in body["prompt"][1:])]
+            return httpx.Response(200, json={"choices": [{"prompt_logprobs": at}]})
+        return self._chat(body)
+
+    def _chat(self, body: dict[str, Any]) -> httpx.Response:
+        (wanted,) = body.get("steering", {"vectors": [{"coefficient": 0}]})["vectors"]
+        coefficient = wanted["coefficient"]
+        if coefficient > self.limit:
+            error = {"message": "too strong", "param": "steering.vectors[0].coefficient"}
+            return httpx.Response(400, json={"error": error})
+        words = ["a"] * (4 - coefficient) + ["X"] * coefficient
+        answer: dict[str, Any] = {
+            "prompt_token_ids": [1, 2, 3],
+            "choices": [{"message": {"content": " ".join(words)}, "token_ids": [4, 5, 6, 7]}],
+        }
+        if coefficient and self.receipts:
+            receipt = {"digest": DIGEST, "relative_dose": {"3": 0.1 * coefficient}}
+            answer["steering"] = {"vectors": [receipt]}
+        return httpx.Response(200, json=answer)
+
+
+def run(server: Server, on_answer: Callable[[], None] = lambda: None) -> list[CellResult]:
+    async def work() -> list[CellResult]:
+        transport = httpx.MockTransport(server)
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
+            asker = Asker(http, "m", "v@abababababab", DIGEST)
+            measure = make_measure("regex:X")
+            return await sweep(
+                asker, measure, [(3,)], [1, 2, 3], PROMPTS, parallel=2, on_answer=on_answer
+            )
+
+    return asyncio.run(work())
+
+
+def test_every_cell_is_measured() -> None:
+    done: list[None] = []
+    results = run(Server(), lambda: done.append(None))
+    assert [r.cell for r in results] == [UNSTEERED, *(Cell((3,), c) for c in (1, 2, 3))]
+    assert [r.measure for r in results] == [0, 25, 50, 75]
+    assert [r.error for r in results] == [0, 0, 0, 0]
+    assert [r.perplexity for r in results] == pytest.approx([4] * 4)
+    assert [r.tokens for r in results] == [12] * 4
+    assert [r.relative_dose for r in results[:2]] == [None, {"3": 0.1}]
+    assert len(done) == 4 * len(PROMPTS)
+
+
+def test_no_more_in_flight_than_allowed() -> None:
+    server = Server()
+    run(server)
+    assert server.most_at_once == 2
+
+
+def test_a_busy_server_is_asked_again() -> None:
+    server = Server()
+    server.busy = 1
+    assert [r.measure for r in run(server)] == [0, 25, 50, 75]
+
+
+def test_a_dose_that_is_refused_ends_its_cell_only() -> None:
+    server = Server()
+    server.limit = 2
+    results = run(server)
+    assert [r.measure for r in results[:3]] == [0, 25, 50]
+    assert results[3].refused == "too strong"
+    assert math.isnan(results[3].measure)
+
+
+def test_an_answer_without_receipt_is_not_believed() -> None:
+    server = Server()
+    server.receipts = False
+    with pytest.raises(Refused, match="no receipt"):
+        run(server)
