@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
@@ -87,36 +86,47 @@ def lens(
 
 def captured(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
     """The mean of the stream over each prompt but its first token, [layers][hidden], captured in
-    one batch; what was heard at how many places by who listens to all; and the usual answers."""
+    one batch; at how many places one hears something who listens to all; and the usual answers."""
     before = ask(engine, asks)
     engine.llm.collective_rpc("steering_listen")
-    found = []
-    wanted = [one for one in asks if len(one.prompt) > 1]
-    captures = [
-        Capture(f"c{n}", tuple(("resid_post", layer) for layer in range(LAYERS)), 1, len(a.prompt))
-        for n, a in enumerate(wanted)
-    ]
-    params = []
-    for capture in captures:
-        CAPTURES.open(capture)
-        extra = {CAPTURE_KEY: capture.to_json()}
-        params.append(
-            SamplingParams(max_tokens=1, extra_args=extra, skip_reading_prefix_cache=True)
-        )
-    engine.llm.generate(
-        [{"prompt_token_ids": list(a.prompt)} for a in wanted], params, use_tqdm=False
-    )
-    for capture in captures:
-        one = CAPTURES.close(capture.receipt)
-        found.append(None if one is None else one.values.tolist())
+    wanted = [one for one in plain(asks) if len(one.prompt) > 1]
+    streams = _streams(engine, wanted, LAYERS, 1)
     (medians,) = engine.llm.collective_rpc("steering_heard")
     return {
-        "prompts": [list(a.prompt) for a in wanted],
-        "streams": found,
+        "prompts": [list(one.prompt) for one in wanted],
+        "streams": streams,
         "places": len(medians),
         "before": before,
         "after": ask(engine, asks),
     }
+
+
+def moved(engine: Engine, asks: list[Ask], layers: int) -> list[Any]:
+    """How far each request's steering moves the stream behind each block at the prompt's last
+    token, [layers][hidden]."""
+    last = len(asks[0].prompt) - 1
+    steered = torch.tensor(_streams(engine, asks, layers, last))
+    found: list[Any] = (
+        steered - torch.tensor(_streams(engine, plain(asks), layers, last))
+    ).tolist()
+    return found
+
+
+def _streams(engine: Engine, asks: list[Ask], layers: int, first: int) -> list[Any]:
+    """Means of the stream over prompt tokens from `first` on, [layers][hidden], one batch."""
+    params, captures = [], []
+    for n, one in enumerate(asks):
+        terms = tuple(("resid_post", layer) for layer in range(layers))
+        captures.append(Capture(f"c{n}", terms, first, len(one.prompt)))
+        CAPTURES.open(captures[-1])
+        given = parameters(one)
+        given.extra_args = {**(given.extra_args or {}), CAPTURE_KEY: captures[-1].to_json()}
+        given.skip_reading_prefix_cache = True
+        params.append(given)
+    prompts = [{"prompt_token_ids": list(one.prompt)} for one in asks]
+    engine.llm.generate(prompts, params, use_tqdm=False)
+    found = [CAPTURES.close(capture.receipt) for capture in captures]
+    return [None if one is None else one.values.tolist() for one in found]
 
 
 def is_v2(engine: Engine, _asks: list[Ask]) -> bool:

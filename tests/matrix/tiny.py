@@ -14,19 +14,21 @@ SPREAD = 0.2
 and an addition that is left out cannot hide under the tolerance."""
 
 
-def make_model(folder: Path, *, layers: int = LAYERS, seed: int = 0) -> Path:
-    """A Llama in float32 with six heads (so that two and three workers can share it), and a
-    tokenizer of bytes."""
+def make_model(
+    folder: Path, *, layers: int = LAYERS, hidden: int = HIDDEN, heads: int = 6, seed: int = 0
+) -> Path:
+    """A Llama in float32 (its six heads can be shared by two and three workers), and a tokenizer of
+    bytes."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=VOCAB,
-        hidden_size=HIDDEN,
-        intermediate_size=2 * HIDDEN,
+        hidden_size=hidden,
+        intermediate_size=2 * hidden,
         num_hidden_layers=layers,
-        num_attention_heads=6,
-        num_key_value_heads=6,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
         head_dim=32,
         max_position_embeddings=1024,
         initializer_range=SPREAD,
