@@ -12,9 +12,10 @@ The recommendation is a place to start, not a finding; `steersman sweep` measure
 rule: among the layers of the network's middle (0.3 to 0.7 of its depth: earlier, directions follow
 tokens rather than meaning, and later, little is left of the network to act on them), the one with
 the highest (2 * separation - 1) * split_half_cosine, the one nearest to the middle if several are
-equally good. The coefficient gives a relative dose of 0.5 at that layer alone, the range runs from
-0.25 to 1: about half the layer's typical norm worked best in one published study. A small model
-may well lose its fluency before that.
+equally good. The coefficient gives a relative dose of 0.2 at that layer alone, the range runs from
+0.1 to 0.5. The demo's vectors were measured at their best between 0.1 and 0.3 on a model of 135
+million parameters (docs/demo-vectors.md, docs/sweep.md), and 0.4 broke its text; a published study
+found about half the layer's typical norm best on larger ones.
 """
 
 import math
@@ -28,8 +29,8 @@ from vectors.methods.rows import Rows, stacked_sides
 from vectors.methods.split import Sides, split
 from vectors.tensors import tensor_name
 
-DOSE: Final = 0.5
-DOSE_RANGE: Final = (0.25, 1.0)
+DOSE: Final = 0.2
+DOSE_RANGE: Final = (0.1, 0.5)
 MIDDLE: Final = (0.3, 0.7)
 HELD_OUT: Final = 0.3
 REPEATS: Final = 4

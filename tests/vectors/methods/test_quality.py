@@ -84,13 +84,13 @@ def test_noise_is_near_chance_and_a_clear_difference_is_not():
     assert good["recommended"]["layer"] == 5
 
 
-def test_the_recommended_coefficient_is_half_the_layers_norm():
+def test_the_recommended_coefficient_is_a_fifth_of_the_layers_norm():
     positive, negative = two_sides(0, 12)
     found = measured(positive, negative)
     best = found["recommended"]
     name = f"resid_post.{best['layer']}"
-    assert best["coefficient"] * found["relative_norms"][name] == pytest.approx(0.5)
-    assert [c * found["relative_norms"][name] for c in best["range"]] == pytest.approx([0.25, 1])
+    assert best["coefficient"] * found["relative_norms"][name] == pytest.approx(0.2)
+    assert [c * found["relative_norms"][name] for c in best["range"]] == pytest.approx([0.1, 0.5])
     assert best["safe_range"] == [-best["range"][1], best["range"][1]]
 
 
