@@ -176,13 +176,10 @@ async def _take_all(
             job.check()
             began = time.monotonic()
             running.add(asyncio.create_task(take(n)))
-            if request.reproducible:
-                await wait(0)
-            elif capturer.others_in_flight() > 0:
-                await wait(0)
+            busy = capturer.others_in_flight() > 0
+            await wait(0 if busy or request.reproducible else AT_ONCE - 1)
+            if busy:
                 await asyncio.sleep((SHARE - 1) * (time.monotonic() - began))
-            else:
-                await wait(AT_ONCE - 1)
         await wait(0)
     finally:
         for task in running:
