@@ -8,8 +8,6 @@ import pytest
 
 from tests.http.client import Client, chat_body
 
-pytestmark = pytest.mark.engine
-
 BAD: list[tuple[Any, int, str]] = [
     ({"vectors": {"nobody": 1.0}}, 404, "steering.vectors[0].id"),
     ({"vectors": {"rnd": 1.0}, "strength": 2}, 400, "steering.strength"),

@@ -18,8 +18,6 @@ from bench.servers import Server
 from server.cli import main
 from tests.http.client import Client
 
-pytestmark = pytest.mark.engine
-
 GLAD = ["I am so happy!", "What a joy it is.", "We laughed all day.", "She smiled with delight."]
 SAD = ["I am so unhappy.", "What a pity it is.", "We cried all day.", "She frowned with grief."]
 Run = Callable[..., tuple[int, str, str]]

@@ -11,8 +11,6 @@ from safetensors.torch import load
 from tests.http.client import Client
 from tests.reference.lens import assert_tokens
 
-pytestmark = pytest.mark.engine
-
 URL = "/v1/steering/vectors"
 
 

@@ -10,8 +10,6 @@ import pytest
 
 from tests.http.client import Client, chat_body
 
-pytestmark = pytest.mark.engine
-
 
 def test_an_upload_is_there_for_the_next_request(
     client: Client, make_vector: Callable[..., bytes]

@@ -6,8 +6,6 @@ import pytest
 
 from tests.http.client import Client, chat_body, completion_body
 
-pytestmark = pytest.mark.engine
-
 
 def test_an_unsteered_answer_is_stock_vllms(client: Client, rnd: str) -> None:
     answer = client.chat().json()

@@ -4,12 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import httpx
-import pytest
 
 from bench.servers import plain_vllm, running
 from tests.http.client import Client
-
-pytestmark = pytest.mark.engine
 
 
 def test_vllms_own_server_steers_with_the_plugin_named(

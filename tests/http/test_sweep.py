@@ -27,8 +27,6 @@ from vectors.demo.directions import find_directions
 from vectors.demo.make import build_vector
 from vectors.format import BaseModel, write_vector
 
-pytestmark = pytest.mark.engine
-
 LAYER = 14
 URL = "/v1/steering/vectors/cheerful"
 
