@@ -146,6 +146,8 @@ def test_ctrl_c_cancels_the_job(client: Client, server: Server, tmp_path: Path) 
         [sys.executable, "-m", "server.cli", *args],
         env=os.environ | {"STEERSMAN_SERVER": server.url},
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        # In the background of a shell, as CI may run this, a process is started deaf to Ctrl-C.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     assert process.stderr is not None
     assert process.stderr.readline().startswith("job-")
