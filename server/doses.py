@@ -22,19 +22,23 @@ class Doses:
         self.limit = limit
         self._norms: OrderedDict[str, dict[tuple[str, int], float]] = OrderedDict()
 
+    def stream_norm(self, layer: int) -> float:
+        """Median norm of the residual stream behind block `layer`, the unit of doses there: also of
+        a branch's (`attn_out`, `mlp_out`), which joins it. Assumption: the model is calibrated."""
+        assert self.medians is not None
+        return self.medians[f"resid_post.{layer}"]
+
     def relative(self, entry: Entry, vector: PlannedVector) -> dict[str, float] | None:
         """Dose at each layer of `vector` (keys are layers as strings), or None if not calibrated.
 
-        A branch site (`attn_out`, `mlp_out`) is measured against the residual stream that it joins;
-        of several sites at one layer the largest dose counts.
+        Of several sites at one layer the largest dose counts.
         """
         if self.medians is None:
             return None
         norms = self._norms_of(entry)
         doses: dict[str, float] = {}
         for site, layer in vector.terms:
-            typical = self.medians[f"resid_post.{layer}"]
-            dose = abs(vector.coefficient) * norms[site, layer] / typical
+            dose = abs(vector.coefficient) * norms[site, layer] / self.stream_norm(layer)
             doses[str(layer)] = round(max(dose, doses.get(str(layer), 0.0)), 4)
         return doses
 

@@ -8,6 +8,7 @@ from fastapi.concurrency import run_in_threadpool
 
 from server.doses import Doses
 from server.extract.job import Bench
+from server.host import host
 from server.inspect_schemas import (
     Inspection,
     Similar,
@@ -37,11 +38,7 @@ class Host(Protocol):
     bench: Bench
 
 
-def _host(request: Request) -> Host:
-    return cast("Host", request.app.state.steersman)
-
-
-Steersman = Annotated[Host, Depends(_host)]
+Steersman = Annotated[Host, Depends(host)]
 
 
 def build_router() -> APIRouter:
@@ -71,7 +68,7 @@ async def inspect(vector_id: str, request: Request, host: Steersman) -> Inspecti
     directions = {key: t if t.ndim == 1 else t.mean(dim=0) for key, t in tensors.items()}
     similarity, left_out = await run_in_threadpool(compare, host.library, entry, directions)
     lens = await _lens(host.bench.engine, directions, count)
-    medians = host.doses.medians
+    doses = host.doses
 
     def one(row: int, key: TensorKey) -> TensorInspection:
         site, layer = key
@@ -84,8 +81,7 @@ async def inspect(vector_id: str, request: Request, host: Steersman) -> Inspecti
             shape=list(tensors[key].shape),
             default=layer in entry.layers,
             norm=norm,
-            # A branch is measured against the stream that it joins, as in `server.doses`.
-            relative_norm=None if medians is None else norm / medians[f"resid_post.{layer}"],
+            relative_norm=None if doses.medians is None else norm / doses.stream_norm(layer),
             top_tokens=_effects(said["top"], host.bench.tokenizer),
             bottom_tokens=_effects(said["bottom"], host.bench.tokenizer),
             similar=_nearest(similarity, row, count),

@@ -52,12 +52,8 @@ def _find(library: Library, name: str, param: str) -> Entry:
 def _plan_vector(use: VectorUse, entry: Entry, where: str, limits: Limits) -> PlannedVector:
     available = {layer for _, layer in entry.tensors}
     layers = set(use.layers if use.layers is not None else entry.layers)
-    if outside := sorted(x for x in layers if not 0 <= x < limits.num_layers):
-        raise PlanInvalid(
-            f"layer {outside[0]} does not exist; this model has layers 0..{limits.num_layers - 1}",
-            param=f"{where}.layers",
-            code="layer_out_of_range",
-        )
+    for layer in sorted(layers):
+        limits.check_layer(layer, f"{where}.layers")
     if absent := sorted(layers - available):
         raise PlanInvalid(
             f"vector {use.id!r} has no layer {absent[0]}; it has {sorted(available)}",

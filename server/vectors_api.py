@@ -5,13 +5,14 @@ OpenAI's, and vLLM's handler for it drops the offending key.
 """
 
 import threading
-from typing import Annotated, Any, Final, Protocol, cast
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from pydantic import ValidationError
 from starlette.responses import FileResponse, JSONResponse, Response
 
+from server.host import host
 from server.metrics import METRICS
 from server.steering_field import PositionRange
 from server.upload import Upload, read_upload
@@ -55,11 +56,7 @@ class Host(Protocol):
         """Fields of `Capabilities`."""
 
 
-def _host(request: Request) -> Host:
-    return cast("Host", request.app.state.steersman)
-
-
-Steersman = Annotated[Host, Depends(_host)]
+Steersman = Annotated[Host, Depends(host)]
 
 
 def build_router() -> APIRouter:

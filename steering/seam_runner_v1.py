@@ -2,8 +2,8 @@
 
 Touched: `_update_states` (requests come and go), `_prepare_inputs` (this step's tokens),
 `_model_forward` (the gate is open for it alone), `sample_tokens` (the step's output takes our
-report along), `_dummy_run` (finds no token marked), `requests`, `input_batch`, `query_start_loc`,
-`positions`.
+report along), `requests`, `input_batch`, `query_start_loc`, `positions`; and by
+`seam_dummy_run.py`, `_dummy_run`.
 
 Both methods that prepare a step run inside `synchronize_input_prep`, on the stream of the forward.
 """
@@ -11,8 +11,7 @@ Both methods that prepare a step run inside `synchronize_input_prep`, on the str
 import functools
 from typing import Any
 
-from torch import Tensor
-
+from steering import seam_dummy_run
 from steering.seam_model import run_without_graphs
 from steering.steps import Attached, Span, Steps
 
@@ -26,7 +25,6 @@ def attach(runner: Any, steps: Steps) -> Attached:
     prepare_inputs = runner._prepare_inputs
     model_forward = runner._model_forward
     sample_tokens = runner.sample_tokens
-    dummy_run = runner._dummy_run
 
     @functools.wraps(update_states)
     def update(scheduler_output: Any) -> Any:
@@ -62,22 +60,12 @@ def attach(runner: Any, steps: Steps) -> Attached:
         steps.report(output, HOLDER)
         return output
 
-    @functools.wraps(dummy_run)
-    def dummy(*args: Any, **kwargs: Any) -> Any:
-        steps.rest()
-        return dummy_run(*args, **kwargs)
-
-    def probe(tokens: int) -> Tensor | None:
-        hidden: Tensor | None = dummy_run(tokens, skip_eplb=True)[0]
-        return hidden
-
     runner._update_states = update
     runner._prepare_inputs = prepare
     runner._model_forward = forward
     runner.sample_tokens = sample
-    runner._dummy_run = dummy
     # Attention has no metadata in such a run, and mixes nothing.
-    return Attached(runner.positions, probe, runner.max_num_tokens)
+    return Attached(runner.positions, seam_dummy_run.attach(runner, steps), runner.max_num_tokens)
 
 
 def _spans(runner: Any, steps: Steps, num_scheduled_tokens: Any) -> list[Span]:

@@ -4,15 +4,14 @@ Through its extension point, `model_states/interface.py: ModelState`: `add_reque
 and `preprocess_state` (this step's tokens: the last call on real batches before the forward pass,
 which a full CUDA graph may replay). What that has no method for is wrapped on the runner:
 `finish_requests` (`ModelState.remove_request` does not tell who ended from who was preempted),
-`sample_tokens` (the step's output takes our report along), `_dummy_run` (finds no token marked).
-Also read: `req_states`, `input_buffers`, `num_speculative_steps`.
+`sample_tokens` (the step's output takes our report along); and, by `seam_dummy_run.py`,
+`_dummy_run`. Also read: `req_states`, `input_buffers`, `num_speculative_steps`.
 """
 
 import functools
 from typing import Any
 
-from torch import Tensor
-
+from steering import seam_dummy_run
 from steering.blocks import NotInstrumentable
 from steering.steps import Attached, Span, Steps
 
@@ -53,7 +52,6 @@ def attach(runner: Any, steps: Steps) -> Attached:
     preprocess_state = state.preprocess_state
     finish_requests = runner.finish_requests
     sample_tokens = runner.sample_tokens
-    dummy_run = runner._dummy_run
 
     @functools.wraps(finish_requests)
     def finish(scheduler_output: Any) -> None:
@@ -80,22 +78,16 @@ def attach(runner: Any, steps: Steps) -> Attached:
         steps.report(output, HOLDER)
         return output
 
-    @functools.wraps(dummy_run)
-    def dummy(*args: Any, **kwargs: Any) -> Any:
-        steps.rest()
-        return dummy_run(*args, **kwargs)
-
-    def probe(tokens: int) -> Tensor | None:
-        hidden: Tensor | None = dummy_run(tokens, skip_eplb=True)[0]
-        return hidden
-
     state.add_request = add
     state.preprocess_state = preprocess
     runner.finish_requests = finish
     runner.sample_tokens = sample
-    runner._dummy_run = dummy
     # Attention does run here: up to so many tokens, each is a request of its own.
-    return Attached(runner.input_buffers.positions, probe, runner.max_num_reqs)
+    return Attached(
+        runner.input_buffers.positions,
+        seam_dummy_run.attach(runner, steps),
+        runner.max_num_reqs,
+    )
 
 
 def _spans(batch: Any, steps: Steps) -> list[Span]:

@@ -42,7 +42,7 @@ class WorkerSteering:
         v2 = worker.use_v2_model_runner
         seams.check(seams.WORKER, seams.V2_WORKER if v2 else seams.V1_WORKER)
         check_ways(vllm_config, runner)
-        if worker.use_v2_model_runner:
+        if v2:
             seam_runner_v2.check(runner, vllm_config)
         if runner.device.type == "cpu":
             seams.check(seams.CPU_WORKER)
@@ -79,7 +79,7 @@ class WorkerSteering:
         limits = dataclasses.replace(limits_of(vllm_config), sites=self.sites)
         self.steered = SteeredRequests(self.tables, limits, self.slots, load, _anyone)
         instrument(blocks, self.slots, self.tables, self.gate)
-        seam = seam_runner_v2 if worker.use_v2_model_runner else seam_runner_v1
+        seam = seam_runner_v2 if v2 else seam_runner_v1
         # V2 chooses a step's graph before it tells us what is in the step.
         self.listens = not (v2 and self.gate.always)
         captures = Captures(self.gate, self.slots if self.listens else (), runner.device)
@@ -87,7 +87,6 @@ class WorkerSteering:
 
     def check(self) -> None:
         """Steer a probe through every layer; raises `NotInstrumentable` where it is lost."""
-
         self_check(
             self.tables, self.slots, self.gate, self.attached.probe, self.attached.probe_tokens
         )

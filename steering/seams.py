@@ -27,6 +27,7 @@ _KEYS: Final = "steering/seam_prefix_cache.py"
 _WORKER: Final = "steering/seam_worker.py"
 _V1: Final = "steering/seam_runner_v1.py"
 _V2: Final = "steering/seam_runner_v2.py"
+_DUMMY: Final = "steering/seam_dummy_run.py"
 _OPENAI: Final = "vllm.entrypoints.openai"
 
 SEAMS: Final = (
@@ -165,7 +166,7 @@ SEAMS: Final = (
          ("grammar_output",), "the step's output takes our report along"),
     Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_model_runner:GPUModelRunner._model_forward", (),
          "the gate is open for it alone"),
-    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_model_runner:GPUModelRunner._dummy_run",
+    Seam(_DUMMY, V1_WORKER, "vllm.v1.worker.gpu_model_runner:GPUModelRunner._dummy_run",
          ("num_tokens", "skip_eplb"), "no token is marked in dummy runs; the self-check's probe"),
     Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_model_runner:AsyncGPUModelRunnerOutput",
          ("_model_runner_output",), "asynchronous outputs carry the report inside"),
@@ -186,7 +187,7 @@ SEAMS: Final = (
          ("scheduler_output",), "requests go; `remove_request` does not tell who was preempted"),
     Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner.sample_tokens",
          ("grammar_output",), "the step's output takes our report along"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner._dummy_run",
+    Seam(_DUMMY, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner._dummy_run",
          ("num_tokens", "skip_eplb"), "no token is marked in dummy runs; the self-check's probe"),
     Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_states.interface:ModelState",
          ("num_new_sampled_tokens_per_step",), "diffusion models are refused"),

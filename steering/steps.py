@@ -113,11 +113,12 @@ class Steps:
 
     def run(self, spans: Iterable[Span], tokens: int) -> None:
         """Mark the tokens of a step of so many: `spans` has that of each `minded` request in it."""
-        spans = list(spans)
         steered, captured = self._steered.live, self._captures.live
-        self._steered.step((span for span in spans if span.request_id in steered), tokens)
         if captured:
+            spans = list(spans)
             self._captures.step(span for span in spans if span.request_id in captured)
+            spans = [span for span in spans if span.request_id in steered]
+        self._steered.step(spans, tokens)
         self._gate.set(self._steered.active_slots)
 
     def over(self) -> None:

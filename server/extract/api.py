@@ -1,6 +1,6 @@
 """REST for extraction: make a vector on the served model, and watch it being made."""
 
-from typing import Annotated, Any, Final, Protocol, cast
+from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
@@ -9,6 +9,7 @@ from starlette.datastructures import UploadFile
 from server.extract.job import Bench, run
 from server.extract.jobs import Job, Jobs
 from server.extract.request import ExtractRequest, Row, json_lines, read_request, rows_of
+from server.host import host
 from server.vector_openapi import errors
 from vectors.errors import VectorConflict, VectorInvalid, VectorNotFound
 
@@ -24,11 +25,7 @@ class Host(Protocol):
     max_extract_rows: int
 
 
-def _host(request: Request) -> Host:
-    return cast("Host", request.app.state.steersman)
-
-
-Steersman = Annotated[Host, Depends(_host)]
+Steersman = Annotated[Host, Depends(host)]
 
 
 def build_router() -> APIRouter:

@@ -1,6 +1,5 @@
 """What extraction needs of one API server, put together at its start."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +34,12 @@ def make_bench(state: Steersman, engine: Any, *, listens: bool) -> Bench:
                 code="site_not_supported",
             )
         for layer in layers:
-            if not 0 <= layer < model["num_layers"]:
-                raise VectorInvalid(
-                    f"layer {layer} does not exist; this model has layers "
-                    f"0..{model['num_layers'] - 1}",
-                    param="layers",
-                    code="layer_out_of_range",
-                )
+            state.limits.check_layer(layer, "layers")
         chosen = tuple(sorted(set(layers))) or tuple(range(model["num_layers"]))
-        return Place(site, chosen, _norms(state.doses.medians, chosen), base)
+        norms = None
+        if state.doses.medians is not None:
+            norms = tuple(state.doses.stream_norm(layer) for layer in chosen)
+        return Place(site, chosen, norms, base)
 
     return Bench(
         engine=engine,
@@ -55,12 +51,3 @@ def make_bench(state: Steersman, engine: Any, *, listens: bool) -> Bench:
         place=place,
         on_change=state.on_change,
     )
-
-
-def _norms(
-    medians: Mapping[str, float] | None, layers: tuple[int, ...]
-) -> tuple[float, ...] | None:
-    """Those of the residual stream, which a branch joins."""
-    if medians is None:
-        return None
-    return tuple(medians[f"resid_post.{layer}"] for layer in layers)

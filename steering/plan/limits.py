@@ -49,6 +49,15 @@ class Limits:
                 code="too_many_terms",
             )
 
+    def check_layer(self, layer: int, param: str) -> None:
+        """Raise `PlanInvalid` for a block that the model does not have."""
+        if not 0 <= layer < self.num_layers:
+            raise PlanInvalid(
+                f"layer {layer} does not exist; this model has layers 0..{self.num_layers - 1}",
+                param=param,
+                code="layer_out_of_range",
+            )
+
     def check(self, plan: "Plan", prompt_tokens: int | None = None) -> None:
         """Raise `PlanInvalid` if `plan` breaks a limit.
 
@@ -83,13 +92,7 @@ class Limits:
                         param=where,
                         code="site_not_supported",
                     )
-                if not 0 <= layer < self.num_layers:
-                    raise PlanInvalid(
-                        f"layer {layer} does not exist; this model has layers "
-                        f"0..{self.num_layers - 1}",
-                        param=f"{where}.layers",
-                        code="layer_out_of_range",
-                    )
+                self.check_layer(layer, f"{where}.layers")
                 meetings[site, layer] += 1
         (site, layer), most = meetings.most_common(1)[0]
         if most > self.max_terms:

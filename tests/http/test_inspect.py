@@ -53,7 +53,8 @@ def test_tokens_are_those_of_the_checkpoints_weights(client: Client, model: Path
 def test_norms_and_cosines(client: Client, own: str, other: str) -> None:
     medians = client.http.get("/v1/steering/capabilities").json()["median_norms"]
     mine, theirs = tensors_of(client, own), tensors_of(client, other)
-    found = inspected(client, own)
+    # The library is all HTTP tests': with ten, `other` may not be among the nearest.
+    found = inspected(client, own, count=50)
     assert found["not_compared"] == 0
     at_10, at_14 = found["tensors"]
     for tensor in (at_10, at_14):
