@@ -19,6 +19,8 @@ from typing import Any
 
 import httpx
 
+from bench.report import say
+from bench.steering_api import ask, extract
 from vectors.demo.activations import QUESTION
 from vectors.demo.contrast import Contrast, contrasts
 from vectors.demo.defaults import DemoDefaults, load_defaults
@@ -42,27 +44,15 @@ def make(http: httpx.Client, name: str, contrast: Contrast, defaults: DemoDefaul
         "created_at": CREATED_AT,
         "reproducible": True,
     }
-    job = _ask(http, "POST", "/v1/steering/vectors/extract", json=request)
-    while job["status"] in ("queued", "running"):
-        time.sleep(0.5)
-        job = _ask(http, "GET", f"/v1/steering/jobs/{job['id']}")
-    if job["status"] != "succeeded":
-        raise SystemExit(f"{name}: {job['error']}")
+    extract(http, request)
     low, high = defaults.safe_range
     patch = {
         "coefficient": defaults.coefficient,
         "layers": defaults.layers,
         "safe_range": [low, high],
     }
-    _ask(http, "PATCH", f"/v1/steering/vectors/{name}", json=patch)
+    ask(http, "PATCH", f"/v1/steering/vectors/{name}", json=patch)
     return http.get(f"/v1/steering/vectors/{name}/content").content
-
-
-def _ask(http: httpx.Client, method: str, path: str, **options: Any) -> Any:
-    answer = http.request(method, path, **options)
-    if answer.is_error:
-        raise SystemExit(f"{method} {path}: {answer.status_code} {answer.text}")
-    return answer.json()
 
 
 def main() -> int:
@@ -84,7 +74,7 @@ def main() -> int:
                 "same_twice": files[0] == files[1],
                 "seconds": round((time.monotonic() - began) / 2, 1),
             }
-            print(f"{name}: {found[name]}", file=sys.stderr, flush=True)
+            say(f"{name}: {found[name]}")
     print(json.dumps(found))
     return 0 if all(one["same_twice"] for one in found.values()) else 1
 

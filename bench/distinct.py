@@ -1,12 +1,12 @@
-"""What it costs that requests are steered differently: tokens per second against how many distinct
-ways of steering share a batch.
+"""What it costs that requests are steered differently: tokens per second of a full batch against
+how many distinct ways of steering share it.
 
-One server with Steersman. In every round the same batch of requests is sent once for each count:
-with 0 nobody is steered, with n the requests take turns among n ways of steering. Each way has
-vectors, layers and coefficients of its own, as many as any other, so that counts differ by
-distinctness alone. The order turns round each time so that a slow drift of the machine cancels.
-Reported are the medians over rounds and their spread, and each count's tokens per second divided by
-those of count 0 in the same round.
+One engine inside this process, so that nothing else of ours wants the processor. In every round the
+same requests are run once for each count: with 0 nobody is steered, with n the requests take turns
+among n ways of steering. Each way has vectors, layers and coefficients of its own, as many as any
+other, so that counts differ by distinctness alone. The order turns round each time so that a slow
+drift of the machine cancels. Timed is every engine step that gives each request a token; tokens per
+second are of the median step, on which a pause of the machine has no say.
 
     python -m bench.distinct [--rounds 9] [--tokens 64] [--model DIR_OR_ID]
 
@@ -16,89 +16,127 @@ Prints one JSON object last, and writes it to bench/results/distinct.json.
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
 import os
 import random
 import tempfile
-from collections.abc import Callable, Sequence
-from datetime import UTC, datetime
+import time
+from collections.abc import Sequence
 from pathlib import Path
 from statistics import median, quantiles
-from typing import Any
+from typing import Any, NamedTuple
 
-import httpx
-from transformers import AutoConfig
+import torch
 
-from bench.load import Batch, Body, send
-from bench.machine import describe
-from bench.overhead import busy_while_idle, engine_options, say
-from bench.servers import Server, running, steersman
-from bench.workload import VECTORS, Configuration, bodies, check_receipts, upload_vectors
+from bench.machine import has_gpu
+from bench.report import publish, say
+from bench.servers import demo_model
+from steering.plan import DESK, PLAN_KEY, Plan, PlannedVector
+from steering.plan.plan import as_float32
+from vectors.format import SteeringVector, write_vector
+from vectors.library import Library
 
-RESULTS = Path(__file__).parent / "results" / "distinct.json"
 COUNTS = (0, 1, 2, 4, 8, 16, 32)
-VECTORS_EACH, LAYERS_EACH = 2, 4
+VECTORS, VECTORS_EACH, LAYERS_EACH = 16, 2, 4
 FLAT = 0.05
 """Most that the slowest count above 0 may lack of the fastest's tokens per second."""
+SUBJECTS = ("rivers", "bread", "clocks", "bridges", "owls", "maps", "rain", "chess")
 
 
-def distinct(server: Server, count: int, layers: int, seed: int) -> Configuration:
-    """A batch whose n-th request is steered in the (n modulo `count`)-th of the ways drawn from
-    `seed`: a larger count has all ways of a smaller one and more."""
+class Use(NamedTuple):
+    """One vector of a way of steering, by its number."""
+
+    vector: int
+    coefficient: float
+    layers: tuple[int, ...]
+
+
+Way = tuple[Use, ...]
+
+
+def ways(count: int, layers: int, seed: int) -> list[Way]:
+    """The first `count` of the ways drawn from `seed`."""
     draw = random.Random(seed)
-    ways: list[Body] = []
-    for _ in range(count):
-        names = draw.sample([f"bench-{n}" for n in range(VECTORS)], VECTORS_EACH)
-        ways.append({"vectors": [_vector(draw, name, layers) for name in names]})
-    steering: Callable[[int], Body | None] = lambda n: ways[n % count] if count else None  # noqa: E731
-    return Configuration(str(count), server, steering)
+
+    def use(vector: int) -> Use:
+        chosen = draw.sample(range(layers), min(LAYERS_EACH, layers))
+        return Use(vector, as_float32(draw.uniform(-1, 1)), tuple(sorted(chosen)))
+
+    return [tuple(map(use, draw.sample(range(VECTORS), VECTORS_EACH))) for _ in range(count)]
 
 
-def _vector(draw: random.Random, name: str, layers: int) -> Body:
-    return {
-        "id": name,
-        "coefficient": draw.uniform(-1, 1),
-        "layers": sorted(draw.sample(range(layers), min(LAYERS_EACH, layers))),
-        "positions": "generation",
-    }
+def fill(library: Library, layers: int, hidden: int, seed: int) -> list[str]:
+    """Digests of random vectors of length 1 at every layer: beside the stream, next to nothing."""
+    generator = torch.Generator().manual_seed(seed)
+    digests = []
+    for n in range(VECTORS):
+        rows = torch.randn(layers, hidden, generator=generator)
+        rows /= rows.norm(dim=1, keepdim=True)
+        vector = SteeringVector({("resid_post", layer): row for layer, row in enumerate(rows)})
+        library.add(write_vector(vector), f"bench-{n}")
+        digests.append(vector.digest)
+    return digests
 
 
-async def measure(
-    configs: Sequence[Configuration], size: int, rounds: int, tokens: int
-) -> dict[str, list[Batch]]:
-    """The batches of each configuration, in order of rounds."""
-    seen: dict[str, list[Batch]] = {config.name: [] for config in configs}
-    unlimited = httpx.Limits(max_connections=None)
-    async with httpx.AsyncClient(timeout=600, limits=unlimited, trust_env=False) as client:
-        say("warming up")
-        for config in configs:
-            check_receipts(config, await send(client, config.server.url, bodies(config, size, 8)))
-        for n in range(rounds):
-            for config in configs if n % 2 == 0 else reversed(configs):
-                batch = await send(client, config.server.url, bodies(config, size, tokens))
-                check_receipts(config, batch)
-                seen[config.name].append(batch)
-            rates = ", ".join(f"{k} {v[-1].tokens_per_second:.1f}" for k, v in seen.items())
-            say(f"round {n + 1} of {rounds}, tokens a second: {rates}")
-    return seen
+def plan(way: Way, digests: Sequence[str], receipt: str) -> Plan:
+    return Plan(
+        tuple(
+            PlannedVector(
+                digests[use.vector],
+                use.coefficient,
+                tuple(("resid_post", layer) for layer in use.layers),
+                "generation",
+            )
+            for use in way
+        ),
+        receipt,
+    )
 
 
-def summary(rates: dict[str, list[float]]) -> dict[str, Any]:
-    """Per count, from its tokens per second in each round: the median, and the ratios to count 0 of
-    the same rounds. `flat` compares the medians of the counts above 0."""
+def run_batch(
+    engine: Any, prompts: Sequence[list[int]], plans: Sequence[Plan | None], tokens: int
+) -> list[float]:
+    """Seconds of each step that gave every request a token, but for the first, which has the
+    prompts. Raises RuntimeError if a request was not steered at each of its tokens."""
+    from vllm import SamplingParams
+
+    for n, (prompt, wanted) in enumerate(zip(prompts, plans, strict=True)):
+        extra = None
+        if wanted is not None:
+            DESK.open(wanted.receipt)
+            extra = {PLAN_KEY: wanted.to_json()}
+        parameters = SamplingParams(
+            temperature=0, max_tokens=tokens, ignore_eos=True, extra_args=extra
+        )
+        engine.add_request(str(n), {"prompt_token_ids": prompt}, parameters)
+    steps: list[float] = []
+    while engine.has_unfinished_requests():
+        began = time.perf_counter()
+        answered = len(engine.step())
+        if answered == len(prompts):
+            steps.append(time.perf_counter() - began)
+    for wanted in filter(None, plans):
+        notes = DESK.read(wanted.receipt)
+        DESK.close(wanted.receipt)
+        if [note.steered_tokens for note in notes] != [(tokens,) * VECTORS_EACH]:
+            raise RuntimeError(f"{wanted.receipt} was not steered as asked: {notes}")
+    return steps[1:]
+
+
+def summary(steps: dict[str, list[list[float]]], size: int) -> dict[str, Any]:
+    """From the seconds of each step, by count and round. Ratios are of a round's median steps, to
+    count 0; `flat` compares the tokens per second of the counts above 0."""
     table: dict[str, Any] = {}
-    for name, seen in rates.items():
-        ratios = [rate / base for rate, base in zip(seen, rates["0"], strict=True)]
+    for name, rounds in steps.items():
+        typical = median(second for one in rounds for second in one)
+        ratios = [median(base) / median(one) for one, base in zip(rounds, steps["0"], strict=True)]
         quartiles = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
         table[name] = {
-            "tokens_per_second": round(median(seen), 1),
-            "tokens_per_second_range": [round(min(seen), 1), round(max(seen), 1)],
+            "tokens_per_second": round(size / typical, 1),
             "ratio": round(median(ratios), 4),
             "ratio_quartiles": [round(quartiles[0], 4), round(quartiles[2], 4)],
             "ratio_range": [round(min(ratios), 4), round(max(ratios), 4)],
         }
-    steered = [median(ratio) for name, ratio in rates.items() if name != "0"]
+    steered = [row["tokens_per_second"] for name, row in table.items() if name != "0"]
     slowest = min(steered) / max(steered)
     return {
         "counts": table,
@@ -108,48 +146,72 @@ def summary(rates: dict[str, list[float]]) -> dict[str, Any]:
     }
 
 
-def run(arguments: argparse.Namespace) -> dict[str, Any]:
-    model = AutoConfig.from_pretrained(arguments.model).get_text_config()
-    layers, hidden = model.num_hidden_layers, model.hidden_size
-    options = engine_options(arguments)
+def start(arguments: argparse.Namespace, library: str) -> Any:
+    """vLLM's engine with Steersman, in this process."""
     cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
-    defaults = {"VLLM_CPU_OMP_THREADS_BIND": cores}
-    environment = {name: os.environ.get(name, value) for name, value in defaults.items()}
+    os.environ.update(VLLM_PLUGINS="steersman", VLLM_ENABLE_V1_MULTIPROCESSING="0")
+    os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
+    os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
+    from vllm import LLM
+
+    on_cpu: dict[str, Any] = {} if has_gpu() else {"dtype": "float32"}
+    return LLM(
+        arguments.model,
+        enforce_eager=not (arguments.compiled or has_gpu()),
+        max_num_seqs=arguments.size,
+        max_num_batched_tokens=8192,
+        max_model_len=1024,
+        kv_cache_memory_bytes=arguments.kv_cache,
+        additional_config={"steersman": {"library": library}},
+        **on_cpu,
+    )
+
+
+def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="steersman-bench-") as scratch:
-        # A library of its own: random vectors have no place in the user's.
-        home = {"STEERSMAN_HOME": f"{scratch}/home", "VLLM_PLUGINS": "steersman"}
         say("starting vLLM with Steersman")
-        command = steersman(arguments.model, options)
-        log = Path(scratch, "steersman.log")
-        with running("Steersman", command, {**environment, **home}, log) as server:
-            say(f"uploading {VECTORS} random vectors for {layers} layers")
-            upload_vectors(server, layers, hidden, arguments.seed)
-            configs = [distinct(server, n, layers, arguments.seed) for n in arguments.counts]
-            before = busy_while_idle([server])
-            say(f"cores busy while idle: {before}")
-            if sum(before.values()) > 0.2:
-                say("WARNING: this machine is not quiet, the figures will not be either")
-            seen = asyncio.run(measure(configs, arguments.size, arguments.rounds, arguments.tokens))
-            after = busy_while_idle([server])
-    rates = {name: [batch.tokens_per_second for batch in runs] for name, runs in seen.items()}
+        llm = start(arguments, scratch)
+        config = llm.llm_engine.model_config
+        layers, hidden = config.get_total_num_hidden_layers(), config.get_hidden_size()
+        digests = fill(Library(Path(scratch)), layers, hidden, arguments.seed)
+        tokenizer = llm.get_tokenizer()
+        prompts = [
+            tokenizer.encode(f"Lesson {n + 1}. What to know of {SUBJECTS[n % len(SUBJECTS)]}:")
+            for n in range(arguments.size)
+        ]
+
+        def batch(count: int, tokens: int) -> list[float]:
+            drawn = ways(count, layers, arguments.seed)
+            plans = [
+                plan(drawn[n % count], digests, f"bench-{n}") if count else None
+                for n in range(arguments.size)
+            ]
+            return run_batch(llm.llm_engine, prompts, plans, tokens)
+
+        say("warming up")
+        for count in arguments.counts:
+            batch(count, 8)
+        steps: dict[str, list[list[float]]] = {str(count): [] for count in arguments.counts}
+        for n in range(arguments.rounds):
+            for count in arguments.counts if n % 2 == 0 else reversed(arguments.counts):
+                steps[str(count)].append(batch(count, arguments.tokens))
+            rates = ", ".join(
+                f"{name} {arguments.size / median(seen[-1]):.1f}" for name, seen in steps.items()
+            )
+            say(f"round {n + 1} of {arguments.rounds}, tokens a second: {rates}")
     return {
-        "benchmark": "distinct",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe(),
         "settings": {
             "model": Path(arguments.model).name,
             "layers": layers,
             "hidden_size": hidden,
-            "engine_options": options,
-            "environment": environment,
             "batch": arguments.size,
             "rounds": arguments.rounds,
             "tokens": arguments.tokens,
+            "compiled": arguments.compiled,
             "each_way": f"{VECTORS_EACH} of {VECTORS} vectors, each at {LAYERS_EACH} layers and a "
             "coefficient of its own",
         },
-        "cores_busy_while_idle": {"before": before, "after": after},
-        **summary(rates),
+        **summary(steps, arguments.size),
     }
 
 
@@ -163,29 +225,19 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--kv-cache", type=int, default=2**30, help="bytes")
     parser.add_argument("--compiled", action="store_true", help="torch.compile on the CPU too")
-    parser.add_argument("--engine-args", default="", help="more options for the server")
     parser.add_argument("--trial", action="store_true", help="write no file")
     arguments = parser.parse_args(given)
     if 0 not in arguments.counts or len(set(arguments.counts)) < 2:
         parser.error("--counts: 0, to compare with, and others")
     if max(arguments.counts) > arguments.size:
         parser.error("--counts: no more than --size, or some would not be used")
-    arguments.sizes = [arguments.size]  # for the options that all benchmarks share
     return arguments
 
 
 def main() -> None:
     arguments = parse_arguments()
-    if arguments.model is None:
-        from vectors.demo.model import default_home, prepare_model
-
-        arguments.model = str(prepare_model(default_home(), say))
-    result = run(arguments)
-    if not arguments.trial:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-        say(f"written to {RESULTS}")
-    print(json.dumps(result))
+    arguments.model = arguments.model or demo_model()
+    publish("distinct", run(arguments), keep=not arguments.trial)
 
 
 if __name__ == "__main__":

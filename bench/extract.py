@@ -11,13 +11,10 @@ bench/results/extract.json.
 
 import argparse
 import asyncio
-import json
 import os
 import statistics
-import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -25,19 +22,14 @@ import httpx
 import torch
 
 from bench.load import send
-from bench.machine import describe
+from bench.report import publish, say
 from bench.servers import Server, running, steersman
 from vectors.demo.activations import LoadedModel, block_outputs, load_model
 from vectors.demo.contrast import contrasts
 from vectors.demo.model import default_home, prepare_model
 
-RESULTS = Path(__file__).parent / "results" / "extract.json"
 PAIRS = 200
 STREAMS, NEW_TOKENS = 4, 64
-
-
-def say(text: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
 
 
 def texts() -> list[list[str]]:
@@ -170,15 +162,7 @@ def main() -> None:
         command = steersman(str(model), [*options.split(), "--library", f"{folder}/library"])
         with running("steersman", command, {}, Path(folder) / "log") as server:
             found = asyncio.run(measure(server, loaded, args.rounds))
-    result = {
-        "benchmark": "extract",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe(),
-        "pairs": PAIRS,
-        **found,
-    }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    publish("extract", {"pairs": PAIRS, **found})
 
 
 if __name__ == "__main__":

@@ -17,22 +17,18 @@ It has not been run on hardware yet: no GPU could be had when it was written.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from bench.machine import describe
+from bench.report import publish
 from steering.op import add
 
-RESULTS = Path(__file__).parent / "results" / "kernel.json"
 TABLE_TERMS = 8
 """Terms that the tables have room for (the server's default), however many are used."""
 POOL_BYTES = 2**30
@@ -214,9 +210,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             results.append(measure(shape, bank, arguments))
             print(results[-1], flush=True)
     return {
-        "benchmark": "kernel",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe(),
         "device": torch.cuda.get_device_name(device),
         "settings": {
             name: getattr(arguments, name)
@@ -250,10 +243,7 @@ def main() -> None:
             "bench.kernel needs an NVIDIA GPU; "
             f"torch {torch.__version__} can use none on this machine."
         )
-    result = run(arguments)
-    RESULTS.parent.mkdir(exist_ok=True)
-    RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-    print(json.dumps(result))
+    publish("kernel", run(arguments))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,6 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -23,11 +22,10 @@ from unittest.mock import patch
 import psutil
 import torch
 
-from bench.machine import describe
+from bench.report import publish, say
 from vectors.format import SteeringVector, write_vector
 from vectors.library import Library
 
-RESULTS = Path(__file__).parent / "results" / "many_vectors.json"
 LAYERS = (10, 14)
 
 
@@ -86,17 +84,13 @@ def main() -> None:
             command = [sys.executable, "-m", "bench.many_vectors", "--open", folder]
             done = subprocess.run(command, capture_output=True, text=True, check=True)
             rows.append(json.loads(done.stdout))
-            print(rows[-1], flush=True)
-    result = {
-        "benchmark": "many_vectors",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe(),
+            say(str(rows[-1]))
+    found = {
         "hidden": options.hidden,
         "layers_of_each": len(LAYERS),
         "libraries": rows,
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+    publish("many_vectors", found)
 
 
 if __name__ == "__main__":

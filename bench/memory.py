@@ -21,15 +21,13 @@ import subprocess
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import psutil
 
-from bench.machine import describe
+from bench.report import publish, say
 
-RESULTS = Path(__file__).parent / "results" / "memory.json"
 MODES = ("steered", "idle", "without", "few_shapes")
 VECTORS, AT_ONCE, EVERY_S = 20, 64, 10.0
 
@@ -101,15 +99,8 @@ def main() -> None:
             env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True,
         )  # fmt: skip
         curves[mode] = json.loads(ended.stdout.splitlines()[-1])
-        print(f"{mode}: {curves[mode]}", file=sys.stderr, flush=True)
-    result = {
-        "benchmark": "memory",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe(),
-        "requests_and_mib": curves,
-    }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
+        say(f"{mode}: {curves[mode]}")
+    publish("memory", {"requests_and_mib": curves})
 
 
 if __name__ == "__main__":

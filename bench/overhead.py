@@ -15,13 +15,10 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import json
 import os
 import tempfile
-import time
 from collections.abc import Sequence
 from contextlib import ExitStack
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -30,8 +27,9 @@ import psutil
 from transformers import AutoConfig
 
 from bench.load import Batch, send
-from bench.machine import describe, has_gpu
-from bench.servers import Server, plain_vllm, running, steersman
+from bench.machine import has_gpu
+from bench.report import publish, say
+from bench.servers import Server, demo_model, plain_vllm, running, steersman
 from bench.summary import summary
 from bench.workload import (
     LAYERS_OF_A_MIX,
@@ -44,12 +42,6 @@ from bench.workload import (
     configurations,
     upload_vectors,
 )
-
-RESULTS = Path(__file__).parent / "results" / "overhead.json"
-
-
-def say(text: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
 async def measure(
@@ -145,9 +137,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         seen = asyncio.run(measure(configs, arguments.sizes, arguments.rounds, arguments.tokens))
         after = busy_while_idle(servers)
     return {
-        "benchmark": "overhead",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe(),
         "settings": {
             "model": Path(arguments.model).name,
             "layers": layers,
@@ -182,20 +171,13 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--plain-only", action="store_true", help="only the noise of the machine")
     arguments = parser.parse_args()
     if arguments.model is None:
-        from vectors.demo.model import default_home, prepare_model
-
-        arguments.model = str(prepare_model(default_home(), say))
+        arguments.model = demo_model()
     return arguments
 
 
 def main() -> None:
     arguments = parse_arguments()
-    result = run(arguments)
-    if not arguments.plain_only:
-        RESULTS.parent.mkdir(exist_ok=True)
-        RESULTS.write_text(json.dumps(result, indent=2) + "\n")
-        say(f"written to {RESULTS}")
-    print(json.dumps(result))
+    publish("overhead", run(arguments), keep=not arguments.plain_only)
 
 
 if __name__ == "__main__":

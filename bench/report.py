@@ -1,6 +1,9 @@
-"""What a benchmark leaves: one JSON object, printed last and kept in bench/results/."""
+"""How benchmarks speak: progress on the way, and one JSON object at the end."""
 
 import json
+import sys
+import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -10,18 +13,21 @@ from bench.machine import describe
 FOLDER = Path(__file__).parent / "results"
 
 
-def head(benchmark: str) -> dict[str, Any]:
-    """What every such object begins with: what ran, when, and where."""
-    return {
+def say(text: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {text}", file=sys.stderr, flush=True)
+
+
+def publish(benchmark: str, found: Mapping[str, Any], *, keep: bool = True) -> None:
+    """Print `found` under what ran, when and where; `keep` it in bench/results/<benchmark>.json."""
+    result = {
         "benchmark": benchmark,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "machine": describe(),
+        **found,
     }
-
-
-def publish(result: dict[str, Any]) -> None:
-    """Write bench/results/<benchmark>.json and print the object."""
-    FOLDER.mkdir(exist_ok=True)
-    text = json.dumps(result, indent=1, ensure_ascii=False)
-    (FOLDER / f"{result['benchmark']}.json").write_text(text + "\n", encoding="utf-8")
+    if keep:
+        FOLDER.mkdir(exist_ok=True)
+        text = json.dumps(result, indent=1, ensure_ascii=False) + "\n"
+        (FOLDER / f"{benchmark}.json").write_text(text, encoding="utf-8")
+        say(f"written to {FOLDER / benchmark}.json")
     print(json.dumps(result, ensure_ascii=False))

@@ -16,7 +16,15 @@ from pathlib import Path
 import httpx
 import psutil
 
+from bench.report import say
+from vectors.demo.model import default_home, prepare_model
+
 STARTUP_SECONDS = 900.0
+
+
+def demo_model() -> str:
+    """The demo model's folder, made first if need be."""
+    return str(prepare_model(default_home(), say))
 
 
 @dataclass(frozen=True)

@@ -19,26 +19,23 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import json
 import random
 import shlex
 import sys
 import tempfile
 import time
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import httpx
 
-from bench.machine import describe
-from bench.servers import Server, running, steersman
+from bench.report import publish, say
+from bench.servers import Server, demo_model, running, steersman
 from bench.soak_asks import Golden, Question, content_questions, fixed_questions, golden_answer
 from bench.soak_clients import Client, Tally
 from bench.soak_shelf import CONTENTS, Shelf
 from bench.soak_state import State, compare, quiet_state
 
-RESULTS = Path(__file__).parent / "results" / "soak.json"
 OPTIONS = (
     "--served-model-name smollm2 --max-model-len 512 --block-size 32 --max-num-seqs 64 "
     "--bank-rows 24 --kv-cache-memory-bytes 268435456 --disable-uvicorn-access-log"
@@ -48,10 +45,6 @@ EVERY_S = 10.0
 WARM_UP = 0.1
 """Of the time, at most two minutes."""
 MOST_VIOLATIONS = 200
-
-
-def say(text: str) -> None:
-    print(f"[{time.strftime('%H:%M:%S')}] {text}", flush=True)
 
 
 async def soak(server: Server, minutes: float, clients: int, seed: int) -> dict[str, Any]:
@@ -138,7 +131,7 @@ def main() -> int:
     options = parser.parse_args()
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
-        model = options.model or _demo_model()
+        model = options.model or demo_model()
         command = steersman(
             model,
             [*shlex.split(f"{OPTIONS} {options.options}"), "--library", str(folder / "library")],
@@ -152,26 +145,14 @@ def main() -> int:
         say("starting the server")
         server = stack.enter_context(running("soak", command, environment, folder / "log"))
         found = asyncio.run(soak(server, options.minutes, options.clients, options.seed))
-    result = {
-        "benchmark": "soak",
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": describe(),
+    settings = {
         "minutes": options.minutes,
         "clients": options.clients,
         "seed": options.seed,
         "server_options": f"{OPTIONS} {options.options}".strip(),
-        **found,
     }
-    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
-    print(json.dumps(result))
-    return 1 if result["violation_count"] else 0
-
-
-def _demo_model() -> str:
-    from steering.plan.settings import default_home
-    from vectors.demo.model import prepare_model
-
-    return str(prepare_model(default_home(), say))
+    publish("soak", {**settings, **found})
+    return 1 if found["violation_count"] else 0
 
 
 if __name__ == "__main__":

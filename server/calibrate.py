@@ -37,6 +37,8 @@ TEXTS = (
 )
 """The fixed texts of the calibration, written for it: prose, recipes, code, dialogue."""
 
+_WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf"})
+
 
 def fingerprint(model_config: Any) -> str:
     """Names a model by its configuration and its weight files' names and sizes (16 hex digits)."""
@@ -54,13 +56,36 @@ def fingerprint(model_config: Any) -> str:
     return digest.hexdigest()[:16]
 
 
+def calibration_mark(config: Any) -> str:
+    """Names the weights that the engine of vLLM's `config` runs on (16 hex digits).
+
+    More than the fingerprint, which is one for all replicas of a model: random weights, quantised
+    ones and a fine-tune written over the old files have other norms.
+    """
+    model, folder = config.model_config, Path(config.model_config.model)
+    files = folder.iterdir() if folder.is_dir() else iter([folder])
+    weights = [path for path in files if path.suffix in _WEIGHTS and path.is_file()]
+    stats = [(path.name, path.stat()) for path in weights]
+    told = [
+        fingerprint(model),
+        config.load_config.load_format,
+        model.quantization,
+        # The commit that a name on the hub stood for, as transformers and huggingface_hub say it.
+        getattr(model.hf_config, "_commit_hash", None),
+        getattr(model.revision, "resolved", None),
+        sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats),
+    ]
+    return hashlib.sha256(json.dumps(told, default=str).encode()).hexdigest()[:16]
+
+
 async def median_norms(
     engine: Any, mark: str, places: int, *, measure: bool
 ) -> dict[str, float] | None:
     """Median norm of what lies at each "<site>.<layer>", first token of each text excluded.
 
-    Read from the cache if this model (`mark`) was measured before, else measured on the engine if
-    `measure`, which needs an engine that runs the model's Python. None if that is not all `places`.
+    Read from the cache if these weights (`mark`) were measured before, else measured on the engine
+    if `measure`, which needs an engine that runs the model's Python. None if that is not all
+    `places`.
     """
     cache = default_home() / "calibration" / f"{mark}.json"
     known = _read(cache, places)

@@ -1,7 +1,7 @@
 """Relative doses: ||c v|| / median ||h|| at a layer, the unit that compares across layers."""
 
-from collections import OrderedDict
-from collections.abc import Mapping
+from collections import OrderedDict, defaultdict
+from collections.abc import Iterable, Mapping
 
 from steering.plan import PlanInvalid, PlannedVector
 from vectors.format import read_tensors
@@ -31,7 +31,7 @@ class Doses:
     def relative(self, entry: Entry, vector: PlannedVector) -> dict[str, float] | None:
         """Dose at each layer of `vector` (keys are layers as strings), or None if not calibrated.
 
-        Of several sites at one layer the largest dose counts.
+        Those of several sites at one layer add up: all join one stream.
         """
         if self.medians is None:
             return None
@@ -39,21 +39,30 @@ class Doses:
         doses: dict[str, float] = {}
         for site, layer in vector.terms:
             dose = abs(vector.coefficient) * norms[site, layer] / self.stream_norm(layer)
-            doses[str(layer)] = round(max(dose, doses.get(str(layer), 0.0)), 4)
+            doses[str(layer)] = round(doses.get(str(layer), 0.0) + dose, 4)
         return doses
 
-    def check(self, relative: dict[str, float] | None, name: str, param: str) -> None:
-        """Raise `PlanInvalid` for a dose over the server's limit."""
-        if self.limit is None or relative is None:
+    def check(self, relative: Mapping[str, float] | None, who: str, param: str) -> None:
+        """Raise `PlanInvalid` for a dose over the server's limit; `who` has it, for the message."""
+        if self.limit is None or not relative:
             return
         layer, dose = max(relative.items(), key=lambda item: item[1])
         if dose > self.limit:
             raise PlanInvalid(
-                f"{name!r} at layer {layer} has a relative dose of {dose:g}, over this server's "
+                f"{who} at layer {layer} has a relative dose of {dose:g}, over this server's "
                 f"limit of {self.limit:g}; lower the coefficient",
                 param=param,
                 code="dose_over_limit",
             )
+
+    def check_sum(self, relative: Iterable[Mapping[str, float] | None]) -> None:
+        """The same for several vectors together: what they add at a layer is at most the sum of
+        their doses, whatever their directions."""
+        total: defaultdict[str, float] = defaultdict(float)
+        for doses in relative:
+            for layer, dose in (doses or {}).items():
+                total[layer] += dose
+        self.check(total, "what all vectors add", "steering.vectors")
 
     def _norms_of(self, entry: Entry) -> dict[tuple[str, int], float]:
         norms = self._norms.get(entry.digest)

@@ -13,7 +13,8 @@ STEERED_PATHS = frozenset(
 
 class RefuseIgnoredSteering:
     """Pure ASGI middleware: a JSON POST with a top-level `steering` key to any route of vLLM's that
-    does not steer is a 400. Bodies that never mention the word pass without being parsed."""
+    does not steer is a 400. Bodies that cannot mention the word pass without being parsed: none has
+    it written out, or in JSON's escapes."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
@@ -29,7 +30,7 @@ class RefuseIgnoredSteering:
             if message["type"] != "http.request" or not message.get("more_body", False):
                 break
         body = b"".join(m.get("body", b"") for m in messages)
-        if b'"steering"' in body and _has_field(body):
+        if (b'"steering"' in body or b"\\u" in body) and _has_field(body):
             await _refusal(scope["path"])(scope, receive, send)
             return
 

@@ -64,6 +64,7 @@ async def inspect(vector_id: str, request: Request, host: Steersman) -> Inspecti
             )
     count = _count(request.query_params.get("count"))
     entry = await run_in_threadpool(host.library.resolve, vector_id)
+    host.library.check_fits(entry, "id")
     tensors = await run_in_threadpool(read_tensors, entry.path, entry.tensors)
     directions = {key: t if t.ndim == 1 else t.mean(dim=0) for key, t in tensors.items()}
     similarity, left_out = await run_in_threadpool(compare, host.library, entry, directions)

@@ -7,9 +7,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from steering.plan import PlanInvalid
 
-_BEFORE_THE_ENGINE = (":", "event: response.created", "event: response.in_progress")
-"""Chunks that vLLM sends before it has asked the engine: comments, and how a Responses stream
-begins."""
+_BEFORE_THE_ENGINE = ("event: response.created", "event: response.in_progress")
+"""Chunks that vLLM sends before it has asked the engine: how a Responses stream begins. Comments
+(`--sse-keep-alive-interval`) are not held back: they are there to be seen by who else gives up."""
 
 
 async def first_chunk_error(response: StreamingResponse) -> Response:

@@ -42,7 +42,7 @@ class SteersmanEndpoints:
         from importlib.metadata import version
         from pathlib import Path
 
-        from server.calibrate import fingerprint, median_norms
+        from server.calibrate import calibration_mark, fingerprint, median_norms
         from server.doses import Doses
         from server.extract.setup import make_bench
         from server.state import Steersman
@@ -53,7 +53,7 @@ class SteersmanEndpoints:
         settings = Settings.read(config.additional_config)
         workers = await engine_client.collective_rpc("steering_status")
         num_layers = int(config.model_config.hf_text_config.num_hidden_layers)
-        mark = fingerprint(config.model_config)
+        mark = calibration_mark(config)
         measure = settings.calibrate and workers[0]["listens"]
         places = num_layers * len(workers[0]["sites"])
         medians = await median_norms(engine_client, mark, places, measure=measure)
@@ -74,7 +74,7 @@ class SteersmanEndpoints:
                 "id": (args.served_model_name or [args.model])[0],
                 "num_layers": num_layers,
                 "hidden_size": hidden,
-                "fingerprint": mark,
+                "fingerprint": fingerprint(config.model_config),
                 "sites": workers[0]["sites"],
             },
             version=version("steersman"),

@@ -23,6 +23,8 @@ LOST = {
         "code": "not_steered",
     }
 }
+_LOST_EVENT = f"event: error\ndata: {json.dumps({**LOST['error'], 'type': 'error'})}\n\n"
+"""The same in a Responses stream."""
 
 
 def with_receipt(response: Response | None, session: Session) -> Response | None:
@@ -63,7 +65,11 @@ async def _stream(chunks: AsyncIterator[str], session: Session) -> AsyncIterator
                 kind = chunk.partition("\n")[0].removeprefix("event: ")
                 if kind in RESPONSES_END:
                     outcome = "failed" if kind == "response.failed" else "completed"
-                    yield _with_responses_receipt(chunk, session)
+                    if outcome == "completed" and not session.was_steered():
+                        outcome = "failed"
+                        yield _LOST_EVENT
+                    else:
+                        yield _with_responses_receipt(chunk, session)
                 else:
                     yield chunk
             elif chunk.startswith('data: {"error"'):

@@ -33,9 +33,10 @@ def resolve(
         entry = _find(library, use.id, f"steering.vectors[{n}].id")
         vector = _plan_vector(use, entry, f"steering.vectors[{n}]", limits)
         relative = doses.relative(entry, vector)
-        doses.check(relative, use.id, f"steering.vectors[{n}].coefficient")
+        doses.check(relative, repr(use.id), f"steering.vectors[{n}].coefficient")
         planned.append(vector)
         draft.append(_draft(use.id, vector, relative))
+    doses.check_sum(part["relative_dose"] for part in draft)
     plan = Plan(tuple(planned), receipt)
     limits.check(plan)
     return Resolved(plan, draft)
@@ -43,10 +44,12 @@ def resolve(
 
 def _find(library: Library, name: str, param: str) -> Entry:
     try:
-        return library.resolve(name)
+        entry = library.resolve(name)
+        library.check_fits(entry, param)
     except (VectorInvalid, VectorNotFound) as error:
         error.param = param
         raise
+    return entry
 
 
 def _plan_vector(use: VectorUse, entry: Entry, where: str, limits: Limits) -> PlannedVector:

@@ -86,9 +86,9 @@ def _steered(
     def eager(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
         if is_open[slot]:
-            hidden, marked, k = stream_part(output), tables.marked, tables.width
+            hidden, marked = stream_part(output), tables.marked
             if on_host and marked is not None:
-                add_marked(hidden, bank, index[:, :k], coefficient[:, :k], marked)
+                add_marked(hidden, tables.added(slot), marked)
             else:
                 torch.ops.steersman.add(hidden, bank, index, coefficient, token_row)
         for listen in gate.listeners:

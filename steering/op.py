@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 
 class Marked(NamedTuple):
@@ -20,19 +21,21 @@ class Marked(NamedTuple):
     """[n] int64: for each token, its place in `rows`; None where token i has row i."""
 
 
-def add_marked(
-    hidden: Tensor, bank: Tensor, index: Tensor, coefficient: Tensor, marked: Marked
-) -> None:
-    """The operation for tokens that are known. Arguments as of `add`.
+def sums(bank: Tensor, index: Tensor, coefficient: Tensor) -> Tensor:
+    """sum_k c[.., k] * bank[i[.., k]], float32 [.., hidden]; `index`, `coefficient` [.., K]."""
+    terms = index.shape[-1]
+    added = embedding_bag(
+        index.reshape(-1, terms), bank,
+        per_sample_weights=coefficient.reshape(-1, terms), mode="sum",
+    )  # fmt: skip
+    return added.view(*index.shape[:-1], -1)
 
-    A prefill has thousands of tokens but few table rows, so the sum is taken once a row.
-    """
-    tokens, rows, spread = marked
-    chosen = index.index_select(0, rows)  # [u, K]
-    terms = bank.index_select(0, chosen.view(-1)).view(*chosen.shape, -1)  # [u, K, hidden]
-    delta = torch.bmm(coefficient.index_select(0, rows).unsqueeze(1), terms).squeeze(1)
-    if spread is not None:
-        delta = delta.index_select(0, spread)
+
+def add_marked(hidden: Tensor, added: Tensor, marked: Marked) -> None:
+    """The operation for tokens that are known: `added` [u, hidden] float32 is what each of
+    `marked.rows` adds. A prefill has thousands of tokens but few table rows."""
+    tokens, _, spread = marked
+    delta = added if spread is None else added.index_select(0, spread)
     if hidden.dtype == torch.float32:
         hidden.index_add_(0, tokens, delta)
     else:
@@ -56,7 +59,8 @@ def add(
     tokens = (rows >= 0).nonzero().squeeze(1)
     if tokens.numel():
         used, spread = torch.unique(rows[tokens], return_inverse=True)
-        add_marked(hidden, bank, index, coefficient, Marked(tokens, used, spread))
+        added = sums(bank, index[used], coefficient[used])
+        add_marked(hidden, added, Marked(tokens, used, spread))
 
 
 @add.register_kernel("cuda")

@@ -144,7 +144,10 @@ class SteeredRequests:
         return report
 
     def _note(self, request: LiveRequest) -> WorkerNote:
-        loads, request.loads = request.loads, ()
+        loads = request.loads
+        # The chunks of a prompt but for its last have no output, and their notes go nowhere.
+        if request.counted_to >= request.prompt_tokens:
+            request.loads = ()
         return WorkerNote(
             request.plan.receipt,
             tuple(request.steered),
@@ -172,7 +175,7 @@ class SteeredRequests:
         finally:
             self._loaded.clear()
         request.in_batch = True
-        request.loads = tuple(loads)
+        request.loads += tuple(loads)
         for segment in request.segments:
             terms: dict[int, list[tuple[int, float]]] = {}
             for n in segment.active:

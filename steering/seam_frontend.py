@@ -43,7 +43,8 @@ def _collecting(original: Function) -> Function:
     def process_outputs(self: Any, engine_core_outputs: Any, *args: Any, **kwargs: Any) -> Any:
         for output in engine_core_outputs:
             if output.kv_transfer_params is not None:
-                _collect(output)
+                # What vLLM has ended already, at a stop string, it ignores: nobody sees more of it.
+                _collect(output, output.request_id in self.request_states)
         return original(self, engine_core_outputs, *args, **kwargs)
 
     return process_outputs
@@ -97,13 +98,13 @@ def _check_capture(request: Any, vllm_config: Any) -> None:
         raise _refused(error) from error
 
 
-def _collect(output: Any) -> None:
-    """Take what is ours off an engine output and leave what is the KV connector's own."""
+def _collect(output: Any, wanted: bool) -> None:
+    """Take what is ours off an engine output, and keep it if the request is still `wanted`."""
     piece = output.kv_transfer_params.pop(CAPTURE_KEY, None)
     if piece is not None:
         CAPTURES.deliver(Piece(*piece))
     wire = output.kv_transfer_params.pop(PLAN_KEY, None)
-    if wire is not None:
+    if wire is not None and wanted:
         if isinstance(wire, dict):
             DESK.refuse(Refusal(**wire))
         else:

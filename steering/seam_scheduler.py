@@ -7,7 +7,7 @@ reaches the front end; requests that cannot be steered end in error, with a refu
 """
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from typing import Any
 
 from steering.patching import Function, wrap
@@ -45,6 +45,7 @@ def _with_row_queue(original: Function) -> Function:
         settings = Settings.read(self.vllm_config.additional_config)
         self.steering_rows = RowQueue(settings.bank_rows, settings.max_waiting)
         self.steering_refused = set[str]()
+        self.steering_unseen = dict[str, set[int]]()
 
     return __init__
 
@@ -74,7 +75,15 @@ def _waiting_for_rows(original: Function) -> Function:
 
 
 def _giving_back(original: Function) -> Function:
+    from vllm.v1.request import RequestStatus
+
     def _free_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        aborted = request.status == RequestStatus.FINISHED_ABORTED
+        if aborted and request.request_id in self.steering_rows:
+            # It goes while a step computes it: whether that was steered is not known yet.
+            blocks = _computed_unsteered(self, request.request_id)
+            self.steering_unseen[request.request_id] = blocks
+            self.kv_cache_manager.evict_blocks(blocks)
         self.steering_rows.leave(request.request_id)
         self.steering_refused.discard(request.request_id)
         return original(self, request, *args, **kwargs)
@@ -92,6 +101,7 @@ def _with_notes(original: Function) -> Function:
             ended += _end(self, dict.fromkeys(self.steering_refused, _FULL), BANK_FULL)
         # Those that end in this step are not there any more afterwards.
         noted = {name: self.requests.get(name) for name in report.notes} if report else {}
+        self.steering_unseen.clear()
         outputs = original(self, scheduler_output, runner_output)
         if report is not None:
             for client in outputs.values():
@@ -114,14 +124,17 @@ def _end_failed(scheduler: Any, failed: Mapping[str, str]) -> list[tuple[int, An
     """End requests before their unsteered token is seen; the outputs that say so, by client."""
     spoiled = set[int]()
     for request_id in failed:
+        spoiled |= scheduler.steering_unseen.get(request_id, set())
         spoiled |= _computed_unsteered(scheduler, request_id)
-    # A request of the same step may have found these blocks in the cache already.
-    misled = {
-        other.request_id: "it shares the prompt of a request that could not be steered"
-        for other in scheduler.running
-        if other.request_id not in failed and spoiled & _blocks_of(scheduler, other.request_id)
-    }
-    scheduler.kv_cache_manager.evict_blocks(spoiled)
+    # A request of the same step may have found these blocks in the cache already. What it computes
+    # behind them is as wrong.
+    misled = dict[str, str]()
+    behind = set[int]()
+    for other in scheduler.running:
+        if other.request_id not in failed and spoiled & _blocks_of(scheduler, other.request_id):
+            misled[other.request_id] = "it shares the prompt of a request that could not be steered"
+            behind |= _blocks_of(scheduler, other.request_id, after=spoiled)
+    scheduler.kv_cache_manager.evict_blocks(spoiled | behind)
     return _end(scheduler, {**failed, **misled}, UNAVAILABLE)
 
 
@@ -182,9 +195,18 @@ def _computed_unsteered(scheduler: Any, request_id: str) -> set[int]:
     return _blocks_of(scheduler, request_id, max(first, before) // scheduler.block_size)
 
 
-def _blocks_of(scheduler: Any, request_id: str, first: int = 0) -> set[int]:
+def _blocks_of(
+    scheduler: Any, request_id: str, first: int = 0, after: Set[int] = frozenset()
+) -> set[int]:
+    """Blocks that hold a request's tokens, from the `first` on, or of each group from the first on
+    that is one of `after`. Without the block that stands for none: many requests have that."""
     groups = scheduler.kv_cache_manager.get_block_ids(request_id)
-    return {found for ids in groups for found in ids[first:]}
+    null = scheduler.kv_cache_manager.block_pool.null_block.block_id
+    found = set[int]()
+    for ids in groups:
+        begin = next((n for n, one in enumerate(ids) if one in after), len(ids)) if after else first
+        found.update(ids[begin:])
+    return found - {null}
 
 
 def _append(outputs: dict[int, Any], client_index: int, output: Any) -> None:

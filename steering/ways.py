@@ -7,14 +7,12 @@ from typing import Any
 
 from steering.blocks import NotInstrumentable
 
-KEYED_CONNECTORS = frozenset({"OffloadingConnector", "SimpleCPUOffloadConnector"})
-"""KV connectors that find blocks by vLLM's own block hashes, which our keys are part of."""
-
 
 def check_ways(vllm_config: Any, runner: Any) -> None:
     """Raise `NotInstrumentable` for ways of running that this version cannot steer rightly."""
     parallel, cache = vllm_config.parallel_config, vllm_config.cache_config
-    connector = _connector(vllm_config)
+    transfer = vllm_config.kv_transfer_config
+    connector = transfer.kv_connector if transfer else None
     for refused, why in (
         # Only the last rank sees all of a step's hidden states, and the probe of the self-check.
         (parallel.pipeline_parallel_size > 1, "pipeline parallel; use tensor parallel"),
@@ -33,20 +31,9 @@ def check_ways(vllm_config: Any, runner: Any) -> None:
             getattr(runner, "use_async_spec_decode", False),
             "asynchronous speculative decoding; drop one of the two",
         ),
-        # It would hand blocks of steered requests to others.
-        (
-            connector is not None,
-            f"the KV connector {connector}, whose blocks are not known to be keyed by their "
-            f"steering; {', '.join(sorted(KEYED_CONNECTORS))} are",
-        ),
+        # It may hand blocks of steered requests to others; and where it keys them as vLLM does, it
+        # keeps those of a step whose vector did not load, which we take out of vLLM's cache alone.
+        (connector is not None, f"the KV connector {connector}; drop --kv-transfer-config"),
     ):
         if refused:
             raise NotInstrumentable(f"Steersman cannot steer under {why}")
-
-
-def _connector(vllm_config: Any) -> str | None:
-    """The KV connector that this engine uses, unless it is one of `KEYED_CONNECTORS`."""
-    transfer = vllm_config.kv_transfer_config
-    if transfer is None or transfer.kv_connector in (None, *KEYED_CONNECTORS):
-        return None
-    return str(transfer.kv_connector)

@@ -98,7 +98,7 @@ class Library:
                 param="name",
                 code="name_missing",
             )
-        self._check_fits(vector, "file")
+        self.check_fits(vector, "file")
         with disk.disk_errors():
             self._objects.put(vector, data)
             with self._changing_names():
@@ -160,14 +160,15 @@ class Library:
                     changed = replace(changed, digests=changed.with_digest(found), safe_range=None)
             self._objects.touch(changed.digests[:1])
             stored = self._stored(changed, changed.digests[0])
-            self._check_fits(stored, "digest")
-            if coefficient is not None or layers is not None or positions is not None:
-                made = self._with_defaults(changed.digests[0], coefficient, layers, positions)
-                changed = replace(changed, digests=changed.with_digest(made))
+            self.check_fits(stored, "digest")
             if description is not None:
                 changed = replace(changed, description=description)
             if safe_range is not None:
                 changed = replace(changed, safe_range=safe_range)
+            if coefficient is not None or layers is not None or positions is not None:
+                made = self._with_defaults(changed, coefficient, layers, positions)
+                changed = replace(changed, digests=changed.with_digest(made.digest))
+                changed = self._with_own(changed, made)
             if changed != record:
                 self._objects.touch(record.digests)
                 changed = self._write(replace(changed, updated_at=int(time.time())))
@@ -286,9 +287,13 @@ class Library:
 
     def _new_record(self, name: str, vector: SteeringVector) -> Record:
         """The same content may be here with another description: each name keeps its own."""
-        stored = self._objects.header(vector.digest)
         now = int(time.time())
         record = Record(name, (vector.digest,), created_at=now, updated_at=now)
+        return self._with_own(record, vector)
+
+    def _with_own(self, record: Record, vector: SteeringVector) -> Record:
+        """`record` with what `vector` says where content of its digest that was here says other."""
+        stored = self._objects.header(vector.digest)
         if stored is not None and vector.description != stored.description:
             record = replace(record, description=vector.description)
         if stored is not None and vector.safe_range != stored.safe_range:
@@ -310,13 +315,16 @@ class Library:
 
     def _with_defaults(
         self,
-        digest: str,
+        record: Record,
         coefficient: float | None,
         layers: tuple[int, ...] | None,
         positions: Positions | None,
-    ) -> str:
-        """The digest of new content: that of `digest` with other defaults."""
-        vector = read_vector(self._objects.path(digest))
+    ) -> SteeringVector:
+        """New content: the record's with other defaults, and with what the name says of itself."""
+        entry = self._entry(record, record.digests[0])
+        vector = replace(
+            read_vector(entry.path), description=entry.description, safe_range=entry.safe_range
+        )
         if coefficient is not None:
             vector = replace(vector, coefficient=check_number(coefficient, "coefficient"))
         if layers is not None:
@@ -325,9 +333,11 @@ class Library:
         if positions is not None:
             vector = replace(vector, positions=check_positions(positions))
         self._objects.put(vector, write_vector(vector))
-        return vector.digest
+        return vector
 
-    def _check_fits(self, vector: SteeringVector | StoredVector, param: str) -> None:
+    def check_fits(self, vector: SteeringVector | StoredVector | Entry, param: str) -> None:
+        """Raise `VectorInvalid` for a vector that the served model cannot be steered with: one in
+        the library may have come when another model was served."""
         if self._hidden_size is not None and vector.hidden_size != self._hidden_size:
             raise VectorInvalid(
                 f"the vector has hidden size {vector.hidden_size} and the served model has "

@@ -8,6 +8,8 @@ All measures are one number a layer:
     relative_norms      length over the median ||h|| of the residual stream there: the relative dose
                         of coefficient 1
 
+The last, and the recommendation, need the model's median norms: without, they are missing.
+
 The recommendation is a place to start, not a finding; `steersman sweep` measures behaviour. Its
 rule: among the layers of the network's middle (0.3 to 0.7 of its depth: earlier, directions follow
 tokens rather than meaning, and later, little is left of the network to act on them), the one with
@@ -47,7 +49,7 @@ def measure(
     *,
     layers: Sequence[int],
     num_layers: int,
-    median_norms: Sequence[float],
+    median_norms: Sequence[float] | None,
     site: str = "resid_post",
     paired: bool = False,
     seed: int = 0,
@@ -56,10 +58,10 @@ def measure(
 
     directions: float32 [layers, hidden], made of all rows by `fit`. positive, negative: the rows,
     float32 [layers, hidden] each. layers: block indices, one for each place of the layers' axis,
-    out of `num_layers`. median_norms: median ||h|| at `site` of each of `layers`. Measures are
-    keyed by tensor name, as `norms` in the metadata are. With fewer than 4 rows a side, nothing can
-    be held out: the first two measures are missing, and the recommendation goes by depth alone.
-    Raises `ActivationsInvalid`.
+    out of `num_layers`. median_norms: median ||h|| at `site` of each of `layers`; None if nobody
+    has measured it. Measures are keyed by tensor name, as `norms` in the metadata are. With fewer
+    than 4 rows a side, nothing can be held out: the first two measures are missing, and the
+    recommendation goes by depth alone. Raises `ActivationsInvalid`.
     """
     sides = stacked_sides(positive, negative, paired=paired)
     _check_layers(directions, len(layers), median_norms)
@@ -78,24 +80,25 @@ def measure(
     else:
         found["separation"] = _by_name(separated, layers, site)
         found["split_half_cosine"] = _by_name(stable, layers, site)
-    found["recommended"] = recommend(
-        directions.norm(dim=-1).tolist(),
-        layers=layers,
-        num_layers=num_layers,
-        median_norms=median_norms,
-        separated=separated,
-        stable=stable,
-    )
+    if median_norms is not None:
+        found["recommended"] = recommend(
+            directions.norm(dim=-1).tolist(),
+            layers=layers,
+            num_layers=num_layers,
+            median_norms=median_norms,
+            separated=separated,
+            stable=stable,
+        )
     return found
 
 
 def norm_measures(
     directions: torch.Tensor,
     layers: Sequence[int],
-    median_norms: Sequence[float],
+    median_norms: Sequence[float] | None,
     site: str = "resid_post",
 ) -> dict[str, dict[str, float]]:
-    """`norms` and `relative_norms` by tensor name.
+    """`norms` and, with `median_norms`, `relative_norms` by tensor name.
 
     directions: [layers, hidden]; or [steps, layers, hidden], of which the longest step counts.
     """
@@ -103,11 +106,11 @@ def norm_measures(
     longest = lengths.amax(dim=0) if lengths.ndim == 2 else lengths
     _check_layers(longest, len(layers), median_norms)
     norms = longest.tolist()
-    relative = [norm / median for norm, median in zip(norms, median_norms, strict=True)]
-    return {
-        "norms": _by_name(norms, layers, site),
-        "relative_norms": _by_name(relative, layers, site),
-    }
+    found = {"norms": _by_name(norms, layers, site)}
+    if median_norms is not None:
+        relative = [norm / median for norm, median in zip(norms, median_norms, strict=True)]
+        found["relative_norms"] = _by_name(relative, layers, site)
+    return found
 
 
 def separation(
@@ -243,7 +246,11 @@ def _by_name(values: Sequence[float], layers: Sequence[int], site: str) -> dict[
     }
 
 
-def _check_layers(directions: torch.Tensor, layers: int, median_norms: Sequence[float]) -> None:
+def _check_layers(
+    directions: torch.Tensor, layers: int, median_norms: Sequence[float] | None
+) -> None:
+    if median_norms is None:
+        median_norms = [1.0] * layers
     if not len(directions) == layers == len(median_norms):
         raise ActivationsInvalid(
             f"there are {len(directions)} directions, {layers} layers and {len(median_norms)} "

@@ -140,9 +140,11 @@ def _inspect(ctx: typer.Context) -> None:
 
 
 def hand_over(ctx: typer.Context, module: str, function: str) -> None:
-    """Run a typer command of another module, imported only now, with the arguments of `ctx`."""
+    """Run a typer command of another module, imported only now, with the arguments of `ctx` and the
+    module's `HELP`."""
     lone = typer.Typer(add_completion=False, rich_markup_mode="rich")
-    lone.command(ctx.info_name)(getattr(importlib.import_module(module), function))
+    found = importlib.import_module(module)
+    lone.command(ctx.info_name, help=found.HELP)(getattr(found, function))
     command = typer.main.get_command(lone)
     with command.make_context(ctx.info_name, ctx.args, parent=ctx.parent) as own:
         command.invoke(own)

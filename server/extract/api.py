@@ -8,7 +8,14 @@ from starlette.datastructures import UploadFile
 
 from server.extract.job import Bench, run
 from server.extract.jobs import Job, Jobs
-from server.extract.request import ExtractRequest, Row, json_lines, read_request, rows_of
+from server.extract.request import (
+    ExtractRequest,
+    Row,
+    check_paired,
+    json_lines,
+    read_request,
+    rows_of,
+)
 from server.host import host
 from server.vector_openapi import errors
 from vectors.errors import VectorConflict, VectorInvalid, VectorNotFound
@@ -97,6 +104,8 @@ def _rows(wanted: ExtractRequest, lines: bytes | None, most: int) -> list[Row]:
                 code="too_many_rows",
             )
         rows.append(row)
+    if wanted.how.paired:
+        check_paired(rows)
     return rows
 
 

@@ -18,6 +18,7 @@ class Capturer:
 
     engine: Any
     terms: tuple[Term, ...]
+    reproducible: bool = False
     in_flight: int = 0
 
     def others_in_flight(self) -> int:
@@ -36,8 +37,9 @@ class Capturer:
             temperature=0.0,
             max_tokens=max(1, example.stop - end + 1),
             extra_args={CAPTURE_KEY: wanted.to_json()},
-            # The last token is always computed, the others are not if the cache has them.
-            skip_reading_prefix_cache=example.start < end - 1,
+            # The last token is always computed, the others are not if the cache has them; and
+            # behind what the cache has, the last is not to the last bit what it is without.
+            skip_reading_prefix_cache=self.reproducible or example.start < end - 1,
             output_kind=RequestOutputKind.FINAL_ONLY,
             detokenize=False,
         )

@@ -1,16 +1,20 @@
 """Texts as tokens, and which of the tokens are read."""
 
+import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
-from server.extract.request import ExtractRequest, Row
+from server.extract.request import MAX_LABEL, ExtractRequest, Row, is_unicode
+from vectors.errors import shown
+
+_ANSWER: Final = re.compile(r"\([A-Za-z0-9]\)\Z")
 
 
 @dataclass(frozen=True)
 class Example:
     """One text, ready for the engine."""
 
-    number: int
+    pair: tuple[str, int]
     label: str
     tokens: tuple[int, ...]
     start: int
@@ -36,8 +40,11 @@ class Reader:
     def read(self, row: Row) -> Example:
         """Raises `BadRow`."""
         if not row.label:
-            raise BadRow("is neither a pair {positive, negative} nor a {text, label}")
-        tokens, response = self._tokens(row.text, row.prompt)
+            raise BadRow(
+                "is neither a pair {positive, negative} nor a {text, label} whose label has 1 to "
+                f"{MAX_LABEL} characters"
+            )
+        tokens, response, said = self._tokens(row.text, row.prompt)
         if not response < len(tokens):
             raise BadRow("has no tokens to read")
         if len(tokens) > self._most:
@@ -49,33 +56,31 @@ class Reader:
             "mean": (response, end),
             "steps": (end - 1, end - 1 + self._steps),
         }[self._rule]
-        if start < response and self._rule == "answer":
+        if self._rule == "answer" and (start < response or not _ANSWER.search(said)):
             raise BadRow("has no answer in brackets, as in (A), at its end")
-        return Example(row.number, row.label, tuple(tokens), start, stop)
+        return Example(row.pair, row.label, tuple(tokens), start, stop)
 
-    def _tokens(self, text: Any, prompt: Any) -> tuple[list[int], int]:
-        """The tokens, and the index of the response's first. Of a raw text that is the second:
-        the first token of a sequence carries massive activations."""
+    def _tokens(self, text: Any, prompt: Any) -> tuple[list[int], int, str]:
+        """The tokens, the index of the response's first, and the response. Of a raw text the index
+        is that of the second: the first token of a sequence carries massive activations."""
         prompt = self._prompt if prompt is None else prompt
         if isinstance(text, str):
             if not text.strip():
                 raise BadRow("is empty")
             if prompt is None:
-                ids = list(self._tokenizer(text).input_ids)
-                return ids, min(1, len(ids) - 1)
+                return self._ids(text), 1, text
             if not isinstance(prompt, str):
                 raise BadRow("has a prompt that is not a string")
             return self._answered([{"role": "user", "content": prompt}], text)
         messages = _messages(text)
         if messages[-1]["role"] == "assistant" and len(messages) > 1:
             return self._answered(messages[:-1], messages[-1]["content"])
-        ids = self._template(messages)
-        return ids, min(1, len(ids) - 1)
+        return self._template(messages), 1, ""
 
-    def _answered(self, messages: list[dict[str, str]], answer: str) -> tuple[list[int], int]:
+    def _answered(self, messages: list[dict[str, str]], answer: str) -> tuple[list[int], int, str]:
         opening = self._template(messages)
-        ids = self._tokenizer(answer, add_special_tokens=False).input_ids
-        return [*opening, *ids], len(opening)
+        ids = self._ids(answer, add_special_tokens=False)
+        return [*opening, *ids], len(opening), answer
 
     def _template(self, messages: list[dict[str, str]]) -> list[int]:
         try:
@@ -83,8 +88,14 @@ class Reader:
                 messages, tokenize=False, add_generation_prompt=True
             )
         except Exception as error:  # A template raises what it likes, a jinja error mostly.
-            raise BadRow(f"does not go into the chat template: {error}") from error
-        return list(self._tokenizer(text, add_special_tokens=False).input_ids)
+            said = shown(str(error), 200)
+            raise BadRow(f"does not go into the chat template: {said}") from error
+        return self._ids(text, add_special_tokens=False)
+
+    def _ids(self, text: str, **how: bool) -> list[int]:
+        if not is_unicode(text):
+            raise BadRow("holds half of a surrogate pair, which is no character")
+        return list(self._tokenizer(text, **how).input_ids)
 
 
 def _messages(text: Any) -> list[dict[str, str]]:

@@ -9,9 +9,12 @@ import torch
 from torch import Tensor
 
 from server.extract.request import ExtractRequest
+from server.extract.threads import Stop
 from vectors.errors import VectorInvalid
 from vectors.format import BaseModel, SteeringVector
-from vectors.methods import StepMeans, step_difference
+from vectors.methods import ActivationsInvalid, StepMeans, step_difference
+from vectors.methods.rows import check_differ
+from vectors.methods.split import Sides
 from vectors.quality import measure, norm_measures
 
 
@@ -25,12 +28,19 @@ class Place(NamedTuple):
     base_model: BaseModel
 
 
-def fit(request: ExtractRequest, rows: Mapping[str, Tensor], place: Place) -> list[SteeringVector]:
+def fit(
+    request: ExtractRequest, rows: Mapping[str, Tensor], place: Place, stop: Stop
+) -> list[SteeringVector]:
     """One vector, or one a style. `rows` are [rows, layers, hidden] by label. Raises
-    `ActivationsInvalid`, `VectorInvalid`."""
+    `ActivationsInvalid`, `VectorInvalid`; and what `stop` raises, which is asked at each layer."""
     how = request.how
     assert how.fit is not None
-    function = partial(how.fit, **request.settings)
+    make = partial(how.fit, **request.settings)
+
+    def function(positive: Tensor, negative: Tensor) -> Tensor:
+        stop()
+        return make(positive, negative)
+
     if how.inputs != "styles":
         return [_fitted(request, request.name, function, rows["positive"], rows["negative"], place)]
     found = []
@@ -48,9 +58,10 @@ def fit_steps(
     found = step_difference(sides["positive"], sides["negative"], request.steps)
     alive = {"positive": list(found.alive_positive), "negative": list(found.alive_negative)}
     vectors = _dosed(found.vectors, request.unit_dose, place)
-    quality: dict[str, Any] = {"alive": alive}
-    if place.median_norms is not None:
-        quality |= norm_measures(vectors, place.layers, place.median_norms, place.site)
+    quality = {
+        "alive": alive,
+        **norm_measures(vectors, place.layers, place.median_norms, place.site),
+    }
     tensors = {(place.site, n): vectors[:, i] for i, n in enumerate(place.layers)}
     return _vector(request, request.name, tensors, quality, place)
 
@@ -63,23 +74,37 @@ def _fitted(
     negative: Tensor,
     place: Place,
 ) -> SteeringVector:
-    directions = _dosed(function(positive, negative), request.unit_dose, place)
-    quality: dict[str, Any] = {}
-    if place.median_norms is not None:
-        quality = measure(
-            directions,
-            positive,
-            negative,
-            function,
-            layers=place.layers,
-            num_layers=place.base_model.num_layers or len(place.layers),
-            median_norms=place.median_norms,
-            site=place.site,
-            paired=request.how.paired,
-            seed=request.seed,
-        )
+    sides = Sides(positive, negative)
+    directions = _dosed(_by_layer(function, sides), request.unit_dose, place)
+    quality = measure(
+        directions,
+        *sides,
+        function,
+        layers=place.layers,
+        num_layers=place.base_model.num_layers or len(place.layers),
+        median_norms=place.median_norms,
+        site=place.site,
+        paired=request.how.paired,
+        seed=request.seed,
+    )
     tensors = {(place.site, n): directions[i] for i, n in enumerate(place.layers)}
     return _vector(request, name, tensors, quality, place)
+
+
+def _by_layer(function: Callable[[Tensor, Tensor], Tensor], sides: Sides) -> Tensor:
+    """`function` of one layer after another, so that it can stop in between; and of all layers
+    where the sides do not differ, one error."""
+    found: list[Tensor] = []
+    differs = torch.ones(sides.positive.shape[1], dtype=torch.bool)
+    for layer in range(len(differs)):
+        try:
+            found.append(function(*sides.at(layer)))
+        except ActivationsInvalid as error:
+            if error.code != "identical_sides":
+                raise
+            differs[layer] = False
+    check_differ(differs)
+    return torch.cat(found)
 
 
 def _dosed(directions: Tensor, dose: float | None, place: Place) -> Tensor:
@@ -109,10 +134,7 @@ def _vector(
 ) -> SteeringVector:
     """With defaults as recommended, where there is a recommendation."""
     advice = quality.get("recommended", {})
-    norms = quality.pop("norms", None) or {
-        f"{site}.{layer}": float(tensor.norm(dim=-1).max())
-        for (site, layer), tensor in tensors.items()
-    }
+    norms = quality.pop("norms")
     return SteeringVector(
         tensors={key: tensor.contiguous() for key, tensor in tensors.items()},
         name=name,

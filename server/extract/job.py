@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ from server.extract.fit import Place, fit, fit_steps
 from server.extract.jobs import Job
 from server.extract.request import SIDES, ExtractRequest, Row
 from server.extract.store import RowStore
-from vectors.errors import VectorInvalid
+from server.extract.threads import Stop, in_thread
+from vectors.errors import VectorInvalid, shown
 from vectors.format import SteeringVector, write_vector
 from vectors.library import Entry, Library
 from vectors.methods import StepMeans
+from vectors.methods.rows import check_count
 
 AT_ONCE = 16
 """Texts in flight while nobody else wants the engine."""
@@ -38,6 +41,7 @@ class Bench:
     most_tokens: int
     """The model's context, in tokens."""
     most_row_bytes: int
+    """Of a job's rows, on disk; of `per_step`'s, in memory."""
     scratch: Path
     place: Callable[[str, tuple[int, ...]], Place]
     """(site, layers) -> what is known of it."""
@@ -50,52 +54,63 @@ async def run(job: Job, request: ExtractRequest, rows: list[Row], bench: Bench) 
     place = bench.place(request.capture_site, tuple(request.layers or ()))
     reader = Reader(request, bench.tokenizer, bench.most_tokens)
     job.phase = "reading"
-    examples = await asyncio.to_thread(_readable, job, request, rows, reader)
+    examples = await in_thread(job, partial(_readable, job, request, rows, reader))
     _check_labels(request, examples)
     job.total, job.phase = len(examples), "capturing"
     terms = tuple((place.site, layer) for layer in place.layers)
-    capturer = Capturer(bench.engine, terms)
+    capturer = Capturer(bench.engine, terms, request.reproducible)
     if request.method == "per_step":
-        vectors = [await _stepwise(job, request, examples, capturer, place)]
+        vectors = [await _stepwise(job, request, examples, capturer, place, bench)]
     else:
         vectors = await _rowwise(job, request, examples, capturer, place, bench)
     job.phase = "keeping"
+    await in_thread(job, partial(_keep, job, vectors, bench))
+
+
+def _keep(job: Job, vectors: list[SteeringVector], bench: Bench, stop: Stop) -> None:
     for vector in vectors:
-        entry, _ = await asyncio.to_thread(bench.library.add, write_vector(vector))
-        await asyncio.to_thread(bench.on_change, "created", entry)
+        stop()
+        entry, _ = bench.library.add(write_vector(vector))
+        bench.on_change("created", entry)
         job.result.append(f"{entry.name}@{entry.digest.removeprefix('sha256:')[:12]}")
 
 
 def _readable(
-    job: Job, request: ExtractRequest, rows: Iterable[Row], reader: Reader
+    job: Job, request: ExtractRequest, rows: Iterable[Row], reader: Reader, stop: Stop
 ) -> list[Example]:
     """Those that can be read; the others are named in `job`, and take their pair with them."""
-    found, bad = [], set[int]()
+    found, bad = [], set[tuple[str, int]]()
     for row in rows:
+        stop()
         try:
             found.append(reader.read(row))
         except BadRow as error:
-            bad.add(row.number)
+            bad.add(row.pair)
             job.bad_rows.append({"row": row.number, "label": row.label, "reason": str(error)})
     if request.how.paired:
-        found = [example for example in found if example.number not in bad]
+        found = [example for example in found if example.pair not in bad]
+        # However they were mixed, counterparts are at the same place among their side's.
+        found.sort(key=lambda example: example.pair)
     return found
 
 
 def _check_labels(request: ExtractRequest, examples: list[Example]) -> None:
-    labels = {example.label for example in examples}
+    """What the methods would find too little of, found before anything is captured."""
+    labels = Counter(example.label for example in examples)
     if request.how.inputs == "styles":
         if len(labels) < 2:
             raise VectorInvalid(
                 "there are texts of fewer than two styles", param="styles", code="too_few_rows"
             )
-    elif labels != set(SIDES):
+    elif labels.keys() != set(SIDES):
         raise VectorInvalid(
             f"{request.method} needs texts that are positive and negative; there are "
-            f"{', '.join(sorted(labels)) or 'none'}",
+            f"{shown(', '.join(sorted(labels))) if labels else 'none'}",
             param="pairs",
             code="too_few_rows",
         )
+    for label, count in labels.items():
+        check_count(count, label)
 
 
 async def _rowwise(
@@ -120,7 +135,9 @@ async def _rowwise(
     for example in examples:
         places.append(counts[example.label])
         counts[example.label] += 1
-    with closing(RowStore(bench.scratch, counts, (len(place.layers), hidden))) as store:
+    shape = (len(place.layers), hidden)
+    store = await in_thread(job, lambda _: RowStore(bench.scratch, counts, shape))
+    with closing(store):
 
         async def take(n: int) -> None:
             found = await capturer.capture(examples[n])
@@ -129,28 +146,47 @@ async def _rowwise(
         await _take_all(job, request, capturer, take)
         job.phase = "fitting"
         rows = {label: store.rows(label) for label in counts}
-        return await asyncio.to_thread(fit, request, rows, place)
+        return await in_thread(job, partial(fit, request, rows, place))
 
 
 async def _stepwise(
-    job: Job, request: ExtractRequest, examples: list[Example], capturer: Capturer, place: Place
+    job: Job,
+    request: ExtractRequest,
+    examples: list[Example],
+    capturer: Capturer,
+    place: Place,
+    bench: Bench,
 ) -> SteeringVector:
+    one = 4 * request.steps * len(place.layers) * (place.base_model.hidden_size or 0)
+    # Four more: the means are kept in float64, of two sides.
+    size = one * (AT_ONCE + 4)
+    if size > bench.most_row_bytes:
+        raise VectorInvalid(
+            f"{request.steps} steps at {len(place.layers)} layers take {size >> 20} MiB of memory, "
+            f"at most {bench.most_row_bytes >> 20} are allowed: name fewer layers or fewer steps",
+            param="steps",
+            code="too_many_steps",
+        )
     sides = {label: StepMeans(label) for label in SIDES}
     captured: dict[int, torch.Tensor] = {}
     counted = 0
+    # No text runs further ahead of those that count: what waits for a slow one is in memory.
+    ahead = asyncio.Semaphore(AT_ONCE)
 
     async def take(n: int) -> None:
         nonlocal counted
+        await ahead.acquire()
         found = await capturer.capture(examples[n], each=True)
         captured[n] = torch.from_numpy(found.values)
         # In their order, whichever ends first: sums of floats depend on it.
         while counted in captured:
             sides[examples[counted].label].add(captured.pop(counted))
             counted += 1
+            ahead.release()
 
     await _take_all(job, request, capturer, take)
     job.phase = "fitting"
-    return await asyncio.to_thread(fit_steps, request, sides, place)
+    return await in_thread(job, lambda _: fit_steps(request, sides, place))
 
 
 async def _take_all(

@@ -25,6 +25,8 @@ KEPT: Final = 100
 LOST_AFTER_S: Final = 60.0
 """A job that runs writes its state more often than that."""
 EVERY_S: Final = 1.0
+LONGEST_MESSAGE: Final = 2000
+"""Of an error, in characters: some of other people's say all that they were given."""
 ENDED: Final = ("succeeded", "failed", "cancelled")
 
 
@@ -167,6 +169,7 @@ class Jobs:
         except Exception as error:
             job.status = "failed"
             job.error = envelope(error)["error"]
+            job.error["message"] = _writable(job.error["message"])
             if not isinstance(error, SteersmanError | ValueError):
                 logger.exception("Job %s failed", job.id)
         finally:
@@ -180,6 +183,10 @@ class Jobs:
         ended = [job for job in self.list() if job.status in ENDED]
         for job in ended[KEPT:]:
             (self.folder / f"{job.id}.json").unlink(missing_ok=True)
+
+
+def _writable(message: str) -> str:
+    return message[:LONGEST_MESSAGE].encode(errors="backslashreplace").decode()
 
 
 async def _beat(job: Job) -> None:

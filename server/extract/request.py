@@ -1,7 +1,8 @@
 """The body of `POST /v1/steering/vectors/extract`, read and checked."""
 
 import json
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
@@ -15,6 +16,12 @@ Text = StrictStr | list[Any]
 """A plain text, or a chat: a list of messages with role and content."""
 
 SIDES: Final = ("positive", "negative")
+
+MAX_LABEL: Final = 128
+"""Longest label, in characters: a job's file names it with each of its bad rows."""
+
+_LEAST, _MOST = 1e-6, 1e6
+"""Of a setting that is a number, `c`: beyond, a probe is all penalty, or never converges."""
 
 
 class ExtractRequest(BaseModel):
@@ -74,7 +81,7 @@ class ExtractRequest(BaseModel):
         """Where texts are read. `per_step` reads what the output projection gives rather than what
         it gets: the projection is linear, so the mean difference of the one is that of the other,
         folded (and a bias cancels)."""
-        return self.how.vector_site or self.site or self.how.sites[0]
+        return self.site or self.how.sites[0]
 
 
 class Row(NamedTuple):
@@ -82,7 +89,10 @@ class Row(NamedTuple):
 
     number: int
     """The line (or place in the list) that it came from, counted from 1."""
+    pair: tuple[str, int]
+    """Counterparts have the same: which way they were given, and their place in it."""
     label: str
+    """Empty if nobody knows."""
     text: Any
     prompt: Any
 
@@ -103,19 +113,17 @@ def read_request(body: bytes | str) -> ExtractRequest:
     if request.token_rule not in how.token_rules:
         allowed = ", ".join(how.token_rules)
         _refuse("tokens", f"of {request.method} are {allowed}, not {shown(request.tokens)}")
-    if request.site is not None and request.site not in {*how.sites, how.vector_site}:
+    if request.site is not None and request.site not in how.sites:
         _refuse("site", f"of {request.method} is one of {', '.join(how.sites)}")
     for key, value in request.settings.items():
         allowed_values = how.settings.get(key)
         if allowed_values is None:
             _refuse(f"settings.{key}", f"is not a setting of {request.method}")
-        fine = (
-            value in allowed_values
-            if isinstance(allowed_values, tuple)
-            else isinstance(value, int | float) and not isinstance(value, bool)
-        )
-        if not fine:
-            _refuse(f"settings.{key}", f"cannot be {shown(value)}; use {allowed_values}")
+        if isinstance(allowed_values, tuple):
+            if value not in allowed_values:
+                _refuse(f"settings.{key}", f"must be one of {', '.join(allowed_values)}")
+        elif not _is_number(value) or not _LEAST <= value <= _MOST:
+            _refuse(f"settings.{key}", f"must be a number from {_LEAST:g} to {_MOST:g}")
     return request
 
 
@@ -136,10 +144,36 @@ def rows_of(request: ExtractRequest, lines: Iterator[tuple[int, Any]] | None) ->
         )
     for label in SIDES:
         for n, text in enumerate(getattr(request, label) or (), 1):
-            yield Row(n, label, text, None)
+            yield Row(n, ("side", n), label, text, None)
     for style, texts in (request.styles or {}).items():
+        if not _is_label(style):
+            _refuse("styles", f"have names of 1 to {MAX_LABEL} characters")
         for n, text in enumerate(texts, 1):
-            yield Row(n, style, text, None)
+            yield Row(n, ("style", n), style, text, None)
+
+
+def check_paired(rows: Sequence[Row]) -> None:
+    """Raise `VectorInvalid` unless each row has a counterpart, and it is clear which.
+
+    Lines of one text each are counterparts by their order: the n-th positive and the n-th negative
+    one. With a line among them that may be either, nobody knows which are.
+    """
+    lost = next((row for row in rows if row.label not in SIDES), None)
+    if lost and any(row.pair[0] == "text" for row in rows):
+        raise VectorInvalid(
+            f"row {lost.number} is neither positive nor negative, so that nobody knows which texts "
+            "are pairs: mend it, or send lines of {positive, negative}",
+            param="pairs",
+            code="unpaired",
+        )
+    positive, negative = ({row.pair for row in rows if row.label == label} for label in SIDES)
+    if positive != negative:
+        raise VectorInvalid(
+            f"there are {len(positive)} positive texts and {len(negative)} negative ones; this "
+            "method takes pairs: give a counterpart for each, or use mean_difference",
+            param="pairs",
+            code="unpaired",
+        )
 
 
 def json_lines(text: bytes) -> Iterator[tuple[int, Any]]:
@@ -148,21 +182,47 @@ def json_lines(text: bytes) -> Iterator[tuple[int, Any]]:
         if line.strip():
             try:
                 yield number, json.loads(line)
-            except ValueError:
+            # Brackets in brackets without end are a RecursionError.
+            except (ValueError, RecursionError):
                 yield number, line
 
 
+def is_unicode(text: str) -> bool:
+    """Whether `text` can be written anywhere: JSON's escapes can make half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _of_lines(lines: Iterator[tuple[int, Any]]) -> Iterator[Row]:
+    texts: Counter[str] = Counter()
     for number, line in lines:
         known = {"positive", "negative", "text", "label", "prompt"}
         if isinstance(line, dict) and set(line) <= known and {"positive", "negative"} <= set(line):
             for label in SIDES:
-                yield Row(number, label, line[label], line.get("prompt"))
-        elif isinstance(line, dict) and set(line) <= known and {"text", "label"} <= set(line):
-            yield Row(number, str(line["label"]), line["text"], line.get("prompt"))
+                yield Row(number, ("pair", number), label, line[label], line.get("prompt"))
+        elif (
+            isinstance(line, dict)
+            and set(line) <= known
+            and {"text", "label"} <= set(line)
+            and _is_label(line["label"])
+        ):
+            label = line["label"]
+            texts[label] += 1
+            yield Row(number, ("text", texts[label]), label, line["text"], line.get("prompt"))
         else:
             # Nobody knows whose it would be: it is named among the bad rows.
-            yield Row(number, "", line, None)
+            yield Row(number, ("pair", number), "", line, None)
+
+
+def _is_label(label: Any) -> bool:
+    return isinstance(label, str) and 0 < len(label) <= MAX_LABEL and is_unicode(label)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _is_two(pair: Any) -> bool:

@@ -8,6 +8,7 @@ from server.extract.job import Bench
 from server.state import Steersman
 from vectors.errors import VectorInvalid, shown
 from vectors.format import BaseModel
+from vectors.methods import PROJECTION_INPUT
 
 MOST_ROW_BYTES = 2 << 30
 """Rows of one job, on disk; they are mapped into memory for the fit."""
@@ -26,6 +27,18 @@ def make_bench(state: Steersman, engine: Any, *, listens: bool) -> Bench:
                 param="method",
                 code="capture_unavailable",
             )
+        if site == PROJECTION_INPUT:
+            # Quantised weights alone leave it linear; but the name of a scheme does not tell.
+            quantised = engine.vllm_config.model_config.quantization
+            if quantised is not None:
+                raise VectorInvalid(
+                    "per_step needs attention whose output projection is linear, and this model is "
+                    f"quantised ({quantised}): make the vector on the model in full precision, or "
+                    "with site attn_out, which takes the projection's output as it is",
+                    param="method",
+                    code="projection_quantised",
+                )
+            site = "attn_out"
         if site not in model["sites"]:
             raise VectorInvalid(
                 f"{shown(site)} cannot be read in this model; sites are "

@@ -1,5 +1,7 @@
-"""Rows on disk: a temporary file, mapped into memory, that goes when the store is closed."""
+"""Rows on disk: temporary files, mapped into memory, that go with the store or its process."""
 
+import math
+import os
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,19 +10,21 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from vectors.disk import disk_errors
+
+_Map = np.memmap[tuple[int, ...], np.dtype[np.float32]]
+
 
 class RowStore:
     """Rows [layers, hidden] float32 by label, as many as are announced."""
 
     def __init__(self, folder: Path, counts: Mapping[str, int], shape: tuple[int, int]) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self._folder = tempfile.TemporaryDirectory(dir=folder, prefix="rows-")
-        self._maps: dict[str, np.memmap[tuple[int, ...], np.dtype[np.float32]]] = {
-            label: np.memmap(
-                Path(self._folder.name) / str(n), np.float32, "w+", shape=(count, *shape)
-            )
-            for n, (label, count) in enumerate(counts.items())
-        }
+        """Raises `LibraryError`."""
+        with disk_errors():
+            folder.mkdir(parents=True, exist_ok=True)
+            self._maps = {
+                label: _mapped(folder, (count, *shape)) for label, count in counts.items()
+            }
         self._kept: dict[str, list[int]] = {label: [] for label in counts}
 
     def put(self, label: str, place: int, row: NDArray[np.float32]) -> None:
@@ -38,4 +42,11 @@ class RowStore:
     def close(self) -> None:
         """Let the rows go."""
         self._maps.clear()
-        self._folder.cleanup()
+
+
+def _mapped(folder: Path, shape: tuple[int, ...]) -> _Map:
+    # The file has no name, so that nothing is left of it whatever ends the process.
+    with tempfile.TemporaryFile(dir=folder) as file:
+        # On a disk that is full, a write into the map of a file with holes would kill the process.
+        os.posix_fallocate(file.fileno(), 0, 4 * math.prod(shape))
+        return np.memmap(file, np.float32, "r+", shape=shape)

@@ -12,6 +12,7 @@ import typer
 from server.cli import paths, show
 from server.cli.client import Client
 from server.cli.errors import CliError
+from server.cli.help_text import with_examples
 from server.cli.options import Json, Key, Server, address, api_key, connection, wants_json
 from server.sweep import figure, files, report
 from server.sweep.ask import Asker
@@ -29,6 +30,24 @@ from server.sweep.progress import answers_progress
 from server.sweep.prompts import PROMPTS, read_prompts
 from server.sweep.run import CellResult
 from server.sweep.run import sweep as run_sweep
+
+HELP = with_examples(
+    "Try coefficients and layers: behaviour against fluency; pick the best that is fluent.\n\n"
+    "In each cell the steered server answers the same prompts, a measure judges the answers, and "
+    "the unsteered model says how perplexing it finds them. Read some of them, too: they are in "
+    "sweep-VECTOR.json, which is written at the end.\n\n"
+    "Measures: vader (sentiment), language:CODE, regex:PATTERN (matches in 100 words), logodds "
+    "(of two first tokens), judge (0 to 10 from another model; its key in "
+    "STEERSMAN_JUDGE_API_KEY). vader and language need `pip install 'steersman[measure]'`, as the "
+    "figure does.",
+    """
+    steersman sweep cheerful
+    steersman sweep cheerful --layers 12,14+16 --coefficients=-4:4:1 --write
+    steersman sweep french --measure language:fr --prompts questions.txt
+    steersman sweep humble --measure 'regex:(?i)of course' --lower --no-figure
+    steersman sweep kind --measure 'judge:http://judge:8001/v1|qwen|Is it kind?'
+    """,
+)
 
 
 def sweep(
@@ -80,7 +99,7 @@ def sweep(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Try coefficients and layers: behaviour against fluency; pick the best that is fluent."""
+    """`steersman sweep`."""
     as_json = wants_json(ctx, as_json)
     wanted = make_measure(measure)
     asked = PROMPTS if prompts is None else read_prompts(prompts)

@@ -10,7 +10,7 @@ from server.cli.client import refusal
 from server.cli.errors import Refused, Unreachable, WrongUsage
 
 TRIES: Final = 8
-_LATER: Final = frozenset({429, 503})
+_LATER: Final = frozenset({429, 500, 502, 503, 504})
 _LONGEST_WAIT: Final = 30.0
 
 
@@ -28,21 +28,26 @@ def connect(url: str, key: str | None) -> httpx.AsyncClient:
 
 
 async def post(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
-    """The JSON that comes back. A server that is busy (429, 503) is asked again, after as long as
-    it says. Raises `Refused`, `Unreachable` and `WrongUsage`."""
+    """The JSON that comes back. A server that is busy, fails or hangs up is asked again, after as
+    long as it says: one answer of hundreds is not to end them all. Raises `Refused`, `Unreachable`
+    and `WrongUsage`."""
     for attempt in range(TRIES):
         try:
             answer = await http.post(path, json=body)
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
             raise WrongUsage(f"{http.base_url} is no address: {error}") from error
         except httpx.TransportError as error:
-            raise Unreachable(
-                f"no server answers at {http.base_url} ({error or type(error).__name__})",
-                code="unreachable",
-            ) from error
-        if answer.status_code not in _LATER or attempt == TRIES - 1:
-            break
-        await asyncio.sleep(_wait(answer, attempt))
+            if attempt == TRIES - 1:
+                why = str(error) or type(error).__name__
+                raise Unreachable(
+                    f"no server answers at {http.base_url} ({why})", code="unreachable"
+                ) from error
+            asked = 0.0
+        else:
+            if answer.status_code not in _LATER or attempt == TRIES - 1:
+                break
+            asked = _asked(answer)
+        await asyncio.sleep(min(_LONGEST_WAIT, max(asked, math.ldexp(0.5, attempt))))
     if not answer.is_success:
         raise refusal(answer)
     try:
@@ -51,9 +56,9 @@ async def post(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
         raise Refused(f"the answer to POST {answer.url} is not JSON") from None
 
 
-def _wait(answer: httpx.Response, attempt: int) -> float:
+def _asked(answer: httpx.Response) -> float:
+    """Seconds that a busy server asks to be left alone."""
     try:
-        asked = float(answer.headers.get("retry-after", ""))
+        return float(answer.headers.get("retry-after", ""))
     except ValueError:
-        asked = 0.0
-    return min(_LONGEST_WAIT, max(asked, math.ldexp(0.5, attempt)))
+        return 0.0

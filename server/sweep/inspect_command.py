@@ -6,9 +6,20 @@ from typing import Annotated, Any
 import typer
 
 from server.cli import paths, show
+from server.cli.help_text import with_examples
 from server.cli.options import Json, Key, Server, connection, wants_json
 from server.sweep import figure, files
 
+HELP = with_examples(
+    "Look into a vector without generating text: norms, the dose of coefficient 1, the tokens it "
+    "raises and lowers most (logit lens), the most similar vectors of the library.",
+    """
+    steersman vectors inspect cheerful
+    steersman vectors inspect cheerful --all --count 30
+    steersman vectors inspect cheerful --out .      JSON and PNG
+    steersman vectors inspect cheerful --json | jq '.tensors[0].top_tokens'
+    """,
+)
 _TOKENS, _SIMILAR = 5, 3
 """How many of each a row of the table shows; the JSON has all that were asked for."""
 
@@ -31,7 +42,7 @@ def inspect(
     key: Key = None,
     as_json: Json = False,
 ) -> None:
-    """Norms, the most similar other vectors, and the tokens it raises and lowers most."""
+    """`steersman vectors inspect`."""
     as_json = wants_json(ctx, as_json)
     if out is not None and draw:
         figure.plotter()

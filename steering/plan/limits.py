@@ -1,7 +1,7 @@
 """The limits that every plan must meet, whoever wrote it."""
 
 import math
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
@@ -70,15 +70,18 @@ class Limits:
             )
         self.check_count(len(plan.vectors))
         meetings: Counter[tuple[str, int]] = Counter()
+        together: defaultdict[str, float] = defaultdict(float)
         for n, vector in enumerate(plan.vectors):
             where = f"steering.vectors[{n}]"
             if not math.isfinite(vector.coefficient):
                 raise PlanInvalid(
                     "coefficient must be a finite number", param=f"{where}.coefficient"
                 )
-            if abs(vector.coefficient) > self.max_coefficient:
+            # A vector may be named several times: for its limit, that is once and stronger.
+            together[vector.digest] += abs(vector.coefficient)
+            if together[vector.digest] > self.max_coefficient:
                 raise PlanInvalid(
-                    f"coefficient {vector.coefficient:g} is over this server's limit of "
+                    f"coefficient {together[vector.digest]:g} is over this server's limit of "
                     f"{self.max_coefficient:g}",
                     param=f"{where}.coefficient",
                     code="dose_over_limit",

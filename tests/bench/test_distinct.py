@@ -1,45 +1,47 @@
-"""What the benchmark of distinct steerings sends, and what it makes of the rates."""
+"""What the benchmark of distinct steerings runs, and what it makes of the times."""
 
 import pytest
 
-from bench.distinct import distinct, parse_arguments, summary
-from bench.servers import Server
+from bench.distinct import LAYERS_EACH, VECTORS_EACH, parse_arguments, plan, summary, ways
 
-SERVER = Server("none", "http://127.0.0.1:1", 0)
-
-
-@pytest.mark.parametrize("count", [1, 2, 8, 32])
-def test_a_batch_has_as_many_different_steerings_as_its_count(count: int) -> None:
-    config = distinct(SERVER, count, layers=30, seed=0)
-    sent = [str(config.steering(n)) for n in range(32)]
-    assert len(set(sent)) == count
-    assert all(sent.count(one) == 32 // count for one in sent)
-    terms = [
-        (v["id"], v["coefficient"]) for n in range(count) for v in config.steering(n)["vectors"]
-    ]
-    assert len(set(terms)) == 2 * count
+DIGESTS = [f"sha256:{n:064x}" for n in range(16)]
 
 
-def test_with_count_0_nobody_is_steered() -> None:
-    config = distinct(SERVER, 0, layers=30, seed=0)
-    assert [config.steering(n) for n in range(4)] == [None] * 4
+@pytest.mark.parametrize("count", [0, 1, 2, 8, 32])
+def test_ways_differ_in_their_vectors_coefficients_and_layers(count: int) -> None:
+    drawn = ways(count, layers=30, seed=0)
+    assert len(set(drawn)) == count
+    assert len({use.coefficient for way in drawn for use in way}) == VECTORS_EACH * count
+    assert {len(use.layers) for way in drawn for use in way} <= {LAYERS_EACH}
 
 
 def test_a_larger_count_has_the_ways_of_a_smaller_one() -> None:
-    few, many = (distinct(SERVER, n, layers=30, seed=3) for n in (2, 8))
-    assert [few.steering(n) for n in range(2)] == [many.steering(n) for n in range(2)]
+    assert ways(8, layers=30, seed=3)[:2] == ways(2, layers=30, seed=3)
+
+
+def test_a_way_is_a_plan_of_its_vectors() -> None:
+    (way,) = ways(1, layers=30, seed=0)
+    made = plan(way, DIGESTS, "r")
+    assert [(v.digest, v.coefficient) for v in made.vectors] == [
+        (DIGESTS[use.vector], use.coefficient) for use in way
+    ]
+    assert made.vectors[0].terms == tuple(("resid_post", layer) for layer in way[0].layers)
 
 
 def test_summary() -> None:
-    rates = {"0": [100.0, 200.0, 110.0], "1": [95.0, 190.0, 104.5], "8": [90.0, 100.0, 99.0]}
-    found = summary(rates)
+    steps = {
+        "0": [[0.1, 0.1, 9.0], [0.2, 0.2, 0.2], [0.1, 0.1, 0.1]],
+        "1": [[0.1, 0.1, 0.1], [0.25, 0.25, 0.25], [0.1, 0.1, 0.1]],
+        "8": [[0.125, 0.125, 0.125], [0.25, 0.1, 0.25], [0.125, 0.125, 0.125]],
+    }
+    found = summary(steps, size=10)
+    assert found["counts"]["0"]["tokens_per_second"] == 100
     assert found["counts"]["0"]["ratio"] == 1
-    assert found["counts"]["1"]["tokens_per_second"] == 104.5
-    assert found["counts"]["1"]["ratio"] == 0.95
-    assert found["counts"]["8"]["ratio_range"] == [0.5, 0.9]
-    assert found["slowest_to_fastest"] == pytest.approx(99 / 104.5, abs=1e-4)
+    assert found["counts"]["1"]["ratio_range"] == [0.8, 1]
+    assert found["counts"]["8"]["ratio"] == 0.8
+    assert found["slowest_to_fastest"] == 0.8
     assert found["flat"] is False
-    assert summary({"0": [1.0], "1": [2.0], "2": [1.95]})["flat"] is True
+    assert summary({"0": [[1.0]], "1": [[2.0]], "2": [[1.95]]}, size=100)["flat"] is True
 
 
 @pytest.mark.parametrize("given", [["1", "2"], ["0"], ["0", "64"]])

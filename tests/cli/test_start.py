@@ -11,6 +11,7 @@ from tests.cli.conftest import Done
 COMMANDS = [
     "chat", "jobs list", "jobs show", "jobs cancel", "vectors list", "vectors show",
     "vectors import", "vectors export", "vectors upload", "vectors delete", "vectors extract",
+    "vectors rescale", "vectors inspect", "sweep",
 ]  # fmt: skip
 
 
@@ -20,7 +21,17 @@ def test_help_names_every_command(steersman: Callable[..., Done]) -> None:
     for word in ("steersman serve", "chat", "jobs", "serve", "sweep", "vectors"):
         assert word in done.out
     below = steersman("vectors", "--help").out
-    for word in ["list", "show", "import", "export", "upload", "delete", "extract", "inspect"]:
+    for word in [
+        "list",
+        "show",
+        "import",
+        "export",
+        "upload",
+        "delete",
+        "extract",
+        "rescale",
+        "inspect",
+    ]:
         assert f" {word} " in below
 
 
@@ -72,7 +83,8 @@ def imported(*args: str) -> set[str]:
 
 
 def test_help_does_not_wait_for_what_is_slow() -> None:
-    for args in (["--help"], ["vectors", "--help"], ["vectors", "extract", "--help"]):
+    for command in ([], ["vectors"], ["vectors", "extract"], ["vectors", "rescale"]):
+        args = [*command, "--help"]
         assert not {"torch", "vllm", "numpy", "httpx", "fastapi"} & imported(*args)
 
 

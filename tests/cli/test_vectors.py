@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from server.cli.client import Client
 from tests.cli.conftest import HIDDEN, KEY, Done
-from tests.vectors.make import vector_file
+from tests.vectors.make import vector, vector_file
 from vectors.exchange import load
-from vectors.format import read_vector
+from vectors.format import SteeringVector, read_vector, write_vector
 
 FIXTURES = Path(__file__).parents[1] / "vectors" / "exchange" / "fixtures"
 Run = Callable[..., Done]
@@ -74,6 +75,60 @@ def test_export(keyed: Run, shelf: str, tmp_path: Path) -> None:
     done = keyed(*args, "gguf", "--out", str(gguf), "--force", "--layers", layer).json
     assert done["layers"] == told["layers"][:1]
     assert keyed(*args, "safetensors", "--layers", layer).status == 2
+
+
+def test_export_says_what_the_name_says(keyed: Run, shelf: str, tmp_path: Path) -> None:
+    """The safe range that a sweep wrote, though content stays as it came under its digest."""
+    file = tmp_path / "mine.safetensors"
+    file.write_bytes(vector_file(hidden=HIDDEN, coefficient=1.5, safe_range=(-6, 6)))
+    keyed("vectors", "upload", str(file), "--name", "swept")
+    with Client(shelf, KEY) as client:
+        client.patch("/v1/steering/vectors/swept", {"safe_range": [-2, 2], "description": "glad"})
+    for form, read in (("safetensors", read_vector), ("gguf", load)):
+        target = tmp_path / f"swept.{form}"
+        done = keyed("vectors", "export", "swept", "--format", form, "--out", str(target))
+        assert done.status == 0, done.err
+        found = read(target)
+        assert (found.safe_range, found.description) == ((-2, 2), "glad")
+    keyed("vectors", "delete", "swept")
+
+
+def test_rescaled_vectors_have_one_length(keyed: Run, tmp_path: Path) -> None:
+    names = ["long", "short"]
+    for seed, name in enumerate(names):
+        tensors = {
+            key: t * (5 - 4 * seed) for key, t in vector(seed, hidden=HIDDEN).tensors.items()
+        }
+        made = SteeringVector(tensors, coefficient=3.0, safe_range=(0, 6), method="caa")
+        file = tmp_path / f"{name}.safetensors"
+        file.write_bytes(write_vector(made))
+        keyed("vectors", "upload", str(file), "--name", name)
+    done = keyed("vectors", "rescale", *names, "--json").json["data"]
+    assert [v["id"] for v in done] == ["long-rescaled", "short-rescaled"]
+    assert done[0]["norms"] == pytest.approx(done[1]["norms"])
+    for told, name in zip(done, names, strict=True):
+        assert (told["coefficient"], told["safe_range"], told["method"]) == (1.0, None, "caa")
+        assert told["method_settings"]["rescaled"][0].startswith("long@")
+        before, target = read_vector(tmp_path / f"{name}.safetensors"), tmp_path / "after"
+        keyed("vectors", "export", told["id"], "--format", "safetensors", "--out", str(target))
+        after = read_vector(target)
+        target.unlink()
+        for key, tensor in before.tensors.items():
+            cosine = torch.cosine_similarity(tensor, after.tensors[key], dim=0)
+            assert float(cosine) == pytest.approx(1.0)
+    for name in names:
+        keyed("vectors", "delete", name)
+        keyed("vectors", "delete", f"{name}-rescaled")
+
+
+def test_what_cannot_be_rescaled(keyed: Run, file: Path, tmp_path: Path) -> None:
+    assert keyed("vectors", "rescale", "glad").status == 2
+    assert keyed("vectors", "rescale", "glad", "glad").status == 2
+    file.write_bytes(vector_file(hidden=HIDDEN, layers=(3,)))
+    keyed("vectors", "upload", str(file), "--name", "other")
+    done = keyed("vectors", "rescale", "glad", "other")
+    assert (done.status, "same sites and layers" in done.err) == (2, True)
+    keyed("vectors", "delete", "other")
 
 
 def test_export_folds_the_coefficient_in(keyed: Run, file: Path, tmp_path: Path) -> None:

@@ -5,15 +5,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-import torch
-from numpy.typing import NDArray
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 
 from steering.plan import Plan
 from steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Captured
 from steering.plan.plan import PLAN_KEY
-from tests.engine.conftest import HIDDEN, LAYERS, Shelf
+from tests.engine.conftest import LAYERS, Shelf
 from tests.engine.engine import Ask, Engine, parameters
 from tests.reference.reference import ReferenceModel
 
@@ -66,37 +64,13 @@ def said(n: int) -> tuple[int, ...]:
     return answer
 
 
-def streams(
-    reference: ReferenceModel, tokens: Sequence[int], terms: Sequence[tuple[str, int]]
-) -> NDArray[np.float32]:
-    """[tokens, terms, hidden] by hooks on Hugging Face's modules."""
-    heard: dict[tuple[str, int], torch.Tensor] = {}
-    hooks = []
-    for site, layer in terms:
-        block = reference.model.model.layers[layer]
-        module = {"resid_post": block, "attn_out": block.self_attn, "mlp_out": block.mlp}[site]
-
-        def hear(_m: object, _i: object, out: object, key: tuple[str, int] = (site, layer)) -> None:
-            value = out[0] if isinstance(out, tuple) else out
-            assert isinstance(value, torch.Tensor)
-            heard[key] = value.reshape(-1, HIDDEN)
-
-        hooks.append(module.register_forward_hook(hear))
-    try:
-        with torch.no_grad():
-            reference.model(input_ids=torch.tensor([list(tokens)]))
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.stack([heard[key] for key in terms], dim=1).numpy()
-
-
 def check(
     reference: ReferenceModel, wish: Wish, found: Captured | None, tokens: Sequence[int]
 ) -> float:
     """Worst difference as a share of the norm; asserts that all tokens wanted are there."""
     assert found is not None
-    whole = streams(reference, tokens, wish.terms)[wish.start : wish.stop]
+    streams = reference.streams(tokens, wish.terms).transpose(0, 1).numpy()
+    whole = streams[wish.start : wish.stop]
     assert found.tokens == len(whole)
     expected = whole if wish.each else whole.astype(np.float64).mean(0)
     assert found.values.shape == expected.shape

@@ -299,16 +299,7 @@ def test_calibration_hears_every_token_but_the_first(
     prompt = v2_asks.prompt(5, 101)
     v2.forget()
     heard = v2.do(v2_asks.norms_heard, Ask(prompt, tokens=1))
-    states: list[torch.Tensor] = []
-    hooks = [
-        block.register_forward_hook(lambda _m, _i, out: states.append(stream(out)))
-        for block in tiny_reference.model.model.layers
-    ]
-    with torch.no_grad():
-        tiny_reference.model(input_ids=torch.tensor([prompt]))
-    for hook in hooks:
-        hook.remove()
-    norms = [state.norm(dim=-1) for state in states]
+    norms = tiny_reference.streams(prompt).norm(dim=-1)
     expected = {f"resid_post.{n}": float(found[1:].median()) for n, found in enumerate(norms)}
     with_first = {f"resid_post.{n}": float(found.median()) for n, found in enumerate(norms)}
     assert len(heard) == 3 * len(expected)
@@ -322,9 +313,3 @@ def test_the_lens(v2: RemoteEngine, tiny_model: Path) -> None:
     (found,) = v2.do(exams_special.lens, [], directions.tolist(), 9)
     for direction, tokens in zip(directions, found["tokens"], strict=True):
         assert_tokens(tiny_model, direction, tokens["top"], tokens["bottom"])
-
-
-def stream(output: object) -> torch.Tensor:
-    found = output[0] if isinstance(output, tuple) else output
-    assert isinstance(found, torch.Tensor)
-    return found.reshape(-1, found.shape[-1])

@@ -22,13 +22,6 @@ NORM = 60.0
 """Norm of the tests' random vectors: about a third of the stream's at the middle layers."""
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    here = Path(__file__).parent
-    for item in items:
-        if item.path.is_relative_to(here):
-            item.add_marker("engine")
-
-
 @pytest.fixture(scope="session")
 def model() -> Path:
     return prepare_model(default_home(), lambda line: print(line, file=sys.stderr))

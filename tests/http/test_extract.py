@@ -84,19 +84,8 @@ def tensors(client: Client, name: str, site: str = "resid_post") -> Array:
 
 
 def states(reference: ReferenceModel, tokens: Sequence[int], site: str = "resid_post") -> Array:
-    """[layers, tokens, hidden]; by hooks, the last of Hugging Face's states being a normed one."""
-    heard: list[torch.Tensor] = []
-
-    def hear(_m: object, _i: object, out: Any) -> None:
-        heard.append((out[0] if isinstance(out, tuple) else out).reshape(len(tokens), -1))
-
-    modules = [b if site == "resid_post" else b.self_attn for b in reference.model.model.layers]
-    hooks = [module.register_forward_hook(hear) for module in modules]
-    with torch.no_grad():
-        reference.model(input_ids=torch.tensor([list(tokens)]))
-    for hook in hooks:
-        hook.remove()
-    return torch.stack(heard).numpy()
+    """[layers, tokens, hidden]."""
+    return reference.streams(tokens, [(site, layer) for layer in range(LAYERS)]).numpy()
 
 
 def answered(tokenizer: Any, text: str, question: str = QUESTION) -> tuple[list[int], int]:
@@ -352,6 +341,11 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "unknown site": ({"site": "nowhere"}, "site"),
     "tokens": ({"tokens": "steps"}, "tokens"),
     "setting": ({"settings": {"depth": 3}}, "settings.depth"),
+    "number": ({"method": "probe", "settings": {"c": 1e9}}, "settings.c"),
+    "unpaired": (
+        {"method": "repe", "pairs": None, "positive": ["a b"] * 3, "negative": ["c d"] * 2},
+        "pairs",
+    ),
     "name": ({"name": "no spaces"}, "name"),
     "too many": ({"pairs": [["a", "b"]] * 3000}, "pairs"),
 }

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
-from tests.engine.engine import Ask
+from tests.engine.engine import Ask, furthest
 from tests.matrix.bench import Bench
 from tests.reference.reference import ReferenceModel
 
@@ -24,17 +24,6 @@ def same(answers: Answers, expected: Answers, key: str = "logprobs") -> float:
         assert answer["reason"] == wanted["reason"]
         worst = max(worst, furthest(answer[key], wanted[key]))
     assert worst <= CLOSE
-    return worst
-
-
-def furthest(one: Sequence[dict[str, float]], other: Sequence[dict[str, float]]) -> float:
-    """Largest difference between log-probabilities that both have."""
-    assert len(one) == len(other)
-    worst = 0.0
-    for a, b in zip(one, other, strict=True):
-        both = a.keys() & b.keys()
-        assert both
-        worst = max(worst, *(abs(a[token] - b[token]) for token in both))
     return worst
 
 

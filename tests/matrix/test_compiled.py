@@ -162,28 +162,12 @@ def test_captures_pass_the_graphs_by(
         assert found["places"] == 3 * tiny.LAYERS
         worst = 0.0
         for prompt, streams in zip(found["prompts"], found["streams"], strict=True):
-            expected = streams_of(tiny_reference, prompt)
+            expected = tiny_reference.streams(prompt)[:, 1:].mean(dim=1)
             off = (torch.tensor(streams) - expected).norm(dim=-1) / expected.norm(dim=-1)
             worst = max(worst, float(off.max()))
         assert worst <= judge.CLOSE
         assert found["before"] == found["after"]
         row.steered(f"the stream within {worst:.0e} of Hugging Face's; answers stay the same")
-
-
-def streams_of(reference: ReferenceModel, prompt: list[int]) -> torch.Tensor:
-    """[layers, hidden]: the mean of each block's output over all tokens but the first."""
-    heard: list[torch.Tensor] = []
-    hooks = [
-        block.register_forward_hook(
-            lambda _m, _i, out: heard.append(out[0] if isinstance(out, tuple) else out)
-        )
-        for block in reference.model.model.layers
-    ]
-    with torch.no_grad():
-        reference.model(input_ids=torch.tensor([prompt]))
-    for hook in hooks:
-        hook.remove()
-    return torch.stack([h.reshape(len(prompt), -1)[1:].mean(0) for h in heard])
 
 
 def test_vllm_without_steersman_loads_its_own(

@@ -107,7 +107,7 @@ def test_micro_batches(bench: Bench) -> None:
 
 @pytest.mark.engine
 def test_shared_blocks_under_other_keys(bench: Bench, tmp_path: Path) -> None:
-    with way("KV connectors with keys of their own") as row:
+    with way("KV connectors") as row:
         transfer = {
             "kv_connector": "ExampleConnector",
             "kv_role": "kv_both",
@@ -115,7 +115,7 @@ def test_shared_blocks_under_other_keys(bench: Bench, tmp_path: Path) -> None:
         }
         with pytest.raises(NotInstrumentable, match="the KV connector ExampleConnector"):
             bench.here(kv_transfer_config=transfer)
-        row.refused("at the start: steered blocks would be handed to others")
+        row.refused("at the start: they may hand blocks of steered requests to others")
 
 
 NEEDS_A_GPU = [

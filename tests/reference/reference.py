@@ -79,10 +79,27 @@ class ReferenceModel:
             token_ids.append(int(logprobs[-1].argmax()))
         return token_ids[len(prompt_ids) :]
 
-    def _part(self, term: Term) -> nn.Module:
-        block = self.model.model.layers[term.layer]
-        parts = {"resid_post": block, "attn_out": block.self_attn, "mlp_out": block.mlp}
-        part = parts[term.site]
+    def streams(self, token_ids: Sequence[int], places: Sequence[tuple[str, int]] = ()) -> Tensor:
+        """What leaves each place, a site and a layer: [places, len(token_ids), hidden]; without
+        places, each block. By hooks: the last of Hugging Face's hidden states is a normed one.
+        """
+        places = places or [("resid_post", n) for n in range(len(self.model.model.layers))]
+        heard: dict[tuple[str, int], Tensor] = {}
+        handles = []
+        try:
+            for place in places:
+                hook = _hearing(heard, place)
+                handles.append(self._part(*place).register_forward_hook(hook))
+            with torch.no_grad():
+                self.model(input_ids=torch.tensor([list(token_ids)]), use_cache=False)
+        finally:
+            for handle in handles:
+                handle.remove()
+        return torch.stack([heard[place] for place in places])
+
+    def _part(self, site: str, layer: int) -> nn.Module:
+        block = self.model.model.layers[layer]
+        part = {"resid_post": block, "attn_out": block.self_attn, "mlp_out": block.mlp}[site]
         assert isinstance(part, nn.Module)
         return part
 
@@ -94,11 +111,22 @@ class ReferenceModel:
                 steered = [is_steered(t, prompt_len, term.positions) for t in range(length)]
                 mask = torch.tensor(steered, dtype=torch.float32)[:, None]
                 change = mask * (term.coefficient * term.vector.float())
-                handles.append(self._part(term).register_forward_hook(_adding(change)))
+                part = self._part(term.site, term.layer)
+                handles.append(part.register_forward_hook(_adding(change)))
             yield
         finally:
             for handle in handles:
                 handle.remove()
+
+
+def _hearing(heard: dict[tuple[str, int], Tensor], place: tuple[str, int]) -> Any:
+    """A forward hook that keeps the module's (first) output, [tokens, hidden], in `heard`."""
+
+    def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
+        value = output[0] if isinstance(output, tuple) else output
+        heard[place] = value.reshape(-1, value.shape[-1])
+
+    return hook
 
 
 def _adding(change: Tensor) -> Any:

@@ -1,13 +1,15 @@
-"""Calibration by several API servers that start at once."""
+"""Calibration by several API servers that start at once, and whose it is."""
 
 import asyncio
+import os
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from server.calibrate import TEXTS, median_norms
+from server.calibrate import TEXTS, calibration_mark, fingerprint, median_norms
 
 MEDIANS = {"resid_post.0": 1.5, "resid_post.1": 2.5}
 
@@ -61,3 +63,38 @@ async def test_a_failed_measurement_lets_the_next_one_in(home: Path) -> None:
     assert await median_norms(Engine(shared), "mark", 3, measure=True) is None
     assert await median_norms(Engine(shared), "mark", 2, measure=True) == MEDIANS
     assert shared["listens"] == 2
+
+
+def config(folder: Path) -> SimpleNamespace:
+    """As much of vLLM's as counts."""
+    hf_config = SimpleNamespace(to_dict=lambda: {"layers": 2}, _commit_hash=None)
+    model = SimpleNamespace(
+        model=str(folder), revision=None, dtype="float32", quantization=None, hf_config=hf_config
+    )
+    return SimpleNamespace(model_config=model, load_config=SimpleNamespace(load_format="auto"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda config: setattr(config.load_config, "load_format", "dummy"),
+        lambda config: setattr(config.model_config, "quantization", "fp8"),
+        lambda config: setattr(config.model_config.hf_config, "_commit_hash", "4f0c"),
+        lambda config: setattr(config.model_config, "revision", SimpleNamespace(resolved="4f0c")),
+        # A fine-tune over the old file: as many bytes, written later.
+        lambda config: os.utime(Path(config.model_config.model) / "model.safetensors", (1, 1)),
+    ],
+)
+def test_other_weights_are_measured_anew(tmp_path: Path, change: Callable[[Any], None]) -> None:
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    given = config(tmp_path)
+    before, model = calibration_mark(given), fingerprint(given.model_config)
+    (tmp_path / "notes.txt").write_text("not a weight")
+    assert calibration_mark(given) == before
+    change(given)
+    assert calibration_mark(given) != before
+    assert fingerprint(given.model_config) == model
+
+
+def test_weights_need_not_be_here(tmp_path: Path) -> None:
+    assert len(calibration_mark(config(tmp_path / "hub" / "name"))) == 16

@@ -26,6 +26,13 @@ def test_a_route_that_would_ignore_the_field_refuses_it(client: TestClient) -> N
     assert answer.json()["error"]["param"] == "steering"
 
 
+def test_json_escapes_hide_nothing(client: TestClient) -> None:
+    body = b'{"steer\\u0069ng": {"vectors": {"a": 1}}}'
+    answer = client.post("/v1/messages", content=body, headers={"content-type": "application/json"})
+    assert answer.status_code == 400
+    assert client.post("/v1/messages", json={"text": "\u00e9"}).status_code == 200
+
+
 @pytest.mark.parametrize(
     "body",
     [

@@ -116,6 +116,15 @@ async def test_the_end_of_a_response_carries_it_inside() -> None:
     assert json.loads(got[1].split("\ndata: ")[1])["response"] == {"id": "r", "steering": RECEIPT}
 
 
+async def test_a_response_that_nobody_steered_ends_in_an_error() -> None:
+    session = FakeSession(steered=False)
+    end = 'event: response.completed\ndata: {"response": {"id": "r"}}\n\n'
+    (got,) = await relay([end], session)
+    assert got.startswith("event: error\ndata: ")
+    assert json.loads(got.partition("\ndata: ")[2])["code"] == "not_steered"
+    assert session.outcomes == ["failed"]
+
+
 async def test_a_client_that_goes_closes_the_session() -> None:
     session = FakeSession()
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from steering.op import Marked, add, add_marked
+from steering.op import Marked, add, add_marked, sums
 from tests.steering.interpreted import interpreted
 
 HIDDEN = 12
@@ -21,8 +21,9 @@ def by_indices(
     rows = token_row[: hidden.shape[0]]
     tokens = (rows >= 0).nonzero().squeeze(1)
     if tokens.numel():
-        marked = Marked(tokens, rows[tokens].long(), None)
-        add_marked(hidden, bank, index, coefficient, marked)
+        used = rows[tokens].long()
+        added = sums(bank, index[used], coefficient[used])
+        add_marked(hidden, added, Marked(tokens, used, None))
 
 
 on_torch = pytest.mark.parametrize("operation", [add, by_indices])

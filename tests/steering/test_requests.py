@@ -87,11 +87,10 @@ class Worker:
         tables, marked = self.tables, self.tables.marked
         index, coefficient = tables.index[slot], tables.coefficient[slot]
         torch.ops.steersman.add(hidden, tables.bank, index, coefficient, tables.token_row)
-        # The same by way of host indices, and of as many terms as were ever used.
+        # The same by way of host indices, and of sums for many slots at once.
         eager = torch.zeros(total, HIDDEN)
         if marked is not None:
-            k = tables.width
-            add_marked(eager, tables.bank, index[:, :k], coefficient[:, :k], marked)
+            add_marked(eager, tables.added(slot), marked)
         torch.testing.assert_close(eager, hidden)
         return hidden
 
@@ -289,6 +288,23 @@ def test_a_vector_is_read_once_for_all_who_share_it() -> None:
     report = worker.requests.take_report()
     assert report is not None
     assert [len(report.notes[f"r{n}"].load_seconds) for n in range(3)] == [1, 0, 0]
+
+
+def test_a_load_is_told_of_with_the_first_output_not_the_first_chunk() -> None:
+    worker = Worker()
+    worker.start("r", plan_of(planned(1, 0.1, (1, 2))))
+
+    def loads() -> int:
+        report = worker.requests.take_report()
+        assert report is not None
+        return len(report.notes["r"].load_seconds)
+
+    worker.step({"r": (0, 2)})
+    worker.requests.take_report()
+    worker.step({"r": (2, 6)})
+    assert loads() == 1
+    worker.step({"r": (6, 7)})
+    assert loads() == 0
 
 
 def test_a_rank_follows_the_others_when_they_cannot_load() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from server.cli.errors import Refused, Unreachable
+from server.sweep import http
 from server.sweep.ask import Answer
 from server.sweep.measures import Measure, make_measure
 from server.sweep.measures.judge import KEY
@@ -121,6 +122,7 @@ def test_who_refuses_is_believed(stand_in: StandIn) -> None:
         grade(url_of(stand_in), ANSWER)
 
 
-def test_nobody_there(stand_in: StandIn) -> None:
+def test_nobody_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http, "TRIES", 2)
     with pytest.raises(Unreachable):
         grade("http://127.0.0.1:1/v1", ANSWER)

@@ -9,7 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from server.cli.errors import Refused
+from server.cli.errors import Refused, Unreachable
+from server.sweep import http
 from server.sweep.ask import Asker
 from server.sweep.grid import UNSTEERED, Cell
 from server.sweep.measures import make_measure
@@ -24,7 +25,8 @@ class Server:
 
     def __init__(self) -> None:
         self.most_at_once = self._now = 0
-        self.busy = 0
+        self.failures: list[int | Exception] = []
+        """What the next requests get instead of an answer."""
         self.receipts = True
         self.limit = math.inf
 
@@ -33,9 +35,11 @@ class Server:
         self.most_at_once = max(self.most_at_once, self._now)
         await asyncio.sleep(0)
         self._now -= 1
-        if self.busy:
-            self.busy -= 1
-            return httpx.Response(503, json={}, headers={"retry-after": "0"})
+        if self.failures:
+            failure = self.failures.pop()
+            if isinstance(failure, Exception):
+                raise failure
+            return httpx.Response(failure, json={}, headers={"retry-after": "0"})
         body = json.loads(request.content)
         if request.url.path == "/v1/completions":
             at = [None, *({str(t): {"logprob": -math.log(4)}} for t in body["prompt"][1:])]
@@ -90,10 +94,26 @@ def test_no_more_in_flight_than_allowed() -> None:
     assert server.most_at_once == 2
 
 
-def test_a_busy_server_is_asked_again() -> None:
+@pytest.mark.parametrize(
+    "failure", [429, 500, 502, 503, 504, httpx.ReadError(""), httpx.ConnectError("refused")]
+)
+def test_a_server_that_fails_once_is_asked_again(failure: int | Exception) -> None:
     server = Server()
-    server.busy = 1
+    server.failures = [failure]
     assert [r.measure for r in run(server)] == [0, 25, 50, 75]
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised"), [(500, Refused), (httpx.ReadError(""), Unreachable)]
+)
+def test_a_server_that_fails_for_good_ends_it(
+    monkeypatch: pytest.MonkeyPatch, failure: int | Exception, raised: type[Exception]
+) -> None:
+    monkeypatch.setattr(http, "TRIES", 2)
+    server = Server()
+    server.failures = [failure] * 8
+    with pytest.raises(raised):
+        run(server)
 
 
 def test_a_dose_that_is_refused_ends_its_cell_only() -> None:

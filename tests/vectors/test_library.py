@@ -165,6 +165,30 @@ def test_other_defaults_are_a_new_version(library):
     assert read_vector(after.path).digest == after.digest
 
 
+def test_new_content_says_what_the_name_says(library):
+    before, _ = library.add(vector_file(description="old", safe_range=(-6, 6)), "a")
+    library.update("a", description="new")
+    after = library.update("a", coefficient=2.0, layers=(5,), safe_range=(-2, 2))
+    made = read_vector(after.path)
+    assert (made.description, made.safe_range) == ("new", (-2, 2))
+    # A digest's file does not change, whatever its names say.
+    old = read_vector(before.path)
+    assert (old.description, old.safe_range) == ("old", (-6, 6))
+
+
+def test_content_of_another_name_changes_nothing_that_a_name_says(library):
+    for name, safe_range in (("a", (-2, 2)), ("b", (-6, 6))):
+        library.add(vector_file(description=f"of {name}"), name)
+        library.update(name, safe_range=safe_range)
+    a, b = (library.update(name, coefficient=2.0) for name in ("a", "b"))
+    assert a.digest == b.digest
+    assert (a.description, a.safe_range) == ("of a", (-2, 2))
+    assert (b.description, b.safe_range) == ("of b", (-6, 6))
+    library.add(vector_file(description="of c", safe_range=(0, 1)), "c")
+    c = library.update("c", coefficient=2.0)
+    assert (c.digest, c.description, c.safe_range) == (a.digest, "of c", (0, 1))
+
+
 @pytest.mark.parametrize(
     ("change", "param"),
     [

@@ -5,7 +5,7 @@
     mean_difference   mean(A) - mean(B)
     repe              first principal component of pairs, length 1
     probe             weights of a logistic regression, length 1 or the mean difference along them
-    per_step          mean(A) - mean(B) at each generation step, folded into `attn_out`
+    per_step          mean(A) - mean(B) at each generation step, at `attn_out`
 
 All are plain functions; the paper stands in the module's docstring. `vectors.quality` measures
 what comes out.
@@ -17,38 +17,30 @@ from typing import Any, Final, Literal
 
 import torch
 
-from vectors.methods.caa import PairedMean, caa, rescale
-from vectors.methods.errors import ActivationsInvalid, FoldingRefused
+from vectors.methods.caa import caa, rescale
+from vectors.methods.errors import ActivationsInvalid
 from vectors.methods.mean_difference import mean_difference
-from vectors.methods.per_step import StepDifference, StepMeans, fold, step_difference
-from vectors.methods.probe import Probe, probe, probe_direction
+from vectors.methods.per_step import StepDifference, StepMeans, step_difference
+from vectors.methods.probe import probe_direction
 from vectors.methods.repe import CENTRINGS, principal_component
-from vectors.methods.rows import Mean, Rows
-from vectors.methods.style import StyleMeans, style_vectors
+from vectors.methods.rows import Rows
 from vectors.tensors import SITES
 
 __all__ = [
     "METHODS",
+    "PROJECTION_INPUT",
     "ActivationsInvalid",
-    "FoldingRefused",
-    "Mean",
     "Method",
-    "PairedMean",
-    "Probe",
     "Rows",
     "StepDifference",
     "StepMeans",
-    "StyleMeans",
     "TokenRule",
     "caa",
-    "fold",
     "mean_difference",
     "principal_component",
-    "probe",
     "probe_direction",
     "rescale",
     "step_difference",
-    "style_vectors",
 ]
 
 TokenRule = Literal["last", "answer", "mean", "steps"]
@@ -56,8 +48,8 @@ TokenRule = Literal["last", "answer", "mean", "steps"]
 the response's tokens (the sequence's first token excluded); the last token of each greedy step."""
 
 PROJECTION_INPUT: Final = "attn_projection_input"
-"""What per_step reads: the input of the attention's output projection, [layers, heads * head_dim].
-No vector is added there."""
+"""What per_step is about: the input of the attention's output projection. It is read behind the
+projection, at `attn_out`, which is the same thing where the projection is linear."""
 
 Fit = Callable[..., torch.Tensor]
 """(positive, negative, **settings) -> float32 [layers, hidden]; see `Method.fit`."""
@@ -70,8 +62,6 @@ class Method:
     `inputs`: "pairs" (each positive row has its counterpart), "sides" (two groups of any sizes) or
     "styles" (two or more named groups). `token_rules` and `sites` are what it allows, its default
     first. `settings` are the keywords of `fit`: allowed values for a choice, else the type.
-    `vector_site`: where the vector is added, if not where it was read. `unit_length`: whether the
-    lengths mean nothing, so that a coefficient of 1 is as good as any other until it is calibrated.
 
     `fit` makes the directions of one side against another, from the rows alone; a style's other
     side is all other styles' rows together. per_step has none: it is not a matter of rows.
@@ -82,8 +72,6 @@ class Method:
     fit: Fit | None
     sites: tuple[str, ...] = ("resid_post", *(site for site in SITES if site != "resid_post"))
     settings: Mapping[str, tuple[Any, ...] | type] = field(default_factory=dict)
-    vector_site: str | None = None
-    unit_length: bool = False
 
     @property
     def paired(self) -> bool:
@@ -96,21 +84,14 @@ METHODS: Final[Mapping[str, Method]] = {
     "style": Method("styles", ("last", "mean"), mean_difference),
     "mean_difference": Method("sides", ("last", "mean"), mean_difference),
     "repe": Method(
-        "pairs",
-        ("last", "mean"),
-        principal_component,
-        settings={"centring": CENTRINGS},
-        unit_length=True,
+        "pairs", ("last", "mean"), principal_component, settings={"centring": CENTRINGS}
     ),
     "probe": Method(
         "sides",
         ("last", "mean", "answer"),
         probe_direction,
         settings={"c": float, "length": ("unit", "scaled")},
-        unit_length=True,
     ),
-    "per_step": Method(
-        "sides", ("steps",), None, sites=(PROJECTION_INPUT,), vector_site="attn_out"
-    ),
+    "per_step": Method("sides", ("steps",), None, sites=(PROJECTION_INPUT, "attn_out")),
 }
 """Every method by the name that a request gives."""

@@ -14,29 +14,7 @@ from vectors.methods.errors import ActivationsInvalid
 from vectors.methods.rows import Mean, Rows, check_paired, difference
 
 
-class PairedMean:
-    """The mean of positive - negative over pairs that are not kept.
-
-    `add` takes both rows of a pair or, if it raises `ActivationsInvalid`, neither.
-    """
-
-    def __init__(self) -> None:
-        self.positive = Mean("positive")
-        self.negative = Mean("negative")
-
-    def add(self, positive: torch.Tensor, negative: torch.Tensor) -> None:
-        """Count one pair of rows [layers, hidden], float32."""
-        self.positive.check(positive)
-        self.negative.check(negative)
-        self.positive.add(positive)
-        self.negative.add(negative)
-
-    def directions(self) -> torch.Tensor:
-        """float32 [layers, hidden]; raises `ActivationsInvalid`."""
-        return caa(self.positive, self.negative)
-
-
-def caa(positive: Rows | Mean, negative: Rows | Mean) -> torch.Tensor:
+def caa(positive: Rows, negative: Rows) -> torch.Tensor:
     """Mean of positive - negative over pairs: float32 [layers, hidden].
 
     positive, negative: rows [layers, hidden], float32, row i of one being the counterpart of row i

@@ -28,9 +28,3 @@ class ActivationsInvalid(SteersmanError, ValueError):
         super().__init__(message, param=param, code=code)
         self.rows = tuple(rows)
         self.layers = tuple(layers)
-
-
-class FoldingRefused(SteersmanError, ValueError):
-    """A vector at the attention's output projection has no exact equal in the residual stream."""
-
-    default_code: ClassVar[str] = "folding_refused"

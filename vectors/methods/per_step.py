@@ -7,7 +7,10 @@ step i is the mean over A's texts still alive at step i minus that over B's. Tex
 steps, so the two means need not be of as many.
 
 The paper adds the vector where it was read. A linear projection W turns that addition of u exactly
-into an addition of W u to the attention's output, `attn_out`; a bias adds to both and cancels.
+into an addition of W u to the attention's output, `attn_out`; a bias adds to both and cancels. So
+the rows are read there, behind the projection: the difference of their means is W u. It is not
+where a norm follows the projection (such models have no `attn_out`), nor where the projection's
+input is quantised: the caller refuses both.
 """
 
 from collections.abc import Iterable
@@ -15,7 +18,7 @@ from typing import Final, NamedTuple
 
 import torch
 
-from vectors.methods.errors import ActivationsInvalid, FoldingRefused
+from vectors.methods.errors import ActivationsInvalid
 from vectors.methods.rows import MIN_ROWS, Mean, check_differ, check_row, gap
 
 MAX_STEPS: Final = 30
@@ -85,55 +88,3 @@ def step_difference(
     steps = len(found)
     vectors = torch.stack(found).to(torch.float32)
     return StepDifference(vectors, positive.alive[:steps], negative.alive[:steps])
-
-
-def fold(
-    vectors: torch.Tensor,
-    projections: torch.Tensor | Iterable[torch.Tensor],
-    *,
-    linear: bool,
-    feeds_residual: bool,
-) -> torch.Tensor:
-    """Fold vectors at the projection's input into `attn_out`: float32 [steps, layers, hidden].
-
-    vectors: float32 [steps, layers, width]. projections: the weight of each layer's projection,
-    [hidden, width] as in `torch.nn.Linear`, of any floating type, whole: shards of tensor
-    parallelism joined along width. The caller says of the model whether the projection is `linear`
-    (one that quantises its input is not) and whether its output `feeds_residual` directly (in
-    Gemma 2 and 3 a norm comes first). Raises `FoldingRefused`, `ActivationsInvalid`.
-    """
-    if not linear:
-        raise FoldingRefused(
-            "the attention's output projection is not linear (its input is quantised), so that "
-            "an addition at its input is no fixed addition at its output: make per-step vectors "
-            "on the model in full precision"
-        )
-    if not feeds_residual:
-        raise FoldingRefused(
-            "a norm follows the attention's output projection before the residual stream, so that "
-            "an addition at its input is no fixed addition to the stream; this model cannot have "
-            "per-step vectors"
-        )
-    if vectors.ndim != 3:
-        raise ActivationsInvalid(
-            f"vectors have shape {list(vectors.shape)}; they must be [steps, layers, width]",
-            code="bad_shape", param="vectors",
-        )  # fmt: skip
-    folded: list[torch.Tensor] = []
-    # One layer at a time, so that the weights need not be held together.
-    for layer, weight in enumerate(projections):
-        if layer >= vectors.shape[1] or weight.ndim != 2 or weight.shape[1] != vectors.shape[2]:
-            raise ActivationsInvalid(
-                f"projection {layer} has shape {list(weight.shape)}; {vectors.shape[1]} are "
-                f"needed, each [hidden, {vectors.shape[2]}]",
-                code="bad_shape", param="projections", layers=[layer],
-            )  # fmt: skip
-        wide = weight.detach().to("cpu", torch.float64)
-        folded.append(vectors[:, layer].to(torch.float64) @ wide.T)
-    if len(folded) != vectors.shape[1] or len({part.shape[1] for part in folded}) != 1:
-        raise ActivationsInvalid(
-            f"there are {len(folded)} projections for {vectors.shape[1]} layers, or they differ "
-            "in hidden size",
-            code="bad_shape", param="projections",
-        )  # fmt: skip
-    return torch.stack(folded, dim=1).to(torch.float32)

@@ -15,55 +15,18 @@ elements), so that C means the same at every layer.
 """
 
 import math
-from typing import Any, Final, Literal, NamedTuple
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
 
 from vectors.methods.errors import ActivationsInvalid
 from vectors.methods.rows import NOISE, Rows, check_differ, stacked_sides
-from vectors.methods.split import Sides, split
+from vectors.methods.split import Sides
 
 Length = Literal["unit", "scaled"]
-HELD_OUT: Final = 0.3
 _MAX_ITERATIONS: Final = 10_000
 _Array = np.ndarray[Any, np.dtype[Any]]
-
-
-class Probe(NamedTuple):
-    """`direction`: float32 [layers, hidden], length 1. `scaled`: ((mu+ - mu-) . d) d, likewise.
-
-    `held_out_accuracy`, one a layer: of a probe fitted on the other rows only; half of it is the
-    share of positive rows told rightly, half that of negative ones, so that chance is 0.5.
-    """
-
-    direction: torch.Tensor
-    scaled: torch.Tensor
-    held_out_accuracy: tuple[float, ...]
-
-
-def probe(
-    positive: Rows,
-    negative: Rows,
-    *,
-    c: float = 1.0,
-    held_out: float = HELD_OUT,
-    seed: int = 0,
-    paired: bool = False,
-) -> Probe:
-    """Fit a probe on all rows, and judge one fitted without the fraction `held_out` of them.
-
-    positive, negative: rows [layers, hidden], float32, at least 4 a side. With `paired`, the two
-    rows of a pair are held out together. `c` is the inverse strength of the penalty. Raises
-    `ActivationsInvalid`.
-    """
-    sides = Sides(*stacked_sides(positive, negative, paired=paired))
-    direction = probe_direction(*sides, c=c)
-    accuracy = []
-    for layer in range(len(direction)):
-        known, unknown = split(sides.at(layer), held_out, seed, paired=paired)
-        accuracy.append(_accuracy(known, unknown, c))
-    return Probe(direction, _scaled(sides, direction), tuple(accuracy))
 
 
 def probe_direction(
@@ -80,23 +43,16 @@ def probe_direction(
     sides = Sides(*stacked_sides(positive, negative, paired=False))
     found = torch.zeros(sides.positive.shape[1:], dtype=torch.float64)
     for layer in range(len(found)):
-        fitted = _fit(sides.at(layer), c)
-        if fitted is not None:
-            weights = torch.from_numpy(fitted.model.coef_[0])
+        weights = _fit(sides.at(layer), c)
+        if weights is not None:
             found[layer] = weights / weights.norm()
     check_differ(found.norm(dim=-1) > 0)
     direction = found.to(torch.float32)
     return direction if length == "unit" else _scaled(sides, direction)
 
 
-class _Fitted(NamedTuple):
-    model: Any
-    centre: _Array
-    scale: float
-
-
-def _fit(sides: Sides, c: float) -> _Fitted | None:
-    """A logistic regression at one layer; None if its rows do not differ."""
+def _fit(sides: Sides, c: float) -> torch.Tensor | None:
+    """A logistic regression's weights at one layer, float64; None if its rows do not differ."""
     from sklearn.linear_model import LogisticRegression
 
     rows, labels = _labelled(sides)
@@ -113,16 +69,7 @@ def _fit(sides: Sides, c: float) -> _Fitted | None:
             f"the probe has not converged after {_MAX_ITERATIONS} steps; use a smaller c",
             code="not_converged", param="c",
         )  # fmt: skip
-    return _Fitted(model, centre, scale)
-
-
-def _accuracy(known: Sides, unknown: Sides, c: float) -> float:
-    fitted = _fit(known, c)
-    if fitted is None:
-        return 0.5
-    rows, labels = _labelled(unknown)
-    right = fitted.model.predict((rows - fitted.centre) / fitted.scale) == labels
-    return float(right[labels == 1].mean() + right[labels == 0].mean()) / 2
+    return torch.from_numpy(model.coef_[0])
 
 
 def _labelled(sides: Sides) -> tuple[_Array, _Array]:

@@ -41,10 +41,8 @@ class Mean:
         self._sum: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, rows: "Rows | Mean", side: str) -> "Mean":
-        """The mean of `rows`, or `rows` itself if it is a mean already."""
-        if isinstance(rows, Mean):
-            return rows
+    def of(cls, rows: Rows, side: str) -> Self:
+        """The mean of `rows`."""
         mean = cls(side)
         for row in rows:
             mean.add(row)
@@ -55,13 +53,9 @@ class Mean:
         """[layers, width], once there is a row."""
         return None if self._sum is None else tuple(self._sum.shape)
 
-    def check(self, row: torch.Tensor) -> None:
-        """Raise `ActivationsInvalid` if `row` cannot be added."""
-        check_row(row, self.side, self.count, self.shape)
-
     def add(self, row: torch.Tensor) -> None:
         """Count one row [layers, width], float32."""
-        self.check(row)
+        check_row(row, self.side, self.count, self.shape)
         wide = row.to("cpu", torch.float64)
         self._sum = wide if self._sum is None else self._sum.add_(wide)
         self.count += 1
@@ -71,13 +65,6 @@ class Mean:
         check_count(self.count, self.side, min_rows)
         assert self._sum is not None  # check_count has seen to it
         return self._sum / self.count
-
-    def only(self, layers: Iterable[int]) -> Self:
-        """The same mean at some places of the layers' axis."""
-        part = type(self)(self.side)
-        part.count = self.count
-        part._sum = None if self._sum is None else self._sum[list(layers)].clone()
-        return part
 
 
 def check_row(

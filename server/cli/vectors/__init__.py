@@ -2,7 +2,7 @@
 
 import typer
 
-from server.cli.vectors import extract, importing, listing, transfer
+from server.cli.vectors import extract, importing, listing, rescale, transfer
 
 app = typer.Typer(
     help="List, import, make, move and delete vectors.",
@@ -16,3 +16,4 @@ app.command("export", help=transfer.EXPORT_HELP)(transfer.export)
 app.command("upload", help=transfer.UPLOAD_HELP)(transfer.upload)
 app.command("delete", help=transfer.DELETE_HELP)(transfer.delete)
 app.command("extract", help=extract.HELP)(extract.extract)
+app.command("rescale", help=rescale.HELP)(rescale.rescale_vectors)

@@ -1,5 +1,6 @@
 """`steersman vectors upload`, `export` and `delete`."""
 
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -106,10 +107,7 @@ def export(
         raise WrongUsage("--layers and --fold-coefficient are for --format gguf", param="--format")
     check_target(path, force=force)
     with connection(ctx, server, api_key) as client:
-        data = client.content(f"{paths.vector(vector_id)}/content")
-    from vectors.format import read_vector
-
-    vector = read_vector(data)
+        vector, data = fetch(client, vector_id)
     if form is Format.SAFETENSORS:
         write(path, data)
         done: dict[str, Any] = {
@@ -150,6 +148,21 @@ def send(client: "Client", data: bytes, name: str | None) -> Any:
     fields = {} if name is None else {"name": name}
     files = {"file": ("vector.safetensors", data)}
     return client.post(paths.VECTORS, data=fields, files=files)
+
+
+def fetch(client: "Client", vector_id: str) -> tuple["SteeringVector", bytes]:
+    """A vector, and its file. Content says what it said when it came, and other names may share it;
+    description and safe range are the name's own, and go along here. Raises what `client` does."""
+    from vectors.format import read_vector, write_vector
+
+    told = client.vector(vector_id)
+    version = f"{told['id']}@{told['digest'].removeprefix('sha256:')}"
+    data = client.content(f"{paths.vector(version)}/content")
+    vector = read_vector(data)
+    safe_range = told["safe_range"] and tuple(told["safe_range"])
+    own = replace(vector, description=told["description"], safe_range=safe_range)
+    same = (own.description, own.safe_range) == (vector.description, vector.safe_range)
+    return own, data if same else write_vector(own)
 
 
 def check_target(path: Path, *, force: bool) -> None:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from tests.vectors.methods.rows import two_sides
-from vectors.methods import METHODS, ActivationsInvalid, Method, caa, style_vectors
+from vectors.methods import METHODS, PROJECTION_INPUT, ActivationsInvalid, Method, caa
 from vectors.tensors import SITES
 
 FITS = {name: method for name, method in METHODS.items() if method.fit is not None}
@@ -25,9 +25,10 @@ def test_every_method_of_the_issue_is_there():
 def test_what_is_said_of_a_method_makes_sense(name: str):
     method = METHODS[name]
     assert method.token_rules
-    assert (method.vector_site or method.sites[0]) in SITES
     assert method.paired == (method.inputs == "pairs")
-    if method.vector_site is None:
+    if name == "per_step":
+        assert method.sites == (PROJECTION_INPUT, "attn_out")
+    else:
         assert set(method.sites) == set(SITES)
 
 
@@ -39,7 +40,7 @@ def test_fit_gives_float32_directions_and_takes_its_settings(name: str):
     assert plain.shape == positive.shape[1:]
     assert plain.dtype == torch.float32
     unit = torch.allclose(plain.norm(dim=-1), torch.ones(len(plain)))
-    assert unit == method.unit_length
+    assert unit == (name in ("repe", "probe"))
     taken = set(inspect.signature(method.fit).parameters) - {"positive", "negative"}
     assert taken == set(method.settings)
     for setting, allowed in method.settings.items():
@@ -90,11 +91,6 @@ def test_degenerate_rows_are_a_clear_value_error(name: str):
     with pytest.raises(ActivationsInvalid) as caught:
         fit(method, positive, torch.cat([positive[:, :1], negative[:, 1:]], dim=1))
     assert caught.value.layers == (0,)
-
-
-def test_one_style_is_not_enough():
-    with pytest.raises(ActivationsInvalid, match="two or more"):
-        style_vectors({"formal": two_sides(0, 4)[0]})
 
 
 def test_the_same_rows_give_the_same_bytes():

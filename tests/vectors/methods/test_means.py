@@ -7,16 +7,8 @@ from hypothesis import strategies as st
 
 from tests.reference.methods import means as reference
 from tests.vectors.methods.rows import assert_same_direction, two_sides
-from vectors.methods import (
-    ActivationsInvalid,
-    Mean,
-    PairedMean,
-    StyleMeans,
-    caa,
-    mean_difference,
-    rescale,
-    style_vectors,
-)
+from vectors.methods import ActivationsInvalid, caa, mean_difference, rescale
+from vectors.methods.rows import Mean
 
 counts = st.integers(2, 9)
 seeds = st.integers(0, 2**31)
@@ -34,10 +26,6 @@ def test_caa_is_the_mean_of_the_pairs_differences(seed: int, pairs: int):
     positive, negative = two_sides(seed, pairs)
     expected = reference.caa(list(zip(positive.tolist(), negative.tolist(), strict=True)))
     same(caa(positive, negative), expected)
-    streamed = PairedMean()
-    for plus, minus in zip(positive, negative, strict=True):
-        streamed.add(plus, minus)
-    assert torch.equal(streamed.directions(), caa(positive, negative))
 
 
 @settings(max_examples=20, deadline=None)
@@ -55,18 +43,10 @@ def test_mean_difference_takes_sides_of_any_sizes(seed: int, many: int, few: int
 def test_a_style_stands_against_every_sentence_of_the_others(seed: int, sizes: list[int]):
     rows = {f"s{i}": two_sides(seed + i, size)[i % 2] for i, size in enumerate(sizes)}
     sentences = [(name, row) for name, stack in rows.items() for row in stack.tolist()]
-    found = style_vectors(rows)
-    streamed = StyleMeans()
-    for name, stack in rows.items():
-        for row in stack:
-            streamed.add(name, row)
-    assert set(found) == set(rows)
     for name, own in rows.items():
-        same(found[name], reference.style(sentences, name))
-        assert torch.equal(found[name], streamed.directions()[name])
-        # What `Method.fit` promises: the other side is all other styles' rows together.
+        # As `Method.fit` has it: the other side is all other styles' rows together.
         others = torch.cat([stack for other, stack in rows.items() if other != name])
-        torch.testing.assert_close(mean_difference(own, others), found[name])
+        same(mean_difference(own, others), reference.style(sentences, name))
 
 
 @settings(max_examples=20, deadline=None)
@@ -89,26 +69,23 @@ def test_sums_are_wider_than_float32():
     assert torch.equal(found, torch.full((1, 4), 1 / 64))
 
 
-def test_a_bad_row_is_named_and_leaves_the_sums_as_they_were():
-    positive, negative = two_sides(0, 4)
-    bad = positive[1].clone()
+def test_a_bad_row_is_named_and_leaves_the_sum_as_it_was():
+    rows, _ = two_sides(0, 4)
+    bad = rows[1].clone()
     bad[2, 5] = float("nan")
-    pairs = PairedMean()
-    pairs.add(positive[0], negative[0])
-    for plus, minus in ((bad, negative[1]), (positive[1], bad), (positive[1], negative[1][:2])):
+    mean = Mean()
+    mean.add(rows[0])
+    for row in (bad, rows[1][:2]):
         with pytest.raises(ActivationsInvalid, match="row 1 of"):
-            pairs.add(plus, minus)
-    pairs.add(positive[2], negative[2])
-    assert torch.equal(pairs.directions(), caa(positive[[0, 2]], negative[[0, 2]]))
+            mean.add(row)
+    mean.add(rows[2])
+    assert torch.equal(mean.value(), Mean.of(rows[[0, 2]], "rows").value())
 
 
-def test_a_mean_at_some_layers_only():
+def test_layers_where_the_sides_agree_are_named():
     positive, negative = two_sides(0, 4)
     negative[:, 1] = positive[:, 1]
     with pytest.raises(ActivationsInvalid, match="do not differ") as caught:
         mean_difference(positive, negative)
     assert caught.value.layers == (1,)
     assert caught.value.code == "identical_sides"
-    sides = [Mean.of(rows, "rows").only([0, 2]) for rows in (positive, negative)]
-    kept = mean_difference(positive[:, [0, 2]], negative[:, [0, 2]])
-    assert torch.equal(mean_difference(*sides), kept)

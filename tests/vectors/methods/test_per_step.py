@@ -1,4 +1,4 @@
-"""Per-step vectors: the sums, and the folding, proved by doing both additions."""
+"""Per-step vectors: the sums, before and behind the attention's output projection."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from tests.reference.methods import means as reference
 from tests.vectors.methods.rows import assert_same_direction
-from vectors.methods import ActivationsInvalid, FoldingRefused, StepMeans, fold, step_difference
+from vectors.methods import ActivationsInvalid, StepMeans, step_difference
 
 LAYERS, WIDTH, HIDDEN = 2, 6, 9
 lengths = st.lists(st.integers(1, 6), min_size=2, max_size=6)
@@ -49,46 +49,14 @@ def test_steps_with_too_few_texts_are_left_out():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_folding_is_the_same_addition_at_the_output(bias: bool):
+def test_behind_a_linear_projection_it_is_the_same_vector(bias: bool):
     torch.manual_seed(0)
-    projections = [torch.nn.Linear(WIDTH, HIDDEN, bias=bias) for _ in range(LAYERS)]
-    vectors = torch.randn(4, LAYERS, WIDTH)
-    weights = torch.stack([p.weight for p in projections])
-    found = fold(vectors, weights, linear=True, feeds_residual=True)
-    assert found.shape == (4, LAYERS, HIDDEN)
-    assert found.dtype == torch.float32
-    one_by_one = fold(vectors, (p.weight for p in projections), linear=True, feeds_residual=True)
-    assert torch.equal(found, one_by_one)
+    projection = torch.nn.Linear(WIDTH, HIDDEN, bias=bias)
+    a, b = texts(0, [4, 4, 3]), texts(1, [4, 3])
+    before = step_difference(means(a), means(b)).vectors
     with torch.no_grad():
-        for layer, projection in enumerate(projections):
-            inputs = torch.randn(11, WIDTH)
-            for step in range(4):
-                steered = projection(inputs + 1.7 * vectors[step, layer])
-                folded = projection(inputs) + 1.7 * found[step, layer]
-                torch.testing.assert_close(folded, steered)
-
-
-def test_a_model_whose_vectors_cannot_be_folded_is_refused_with_the_reason():
-    vectors, weights = torch.randn(1, LAYERS, WIDTH), torch.randn(LAYERS, HIDDEN, WIDTH)
-    with pytest.raises(FoldingRefused, match="quantised"):
-        fold(vectors, weights, linear=False, feeds_residual=True)
-    with pytest.raises(FoldingRefused, match="a norm follows"):
-        fold(vectors, weights, linear=True, feeds_residual=False)
-
-
-@pytest.mark.parametrize(
-    "weights",
-    [
-        torch.randn(LAYERS, WIDTH, HIDDEN),
-        torch.randn(LAYERS + 1, HIDDEN, WIDTH),
-        torch.randn(LAYERS - 1, HIDDEN, WIDTH),
-        [torch.randn(HIDDEN, WIDTH), torch.randn(HIDDEN + 1, WIDTH)],
-    ],
-)
-def test_projections_of_another_shape_are_refused(weights: object):
-    with pytest.raises(ActivationsInvalid) as caught:
-        fold(torch.randn(1, LAYERS, WIDTH), weights, linear=True, feeds_residual=True)
-    assert caught.value.code == "bad_shape"
+        sides = [means([projection(text) for text in side]) for side in (a, b)]
+        torch.testing.assert_close(step_difference(*sides).vectors, before @ projection.weight.T)
 
 
 def test_a_bad_step_counts_nothing_of_its_text():

@@ -136,6 +136,15 @@ def test_with_too_few_rows_the_measures_are_missing_and_it_says_so():
         separation(*two_sides(0, 3), mean_difference)
 
 
+def test_without_median_norms_only_what_needs_them_is_missing():
+    whole = measured(*two_sides(0, 12))
+    found = measured(*two_sides(0, 12), median_norms=None)
+    assert set(whole) - set(found) == {"relative_norms", "recommended"}
+    assert found == {name: whole[name] for name in found}
+    with pytest.raises(ActivationsInvalid):
+        measured(*two_sides(0, 12), median_norms=None, layers=[4, 5])
+
+
 def test_layers_outside_the_middle_are_recommended_only_if_there_are_no_others():
     whole = {"num_layers": 10, "median_norms": [1.0] * 4, "norms": [1.0, 1.0, 1.0, 0.0]}
     best = recommend(

@@ -1,0 +1,77 @@
+"""The routes on a bare FastAPI app: hostile files, and what is told at once."""
+
+import json
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from server import errors
+from server.extract.api import build_router
+from server.extract.jobs import Jobs
+from tests.server.extract.fakes import Engine, make_bench
+
+EXTRACT = "/v1/steering/vectors/extract"
+JOBS = "/v1/steering/jobs"
+
+
+@pytest.fixture
+def client(tmp_path: Path) -> Iterator[TestClient]:
+    app = FastAPI()
+    errors.install(app)
+    app.include_router(build_router())
+    app.state.steersman = SimpleNamespace(
+        jobs=Jobs(tmp_path / "jobs", 4), bench=make_bench(tmp_path, Engine()), max_extract_rows=100
+    )
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client
+
+
+def upload(client: TestClient, lines: list[str], **request: Any) -> Any:
+    return client.post(
+        EXTRACT,
+        data={"request": json.dumps({"name": "x", "method": "mean_difference", **request})},
+        files={"file": ("rows.jsonl", "\n".join(lines).encode())},
+    )
+
+
+def test_hostile_lines_are_bad_rows_and_the_books_stay_readable(client: TestClient) -> None:
+    lines = [
+        "[" * 100_000,
+        '{"text": "", "label": "\\ud800"}',
+        '{"text": "half \\ud800", "label": "positive"}',
+        json.dumps({"text": "", "label": "y" * 1_000_000}),
+        '{"text": ' + "9" * 5000 + ', "label": "negative"}',
+        *(json.dumps({"positive": f"glad {n}", "negative": f"sad {n}"}) for n in range(4)),
+    ]
+    answer = upload(client, lines)
+    assert answer.status_code == 202, answer.text
+    for _ in range(200):
+        listed = client.get(JOBS)
+        assert listed.status_code == 200
+        (job,) = listed.json()["data"]
+        if job["status"] not in ("queued", "running"):
+            break
+        time.sleep(0.02)
+    assert job["status"] == "succeeded", job
+    assert [bad["row"] for bad in job["bad_rows"]] == [1, 2, 3, 4, 5]
+    assert len(listed.content) < 3000
+
+
+def test_brackets_without_end_in_the_body(client: TestClient) -> None:
+    body = '{"name": "x", "method": "caa", "pairs": %s' % ("[" * 100_000)
+    answer = client.post(EXTRACT, content=body, headers={"Content-Type": "application/json"})
+    assert answer.status_code == 400
+
+
+@pytest.mark.parametrize("method", ["caa", "repe"])
+def test_texts_without_a_counterpart_are_told_at_once(client: TestClient, method: str) -> None:
+    request = {"name": "x", "positive": ["(A)"] * 3, "negative": ["(B)"] * 2}
+    answer = client.post(EXTRACT, json={**request, "method": method})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unpaired")
+    assert client.get(JOBS).json()["data"] == []

@@ -1,0 +1,77 @@
+"""A job that is cancelled while a thread works for it."""
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+from server.extract.jobs import Job, Jobs
+from server.extract.threads import Stop, in_thread
+
+
+async def test_the_turn_is_kept_until_the_thread_has_ended(tmp_path: Path) -> None:
+    """And the thread is told to, however often somebody cancels."""
+    began, ended = threading.Event(), threading.Event()
+    seen: list[bool] = []
+    turn = asyncio.Event()
+
+    def fit(stop: Stop) -> None:
+        began.set()
+        try:
+            while True:
+                stop()
+                time.sleep(0.01)
+        finally:
+            time.sleep(0.3)
+            ended.set()
+
+    async def long(job: Job) -> None:
+        await in_thread(job, fit)
+
+    async def next_one(job: Job) -> None:
+        seen.append(ended.is_set())
+        turn.set()
+
+    jobs = Jobs(tmp_path, 2)
+    first = jobs.submit("caa", "a", long)
+    jobs.submit("caa", "b", next_one)
+    await asyncio.to_thread(began.wait)
+    for _ in range(3):
+        jobs.cancel(first.id)
+        await asyncio.sleep(0.02)
+    await asyncio.wait_for(turn.wait(), 10)
+    assert seen == [True]
+    assert jobs.find(first.id).status == "cancelled"
+
+
+async def test_a_thread_is_stopped_without_the_books_too() -> None:
+    """As when the server stops: nobody has cancelled the job."""
+    began, ended = threading.Event(), threading.Event()
+
+    def fit(stop: Stop) -> None:
+        began.set()
+        try:
+            while True:
+                stop()
+                time.sleep(0.01)
+        finally:
+            ended.set()
+
+    task = asyncio.create_task(in_thread(Job("job-1", "caa", "a"), fit))
+    await asyncio.to_thread(began.wait)
+    task.cancel()
+    await asyncio.wait([task])
+    assert task.cancelled()
+    assert ended.is_set()
+
+
+async def test_an_error_can_be_written_whatever_it_says(tmp_path: Path) -> None:
+    async def fail(job: Job) -> None:
+        raise TypeError("\ud800" * 100_000)
+
+    jobs = Jobs(tmp_path, 1)
+    job = jobs.submit("caa", "a", fail)
+    await asyncio.sleep(0.5)
+    error = jobs.find(job.id).error
+    assert error is not None
+    assert len(error["message"].encode()) < 20_000
