@@ -31,7 +31,7 @@ from vectors.demo.activations import LoadedModel, load_model
 
 TEXTS = Path(__file__).parent / "style_texts"
 STYLES = ("cheerful", "gloomy", "fairy_tale", "scientific")
-NEW_TOKENS = 48
+NEW_TOKENS = 128
 LEAST_WON = 0.8
 MOST_PERPLEXITY = 1.5
 

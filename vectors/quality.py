@@ -12,12 +12,12 @@ The last, and the recommendation, need the model's median norms: without, they a
 
 The recommendation is a place to start, not a finding; `steersman sweep` measures behaviour. Its
 rule: among the layers of the network's middle (0.3 to 0.7 of its depth: earlier, directions follow
-tokens rather than meaning, and later, little is left of the network to act on them), the one with
-the highest (2 * separation - 1) * split_half_cosine, the one nearest to the middle if several are
-equally good. The coefficient gives a relative dose of 0.2 at that layer alone, the range runs from
-0.1 to 0.5. The demo's vectors were measured at their best between 0.1 and 0.3 on a model of 135
-million parameters (docs/demo-vectors.md, docs/sweep.md), and 0.4 broke its text; a published study
-found about half the layer's typical norm best on larger ones.
+tokens rather than meaning, and later, little is left of the network to act on them), those within
+0.05 of the highest (2 * separation - 1) * split_half_cosine, and of these the one nearest to the
+middle. The coefficient gives a relative dose of 0.15 at that layer alone, the range runs from 0.1
+to 0.5. The demo's vectors and four styles were measured at their best between 0.1 and 0.2 on a
+model of 135 million parameters (docs/demo-vectors.md, docs/sweep.md, `bench/styles.py`), and 0.4
+broke its text; a published study found about half the layer's typical norm best on larger ones.
 """
 
 import math
@@ -31,9 +31,10 @@ from vectors.methods.rows import Rows, stacked_sides
 from vectors.methods.split import Sides, split
 from vectors.tensors import tensor_name
 
-DOSE: Final = 0.2
+DOSE: Final = 0.15
 DOSE_RANGE: Final = (0.1, 0.5)
 MIDDLE: Final = (0.3, 0.7)
+AS_GOOD: Final = 0.05
 HELD_OUT: Final = 0.3
 REPEATS: Final = 4
 
@@ -195,7 +196,11 @@ def recommend(
         ]
         basis += ", by separation and split-half cosine"
     middle = sum(MIDDLE) / 2
-    best = max(places, key=lambda i: (round(scores[i], 6), -abs(depth[i] - middle)))
+    least = max(scores[i] for i in places) - AS_GOOD
+    best = min(
+        (i for i in places if scores[i] >= least),
+        key=lambda i: (abs(depth[i] - middle), -scores[i]),
+    )
     unit = median_norms[best] / norms[best]
     low, high = (dose * unit for dose in DOSE_RANGE)
     return {

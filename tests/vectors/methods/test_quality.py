@@ -84,12 +84,12 @@ def test_noise_is_near_chance_and_a_clear_difference_is_not():
     assert good["recommended"]["layer"] == 5
 
 
-def test_the_recommended_coefficient_is_a_fifth_of_the_layers_norm():
+def test_the_recommended_coefficient_is_a_share_of_the_layers_norm():
     positive, negative = two_sides(0, 12)
     found = measured(positive, negative)
     best = found["recommended"]
     name = f"resid_post.{best['layer']}"
-    assert best["coefficient"] * found["relative_norms"][name] == pytest.approx(0.2)
+    assert best["coefficient"] * found["relative_norms"][name] == pytest.approx(0.15)
     assert [c * found["relative_norms"][name] for c in best["range"]] == pytest.approx([0.1, 0.5])
     assert best["safe_range"] == [-best["range"][1], best["range"][1]]
 
@@ -155,6 +155,15 @@ def test_layers_outside_the_middle_are_recommended_only_if_there_are_no_others()
     best = recommend(layers=[0, 1, 8, 9], separated=[0.4, 0.9, 1.0, 1.0], stable=[1.0] * 4, **whole)
     assert best["layer"] == 8
     assert "none being in the middle" in best["basis"]
+
+
+@pytest.mark.parametrize(("second", "layer"), [(0.99, 4), (0.96, 3)])
+def test_of_layers_about_as_good_the_middle_one_is_recommended(second: float, layer: int):
+    best = recommend(
+        layers=[3, 4], norms=[1.0] * 2, num_layers=10, median_norms=[1.0] * 2,
+        separated=[1.0, second], stable=[1.0] * 2,
+    )  # fmt: skip
+    assert best["layer"] == layer
 
 
 def test_the_longest_step_is_what_a_norm_speaks_of():
