@@ -10,12 +10,11 @@ def quality_table(vector: Mapping[str, Any]) -> bool:
     """Print the measures in a vector's metadata, the recommended layer marked; False if it has
     none. `vector` is as the server shows it."""
     quality = vector["method_settings"].get("quality")
-    if not isinstance(quality, Mapping) or not isinstance(quality.get("relative_norms"), Mapping):
+    if not isinstance(quality, Mapping) or not vector["norms"]:
         return False
     advice = quality.get("recommended") or {}
     rows, marked = [], []
-    relatives = quality["relative_norms"]
-    for n, name in enumerate(sorted(relatives, key=_place)):
+    for n, name in enumerate(sorted(vector["norms"], key=_place)):
         chosen = name.rpartition(".")[2] == str(advice.get("layer"))
         if chosen:
             marked.append(n)
@@ -24,8 +23,8 @@ def quality_table(vector: Mapping[str, Any]) -> bool:
                 name,
                 show.number(_at(quality, "separation", name)),
                 show.number(_at(quality, "split_half_cosine", name)),
-                show.number(vector["norms"].get(name)),
-                show.number(relatives[name]),
+                show.number(vector["norms"][name]),
+                show.number(_at(quality, "relative_norms", name)),
                 "<- recommended" if chosen else "",
             )
         )
