@@ -17,6 +17,7 @@ import pytest
 
 from bench.receipts import Usage, steered_tokens
 from steering.plan.settings import default_home
+from tests.matrix import judge
 from tests.matrix.http_asks import (
     CHAT,
     COMPLETION,
@@ -96,7 +97,7 @@ def examine(found: Fleet, golden: dict[str, Any], engines: int) -> str:
     rows_are_shared(found)
     one_of_many_uploads_wins(found)
     assert found.settled("steering_bank_rows_used", 0)
-    return f"answers on every process and replica within {worst:.0e} of a plain server's"
+    return f"answers on every process and replica, to a plain server's: {judge.words(worst)}"
 
 
 def answers_are_the_plain_servers(
