@@ -25,8 +25,10 @@ from vectors.library import Entry, Library
 from vectors.methods import StepMeans
 from vectors.methods.rows import check_count
 
-AT_ONCE = 16
-"""Texts in flight while nobody else wants the engine."""
+AT_ONCE = 64
+"""Texts in flight while nobody else wants the engine: enough that a step finds many waiting."""
+STEPWISE_AT_ONCE = 16
+"""The same for `per_step`, whose texts come with a row for each step."""
 SHARE = 4
 """While others do, one text at a time, and the next after `SHARE` - 1 times as long a pause."""
 
@@ -143,7 +145,7 @@ async def _rowwise(
             found = await capturer.capture(examples[n])
             store.put(examples[n].label, places[n], found.values)
 
-        await _take_all(job, request, capturer, take)
+        await _take_all(job, request, capturer, take, AT_ONCE)
         job.phase = "fitting"
         rows = {label: store.rows(label) for label in counts}
         return await in_thread(job, partial(fit, request, rows, place))
@@ -159,7 +161,7 @@ async def _stepwise(
 ) -> SteeringVector:
     one = 4 * request.steps * len(place.layers) * (place.base_model.hidden_size or 0)
     # Four more: the means are kept in float64, of two sides.
-    size = one * (AT_ONCE + 4)
+    size = one * (STEPWISE_AT_ONCE + 4)
     if size > bench.most_row_bytes:
         raise VectorInvalid(
             f"{request.steps} steps at {len(place.layers)} layers take {size >> 20} MiB of memory, "
@@ -171,7 +173,7 @@ async def _stepwise(
     captured: dict[int, torch.Tensor] = {}
     counted = 0
     # No text runs further ahead of those that count: what waits for a slow one is in memory.
-    ahead = asyncio.Semaphore(AT_ONCE)
+    ahead = asyncio.Semaphore(STEPWISE_AT_ONCE)
 
     async def take(n: int) -> None:
         nonlocal counted
@@ -184,7 +186,7 @@ async def _stepwise(
             counted += 1
             ahead.release()
 
-    await _take_all(job, request, capturer, take)
+    await _take_all(job, request, capturer, take, STEPWISE_AT_ONCE)
     job.phase = "fitting"
     return await in_thread(job, lambda _: fit_steps(request, sides, place))
 
@@ -194,8 +196,9 @@ async def _take_all(
     request: ExtractRequest,
     capturer: Capturer,
     take: Callable[[int], Coroutine[Any, Any, None]],
+    at_once: int,
 ) -> None:
-    """Take all of `job.total`: many at once while the engine is idle, a little at a time while it
+    """Take all of `job.total`: `at_once` while the engine is idle, a little at a time while it
     serves others."""
     running: set[asyncio.Task[None]] = set()
 
@@ -213,7 +216,7 @@ async def _take_all(
             began = time.monotonic()
             running.add(asyncio.create_task(take(n)))
             busy = capturer.others_in_flight() > 0
-            await wait(0 if busy or request.reproducible else AT_ONCE - 1)
+            await wait(0 if busy or request.reproducible else at_once - 1)
             if busy:
                 await asyncio.sleep((SHARE - 1) * (time.monotonic() - began))
         await wait(0)

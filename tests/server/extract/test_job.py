@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from server.extract.job import AT_ONCE, Bench, run
+from server.extract.job import STEPWISE_AT_ONCE, Bench, run
 from server.extract.jobs import Job
 from server.extract.request import json_lines, read_request, rows_of
 from tests.server.extract.fakes import LAYERS, Engine, make_bench, stream_of
@@ -84,7 +84,7 @@ async def test_texts_by_step_do_not_run_ahead_of_a_slow_one(tmp_path: Path) -> N
     )
     await asyncio.wait_for(engine.waits.wait(), 10)
     await asyncio.sleep(0.2)
-    assert len(engine.asked) == AT_ONCE
+    assert len(engine.asked) == STEPWISE_AT_ONCE
     engine.go.set()
     await job
     assert len(engine.asked) == 52
