@@ -55,17 +55,18 @@ async def run(job: Job, request: ExtractRequest, rows: list[Row], bench: Bench) 
     `ActivationsInvalid`, `CaptureFailed` and the library's errors."""
     place = bench.place(request.capture_site, tuple(request.layers or ()))
     reader = Reader(request, bench.tokenizer, bench.most_tokens)
-    job.phase = "reading"
+    job.enter("reading")
     examples = await in_thread(job, partial(_readable, job, request, rows, reader))
     _check_labels(request, examples)
-    job.total, job.phase = len(examples), "capturing"
+    job.total = len(examples)
+    job.enter("capturing")
     terms = tuple((place.site, layer) for layer in place.layers)
     capturer = Capturer(bench.engine, terms, request.reproducible)
     if request.method == "per_step":
         vectors = [await _stepwise(job, request, examples, capturer, place, bench)]
     else:
         vectors = await _rowwise(job, request, examples, capturer, place, bench)
-    job.phase = "keeping"
+    job.enter("keeping")
     await in_thread(job, partial(_keep, job, vectors, bench))
 
 
@@ -146,7 +147,7 @@ async def _rowwise(
             store.put(examples[n].label, places[n], found.values)
 
         await _take_all(job, request, capturer, take, AT_ONCE)
-        job.phase = "fitting"
+        job.enter("fitting")
         rows = {label: store.rows(label) for label in counts}
         return await in_thread(job, partial(fit, request, rows, place))
 
@@ -187,7 +188,7 @@ async def _stepwise(
             ahead.release()
 
     await _take_all(job, request, capturer, take, STEPWISE_AT_ONCE)
-    job.phase = "fitting"
+    job.enter("fitting")
     return await in_thread(job, lambda _: fit_steps(request, sides, place))
 
 

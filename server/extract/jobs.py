@@ -54,6 +54,11 @@ class Job:
     error: dict[str, Any] | None = None
     folder: Path | None = field(default=None, repr=False)
 
+    def enter(self, phase: str) -> None:
+        """Begin another part of the work."""
+        self.phase = phase
+        self.save()
+
     def advance(self) -> None:
         """One more text is done."""
         self.done += 1
