@@ -35,10 +35,10 @@ lint: $(READY) ## ruff, mypy --strict, the import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-unit: $(READY) ## tests that need no engine, in seconds
+unit: $(READY) ## tests that need no engine, in three minutes
 	$(BIN)/python -m pytest -m 'not engine and not matrix'
 
-engine: $(READY) ## tests on real engines, in minutes
+engine: $(READY) ## tests on real engines, in half an hour
 	STEERSMAN_WAYS=keep $(BIN)/python -m pytest -m 'engine and not matrix'
 
 matrix: $(READY) ## every way of running and every model, in an hour or so; rewrites the table in README.md

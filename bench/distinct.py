@@ -25,21 +25,19 @@ from pathlib import Path
 from statistics import median, quantiles
 from typing import Any, NamedTuple
 
-import torch
-
 from bench.machine import has_gpu
 from bench.report import publish, say
 from bench.servers import demo_model
+from bench.workload import SUBJECTS, VECTORS, random_vectors
 from steering.plan import DESK, PLAN_KEY, Plan, PlannedVector
 from steering.plan.plan import as_float32
 from vectors.format import SteeringVector, write_vector
 from vectors.library import Library
 
 COUNTS = (0, 1, 2, 4, 8, 16, 32)
-VECTORS, VECTORS_EACH, LAYERS_EACH = 16, 2, 4
+VECTORS_EACH, LAYERS_EACH = 2, 4
 FLAT = 0.05
 """Most that the slowest count above 0 may lack of the fastest's tokens per second."""
-SUBJECTS = ("rivers", "bread", "clocks", "bridges", "owls", "maps", "rain", "chess")
 
 
 class Use(NamedTuple):
@@ -65,12 +63,9 @@ def ways(count: int, layers: int, seed: int) -> list[Way]:
 
 
 def fill(library: Library, layers: int, hidden: int, seed: int) -> list[str]:
-    """Digests of random vectors of length 1 at every layer: beside the stream, next to nothing."""
-    generator = torch.Generator().manual_seed(seed)
+    """Digests of the random vectors, put into `library`."""
     digests = []
-    for n in range(VECTORS):
-        rows = torch.randn(layers, hidden, generator=generator)
-        rows /= rows.norm(dim=1, keepdim=True)
+    for n, rows in enumerate(random_vectors(layers, hidden, seed)):
         vector = SteeringVector({("resid_post", layer): row for layer, row in enumerate(rows)})
         library.add(write_vector(vector), f"bench-{n}")
         digests.append(vector.digest)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import httpx
@@ -14,6 +14,7 @@ from bench.load import Batch, Body
 from bench.servers import Server
 
 VECTORS = 16
+SUBJECTS = ("rivers", "bread", "clocks", "bridges", "owls", "maps", "rain", "chess")
 LAYERS_OF_ONE = 2
 VECTORS_OF_A_MIX = 4
 LAYERS_OF_A_MIX = 8
@@ -81,13 +82,12 @@ def configurations(
 
 def bodies(configuration: Configuration, size: int, tokens: int) -> list[Body]:
     """A batch of greedy requests with different prompts of about the same length."""
-    subjects = ("rivers", "bread", "clocks", "bridges", "owls", "maps", "rain", "chess")
     batch: list[Body] = []
     for n in range(size):
         body: Body = {
             "model": "bench",
             "prompt": f"Lesson {n + 1}. Here is what everybody should know about "
-            f"{subjects[n % len(subjects)]}, told in plain words:",
+            f"{SUBJECTS[n % len(SUBJECTS)]}, told in plain words:",
             "max_tokens": tokens,
             "temperature": 0.0,
             "ignore_eos": True,
@@ -98,12 +98,18 @@ def bodies(configuration: Configuration, size: int, tokens: int) -> list[Body]:
     return batch
 
 
-def upload_vectors(server: Server, layers: int, hidden: int, seed: int) -> None:
-    """Random vectors of length 1 for every layer: small beside the stream, so texts stay sane."""
+def random_vectors(layers: int, hidden: int, seed: int) -> Iterator[torch.Tensor]:
+    """`VECTORS` of length 1 at every layer, each [layers, hidden]: small beside the stream, so that
+    texts stay sane."""
     generator = torch.Generator().manual_seed(seed)
-    for n in range(VECTORS):
+    for _ in range(VECTORS):
         rows = torch.randn(layers, hidden, generator=generator)
-        rows /= rows.norm(dim=1, keepdim=True)
+        yield rows / rows.norm(dim=1, keepdim=True)
+
+
+def upload_vectors(server: Server, layers: int, hidden: int, seed: int) -> None:
+    """Put the random vectors into the server's library."""
+    for n, rows in enumerate(random_vectors(layers, hidden, seed)):
         content = save({f"resid_post.{i}": row.clone() for i, row in enumerate(rows)})
         response = httpx.post(
             f"{server.url}/v1/steering/vectors",

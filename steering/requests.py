@@ -31,8 +31,6 @@ class LiveRequest:
     in_batch: bool = False
     table_rows: list[int] = field(default_factory=list)
     """One a segment while the request is in the batch; empty while it is preempted."""
-    segment_slots: list[frozenset[int]] = field(default_factory=list)
-    """Slots that each segment is steered at."""
     counted_to: int = 0
     """Tokens below this index are counted already: a resumed request computes them again."""
     steered: list[int] = field(default_factory=list)
@@ -62,7 +60,6 @@ class SteeredRequests:
         self.slots = slots
         self.live: dict[str, LiveRequest] = {}
         self.failed: dict[str, str] = {}
-        self.active_slots: set[int] = set()
         self._load = load
         self._anyone = anyone
         self._loaded: dict[Row, Tensor] = {}
@@ -112,13 +109,10 @@ class SteeredRequests:
         in the batch, how many tokens it computes, token index of the first in the request).
         """
         self.tables.begin_step()
-        self.active_slots = set()
         report = StepReport(failed=dict(self.failed))
         for request_id, offset, count, first in spans:
             request = self.live[request_id]
-            for row, segment, slots in zip(
-                request.table_rows, request.segments, request.segment_slots, strict=True
-            ):
+            for row, segment in zip(request.table_rows, request.segments, strict=True):
                 lo, hi = max(segment.start, first), min(segment.stop, first + count)
                 if lo >= hi:
                     continue
@@ -126,12 +120,16 @@ class SteeredRequests:
                 fresh = max(0, hi - max(lo, request.counted_to))
                 for n in segment.active:
                     request.steered[n] += fresh
-                self.active_slots |= slots
             request.counted_to = max(request.counted_to, first + count)
             report.notes[request_id] = self._note(request)
             report.reach[request_id] = request.counted_to
         self.tables.commit(tokens)
         self._report = report
+
+    @property
+    def active_slots(self) -> frozenset[int]:
+        """Slots that the latest step steers."""
+        return self.tables.active_slots
 
     @property
     def free_table_rows(self) -> int:
@@ -186,14 +184,13 @@ class SteeredRequests:
                     terms.setdefault(slot, []).append((row, vector.coefficient))
             table_row = self._free_rows.pop()
             request.table_rows.append(table_row)
-            request.segment_slots.append(frozenset(terms))
             self.tables.write_row(table_row, terms)
 
     def _leave_batch(self, request: LiveRequest) -> None:
         if request.in_batch:
             request.in_batch = False
             self._free_rows.extend(request.table_rows)
-            request.table_rows, request.segment_slots = [], []
+            request.table_rows = []
             self.bank.release(request.keys)
 
     def _fill(self, row: int, key: Row) -> None:

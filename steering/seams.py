@@ -59,6 +59,8 @@ SEAMS: Final = (
          "every plan is validated, whoever wrote it"),
     Seam(_FRONTEND, EVERY, "vllm.v1.engine.output_processor:OutputProcessor.process_outputs",
          ("engine_core_outputs",), "notes come off the outputs"),
+    Seam(_FRONTEND, EVERY, "vllm.v1.engine.output_processor:OutputProcessor", ("request_states",),
+         "what has ended takes no more notes"),
     Seam(_FRONTEND, EVERY, "vllm.v1.engine:EngineCoreRequest",
          ("sampling_params", "prompt_token_ids", "resumable"), "what a plan is checked against"),
     Seam(_FRONTEND, EVERY, "vllm.exceptions:VLLMValidationError", ("parameter",),
@@ -100,7 +102,8 @@ SEAMS: Final = (
           "kv_transfer_params"), "the last of them carries notes and refusals to the front end"),
     Seam(_SCHEDULER, EVERY, "vllm.v1.engine:EngineCoreOutputs", ("outputs",),
          "last outputs of requests that were ended"),
-    Seam(_SCHEDULER, EVERY, "vllm.v1.request:RequestStatus", ("FINISHED_ERROR",), "how they end"),
+    Seam(_SCHEDULER, EVERY, "vllm.v1.request:RequestStatus", ("FINISHED_ABORTED", "FINISHED_ERROR"),
+         "how they end"),
     # Worker
     Seam(_WORKER, EVERY, "vllm.v1.worker.worker_base:WorkerWrapperBase",
          ("__getattr__", "worker", "vllm_config"),

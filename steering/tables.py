@@ -43,10 +43,12 @@ class Tables:
         """Terms that any table row has had so far, at most K: the rest need not be looked at."""
         self.marked: Marked | None = None
         """The step's tokens as host indices, where the tables are on the CPU."""
-        self._slots_of: dict[int, set[int]] = {}
+        self._slots_of: dict[int, frozenset[int]] = {}
         """Slots at which each table row has terms."""
+        self.active_slots: frozenset[int] = frozenset()
+        """Slots at which a token of the step is steered."""
         self._ahead: set[int] = set()
-        """Slots that the step has still to come to."""
+        """Those of them that the forward pass has still to come to."""
         self._added: dict[int, Tensor] = {}
 
     def fill_bank(self, row: int, vector: Tensor) -> None:
@@ -55,7 +57,7 @@ class Tables:
 
     def write_row(self, row: int, terms: dict[int, list[tuple[int, float]]]) -> None:
         """Set table row `row`: for each slot, its (bank row, coefficient) terms."""
-        self._slots_of[row] = set(terms)
+        self._slots_of[row] = frozenset(terms)
         slots, _, width = self.index.shape
         index = torch.full((slots, width), ZERO_ROW, dtype=torch.int32)
         coefficient = torch.zeros(slots, width)
@@ -80,10 +82,11 @@ class Tables:
     def commit(self, tokens: int) -> None:
         """Make the step's rows visible to the device: the one copy a step makes."""
         self._staged.commit(tokens)
+        rows = {row for _, _, row in self._marks}
+        self.active_slots = frozenset().union(*(self._slots_of.get(row, ()) for row in rows))
         if self.token_row.device.type == "cpu":
             self.marked = self._as_indices() if self._marks else None
-            rows = {row for _, _, row in self._marks}
-            self._ahead = set().union(*(self._slots_of.get(row, ()) for row in rows))
+            self._ahead = set(self.active_slots)
             self._added.clear()
 
     def added(self, slot: int) -> Tensor:

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
@@ -50,6 +50,17 @@ class Bench:
     on_change: Callable[[str, Entry], None]
 
 
+class _Work(NamedTuple):
+    """A job whose texts are read."""
+
+    job: Job
+    request: ExtractRequest
+    examples: list[Example]
+    capturer: Capturer
+    place: Place
+    bench: Bench
+
+
 async def run(job: Job, request: ExtractRequest, rows: list[Row], bench: Bench) -> None:
     """Make the vector(s) and put their ids into `job.result`. Raises `VectorInvalid`,
     `ActivationsInvalid`, `CaptureFailed` and the library's errors."""
@@ -62,10 +73,11 @@ async def run(job: Job, request: ExtractRequest, rows: list[Row], bench: Bench) 
     job.enter("capturing")
     terms = tuple((place.site, layer) for layer in place.layers)
     capturer = Capturer(bench.engine, terms, request.reproducible)
+    work = _Work(job, request, examples, capturer, place, bench)
     if request.method == "per_step":
-        vectors = [await _stepwise(job, request, examples, capturer, place, bench)]
+        vectors = [await _stepwise(work)]
     else:
-        vectors = await _rowwise(job, request, examples, capturer, place, bench)
+        vectors = await _rowwise(work)
     job.enter("keeping")
     await in_thread(job, partial(_keep, job, vectors, bench))
 
@@ -116,14 +128,8 @@ def _check_labels(request: ExtractRequest, examples: list[Example]) -> None:
         check_count(count, label)
 
 
-async def _rowwise(
-    job: Job,
-    request: ExtractRequest,
-    examples: list[Example],
-    capturer: Capturer,
-    place: Place,
-    bench: Bench,
-) -> list[SteeringVector]:
+async def _rowwise(work: _Work) -> list[SteeringVector]:
+    job, request, examples, capturer, place, bench = work
     hidden = place.base_model.hidden_size or 0
     size = 4 * len(examples) * len(place.layers) * hidden
     if size > bench.most_row_bytes:
@@ -146,20 +152,14 @@ async def _rowwise(
             found = await capturer.capture(examples[n])
             store.put(examples[n].label, places[n], found.values)
 
-        await _take_all(job, request, capturer, take, AT_ONCE)
+        await _take_all(work, take, AT_ONCE)
         job.enter("fitting")
         rows = {label: store.rows(label) for label in counts}
         return await in_thread(job, partial(fit, request, rows, place))
 
 
-async def _stepwise(
-    job: Job,
-    request: ExtractRequest,
-    examples: list[Example],
-    capturer: Capturer,
-    place: Place,
-    bench: Bench,
-) -> SteeringVector:
+async def _stepwise(work: _Work) -> SteeringVector:
+    job, request, examples, capturer, place, bench = work
     one = 4 * request.steps * len(place.layers) * (place.base_model.hidden_size or 0)
     # Four more: the means are kept in float64, of two sides.
     size = one * (STEPWISE_AT_ONCE + 4)
@@ -187,20 +187,17 @@ async def _stepwise(
             counted += 1
             ahead.release()
 
-    await _take_all(job, request, capturer, take, STEPWISE_AT_ONCE)
+    await _take_all(work, take, STEPWISE_AT_ONCE)
     job.enter("fitting")
     return await in_thread(job, lambda _: fit_steps(request, sides, place))
 
 
 async def _take_all(
-    job: Job,
-    request: ExtractRequest,
-    capturer: Capturer,
-    take: Callable[[int], Coroutine[Any, Any, None]],
-    at_once: int,
+    work: _Work, take: Callable[[int], Coroutine[Any, Any, None]], at_once: int
 ) -> None:
-    """Take all of `job.total`: `at_once` while the engine is idle, a little at a time while it
+    """Take all of the job's texts: `at_once` while the engine is idle, a little at a time while it
     serves others."""
+    job, capturer = work.job, work.capturer
     running: set[asyncio.Task[None]] = set()
 
     async def wait(until: int) -> None:
@@ -217,7 +214,7 @@ async def _take_all(
             began = time.monotonic()
             running.add(asyncio.create_task(take(n)))
             busy = capturer.others_in_flight() > 0
-            await wait(0 if busy or request.reproducible else at_once - 1)
+            await wait(0 if busy or work.request.reproducible else at_once - 1)
             if busy:
                 await asyncio.sleep((SHARE - 1) * (time.monotonic() - began))
         await wait(0)

@@ -9,33 +9,41 @@ from server.extract.jobs import Job, Jobs
 from server.extract.threads import Stop, in_thread
 
 
-async def test_the_turn_is_kept_until_the_thread_has_ended(tmp_path: Path) -> None:
-    """And the thread is told to, however often somebody cancels."""
-    began, ended = threading.Event(), threading.Event()
-    seen: list[bool] = []
-    turn = asyncio.Event()
+class Endless:
+    """Work that goes on until it is told to stop, and then takes `seconds` to end."""
 
-    def fit(stop: Stop) -> None:
-        began.set()
+    def __init__(self, seconds: float = 0.0) -> None:
+        self.began, self.ended = threading.Event(), threading.Event()
+        self.seconds = seconds
+
+    def __call__(self, stop: Stop) -> None:
+        self.began.set()
         try:
             while True:
                 stop()
                 time.sleep(0.01)
         finally:
-            time.sleep(0.3)
-            ended.set()
+            time.sleep(self.seconds)
+            self.ended.set()
+
+
+async def test_the_turn_is_kept_until_the_thread_has_ended(tmp_path: Path) -> None:
+    """And the thread is told to, however often somebody cancels."""
+    fit = Endless(0.3)
+    seen: list[bool] = []
+    turn = asyncio.Event()
 
     async def long(job: Job) -> None:
         await in_thread(job, fit)
 
     async def next_one(job: Job) -> None:
-        seen.append(ended.is_set())
+        seen.append(fit.ended.is_set())
         turn.set()
 
     jobs = Jobs(tmp_path, 2)
     first = jobs.submit("caa", "a", long)
     jobs.submit("caa", "b", next_one)
-    await asyncio.to_thread(began.wait)
+    await asyncio.to_thread(fit.began.wait)
     for _ in range(3):
         jobs.cancel(first.id)
         await asyncio.sleep(0.02)
@@ -46,23 +54,13 @@ async def test_the_turn_is_kept_until_the_thread_has_ended(tmp_path: Path) -> No
 
 async def test_a_thread_is_stopped_without_the_books_too() -> None:
     """As when the server stops: nobody has cancelled the job."""
-    began, ended = threading.Event(), threading.Event()
-
-    def fit(stop: Stop) -> None:
-        began.set()
-        try:
-            while True:
-                stop()
-                time.sleep(0.01)
-        finally:
-            ended.set()
-
+    fit = Endless()
     task = asyncio.create_task(in_thread(Job("job-1", "caa", "a"), fit))
-    await asyncio.to_thread(began.wait)
+    await asyncio.to_thread(fit.began.wait)
     task.cancel()
     await asyncio.wait([task])
     assert task.cancelled()
-    assert ended.is_set()
+    assert fit.ended.is_set()
 
 
 async def test_an_error_can_be_written_whatever_it_says(tmp_path: Path) -> None:
