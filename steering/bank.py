@@ -38,7 +38,7 @@ class RowAllocator:
 
     def resident_vectors(self) -> int:
         """Distinct vectors with at least one resident row."""
-        return len({digest for digest, _, _ in self._row})
+        return len({digest for digest, *_ in self._row})
 
     def missing(self, keys: Collection[Row]) -> list[Row]:
         """Those of `keys` that are not resident, in ascending order."""

@@ -72,12 +72,13 @@ def _steered(
     forward: Forward, site: str, block: Block, slot: int, tables: Tables, gate: Gate
 ) -> Forward:
     bank, index, coefficient = tables.bank, tables.index[slot], tables.coefficient[slot]
-    token_row, is_open = tables.token_row, gate.open
-    on_host = token_row.device.type == "cpu"
+    operands = (bank, index, coefficient, tables.token_row, tables.token_gain)
+    is_open = gate.open
+    on_host = bank.device.type == "cpu"
 
     def in_graph(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
-        torch.ops.steersman.add(stream_part(output), bank, index, coefficient, token_row)
+        torch.ops.steersman.add(stream_part(output), *operands)
         if not torch.compiler.is_compiling():
             for listen in gate.listeners:
                 listen(site, block.layer, value_parts(output, site, block))
@@ -90,7 +91,7 @@ def _steered(
             if on_host and marked is not None:
                 add_marked(hidden, tables.added(slot), marked)
             else:
-                torch.ops.steersman.add(hidden, bank, index, coefficient, token_row)
+                torch.ops.steersman.add(hidden, *operands)
         for listen in gate.listeners:
             listen(site, block.layer, value_parts(output, site, block))
         return output

@@ -29,12 +29,14 @@ def add_block(  # type: ignore[no-untyped-def]
     index,
     coefficient,
     token_row,
+    token_gain,
     width,
     token_stride,
     column_stride,
     bank_stride,
     index_stride,
     coefficient_stride,
+    gain_stride,
     TERMS: tl.constexpr,  # noqa: N803 (Triton's custom for what is known when it compiles)
     TILE: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
@@ -54,6 +56,7 @@ def add_block(  # type: ignore[no-untyped-def]
         terms = first + tl.arange(0, TILE)
         there = terms < TERMS
         c = tl.load(coefficient + row * coefficient_stride + terms, mask=there, other=0.0)
+        c *= tl.load(token_gain + token * gain_stride + terms, mask=there, other=1.0)
         i = tl.load(index + row * index_stride + terms, mask=there, other=0).to(tl.int64)
         used = (c != 0.0)[:, None] & inside[None, :]
         vectors = tl.load(bank + i[:, None] * bank_stride + columns[None, :], mask=used, other=0.0)
@@ -62,22 +65,28 @@ def add_block(  # type: ignore[no-untyped-def]
 
 
 def add_rows(
-    hidden: Tensor, bank: Tensor, index: Tensor, coefficient: Tensor, token_row: Tensor
+    hidden: Tensor,
+    bank: Tensor,
+    index: Tensor,
+    coefficient: Tensor,
+    token_row: Tensor,
+    token_gain: Tensor,
 ) -> None:
     """The operation on the tensors' device; arguments as of `steering.op.add`.
 
-    One launch. Allocates nothing and waits for nothing. `hidden` may have any strides; of `index`
-    and `coefficient` the terms of a row, of `bank` the dimensions of a row must lie side by side.
+    One launch. Allocates nothing and waits for nothing. `hidden` may have any strides; of `index`,
+    `coefficient` and `token_gain` the terms of a row, of `bank` the dimensions of a row must lie side by side.
     Raises ValueError for tables that do not go with `hidden`: the kernel would read past their end.
     """
     tokens, width = hidden.shape
     terms = index.shape[1]
-    fits = token_row.shape[0] >= tokens and bank.shape[1] == width
-    if not fits or index.shape != coefficient.shape or not _dense(bank, index, coefficient):
+    fits = min(len(token_row), len(token_gain)) >= tokens and bank.shape[1] == width
+    alike = index.shape == coefficient.shape and token_gain.shape[1] == terms
+    if not (fits and alike and _dense(bank, index, coefficient, token_gain)):
         raise ValueError(
             f"hidden {tuple(hidden.shape)} does not go with bank {tuple(bank.shape)}, index "
-            f"{tuple(index.shape)}, coefficient {tuple(coefficient.shape)} and token_row "
-            f"{tuple(token_row.shape)}, or the rows of one of them are not dense"
+            f"{tuple(index.shape)}, coefficient {tuple(coefficient.shape)}, token_row "
+            f"{tuple(token_row.shape)} and token_gain {tuple(token_gain.shape)}, or the rows of one of them are not dense"
         )
     if tokens == 0 or width == 0 or terms == 0:
         return
@@ -89,12 +98,14 @@ def add_rows(
         index,
         coefficient,
         token_row,
+        token_gain,
         width,
         hidden.stride(0),
         hidden.stride(1),
         bank.stride(0),
         index.stride(0),
         coefficient.stride(0),
+        token_gain.stride(0),
         TERMS=terms,
         TILE=min(triton.next_power_of_2(terms), TERMS_AT_ONCE),
         BLOCK=block,

@@ -4,12 +4,13 @@ Knows nothing of vLLM; `seam_runner` tells it which requests came, went, and run
 """
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from steering.bank import RowAllocator
+from steering.bank import ZERO_ROW, RowAllocator
+from steering.plan.dynamic import Choice
 from steering.plan.errors import PlanInvalid, VectorUnavailable
 from steering.plan.limits import Limits
 from steering.plan.plan import Plan, Row, Segment
@@ -17,7 +18,8 @@ from steering.plan.receipt import StepReport, WorkerNote
 from steering.tables import Tables
 
 LoadVectors = Callable[[str, list[tuple[str, int]]], Mapping[tuple[str, int], Tensor]]
-"""(digest, [(site, layer), ...]) -> {(site, layer): [hidden] f32}; or `VectorUnavailable`."""
+"""(digest, [(site, layer), ...]) -> {(site, layer): [hidden] or [steps, hidden] f32}; or
+`VectorUnavailable`."""
 
 
 @dataclass
@@ -31,6 +33,15 @@ class LiveRequest:
     in_batch: bool = False
     table_rows: list[int] = field(default_factory=list)
     """One a segment while the request is in the batch; empty while it is preempted."""
+    written: set[int] = field(default_factory=set)
+    """Those of them that say what their segment adds: a request of many steps needs one at a
+    time."""
+    rows: Mapping[Row, int] = field(default_factory=dict)
+    """Bank row of each of `keys` while the request is in the batch."""
+    choices: list[Choice] = field(default_factory=list)
+    """Of a dynamic request: what was found for each token from the last of the prompt on."""
+    told: int = 0
+    """How many of the choices have been reported."""
     counted_to: int = 0
     """Tokens below this index are counted already: a resumed request computes them again."""
     steered: list[int] = field(default_factory=list)
@@ -62,7 +73,7 @@ class SteeredRequests:
         self.failed: dict[str, str] = {}
         self._load = load
         self._anyone = anyone
-        self._loaded: dict[Row, Tensor] = {}
+        self._loaded: dict[tuple[str, str, int], Tensor] = {}
         self.bank = RowAllocator(tables.sizes.bank_rows, self._fill)
         self._free_rows = list(range(tables.sizes.table_rows - 1, -1, -1))
         self._report: StepReport | None = None
@@ -87,6 +98,11 @@ class SteeredRequests:
             request = self.live.pop(request_id, None)
             if request is not None:
                 self._leave_batch(request)
+
+    def fail(self, request_id: str, reason: str) -> None:
+        """Have a request end in error."""
+        self._leave_batch(self.live.pop(request_id))
+        self.failed[request_id] = reason
 
     def settle(self, in_batch: Mapping[str, int]) -> None:
         """Match rows to the batch: those who left give rows back before newcomers take them."""
@@ -116,7 +132,12 @@ class SteeredRequests:
                 lo, hi = max(segment.start, first), min(segment.stop, first + count)
                 if lo >= hi:
                     continue
-                self.tables.mark(offset + lo - first, offset + hi - first, row)
+                if row not in request.written:
+                    self._write(request, row, segment)
+                gains = None
+                if request.plan.varies:
+                    gains = [_coefficients(request, segment, token) for token in range(lo, hi)]
+                self.tables.mark(offset + lo - first, offset + hi - first, row, gains)
                 fresh = max(0, hi - max(lo, request.counted_to))
                 for n in segment.active:
                     request.steered[n] += fresh
@@ -146,11 +167,14 @@ class SteeredRequests:
         # The chunks of a prompt but for its last have no output, and their notes go nowhere.
         if request.counted_to >= request.prompt_tokens:
             request.loads = ()
+        new = tuple(request.choices[request.told :])
+        request.told = len(request.choices)
         return WorkerNote(
             request.plan.receipt,
             tuple(request.steered),
             self.bank.resident_vectors() if loads else -1,
             loads,
+            new,
         )
 
     def _enter_batch(self, request: LiveRequest) -> None:
@@ -160,7 +184,7 @@ class SteeredRequests:
         try:
             for digest in sorted({key[0] for key in missing}):
                 began = time.perf_counter()
-                wanted = [(site, layer) for d, site, layer in missing if d == digest]
+                wanted = sorted({(site, layer) for d, site, layer, _ in missing if d == digest})
                 try:
                     for (site, layer), tensor in self._load(digest, wanted).items():
                         self._loaded[digest, site, layer] = tensor
@@ -169,29 +193,49 @@ class SteeredRequests:
                 loads.append(time.perf_counter() - began)
             if missing and self._anyone(trouble is not None):
                 raise trouble or VectorUnavailable("another rank could not load the vector")
-            rows = self.bank.lease(request.keys)
+            request.rows = self.bank.lease(request.keys)
         finally:
             self._loaded.clear()
         request.in_batch = True
         request.loads += tuple(loads)
-        for segment in request.segments:
-            terms: dict[int, list[tuple[int, float]]] = {}
-            for n in segment.active:
-                vector = request.plan.vectors[n]
-                for site, layer in vector.terms:
-                    row = rows[vector.digest, site, layer]
-                    slot = self.slots[site, layer]
-                    terms.setdefault(slot, []).append((row, vector.coefficient))
-            table_row = self._free_rows.pop()
-            request.table_rows.append(table_row)
-            self.tables.write_row(table_row, terms)
+        request.table_rows = [self._free_rows.pop() for _ in request.segments]
+
+    def _write(self, request: LiveRequest, table_row: int, segment: Segment) -> None:
+        """Have `table_row` say what `segment` adds; where coefficients change from token to token,
+        the gains are they."""
+        varies = request.plan.varies
+        terms: dict[int, list[tuple[int, float]]] = {}
+        for k, (n, step) in enumerate(zip(segment.active, segment.steps, strict=True)):
+            vector = request.plan.vectors[n]
+            for site, layer in vector.terms:
+                row = request.rows[vector.digest, site, layer, step]
+                pairs = terms.setdefault(self.slots[site, layer], [])
+                if varies:  # A token's k-th gain is for its k-th vector at every layer.
+                    pairs += [(ZERO_ROW, 0.0)] * (k - len(pairs))
+                pairs.append((row, 1.0 if varies else vector.coefficient))
+        self.tables.write_row(table_row, terms)
+        request.written.add(table_row)
 
     def _leave_batch(self, request: LiveRequest) -> None:
         if request.in_batch:
             request.in_batch = False
             self._free_rows.extend(request.table_rows)
             request.table_rows = []
+            request.written.clear()
+            request.rows = {}
             self.bank.release(request.keys)
 
     def _fill(self, row: int, key: Row) -> None:
-        self.tables.fill_bank(row, self._loaded[key])
+        digest, site, layer, step = key
+        tensor = self._loaded[digest, site, layer]
+        steps = tensor if tensor.dim() == 2 else tensor[None]
+        if step >= len(steps):
+            raise VectorUnavailable(f"{digest[:19]} {site}.{layer} has {len(steps)} steps")
+        self.tables.fill_bank(row, steps[step])
+
+
+def _coefficients(request: LiveRequest, segment: Segment, token: int) -> Sequence[float]:
+    """The coefficient of each of the segment's vectors at a token index."""
+    if request.plan.dynamic is not None:
+        return request.choices[token - request.prompt_tokens + 1].coefficients
+    return request.plan.coefficients(segment.active, token, request.prompt_tokens)

@@ -15,13 +15,17 @@ class RowQueue:
 
     Assumption: `arrive`, then `may_run` until it says yes, then `leave`, for each request, which
     needs at most `capacity` rows.
-    Guarantees: rows set aside never exceed `capacity`; requests under one vector share its rows; at
+    Guarantees: rows set aside never exceed `capacity`, nor those for steps `step_rows`; requests under one vector share its rows; at
     most `max_waiting` requests wait; whoever waits is not overtaken for ever, because behind a
     request that waits nobody gets rows that are not set aside already.
     """
 
-    def __init__(self, capacity: int, max_waiting: int) -> None:
+    def __init__(self, capacity: int, max_waiting: int, step_rows: int = 0) -> None:
         self.capacity = capacity
+        self.step_rows = step_rows
+        """Table rows for requests that need one for each of many steps."""
+        self._steps: dict[str, int] = {}
+        self._steps_taken = 0
         self.max_waiting = max_waiting
         self._rows: dict[str, Set[Row]] = {}
         self._wanted: Counter[Row] = Counter()
@@ -44,14 +48,16 @@ class RowQueue:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._rows
 
-    def arrive(self, request_id: str, rows: Collection[Row]) -> bool:
-        """Queue a request; False, and nothing kept, if too many wait already."""
+    def arrive(self, request_id: str, rows: Collection[Row], steps: int = 0) -> bool:
+        """Queue a request; False, and nothing kept, if too many wait already. `steps`: table rows
+        that it needs for steps, at most `step_rows`."""
         new = sum(1 for row in rows if row not in self._wanted)
         if new and len(self._wanted) + new > self.capacity:
             if len(self._waiting) >= self.max_waiting:
                 return False
             self._waiting.add(request_id)
         self._rows[request_id] = frozenset(rows)
+        self._steps[request_id] = steps
         self._wanted.update(rows)
         return True
 
@@ -63,10 +69,13 @@ class RowQueue:
         if request_id in self._runs:
             return True
         rows = self._rows[request_id]
+        steps = self._steps[request_id]
         new = sum(1 for row in rows if row not in self._taken)
-        if new and (self._blocked_turn == turn or self.taken + new > self.capacity):
+        fits = self.taken + new <= self.capacity and self._steps_taken + steps <= self.step_rows
+        if (new or steps) and (self._blocked_turn == turn or not fits):
             self._blocked_turn = turn
             return False
+        self._steps_taken += steps
         self._taken.update(rows)
         self._runs.add(request_id)
         self._waiting.discard(request_id)
@@ -77,10 +86,12 @@ class RowQueue:
         rows = self._rows.pop(request_id, None)
         if rows is None:
             return
+        steps = self._steps.pop(request_id)
         _subtract(self._wanted, rows)
         self._waiting.discard(request_id)
         if request_id in self._runs:
             self._runs.remove(request_id)
+            self._steps_taken -= steps
             _subtract(self._taken, rows)
 
 

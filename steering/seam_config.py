@@ -6,6 +6,7 @@ from typing import Any
 
 from steering import seams
 from steering.patching import Function, wrap
+from steering.plan.dynamic import MAX_PROPERTIES
 from steering.plan.limits import STEERABLE_SITES, Limits
 from steering.plan.settings import Settings
 from steering.seam_check import lacking
@@ -56,12 +57,19 @@ def table_sizes(vllm_config: Any, max_tokens: int) -> TableSizes:
     settings = Settings.read(vllm_config.additional_config)
     return TableSizes(
         slots=len(STEERABLE_SITES) * num_layers(vllm_config),
-        table_rows=vllm_config.scheduler_config.max_num_seqs * settings.max_segments,
+        table_rows=vllm_config.scheduler_config.max_num_seqs * settings.max_segments
+        + step_rows(vllm_config),
         terms=settings.max_terms,
         bank_rows=settings.bank_rows,
         hidden=int(vllm_config.model_config.get_hidden_size()),
         tokens=max_tokens,
     )
+
+
+def step_rows(vllm_config: Any) -> int:
+    """Table rows for requests that need one for each of many steps: enough for any one of them,
+    its companions included."""
+    return (MAX_PROPERTIES + 1) * limits_of(vllm_config).most_segments
 
 
 def runs_python(vllm_config: Any) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 
 from steering.patching import Function, wrap
 from steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Piece
+from steering.plan.dynamic import STREAM_KEY
 from steering.plan.errors import PlanInvalid
 from steering.plan.limits import Limits
 from steering.plan.plan import PLAN_KEY, Plan
@@ -30,6 +31,10 @@ def _validating(original: Function) -> Function:
         request = original(self, *args, **kwargs)
         params = request.sampling_params
         if params is not None and params.extra_args:
+            if STREAM_KEY in params.extra_args:
+                raise _refused(
+                    PlanInvalid(f"{STREAM_KEY!r} among the extra arguments is this server's own")
+                )
             if PLAN_KEY in params.extra_args:
                 _check(request, self.vllm_config)
             if CAPTURE_KEY in params.extra_args:
@@ -66,6 +71,8 @@ def _check(request: Any, vllm_config: Any) -> None:
             raise PlanInvalid("steering needs a prompt of tokens that does not grow")
         limits: Limits = limits_of(vllm_config)
         limits.check(plan, len(request.prompt_token_ids))
+        if plan.dynamic is not None:
+            _check_dynamic(request, len(plan.vectors) + 2, vllm_config)
         library = Path(Settings.read(vllm_config.additional_config).library)
         for vector in plan.vectors:
             if not object_path(library, vector.digest).is_file():
@@ -74,6 +81,41 @@ def _check(request: Any, vllm_config: Any) -> None:
                 )
     except PlanInvalid as error:
         raise _refused(error) from error
+
+
+def _check_dynamic(request: Any, streams: int, vllm_config: Any) -> None:
+    """Refuse a dynamic request that this engine could never run; it has so many `streams`."""
+    ways = {
+        "speculative decoding": vllm_config.speculative_config,
+        "asynchronous scheduling (start the server with --no-async-scheduling)": (
+            vllm_config.scheduler_config.async_scheduling
+        ),
+        "prompts with images, audio or video": request.mm_features,
+    }
+    if refused := [why for why, there in ways.items() if there]:
+        raise PlanInvalid(
+            f"dynamic composition does not go with {refused[0]}",
+            param="steering.dynamic",
+            code="not_supported",
+        )
+    seats = vllm_config.scheduler_config.max_num_seqs
+    if streams > seats:
+        raise PlanInvalid(
+            f"the request needs {streams} sequences, this engine runs {seats} at once; name fewer "
+            "vectors, or start the server with a higher --max-num-seqs",
+            param="steering.vectors",
+            code="too_many_terms",
+        )
+    longest = len(request.prompt_token_ids) + request.sampling_params.max_tokens
+    room = vllm_config.cache_config.kv_cache_size_tokens
+    if room is not None and streams * longest > room:
+        raise PlanInvalid(
+            f"{streams} sequences of up to {longest} tokens do not fit into this engine's cache of "
+            f"{room} tokens; lower the request's token limit to {max(0, room // streams)} less its "
+            "prompt",
+            param="max_tokens",
+            code="too_many_tokens",
+        )
 
 
 def _refused(error: PlanInvalid) -> Exception:

@@ -41,7 +41,13 @@ def steering_key(request: Any, start: int, stop: int) -> str | None:
     """Key of the steering in tokens [start, stop) of a vLLM request, None if there is none."""
     try:
         plan = plan_of(request)
-        return plan.cache_key(start, stop, request.num_prompt_tokens) if plan else None
+        if plan is None:
+            return None
+        if plan.dynamic is None:
+            return plan.cache_key(start, stop, request.num_prompt_tokens)
+        # Its coefficients are found while it runs: for itself alone, should it be preempted.
+        first = plan.stretches(request.num_prompt_tokens)[0][0]
+        return f"dynamic:{request.request_id}" if stop > first else None
     except PlanInvalid:
         # The worker will end this request; until then its blocks must be nobody else's.
         return f"invalid:{request.request_id}"

@@ -29,6 +29,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
     @functools.wraps(update_states)
     def update(scheduler_output: Any) -> Any:
         steps.gone(scheduler_output.finished_req_ids)
+        if steps.companions:
+            _give_tokens(runner, steps, scheduler_output.scheduled_cached_reqs)
         result = update_states(scheduler_output)
         for new in scheduler_output.scheduled_new_reqs:
             if new.sampling_params is not None:
@@ -56,6 +58,9 @@ def attach(runner: Any, steps: Steps) -> Attached:
 
     @functools.wraps(sample_tokens)
     def sample(grammar_output: Any) -> Any:
+        state = runner.execute_model_state
+        if steps.companions and state is not None:
+            steps.logits(state.logits, runner.input_batch.req_id_to_index)
         output = sample_tokens(grammar_output)
         steps.report(output, HOLDER)
         return output
@@ -66,6 +71,17 @@ def attach(runner: Any, steps: Steps) -> Attached:
     runner.sample_tokens = sample
     # Attention has no metadata in such a run, and mixes nothing.
     return Attached(runner.positions, seam_dummy_run.attach(runner, steps), runner.max_num_tokens)
+
+
+def _give_tokens(runner: Any, steps: Steps, cached: Any) -> None:
+    """Companions go on with their answer's tokens, not with those that were sampled for them. Who
+    was not in the step before, as none of them was behind a token of the answer's, comes with
+    all its tokens."""
+    for request_id in cached.req_ids:
+        tokens = cached.all_token_ids.get(request_id)
+        if tokens is not None and request_id in steps.companions:
+            state = runner.requests[request_id]
+            state.output_token_ids = tokens[state.num_prompt_tokens :]
 
 
 def _spans(runner: Any, steps: Steps, num_scheduled_tokens: Any) -> list[Span]:

@@ -4,16 +4,18 @@ Through its extension point, `model_states/interface.py: ModelState`: `add_reque
 and `preprocess_state` (this step's tokens: the last call on real batches before the forward pass,
 which a full CUDA graph may replay). What that has no method for is wrapped on the runner:
 `finish_requests` (`ModelState.remove_request` does not tell who ended from who was preempted),
-`sample_tokens` (the step's output takes our report along); and, by `seam_dummy_run.py`,
+`sample_tokens` (the step's output takes our report along), `update_requests` and `sample` (tokens
+and logits of companions); and, by `seam_dummy_run.py`,
 `_dummy_run`. Also read: `req_states`, `input_buffers`, `num_speculative_steps`.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 from steering import seam_dummy_run
 from steering.blocks import NotInstrumentable
-from steering.steps import Attached, Span, Steps
+from steering.steps import TOKENS_ATTRIBUTE, Attached, Span, Steps
 
 HOLDER = "model_runner_output"
 """Attribute of an asynchronous output that has the ModelRunnerOutput."""
@@ -51,6 +53,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
     add_request = state.add_request
     preprocess_state = state.preprocess_state
     finish_requests = runner.finish_requests
+    update_requests = runner.update_requests
+    sample_rows = runner.sample
     sample_tokens = runner.sample_tokens
 
     @functools.wraps(finish_requests)
@@ -71,6 +75,18 @@ def attach(runner: Any, steps: Steps) -> Attached:
             steps.batch(runner.req_states.req_id_to_index)
             steps.run(_spans(input_batch, steps), input_batch.num_tokens)
 
+    @functools.wraps(update_requests)
+    def update(scheduler_output: Any) -> None:
+        update_requests(scheduler_output)
+        if steps.companions:
+            _give_tokens(runner.req_states, getattr(scheduler_output, TOKENS_ATTRIBUTE, {}))
+
+    @functools.wraps(sample_rows)
+    def sample_with(hidden_states: Any, input_batch: Any, grammar_output: Any) -> Any:
+        if steps.companions:
+            _hear(runner, steps, hidden_states, input_batch)
+        return sample_rows(hidden_states, input_batch, grammar_output)
+
     @functools.wraps(sample_tokens)
     def sample(grammar_output: Any) -> Any:
         steps.over()
@@ -81,6 +97,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
     state.add_request = add
     state.preprocess_state = preprocess
     runner.finish_requests = finish
+    runner.update_requests = update
+    runner.sample = sample_with
     runner.sample_tokens = sample
     # Attention does run here: up to so many tokens, each is a request of its own.
     return Attached(
@@ -88,6 +106,24 @@ def attach(runner: Any, steps: Steps) -> Attached:
         seam_dummy_run.attach(runner, steps),
         runner.max_num_reqs,
     )
+
+
+def _give_tokens(states: Any, tokens: Mapping[str, int]) -> None:
+    """Companions go on with their answer's token, not with the one that was sampled for them."""
+    for request_id, token in tokens.items():
+        index = states.req_id_to_index.get(request_id)
+        if index is not None:
+            states.last_sampled_tokens[index] = token
+
+
+def _hear(runner: Any, steps: Steps, hidden_states: Any, batch: Any) -> None:
+    """Logits of the companions in a step, once more: those that are sampled from, the runner keeps
+    to itself."""
+    rows = {name: n for n, name in enumerate(batch.req_ids) if name in steps.companions}
+    if rows:
+        chosen = batch.logits_indices[list(rows.values())]
+        logits = runner.model.compute_logits(hidden_states[chosen])
+        steps.logits(logits, {name: n for n, name in enumerate(rows)})
 
 
 def _spans(batch: Any, steps: Steps) -> list[Span]:

@@ -13,12 +13,14 @@ from typing import Any
 from steering.patching import Function, wrap
 from steering.plan.capture import CAPTURE_KEY
 from steering.plan.errors import PlanInvalid
-from steering.plan.plan import PLAN_KEY
+from steering.plan.plan import PLAN_KEY, Plan
 from steering.plan.receipt import BANK_FULL, UNAVAILABLE, Refusal, WorkerNote
 from steering.plan.settings import Settings
 from steering.row_queue import RowQueue
+from steering.seam_config import step_rows
 from steering.seam_request import plan_of
-from steering.steps import REPORT_ATTRIBUTE
+from steering.seam_streams import Streams
+from steering.steps import REPORT_ATTRIBUTE, TOKENS_ATTRIBUTE
 
 logger = logging.getLogger("vllm.steersman")
 
@@ -35,6 +37,8 @@ def install() -> None:
     wrap(Scheduler, "__init__", _with_row_queue)
     wrap(Scheduler, "add_request", _queueing)
     wrap(Scheduler, "_handle_blocked_waiting_request", _waiting_for_rows)
+    wrap(Scheduler, "schedule", _in_lock_step)
+    wrap(Scheduler, "finish_requests", _with_companions)
     wrap(Scheduler, "_free_request", _giving_back)
     wrap(Scheduler, "update_from_output", _with_notes)
 
@@ -43,7 +47,10 @@ def _with_row_queue(original: Function) -> Function:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is wrapped
         original(self, *args, **kwargs)
         settings = Settings.read(self.vllm_config.additional_config)
-        self.steering_rows = RowQueue(settings.bank_rows, settings.max_waiting)
+        self.steering_rows = RowQueue(
+            settings.bank_rows, settings.max_waiting, step_rows(self.vllm_config)
+        )
+        self.steering_streams = Streams(self, settings.max_dynamic)
         self.steering_refused = set[str]()
         self.steering_unseen = dict[str, set[int]]()
 
@@ -57,21 +64,66 @@ def _queueing(original: Function) -> Function:
             plan = plan_of(request)
         except PlanInvalid:
             return  # The worker says so, and the request ends.
-        if plan and not self.steering_rows.arrive(request.request_id, plan.rows()):
+        if plan is None:
+            return
+        rows_of_steps = _rows_of_steps(plan, request.num_prompt_tokens)
+        if not self.steering_rows.arrive(request.request_id, plan.rows(), rows_of_steps):
             self.steering_refused.add(request.request_id)
+        elif plan.dynamic is not None:
+            for companion in self.steering_streams.arrive(request, plan):
+                original(self, companion)
 
     return add_request
 
 
+def _rows_of_steps(plan: Plan, prompt_tokens: int) -> int:
+    """Table rows that a request and its companions need for the steps of their vectors."""
+    plans = [plan]
+    if plan.dynamic is not None:
+        plans += filter(None, map(plan.alone, range(len(plan.vectors) + 1)))
+    return sum(
+        len(one.segments(prompt_tokens)) for one in plans if any(v.steps > 1 for v in one.vectors)
+    )
+
+
 def _waiting_for_rows(original: Function) -> Function:
     def _handle_blocked_waiting_request(self: Any, request: Any) -> bool:
-        ready: bool = original(self, request)
-        request_id, rows = request.request_id, self.steering_rows
+        if not original(self, request):
+            return False
+        rows, streams = self.steering_rows, self.steering_streams
+        request_id = streams.answer_of(request.request_id)
         if request_id in rows:
-            return ready and rows.may_run(request_id, self.current_step)
-        return ready and request_id not in self.steering_refused
+            may: bool = streams.may_run(request) and rows.may_run(request_id, self.current_step)
+            return may
+        return request_id not in self.steering_refused
 
     return _handle_blocked_waiting_request
+
+
+def _in_lock_step(original: Function) -> Function:
+    def schedule(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if not len(self.steering_streams):
+            return original(self, *args, **kwargs)
+        self.steering_streams.before_step()
+        output = original(self, *args, **kwargs)
+        setattr(output, TOKENS_ATTRIBUTE, self.steering_streams.after_step(output))
+        return output
+
+    return schedule
+
+
+def _with_companions(original: Function) -> Function:
+    def finish_requests(self: Any, request_ids: Any, finished_status: Any) -> Any:
+        streams = self.steering_streams
+        if request_ids is not None and len(streams):
+            request_ids = {request_ids} if isinstance(request_ids, str) else set(request_ids)
+            request_ids = streams.with_companions(request_ids)
+        ended = original(self, request_ids, finished_status)
+        seen = [request for request in ended if not streams.is_companion(request.request_id)]
+        streams.orphans()
+        return seen
+
+    return finish_requests
 
 
 def _giving_back(original: Function) -> Function:
@@ -79,7 +131,7 @@ def _giving_back(original: Function) -> Function:
 
     def _free_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         aborted = request.status == RequestStatus.FINISHED_ABORTED
-        if aborted and request.request_id in self.steering_rows:
+        if aborted and PLAN_KEY in (getattr(request.sampling_params, "extra_args", None) or ()):
             # It goes while a step computes it: whether that was steered is not known yet.
             blocks = _computed_unsteered(self, request.request_id)
             self.steering_unseen[request.request_id] = blocks
@@ -92,9 +144,13 @@ def _giving_back(original: Function) -> Function:
 
 
 def _with_notes(original: Function) -> Function:
+    from vllm.v1.request import RequestStatus
+
     def update_from_output(self: Any, scheduler_output: Any, runner_output: Any) -> Any:
         report = getattr(runner_output, REPORT_ATTRIBUTE, None)
         ended: list[tuple[int, Any]] = []
+        streams = self.steering_streams
+        streams.drop_samples(runner_output)
         if report is not None and report.failed:
             ended += _end_failed(self, report.failed)
         if self.steering_refused:
@@ -103,6 +159,11 @@ def _with_notes(original: Function) -> Function:
         noted = {name: self.requests.get(name) for name in report.notes} if report else {}
         self.steering_unseen.clear()
         outputs = original(self, scheduler_output, runner_output)
+        if len(streams):
+            # An answer that was stopped left its companions.
+            if orphans := streams.orphans():
+                self.finish_requests(orphans, RequestStatus.FINISHED_STOPPED)
+            streams.follow()
         if report is not None:
             for client in outputs.values():
                 for output in client.outputs:
@@ -135,7 +196,10 @@ def _end_failed(scheduler: Any, failed: Mapping[str, str]) -> list[tuple[int, An
             misled[other.request_id] = "it shares the prompt of a request that could not be steered"
             behind |= _blocks_of(scheduler, other.request_id, after=spoiled)
     scheduler.kv_cache_manager.evict_blocks(spoiled | behind)
-    return _end(scheduler, {**failed, **misled}, UNAVAILABLE)
+    reasons = {**failed, **misled}
+    # What fails a companion fails its answer, of which alone a client knows.
+    answers = {scheduler.steering_streams.answer_of(name): why for name, why in reasons.items()}
+    return _end(scheduler, answers, UNAVAILABLE)
 
 
 def _end(scheduler: Any, reasons: Mapping[str, str], code: str) -> list[tuple[int, Any]]:

@@ -18,6 +18,7 @@ from steering.anatomy import examine
 from steering.blocks import find_blocks
 from steering.calibration import NormListener
 from steering.captures import Captures
+from steering.composition import Composer
 from steering.instrument import Gate, instrument, site_slots
 from steering.plan.errors import VectorUnavailable
 from steering.plan.limits import STEERABLE_SITES
@@ -68,7 +69,7 @@ class WorkerSteering:
                 # Whatever is wrong with one file ends one request, never the engine.
                 raise VectorUnavailable(f"{digest[:19]}: {error}") from error
             for key, tensor in tensors.items():
-                if tensor.shape != (self.tables.sizes.hidden,):
+                if tensor.shape[-1] != self.tables.sizes.hidden:
                     raise VectorUnavailable(
                         f"{digest[:19]} {key} has shape {tuple(tensor.shape)}, "
                         f"this model steers [{self.tables.sizes.hidden}]"
@@ -82,8 +83,9 @@ class WorkerSteering:
         seam = seam_runner_v2 if v2 else seam_runner_v1
         # V2 chooses a step's graph before it tells us what is in the step.
         self.listens = not (v2 and self.gate.always)
+        self.composer = Composer()
         captures = Captures(self.gate, self.slots if self.listens else (), runner.device)
-        self.attached = seam.attach(runner, Steps(self.steered, captures, self.gate))
+        self.attached = seam.attach(runner, Steps(self.steered, captures, self.composer, self.gate))
 
     def check(self) -> None:
         """Steer a probe through every layer; raises `NotInstrumentable` where it is lost."""
@@ -141,6 +143,7 @@ def steering_status(self: Any) -> dict[str, Any]:
         "bank_rows_used": bank.used,
         "vectors_resident": bank.resident_vectors(),
         "requests": len(steering.steered.live),
+        "companions": len(steering.composer.companions),
         "free_table_rows": steering.steered.free_table_rows,
         "listens": steering.listens,
         "table_bytes": sum(

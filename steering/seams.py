@@ -23,6 +23,7 @@ process or share one."""
 _CONFIG: Final = "steering/seam_config.py"
 _FRONTEND: Final = "steering/seam_frontend.py"
 _SCHEDULER: Final = "steering/seam_scheduler.py"
+_STREAMS: Final = "steering/seam_streams.py"
 _KEYS: Final = "steering/seam_prefix_cache.py"
 _WORKER: Final = "steering/seam_worker.py"
 _V1: Final = "steering/seam_runner_v1.py"
@@ -104,6 +105,23 @@ SEAMS: Final = (
          "last outputs of requests that were ended"),
     Seam(_SCHEDULER, EVERY, "vllm.v1.request:RequestStatus", ("FINISHED_ABORTED", "FINISHED_ERROR"),
          "how they end"),
+    Seam(_SCHEDULER, EVERY, "vllm.v1.core.sched.scheduler:Scheduler.schedule", (),
+         "answers are held until their companions have computed their token"),
+    Seam(_STREAMS, EVERY, "vllm.v1.core.sched.scheduler:Scheduler",
+         ("requests", "running", "block_size", "pause_state"), "dynamic requests and companions"),
+    Seam(_STREAMS, EVERY, "vllm.v1.core.sched.scheduler:Scheduler._preempt_request",
+         ("request", "timestamp"), "a group that holds a part of what it needs makes way"),
+    Seam(_STREAMS, EVERY, "vllm.v1.core.sched.output:SchedulerOutput",
+         ("num_scheduled_tokens", "total_num_scheduled_tokens"), "who is in a step"),
+    Seam(_STREAMS, EVERY, "vllm.v1.request:Request",
+         ("next_decode_eligible_step", "append_output_token_ids", "all_token_ids", "num_tokens",
+          "num_computed_tokens", "is_finished", "client_index", "arrival_time", "lora_request",
+          "cache_salt", "priority", "block_hasher", "max_tokens"),
+         "a companion is a request of the scheduler; an answer is held"),
+    Seam(_STREAMS, EVERY, "vllm.sampling_params:SamplingParams",
+         ("temperature", "max_tokens", "detokenize", "extra_args"), "those of a companion"),
+    Seam(_FRONTEND, EVERY, "vllm.config:CacheConfig", ("kv_cache_size_tokens",),
+         "a dynamic request that could never run is refused"),
     # Worker
     Seam(_WORKER, EVERY, "vllm.v1.worker.worker_base:WorkerWrapperBase",
          ("__getattr__", "worker", "vllm_config"),
@@ -185,6 +203,12 @@ SEAMS: Final = (
          "what a step computes, who came and who ended"),
     Seam(_V1, V1_WORKER, "vllm.v1.core.sched.output:NewRequestData",
          ("req_id", "sampling_params"), "a new request's plan"),
+    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_model_runner:ExecuteModelState", ("logits",),
+         "next-token distributions of companions"),
+    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_input_batch:CachedRequestState",
+         ("output_token_ids",), "companions go on with their answer's tokens"),
+    Seam(_V1, V1_WORKER, "vllm.v1.core.sched.output:CachedRequestData",
+         ("req_ids", "all_token_ids"), "as above"),
     # Model runner V2
     Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner",
          ("model_state", "req_states", "input_buffers", "num_speculative_steps", "max_num_reqs",
@@ -203,8 +227,14 @@ SEAMS: Final = (
          ("input_batch",), "this step's tokens are marked; a full CUDA graph may replay after it"),
     Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.async_utils:AsyncOutput",
          ("model_runner_output",), "asynchronous outputs carry the report inside"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.states:RequestState", ("req_id_to_index",),
-         "who is in the batch"),
+    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.states:RequestState",
+         ("req_id_to_index", "last_sampled_tokens"),
+         "who is in the batch; companions go on with their answer's tokens"),
+    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner.update_requests",
+         ("scheduler_output",), "as above"),
+    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner.sample",
+         ("hidden_states", "input_batch", "grammar_output"),
+         "next-token distributions of companions"),
     Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.input_batch:InputBatch",
          ("req_ids", "num_tokens", "query_start_loc_np", "num_scheduled_tokens",
           "num_computed_tokens_np"), "which token is whose"),

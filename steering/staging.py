@@ -1,7 +1,7 @@
-"""The rows of a step's tokens, on their way from the host to the device."""
+"""What is marked at a step's tokens, on its way from the host to the device."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -11,7 +11,7 @@ class HostBuffer(Protocol):
     """Memory on the host that a device copies from, when it comes to it."""
 
     rows: Tensor
-    """[tokens] int32, -1 where nothing is marked. Not to be written between `send` and `wait`."""
+    """Like the target. Not to be written between `send` and `wait`."""
 
     def send(self, target: Tensor, tokens: int) -> None:
         """Queue the copy of the first `tokens` rows to `target`, and return."""
@@ -23,8 +23,8 @@ class HostBuffer(Protocol):
 class PinnedBuffer:
     """A `HostBuffer` of page-locked memory for a CUDA device."""
 
-    def __init__(self, target: Tensor) -> None:
-        self.rows = torch.full_like(target, -1, device="cpu").pin_memory()
+    def __init__(self, target: Tensor, rest: float) -> None:
+        self.rows = torch.full_like(target, rest, device="cpu").pin_memory()
         self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
     def send(self, target: Tensor, tokens: int) -> None:
@@ -49,7 +49,8 @@ class SameMemory:
 
 
 class StagedRows:
-    """`target` [tokens] int32 on the device, written on the host and copied once a step.
+    """`target` [tokens, ...] on the device, written on the host and copied once a step; where
+    nothing is marked it is at `rest`.
 
     Under asynchronous scheduling the host prepares a step while the device still computes the one
     before, and the copy waits in the device's queue: written too early, the host's memory would
@@ -60,38 +61,40 @@ class StagedRows:
     pass of a step runs on the device, `target` says what was marked for that step and no other.
     """
 
-    def __init__(self, target: Tensor, buffers: Sequence[HostBuffer]) -> None:
+    def __init__(self, target: Tensor, buffers: Sequence[HostBuffer], rest: float = -1) -> None:
         self._target = target
+        self._rest = rest
         self._buffers = buffers
         self._written = [0] * len(buffers)
-        """Rows of each buffer that may be marked; those after them are -1."""
+        """Rows of each buffer that may be marked; those after them are at rest."""
         self._sent = 0
         """Rows of `target` that may be marked."""
         self._turn = 0
         self._rows = buffers[0].rows.numpy()
 
     @classmethod
-    def on(cls, target: Tensor) -> "StagedRows":
-        """The way to `target`, wherever it is."""
+    def on(cls, target: Tensor, rest: float = -1) -> "StagedRows":
+        """The way to `target`, wherever it is, which is at `rest` everywhere."""
         if target.device.type == "cpu":
-            return cls(target, [SameMemory(target)])
-        return cls(target, [PinnedBuffer(target), PinnedBuffer(target)])
+            return cls(target, [SameMemory(target)], rest)
+        return cls(target, [PinnedBuffer(target, rest), PinnedBuffer(target, rest)], rest)
 
     def begin(self) -> None:
         """Mark no token, in the buffer whose turn it is."""
         self._turn = turn = (self._turn + 1) % len(self._buffers)
         self._buffers[turn].wait()
         self._rows = self._buffers[turn].rows.numpy()
-        self._rows[: self._written[turn]] = -1
+        self._rows[: self._written[turn]] = self._rest
         self._written[turn] = 0
 
-    def mark(self, start: int, stop: int, row: int) -> None:
-        """Tokens [start, stop) have table row `row`."""
-        self._rows[start:stop] = row
+    def mark(self, start: int, stop: int, value: Any) -> None:
+        """Tokens [start, stop) have `value`, or the values of an array."""
+        self._rows[start:stop] = value
         self._written[self._turn] = max(self._written[self._turn], stop)
 
     def commit(self, tokens: int) -> None:
         """Send what was marked in a step of so many tokens; any after them are unmarked."""
         tokens = max(tokens, self._written[self._turn])
-        self._buffers[self._turn].send(self._target, max(tokens, self._sent))
+        if tokens or self._sent:
+            self._buffers[self._turn].send(self._target, max(tokens, self._sent))
         self._sent = tokens

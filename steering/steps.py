@@ -10,14 +10,21 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from steering.captures import Captures
+from steering.composition import Composer, NotComposed
 from steering.instrument import Gate
 from steering.plan.capture import CAPTURE_KEY
+from steering.plan.dynamic import Companion
 from steering.plan.errors import PlanInvalid
 from steering.plan.plan import PLAN_KEY, Plan
 from steering.requests import SteeredRequests
 
 REPORT_ATTRIBUTE = "steersman"
 """Attribute of ModelRunnerOutput that carries the StepReport to the scheduler's process."""
+
+
+TOKENS_ATTRIBUTE = "steersman_tokens"
+"""Attribute of SchedulerOutput that carries, for each companion in the step, the last token that it
+computes."""
 
 
 class Span(NamedTuple):
@@ -51,22 +58,29 @@ class Steps:
     Guarantee: outside of `run` ... `over` the gate is shut, and after `rest` no token is marked.
     """
 
-    def __init__(self, steered: SteeredRequests, captures: Captures, gate: Gate) -> None:
+    def __init__(
+        self, steered: SteeredRequests, captures: Captures, composer: Composer, gate: Gate
+    ) -> None:
         self._steered = steered
         self._captures = captures
+        self._composer = composer
         self._gate = gate
+        self._ends: dict[str, int] = {}
+        """Of each companion in the running step, the index of the last token that it computes."""
 
     @property
     def idle(self) -> bool:
         """Whether there is nobody to steer or listen to, nothing to report or left to unmark."""
         steered = self._steered
-        return not (steered.live or steered.failed or steered.active_slots or self._captures.live)
+        others = self._captures.live or self._composer.companions
+        return not (steered.live or steered.failed or steered.active_slots or others)
 
     @property
     def minded(self) -> Collection[str]:
         """Whose spans `run` wants, of those in the batch."""
         steered, captured = self._steered.live.keys(), self._captures.live.keys()
-        return steered | captured if captured else steered
+        companions = self._composer.companions.keys()
+        return steered | captured | companions if captured or companions else steered
 
     @property
     def listened_to(self) -> bool:
@@ -82,6 +96,9 @@ class Steps:
             return
         if CAPTURE_KEY in extra_args:
             self._captures.start(request_id, extra_args, prompt_tokens)
+        companion = Companion.of(extra_args)
+        if companion is not None:
+            self._composer.came(request_id, companion)
         if PLAN_KEY not in extra_args or request_id in self._steered.failed:
             return
         if not self._resumed(request_id, extra_args, prompt_tokens):
@@ -105,6 +122,8 @@ class Steps:
             self._steered.finish(request_ids)
         if self._captures.live:
             self._captures.finish(request_ids)
+        if self._composer.companions:
+            self._composer.gone(request_ids)
 
     def batch(self, request_ids: Mapping[str, int]) -> None:
         """Who is in the runner's batch now."""
@@ -114,12 +133,46 @@ class Steps:
     def run(self, spans: Iterable[Span], tokens: int) -> None:
         """Mark the tokens of a step of so many: `spans` has that of each `minded` request in it."""
         steered, captured = self._steered.live, self._captures.live
-        if captured:
+        companions = self._composer.companions
+        if captured or companions:
             spans = list(spans)
             self._captures.step(span for span in spans if span.request_id in captured)
+            self._ends = {
+                span.request_id: span.first + span.tokens - 1
+                for span in spans
+                if span.request_id in companions
+            }
+            self._compose(spans)
             spans = [span for span in spans if span.request_id in steered]
         self._steered.step(spans, tokens)
         self._gate.set(self._steered.active_slots)
+
+    def _compose(self, spans: Iterable[Span]) -> None:
+        """Find the coefficients of the answers in the step."""
+        for span in spans:
+            request = self._steered.live.get(span.request_id)
+            if request is None or request.plan.dynamic is None:
+                continue
+            last = span.first + span.tokens - 1
+            # A prompt's earlier part, or what was computed before a preemption, needs none.
+            if last - request.prompt_tokens + 1 >= len(request.choices):
+                try:
+                    choice = self._composer.choose(span.request_id, request.plan, last)
+                    request.choices.append(choice)
+                except NotComposed as error:
+                    self._steered.fail(span.request_id, str(error))
+
+    @property
+    def companions(self) -> Collection[str]:
+        """Requests whose logits are wanted, and which go on with the tokens of another."""
+        return self._composer.companions
+
+    def logits(self, logits: Tensor, row_of: Mapping[str, int]) -> None:
+        """The next-token logits [requests, vocabulary] of the running step, and whose row is
+        which."""
+        for request_id, position in self._ends.items():
+            self._composer.hear(request_id, position, logits[row_of[request_id]])
+        self._ends = {}
 
     def over(self) -> None:
         """The forward pass was queued."""

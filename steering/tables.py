@@ -1,8 +1,10 @@
 """The tensors that the operation reads. Allocated once, before vLLM's profile run."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,7 +30,7 @@ class TableSizes:
 
 class Tables:
     """`bank` [1 + bank_rows, hidden] f32; `index` i32 and `coefficient` f32 [slots, rows, K];
-    `token_row` [tokens] i32, written through `StagedRows`."""
+    `token_row` [tokens] i32 and `token_gain` [tokens, K] f32, written through `StagedRows`."""
 
     def __init__(self, sizes: TableSizes, device: torch.device) -> None:
         self.sizes = sizes
@@ -37,8 +39,11 @@ class Tables:
         self.index = torch.full(shape, ZERO_ROW, dtype=torch.int32, device=device)
         self.coefficient = torch.zeros(shape, device=device)
         self.token_row = torch.full((sizes.tokens,), -1, dtype=torch.int32, device=device)
+        self.token_gain = torch.ones(sizes.tokens, sizes.terms, device=device)
         self._staged = StagedRows.on(self.token_row)
+        self._staged_gains = StagedRows.on(self.token_gain, rest=1)
         self._marks: list[tuple[int, int, int]] = []
+        self._gains: dict[int, np.ndarray] = {}
         self.width = 1
         """Terms that any table row has had so far, at most K: the rest need not be looked at."""
         self.marked: Marked | None = None
@@ -72,16 +77,27 @@ class Tables:
     def begin_step(self) -> None:
         """Mark every token as not steered (on the host)."""
         self._staged.begin()
+        self._staged_gains.begin()
         self._marks.clear()
+        self._gains.clear()
 
-    def mark(self, start: int, stop: int, row: int) -> None:
-        """Tokens [start, stop) of this step's batch are steered by table row `row`."""
+    def mark(
+        self, start: int, stop: int, row: int, gains: Sequence[Sequence[float]] | None = None
+    ) -> None:
+        """Tokens [start, stop) of this step's batch are steered by table row `row`; with `gains`,
+        for each of the tokens what the coefficient of each term is multiplied by."""
         self._staged.mark(start, stop, row)
         self._marks.append((start, stop, row))
+        if gains is not None:
+            values = np.ones((stop - start, self.sizes.terms), dtype=np.float32)
+            values[:, : len(gains[0])] = gains
+            self._staged_gains.mark(start, stop, values)
+            self._gains[start] = values
 
     def commit(self, tokens: int) -> None:
         """Make the step's rows visible to the device: the one copy a step makes."""
         self._staged.commit(tokens)
+        self._staged_gains.commit(0)
         rows = {row for _, _, row in self._marks}
         self.active_slots = frozenset().union(*(self._slots_of.get(row, ()) for row in rows))
         if self.token_row.device.type == "cpu":
@@ -96,7 +112,7 @@ class Tables:
         """
         if slot not in self._added:
             assert self.marked is not None
-            rows = self.marked.rows
+            rows, gains = self.marked.rows, self.marked.gains
             most = max(1, _AT_ONCE // (len(rows) * self.sizes.hidden))
             others = (one for one in self._ahead if one != slot and one not in self._added)
             slots = [slot, *islice(others, most - 1)]
@@ -104,6 +120,8 @@ class Tables:
             index, coefficient = (
                 table[chosen][..., : self.width] for table in (self.index, self.coefficient)
             )
+            if gains is not None:
+                coefficient = coefficient * gains[:, : self.width]
             sums_of_slots = sums(self.bank, index, coefficient)
             self._added.update(zip(slots, sums_of_slots, strict=True))
         self._ahead.discard(slot)
@@ -111,11 +129,29 @@ class Tables:
 
     def _as_indices(self) -> Marked:
         marks = sorted(self._marks)
-        counts = [stop - start for start, stop, _ in marks]
         tokens = torch.tensor([t for start, stop, _ in marks for t in range(start, stop)])
+        if self._gains:
+            return self._one_by_one(marks, tokens)
+        counts = [stop - start for start, stop, _ in marks]
         rows = torch.tensor([row for _, _, row in marks])
         if max(counts) == 1:
             return Marked(tokens, rows, None)
         return Marked(
             tokens, rows, torch.arange(len(marks)).repeat_interleave(torch.tensor(counts))
+        )
+
+    def _one_by_one(self, marks: list[tuple[int, int, int]], tokens: Tensor) -> Marked:
+        """Gains tell the tokens of one row apart: each has its own entry, the others one a mark."""
+        rows: list[int] = []
+        spread: list[int] = []
+        gains = []
+        for start, stop, row in marks:
+            count, values = stop - start, self._gains.get(start)
+            entries = 1 if values is None else count
+            first = len(rows)
+            rows += [row] * entries
+            spread += [first] * count if values is None else range(first, first + count)
+            gains.append(np.ones((1, self.sizes.terms), np.float32) if values is None else values)
+        return Marked(
+            tokens, torch.tensor(rows), torch.tensor(spread), torch.from_numpy(np.vstack(gains))
         )

@@ -3,8 +3,9 @@
 This package is the one part of `steering` that `server` may import.
 """
 
+from steering.plan.dynamic import Choice, Dynamic
 from steering.plan.errors import PlanInvalid, VectorUnavailable
-from steering.plan.limits import STEERABLE_SITES, Limits
+from steering.plan.limits import MAX_SCHEDULE, STEERABLE_SITES, Limits
 from steering.plan.plan import PLAN_KEY, Plan, PlannedVector, Row
 from steering.plan.positions import NAMED_RULES, PositionRule, check_rule, interval
 from steering.plan.receipt import (
@@ -20,9 +21,12 @@ from steering.plan.settings import Settings
 __all__ = [
     "BANK_FULL",
     "DESK",
+    "MAX_SCHEDULE",
     "NAMED_RULES",
     "PLAN_KEY",
     "STEERABLE_SITES",
+    "Choice",
+    "Dynamic",
     "Limits",
     "Plan",
     "PlanInvalid",

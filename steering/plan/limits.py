@@ -5,11 +5,15 @@ from collections import Counter, defaultdict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Self
 
+from steering.plan.dynamic import MAX_PROPERTIES, Dynamic
 from steering.plan.errors import PlanInvalid
 from steering.plan.settings import Settings
 
 if TYPE_CHECKING:
-    from steering.plan.plan import Plan
+    from steering.plan.plan import Plan, PlannedVector
+
+MAX_SCHEDULE: Final = 4096
+"""Longest list of coefficients, one a token."""
 
 STEERABLE_SITES: Final = ("resid_post", "attn_out", "mlp_out")
 """Sites the engine can add at, in table order."""
@@ -25,8 +29,14 @@ class Limits:
     max_vectors: int
     max_segments: int
     max_coefficient: float
+    max_steps: int
     sites: tuple[str, ...] = STEERABLE_SITES
     """Sites of this model; a block that is not a plain pre-norm one has `resid_post` only."""
+
+    @property
+    def most_segments(self) -> int:
+        """Most table rows of one request."""
+        return self.max_segments + self.max_steps
 
     @classmethod
     def of(cls, settings: Settings, num_layers: int) -> Self:
@@ -38,6 +48,7 @@ class Limits:
             max_vectors=settings.max_vectors,
             max_segments=settings.max_segments,
             max_coefficient=settings.max_coefficient,
+            max_steps=settings.max_steps,
         )
 
     def check_count(self, vectors: int) -> None:
@@ -73,12 +84,13 @@ class Limits:
         together: defaultdict[str, float] = defaultdict(float)
         for n, vector in enumerate(plan.vectors):
             where = f"steering.vectors[{n}]"
-            if not math.isfinite(vector.coefficient):
+            strengths = [abs(c) for c in (vector.coefficient, *vector.schedule)]
+            if not all(map(math.isfinite, strengths)):
                 raise PlanInvalid(
                     "coefficient must be a finite number", param=f"{where}.coefficient"
                 )
             # A vector may be named several times: for its limit, that is once and stronger.
-            together[vector.digest] += abs(vector.coefficient)
+            together[vector.digest] += max(strengths[1:] or strengths)
             if together[vector.digest] > self.max_coefficient:
                 raise PlanInvalid(
                     f"coefficient {together[vector.digest]:g} is over this server's limit of "
@@ -86,6 +98,7 @@ class Limits:
                     param=f"{where}.coefficient",
                     code="dose_over_limit",
                 )
+            self._check_length(vector, where)
             if not vector.terms:
                 raise PlanInvalid("no layer is named", param=f"{where}.layers")
             for site, layer in vector.terms:
@@ -111,11 +124,74 @@ class Limits:
                 param="steering.vectors",
                 code="too_many_terms",
             )
-        if prompt_tokens is not None and len(plan.segments(prompt_tokens)) > self.max_segments:
+        if plan.varies and len(plan.vectors) > self.max_terms:
+            raise PlanInvalid(
+                f"{len(plan.vectors)} vectors, of which one has a schedule; at most "
+                f"{self.max_terms} may be together then",
+                param="steering.vectors",
+                code="too_many_terms",
+            )
+        if plan.dynamic is not None:
+            _check_dynamic(plan, plan.dynamic, self.max_coefficient)
+        if prompt_tokens is not None and len(plan.segments(prompt_tokens)) > self.most_segments:
+            raise PlanInvalid(
+                "the vectors' steps start at too many different tokens; use fewer different rules",
+                param="steering.vectors",
+                code="too_many_terms",
+            )
+        if prompt_tokens is not None and len(plan.stretches(prompt_tokens)) > self.max_segments:
             raise PlanInvalid(
                 "the position rules of the vectors cut the request into "
-                f"{len(plan.segments(prompt_tokens))} stretches, at most {self.max_segments} "
+                f"{len(plan.stretches(prompt_tokens))} stretches, at most {self.max_segments} "
                 "are allowed; use fewer different rules",
                 param="steering.vectors",
                 code="too_many_terms",
+            )
+
+    def _check_length(self, vector: "PlannedVector", where: str) -> None:
+        if vector.steps > self.max_steps:
+            raise PlanInvalid(
+                f"the vector has {vector.steps} steps, at most {self.max_steps} are allowed; "
+                "upload one with fewer, or start the server with a higher --max-steps",
+                param=f"{where}.id",
+                code="too_many_terms",
+            )
+        if len(vector.schedule) > MAX_SCHEDULE:
+            raise PlanInvalid(
+                f"a schedule of {len(vector.schedule)} tokens, at most {MAX_SCHEDULE} are allowed",
+                param=f"{where}.schedule",
+            )
+
+
+def _check_dynamic(plan: "Plan", dynamic: Dynamic, max_coefficient: float) -> None:
+    dynamic.check()
+    if len(plan.vectors) > MAX_PROPERTIES:
+        raise PlanInvalid(
+            f"{len(plan.vectors)} vectors, at most {MAX_PROPERTIES} can be composed dynamically",
+            param="steering.vectors",
+            code="too_many_terms",
+        )
+    if dynamic.start > max_coefficient:
+        raise PlanInvalid(
+            f"start {dynamic.start:g} is over this server's limit of {max_coefficient:g}",
+            param="steering.dynamic.start",
+            code="dose_over_limit",
+        )
+    for n, vector in enumerate(plan.vectors):
+        where = f"steering.vectors[{n}]"
+        if vector.schedule:
+            raise PlanInvalid(
+                "a schedule goes with a static request; leave it out, or `dynamic`",
+                param=f"{where}.schedule",
+            )
+        if vector.positions != "generation":
+            raise PlanInvalid(
+                "dynamic composition steers the tokens of `generation`; leave positions out",
+                param=f"{where}.positions",
+            )
+        if vector.coefficient < 0:
+            raise PlanInvalid(
+                "in dynamic composition a coefficient is the most that the property may get; it "
+                "must be 0 or more",
+                param=f"{where}.coefficient",
             )

@@ -3,18 +3,22 @@
 import json
 import struct
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, Self
 
+from steering.plan.dynamic import Dynamic
 from steering.plan.errors import PlanInvalid
 from steering.plan.positions import PositionRule, check_rule, interval
 
 PLAN_KEY: Final = "steersman"
 """The key of `SamplingParams.extra_args` that holds the plan as a JSON string."""
 
-Row = tuple[str, str, int]
-"""What one bank row holds: (digest, site, layer)."""
+Row = tuple[str, str, int, int]
+"""What one bank row holds: (digest, site, layer, step)."""
+
+Addition = tuple[str, int, str, int, float]
+"""What is added to a token: (site, layer, digest, step, coefficient)."""
 
 
 def as_float32(value: float) -> float:
@@ -33,19 +37,45 @@ class Segment(NamedTuple):
     stop: int
     active: tuple[int, ...]
     """Indices into `Plan.vectors`, ascending."""
+    steps: tuple[int, ...]
+    """Which step's tensor each of them adds."""
 
 
 @dataclass(frozen=True)
 class PlannedVector:
-    """One vector of a plan: c * v is added at each of `terms`, at the tokens of `positions`."""
+    """One vector of a plan: c * v is added at each of `terms`, at the tokens of `positions`.
+
+    The i-th token that it steers is its step i.
+    """
 
     digest: str
     """"sha256:" and 64 hex digits."""
     coefficient: float
-    """float32-exact."""
+    """float32-exact. In a dynamic plan, the most it may be."""
     terms: tuple[tuple[str, int], ...]
     """(site, layer) pairs, ascending."""
     positions: PositionRule
+    schedule: tuple[float, ...] = ()
+    """A coefficient for each step, in place of the one for all; float32-exact."""
+    steps: int = 1
+    """How many tensors it has: one a step, or one for all."""
+    hold: bool = False
+    """Behind the last of several steps: go on with the last, or stop."""
+
+    def span(self, prompt_tokens: int) -> tuple[int, int]:
+        """Half-open interval of the token indices that it steers. Raises `PlanInvalid`."""
+        start, stop = interval(self.positions, prompt_tokens)
+        if self.schedule and not self.hold:
+            stop = min(stop, start + len(self.schedule))
+        if self.steps > 1 and not self.hold:
+            stop = min(stop, start + self.steps)
+        return start, stop
+
+    def coefficient_at(self, step: int) -> float:
+        """The coefficient of one of its steps."""
+        if not self.schedule:
+            return self.coefficient
+        return self.schedule[min(step, len(self.schedule) - 1)]
 
 
 @dataclass(frozen=True)
@@ -54,59 +84,103 @@ class Plan:
 
     vectors: tuple[PlannedVector, ...]
     receipt: str = ""
+    dynamic: Dynamic | None = None
 
     def rows(self) -> frozenset[Row]:
         """Bank rows that must be resident while the request runs."""
-        return frozenset((v.digest, site, layer) for v in self.vectors for site, layer in v.terms)
+        return frozenset(
+            (v.digest, site, layer, step)
+            for v in self.vectors
+            for site, layer in v.terms
+            for step in range(v.steps)
+        )
+
+    @property
+    def varies(self) -> bool:
+        """Whether a coefficient changes from one token to the next."""
+        return self.dynamic is not None or any(v.schedule for v in self.vectors)
+
+    def stretches(self, prompt_tokens: int) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
+        """(start, stop, active vectors): the request's steered stretches, ascending and disjoint;
+        unsteered gaps are left out."""
+        spans = [v.span(prompt_tokens) for v in self.vectors]
+        found: list[tuple[int, int, tuple[int, ...]]] = []
+        for start, stop in pairwise(sorted({edge for span in spans for edge in span})):
+            active = tuple(n for n, (lo, hi) in enumerate(spans) if lo <= start and stop <= hi)
+            if active and found and found[-1][1:] == (start, active):
+                found[-1] = (found[-1][0], stop, active)
+            elif active:
+                found.append((start, stop, active))
+        return tuple(found)
 
     def segments(self, prompt_tokens: int) -> tuple[Segment, ...]:
-        """The request's steered stretches, ascending and disjoint; unsteered gaps are left out."""
-        spans = [interval(v.positions, prompt_tokens) for v in self.vectors]
-        cuts = sorted({edge for span in spans for edge in span})
-        segments: list[Segment] = []
-        for start, stop in pairwise(cuts):
-            active = tuple(n for n, (lo, hi) in enumerate(spans) if lo <= start and stop <= hi)
-            if active and segments and segments[-1].stop == start and segments[-1].active == active:
-                segments[-1] = segments[-1]._replace(stop=stop)
-            elif active:
-                segments.append(Segment(start, stop, active))
+        """The stretches, cut where a vector comes to its next tensor."""
+        spans = [v.span(prompt_tokens) for v in self.vectors]
+        segments = []
+        for start, stop, active in self.stretches(prompt_tokens):
+            cuts = {start, stop}
+            for n in active:
+                cuts.update(range(spans[n][0] + 1, spans[n][0] + self.vectors[n].steps))
+            for lo, hi in pairwise(sorted(cut for cut in cuts if start <= cut <= stop)):
+                steps = tuple(min(lo - spans[n][0], self.vectors[n].steps - 1) for n in active)
+                segments.append(Segment(lo, hi, active, steps))
         return tuple(segments)
 
     def steered_within(self, start: int, stop: int, prompt_tokens: int) -> tuple[int, ...]:
         """For each vector, how many of the tokens [start, stop) it is added to."""
-        spans = (interval(v.positions, prompt_tokens) for v in self.vectors)
+        spans = (v.span(prompt_tokens) for v in self.vectors)
         return tuple(max(0, min(hi, stop) - max(lo, start)) for lo, hi in spans)
+
+    def coefficients(self, active: tuple[int, ...], token: int, prompt_tokens: int) -> list[float]:
+        """The coefficient of each `active` vector at one token index, of a plan not dynamic."""
+        vectors = [self.vectors[n] for n in active]
+        return [v.coefficient_at(token - v.span(prompt_tokens)[0]) for v in vectors]
 
     def cache_key(self, start: int, stop: int, prompt_tokens: int) -> str | None:
         """What the prefix cache must tell apart in a block of tokens [start, stop).
 
         Names the exact addition at each token, so two requests whose rules differ but whose effect
-        on the block is the same share it, and an unsteered block (None) is everybody's.
+        on the block is the same share it, and an unsteered block (None) is everybody's. Assumption:
+        the plan is not dynamic.
         """
-        parts: list[tuple[int, int, list[Any]]] = []
+        parts: list[tuple[int, int, list[Addition]]] = []
         for segment in self.segments(prompt_tokens):
             lo, hi = max(segment.start, start), min(segment.stop, stop)
-            if lo < hi:
-                terms = sorted(
-                    (site, layer, v.digest, v.coefficient)
-                    for v in (self.vectors[n] for n in segment.active)
-                    for site, layer in v.terms
-                    if v.coefficient != 0.0
-                )
-                if terms and parts and parts[-1][1:] == (lo, terms):
-                    parts[-1] = (parts[-1][0], hi, terms)
+            # Where coefficients vary, token by token; else all at once.
+            for first in range(lo, hi) if self.varies else range(lo, min(lo + 1, hi)):
+                end = first + 1 if self.varies else hi
+                terms = self._additions(segment, first, prompt_tokens)
+                if terms and parts and parts[-1][1:] == (first, terms):
+                    parts[-1] = (parts[-1][0], end, terms)
                 elif terms:
-                    parts.append((lo, hi, terms))
+                    parts.append((first, end, terms))
         return json.dumps(parts, separators=(",", ":")) if parts else None
+
+    def _additions(self, segment: Segment, token: int, prompt_tokens: int) -> list[Addition]:
+        found = []
+        coefficients = self.coefficients(segment.active, token, prompt_tokens)
+        for n, step, c in zip(segment.active, segment.steps, coefficients, strict=True):
+            vector = self.vectors[n]
+            if c != 0.0:
+                found += [(site, layer, vector.digest, step, c) for site, layer in vector.terms]
+        return sorted(found)
+
+    def alone(self, stream: int) -> Self | None:
+        """The plan of a companion of a dynamic request: its n-th vector alone (from 1) at `start`,
+        None for the unsteered one (0)."""
+        if self.dynamic is None or stream == 0:
+            return None
+        start = as_float32(self.dynamic.start)
+        return type(self)((replace(self.vectors[stream - 1], coefficient=start),))
 
     def to_json(self) -> str:
         """The form that `from_json` takes back."""
-        vectors = [
-            {"digest": v.digest, "coefficient": v.coefficient, "terms": v.terms,
-             "positions": v.positions}
-            for v in self.vectors
-        ]  # fmt: skip
-        return json.dumps({"vectors": vectors, "receipt": self.receipt}, separators=(",", ":"))
+        data = {
+            "vectors": [_written(v) for v in self.vectors],
+            "receipt": self.receipt,
+            "dynamic": self.dynamic.to_json() if self.dynamic else None,
+        }
+        return json.dumps(data, separators=(",", ":"))
 
     @classmethod
     def from_json(cls, text: object) -> Self:
@@ -117,13 +191,14 @@ class Plan:
             data = json.loads(text)
             vectors = tuple(_read_vector(item) for item in data["vectors"])
             receipt = data.get("receipt", "")
+            dynamic = Dynamic.from_json(data["dynamic"]) if data.get("dynamic") else None
         except PlanInvalid:
             raise
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PlanInvalid(f"not a steering plan: {error!r:.200}") from error
         if not isinstance(receipt, str) or len(receipt) > 64:
             raise PlanInvalid("a plan's receipt is a short string")
-        return cls(vectors=vectors, receipt=receipt)
+        return cls(vectors, receipt, dynamic)
 
     @classmethod
     def of(cls, extra_args: Mapping[str, Any] | None) -> Self | None:
@@ -133,23 +208,46 @@ class Plan:
         return cls.from_json(extra_args[PLAN_KEY])
 
 
+def _written(vector: PlannedVector) -> dict[str, Any]:
+    data: dict[str, Any] = {
+        "digest": vector.digest,
+        "coefficient": vector.coefficient,
+        "terms": vector.terms,
+        "positions": vector.positions,
+    }
+    if vector.schedule:
+        data["schedule"] = vector.schedule
+    if vector.steps > 1:
+        data["steps"] = vector.steps
+    if vector.hold:
+        data["hold"] = True
+    return data
+
+
 def _read_vector(item: Mapping[str, Any]) -> PlannedVector:
     digest = item["digest"]
     hexes = digest.removeprefix("sha256:")
     if len(hexes) != 64 or not set(hexes) <= set("0123456789abcdef"):
         raise PlanInvalid("a plan's digest is sha256: and 64 hex digits")
-    coefficient = item["coefficient"]
-    if isinstance(coefficient, bool) or not isinstance(coefficient, int | float):
-        raise PlanInvalid("a plan's coefficient is a number", param="steering.coefficient")
+    for number in (item["coefficient"], *item.get("schedule", ())):
+        if isinstance(number, bool) or not isinstance(number, int | float):
+            raise PlanInvalid("a plan's coefficient is a number", param="steering.coefficient")
     terms = set()
     for site, layer in item["terms"]:
         if not isinstance(site, str) or not isinstance(layer, int) or isinstance(layer, bool):
             raise PlanInvalid("a plan's terms are (site, layer) pairs")
         terms.add((site, layer))
-    positions = item["positions"]
+    positions, steps, hold = item["positions"], item.get("steps", 1), item.get("hold", False)
+    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        raise PlanInvalid("a plan's steps are a whole number of at least 1")
+    if not isinstance(hold, bool):
+        raise PlanInvalid("a plan's hold is true or false")
     return PlannedVector(
         digest="sha256:" + hexes,
-        coefficient=as_float32(coefficient),
+        coefficient=as_float32(item["coefficient"]),
         terms=tuple(sorted(terms)),
         positions=check_rule(tuple(positions) if isinstance(positions, list) else positions),
+        schedule=tuple(as_float32(c) for c in item.get("schedule", ())),
+        steps=steps,
+        hold=hold,
     )

@@ -8,6 +8,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
+from steering.plan.dynamic import Choice
+
 
 class WorkerNote(NamedTuple):
     """What a worker says about one steered request, cumulative up to one step."""
@@ -19,6 +21,8 @@ class WorkerNote(NamedTuple):
     """Vectors with a row in the bank after this request's loads; -1 if it loaded nothing."""
     load_seconds: tuple[float, ...]
     """How long each vector took that this request brought into the bank, on its first step."""
+    choices: tuple[Choice, ...] = ()
+    """Of a dynamic request: what was found for the tokens since its last note."""
 
     def without(self, excess: tuple[int, ...]) -> Self:
         """This note with so many tokens less for each vector."""
@@ -32,14 +36,16 @@ class WorkerNote(NamedTuple):
     @classmethod
     def from_wire(cls, wire: list[Any]) -> Self:
         """Inverse of `to_wire`."""
-        receipt, tokens, vectors, loads = wire
-        return cls(receipt, tuple(tokens), vectors, tuple(loads))
+        receipt, tokens, vectors, loads, choices = wire
+        chosen = tuple(Choice(tuple(c), tuple(d)) for c, d in choices)
+        return cls(receipt, tuple(tokens), vectors, tuple(loads), chosen)
 
     def after(self, earlier: Self) -> Self:
         """This note with what only `earlier` ones of the same sequence said."""
         resident = self.vectors_resident if self.load_seconds else earlier.vectors_resident
         loads = earlier.load_seconds + self.load_seconds
-        return self._replace(vectors_resident=resident, load_seconds=loads)
+        choices = earlier.choices + self.choices
+        return self._replace(vectors_resident=resident, load_seconds=loads, choices=choices)
 
 
 BANK_FULL: Final = "bank_full"
@@ -111,6 +117,11 @@ class ReceiptDesk:
         """Latest note of each sequence under `receipt`."""
         with self._lock:
             return list(self._open.get(receipt, {}).values())
+
+    def by_sequence(self, receipt: str) -> dict[str, WorkerNote]:
+        """The same, under the name of each sequence."""
+        with self._lock:
+            return dict(self._open.get(receipt, {}))
 
     def refuse(self, refusal: Refusal) -> None:
         """Keep why one of the sequences under a receipt did not run."""

@@ -24,6 +24,8 @@ _COUNTS = (
     "max_upload_bytes",
     "max_extract_rows",
     "max_jobs",
+    "max_steps",
+    "max_dynamic",
 )
 
 
@@ -43,6 +45,10 @@ class Settings:
     """How many vectors one request may name."""
     max_segments: int = 4
     """How many stretches of a request with different sets of active vectors are told apart."""
+    max_steps: int = 64
+    """How many generation steps a vector with a tensor for each may have."""
+    max_dynamic: int = 8
+    """How many dynamic requests run at once in each engine; the next ones wait for their turn."""
     max_coefficient: float = 10_000.0
     """Largest absolute coefficient that is accepted."""
     max_relative_dose: float | None = None

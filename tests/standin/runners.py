@@ -34,6 +34,7 @@ class RunnerV1(Runner):
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
         self.requests: dict[str, Any] = {}
+        self.execute_model_state: Any = None
         self.query_start_loc = SimpleNamespace(np=np.zeros(self.max_num_reqs + 1, dtype=np.int32))
         self.input_batch = SimpleNamespace(
             req_id_to_index={},
@@ -84,6 +85,12 @@ class RunnerV2(Runner):
         self.req_states = SimpleNamespace(req_id_to_index={})
         self.input_buffers = SimpleNamespace(positions=self.positions)
         self.num_speculative_steps = 0
+
+    def update_requests(self, output: Any) -> None:
+        pass
+
+    def sample(self, _hidden: Any, _batch: Any, _grammar: Any) -> None:
+        pass
 
     def execute_model(self, output: Any) -> Any:
         self.finish_requests(output)

@@ -22,10 +22,16 @@ class Refused(ValueError):
 
 
 def interpreted(
-    hidden: Tensor, bank: Tensor, index: Tensor, coefficient: Tensor, token_row: Tensor
+    hidden: Tensor,
+    bank: Tensor,
+    index: Tensor,
+    coefficient: Tensor,
+    token_row: Tensor,
+    token_gain: Tensor,
 ) -> None:
     """The operation in place, on the storages of the arguments. Arguments as of `add`."""
-    worker, arguments = _worker(), [hidden, bank, index, coefficient, token_row]
+    worker = _worker()
+    arguments = [hidden, bank, index, coefficient, token_row, token_gain]
     assert worker.stdin is not None
     assert worker.stdout is not None
     _write(worker.stdin, arguments)

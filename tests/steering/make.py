@@ -2,11 +2,13 @@
 
 from hypothesis import strategies as st
 
-from steering.plan import Limits, Plan, PlannedVector, PositionRule
+from steering.plan import Limits, Plan, PlannedVector, PositionRule, interval
 from steering.plan.plan import as_float32
 
 LAYERS = 6
 SITES = ("resid_post", "attn_out", "mlp_out")
+STEPS = 3
+"""Tensors of each vector, of which a plan may use fewer."""
 
 
 def digest(n: int) -> str:
@@ -29,6 +31,23 @@ def plan_of(*vectors: PlannedVector, receipt: str = "") -> Plan:
     return Plan(vectors, receipt)
 
 
+def added_by(
+    vector: PlannedVector, token: int, prompt_tokens: int
+) -> tuple[int, float] | None:
+    """Step and coefficient of `vector` at a token, straight from the rules; None for none."""
+    start, stop = interval(vector.positions, prompt_tokens)
+    if not start <= token < stop:
+        return None
+    step, coefficient = token - start, vector.coefficient
+    if vector.schedule:
+        if step >= len(vector.schedule) and not vector.hold:
+            return None
+        coefficient = vector.schedule[min(step, len(vector.schedule) - 1)]
+    if vector.steps > 1 and step >= vector.steps and not vector.hold:
+        return None
+    return min(step, vector.steps - 1), coefficient
+
+
 def limits(**changes: object) -> Limits:
     values: dict[str, object] = {
         "num_layers": LAYERS,
@@ -37,6 +56,7 @@ def limits(**changes: object) -> Limits:
         "max_vectors": 32,
         "max_segments": 4,
         "max_coefficient": 10_000.0,
+        "max_steps": 8,
     }
     return Limits(**values | changes)  # type: ignore[arg-type]
 
@@ -72,6 +92,9 @@ def planned_vectors(
         coefficients,
         terms,
         rules(prompt_tokens),
+        st.lists(coefficients, max_size=4).map(tuple),
+        st.integers(1, STEPS),
+        st.booleans(),
     )
 
 

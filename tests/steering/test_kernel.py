@@ -35,6 +35,7 @@ class Case(NamedTuple):
     index: Tensor
     coefficient: Tensor
     token_row: Tensor
+    token_gain: Tensor
 
     def bits(self) -> Tensor:
         """All of `memory`, so that NaNs compare by their payload."""
@@ -66,7 +67,12 @@ def cases(draw: st.DrawFn) -> Case:
     index[coefficient == 0.0] *= draw(st.sampled_from([0, 1]))  # row 0, or a row at no strength
     length = tokens + draw(st.integers(0, 4))
     token_row = torch.randint(-1, rows, (length,), generator=generator, dtype=torch.int32)
-    return Case(memory, hidden, bank, index[1], coefficient[1], token_row)
+    wide = torch.rand(length, terms + draw(st.integers(0, 3)), generator=generator) * 4 - 2
+    for constant in (0.0, 1.0):
+        wide[torch.rand(wide.shape, generator=generator) < 0.2] = constant
+    wide[torch.rand(length, generator=generator) < draw(st.sampled_from([0.3, 1.0]))] = 1.0
+    token_gain = wide[: tokens + draw(st.integers(0, length - tokens)), :terms]
+    return Case(memory, hidden, bank, index[1], coefficient[1], token_row, token_gain)
 
 
 def poisoned(case: Case) -> Case:
@@ -84,21 +90,32 @@ def poisoned(case: Case) -> Case:
     used_rows = rows[rows >= 0].unique().long()
     idle = torch.ones(len(case.index), dtype=torch.bool)
     idle[used_rows] = False
-    everywhere = case.index._base, case.coefficient._base
-    assert everywhere[0] is not None
-    assert everywhere[1] is not None
-    index, coefficient = everywhere[0].clone(), everywhere[1].clone()
-    terms_in_use = case.index[used_rows][case.coefficient[used_rows] != 0.0]
+    index, coefficient, wide = (
+        whole(table).clone() for table in (case.index, case.coefficient, case.token_gain)
+    )
+    # A gain of 0 takes a term from one token, and its bank row too where no other token has it.
+    row_of = rows[rows >= 0].long()
+    strength = case.coefficient[row_of] * case.token_gain[: len(rows)][rows >= 0]
     bank = case.bank.clone()
     dead = torch.ones(len(bank), dtype=torch.bool)
-    dead[terms_in_use.long()] = False
+    dead[case.index[row_of][strength != 0.0].long()] = False
     bank[dead] = NAN
     coefficient[[0, 2]] = NAN
     coefficient[1][idle] = NAN
     index[1][idle] = int(dead.nonzero()[0]) if bool(dead.any()) else 0
     token_row = case.token_row.clone()
     token_row[len(hidden) :] = 0
-    return Case(memory, hidden, bank, index[1], coefficient[1], token_row)
+    length, terms = case.token_gain.shape
+    wide[: len(hidden)][rows < 0] = NAN
+    wide[len(hidden) :] = NAN
+    wide[:, terms:] = NAN
+    return Case(memory, hidden, bank, index[1], coefficient[1], token_row, wide[:length, :terms])
+
+
+def whole(view: Tensor) -> Tensor:
+    """The table that `view` is a part of."""
+    assert view._base is not None
+    return view._base
 
 
 @settings(deadline=None, max_examples=150)
@@ -114,7 +131,7 @@ def test_random_tables_and_poison_everywhere_else(case: Case) -> None:
     # Float32 sums in another order, then at most one step of the dtype: sums may lie between two
     # numbers, and the interpreter cuts bfloat16 off where a GPU rounds it.
     step = 0.0 if expected.dtype == torch.float32 else torch.finfo(expected.dtype).eps
-    assert bool(((found - wanted).abs() <= 1e-5 + step * wanted.abs()).all())
+    assert bool(((found - wanted).abs() <= 2e-5 + step * wanted.abs()).all())
     # All other memory, by its bits: unsteered tokens, gaps between tokens and columns, both ends.
     after = dirty.bits()
     elsewhere = torch.ones_like(after, dtype=torch.bool)
@@ -130,30 +147,32 @@ def test_the_sum_is_taken_in_float32_and_cast_once(dtype: torch.dtype) -> None:
     """A quarter is lost beside 4096 in half precision, and comes through in float32."""
     bank = torch.tensor([0.0, 4096.0, 0.25]).unsqueeze(1).repeat(1, 40)
     index = torch.tensor([[1, 2, 1]], dtype=torch.int32)
-    coefficient = torch.tensor([[1.0, 1.0, -1.0]])
+    coefficient = torch.tensor([[0.5, 1.0, -1.0]])
     hidden = torch.ones(2, 40, dtype=dtype)
-    interpreted(hidden, bank, index, coefficient, torch.tensor([-1, 0], dtype=torch.int32))
+    row, gain = torch.tensor([-1, 0], dtype=torch.int32), torch.tensor([[2.0, 1.0, 1.0]] * 2)
+    interpreted(hidden, bank, index, coefficient, row, gain)
     assert hidden.tolist() == [[1.0] * 40, [1.25] * 40]
 
 
 def test_a_vector_that_is_not_finite_shows() -> None:
     """Masking hides what is not used; what is used and broken must not look like an answer."""
-    for value, strength in ((NAN, 1.0), (float("inf"), 2.0), (1.0, NAN)):
+    broken = [(NAN, 1.0, 1.0), (float("inf"), 2.0, 1.0), (1.0, NAN, 1.0), (1.0, 1.0, NAN)]
+    for value, strength, factor in broken:
         hidden = torch.ones(1, 5)
         bank = torch.tensor([[0.0], [value]]).repeat(1, 5)
-        row = torch.zeros(1, dtype=torch.int32)
-        interpreted(
-            hidden, bank, torch.ones(1, 2, dtype=torch.int32), torch.tensor([[0.0, strength]]), row
-        )
+        index, row = torch.ones(1, 2, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+        coefficient, gain = torch.tensor([[0.0, strength]]), torch.tensor([[1.0, factor]])
+        interpreted(hidden, bank, index, coefficient, row, gain)
         assert not bool(hidden.isfinite().any())
 
 
 def test_nothing_to_do_is_no_launch() -> None:
     row = torch.zeros(3, dtype=torch.int32)
     index, coefficient = torch.ones(1, 2, dtype=torch.int32), torch.ones(1, 2)
-    interpreted(torch.ones(0, 5), torch.ones(2, 5), index, coefficient, row)
+    gain = torch.ones(3, 2)
+    interpreted(torch.ones(0, 5), torch.ones(2, 5), index, coefficient, row, gain)
     hidden = torch.ones(3, 5)
-    interpreted(hidden, torch.ones(2, 5), index[:, :0], coefficient[:, :0], row)
+    interpreted(hidden, torch.ones(2, 5), index[:, :0], coefficient[:, :0], row, gain[:, :0])
     assert bool((hidden == 1).all())
 
 
@@ -164,6 +183,7 @@ def fitting() -> dict[str, Tensor]:
         "index": torch.ones(2, 4, dtype=torch.int32),
         "coefficient": torch.ones(2, 4),
         "token_row": torch.zeros(3, dtype=torch.int32),
+        "token_gain": torch.ones(3, 4),
     }
 
 
@@ -175,6 +195,10 @@ def fitting() -> dict[str, Tensor]:
         ("bank", torch.ones(2, 12)[:, ::2]),
         ("coefficient", torch.ones(2, 3)),
         ("index", torch.ones(4, 2, dtype=torch.int32).T),
+        ("token_gain", torch.ones(2, 4)),
+        ("token_gain", torch.ones(3, 3)),
+        ("token_gain", torch.ones(3, 5)),
+        ("token_gain", torch.ones(4, 3).T),
     ],
 )
 def test_tables_that_do_not_go_together_are_refused(name: str, wrong: Tensor) -> None:
@@ -206,8 +230,9 @@ def test_one_launch_whose_grid_knows_shapes_alone(
         hidden, bank = torch.empty(tokens, width, dtype=torch.bfloat16), torch.empty(9, width)
         index, coefficient = torch.empty(4, 8, dtype=torch.int32), torch.empty(4, 8)
         token_row = torch.empty(tokens + 5, dtype=torch.int32)
+        token_gain = torch.empty(tokens + 5, 8)
     with NoTensorWork():
-        add_rows(hidden, bank, index, coefficient, token_row)
+        add_rows(hidden, bank, index, coefficient, token_row, token_gain)
     (((tokens_axis, blocks), block),) = grids
     assert tokens_axis == tokens
     assert (blocks - 1) * block < width <= blocks * block
@@ -223,7 +248,8 @@ def machine_code(capability: int, dtype: str, terms: int, column_stride: int = 1
     constants = {"TERMS": terms, "TILE": tile, "BLOCK": WIDEST_BLOCK}
     if column_stride == 1:
         constants["column_stride"] = 1  # as a launch does with an argument that is 1
-    pointers = {"hidden": dtype, "bank": "fp32", "index": "i32", "coefficient": "fp32"}
+    pointers = {"hidden": dtype, "index": "i32"}
+    pointers |= dict.fromkeys(("bank", "coefficient", "token_gain"), "fp32")
     signature = {
         name: "constexpr"
         if name in constants
@@ -287,8 +313,8 @@ import sys
 sys.modules["triton"] = None
 import torch
 from steering.op import add, add_on_cuda
-row = torch.zeros(1, dtype=torch.int32)
-tables = torch.ones(2, 3), torch.ones(1, 1, dtype=torch.int32), torch.ones(1, 1), row
+index, row = torch.ones(1, 1, dtype=torch.int32), torch.zeros(1, dtype=torch.int32)
+tables = torch.ones(2, 3), index, torch.ones(1, 1), row, torch.ones(1, 1)
 hidden = torch.ones(1, 3)
 add(hidden, *tables)
 assert hidden.tolist() == [[2.0] * 3]

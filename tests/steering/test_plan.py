@@ -9,22 +9,22 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from steering.plan import PLAN_KEY, Plan, PlanInvalid, PlannedVector, interval
-from steering.plan.plan import as_float32
-from tests.steering.make import digest, plan_of, planned, planned_vectors, plans
+from steering.plan import PLAN_KEY, Dynamic, Plan, PlanInvalid, PlannedVector, interval
+from steering.plan.plan import Addition, as_float32
+from tests.steering.make import added_by, digest, plan_of, planned, planned_vectors, plans
 
 prompts = st.integers(1, 12)
 BLOCK = 4
 
 
-def addition(plan: Plan, token: int, prompt_tokens: int) -> Counter[tuple[str, int, str, float]]:
+def addition(plan: Plan, token: int, prompt_tokens: int) -> Counter[Addition]:
     """What the rules say is added at one token, with multiplicity: straight from the table."""
-    found: Counter[tuple[str, int, str, float]] = Counter()
+    found: Counter[Addition] = Counter()
     for vector in plan.vectors:
-        start, stop = interval(vector.positions, prompt_tokens)
-        if start <= token < stop and vector.coefficient != 0:
+        added = added_by(vector, token, prompt_tokens)
+        if added is not None and added[1] != 0:
             for site, layer in vector.terms:
-                found[site, layer, vector.digest, vector.coefficient] += 1
+                found[site, layer, vector.digest, *added] += 1
     return found
 
 
@@ -49,22 +49,25 @@ def test_segments_cover_exactly_the_rules(data: st.DataObject, prompt_tokens: in
         assert before.stop <= after.start
     for token in range(prompt_tokens + 10):
         expected = tuple(
-            n
+            (n, added[0], added[1])
             for n, vector in enumerate(plan.vectors)
-            for start, stop in [interval(vector.positions, prompt_tokens)]
-            if start <= token < stop
+            if (added := added_by(vector, token, prompt_tokens)) is not None
         )
-        covering = [s.active for s in segments if s.start <= token < s.stop]
+        covering = [
+            tuple(zip(s.active, s.steps, plan.coefficients(s.active, token, prompt_tokens)))
+            for s in segments
+            if s.start <= token < s.stop
+        ]
         assert covering == ([expected] if expected else [])
 
 
 def test_rows_are_one_per_vector_site_and_layer_whatever_the_coefficient() -> None:
     plan = plan_of(planned(1, 0.5, (2, 3)), planned(1, -7.0, (3, 4), "all"), planned(2, 1.0, (2,)))
     assert plan.rows() == {
-        (digest(1), "resid_post", 2),
-        (digest(1), "resid_post", 3),
-        (digest(1), "resid_post", 4),
-        (digest(2), "resid_post", 2),
+        (digest(1), "resid_post", 2, 0),
+        (digest(1), "resid_post", 3, 0),
+        (digest(1), "resid_post", 4, 0),
+        (digest(2), "resid_post", 2, 0),
     }
 
 
@@ -119,7 +122,7 @@ def test_any_difference_in_the_vector_is_a_difference_in_the_key(
     data: st.DataObject, prompt_tokens: int
 ) -> None:
     vector = data.draw(planned_vectors(prompt_tokens, st.floats(0.5, 9, width=32)))
-    vector = replace(vector, positions="all")
+    vector = replace(vector, positions="all", schedule=(), steps=1)
     changed = data.draw(
         st.sampled_from(
             [
@@ -128,6 +131,7 @@ def test_any_difference_in_the_vector_is_a_difference_in_the_key(
                 replace(vector, coefficient=-vector.coefficient),
                 replace(vector, terms=(*vector.terms, ("resid_post", 99))),
                 replace(vector, terms=tuple((s, layer + 10) for s, layer in vector.terms)),
+                replace(vector, schedule=(as_float32(vector.coefficient * 2),), hold=True),
             ]
         )
     )
@@ -152,6 +156,14 @@ def test_any_difference_in_the_vector_is_a_difference_in_the_key(
         ((planned(positions=(0, 6)),), (planned(positions="prompt"),)),
         ((planned(positions=(-1, 30)),), (planned(positions="generation"),)),
         (
+            (replace(planned(positions="all"), schedule=(0.5, 1.0), hold=True),),
+            (planned(coefficient=0.5, positions=(0, 1)), planned(positions=(1, 99))),
+        ),
+        (
+            (replace(planned(positions="all"), schedule=(1.0, 1.0, 1.0)),),
+            (planned(positions=(0, 3)),),
+        ),
+        (
             (planned(layers=(1, 3), positions="all"),),
             (planned(layers=(1,), positions="all"), planned(layers=(3,), positions="all")),
         ),
@@ -166,6 +178,9 @@ def test_different_words_for_the_same_effect_share_blocks(
 
 
 GOOD = json.loads(plan_of(planned(), receipt="r").to_json())
+
+
+DYNAMIC = Dynamic(2.0, 0.95, True).to_json()
 
 
 def spoiled(**changes: object) -> str:
@@ -185,6 +200,14 @@ def spoiled(**changes: object) -> str:
         spoiled(terms=None), spoiled(terms=[["resid_post"]]), spoiled(terms=[["resid_post", "2"]]),
         spoiled(terms=[["resid_post", True]]), spoiled(terms=[[2, "resid_post"]]),
         spoiled(terms=[["resid_post", 1.0]]), spoiled(terms=[["resid_post", 1, 2]]),
+        spoiled(steps=0), spoiled(steps=True), spoiled(steps="2"), spoiled(hold=1),
+        spoiled(schedule=[True]), spoiled(schedule=["1"]), spoiled(schedule=3),
+        json.dumps({"vectors": GOOD["vectors"], "dynamic": 3}),
+        json.dumps({"vectors": GOOD["vectors"], "dynamic": {"start": 1}}),
+        *(json.dumps({"vectors": GOOD["vectors"], "dynamic": DYNAMIC | wrong}) for wrong in (
+            {"start": -1}, {"start": "1"}, {"start": True}, {"start": float("inf")},
+            {"top_p": 0}, {"top_p": 1.5}, {"top_p": None}, {"mean": 1},
+        )),
         spoiled(positions="never"), spoiled(positions=[1]), spoiled(positions=None),
         "[" * 100_000,
     ],
@@ -222,3 +245,16 @@ def test_tokens_of_a_stretch_are_those_that_the_segments_say(
         )
         for n in range(len(plan.vectors))
     )
+
+
+@given(st.data(), st.integers(1, 12), st.floats(0, 9), st.floats(0.01, 1), st.booleans())
+def test_a_dynamic_plan(
+    data: st.DataObject, prompt_tokens: int, start: float, top_p: float, mean: bool
+) -> None:
+    vectors = data.draw(plans(prompt_tokens)).vectors
+    plan = Plan(vectors, "r", Dynamic(start, top_p, mean))
+    assert Plan.from_json(plan.to_json()) == plan
+    assert plan.varies
+    assert plan.alone(0) is None
+    for n, vector in enumerate(vectors, start=1):
+        assert plan.alone(n) == Plan((replace(vector, coefficient=as_float32(start)),))

@@ -6,11 +6,13 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steering.plan import ReceiptDesk, Refusal, WorkerNote
+from steering.plan import Choice, ReceiptDesk, Refusal, WorkerNote
 
 counts = st.lists(st.integers(0, 2**31), max_size=4).map(tuple)
 seconds = st.lists(st.floats(0, 10), max_size=3).map(tuple)
-notes = st.builds(WorkerNote, st.text(max_size=20), counts, st.integers(-1, 99), seconds)
+numbers = st.lists(st.floats(0, 10), max_size=3).map(tuple)
+choices = st.lists(st.builds(Choice, numbers, numbers), max_size=3).map(tuple)
+notes = st.builds(WorkerNote, st.text(max_size=20), counts, st.integers(-1, 99), seconds, choices)
 
 
 @given(notes)
@@ -26,6 +28,16 @@ def test_the_latest_note_wins_and_loads_add_up() -> None:
     desk.deliver("a", WorkerNote("r", (3,), 7, (0.2, 0.3)))
     desk.deliver("a", WorkerNote("r", (4,), -1, ()))
     assert desk.read("r") == [WorkerNote("r", (4,), 7, (0.1, 0.2, 0.3))]
+
+
+def test_choices_of_later_notes_follow_those_of_earlier_ones() -> None:
+    desk = ReceiptDesk()
+    desk.open("r")
+    one, two, three = (Choice((float(n),), (0.5,)) for n in range(3))
+    desk.deliver("a", WorkerNote("r", (1,), -1, (), (one,)))
+    desk.deliver("a", WorkerNote("r", (2,), -1, ()))
+    desk.deliver("a", WorkerNote("r", (3,), -1, (), (two, three)))
+    assert desk.read("r")[0].choices == (one, two, three)
 
 
 def test_each_sequence_of_a_request_has_its_own_count() -> None:

@@ -12,7 +12,7 @@ from steering.op import add_marked
 from steering.plan import PLAN_KEY, Limits, Plan, VectorUnavailable
 from steering.requests import SteeredRequests
 from steering.tables import Tables, TableSizes
-from tests.steering.make import LAYERS, SITES, digest, limits, plan_of, planned
+from tests.steering.make import LAYERS, SITES, STEPS, added_by, digest, limits, plan_of, planned
 
 HIDDEN = 4
 PROMPT = 6
@@ -37,7 +37,7 @@ class Shelf:
 @functools.cache
 def content(digest: str, site: str, layer: int) -> Tensor:
     generator = torch.Generator().manual_seed(int(digest[-8:], 16) * 1000 + layer)
-    return torch.randn(HIDDEN, generator=generator) + SITES.index(site)
+    return torch.randn(STEPS, HIDDEN, generator=generator) + SITES.index(site)
 
 
 class Worker:
@@ -49,7 +49,7 @@ class Worker:
         bounds: Limits = limits(**changes)
         sizes = TableSizes(
             slots=len(SITES) * LAYERS,
-            table_rows=requests * bounds.max_segments,
+            table_rows=requests * bounds.most_segments,
             terms=bounds.max_terms,
             bank_rows=bounds.bank_rows,
             hidden=HIDDEN,
@@ -86,7 +86,8 @@ class Worker:
         slot = self.requests.slots[site, layer]
         tables, marked = self.tables, self.tables.marked
         index, coefficient = tables.index[slot], tables.coefficient[slot]
-        torch.ops.steersman.add(hidden, tables.bank, index, coefficient, tables.token_row)
+        rows, gains = tables.token_row, tables.token_gain
+        torch.ops.steersman.add(hidden, tables.bank, index, coefficient, rows, gains)
         # The same by way of host indices, and of sums for many slots at once.
         eager = torch.zeros(total, HIDDEN)
         if marked is not None:
@@ -102,11 +103,11 @@ class Worker:
                 row = torch.zeros(HIDDEN)
                 if name in self.steered:
                     plan, prompt = self.steered[name]
-                    for segment in plan.segments(prompt):
-                        if segment.start <= token < segment.stop:
-                            for vector in (plan.vectors[n] for n in segment.active):
-                                if (site, layer) in vector.terms:
-                                    row += vector.coefficient * content(vector.digest, site, layer)
+                    for vector in plan.vectors:
+                        added = added_by(vector, token, prompt)
+                        if added is not None and (site, layer) in vector.terms:
+                            step, coefficient = added
+                            row += coefficient * content(vector.digest, site, layer)[step]
                 rows.append(row)
         return torch.stack(rows)
 

@@ -10,6 +10,7 @@ import torch
 from steering import seam_runner_v1, seam_runner_v2
 from steering.blocks import NotInstrumentable
 from steering.captures import Captures
+from steering.composition import Composer
 from steering.instrument import Gate
 from steering.plan import PLAN_KEY, Plan, StepReport
 from steering.steps import REPORT_ATTRIBUTE, Attached, Steps
@@ -34,7 +35,7 @@ class Attachment:
         self.gate = Gate(self.worker.tables.sizes.slots, always=False)
         self.runner: Any = runner(self.worker.tables)
         captures = Captures(self.gate, (), torch.device("cpu"))
-        steps = Steps(self.steered, captures, self.gate)
+        steps = Steps(self.steered, captures, Composer(), self.gate)
         self.attached: Attached = seam.attach(self.runner, steps)
         self.v2 = kind == "v2"
         self.computed: dict[str, int] = {}

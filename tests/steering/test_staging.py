@@ -1,7 +1,11 @@
-"""The step's rows on their way to a device that lags behind the host."""
+"""What a step marks on its way to a device that lags behind the host."""
 
 import itertools
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,14 +16,41 @@ from steering.staging import StagedRows
 TOKENS = 12
 
 
+def rows() -> Tensor:
+    return torch.full((TOKENS,), -1, dtype=torch.int32)
+
+
+def gains() -> Tensor:
+    return torch.ones(TOKENS, 2)
+
+
+targets = pytest.mark.parametrize("target", [rows, gains])
+"""What is staged, at rest everywhere."""
+Target = Callable[[], Tensor]
+
+
+def rest_of(target: Target) -> float:
+    return float(target().flatten()[0])
+
+
 class Device:
     """Copies and forward passes in one queue; runs them when it likes, or is waited for."""
 
-    def __init__(self) -> None:
-        self.target = torch.full((TOKENS,), -1, dtype=torch.int32)
-        self.seen: list[list[int]] = []
+    def __init__(self, target: Target = rows) -> None:
+        self.target = target()
+        self.rest = rest_of(target)
+        self.seen: list[Any] = []
         self._queue: list[tuple[Tensor, int] | None] = []
         self._done = 0
+
+    @property
+    def copies(self) -> list[int]:
+        """How many tokens each copy has that was ever queued."""
+        return [work[1] for work in self._queue if work is not None]
+
+    def staged(self) -> StagedRows:
+        """The way to `target` as on a GPU: by two buffers."""
+        return StagedRows(self.target, [Buffer(self), Buffer(self)], self.rest)
 
     def copy(self, rows: Tensor, tokens: int) -> int:
         """Queue a copy; its place in the queue."""
@@ -52,7 +83,7 @@ class Buffer:
     """Memory that `Device` reads when it comes to it, not when the copy is queued."""
 
     def __init__(self, device: Device) -> None:
-        self.rows = torch.full((TOKENS,), -1, dtype=torch.int32)
+        self.rows = torch.full_like(device.target, device.rest)
         self._device = device
         self._sent = 0
 
@@ -65,7 +96,7 @@ class Buffer:
 
 
 Step = tuple[int, list[tuple[int, int, int]], int]
-"""(tokens in the step, marks, how much the device does meanwhile)."""
+"""(tokens that `commit` is told of, marks, how much the device does meanwhile)."""
 
 
 @st.composite
@@ -75,24 +106,28 @@ def steps(draw: st.DrawFn) -> list[Step]:
         tokens = draw(st.integers(0, TOKENS))
         cuts = draw(st.lists(st.integers(0, tokens), max_size=4).map(sorted))
         marks = [(a, b, n) for n, (a, b) in enumerate(itertools.pairwise(cuts)) if a < b]
-        made.append((tokens, marks, draw(st.integers(0, 4))))
+        made.append((draw(st.sampled_from([tokens, 0])), marks, draw(st.integers(0, 4))))
     return made
 
 
+@targets
 @given(made=steps())
-def test_each_forward_pass_sees_the_marks_of_its_own_step(made: list[Step]) -> None:
-    device = Device()
-    staged = StagedRows(device.target, [Buffer(device), Buffer(device)])
+def test_each_forward_pass_sees_the_marks_of_its_own_step(target: Target, made: list[Step]) -> None:
+    device = Device(target)
+    staged = device.staged()
     expected = []
     for tokens, marks, meanwhile in made:
         staged.begin()
-        wanted = [-1] * TOKENS
-        for start, stop, row in marks:
-            staged.mark(start, stop, row)
-            wanted[start:stop] = [row] * (stop - start)
+        wanted = target().numpy()
+        for start, stop, number in marks:
+            value: Any = number
+            if wanted.ndim == 2:  # each token its own values
+                value = number + np.arange(2.0 * (stop - start)).reshape(-1, 2) / 64
+            staged.mark(start, stop, value)
+            wanted[start:stop] = value
         staged.commit(tokens)
         device.forward()
-        expected.append(wanted)
+        expected.append(wanted.tolist())
         device.do_some(meanwhile)
     device.finish()
     assert device.seen == expected
@@ -101,7 +136,7 @@ def test_each_forward_pass_sees_the_marks_of_its_own_step(made: list[Step]) -> N
 def test_the_host_goes_on_while_one_copy_is_under_way() -> None:
     """Otherwise two buffers would be no better than one and a wait."""
     device = Device()
-    staged = StagedRows(device.target, [Buffer(device), Buffer(device)])
+    staged = device.staged()
     for _ in range(2):
         staged.begin()
         staged.commit(3)
@@ -114,13 +149,28 @@ def test_the_host_goes_on_while_one_copy_is_under_way() -> None:
     assert len(device.seen) == 1
 
 
-def test_on_the_host_there_is_nothing_to_copy() -> None:
-    target = torch.full((TOKENS,), -1, dtype=torch.int32)
-    staged = StagedRows.on(target)
+@targets
+def test_no_copy_where_nothing_is_marked_and_nothing_was(target: Target) -> None:
+    """Most steps have no gains: those make one copy, of rows."""
+    device = Device(target)
+    staged = device.staged()
+    for marked in (0, 5, 3, 0, 0, 4):
+        staged.begin()
+        if marked:
+            staged.mark(0, marked, 9)
+        staged.commit(0)
+    assert device.copies == [5, 5, 3, 4]
+
+
+@targets
+def test_on_the_host_there_is_nothing_to_copy(target: Target) -> None:
+    there, wanted = target(), target()
+    staged = StagedRows.on(there, rest_of(target))
     staged.begin()
     staged.mark(2, 4, 7)
     staged.commit(4)
-    assert target.tolist() == [-1, -1, 7, 7] + [-1] * 8
+    wanted[2:4] = 7
+    assert torch.equal(there, wanted)
     staged.begin()
     staged.commit(4)
-    assert target.tolist() == [-1] * TOKENS
+    assert torch.equal(there, target())

@@ -1,0 +1,78 @@
+"""Dynamic Activation Composition: what a request sets, and the streams that it brings along."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Final, NamedTuple, Self
+
+from steering.plan.errors import PlanInvalid
+
+STREAM_KEY: Final = "steersman_stream"
+"""The key of `SamplingParams.extra_args` that says whose companion a request is. Only the scheduler
+writes it."""
+
+MAX_PROPERTIES: Final = 4
+"""Properties of one dynamic request, each of which is one more sequence to compute."""
+
+
+@dataclass(frozen=True)
+class Dynamic:
+    """How the coefficients of a dynamic request are found; each vector's own one is its cap."""
+
+    start: float
+    """Coefficient at which a property is tried alone."""
+    top_p: float
+    """Mass of the nucleus, 0 < top_p <= 1."""
+    mean: bool
+    """The divergence divided by the size of the nuclei's union, as in the paper's code; else the
+    plain one, as in its text."""
+
+    def check(self) -> None:
+        """Raise `PlanInvalid` for a setting that means nothing."""
+        for name in ("start", "top_p"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int | float):
+                raise PlanInvalid(f"{name} must be a number", param=f"steering.dynamic.{name}")
+        if not 0 <= self.start < math.inf:
+            raise PlanInvalid(
+                "start must be a finite number, 0 or more", param="steering.dynamic.start"
+            )
+        if not 0 < self.top_p <= 1:
+            raise PlanInvalid(
+                "top_p must lie above 0 and be at most 1", param="steering.dynamic.top_p"
+            )
+        if not isinstance(self.mean, bool):
+            raise PlanInvalid("a plan's mean is true or false", param="steering.dynamic.kl")
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON object that `from_json` takes back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Self:
+        """Read and check; raises `PlanInvalid` or what `data[...]` raises."""
+        dynamic = cls(data["start"], data["top_p"], data["mean"])
+        dynamic.check()
+        return dynamic
+
+
+class Companion(NamedTuple):
+    """One more sequence over the tokens of an answer."""
+
+    answer: str
+    """Id of the request whose companion it is."""
+    stream: int
+    """0: unsteered; n: the n-th vector alone, counted from 1."""
+
+    @classmethod
+    def of(cls, extra_args: Mapping[str, Any] | None) -> Self | None:
+        """What `extra_args` says of a request; None for one that a client made."""
+        said = (extra_args or {}).get(STREAM_KEY)
+        return None if said is None else cls(*said)
+
+
+class Choice(NamedTuple):
+    """What was found for one token of the answer, for each property."""
+
+    coefficients: tuple[float, ...]
+    divergences: tuple[float, ...]
