@@ -51,7 +51,7 @@ class Shape:
         term of each token, the rows of the tables."""
         stream = 2 * self.tokens * self.hidden * self.dtype.itemsize
         rows = self.tokens * self.terms * self.hidden * 4
-        tables = self.tokens * (4 + TABLE_TERMS * 8)
+        tables = self.tokens * (4 + TABLE_TERMS * 12)
         return stream + rows + tables
 
 
@@ -59,13 +59,14 @@ class Shape:
 class Launches:
     """Tables and streams of several launches. hidden [launches, tokens, hidden], index and
     coefficient [launches, tokens, TABLE_TERMS]: every token has a table row and vectors of its
-    own."""
+    own. Gains are 1: the kernel reads them whatever they are."""
 
     hidden: Tensor
     bank: Tensor
     index: Tensor
     coefficient: Tensor
     token_row: Tensor
+    token_gain: Tensor
 
     @classmethod
     def of(cls, shape: Shape, launches: int, bank: Tensor) -> Launches:
@@ -85,13 +86,14 @@ class Launches:
             index.to(device),
             coefficient.to(device),
             torch.arange(shape.tokens, dtype=torch.int32, device=device),
+            torch.ones(shape.tokens, TABLE_TERMS, device=device),
         )
 
     def run(self) -> None:
         for hidden, index, coefficient in zip(
             self.hidden, self.index, self.coefficient, strict=True
         ):
-            add(hidden, self.bank, index, coefficient, self.token_row)
+            add(hidden, self.bank, index, coefficient, self.token_row, self.token_gain)
 
 
 def copies(size: int, launches: int, device: torch.device) -> Work:
@@ -170,16 +172,20 @@ def figures(
 
 def check(device: torch.device, dtype: torch.dtype, hidden: int) -> float:
     """Largest difference from the torch form on the CPU, in steps of `dtype`; every third token is
-    not steered. Raises RuntimeError over one step, or if an unsteered token changed."""
+    not steered, every third has gains. Raises RuntimeError over one step, or if an unsteered token
+    changed."""
     shape = Shape(96, 5, hidden, dtype)
     bank = torch.randn(40, hidden, device=device)
     bank[0] = 0
     case = Launches.of(shape, 1, bank)
     case.coefficient.mul_(1e4)
     case.token_row[::3] = -1
+    case.token_gain[::3] = float("nan")
+    case.token_gain[1::3] = torch.rand(shape.tokens // 3, TABLE_TERMS, device=device) * 2 - 1
     before = case.hidden[0].cpu().clone()
     expected = before.clone()
-    add(expected, bank.cpu(), case.index[0].cpu(), case.coefficient[0].cpu(), case.token_row.cpu())
+    tables = bank, case.index[0], case.coefficient[0], case.token_row, case.token_gain
+    add(expected, *(table.cpu() for table in tables))
     case.run()
     found = case.hidden[0].cpu()
     if not torch.equal(found[::3], before[::3]):

@@ -31,14 +31,16 @@ class Doses:
     def relative(self, entry: Entry, vector: PlannedVector) -> dict[str, float] | None:
         """Dose at each layer of `vector` (keys are layers as strings), or None if not calibrated.
 
-        Those of several sites at one layer add up: all join one stream.
+        Those of several sites at one layer add up: all join one stream. Of a schedule, and of
+        several steps, the strongest counts; of a dynamic request, the most that may be.
         """
         if self.medians is None:
             return None
         norms = self._norms_of(entry)
+        strongest = max(map(abs, vector.schedule), default=abs(vector.coefficient))
         doses: dict[str, float] = {}
         for site, layer in vector.terms:
-            dose = abs(vector.coefficient) * norms[site, layer] / self.stream_norm(layer)
+            dose = strongest * norms[site, layer] / self.stream_norm(layer)
             doses[str(layer)] = round(doses.get(str(layer), 0.0) + dose, 4)
         return doses
 

@@ -128,6 +128,13 @@ def _own_parser() -> argparse.ArgumentParser:
         "(default: %(default)s)")  # fmt: skip
     add("--max-vectors", type=int, default=defaults.max_vectors, metavar="N",
         help="vectors that one request may name (default: %(default)s)")  # fmt: skip
+    add("--max-steps", type=int, default=defaults.max_steps, metavar="N",
+        help="generation steps of a vector that has a tensor for each "
+        "(default: %(default)s)")  # fmt: skip
+    add("--max-dynamic-requests", dest="max_dynamic", type=int, default=defaults.max_dynamic,
+        metavar="N", help="dynamic requests that run at once in each engine, each answer with a "
+        "companion sequence for every vector and one more; the next wait "
+        "(default: %(default)s)")  # fmt: skip
     add("--max-coefficient", type=float, default=defaults.max_coefficient, metavar="C",
         help="largest absolute coefficient (default: %(default)s)")  # fmt: skip
     add("--max-relative-dose", type=float, default=None, metavar="D",

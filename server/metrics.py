@@ -39,6 +39,11 @@ class Metrics:
         self.rows_total = Gauge(
             "steering_bank_rows_total", "Bank rows there are.", multiprocess_mode="mostrecent"
         )
+        self.companions = Gauge(
+            "steering_companion_streams", "Sequences that compute beside the answers of dynamic "
+            "requests in flight: for each answer one unsteered, and one a vector.",
+            multiprocess_mode="livesum",
+        )  # fmt: skip
         self.upload = Histogram(
             "steering_upload_seconds", "Time to take a vector into the library.", buckets=_FAST
         )

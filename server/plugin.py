@@ -76,6 +76,7 @@ class SteersmanEndpoints:
                 "hidden_size": hidden,
                 "fingerprint": fingerprint(config.model_config),
                 "sites": workers[0]["sites"],
+                "composes": workers[0]["composes"],
             },
             version=version("steersman"),
         )

@@ -21,6 +21,7 @@ from server.requests import (
     SteeredResponsesRequest,
 )
 from server.session import Session
+from server.trace_stream import traced
 from steering.plan import PlanInvalid
 
 Handler = Callable[[Any, Request], Awaitable[Response | None]]
@@ -65,12 +66,18 @@ async def _steered(request: Any, raw_request: Request, handler: Handler) -> Resp
     if request.steering is None:
         return await handler(request, raw_request)
     _refuse_unsteerable(request)
-    session = Session(raw_request.app.state.steersman, request.steering)
+    state = raw_request.app.state
+    session = Session(state.steersman, request.steering, request.answers)
     request.steer(session.plan)
+    asked = None
+    if session.trace is not None:
+        asked = request.count_tokens(forced=state.args.enable_force_include_usage)
     try:
         response = await handler(request, raw_request)
         if isinstance(response, StreamingResponse):
             response = await _look(response, raw_request)
+        if isinstance(response, StreamingResponse) and session.trace is not None and asked:
+            response.body_iterator = traced(response.body_iterator, session.trace, asked)
         if refusal := session.refusal():
             raise refusal
     except BaseException as error:

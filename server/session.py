@@ -9,26 +9,34 @@ from server.metrics import METRICS
 from server.resolve import resolve
 from server.state import Steersman
 from server.steering_field import SteeringField
+from server.trace import Answers, Trace
 from steering.plan import BANK_FULL, DESK, Row
 
 
 class Session:
-    """Holds what a steered request holds: its bank rows and its place at the receipt desk.
+    """Holds what a steered request holds: its bank rows, its companion streams and its place at the
+    receipt desk.
 
     Guarantee: `close`, or else the collection of the session itself, gives everything back, once.
     """
 
-    def __init__(self, app: Steersman, value: Any) -> None:
-        """Validate. Raises `PlanInvalid` or `VectorNotFound`."""
+    def __init__(self, app: Steersman, value: Any, answers: Answers) -> None:
+        """Validate `value`, the `steering` of a request that so many sequences answer. Raises
+        `PlanInvalid` or `VectorNotFound`."""
         field = SteeringField.read(value)
         receipt = secrets.token_hex(8)
         resolved = resolve(field, receipt, app.library, app.limits, app.doses)
-        rows = resolved.plan.rows()
-        app.enter(rows)
-        DESK.open(receipt)
-        self.plan = resolved.plan
+        plan = resolved.plan
+        dynamic = plan.dynamic is not None
+        rows, companions = plan.rows(), (len(plan.vectors) + 1) * answers.total if dynamic else 0
+        ids = [part["id"] for part in resolved.draft]
+        self.plan = plan
+        self.trace = Trace(receipt, ids, answers) if dynamic else None
+        """Of a dynamic request."""
         self._draft = resolved.draft
-        self._give_back = weakref.finalize(self, _give_back, app, receipt, rows)
+        app.enter(rows, companions)
+        DESK.open(receipt)
+        self._give_back = weakref.finalize(self, _give_back, app, receipt, rows, companions)
 
     def refusal(self) -> Exception | None:
         """`BankFull` or `NotSteered` if the engine ended the request for that."""
@@ -49,7 +57,7 @@ class Session:
             {**draft, "steered_tokens": total}
             for draft, total in zip(self._draft, totals, strict=True)
         ]
-        return {"vectors": vectors, "dynamic": None}
+        return {"vectors": vectors, "dynamic": self.trace.whole() if self.trace else None}
 
     def close(self, outcome: str) -> None:
         """Give everything back and count the outcome; later calls do nothing."""
@@ -58,6 +66,6 @@ class Session:
             self._give_back()
 
 
-def _give_back(app: Steersman, receipt: str, rows: frozenset[Row]) -> None:
+def _give_back(app: Steersman, receipt: str, rows: frozenset[Row], companions: int) -> None:
     DESK.close(receipt)
-    app.leave(rows)
+    app.leave(rows, companions)

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 from server.doses import Doses
 from server.extract.jobs import Jobs
 from server.metrics import METRICS
-from steering.plan import Limits, Row, Settings
+from server.steering_field import SCHEDULES
+from steering.plan import MAX_SCHEDULE, Limits, Row, Settings
+from steering.plan.dynamic import MAX_PROPERTIES
 from vectors.library import Entry, Library
 
 if TYPE_CHECKING:
@@ -24,33 +26,41 @@ class Steersman:
     library: Library
     doses: Doses
     model: dict[str, Any]
-    """id, num_layers, hidden_size, fingerprint and sites of the served model."""
+    """id, num_layers, hidden_size, fingerprint and sites of the served model, and whether its
+    engine composes dynamically."""
     version: str
     jobs: Jobs = field(init=False)
     bench: "Bench" = field(init=False)
     """What jobs run on; set when the server starts."""
     rows: Counter[Row] = field(default_factory=Counter)
     """Bank rows that this server's requests in flight need, each with how many need it."""
+    companions: int = 0
+    """Sequences that compute beside the answers of its dynamic requests in flight."""
 
     def __post_init__(self) -> None:
         self.jobs = Jobs(Path(self.settings.library) / "jobs", self.settings.max_jobs)
         METRICS.rows_total.set(self.limits.bank_rows)
         METRICS.rows_used.set(0)
+        METRICS.companions.set(0)
         METRICS.resident.set(0)
         self.count_library()
 
-    def enter(self, rows: frozenset[Row]) -> None:
-        """Count a request's bank rows in."""
+    def enter(self, rows: frozenset[Row], companions: int) -> None:
+        """Count in what a request needs: bank rows, and companions if it is dynamic."""
         self.rows.update(rows)
         METRICS.rows_used.set(len(self.rows))
+        self.companions += companions
+        METRICS.companions.set(self.companions)
 
-    def leave(self, rows: frozenset[Row]) -> None:
-        """Count them out again."""
+    def leave(self, rows: frozenset[Row], companions: int) -> None:
+        """Count it out again."""
         for row in rows:
             self.rows[row] -= 1
             if self.rows[row] == 0:
                 del self.rows[row]
         METRICS.rows_used.set(len(self.rows))
+        self.companions -= companions
+        METRICS.companions.set(self.companions)
 
     @property
     def max_extract_rows(self) -> int:
@@ -81,11 +91,18 @@ class Steersman:
             "fingerprint": self.model["fingerprint"],
             "sites": self.model["sites"],
             "positions": ["generation", "after_prompt", "prompt", "all", "range"],
+            "schedules": [*SCHEDULES, "list"],
+            "dynamic": {"max_vectors": MAX_PROPERTIES, "kl": ["mean", "sum"]}
+            if self.model["composes"]
+            else None,
             "median_norms": dict(self.doses.medians) if self.doses.medians is not None else None,
             "limits": {
                 "max_vectors": self.limits.max_vectors,
                 "max_terms": self.limits.max_terms,
                 "max_segments": self.limits.max_segments,
+                "max_steps": self.limits.max_steps,
+                "max_schedule": MAX_SCHEDULE,
+                "max_dynamic_requests": self.settings.max_dynamic,
                 "max_coefficient": self.limits.max_coefficient,
                 "max_relative_dose": self.settings.max_relative_dose,
                 "bank_rows": self.limits.bank_rows,

@@ -1,10 +1,14 @@
-"""The `steering` field of a request: its schema, and reading it with errors that name the key."""
+"""The `steering` field of a request: its schema, and reading it with errors that name the key.
+
+What one key means beside another is for `server.strength` to say.
+"""
 
 import math
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     StrictFloat,
@@ -15,7 +19,64 @@ from pydantic import (
     model_validator,
 )
 
-from steering.plan import PlanInvalid, check_rule
+from server.field_errors import explain
+from steering.plan import MAX_SCHEDULE, PlanInvalid, check_rule
+from steering.plan.plan import as_float32
+
+SCHEDULES: Final = ("constant", "start", "diminishing")
+
+
+def _known_schedule(value: Any) -> Any:
+    """By hand: of a union pydantic tells what is wrong for each of its members."""
+    if value is None or (isinstance(value, str) and value in SCHEDULES):
+        return value
+    if not isinstance(value, list):
+        raise ValueError(f"must be one of {', '.join(SCHEDULES)}, or a list of coefficients")
+    if not 1 <= len(value) <= MAX_SCHEDULE:
+        raise ValueError(f"must have 1 to {MAX_SCHEDULE} coefficients, not {len(value)}")
+    for n, one in enumerate(value):
+        if not _is_finite(one):
+            raise ValueError(f"number {n} of its coefficients must be a finite number")
+    return value
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether `value` is a number, and one that the engine's float32 can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(as_float32(float(value)))
+    except OverflowError:
+        return False
+
+
+Schedule = Annotated[
+    Literal["constant", "start", "diminishing"] | list[StrictFloat] | None,
+    BeforeValidator(_known_schedule),
+    Field(
+        description="How the coefficient goes from token to token: `constant` (the default); "
+        "`start`: the first steered token only; `diminishing`: down to 0 `over` so many tokens; or "
+        f"a list of 1 to {MAX_SCHEDULE} coefficients, one a steered token, in place of "
+        "`coefficient`."
+    ),
+]
+Over = Annotated[
+    StrictInt | None,
+    Field(
+        ge=1,
+        le=MAX_SCHEDULE,
+        description="Steered tokens of a `diminishing` schedule, which needs it: the i-th, counted "
+        "from 0, gets coefficient * (1 - i / over).",
+    ),
+]
+After = Annotated[
+    Literal["stop", "hold"] | None,
+    Field(
+        description="What comes behind the last step of a vector that has a tensor for each "
+        "generation step, or behind the last of a list of coefficients: `stop` steering (the "
+        "default) or `hold` the last."
+    ),
+]
 
 
 class PositionRange(BaseModel):
@@ -37,14 +98,23 @@ class VectorUse(BaseModel):
         min_length=1, description="Name of a vector, or name@<first 12+ hex digits of its digest>."
     )
     coefficient: StrictFloat | None = Field(
-        None, description="How strongly; default: the vector's own. `scale` is an alias."
+        None,
+        description="How strongly; default: the vector's own. `scale` is an alias. With `dynamic`: "
+        "the most that this vector may get, 0 or more; default: `dynamic.max`.",
     )
     layers: list[StrictInt] | None = Field(
         None, min_length=1, description="Layers to add at; default: the vector's own."
     )
     positions: Literal["generation", "after_prompt", "prompt", "all"] | PositionRange | None = (
-        Field(None, description="Tokens to steer; default: the vector's own, else `generation`.")
+        Field(
+            None,
+            description="Tokens to steer; default: the vector's own, else `generation`. With "
+            "`dynamic`: `generation`.",
+        )
     )
+    schedule: Schedule = None
+    over: Over = None
+    after: After = None
 
     @model_validator(mode="before")
     @classmethod
@@ -74,8 +144,40 @@ class VectorUse(BaseModel):
         return value
 
 
+class DynamicComposition(BaseModel):
+    """Dynamic Activation Composition: each of 1 to 4 vectors gets, at every new token, the
+    coefficient that follows from how far it moves the next-token distribution."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    start: StrictFloat = Field(
+        2.0, ge=0, allow_inf_nan=False, description="Coefficient at which each vector is tried."
+    )
+    max: StrictFloat = Field(
+        2.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="The most that a vector without a `coefficient` of its own may get.",
+    )
+    top_p: StrictFloat = Field(
+        0.95,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Mass of the distributions that is compared.",
+    )
+    kl: Literal["mean", "sum"] = Field(
+        "mean",
+        description="The divergence divided by the number of tokens compared, as in the authors' "
+        "code, or the plain one, as in their paper.",
+    )
+
+
 class SteeringField(BaseModel):
-    """Which vectors steer this request. See `GET /v1/steering/vectors` for what there is."""
+    """Which vectors steer this request. See `GET /v1/steering/vectors` for what there is.
+
+    `schedule`, `over` and `after` are for all vectors; what a vector says itself wins.
+    """
 
     model_config = ConfigDict(extra="forbid")
 
@@ -86,7 +188,12 @@ class SteeringField(BaseModel):
             description='A list of uses, or the short form {"cheerful": 1.5, "formal": -0.5}.',
         ),
     ]
-    dynamic: None = Field(None, description="Reserved for dynamic composition; must be null.")
+    dynamic: DynamicComposition | None = Field(
+        None, description="Set the coefficients anew at every token; null: they are as asked for."
+    )
+    schedule: Schedule = None
+    over: Over = None
+    after: After = None
 
     @field_validator("vectors", mode="before")
     @classmethod
@@ -94,12 +201,6 @@ class SteeringField(BaseModel):
         if isinstance(value, dict):
             return [{"id": name, "coefficient": c} for name, c in value.items()]
         return value
-
-    @field_validator("dynamic", mode="before")
-    @classmethod
-    def _not_yet(cls, value: Any) -> None:
-        if value is not None:
-            raise ValueError("dynamic composition is not available in this version; leave it out")
 
     @property
     def uses(self) -> list[VectorUse]:
@@ -114,37 +215,4 @@ class SteeringField(BaseModel):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            raise _explain(error) from error
-
-
-_CODES = {"extra_forbidden": "unknown_field", "missing": "missing_field"}
-_WORDS = {
-    "extra_forbidden": "unknown field; the `steering` schema in /openapi.json lists the known ones",
-    "missing": "this key is needed",
-    "too_short": "must not be empty; name at least one, or leave the key out",
-    "string_too_short": "must not be empty",
-    "float_type": "must be a number",
-    "int_type": "must be a whole number",
-    "string_type": "must be a string",
-    "list_type": "must be a list",
-    "model_type": "must be an object",
-}
-"""Our words for pydantic's kinds of error."""
-
-
-def _explain(error: ValidationError) -> PlanInvalid:
-    """The first problem that concerns the form the client used, in words and with its path."""
-    problems = error.errors(include_url=False, include_context=False, include_input=False)
-    # `vectors` is normalised to a list, so what pydantic says about the short form is noise.
-    mine = [p for p in problems if not any(str(s).startswith("dict[") for s in p["loc"])]
-    problem = (mine or problems)[0]
-    path = "steering"
-    limit = 128  # a client's own key may be of any length
-    for segment in problem["loc"]:
-        if isinstance(segment, int):
-            path += f"[{segment}]"
-        elif "[" not in segment and segment not in ("PositionRange", "literal"):
-            path += f".{segment[:limit]}"
-    words = _WORDS.get(problem["type"]) or problem["msg"].removeprefix("Value error, ")
-    code = _CODES.get(problem["type"], "invalid_steering")
-    return PlanInvalid(f"{path}: {words}", param=path, code=code)
+            raise explain(error) from error

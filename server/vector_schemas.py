@@ -132,6 +132,12 @@ class Capabilities(BaseModel):
     fingerprint: str | None = None
     sites: list[str]
     positions: list[str] | None = None
+    schedules: list[str] | None = Field(
+        None, description="How a coefficient may go from token to token."
+    )
+    dynamic: dict[str, Any] | None = Field(
+        None, description="What dynamic composition takes; null where there is none."
+    )
     median_norms: dict[str, float] | None = Field(
         None, description="Median length of the residual stream at <site>.<layer>."
     )

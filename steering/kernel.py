@@ -75,8 +75,9 @@ def add_rows(
     """The operation on the tensors' device; arguments as of `steering.op.add`.
 
     One launch. Allocates nothing and waits for nothing. `hidden` may have any strides; of `index`,
-    `coefficient` and `token_gain` the terms of a row, of `bank` the dimensions of a row must lie side by side.
-    Raises ValueError for tables that do not go with `hidden`: the kernel would read past their end.
+    `coefficient` and `token_gain` the terms of a row, of `bank` the dimensions of a row must lie
+    side by side. Raises ValueError for tables that do not go with `hidden`: the kernel would read
+    past their end.
     """
     tokens, width = hidden.shape
     terms = index.shape[1]
@@ -86,7 +87,8 @@ def add_rows(
         raise ValueError(
             f"hidden {tuple(hidden.shape)} does not go with bank {tuple(bank.shape)}, index "
             f"{tuple(index.shape)}, coefficient {tuple(coefficient.shape)}, token_row "
-            f"{tuple(token_row.shape)} and token_gain {tuple(token_gain.shape)}, or the rows of one of them are not dense"
+            f"{tuple(token_row.shape)} and token_gain {tuple(token_gain.shape)}, or the rows of "
+            "one of them are not dense"
         )
     if tokens == 0 or width == 0 or terms == 0:
         return

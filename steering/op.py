@@ -58,8 +58,8 @@ def add(
     Shapes and dtypes: `hidden` [tokens, hidden] of any float dtype; `bank` [rows, hidden] float32;
     `index` [requests, K] int32 and `coefficient` [requests, K] float32, one site and layer's part
     of the tables, unused terms being row 0 (all zeros) at 0.0; `token_row` [>= tokens] int32, the
-    table row of each token, -1 for a token that is not steered; `token_gain` [>= tokens, K] float32,
-    which multiplies the coefficients of each token: 1 but where they change from token to token.
+    table row of each token, -1 for a token that is not steered; `token_gain` [>= tokens, K]
+    float32, which multiplies each token's coefficients: 1 but where they change token by token.
 
     The sum is taken in float32 and cast once. Tokens with row -1 are not touched.
     """

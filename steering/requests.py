@@ -13,7 +13,7 @@ from steering.bank import ZERO_ROW, RowAllocator
 from steering.plan.dynamic import Choice
 from steering.plan.errors import PlanInvalid, VectorUnavailable
 from steering.plan.limits import Limits
-from steering.plan.plan import Plan, Row, Segment
+from steering.plan.plan import EVERY_STEP, Plan, Row, Segment
 from steering.plan.receipt import StepReport, WorkerNote
 from steering.tables import Tables
 
@@ -229,8 +229,11 @@ class SteeredRequests:
         digest, site, layer, step = key
         tensor = self._loaded[digest, site, layer]
         steps = tensor if tensor.dim() == 2 else tensor[None]
-        if step >= len(steps):
-            raise VectorUnavailable(f"{digest[:19]} {site}.{layer} has {len(steps)} steps")
+        if step >= len(steps) or (step == EVERY_STEP and len(steps) > 1):
+            raise VectorUnavailable(
+                f"{digest[:19]} {site}.{layer} has a tensor for each of {len(steps)} steps, which "
+                "is not what the plan says"
+            )
         self.tables.fill_bank(row, steps[step])
 
 

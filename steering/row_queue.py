@@ -15,9 +15,10 @@ class RowQueue:
 
     Assumption: `arrive`, then `may_run` until it says yes, then `leave`, for each request, which
     needs at most `capacity` rows.
-    Guarantees: rows set aside never exceed `capacity`, nor those for steps `step_rows`; requests under one vector share its rows; at
-    most `max_waiting` requests wait; whoever waits is not overtaken for ever, because behind a
-    request that waits nobody gets rows that are not set aside already.
+    Guarantees: rows set aside never exceed `capacity`, nor those for steps `step_rows`; requests
+    under one vector share its rows; at most `max_waiting` requests wait; whoever waits is not
+    overtaken for ever, because behind a request that waits nobody gets rows that are not set aside
+    already.
     """
 
     def __init__(self, capacity: int, max_waiting: int, step_rows: int = 0) -> None:

@@ -72,6 +72,15 @@ def step_rows(vllm_config: Any) -> int:
     return (MAX_PROPERTIES + 1) * limits_of(vllm_config).most_segments
 
 
+def no_dynamic(vllm_config: Any) -> str | None:
+    """Why no request of this engine can be composed dynamically, None if it can."""
+    if vllm_config.speculative_config is not None:
+        return "speculative decoding"
+    if vllm_config.scheduler_config.async_scheduling:
+        return "asynchronous scheduling (start the server with --no-async-scheduling)"
+    return None
+
+
 def runs_python(vllm_config: Any) -> bool:
     """True where each step runs the model's Python: no compiled graph, no captured CUDA graph."""
     from vllm.config import CompilationMode, CUDAGraphMode

@@ -14,7 +14,7 @@ from steering.plan.limits import Limits
 from steering.plan.plan import PLAN_KEY, Plan
 from steering.plan.receipt import DESK, Refusal, WorkerNote
 from steering.plan.settings import Settings
-from steering.seam_config import limits_of
+from steering.seam_config import limits_of, no_dynamic
 
 
 def install() -> None:
@@ -85,16 +85,10 @@ def _check(request: Any, vllm_config: Any) -> None:
 
 def _check_dynamic(request: Any, streams: int, vllm_config: Any) -> None:
     """Refuse a dynamic request that this engine could never run; it has so many `streams`."""
-    ways = {
-        "speculative decoding": vllm_config.speculative_config,
-        "asynchronous scheduling (start the server with --no-async-scheduling)": (
-            vllm_config.scheduler_config.async_scheduling
-        ),
-        "prompts with images, audio or video": request.mm_features,
-    }
-    if refused := [why for why, there in ways.items() if there]:
+    media = "prompts with images, audio or video" if request.mm_features else None
+    if refused := no_dynamic(vllm_config) or media:
         raise PlanInvalid(
-            f"dynamic composition does not go with {refused[0]}",
+            f"dynamic composition does not go with {refused}",
             param="steering.dynamic",
             code="not_supported",
         )
@@ -106,16 +100,20 @@ def _check_dynamic(request: Any, streams: int, vllm_config: Any) -> None:
             param="steering.vectors",
             code="too_many_terms",
         )
+    cache = vllm_config.cache_config
     longest = len(request.prompt_token_ids) + request.sampling_params.max_tokens
-    room = vllm_config.cache_config.kv_cache_size_tokens
-    if room is not None and streams * longest > room:
-        raise PlanInvalid(
-            f"{streams} sequences of up to {longest} tokens do not fit into this engine's cache of "
-            f"{room} tokens; lower the request's token limit to {max(0, room // streams)} less its "
-            "prompt",
-            param="max_tokens",
-            code="too_many_tokens",
-        )
+    if cache.kv_cache_size_tokens is not None:
+        # One block stands for none, and some are kept free for those who run.
+        blocks = cache.kv_cache_size_tokens // cache.block_size
+        blocks -= 1 + int(vllm_config.scheduler_config.watermark * blocks)
+        room = blocks // streams * cache.block_size
+        if longest > room:
+            raise PlanInvalid(
+                f"{streams} sequences of up to {longest} tokens do not fit into this engine's "
+                f"cache, of {room} tokens they do; lower the request's token limit",
+                param="max_tokens",
+                code="too_many_tokens",
+            )
 
 
 def _refused(error: PlanInvalid) -> Exception:

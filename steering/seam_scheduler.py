@@ -28,6 +28,7 @@ _FULL = (
     "the vector bank is full of vectors in use, and as many requests wait for it as may; try again "
     "soon, or start the server with a larger bank (--bank-rows)"
 )
+_TOO_LARGE = "its streams do not fit into the cache together"
 
 
 def install() -> None:
@@ -155,6 +156,8 @@ def _with_notes(original: Function) -> Function:
             ended += _end_failed(self, report.failed)
         if self.steering_refused:
             ended += _end(self, dict.fromkeys(self.steering_refused, _FULL), BANK_FULL)
+        if streams.hopeless:
+            ended += _end(self, dict.fromkeys(streams.hopeless, _TOO_LARGE), UNAVAILABLE)
         # Those that end in this step are not there any more afterwards.
         noted = {name: self.requests.get(name) for name in report.notes} if report else {}
         self.steering_unseen.clear()

@@ -49,6 +49,8 @@ class Streams:
         self._groups: dict[str, Group] = {}
         self._answer: dict[str, str] = {}
         """Of each companion."""
+        self.hopeless = set[str]()
+        """Answers that do not fit even alone: who let them in has miscounted."""
         self._idle = False
         """Whether the last step computed nothing."""
 
@@ -122,6 +124,7 @@ class Streams:
         gone = [name for name, group in self._groups.items() if group.answer.is_finished()]
         found = set[str]()
         for name in gone:
+            self.hopeless.discard(name)
             found |= {c.request_id for c in self._groups.pop(name).companions}
         for companion in found:
             del self._answer[companion]
@@ -140,18 +143,21 @@ class Streams:
         return None
 
     def _make_way(self) -> None:
-        """Nobody can go on: take from the last of the groups that have a part of what they need.
-        What it gives back is enough for the first, since each alone fits in the cache."""
-        scheduler = self._scheduler
-        if scheduler.pause_state.name != "UNPAUSED":
+        """Nobody ran, though the first group could: what it lacks, the others hold that have a part
+        of what they need. The last of them gives it back."""
+        scheduler, entering = self._scheduler, self._entering()
+        if entering is None or scheduler.pause_state.name != "UNPAUSED":
+            return
+        if not any(_waits(one) and self.may_run(one) for one in entering.members):
             return
         for group in reversed(self._groups.values()):
             running = [request for request in group.members if _runs(request)]
-            if running and len(running) < len(group.members):
+            if running and group is not entering:
                 for request in reversed(running):
                     scheduler.running.remove(request)
                     scheduler._preempt_request(request, time.monotonic())
                 return
+        self.hopeless.add(entering.answer.request_id)
 
 
 def _companion(answer: Any, plan: Plan, stream: int) -> Any:
@@ -181,6 +187,11 @@ def _companion(answer: Any, plan: Plan, stream: int) -> Any:
 
 def _runs(request: Any) -> bool:
     return bool(request.status.name == "RUNNING")
+
+
+def _waits(request: Any) -> bool:
+    """Whether a request waits for nothing but its turn."""
+    return request.status.name in ("WAITING", "PREEMPTED")
 
 
 def _caught_up(group: Group) -> bool:

@@ -24,7 +24,7 @@ from steering.plan.errors import VectorUnavailable
 from steering.plan.limits import STEERABLE_SITES
 from steering.plan.settings import Settings
 from steering.requests import SteeredRequests
-from steering.seam_config import limits_of, num_layers, runs_python, table_sizes
+from steering.seam_config import limits_of, no_dynamic, num_layers, runs_python, table_sizes
 from steering.seam_frontend import object_path
 from steering.seam_lens import Lens
 from steering.seam_model import bare_forward
@@ -146,6 +146,7 @@ def steering_status(self: Any) -> dict[str, Any]:
         "companions": len(steering.composer.companions),
         "free_table_rows": steering.steered.free_table_rows,
         "listens": steering.listens,
+        "composes": no_dynamic(self.vllm_config) is None,
         "table_bytes": sum(
             t.numel() * t.element_size()
             for t in vars(steering.tables).values()

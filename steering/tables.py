@@ -128,30 +128,21 @@ class Tables:
         return self._added.pop(slot)
 
     def _as_indices(self) -> Marked:
-        marks = sorted(self._marks)
-        tokens = torch.tensor([t for start, stop, _ in marks for t in range(start, stop)])
-        if self._gains:
-            return self._one_by_one(marks, tokens)
-        counts = [stop - start for start, stop, _ in marks]
-        rows = torch.tensor([row for _, _, row in marks])
-        if max(counts) == 1:
-            return Marked(tokens, rows, None)
-        return Marked(
-            tokens, rows, torch.arange(len(marks)).repeat_interleave(torch.tensor(counts))
-        )
-
-    def _one_by_one(self, marks: list[tuple[int, int, int]], tokens: Tensor) -> Marked:
-        """Gains tell the tokens of one row apart: each has its own entry, the others one a mark."""
+        tokens: list[int] = []
         rows: list[int] = []
         spread: list[int] = []
         gains = []
-        for start, stop, row in marks:
-            count, values = stop - start, self._gains.get(start)
-            entries = 1 if values is None else count
-            first = len(rows)
-            rows += [row] * entries
-            spread += [first] * count if values is None else range(first, first + count)
-            gains.append(np.ones((1, self.sizes.terms), np.float32) if values is None else values)
+        for start, stop, row in sorted(self._marks):
+            # Gains tell the tokens of one row apart: each has its own entry, the others one a mark.
+            own = self._gains.get(start)
+            first, count = len(rows), stop - start
+            tokens += range(start, stop)
+            rows += [row] * (1 if own is None else count)
+            spread += [first] * count if own is None else range(first, first + count)
+            gains.append(np.ones((1, self.sizes.terms), np.float32) if own is None else own)
         return Marked(
-            tokens, torch.tensor(rows), torch.tensor(spread), torch.from_numpy(np.vstack(gains))
+            torch.tensor(tokens),
+            torch.tensor(rows),
+            torch.tensor(spread) if len(rows) < len(tokens) else None,
+            torch.from_numpy(np.vstack(gains)) if self._gains else None,
         )

@@ -17,6 +17,9 @@ PLAN_KEY: Final = "steersman"
 Row = tuple[str, str, int, int]
 """What one bank row holds: (digest, site, layer, step)."""
 
+EVERY_STEP: Final = -1
+"""The step of a tensor that is there for all of them."""
+
 Addition = tuple[str, int, str, int, float]
 """What is added to a token: (site, layer, digest, step, coefficient)."""
 
@@ -25,7 +28,7 @@ def as_float32(value: float) -> float:
     """`value` rounded to float32, the precision the engine adds in."""
     try:
         rounded: float = struct.unpack("<f", struct.pack("<f", value))[0]
-    except OverflowError:
+    except (OverflowError, struct.error):  # The second: a whole number past every float.
         return float("inf") if value > 0 else float("-inf")
     return rounded
 
@@ -71,6 +74,10 @@ class PlannedVector:
             stop = min(stop, start + self.steps)
         return start, stop
 
+    def tensor_at(self, step: int) -> int:
+        """Which step's tensor it adds at one of its steps."""
+        return EVERY_STEP if self.steps == 1 else min(step, self.steps - 1)
+
     def coefficient_at(self, step: int) -> float:
         """The coefficient of one of its steps."""
         if not self.schedule:
@@ -92,7 +99,7 @@ class Plan:
             (v.digest, site, layer, step)
             for v in self.vectors
             for site, layer in v.terms
-            for step in range(v.steps)
+            for step in {v.tensor_at(step) for step in range(v.steps)}
         )
 
     @property
@@ -122,7 +129,7 @@ class Plan:
             for n in active:
                 cuts.update(range(spans[n][0] + 1, spans[n][0] + self.vectors[n].steps))
             for lo, hi in pairwise(sorted(cut for cut in cuts if start <= cut <= stop)):
-                steps = tuple(min(lo - spans[n][0], self.vectors[n].steps - 1) for n in active)
+                steps = tuple(self.vectors[n].tensor_at(lo - spans[n][0]) for n in active)
                 segments.append(Segment(lo, hi, active, steps))
         return tuple(segments)
 

@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 def test_bytes_of_a_launch() -> None:
     shape = Shape(tokens=2, terms=3, hidden=100, dtype=torch.bfloat16)
-    stream, rows, tables = 2 * 2 * 100 * 2, 2 * 3 * 100 * 4, 2 * (4 + 8 * 8)
+    stream, rows, tables = 2 * 2 * 100 * 2, 2 * 3 * 100 * 4, 2 * (4 + 8 * 12)
     assert shape.bytes == stream + rows + tables
 
 
@@ -28,6 +28,7 @@ def test_every_launch_has_rows_of_its_own_and_adds_them() -> None:
     launches.run()
     added = (launches.hidden - before)[1, 2]
     torch.testing.assert_close(added, 1e-4 * bank[19:22].sum(0), rtol=0, atol=1e-6)
+    assert bool((launches.token_gain == 1).all())
 
 
 def test_rows_begin_again_where_the_bank_ends_and_never_at_the_zero_row() -> None:
@@ -62,6 +63,18 @@ def test_the_comparison_finds_a_wrong_kernel(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(Launches, "run", lambda self: self.hidden.add_(1))
     with pytest.raises(RuntimeError, match="not steered changed"):
         check(CPU, torch.bfloat16, 40)
+
+
+def test_the_comparison_finds_a_kernel_without_gains(monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Launches.run
+
+    def without_gains(launches: Launches) -> None:
+        launches.token_gain.fill_(1)
+        run(launches)
+
+    monkeypatch.setattr(Launches, "run", without_gains)
+    with pytest.raises(RuntimeError, match="steps from the torch form"):
+        check(CPU, torch.float32, 40)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here the benchmark would run")

@@ -80,6 +80,7 @@ class Shelf:
         behind = [*norms[1:], norms[-1]]
         self.norms = {"attn_out": norms, "mlp_out": behind, "resid_post": behind}
         self.vectors: dict[int, SteeringVector] = {}
+        self.stepping: dict[str, SteeringVector] = {}
 
     def vector(self, seed: int) -> SteeringVector:
         """The vector of this seed, in the library."""
@@ -94,11 +95,28 @@ class Shelf:
             self.library.add(write_vector(self.vectors[seed]), f"v{seed}")
         return self.vectors[seed]
 
-    def add_stepped(self) -> str:
-        """Digest of a vector with a tensor per generated token: [steps, hidden]."""
-        vector = SteeringVector({("resid_post", 9): torch.ones(4, self.hidden)})
-        self.library.add(write_vector(vector), "stepped")
-        return vector.digest
+    def stepped(self, seed: int, steps: int) -> SteeringVector:
+        """A vector with a tensor for each generated token, [steps, hidden], at each block."""
+        name = f"v{seed}-{steps}"
+        if name not in self.stepping:
+            generator = torch.Generator().manual_seed(1000 + seed)
+            tensors: dict[TensorKey, torch.Tensor] = {}
+            for layer, norm in enumerate(self.norms["resid_post"]):
+                v = torch.randn(steps, self.hidden, generator=generator)
+                tensors["resid_post", layer] = v * (norm / v.norm(dim=1, keepdim=True))
+            self.stepping[name] = SteeringVector(tensors)
+            self.library.add(write_vector(self.stepping[name]), name)
+        return self.stepping[name]
+
+    def zero(self) -> SteeringVector:
+        """A vector that adds nothing."""
+        tensors: dict[TensorKey, torch.Tensor] = {
+            ("resid_post", layer): torch.zeros(self.hidden)
+            for layer in range(len(self.norms["resid_post"]))
+        }
+        vector = SteeringVector(tensors)
+        self.library.add(write_vector(vector), "zero")
+        return vector
 
     def planned(
         self,
@@ -160,7 +178,7 @@ def start_engine(model: Path, library: Path) -> Iterator[Callable[..., Engine]]:
             kept = dict(os.environ)
             try:
                 llm = LLM(
-                    str(model),
+                    str(options.pop("model", model)),
                     dtype="float32",
                     enforce_eager=True,
                     disable_log_stats=False,

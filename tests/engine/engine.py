@@ -6,7 +6,7 @@ from typing import Any
 
 from vllm import LLM, SamplingParams
 
-from steering.plan import DESK, PLAN_KEY, Plan
+from steering.plan import DESK, PLAN_KEY, Plan, WorkerNote
 
 LogProbs = dict[int, float]
 
@@ -49,6 +49,10 @@ class Engine:
 
     def receipts(self, *asks: Ask) -> list[list[tuple[int, ...]]]:
         """For each request, the steered tokens in each note that its receipt collected."""
+        return [[note.steered_tokens for note in notes] for _, notes in self.noted(*asks)]
+
+    def noted(self, *asks: Ask) -> list[tuple[Answer, list[WorkerNote]]]:
+        """For each request, its answer and the notes that its receipt collected."""
         named = [
             replace(ask, plan=replace(ask.plan, receipt=f"r{n}")) if ask.plan else ask
             for n, ask in enumerate(asks)
@@ -56,8 +60,8 @@ class Engine:
         for n in range(len(asks)):
             DESK.open(f"r{n}")
         try:
-            self.ask(*named)
-            return [[x.steered_tokens for x in DESK.read(f"r{n}")] for n in range(len(asks))]
+            answers = self.ask(*named)
+            return [(answer, DESK.read(f"r{n}")) for n, answer in enumerate(answers)]
         finally:
             for n in range(len(asks)):
                 DESK.close(f"r{n}")
@@ -75,6 +79,19 @@ class Engine:
         """Bank rows that the scheduler has set aside, and how many requests wait for some."""
         rows = self.llm.llm_engine.engine_core.engine_core.scheduler.steering_rows  # type: ignore[attr-defined]
         return rows.taken, rows.waiting
+
+    def left(self) -> tuple[int, ...]:
+        """What requests that ended have left behind: in the scheduler its requests, companions,
+        bank rows set aside and used cache blocks; in the worker requests, companions, bank rows in
+        use."""
+        self.ask(Ask((1,), tokens=1))  # vLLM tells its workers of finished requests with a step.
+        scheduler = self.llm.llm_engine.engine_core.engine_core.scheduler  # type: ignore[attr-defined]
+        used = round(scheduler.get_kv_cache_usage() * 10**6)
+        worker = self.status()
+        return (
+            len(scheduler.requests), len(scheduler.steering_streams), *self.rows_taken(), used,
+            worker["requests"], worker["companions"], worker["bank_rows_used"],
+        )  # fmt: skip
 
     def metric(self, name: str) -> float:
         """A counter of vLLM's."""

@@ -159,11 +159,11 @@ def test_a_bank_in_use_makes_the_newcomer_wait(
     assert cramped.rows_taken() == (0, 0)
 
 
-def test_a_plan_of_a_vector_with_steps_is_refused_not_ignored(
+def test_a_plan_that_is_wrong_about_a_vectors_steps_is_refused_not_followed(
     engine: Engine, shelf: Shelf, text_ids: list[int]
 ) -> None:
-    """One vector per generated token is in the file format, and not in this engine yet."""
-    digest = shelf.add_stepped()
+    """The plan says that there is one tensor for all steps."""
+    digest = shelf.stepped(1, 4).digest
     plan = shelf.plan(1, 0.5, (9,))
     stepped = Plan((type(plan.vectors[0])(digest, 0.5, (("resid_post", 9),), "generation"),))
     ended, neighbour = engine.ask(Ask(tuple(text_ids[:9]), stepped), Ask(tuple(text_ids[:9]), plan))

@@ -13,6 +13,7 @@ import torch
 from steering.plan import Plan
 from tests.engine import v2_asks
 from tests.engine.conftest import SITES, Shelf
+from tests.engine.dynamic import Setting, distances
 from tests.engine.engine import Answer, Ask, furthest
 from tests.engine.remote import RemoteEngine, RemoteFailed
 from tests.matrix import exams_special, tiny
@@ -76,7 +77,7 @@ def _nothing_is_left(v2: RemoteEngine) -> Iterator[None]:
     yield
     after = v2.do(v2_asks.is_settled)
     assert after["requests"] == after["bank_rows_used"] == 0
-    assert after["free_table_rows"] == before["free_table_rows"] == 8 * 8
+    assert after["free_table_rows"] == before["free_table_rows"] == 8 * 8 + 5 * (8 + 64)
 
 
 def counted(ask: Ask, cached: int = 0) -> tuple[int, ...]:
@@ -109,6 +110,29 @@ def test_the_start_up_check_sees_what_is_lost(v2: RemoteEngine) -> None:
     assert v2.do(v2_asks.check_without, [("resid_post", 1), ("attn_out", 2)]) == (
         "self-check: an addition did not reach the residual stream at attn_out.2, resid_post.1"
     )
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        Setting(2, start=0.4, cap=0.4, layers=(1,)),
+        Setting(1, mean=True, top_p=0.5, start=0.4, cap=0.4, steps=3, layers=(0, 1)),
+    ],
+)
+def test_dynamic_composition(
+    v2: RemoteEngine, tiny_reference: ReferenceModel, vectors: Shelf, setting: Setting
+) -> None:
+    """Prompts in chunks and preemptions, among ordinary requests."""
+    before = v2.metric("vllm:num_preemptions")
+    asked = [Ask(v2_asks.prompt(n, 20 + 9 * n), setting.plan(vectors), 14) for n in range(5)]
+    others = [Ask(v2_asks.prompt(90 + n, 40), None, 30) for n in range(4)]
+    found, companions = v2.do(v2_asks.noted, *asked, *others)
+    assert companions == 0
+    assert v2.metric("vllm:num_preemptions") > before
+    for ask, (answer, notes) in zip(asked, found, strict=False):
+        wanted = setting.reference(tiny_reference, vectors, ask.prompt, ask.tokens)
+        assert max(distances(answer, notes, wanted)) <= TOLERANCE
+        assert max(map(max, wanted.coefficients)) > 100 * TOLERANCE
 
 
 def test_log_probabilities_equal_the_reference(

@@ -8,7 +8,7 @@ from typing import Any
 
 from steering.blocks import NotInstrumentable, find_blocks
 from steering.instrument import modules_of
-from steering.plan import DESK, Plan, PlannedVector, PositionRule
+from steering.plan import DESK, Plan, PlannedVector, PositionRule, WorkerNote
 from tests.engine.conftest import SITES, Shelf
 from tests.engine.engine import Answer, Ask, Engine, answer, parameters
 from tests.matrix.tiny import LAYERS, VOCAB
@@ -143,3 +143,10 @@ def is_settled(engine: Engine) -> dict[str, Any]:
     """The worker's status when it has been told of all that ended: that comes with a next step."""
     engine.ask(Ask((1,), tokens=1))
     return engine.status()
+
+
+def noted(engine: Engine, *asks: Ask) -> tuple[list[tuple[Answer, list[WorkerNote]]], int]:
+    """Answers and notes of requests, and how many companions the worker has left afterwards."""
+    found = engine.noted(*asks)
+    engine.ask(Ask((1,), tokens=1))
+    return found, engine.status()["companions"]

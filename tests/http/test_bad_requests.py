@@ -39,7 +39,21 @@ BAD: list[tuple[Any, int, str]] = [
     ({"vectors": {"rnd@": 1.0}}, 400, "steering.vectors[0].id"),
     ({"vectors": {"fröhlich": 1.0}}, 400, "steering.vectors[0].id"),
     ({"vectors": {"x" * 500: 1.0}}, 400, "steering.vectors[0].id"),
-    ({"vectors": {"rnd": 1.0}, "dynamic": {"start": 2.0}}, 400, "steering.dynamic"),
+    ({"vectors": {"rnd": 1.0}, "dynamic": {"begin": 2.0}}, 400, "steering.dynamic.begin"),
+    ({"vectors": {"rnd": 1.0}, "dynamic": {"start": -2.0}}, 400, "steering.dynamic.start"),
+    ({"vectors": {"rnd": 1.0}, "dynamic": {"top_p": 0}}, 400, "steering.dynamic.top_p"),
+    ({"vectors": {"rnd": 1.0}, "dynamic": {"kl": "max"}}, 400, "steering.dynamic.kl"),
+    ({"vectors": {"rnd": -1.0}, "dynamic": {}}, 400, "steering.vectors[0].coefficient"),
+    ({"vectors": [{"id": "rnd"}] * 5, "dynamic": {}}, 400, "steering.vectors"),
+    (
+        {"vectors": [{"id": "rnd", "positions": "all"}], "dynamic": {}},
+        400,
+        "steering.vectors[0].positions",
+    ),
+    ({"vectors": {"rnd": 1.0}, "schedule": "slow"}, 400, "steering.schedule"),
+    ({"vectors": {"rnd": 1.0}, "schedule": "diminishing"}, 400, "steering.over"),
+    ({"vectors": {"rnd": 1.0}, "schedule": "start", "dynamic": {}}, 400, "steering.schedule"),
+    ({"vectors": {"rnd": 1.0}, "after": "hold"}, 400, "steering.after"),
 ]
 
 

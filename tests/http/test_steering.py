@@ -160,4 +160,5 @@ def test_the_openapi_document_shows_the_field(client: Client) -> None:
         model = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
         properties = schemas[model.rpartition("/")[2]]["properties"]
         assert {"$ref": "#/components/schemas/SteeringField"} in properties["steering"]["anyOf"]
-    assert set(schemas["VectorUse"]["properties"]) == {"id", "coefficient", "layers", "positions"}
+    strength = {"coefficient", "schedule", "over", "after"}
+    assert set(schemas["VectorUse"]["properties"]) == {"id", "layers", "positions", *strength}

@@ -88,9 +88,9 @@ def compose(
 def divergence(plain: Tensor, steered: Tensor, top_p: float, mean: bool) -> float:
     """KL(plain || steered) over the union of their nuclei. Both: log-probabilities [vocabulary]."""
     union = sorted(nucleus(plain, top_p) | nucleus(steered, top_p))
-    p = torch.softmax(plain[union], dim=0)
-    q = torch.softmax(steered[union], dim=0)
-    total = float((p * (p.log() - q.log())).sum())
+    p = torch.log_softmax(plain[union], dim=0)
+    q = torch.log_softmax(steered[union], dim=0)
+    total = float((p.exp() * (p - q)).sum())
     return total / len(union) if mean else total
 
 

@@ -10,8 +10,10 @@ import torch
 from server.doses import Doses
 from server.resolve import Resolved, resolve
 from server.steering_field import SteeringField
-from steering.plan import Limits, PlanInvalid
+from steering.plan import Limits, PlanInvalid, PlannedVector
 from steering.plan.settings import Settings
+from tests.server import make
+from tests.server.make import steersman
 from vectors.format import SteeringVector, write_vector
 from vectors.library import Library
 
@@ -49,6 +51,42 @@ def test_the_dose_is_a_share_of_the_stream(ask: Ask) -> None:
 def test_sites_of_one_layer_add_up(ask: Ask) -> None:
     (both,) = ask(("both", 0.1)).draft
     assert both["relative_dose"] == {"1": pytest.approx(0.1 * (10 + 2**0.5) / 20, abs=1e-4)}
+
+
+def test_of_a_schedule_the_strongest_coefficient_counts(tmp_path: Path) -> None:
+    app = steersman(tmp_path, dose=0.5)
+    use = {"id": "plain", "schedule": [0.1, -1.0, 0.5]}
+    (draft,) = make.ask(app, {"vectors": [use]}).draft
+    assert draft["relative_dose"] == {"1": 0.5}
+    terms = (("resid_post", 1),)
+    planned = PlannedVector(draft["digest"], 0.1, terms, "all", schedule=(0.2, -0.5, 0.3))
+    assert app.doses.relative(app.library.resolve("plain"), planned) == {"1": 0.25}
+    with pytest.raises(PlanInvalid) as refused:
+        make.ask(app, {"vectors": [{"id": "plain", "schedule": [0.1, 1.1, 0.5]}]})
+    assert (refused.value.code, refused.value.param) == (
+        "dose_over_limit",
+        "steering.vectors[0].schedule",
+    )
+
+
+def test_of_several_steps_the_longest_counts(tmp_path: Path) -> None:
+    (draft,) = make.ask(steersman(tmp_path), {"vectors": {"steps": 1.0}}).draft
+    assert draft["relative_dose"] == {"1": 1.0}
+
+
+def test_of_a_dynamic_request_the_cap_counts(tmp_path: Path) -> None:
+    app = steersman(tmp_path, dose=0.5)
+    asked: Any = {"vectors": [{"id": "plain"}], "dynamic": {"start": 9.0, "max": 1.0}}
+    (draft,) = make.ask(app, asked).draft
+    assert draft["relative_dose"] == {"1": 0.5}
+    asked["dynamic"]["max"] = 1.1
+    with pytest.raises(PlanInvalid) as refused:
+        make.ask(app, asked)
+    assert refused.value.param == "steering.dynamic.max"
+    asked["vectors"] = {"plain": 1.2}
+    with pytest.raises(PlanInvalid) as refused:
+        make.ask(app, asked)
+    assert refused.value.param == "steering.vectors[0].coefficient"
 
 
 def test_one_vector_over_the_limit(ask: Ask) -> None:

@@ -1,10 +1,11 @@
-"""Which processor cores the launcher gives to which worker."""
+"""Which processor cores the launcher gives to which worker, and what its options set."""
 
 import argparse
 
 import pytest
 
-from server.launcher import _workers_here, thread_binding
+from server.launcher import _own_parser, _settings, _workers_here, thread_binding
+from steering.plan import Settings
 
 
 @pytest.mark.parametrize(
@@ -42,3 +43,18 @@ def test_workers_of_this_machine(options: dict[str, object], workers: int) -> No
     )  # fmt: skip
     vars(args).update(options)
     assert _workers_here(args) == workers
+
+
+def test_options_are_settings() -> None:
+    given = ["--max-steps", "5", "--max-dynamic-requests", "3", "--max-terms", "2"]
+    settings = Settings.read({"steersman": _settings(_own_parser().parse_args(given))})
+    assert (settings.max_steps, settings.max_dynamic, settings.max_terms) == (5, 3, 2)
+    plain = Settings.read({"steersman": _settings(_own_parser().parse_args([]))})
+    assert plain == Settings(library=plain.library)
+
+
+def test_the_help_tells_the_defaults() -> None:
+    text = " ".join(_own_parser().format_help().split())
+    assert "a tensor for each (default: 64)" in text
+    assert "in each engine" in text
+    assert "the next wait (default: 8)" in text

@@ -29,6 +29,36 @@ def test_the_short_form() -> None:
     assert [(u.id, u.coefficient) for u in uses] == [("a", 1.5), ("b", -1.0)]
 
 
+def test_dynamic_composition() -> None:
+    default = SteeringField.read({"vectors": {"a": 1}, "dynamic": {}}).dynamic
+    assert default is not None
+    assert default.model_dump() == {"start": 2.0, "max": 2.0, "top_p": 0.95, "kl": "mean"}
+    asked = {"start": 0, "max": 7, "top_p": 1, "kl": "sum"}
+    given = SteeringField.read({"vectors": {"a": 1}, "dynamic": asked}).dynamic
+    assert given is not None
+    assert given.model_dump() == asked
+
+
+def test_a_schedule_for_all_and_one_for_a_vector() -> None:
+    use = {"id": "a", "schedule": [1, -2.5], "after": "hold"}
+    field = SteeringField.read({"vectors": [use], "schedule": "diminishing", "over": 7})
+    assert (field.schedule, field.over, field.after) == ("diminishing", 7, None)
+    assert (field.uses[0].schedule, field.uses[0].after) == ([1.0, -2.5], "hold")
+    longest = SteeringField.read({"vectors": {"a": 1}, "schedule": [1] * 4096})
+    assert longest.schedule == [1.0] * 4096
+
+
+def test_the_words_say_what_would_do() -> None:
+    for value, words in (
+        ({"top_p": 0}, "must be above 0"),
+        ({"top_p": 2}, "must be 1 or less"),
+        ({"start": -1}, "must be 0 or more"),
+        ({"kl": "max"}, "must be 'mean' or 'sum'"),
+    ):
+        with pytest.raises(PlanInvalid, match=words):
+            SteeringField.read({"vectors": {"a": 1}, "dynamic": value})
+
+
 @pytest.mark.parametrize(
     ("value", "param", "code"),
     [
@@ -54,7 +84,32 @@ def test_the_short_form() -> None:
             None,
         ),
         ({"vectors": [{"id": "a", "scale": 1, "coefficient": 1}]}, "steering.vectors[0]", None),
-        ({"vectors": {"a": 1}, "dynamic": {}}, "steering.dynamic", None),
+        ({"vectors": {"a": 1}, "dynamic": 2.0}, "steering.dynamic", None),
+        ({"vectors": {"a": 1}, "dynamic": {"cap": 1}}, "steering.dynamic.cap", "unknown_field"),
+        ({"vectors": {"a": 1}, "dynamic": {"start": -1}}, "steering.dynamic.start", None),
+        ({"vectors": {"a": 1}, "dynamic": {"start": math.nan}}, "steering.dynamic.start", None),
+        ({"vectors": {"a": 1}, "dynamic": {"start": True}}, "steering.dynamic.start", None),
+        ({"vectors": {"a": 1}, "dynamic": {"max": -0.5}}, "steering.dynamic.max", None),
+        ({"vectors": {"a": 1}, "dynamic": {"max": math.inf}}, "steering.dynamic.max", None),
+        ({"vectors": {"a": 1}, "dynamic": {"max": None}}, "steering.dynamic.max", None),
+        ({"vectors": {"a": 1}, "dynamic": {"top_p": 0}}, "steering.dynamic.top_p", None),
+        ({"vectors": {"a": 1}, "dynamic": {"top_p": 1.01}}, "steering.dynamic.top_p", None),
+        ({"vectors": {"a": 1}, "dynamic": {"top_p": math.nan}}, "steering.dynamic.top_p", None),
+        ({"vectors": {"a": 1}, "dynamic": {"kl": "max"}}, "steering.dynamic.kl", None),
+        ({"vectors": {"a": 1}, "schedule": "fixed"}, "steering.schedule", None),
+        ({"vectors": {"a": 1}, "schedule": 2}, "steering.schedule", None),
+        ({"vectors": {"a": 1}, "schedule": []}, "steering.schedule", None),
+        ({"vectors": {"a": 1}, "schedule": [1.0] * 4097}, "steering.schedule", None),
+        ({"vectors": {"a": 1}, "schedule": [1, "2"]}, "steering.schedule", None),
+        ({"vectors": {"a": 1}, "schedule": [1, math.nan]}, "steering.schedule", None),
+        ({"vectors": {"a": 1}, "schedule": [1, 1e39]}, "steering.schedule", None),
+        ({"vectors": {"a": 1}, "schedule": [1, 10**400]}, "steering.schedule", None),
+        ({"vectors": [{"id": "a", "schedule": [True]}]}, "steering.vectors[0].schedule", None),
+        ({"vectors": {"a": 1}, "over": 0}, "steering.over", None),
+        ({"vectors": {"a": 1}, "over": 4097}, "steering.over", None),
+        ({"vectors": [{"id": "a", "over": 1.5}]}, "steering.vectors[0].over", None),
+        ({"vectors": {"a": 1}, "after": "go"}, "steering.after", None),
+        ({"vectors": [{"id": "a", "after": True}]}, "steering.vectors[0].after", None),
     ],
 )
 def test_what_is_wrong_is_named(value: Any, param: str, code: str | None) -> None:

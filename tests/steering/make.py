@@ -7,8 +7,8 @@ from steering.plan.plan import as_float32
 
 LAYERS = 6
 SITES = ("resid_post", "attn_out", "mlp_out")
-STEPS = 3
-"""Tensors of each vector, of which a plan may use fewer."""
+STEPPED, STEPS = 7, 3
+"""A vector, by its number, that has a tensor for each of so many steps."""
 
 
 def digest(n: int) -> str:
@@ -31,10 +31,9 @@ def plan_of(*vectors: PlannedVector, receipt: str = "") -> Plan:
     return Plan(vectors, receipt)
 
 
-def added_by(
-    vector: PlannedVector, token: int, prompt_tokens: int
-) -> tuple[int, float] | None:
-    """Step and coefficient of `vector` at a token, straight from the rules; None for none."""
+def added_by(vector: PlannedVector, token: int, prompt_tokens: int) -> tuple[int, float] | None:
+    """Step (-1: there is one tensor for all) and coefficient of `vector` at a token, straight from
+    the rules; None for none."""
     start, stop = interval(vector.positions, prompt_tokens)
     if not start <= token < stop:
         return None
@@ -45,7 +44,7 @@ def added_by(
         coefficient = vector.schedule[min(step, len(vector.schedule) - 1)]
     if vector.steps > 1 and step >= vector.steps and not vector.hold:
         return None
-    return min(step, vector.steps - 1), coefficient
+    return (-1 if vector.steps == 1 else min(step, vector.steps - 1)), coefficient
 
 
 def limits(**changes: object) -> Limits:
@@ -86,16 +85,19 @@ terms = st.sets(
 def planned_vectors(
     prompt_tokens: int, coefficients: st.SearchStrategy[float] = finite
 ) -> st.SearchStrategy[PlannedVector]:
-    return st.builds(
-        PlannedVector,
-        st.integers(0, 3).map(digest),
-        coefficients,
-        terms,
-        rules(prompt_tokens),
-        st.lists(coefficients, max_size=4).map(tuple),
-        st.integers(1, STEPS),
-        st.booleans(),
-    )
+    def of(digests: st.SearchStrategy[int], steps: int) -> st.SearchStrategy[PlannedVector]:
+        return st.builds(
+            PlannedVector,
+            digests.map(digest),
+            coefficients,
+            terms,
+            rules(prompt_tokens),
+            st.lists(coefficients, max_size=4).map(tuple),
+            st.just(steps),
+            st.booleans(),
+        )
+
+    return st.one_of(of(st.integers(0, 3), 1), of(st.just(STEPPED), STEPS))
 
 
 def plans(

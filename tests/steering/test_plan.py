@@ -9,7 +9,7 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from steering.plan import PLAN_KEY, Dynamic, Plan, PlanInvalid, PlannedVector, interval
+from steering.plan import PLAN_KEY, Dynamic, Plan, PlanInvalid, PlannedVector
 from steering.plan.plan import Addition, as_float32
 from tests.steering.make import added_by, digest, plan_of, planned, planned_vectors, plans
 
@@ -54,9 +54,10 @@ def test_segments_cover_exactly_the_rules(data: st.DataObject, prompt_tokens: in
             if (added := added_by(vector, token, prompt_tokens)) is not None
         )
         covering = [
-            tuple(zip(s.active, s.steps, plan.coefficients(s.active, token, prompt_tokens)))
+            tuple(zip(s.active, s.steps, coefficients, strict=True))
             for s in segments
             if s.start <= token < s.stop
+            for coefficients in [plan.coefficients(s.active, token, prompt_tokens)]
         ]
         assert covering == ([expected] if expected else [])
 
@@ -64,10 +65,10 @@ def test_segments_cover_exactly_the_rules(data: st.DataObject, prompt_tokens: in
 def test_rows_are_one_per_vector_site_and_layer_whatever_the_coefficient() -> None:
     plan = plan_of(planned(1, 0.5, (2, 3)), planned(1, -7.0, (3, 4), "all"), planned(2, 1.0, (2,)))
     assert plan.rows() == {
-        (digest(1), "resid_post", 2, 0),
-        (digest(1), "resid_post", 3, 0),
-        (digest(1), "resid_post", 4, 0),
-        (digest(2), "resid_post", 2, 0),
+        (digest(1), "resid_post", 2, -1),
+        (digest(1), "resid_post", 3, -1),
+        (digest(1), "resid_post", 4, -1),
+        (digest(2), "resid_post", 2, -1),
     }
 
 
@@ -228,6 +229,7 @@ def test_a_coefficient_is_what_float32_makes_of_it() -> None:
     plan = Plan.from_json(spoiled(coefficient=0.1))
     assert plan.vectors[0].coefficient == as_float32(0.1) != 0.1
     assert Plan.from_json(spoiled(coefficient=1e300)).vectors[0].coefficient == float("inf")
+    assert Plan.from_json(spoiled(coefficient=10**400)).vectors[0].coefficient == float("inf")
     assert Plan.from_json(spoiled(coefficient=-1e300)).vectors[0].coefficient == float("-inf")
 
 

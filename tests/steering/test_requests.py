@@ -12,9 +12,20 @@ from steering.op import add_marked
 from steering.plan import PLAN_KEY, Limits, Plan, VectorUnavailable
 from steering.requests import SteeredRequests
 from steering.tables import Tables, TableSizes
-from tests.steering.make import LAYERS, SITES, STEPS, added_by, digest, limits, plan_of, planned
+from tests.steering.make import (
+    LAYERS,
+    SITES,
+    STEPPED,
+    STEPS,
+    added_by,
+    digest,
+    limits,
+    plan_of,
+    planned,
+)
 
 HIDDEN = 4
+STEPPED_DIGEST = digest(STEPPED)
 PROMPT = 6
 
 
@@ -37,7 +48,8 @@ class Shelf:
 @functools.cache
 def content(digest: str, site: str, layer: int) -> Tensor:
     generator = torch.Generator().manual_seed(int(digest[-8:], 16) * 1000 + layer)
-    return torch.randn(STEPS, HIDDEN, generator=generator) + SITES.index(site)
+    shape = (STEPS, HIDDEN) if digest == STEPPED_DIGEST else (HIDDEN,)
+    return torch.randn(shape, generator=generator) + SITES.index(site)
 
 
 class Worker:
@@ -107,7 +119,8 @@ class Worker:
                         added = added_by(vector, token, prompt)
                         if added is not None and (site, layer) in vector.terms:
                             step, coefficient = added
-                            row += coefficient * content(vector.digest, site, layer)[step]
+                            tensor = content(vector.digest, site, layer)
+                            row += coefficient * (tensor if step < 0 else tensor[step])
                 rows.append(row)
         return torch.stack(rows)
 

@@ -1,0 +1,119 @@
+"""One request from its field to its receipt: what it says, what it holds, and that this is given
+back once."""
+
+import gc
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from server.session import Session
+from server.state import Steersman
+from server.trace import Answers
+from steering.plan import DESK, Choice, PlanInvalid, WorkerNote
+from tests.server.make import steersman
+
+DYNAMIC = {"vectors": ["plain", "other"], "dynamic": {"max": 3.0}}
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Steersman:
+    return steersman(tmp_path)
+
+
+def session(app: Steersman, field: Any, answers: Answers | None = None) -> Session:
+    uses = [{"id": use} if isinstance(use, str) else use for use in field["vectors"]]
+    return Session(app, {**field, "vectors": uses}, answers or Answers())
+
+
+def streams() -> float | None:
+    return REGISTRY.get_sample_value("steering_companion_streams")
+
+
+def deliver(of: Session, name: str, steered: tuple[int, ...], *choices: Choice) -> None:
+    DESK.deliver(name, WorkerNote(of.plan.receipt, steered, -1, (), choices))
+
+
+def test_a_static_receipt(app: Steersman) -> None:
+    made = session(app, {"vectors": ["plain"]})
+    deliver(made, "x", (7,))
+    assert made.trace is None
+    receipt = made.receipt()
+    assert receipt["dynamic"] is None
+    (said,) = receipt["vectors"]
+    assert set(said) == {
+        "id", "digest", "site", "layers", "coefficient", "positions", "relative_dose",
+        "steered_tokens",
+    }  # fmt: skip
+    made.close("completed")
+
+
+def test_a_receipt_repeats_the_schedule(app: Steersman) -> None:
+    uses = [
+        {"id": "plain", "schedule": "diminishing", "over": 2},
+        {"id": "steps", "schedule": [1, 2], "after": "hold"},
+    ]
+    made = session(app, {"vectors": uses})
+    keys = ("coefficient", "schedule", "over", "steps", "after")
+    said = [{k: v[k] for k in keys if k in v} for v in made.receipt()["vectors"]]
+    assert said == [
+        {"coefficient": 0.5, "schedule": "diminishing", "over": 2},
+        {"coefficient": 2.0, "schedule": [1.0, 2.0], "steps": 3, "after": "hold"},
+    ]
+    made.close("completed")
+
+
+def test_a_dynamic_receipt(app: Steersman) -> None:
+    made = session(app, DYNAMIC)
+    deliver(made, "x", (1, 1), Choice((3.0, 0.5), (4.0, 0.5)))
+    deliver(made, "x", (2, 2), Choice((0.25, 0.0), (0.25, 0.0)))
+    receipt = made.receipt()
+    assert [v["coefficient"] for v in receipt["vectors"]] == [3.0, 3.0]
+    assert receipt["dynamic"] == {
+        "plain": {"coefficients": [3.0, 0.25], "divergences": [4.0, 0.25]},
+        "other": {"coefficients": [0.5, 0.0], "divergences": [0.5, 0.0]},
+    }
+    made.close("completed")
+
+
+def test_several_answers(app: Steersman) -> None:
+    made = session(app, {"vectors": ["plain"], "dynamic": {}}, Answers(n=2))
+    for n in (1, 0):
+        deliver(made, f"{n}_chatcmpl-x-00000000", (1,), Choice((float(n),), (0.0,)))
+    receipt = made.receipt()
+    assert [one["plain"]["coefficients"] for one in receipt["dynamic"]] == [[0.0], [1.0]]
+    assert receipt["vectors"][0]["steered_tokens"] == 2
+    made.close("completed")
+
+
+def test_companions_in_flight(app: Steersman) -> None:
+    static = session(app, {"vectors": ["plain", "other"]}, Answers(n=5))
+    assert streams() == 0
+    one = session(app, DYNAMIC)
+    assert streams() == 3
+    several = session(app, {"vectors": ["plain"], "dynamic": {}}, Answers(n=2, prompts=3))
+    assert streams() == 3 + 12
+    one.close("completed")
+    one.close("failed")
+    assert streams() == 12
+    static.close("completed")
+    several.close("aborted")
+    assert streams() == 0
+
+
+def test_a_session_that_nobody_closes_gives_its_companions_back(app: Steersman) -> None:
+    made = session(app, DYNAMIC)
+    receipt = made.plan.receipt
+    assert streams() == 3
+    del made
+    gc.collect()
+    assert streams() == 0
+    assert not DESK.is_open(receipt)
+    assert not app.rows
+
+
+def test_a_refused_request_holds_nothing(app: Steersman) -> None:
+    with pytest.raises(PlanInvalid):
+        session(app, {"vectors": ["plain"] * 5, "dynamic": {}})
+    assert (streams(), len(app.rows)) == (0, 0)
