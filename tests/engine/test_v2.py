@@ -116,7 +116,7 @@ def test_the_start_up_check_sees_what_is_lost(v2: RemoteEngine) -> None:
     "setting",
     [
         Setting(2, start=0.4, cap=0.4, layers=(1,)),
-        Setting(1, mean=True, top_p=0.5, start=0.4, cap=0.4, steps=3, layers=(0, 1)),
+        Setting(1, top_p=0.5, start=0.4, cap=0.4, steps=3, layers=(0, 1)),
     ],
 )
 def test_dynamic_composition(
@@ -125,11 +125,12 @@ def test_dynamic_composition(
     """Prompts in chunks and preemptions, among ordinary requests."""
     before = v2.metric("vllm:num_preemptions")
     asked = [Ask(v2_asks.prompt(n, 20 + 9 * n), setting.plan(vectors), 14) for n in range(5)]
-    others = [Ask(v2_asks.prompt(90 + n, 40), None, 30) for n in range(4)]
-    found, companions = v2.do(v2_asks.noted, *asked, *others)
+    # These start with two blocks each of the cache's sixteen, and end with four.
+    others = [Ask(v2_asks.prompt(90 + n, 50), None, 60) for n in range(3)]
+    found, companions = v2.do(v2_asks.noted, *others, *asked)
     assert companions == 0
     assert v2.metric("vllm:num_preemptions") > before
-    for ask, (answer, notes) in zip(asked, found, strict=False):
+    for ask, (answer, notes) in zip(asked, found[len(others) :], strict=True):
         wanted = setting.reference(tiny_reference, vectors, ask.prompt, ask.tokens)
         assert max(distances(answer, notes, wanted)) <= TOLERANCE
         assert max(map(max, wanted.coefficients)) > 100 * TOLERANCE
