@@ -104,7 +104,8 @@ def parameters(ask: Ask) -> SamplingParams:
     return SamplingParams(
         temperature=0,
         max_tokens=ask.tokens,
-        min_tokens=ask.tokens,
+        # Bans the end token, which the reference for dynamic requests does not.
+        min_tokens=0 if ask.plan is not None and ask.plan.dynamic else ask.tokens,
         ignore_eos=True,
         logprobs=5,
         prompt_logprobs=1 if ask.prompt_logprobs else None,

@@ -69,8 +69,10 @@ def compare(
     apart = [0.0]
     for ask, (answer, notes) in zip(asks, engine.noted(*asks), strict=True):
         wanted = setting.reference(reference, shelf, ask.prompt, ask.tokens)
-        apart += distances(answer, notes, wanted)
-        assert max(map(max, wanted.divergences)) > 10 * CLOSE
+        here = max(distances(answer, notes, wanted))
+        # Means over large nuclei are small themselves.
+        assert here <= 0.01 * max(map(max, wanted.divergences))
+        apart.append(here)
     assert engine.left() == (0,) * 8
     return max(apart)
 

@@ -1,5 +1,6 @@
 """Exams of single ways of running. As in `exams.py`, they run where the engine is."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -7,6 +8,7 @@ from vllm.exceptions import VLLMValidationError
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
+from steering.plan import Dynamic, Plan
 from steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture
 from tests.engine.engine import Ask, Engine, parameters
 from tests.matrix.exams import ask, plain, status
@@ -132,3 +134,23 @@ def _streams(engine: Engine, asks: list[Ask], layers: int, first: int) -> list[A
 def is_v2(engine: Engine, _asks: list[Ask]) -> bool:
     """Whether the engine runs vLLM's V2 model runner."""
     return bool(engine.llm.llm_engine.vllm_config.use_v2_model_runner)
+
+
+def dynamic(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
+    """Answers to the first few steered requests, their vectors composed dynamically, and what was
+    found for each token; what every worker has left afterwards."""
+    composed = [composition(one) for one in asks if one.plan][:3]
+    found = engine.noted(*composed, *plain(asks)[:3])[: len(composed)]
+    return {
+        "asks": [[one.prompt, one.plan.to_json(), one.tokens] for one in composed if one.plan],
+        "tokens": [answer.tokens for answer, _ in found],
+        "choices": [notes[0].choices for _, notes in found],
+        "after": status(engine),
+    }
+
+
+def composition(ask: Ask) -> Ask:
+    """The same request with its vectors as properties."""
+    assert ask.plan is not None
+    vectors = (replace(v, coefficient=0.5, positions="generation") for v in ask.plan.vectors)
+    return replace(ask, plan=Plan(tuple(vectors), "", Dynamic(0.5, 0.95, False)))

@@ -14,6 +14,7 @@ from steering.plan.settings import default_home
 from steering.ways import check_ways
 from tests.matrix import judge, tiny
 from tests.matrix.bench import Bench
+from tests.matrix.judge_dynamic import furthest_choice
 from tests.matrix.questions import questions
 from tests.matrix.results import way
 from tests.matrix.start import EngineFailed, threads
@@ -25,13 +26,18 @@ from vectors.demo.model import prepare_model
 def tensor_parallel(bench: Bench, workers: int, **options: Any) -> dict[str, Any]:
     directions = directions_for(bench.model)
     found: dict[str, Any] = bench.apart(
-        exams={"standard": {}, "lens": {"rows": directions.tolist(), "count": 9}},
+        exams={
+            "standard": {},
+            "lens": {"rows": directions.tolist(), "count": 9},
+            "dynamic": {},
+        },
         environment={"VLLM_CPU_OMP_THREADS_BIND": threads(workers)},
         tensor_parallel_size=workers,
         distributed_executor_backend="mp",
         **options,
     )
     check_lens(bench.model, directions, found["lens"], workers)
+    assert furthest_choice(bench, found["dynamic"]) <= 1e-3
     standard: dict[str, Any] = found["standard"]
     return standard
 
