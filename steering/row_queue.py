@@ -49,6 +49,10 @@ class RowQueue:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._rows
 
+    def runs(self, request_id: str) -> bool:
+        """Whether the request has its rows."""
+        return request_id in self._runs
+
     def arrive(self, request_id: str, rows: Collection[Row], steps: int = 0) -> bool:
         """Queue a request; False, and nothing kept, if too many wait already. `steps`: table rows
         that it needs for steps, at most `step_rows`."""

@@ -89,12 +89,12 @@ def _rows_of_steps(plan: Plan, prompt_tokens: int) -> int:
 
 def _waiting_for_rows(original: Function) -> Function:
     def _handle_blocked_waiting_request(self: Any, request: Any) -> bool:
-        if not original(self, request):
-            return False
         rows, streams = self.steering_rows, self.steering_streams
+        if not original(self, request) or not streams.may_run(request):
+            return False
         request_id = streams.answer_of(request.request_id)
         if request_id in rows:
-            may: bool = streams.may_run(request) and rows.may_run(request_id, self.current_step)
+            may: bool = rows.may_run(request_id, self.current_step)
             return may
         return request_id not in self.steering_refused
 
@@ -103,11 +103,13 @@ def _waiting_for_rows(original: Function) -> Function:
 
 def _in_lock_step(original: Function) -> Function:
     def schedule(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if not len(self.steering_streams):
+        streams = self.steering_streams
+        if not len(streams):
             return original(self, *args, **kwargs)
-        self.steering_streams.before_step()
+        streams.before_step()
         output = original(self, *args, **kwargs)
-        setattr(output, TOKENS_ATTRIBUTE, self.steering_streams.after_step(output))
+        throttled = any((*args, *kwargs.values()))  # `throttle_prefills`, where there is that.
+        setattr(output, TOKENS_ATTRIBUTE, streams.after_step(output, throttled=throttled))
         return output
 
     return schedule

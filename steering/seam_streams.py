@@ -51,8 +51,11 @@ class Streams:
         """Of each companion."""
         self.hopeless = set[str]()
         """Answers that do not fit even alone: who let them in has miscounted."""
+        self._alone: Group | None = None
+        """The only group that may be let in, until its answer has one token more."""
+        self._alone_at = 0
         self._idle = False
-        """Whether the last step computed nothing."""
+        """Whether the last step computed nothing, though it was free to."""
 
     def __len__(self) -> int:
         """Companions that there are."""
@@ -75,8 +78,10 @@ class Streams:
         return request_id in self._answer
 
     def may_run(self, request: Any) -> bool:
-        """Whether a waiting request may run, as far as its group is concerned."""
+        """Whether a waiting request may run, as far as groups are concerned."""
         group = self._groups.get(self.answer_of(request.request_id))
+        if self._alone is not None and group is not self._alone:
+            return False
         if group is None:
             return True
         if group is not self._entering():
@@ -92,13 +97,16 @@ class Streams:
         """Hold the answers whose companions have yet to compute their token."""
         for group in self._groups.values():
             group.answer.next_decode_eligible_step = 0 if _caught_up(group) else FOREVER
+        if self._alone is not None and self._alone.answer.num_tokens > self._alone_at:
+            self._alone = None
         if self._idle:
             self._make_way()
 
-    def after_step(self, output: Any) -> dict[str, int]:
-        """Take note of a step, vLLM's SchedulerOutput. For each companion in it, the last token
-        that it computes."""
-        self._idle = output.total_num_scheduled_tokens == 0
+    def after_step(self, output: Any, *, throttled: bool) -> dict[str, int]:
+        """Take note of a step, vLLM's SchedulerOutput; `throttled`: no prompt was to be computed in
+        it. For each companion in it, the last token that it computes."""
+        free = not throttled and self._scheduler.pause_state.name == "UNPAUSED"
+        self._idle = free and output.total_num_scheduled_tokens == 0
         scheduled = [self._scheduler.requests[n] for n in output.num_scheduled_tokens]
         return {
             one.request_id: one.all_token_ids[one.num_computed_tokens - 1]
@@ -126,6 +134,8 @@ class Streams:
         for name in gone:
             self.hopeless.discard(name)
             found |= {c.request_id for c in self._groups.pop(name).companions}
+        if self._alone is not None and self._alone.answer.is_finished():
+            self._alone = None
         for companion in found:
             del self._answer[companion]
         return found
@@ -137,27 +147,34 @@ class Streams:
 
     def _entering(self) -> Group | None:
         """The first group that does not run as a whole, if it may."""
-        for n, group in enumerate(self._groups.values()):
-            if not all(map(_runs, group.members)):
+        for n, group in enumerate(self._in_order()):
+            if not _whole(group):
                 return group if n < self._most else None
         return None
 
     def _make_way(self) -> None:
-        """Nobody ran, though the first group could: what it lacks, the others hold that have a part
-        of what they need. The last of them gives it back."""
+        """Nobody ran, though the first group could. Until it has come a token further nobody else is
+        let in, who might be before it in the queue; and what it lacks, other groups give back that
+        have a part of what they need, the last of them first."""
         scheduler, entering = self._scheduler, self._entering()
-        if entering is None or scheduler.pause_state.name != "UNPAUSED":
+        if entering is None or not any(_waits(m) and self.may_run(m) for m in entering.members):
             return
-        if not any(_waits(one) and self.may_run(one) for one in entering.members):
-            return
-        for group in reversed(self._groups.values()):
-            running = [request for request in group.members if _runs(request)]
-            if running and group is not entering:
-                for request in reversed(running):
-                    scheduler.running.remove(request)
-                    scheduler._preempt_request(request, time.monotonic())
-                return
-        self.hopeless.add(entering.answer.request_id)
+        others = [g for g in self._in_order() if g is not entering and any(map(_runs, g.members))]
+        for request in reversed(others[-1].members if others else ()):
+            if _runs(request):
+                scheduler.running.remove(request)
+                scheduler._preempt_request(request, time.monotonic())
+        if self._alone is entering and not others:
+            self.hopeless.add(entering.answer.request_id)
+        self._alone, self._alone_at = entering, entering.answer.num_tokens
+
+    def _in_order(self) -> list[Group]:
+        """The groups, those first that vLLM serves first, but behind those that have bank rows
+        already: for these it might wait."""
+        groups, rows = list(self._groups.values()), self._scheduler.steering_rows
+        if self._scheduler.policy.value == "priority":
+            groups.sort(key=lambda group: (group.answer.priority, group.answer.arrival_time))
+        return sorted(groups, key=lambda group: not rows.runs(group.answer.request_id))
 
 
 def _companion(answer: Any, plan: Plan, stream: int) -> Any:
@@ -187,6 +204,11 @@ def _companion(answer: Any, plan: Plan, stream: int) -> Any:
 
 def _runs(request: Any) -> bool:
     return bool(request.status.name == "RUNNING")
+
+
+def _whole(group: Group) -> bool:
+    """Whether all of a group is let in."""
+    return all(map(_runs, group.members))
 
 
 def _waits(request: Any) -> bool:

@@ -108,7 +108,7 @@ SEAMS: Final = (
     Seam(_SCHEDULER, EVERY, "vllm.v1.core.sched.scheduler:Scheduler.schedule", (),
          "answers are held until their companions have computed their token"),
     Seam(_STREAMS, EVERY, "vllm.v1.core.sched.scheduler:Scheduler",
-         ("requests", "running", "block_size", "pause_state"), "dynamic requests and companions"),
+         ("requests", "running", "block_size", "pause_state", "policy"), "dynamic requests and companions"),
     Seam(_STREAMS, EVERY, "vllm.v1.core.sched.scheduler:Scheduler._preempt_request",
          ("request", "timestamp"), "a group that holds a part of what it needs makes way"),
     Seam(_STREAMS, EVERY, "vllm.v1.core.sched.output:SchedulerOutput",
