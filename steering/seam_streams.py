@@ -153,9 +153,9 @@ class Streams:
         return None
 
     def _make_way(self) -> None:
-        """Nobody ran, though the first group could. Until it has come a token further nobody else is
-        let in, who might be before it in the queue; and what it lacks, other groups give back that
-        have a part of what they need, the last of them first."""
+        """Nobody ran, though the first group could. Until it has come a token further nobody else
+        is let in, who might be before it in the queue; and what it lacks, other groups give back
+        that have a part of what they need, the last of them first."""
         scheduler, entering = self._scheduler, self._entering()
         if entering is None or not any(_waits(m) and self.may_run(m) for m in entering.members):
             return
