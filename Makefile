@@ -35,7 +35,7 @@ lint: $(READY) ## ruff, mypy --strict, the import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-unit: $(READY) ## tests that need no engine, in three minutes
+unit: $(READY) ## tests that need no engine, in five minutes
 	$(BIN)/python -m pytest -m 'not engine and not matrix'
 
 engine: $(READY) ## tests on real engines, in half an hour

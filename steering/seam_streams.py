@@ -116,9 +116,10 @@ class Streams:
 
     def drop_samples(self, runner_output: Any) -> None:
         """Take off a step's output what was sampled for companions."""
-        for request_id, row in runner_output.req_id_to_index.items():
-            if request_id in self._answer and runner_output.sampled_token_ids:
-                runner_output.sampled_token_ids[row] = []
+        rows, sampled = runner_output.req_id_to_index, runner_output.sampled_token_ids
+        for companion in self._answer if sampled else ():
+            if companion in rows:
+                sampled[rows[companion]] = []
 
     def follow(self) -> None:
         """Give companions the token that their answer got."""
