@@ -92,7 +92,8 @@ def _check_dynamic(request: Any, streams: int, vllm_config: Any) -> None:
             param="steering.dynamic",
             code="not_supported",
         )
-    seats = vllm_config.scheduler_config.max_num_seqs
+    scheduler = vllm_config.scheduler_config
+    seats = scheduler.max_num_active_seqs or scheduler.max_num_seqs
     if streams > seats:
         raise PlanInvalid(
             f"the request needs {streams} sequences, this engine runs {seats} at once; name fewer "

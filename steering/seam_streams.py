@@ -54,6 +54,8 @@ class Streams:
         self._alone: Group | None = None
         """The only group that may be let in, until its answer has one token more."""
         self._alone_at = 0
+        self._turn: list[Group] = []
+        """Those that may run in the coming step."""
         self._idle = False
         """Whether the last step computed nothing, though it was free to."""
 
@@ -90,7 +92,8 @@ class Streams:
             return _caught_up(group)
         # The prompt's blocks are computed once: by the first stream, for the others to find.
         first = group.companions[0]
-        shares = request.num_prompt_tokens > self._scheduler.block_size
+        cached = self._scheduler.cache_config.enable_prefix_caching
+        shares = cached and request.num_prompt_tokens > self._scheduler.block_size
         return request is first or not shares or first.num_computed_tokens >= first.num_tokens
 
     def before_step(self) -> None:
@@ -99,6 +102,7 @@ class Streams:
             group.answer.next_decode_eligible_step = 0 if _caught_up(group) else FOREVER
         if self._alone is not None and self._alone.answer.num_tokens > self._alone_at:
             self._alone = None
+        self._turn = self._in_order()[: self._most]
         if self._idle:
             self._make_way()
 
@@ -106,7 +110,8 @@ class Streams:
         """Take note of a step, vLLM's SchedulerOutput; `throttled`: no prompt was to be computed in
         it. For each companion in it, the last token that it computes."""
         free = not throttled and self._scheduler.pause_state.name == "UNPAUSED"
-        self._idle = free and output.total_num_scheduled_tokens == 0
+        lost = output.preempted_req_ids  # Somebody had room for others.
+        self._idle = free and not lost and output.total_num_scheduled_tokens == 0
         scheduled = [self._scheduler.requests[n] for n in output.num_scheduled_tokens]
         return {
             one.request_id: one.all_token_ids[one.num_computed_tokens - 1]
@@ -148,10 +153,7 @@ class Streams:
 
     def _entering(self) -> Group | None:
         """The first group that does not run as a whole, if it may."""
-        for n, group in enumerate(self._in_order()):
-            if not _whole(group):
-                return group if n < self._most else None
-        return None
+        return next((group for group in self._turn if not _whole(group)), None)
 
     def _make_way(self) -> None:
         """Nobody ran, though the first group could. Until it has come a token further nobody else

@@ -13,7 +13,12 @@ BLOCK = 16
 
 def config(**changes: Any) -> Any:
     """An engine of eight seats and ten blocks, of which one stands for none."""
-    scheduler = {"async_scheduling": False, "max_num_seqs": 8, "watermark": 0.0}
+    scheduler = {
+        "async_scheduling": False,
+        "max_num_seqs": 8,
+        "max_num_active_seqs": None,
+        "watermark": 0.0,
+    }
     cache = SimpleNamespace(kv_cache_size_tokens=10 * BLOCK, block_size=BLOCK)
     return SimpleNamespace(
         speculative_config=changes.pop("speculative_config", None),
@@ -42,6 +47,7 @@ def test_one_that_fits() -> None:
         (request(), 3, {"async_scheduling": True}, "steering.dynamic", "--no-async-scheduling"),
         (request(media=True), 3, {}, "steering.dynamic", "images"),
         (request(), 6, {"max_num_seqs": 5}, "steering.vectors", "--max-num-seqs"),
+        (request(), 6, {"max_num_active_seqs": 5}, "steering.vectors", "runs 5 at once"),
         # A token over a block's end is a block more, for each stream.
         (request(tokens=14), 5, {}, "max_tokens", "of 16 tokens they do"),
         (request(tokens=46), 3, {}, "max_tokens", "of 48 tokens they do"),
