@@ -124,8 +124,8 @@ SEAMS: Final = (
          ("temperature", "max_tokens", "detokenize", "extra_args"), "those of a companion"),
     Seam(_FRONTEND, EVERY, "vllm.config:CacheConfig", ("kv_cache_size_tokens", "block_size"),
          "a dynamic request that could never run is refused"),
-    Seam(_FRONTEND, EVERY, "vllm.config:SchedulerConfig", ("max_num_seqs", "max_num_active_seqs", "watermark"),
-         "as above"),
+    Seam(_FRONTEND, EVERY, "vllm.config:SchedulerConfig",
+         ("max_num_seqs", "max_num_active_seqs", "watermark"), "as above"),
     # Worker
     Seam(_WORKER, EVERY, "vllm.v1.worker.worker_base:WorkerWrapperBase",
          ("__getattr__", "worker", "vllm_config"),
