@@ -70,7 +70,7 @@ GRIDS: Mapping[str, tuple[float, ...]] = {
 comes out."""
 TEMPERATURES: Mapping[str, float] = {"greedy": 0.0, "sampled": 1.0}
 WAYS: Mapping[str, tuple[str, ...]] = {"greedy": tuple(GRIDS), "sampled": tuple(GRIDS)[:2]}
-"""Sampled are only the two that are most alike; the others would take as long again."""
+"""Sampled are only the two that are compared; the others would take as long again."""
 LEVELS = (0.2, 0.4, 0.6, 0.8)
 """Where two paths are compared, in parts of the strength that both come to."""
 PROMPTS = (
