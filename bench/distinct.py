@@ -22,12 +22,13 @@ import tempfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any, NamedTuple
 
 from bench.machine import has_gpu
 from bench.report import publish, say
 from bench.servers import demo_model
+from bench.summary import quartiles
 from bench.workload import SUBJECTS, VECTORS, random_vectors
 from steering.plan import DESK, PLAN_KEY, Plan, PlannedVector
 from steering.plan.plan import as_float32
@@ -124,11 +125,11 @@ def summary(steps: dict[str, list[list[float]]], size: int) -> dict[str, Any]:
     for name, rounds in steps.items():
         typical = median(second for one in rounds for second in one)
         ratios = [median(base) / median(one) for one, base in zip(rounds, steps["0"], strict=True)]
-        quartiles = quantiles(ratios, n=4, method="inclusive") if len(ratios) > 1 else ratios * 3
+        first, third = quartiles(ratios)
         table[name] = {
             "tokens_per_second": round(size / typical, 1),
             "ratio": round(median(ratios), 4),
-            "ratio_quartiles": [round(quartiles[0], 4), round(quartiles[2], 4)],
+            "ratio_quartiles": [round(first, 4), round(third, 4)],
             "ratio_range": [round(min(ratios), 4), round(max(ratios), 4)],
         }
     steered = [row["tokens_per_second"] for name, row in table.items() if name != "0"]
@@ -160,6 +161,13 @@ def start(arguments: argparse.Namespace, library: str) -> Any:
         additional_config={"steersman": {"library": library}},
         **on_cpu,
     )
+
+
+def engine_options(parser: argparse.ArgumentParser) -> None:
+    """What `start` goes by, but for `size`."""
+    parser.add_argument("--model", help="directory or id (none: the demo model)")
+    parser.add_argument("--kv-cache", type=int, default=2**30, help="bytes")
+    parser.add_argument("--compiled", action="store_true", help="torch.compile on the CPU too")
 
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
@@ -212,14 +220,12 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Tokens per second by distinct steerings.")
-    parser.add_argument("--model", help="directory or id (none: the demo model)")
+    engine_options(parser)
     parser.add_argument("--size", type=int, default=32, help="requests in a batch")
     parser.add_argument("--counts", type=int, nargs="+", default=list(COUNTS), help="0 among them")
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--tokens", type=int, default=64, help="output tokens a request")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kv-cache", type=int, default=2**30, help="bytes")
-    parser.add_argument("--compiled", action="store_true", help="torch.compile on the CPU too")
     parser.add_argument("--trial", action="store_true", help="write no file")
     arguments = parser.parse_args(given)
     if 0 not in arguments.counts or len(set(arguments.counts)) < 2:

@@ -23,14 +23,16 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import Any, NamedTuple
 
-from bench.distinct import fill, start
+from bench.distinct import engine_options, fill, start
 from bench.report import publish, say
 from bench.servers import demo_model
+from bench.summary import quartiles
 from bench.workload import SUBJECTS
 from steering.plan import PLAN_KEY, Dynamic, Plan, PlannedVector
+from vectors.library import Library
 
 PROPERTIES = 2
 LENGTHS = (50, 200, 800)
@@ -104,10 +106,10 @@ def without_cache(model: str, ids: Sequence[int]) -> Callable[[int], float]:
 def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
     """Of rounds: the median ratio and its spread."""
     found = [a / b for a, b in zip(above, below, strict=True)]
-    quartiles = quantiles(found, n=4, method="inclusive") if len(found) > 1 else found * 3
+    first, third = quartiles(found)
     return {
         "ratio": round(median(found), 3),
-        "quartiles": [round(quartiles[0], 3), round(quartiles[2], 3)],
+        "quartiles": [round(first, 3), round(third, 3)],
         "range": [round(min(found), 3), round(max(found), 3)],
     }
 
@@ -118,8 +120,6 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         llm = start(arguments, scratch)
         config = llm.llm_engine.model_config
         layers, hidden = config.get_total_num_hidden_layers(), config.get_hidden_size()
-        from vectors.library import Library
-
         digests = fill(Library(Path(scratch)), layers, hidden, arguments.seed)
         static, dynamic = plans(digests, layers // 2)
         text = " ".join(
@@ -179,12 +179,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 
 def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What dynamic composition costs.")
-    parser.add_argument("--model", help="directory or id (none: the demo model)")
+    engine_options(parser)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--tokens", type=int, default=32, help="timed tokens of each request")
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--kv-cache", type=int, default=2**30, help="bytes")
-    parser.add_argument("--compiled", action="store_true", help="torch.compile on the CPU too")
     parser.add_argument("--trial", action="store_true", help="write no file")
     arguments = parser.parse_args(given)
     arguments.size = NEIGHBOURS + PROPERTIES + 2

@@ -115,8 +115,7 @@ class SteeredRequests:
                 try:
                     self._enter_batch(request)
                 except VectorUnavailable as error:
-                    self.failed[request_id] = str(error)
-                    del self.live[request_id]
+                    self.fail(request_id, str(error))
 
     def step(self, spans: Iterable[tuple[str, int, int, int]], tokens: int) -> None:
         """Mark this step's steered tokens.

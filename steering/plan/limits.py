@@ -133,16 +133,20 @@ class Limits:
             )
         if plan.dynamic is not None:
             _check_dynamic(plan, plan.dynamic, self.max_coefficient)
-        if prompt_tokens is not None and len(plan.segments(prompt_tokens)) > self.most_segments:
+        if prompt_tokens is not None:
+            self._check_stretches(plan, prompt_tokens)
+
+    def _check_stretches(self, plan: "Plan", prompt_tokens: int) -> None:
+        if len(plan.segments(prompt_tokens)) > self.most_segments:
             raise PlanInvalid(
                 "the vectors' steps start at too many different tokens; use fewer different rules",
                 param="steering.vectors",
                 code="too_many_terms",
             )
-        if prompt_tokens is not None and len(plan.stretches(prompt_tokens)) > self.max_segments:
+        if (stretches := len(plan.stretches(prompt_tokens))) > self.max_segments:
             raise PlanInvalid(
                 "the position rules of the vectors cut the request into "
-                f"{len(plan.stretches(prompt_tokens))} stretches, at most {self.max_segments} "
+                f"{stretches} stretches, at most {self.max_segments} "
                 "are allowed; use fewer different rules",
                 param="steering.vectors",
                 code="too_many_terms",

@@ -99,7 +99,7 @@ class Plan:
             (v.digest, site, layer, step)
             for v in self.vectors
             for site, layer in v.terms
-            for step in {v.tensor_at(step) for step in range(v.steps)}
+            for step in map(v.tensor_at, range(v.steps))
         )
 
     @property
