@@ -2,6 +2,8 @@
 
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
+from copy import copy
+from typing import Self
 
 from steering.plan import PlanInvalid, PlannedVector
 from vectors.format import read_tensors
@@ -28,6 +30,14 @@ class Doses:
         assert self.medians is not None
         return self.medians[f"resid_post.{layer}"]
 
+    def within(self, limit: float | None) -> Self:
+        """The same under `limit`, too, if it is lower; what is known of vectors is shared."""
+        if limit is None or (self.limit is not None and self.limit <= limit):
+            return self
+        narrow = copy(self)
+        narrow.limit = limit
+        return narrow
+
     def relative(self, entry: Entry, vector: PlannedVector) -> dict[str, float] | None:
         """Dose at each layer of `vector` (keys are layers as strings), or None if not calibrated.
 
@@ -46,7 +56,16 @@ class Doses:
 
     def check(self, relative: Mapping[str, float] | None, who: str, param: str) -> None:
         """Raise `PlanInvalid` for a dose over the server's limit; `who` has it, for the message."""
-        if self.limit is None or not relative:
+        if self.limit is None:
+            return
+        if relative is None:
+            raise PlanInvalid(
+                f"doses are limited to {self.limit:g} here, and this model's are not known: have "
+                "the server started once with --enforce-eager, which measures them",
+                param=param,
+                code="dose_unknown",
+            )
+        if not relative:
             return
         layer, dose = max(relative.items(), key=lambda item: item[1])
         if dose > self.limit:

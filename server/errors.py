@@ -4,7 +4,7 @@ The one place that maps our exceptions to HTTP.
 """
 
 import logging
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from fastapi import FastAPI
 from starlette.requests import Request
@@ -35,6 +35,44 @@ class TooManyJobs(SteersmanError):
     retry_after = 30
 
 
+class TooManyRequests(SteersmanError):
+    """A key asks more than it may; try again in `retry_after` seconds."""
+
+    default_code = "rate_limit_exceeded"
+
+    def __init__(self, message: str, *, code: str | None = None, retry_after: int = 1) -> None:
+        super().__init__(message, code=code)
+        self.retry_after = retry_after
+
+
+class KeyInvalid(SteersmanError):
+    """No key, or none that is known."""
+
+    default_code = "invalid_api_key"
+    headers: ClassVar = {"WWW-Authenticate": "Bearer"}
+
+
+class NotAllowed(SteersmanError):
+    """The key is known and may not do this, or nobody may."""
+
+    default_code = "not_allowed"
+
+
+class BodyTooSlow(SteersmanError):
+    """The body did not arrive in time."""
+
+    default_code = "body_timeout"
+    headers: ClassVar = {"Connection": "close"}
+
+
+class Draining(SteersmanError):
+    """The server is about to stop and takes nothing new."""
+
+    default_code = "draining"
+    retry_after = 1
+    headers: ClassVar = {"Connection": "close"}
+
+
 class NotSteered(Exception):
     """The engine could not steer a request, by no fault of the request."""
 
@@ -48,6 +86,11 @@ STATUS: Final[dict[type[Exception], int]] = {
     VectorTooLarge: 413,
     BankFull: 503,
     TooManyJobs: 429,
+    TooManyRequests: 429,
+    KeyInvalid: 401,
+    NotAllowed: 403,
+    BodyTooSlow: 408,
+    Draining: 503,
     NotSteered: 500,
     SteersmanError: 500,
 }
@@ -92,13 +135,16 @@ def envelope(error: Exception) -> dict[str, Any]:
 
 
 def response(error: Exception) -> JSONResponse:
-    """The answer that says `error`, with Retry-After if it has a `retry_after` in seconds."""
+    """The answer that says `error`, with its `headers`, and Retry-After if it has a `retry_after`
+    in seconds."""
     body, status = envelope(error), status_of(error)
     METRICS.rejections.labels(body["error"]["code"] or "other").inc()
     if status == 500:
         _log.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
+    headers = dict(getattr(error, "headers", {}))
     retry_after = getattr(error, "retry_after", None)
-    headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+    if retry_after is not None:
+        headers["Retry-After"] = str(retry_after)
     return JSONResponse(body, status_code=status, headers=headers)
 
 

@@ -16,10 +16,11 @@ from server.inspect_schemas import (
     TensorInspection,
     TokenEffect,
 )
+from server.keys.view import View
 from server.vector_openapi import errors
 from vectors.errors import SteersmanError, VectorInvalid, shown
 from vectors.format import TensorKey, read_tensors, tensor_name
-from vectors.library import Entry, Library
+from vectors.library import Entry
 
 MAX_COMPARED: Final = 1000
 """Other vectors that one inspection reads."""
@@ -33,7 +34,7 @@ Directions = dict[TensorKey, torch.Tensor]
 class Host(Protocol):
     """What the route needs of `app.state.steersman`."""
 
-    library: Library
+    library: View
     doses: Doses
     bench: Bench
 
@@ -100,7 +101,7 @@ async def inspect(vector_id: str, request: Request, host: Steersman) -> Inspecti
     )
 
 
-def compare(library: Library, entry: Entry, directions: Directions) -> tuple[Similarity, int]:
+def compare(library: View, entry: Entry, directions: Directions) -> tuple[Similarity, int]:
     """Cosines of `directions` with every other name's tensors, and how many names were left out."""
     names: list[str] = []
     columns: list[list[float | None]] = []

@@ -16,6 +16,8 @@ from steering.plan.settings import Settings, default_home
 
 KV_CACHE_BYTES = 2 * 2**30
 """KV cache on a CPU: vLLM's own default takes most of the machine's memory."""
+SHUTDOWN_SECONDS = 60
+"""`--shutdown-timeout`: what runs when SIGTERM comes has so long to finish. vLLM's default is 0."""
 DEMO_NAME = "smollm2"
 
 
@@ -43,6 +45,7 @@ def _serve(ours: argparse.Namespace, theirs: list[str]) -> None:
 
     parser: Any = FlexibleArgumentParser(prog="steersman serve")  # type: ignore[no-untyped-call]
     parser = make_arg_parser(parser)
+    parser.set_defaults(shutdown_timeout=SHUTDOWN_SECONDS)
     if _on_cpu():
         parser.set_defaults(
             dtype="float32", enforce_eager=True, kv_cache_memory_bytes=KV_CACHE_BYTES
@@ -109,7 +112,9 @@ def _own_parser() -> argparse.ArgumentParser:
         usage="steersman serve (MODEL | --demo) [options of ours] [options of vLLM's]",
         description="Serve a model behind the OpenAI API; each request may steer it.",
         epilog="Every other option is vLLM's, such as --host, --port, --max-model-len, --api-key: "
-        "--help=all lists them. On a CPU the defaults are float32, eager, and a KV cache of 2 GiB.",
+        f"--help=all lists them. --shutdown-timeout is {SHUTDOWN_SECONDS} here: what runs at "
+        "SIGTERM may finish within so many seconds. On a CPU the defaults are float32, eager, and "
+        "a KV cache of 2 GiB.",
         allow_abbrev=False,
         add_help=False,
     )
@@ -143,6 +148,17 @@ def _own_parser() -> argparse.ArgumentParser:
         help="largest vector upload (default: %(default)s)")  # fmt: skip
     add("--max-extract-rows", type=int, default=defaults.max_extract_rows, metavar="N",
         help="texts of one extraction (default: %(default)s)")  # fmt: skip
+    add("--api-keys-file", default=None, type=_absolute, metavar="PATH",
+        help="keys, their scopes and limits: YAML, or a directory of it; read again when it "
+        "changes; `steersman keys new` makes an entry (default: no keys)")  # fmt: skip
+    add("--audit-log", default=None, type=_absolute, metavar="FILE",
+        help="a line of JSON for every change (default: standard output)")  # fmt: skip
+    add("--max-library-vectors", type=int, default=defaults.max_library_vectors, metavar="N",
+        help="vectors in the library (default: %(default)s)")  # fmt: skip
+    add("--max-body-bytes", type=int, default=defaults.max_body_bytes, metavar="BYTES",
+        help="largest body of any other request than an upload (default: %(default)s)")  # fmt: skip
+    add("--body-timeout", type=float, default=defaults.body_timeout, metavar="SECONDS",
+        help="for a body to arrive; a slower one is a 408 (default: %(default)s)")  # fmt: skip
     add("--max-jobs", type=int, default=defaults.max_jobs, metavar="N",
         help="extractions that may run or wait, one running (default: %(default)s)")  # fmt: skip
     return parser

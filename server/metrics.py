@@ -44,6 +44,25 @@ class Metrics:
             "requests in flight: for each answer one unsteered, and one a vector.",
             multiprocess_mode="livesum",
         )  # fmt: skip
+        self.jobs = Gauge(
+            "steering_jobs", "Extractions of this server by state: running, waiting.", ["state"],
+            multiprocess_mode="livesum",
+        )  # fmt: skip
+        self.ready = Gauge(
+            "steering_ready", "Whether requests should come here (GET /ready), when last asked.",
+            multiprocess_mode="livemin",
+        )  # fmt: skip
+        self.draining = Gauge(
+            "steering_draining", "Whether the server finishes what runs and then stops.",
+            multiprocess_mode="livemax",
+        )  # fmt: skip
+        self.key_requests = Counter(
+            "steering_key_requests", "Requests let in, by the name of their key.", ["key"]
+        )
+        self.keys_failures = Counter(
+            "steering_keys_reload_failures",
+            "Times that the keys file had changed and was no good.",
+        )  # fmt: skip
         self.upload = Histogram(
             "steering_upload_seconds", "Time to take a vector into the library.", buckets=_FAST
         )
@@ -53,6 +72,8 @@ class Metrics:
         for outcome in ("completed", "failed", "aborted"):
             self.requests.labels(outcome)
         self.rejections.labels("bank_full")
+        for state in ("running", "waiting"):
+            self.jobs.labels(state)
 
     def observe(self, notes: Sequence[WorkerNote], outcome: str) -> None:
         """Take in what the workers said about one finished request."""

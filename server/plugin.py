@@ -5,6 +5,7 @@ from `attach_router` or `init_state` stops the start.
 """
 
 from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
 
@@ -15,24 +16,42 @@ class SteersmanEndpoints:
     required_tasks = ("generate",)
 
     def attach_router(self, app: Any) -> None:
-        """Add our routes and replace the four that take the `steering` field."""
-        from server import errors, inspect_api, routes, vectors_api
+        """Add our routes and replace the four that take the `steering` field; put the gate, with
+        its keys, before all."""
+        from server import audit, errors, health, inspect_api, routes, vectors_api
+        from server.drain import Drain, DrainGate
         from server.extract import api as extract_api
         from server.guard import RefuseIgnoredSteering
+        from server.keys.file import Keys
+        from server.keys.gate import Gate
+        from server.keys.vllm_keys import take_over
         from server.limits import BodyLimit
         from server.upload import FORM_OVERHEAD
         from steering.plan import Settings
 
         settings = Settings.read(getattr(app.state.args, "additional_config", None) or {})
+        audit.write_to(settings.audit_log)
+        keys = None
+        if settings.api_keys_file is not None:
+            keys = Keys(Path(settings.api_keys_file), take_over(app.state.args))
         errors.install(app)
         _make_way(app, routes.router)
+        app.include_router(health.router)
         app.include_router(routes.router)
         app.include_router(extract_api.build_router())
         app.include_router(inspect_api.build_router())
         app.include_router(vectors_api.build_router())
         app.add_middleware(RefuseIgnoredSteering)
         # The limit is on the file; a form adds its boundaries and names.
-        app.add_middleware(BodyLimit, max_bytes=settings.max_upload_bytes + FORM_OVERHEAD)
+        app.add_middleware(
+            BodyLimit,
+            max_upload_bytes=settings.max_upload_bytes + FORM_OVERHEAD,
+            max_bytes=settings.max_body_bytes,
+            seconds=settings.body_timeout,
+        )
+        app.add_middleware(Gate, keys=keys)
+        app.state.drain = Drain()
+        app.add_middleware(DrainGate, drain=app.state.drain)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Open the library and take the engine's measure; raises when steering cannot be had."""
@@ -40,7 +59,6 @@ class SteersmanEndpoints:
             return
         from dataclasses import replace
         from importlib.metadata import version
-        from pathlib import Path
 
         from server.calibrate import calibration_mark, fingerprint, median_norms
         from server.doses import Doses
@@ -68,8 +86,11 @@ class SteersmanEndpoints:
         state.steersman = Steersman(
             settings=settings,
             limits=replace(Limits.of(settings, num_layers), sites=tuple(workers[0]["sites"])),
-            library=Library(Path(settings.library), hidden_size=hidden, num_layers=num_layers),
-            doses=Doses(medians, settings.max_relative_dose),
+            whole_library=Library(
+                Path(settings.library), hidden_size=hidden, num_layers=num_layers
+            ),
+            all_doses=Doses(medians, settings.max_relative_dose),
+            drain=state.drain,
             model={
                 "id": (args.served_model_name or [args.model])[0],
                 "num_layers": num_layers,
@@ -83,6 +104,7 @@ class SteersmanEndpoints:
         state.steersman.bench = make_bench(
             state.steersman, engine_client, listens=workers[0]["listens"]
         )
+        state.drain.watch(engine_client, state.steersman.jobs)
 
 
 def _make_way(app: Any, router: Any) -> None:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from server.doses import Doses
+from server.keys.view import View
 from server.steering_field import DynamicComposition, PositionRange, SteeringField, VectorUse
 from server.strength import Strength, check_shared, strength
 from steering.plan import (
@@ -17,7 +18,7 @@ from steering.plan import (
     check_rule,
 )
 from vectors.errors import VectorInvalid, VectorNotFound
-from vectors.library import Entry, Library
+from vectors.library import Entry
 from vectors.tensors import TensorKey
 
 
@@ -32,7 +33,7 @@ class Resolved:
 def resolve(
     field: SteeringField,
     receipt: str,
-    library: Library,
+    library: View,
     limits: Limits,
     doses: Doses,
 ) -> Resolved:
@@ -66,7 +67,7 @@ def resolve(
     return Resolved(plan, draft)
 
 
-def _find(library: Library, name: str, param: str) -> Entry:
+def _find(library: View, name: str, param: str) -> Entry:
     try:
         entry = library.resolve(name)
         library.check_fits(entry, param)

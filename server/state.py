@@ -5,8 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from server.audit import audit
 from server.doses import Doses
+from server.drain import Drain
 from server.extract.jobs import Jobs
+from server.keys.caller import caller
+from server.keys.view import View
 from server.metrics import METRICS
 from server.steering_field import SCHEDULES
 from steering.plan import MAX_SCHEDULE, Limits, Row, Settings
@@ -23,8 +27,10 @@ class Steersman:
 
     settings: Settings
     limits: Limits
-    library: Library
-    doses: Doses
+    whole_library: Library
+    """Requests use `library`, which is what the caller may see of it."""
+    all_doses: Doses
+    """Requests use `doses`, which have the caller's limit."""
     model: dict[str, Any]
     """id, num_layers, hidden_size, fingerprint and sites of the served model, and whether its
     engine composes dynamically."""
@@ -34,6 +40,7 @@ class Steersman:
     """What jobs run on; set when the server starts."""
     rows: Counter[Row] = field(default_factory=Counter)
     """Bank rows that this server's requests in flight need, each with how many need it."""
+    drain: Drain = field(default_factory=Drain)
     companions: int = 0
     """Sequences that compute beside the answers of its dynamic requests in flight."""
 
@@ -43,6 +50,8 @@ class Steersman:
         METRICS.rows_used.set(0)
         METRICS.companions.set(0)
         METRICS.resident.set(0)
+        METRICS.ready.set(1)
+        METRICS.draining.set(0)
         self.count_library()
 
     def enter(self, rows: frozenset[Row], companions: int) -> None:
@@ -63,9 +72,20 @@ class Steersman:
         METRICS.companions.set(self.companions)
 
     @property
+    def library(self) -> View:
+        """What the caller sees of the library."""
+        return View(self.whole_library, caller().rights, self.settings.max_library_vectors)
+
+    @property
+    def doses(self) -> Doses:
+        """Relative doses, with the caller's limit."""
+        return self.all_doses.within(caller().rights.max_relative_dose)
+
+    @property
     def max_extract_rows(self) -> int:
-        """Most texts of one extraction."""
-        return self.settings.max_extract_rows
+        """Most texts of one of the caller's extractions."""
+        most, own = self.settings.max_extract_rows, caller().rights.max_extract_rows
+        return most if own is None else min(most, own)
 
     @property
     def max_upload_bytes(self) -> int:
@@ -74,10 +94,11 @@ class Steersman:
 
     def count_library(self) -> None:
         """Bring the library gauge up to date."""
-        METRICS.library.set(self.library.count())
+        METRICS.library.set(self.whole_library.count())
 
     def on_change(self, event: str, entry: Entry) -> None:
-        """Called by the vector routes after each change."""
+        """Called after each change of the library: "created", "updated" or "deleted"."""
+        audit(f"vector.{event}", vector=entry.name, digest=entry.digest)
         self.count_library()
 
     def capabilities(self) -> dict[str, Any]:
@@ -104,11 +125,13 @@ class Steersman:
                 "max_schedule": MAX_SCHEDULE,
                 "max_dynamic_requests": self.settings.max_dynamic,
                 "max_coefficient": self.limits.max_coefficient,
-                "max_relative_dose": self.settings.max_relative_dose,
+                "max_relative_dose": self.doses.limit,
                 "bank_rows": self.limits.bank_rows,
                 "max_waiting": self.settings.max_waiting,
                 "max_upload_bytes": self.settings.max_upload_bytes,
-                "max_extract_rows": self.settings.max_extract_rows,
+                "max_extract_rows": self.max_extract_rows,
                 "max_jobs": self.settings.max_jobs,
+                "max_library_vectors": self.settings.max_library_vectors,
+                "max_body_bytes": self.settings.max_body_bytes,
             },
         }

@@ -9,8 +9,9 @@ PAGE: Final = 100
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Documentation of the errors that a route may answer."""
-    return {status: {"model": ErrorEnvelope} for status in statuses}
+    """Documentation of the errors that a route may answer: these, and what the gate may (401, 403,
+    429, and 503 of a server that is about to stop)."""
+    return {status: {"model": ErrorEnvelope} for status in {401, 403, 429, 503, *statuses}}
 
 
 def _self_contained(schema: dict[str, Any]) -> dict[str, Any]:

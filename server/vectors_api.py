@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from starlette.responses import FileResponse, JSONResponse, Response
 
 from server.host import host
+from server.keys.view import View
 from server.metrics import METRICS
 from server.steering_field import PositionRange
 from server.upload import Upload, read_upload
@@ -33,7 +34,7 @@ from server.vector_schemas import (
     VectorPatch,
 )
 from vectors.errors import VectorInvalid, VectorNotFound, shown
-from vectors.library import Entry, Library
+from vectors.library import Entry
 
 _MAX_PATCH_BYTES: Final = 1 << 20
 _CHECKED_AT_ONCE: Final = threading.BoundedSemaphore(4)
@@ -43,7 +44,7 @@ _CHECKED_AT_ONCE: Final = threading.BoundedSemaphore(4)
 class Host(Protocol):
     """What the routes need of `app.state.steersman`."""
 
-    library: Library
+    library: View
 
     @property
     def max_upload_bytes(self) -> int:
@@ -79,7 +80,7 @@ def build_router() -> APIRouter:
         methods=["POST"],
         status_code=201,
         response_model=Vector,
-        responses=errors(400, 409, 413)
+        responses=errors(400, 408, 409, 413)
         | {200: {"model": Vector, "description": "It was here already"}},
         openapi_extra={"requestBody": UPLOAD_BODY},
     )

@@ -12,7 +12,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -42,6 +42,13 @@ UNUSED_FOR_S: Final = 3600.0
 
 _log = logging.getLogger(__name__)
 Entries = list[Entry]
+Records = Mapping[str, Record]
+Admit = Callable[[str, Records], None]
+"""Raises if a vector may not be added under this name, beside these."""
+
+
+def admit_all(name: str, records: Records) -> None:
+    """For a library without rules of its own."""
 
 
 class Library:
@@ -78,12 +85,19 @@ class Library:
         with disk.disk_errors():
             return len(self._names.all())
 
-    def add(self, data: bytes | Path, name: str | None = None) -> tuple[Entry, bool]:
-        """Keep a vector under `name`, or else under the name in its metadata.
+    def add(
+        self,
+        data: bytes | Path,
+        name: str | None = None,
+        *,
+        owner: str | None = None,
+        admit: Admit = admit_all,
+    ) -> tuple[Entry, bool]:
+        """Keep a vector under `name`, or else under the name in its metadata, made by `owner`.
 
         Returns it and whether it is new: False if the name has this very content. Raises
-        `VectorInvalid` for a broken file, a bad or missing name or a vector for another model, and
-        `VectorConflict` if the name stands for other content.
+        `VectorInvalid` for a broken file, a bad or missing name or a vector for another model,
+        `VectorConflict` if the name stands for other content, and what `admit` raises.
         """
         if name is not None:
             check_name(name)
@@ -100,18 +114,27 @@ class Library:
             )
         self.check_fits(vector, "file")
         with disk.disk_errors():
+            # Before the content is written, which would stay for a while; and again when nobody
+            # else can change names.
+            self._check_free(name, vector, admit)
             self._objects.put(vector, data)
             with self._changing_names():
-                old = self._record_to_change(name)
-                if old is not None and old.digests[0] != vector.digest:
-                    raise VectorConflict(
-                        f"{name!r} is in use for other content; upload this under another name "
-                        f"and PATCH the digest of {name!r} to {vector.digest}, or delete "
-                        f"{name!r} first",
-                        param="name",
-                    )
-                record = old or self._write(self._new_record(name, vector))
+                old = self._check_free(name, vector, admit)
+                record = old or self._write(self._new_record(name, vector, owner))
         return self._entry(record, vector.digest), old is None
+
+    def _check_free(self, name: str, vector: SteeringVector, admit: Admit) -> Record | None:
+        """The record of `name` if it stands for `vector` already, or None if it is free."""
+        admit(name, self._names.all())
+        old = self._record_to_change(name)
+        if old is not None and old.digests[0] != vector.digest:
+            raise VectorConflict(
+                f"{name!r} is in use for other content; upload this under another name "
+                f"and PATCH the digest of {name!r} to {vector.digest}, or delete "
+                f"{name!r} first",
+                param="name",
+            )
+        return old
 
     def resolve(self, vector_id: str) -> Entry:
         """The vector that `name` or `name@<12 or more hex of a digest of its>` stands for.
@@ -121,7 +144,7 @@ class Library:
         name, version = parse_id(vector_id)
         record = self._record(name)
         if record is None:
-            raise _not_found(name)
+            raise not_found(name)
         return self._entry(
             record, record.digests[0] if version is None else _version(record, version)
         )
@@ -136,10 +159,12 @@ class Library:
         positions: Positions | None = None,
         safe_range: tuple[float, float] | None = None,
         digest: str | None = None,
+        visible: Callable[[str], bool] | None = None,
     ) -> Entry:
         """Change what a name stands for or says, in one step; None leaves a field as it is.
 
-        Another `digest` makes the name stand for content that is in the library already. Other
+        Another `digest` makes the name stand for content that is in the library already; with
+        `visible`, which tells of names, for content that such a name has or had. Other
         defaults are other behaviour: they make new content, with a digest of its own. Versions so
         far stay addressable. Raises `VectorInvalid` naming the field, and `VectorNotFound`.
         """
@@ -151,10 +176,10 @@ class Library:
         with disk.disk_errors(), self._changing_names():
             record = self._record_to_change(name)
             if record is None:
-                raise _not_found(name)
+                raise not_found(name)
             changed = record
             if digest is not None:
-                found = self._objects.find(digest)
+                found = self._objects.find(digest, self._digests(visible))
                 if found != record.digests[0]:
                     # A safe range is measured on one content and says nothing about another.
                     changed = replace(changed, digests=changed.with_digest(found), safe_range=None)
@@ -190,7 +215,7 @@ class Library:
             try:
                 disk.remove(self._names.path(name))
             except FileNotFoundError:
-                raise _not_found(name) from None
+                raise not_found(name) from None
         self._collect_sometimes()
 
     def content_path(self, entry: Entry) -> Path:
@@ -222,12 +247,17 @@ class Library:
             wanted = {digest for record in records.values() for digest in record.digests}
             return removed + self._objects.collect(wanted, older_than_s)
 
-    def page(self, after: str | None, limit: int) -> tuple[Entries, bool]:
-        """The first `limit` of `list()` whose names come after `after`; and whether more follow."""
+    def page(
+        self, after: str | None, limit: int, visible: Callable[[str], bool] | None = None
+    ) -> tuple[Entries, bool]:
+        """The first `limit` of `list()` whose names are `visible` and come after `after`; and
+        whether more follow."""
         with disk.disk_errors():
             records = self._names.all()
         entries: Entries = []
         for name in sorted(name for name in records if after is None or name > after):
+            if visible is not None and not visible(name):
+                continue
             record = records[name]
             if self._objects.header(record.digests[0]) is None:
                 continue
@@ -285,10 +315,17 @@ class Library:
         disk.replace(self._names.path(record.name), record.to_json())
         return record
 
-    def _new_record(self, name: str, vector: SteeringVector) -> Record:
+    def _digests(self, visible: Callable[[str], bool] | None) -> set[str] | None:
+        """Content that `visible` names have or had; None: all."""
+        if visible is None:
+            return None
+        records = self._names.all()
+        return {digest for name in records if visible(name) for digest in records[name].digests}
+
+    def _new_record(self, name: str, vector: SteeringVector, owner: str | None) -> Record:
         """The same content may be here with another description: each name keeps its own."""
         now = int(time.time())
-        record = Record(name, (vector.digest,), created_at=now, updated_at=now)
+        record = Record(name, (vector.digest,), created_at=now, updated_at=now, owner=owner)
         return self._with_own(record, vector)
 
     def _with_own(self, record: Record, vector: SteeringVector) -> Record:
@@ -365,7 +402,8 @@ class Library:
             )
 
 
-def _not_found(name: str) -> VectorNotFound:
+def not_found(name: str) -> VectorNotFound:
+    """The error for a name that is not there, or not for whoever asks."""
     return VectorNotFound(
         f"there is no vector {name!r}; GET /v1/steering/vectors lists them", param="id"
     )

@@ -74,8 +74,9 @@ class ObjectStore:
                 self._headers.popitem(last=False)
         return stored
 
-    def find(self, wanted: object) -> str:
-        """The one digest that `wanted` (whole, or 12 or more hex digits) begins.
+    def find(self, wanted: object, among: Collection[str] | None = None) -> str:
+        """The one digest, of those `among` if given, that `wanted` (whole, or 12 or more hex
+        digits) begins.
 
         Raises `VectorInvalid` if it is no digest or fits two objects, `VectorNotFound` if none.
         """
@@ -87,6 +88,9 @@ class ObjectStore:
                 param="digest",
             )
         found = [path.name for path in self._directory.glob(f"{match[1]}*{_SUFFIX}")]
+        if among is not None:
+            files = {_file_name(digest) for digest in among}
+            found = [name for name in found if name in files]
         if not found:
             raise VectorNotFound(
                 f"no vector with digest {shown(wanted)} is in the library; upload it first",

@@ -28,6 +28,8 @@ class Record:
     updated_at: int
     description: str | None = None
     safe_range: tuple[float, float] | None = None
+    owner: str | None = None
+    """Who made the name; None where nobody is told apart."""
 
     def with_digest(self, digest: str) -> tuple[str, ...]:
         """The history with `digest` as the newest."""
@@ -41,7 +43,8 @@ class Record:
     def from_json(cls, data: bytes, name: str) -> "Record":
         """Read the record of `name`; raises `VectorInvalid` if it is not one."""
         try:
-            match json.loads(data):
+            fields = json.loads(data)
+            match fields:
                 case {
                     "name": str(own),
                     "digests": [str(), *_] as digests,
@@ -57,7 +60,14 @@ class Record:
                         updated_at=updated_at,
                         description=None if description is None else check_description(description),
                         safe_range=None if safe_range is None else check_safe_range(safe_range),
+                        owner=_owner(fields),
                     )
         except (ValueError, TypeError, RecursionError):
             pass
         raise VectorInvalid(f"the record of {name!r} is damaged", param="name", code="damaged")
+
+
+def _owner(fields: dict[str, object]) -> str | None:
+    """Records of before there were owners have none."""
+    owner = fields.get("owner")
+    return owner if isinstance(owner, str) else None

@@ -1,13 +1,15 @@
 """REST for extraction: make a vector on the served model, and watch it being made."""
 
+from dataclasses import replace
 from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 
+from server.audit import audit
 from server.extract.job import Bench, run
-from server.extract.jobs import Job, Jobs
+from server.extract.jobs import Job, Jobs, job_not_found
 from server.extract.request import (
     ExtractRequest,
     Row,
@@ -17,6 +19,8 @@ from server.extract.request import (
     rows_of,
 )
 from server.host import host
+from server.keys.caller import caller
+from server.keys.view import View
 from server.vector_openapi import errors
 from vectors.errors import VectorConflict, VectorInvalid, VectorNotFound
 
@@ -29,6 +33,7 @@ class Host(Protocol):
 
     jobs: Jobs
     bench: Bench
+    library: View
     max_extract_rows: int
 
 
@@ -43,7 +48,7 @@ def build_router() -> APIRouter:
         extract,
         methods=["POST"],
         status_code=202,
-        responses=errors(400, 409, 413, 429),
+        responses=errors(400, 408, 409, 413),
         openapi_extra={"requestBody": _BODY},
     )
     router.add_api_route("/jobs", list_jobs, methods=["GET"])
@@ -57,29 +62,46 @@ async def extract(request: Request, host: Steersman) -> dict[str, Any]:
     """Start a job that makes a vector; `GET /v1/steering/jobs/{id}` tells how far it is."""
     wanted, lines = await _body(request)
     rows = await run_in_threadpool(_rows, wanted, lines, host.max_extract_rows)
-    _check_free(wanted, rows, host.bench)
+    bench = replace(host.bench, library=host.library)
+    _check_free(wanted, rows, bench)
     # Before it is queued: what is wrong with the request is told at once.
-    host.bench.place(wanted.capture_site, tuple(wanted.layers or ()))
+    bench.place(wanted.capture_site, tuple(wanted.layers or ()))
 
     async def work(job: Job) -> None:
-        await run(job, wanted, rows, host.bench)
+        await run(job, wanted, rows, bench)
 
-    return host.jobs.submit(wanted.method, wanted.name, work).to_json()
+    rights = caller().rights
+    job = host.jobs.submit(wanted.method, wanted.name, work, rights.name or None, rights.max_jobs)
+    audit("job.submitted", job=job.id, vector=wanted.name, method=wanted.method)
+    return job.to_json()
 
 
 def list_jobs(host: Steersman) -> dict[str, Any]:
     """All jobs that are remembered, newest first."""
-    return {"object": "list", "data": [job.to_json() for job in host.jobs.list()]}
+    sees = caller().rights.sees
+    return {"object": "list", "data": [j.to_json() for j in host.jobs.list() if sees(j.name)]}
 
 
 def get_job(job_id: str, host: Steersman) -> dict[str, Any]:
     """One job: how far it is, or what came of it."""
-    return host.jobs.find(job_id).to_json()
+    return _find(host.jobs, job_id).to_json()
 
 
 async def cancel_job(job_id: str, host: Steersman) -> dict[str, Any]:
     """Cancel a job; one that has ended stays as it is."""
-    return host.jobs.cancel(job_id).to_json()
+    before = _find(host.jobs, job_id)
+    job = host.jobs.cancel(before.id)
+    if job.status != before.status:
+        audit("job.cancelled", job=job.id, vector=job.name)
+    return job.to_json()
+
+
+def _find(jobs: Jobs, job_id: str) -> Job:
+    """Raises `VectorNotFound`, also for a job that makes a vector the caller may not see."""
+    job = jobs.find(job_id)
+    if not caller().rights.sees(job.name):
+        raise job_not_found(job_id)
+    return job
 
 
 async def _body(request: Request) -> tuple[ExtractRequest, bytes | None]:
@@ -115,6 +137,7 @@ def _check_free(wanted: ExtractRequest, rows: list[Row], bench: Bench) -> None:
     if wanted.how.inputs == "styles":
         names = [f"{wanted.name}-{label}" for label in dict.fromkeys(row.label for row in rows)]
     for name in names:
+        bench.library.check_may_name(name)
         try:
             bench.library.resolve(name)
         except VectorNotFound:

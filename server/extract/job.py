@@ -19,9 +19,10 @@ from server.extract.jobs import Job
 from server.extract.request import SIDES, ExtractRequest, Row
 from server.extract.store import RowStore
 from server.extract.threads import Stop, in_thread
+from server.keys.view import View
 from vectors.errors import VectorInvalid, shown
 from vectors.format import SteeringVector, write_vector
-from vectors.library import Entry, Library
+from vectors.library import Entry
 from vectors.methods import StepMeans
 from vectors.methods.rows import check_count
 
@@ -39,7 +40,8 @@ class Bench:
 
     engine: Any
     tokenizer: Any
-    library: Library
+    library: View
+    """As whoever submitted the job sees it."""
     most_tokens: int
     """The model's context, in tokens."""
     most_row_bytes: int

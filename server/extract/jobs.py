@@ -5,18 +5,20 @@ so that every API server can tell of it, and cancel it.
 """
 
 import asyncio
+import contextlib
 import json
 import logging
 import secrets
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
 from server.errors import TooManyJobs, envelope
-from vectors.disk import replace
-from vectors.errors import SteersmanError, VectorNotFound, shown
+from server.metrics import METRICS
+from vectors.disk import disk_errors, replace
+from vectors.errors import LibraryError, SteersmanError, VectorNotFound, shown
 
 logger = logging.getLogger("vllm.steersman")
 
@@ -28,6 +30,8 @@ EVERY_S: Final = 1.0
 LONGEST_MESSAGE: Final = 2000
 """Of an error, in characters: some of other people's say all that they were given."""
 ENDED: Final = ("succeeded", "failed", "cancelled")
+_MEMORY: Final = ("folder", "saved_at")
+"""Fields of a job that are not written."""
 
 
 class Cancelled(Exception):
@@ -47,12 +51,17 @@ class Job:
     started_at: float | None = None
     ended_at: float | None = None
     updated_at: float = field(default_factory=time.time)
+    owner: str | None = None
+    """Name of the key that it was submitted with."""
     done: int = 0
     total: int = 0
     bad_rows: list[dict[str, Any]] = field(default_factory=list)
     result: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
     folder: Path | None = field(default=None, repr=False)
+    """Of its state; not written there."""
+    saved_at: float = field(default=0.0, repr=False)
+    """By the monotonic clock: the wall clock may be set back, and nothing would be saved then."""
 
     def enter(self, phase: str) -> None:
         """Begin another part of the work."""
@@ -70,12 +79,13 @@ class Job:
             raise Cancelled
 
     def save(self, not_within_s: float = 0.0) -> None:
-        """Write its state, unless that was done a moment ago."""
-        now = time.time()
-        if self.folder is not None and now - self.updated_at >= not_within_s:
-            self.updated_at = now
-            state = {name: value for name, value in asdict(self).items() if name != "folder"}
-            replace(self.folder / f"{self.id}.json", json.dumps(state).encode())
+        """Write its state, unless that was done a moment ago. Raises `LibraryError`."""
+        now = time.monotonic()
+        if self.folder is not None and (not not_within_s or now - self.saved_at >= not_within_s):
+            self.saved_at, self.updated_at = now, time.time()
+            state = {name: value for name, value in asdict(self).items() if name not in _MEMORY}
+            with disk_errors():
+                replace(self.folder / f"{self.id}.json", json.dumps(state).encode())
 
     def to_json(self) -> dict[str, Any]:
         """What clients are shown: rate in texts a second, estimate in seconds."""
@@ -102,6 +112,9 @@ class Job:
         }
 
 
+_FIELDS: Final = frozenset(f.name for f in fields(Job)) - {*_MEMORY}
+
+
 class Jobs:
     """All jobs of a library, of which this API server runs one at a time."""
 
@@ -110,35 +123,64 @@ class Jobs:
         self.most = most
         self._turn = asyncio.Lock()
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._owners: dict[str, str | None] = {}
+        self._stopped = False
+
+    @property
+    def unfinished(self) -> int:
+        """Jobs that run or wait here."""
+        return len(self._tasks)
 
     def submit(
-        self, method: str, name: str, work: Callable[[Job], Coroutine[Any, Any, None]]
+        self,
+        method: str,
+        name: str,
+        work: Callable[[Job], Coroutine[Any, Any, None]],
+        owner: str | None = None,
+        most_of_owner: int | None = None,
     ) -> Job:
-        """Run `work` when it is its turn. Raises `TooManyJobs`."""
+        """Run `work` when it is its turn. `owner` may have so many. Raises `TooManyJobs`."""
         if len(self._tasks) >= self.most:
             raise TooManyJobs(
                 f"{len(self._tasks)} jobs run or wait, as many as may; try again later, or cancel "
                 "one with DELETE /v1/steering/jobs/{id}"
             )
-        self.folder.mkdir(parents=True, exist_ok=True)
-        job = Job(f"job-{secrets.token_hex(8)}", method, name, folder=self.folder)
-        job.save()
+        owned = list(self._owners.values()).count(owner)
+        if most_of_owner is not None and owned >= most_of_owner:
+            raise TooManyJobs(
+                f"{owned} jobs of this key run or wait, as many as may (max_jobs); try again "
+                "later, or cancel one with DELETE /v1/steering/jobs/{id}"
+            )
+        with disk_errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            job = Job(f"job-{secrets.token_hex(8)}", method, name, owner=owner, folder=self.folder)
+            job.save()
         task = asyncio.create_task(self._run(job, work))
-        self._tasks[job.id] = task
-        task.add_done_callback(lambda _: self._tasks.pop(job.id, None))
+        self._tasks[job.id], self._owners[job.id] = task, owner
+        self._count()
+        task.add_done_callback(lambda _: self._forget(job.id))
         return job
+
+    def stop(self) -> None:
+        """End all jobs, which are told to be lost: the server is about to go."""
+        self._stopped = True
+        for task in self._tasks.values():
+            task.cancel()
 
     def find(self, job_id: str) -> Job:
         """Raises `VectorNotFound`."""
         known = job_id.removeprefix("job-")
         path = self.folder / f"{job_id}.json"
         if not job_id.startswith("job-") or not known.isalnum() or not path.is_file():
-            raise VectorNotFound(f"no job {shown(job_id)}", param="job_id", code="job_not_found")
+            raise job_not_found(job_id)
         return self._read(path)
 
     def list(self) -> list[Job]:
         """All, newest first."""
-        found = [self._read(path) for path in self.folder.glob("job-*.json")]
+        found = []
+        for path in self.folder.glob("job-*.json"):
+            with contextlib.suppress(VectorNotFound):
+                found.append(self._read(path))
         return sorted(found, key=lambda job: (job.created_at, job.id), reverse=True)
 
     def cancel(self, job_id: str) -> Job:
@@ -152,12 +194,27 @@ class Jobs:
             job.status = "cancelling"
         return job
 
+    def _forget(self, job_id: str) -> None:
+        self._tasks.pop(job_id, None)
+        self._owners.pop(job_id, None)
+        self._count()
+
+    def _count(self) -> None:
+        METRICS.jobs.labels("running").set(min(1, len(self._tasks)))
+        METRICS.jobs.labels("waiting").set(max(0, len(self._tasks) - 1))
+
     def _read(self, path: Path) -> Job:
-        job = Job(**json.loads(path.read_text()))
-        alive = job.id in self._tasks or time.time() - job.updated_at < LOST_AFTER_S
+        try:
+            written = json.loads(path.read_text())
+            # A newer server on the same directory may write more.
+            job = Job(**{name: value for name, value in written.items() if name in _FIELDS})
+        except (ValueError, TypeError, AttributeError, FileNotFoundError):
+            raise job_not_found(path.stem) from None
+        # Either way: the clock may have been set back.
+        ago = abs(time.time() - job.updated_at)
+        alive = job.id in self._tasks or ago < LOST_AFTER_S
         if job.status not in ENDED and not alive:
-            job.status = "failed"
-            job.error = {"message": "the server that ran it was stopped", "code": "job_lost"}
+            _lose(job)
         return job
 
     async def _run(self, job: Job, work: Callable[[Job], Coroutine[Any, Any, None]]) -> None:
@@ -171,6 +228,8 @@ class Jobs:
             job.status = "succeeded"
         except (Cancelled, asyncio.CancelledError):
             job.status = "cancelled"
+            if self._stopped:
+                _lose(job)
         except Exception as error:
             job.status = "failed"
             job.error = envelope(error)["error"]
@@ -180,7 +239,9 @@ class Jobs:
         finally:
             beat.cancel()
             job.ended_at, job.phase = time.time(), "over"
-            job.save()
+            # On a full disk the job will be told to be lost, and the server goes on.
+            with contextlib.suppress(LibraryError):
+                job.save()
             (self.folder / f"{job.id}.cancel").unlink(missing_ok=True)
             self._forget_old()
 
@@ -188,6 +249,19 @@ class Jobs:
         ended = [job for job in self.list() if job.status in ENDED]
         for job in ended[KEPT:]:
             (self.folder / f"{job.id}.json").unlink(missing_ok=True)
+
+
+def job_not_found(job_id: str) -> VectorNotFound:
+    """The error for a job that is not there, or not for whoever asks."""
+    return VectorNotFound(f"no job {shown(job_id)}", param="job_id", code="job_not_found")
+
+
+def _lose(job: Job) -> None:
+    job.status = "failed"
+    job.error = {
+        "message": "the server that ran it was stopped, or could not write how far it was",
+        "code": "job_lost",
+    }
 
 
 def _writable(message: str) -> str:
@@ -198,4 +272,5 @@ async def _beat(job: Job) -> None:
     """Say now and then that the job is alive."""
     while True:
         await asyncio.sleep(LOST_AFTER_S / 4)
-        job.save()
+        with contextlib.suppress(LibraryError):
+            job.save()

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import contextvars
 import threading
 from collections.abc import Callable
 from typing import TypeVar
@@ -23,7 +24,9 @@ async def in_thread(job: Job, work: Callable[[Stop], T]) -> T:
         if unwanted.is_set():
             raise Cancelled
 
-    thread = asyncio.get_running_loop().run_in_executor(None, work, stop)
+    # In this context: who is calling is part of it.
+    here = contextvars.copy_context()
+    thread = asyncio.get_running_loop().run_in_executor(None, here.run, work, stop)
     try:
         return await asyncio.shield(thread)
     finally:

@@ -26,6 +26,8 @@ _COUNTS = (
     "max_jobs",
     "max_steps",
     "max_dynamic",
+    "max_library_vectors",
+    "max_body_bytes",
 )
 
 
@@ -59,6 +61,16 @@ class Settings:
     """Most texts of one extraction."""
     max_jobs: int = 8
     """How many extractions may run or wait in one API server; one runs at a time."""
+    api_keys_file: str | None = None
+    """YAML file, or directory of such, with the hashes and rights of keys; None: no keys."""
+    audit_log: str | None = None
+    """File that gets a line of JSON for every change; None: standard output."""
+    max_library_vectors: int = 10_000
+    """Names that the library may have."""
+    max_body_bytes: int = 64 * 2**20
+    """Largest body of any request but an upload."""
+    body_timeout: float = 60.0
+    """Seconds that a body may take to arrive; a slower one is a 408."""
     calibrate: bool = True
     """Measure the model's median residual norms when they are not in the cache yet."""
 
@@ -90,7 +102,7 @@ class Settings:
             or self.max_waiting < 0
         ):
             raise ValueError("steersman setting max_waiting must be a whole number, 0 or more")
-        for name in ("max_coefficient", "max_relative_dose"):
+        for name in ("max_coefficient", "max_relative_dose", "body_timeout"):
             value = getattr(self, name)
             if value is None and name == "max_relative_dose":
                 continue
@@ -99,6 +111,10 @@ class Settings:
                 raise ValueError(f"steersman setting {name} must be a positive number")
         if not isinstance(self.library, str) or not self.library:
             raise ValueError("steersman setting library must be the path of a directory")
+        for name in ("api_keys_file", "audit_log"):
+            value = getattr(self, name)
+            if value is not None and (not isinstance(value, str) or not value):
+                raise ValueError(f"steersman setting {name} must be a path, or null")
         if not isinstance(self.calibrate, bool):
             raise ValueError("steersman setting calibrate must be true or false")
 

@@ -45,8 +45,8 @@ def steersman(
     return Steersman(
         settings=set_,
         limits=Limits.of(set_, LAYERS),
-        library=library(root),
-        doses=Doses(MEDIANS, dose),
+        whole_library=library(root),
+        all_doses=Doses(MEDIANS, dose),
         model={"id": "m", "num_layers": LAYERS, "hidden_size": HIDDEN, "fingerprint": "f",
                "sites": ["resid_post"], "composes": composes},
         version="1",

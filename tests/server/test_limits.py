@@ -1,4 +1,7 @@
-"""The body limit: announced or counted, never kept."""
+"""The body limit: announced or counted, never kept, and not waited for without end."""
+
+import asyncio
+import json
 
 import httpx
 import pytest
@@ -10,7 +13,15 @@ from server import errors
 from server.limits import BodyLimit
 
 
-def app(limit: int = 100, *, swallow: bool = False):
+def scope(*headers: tuple[bytes, bytes]):
+    return {
+        "type": "http", "method": "POST", "path": "/v1/steering/vectors", "raw_path": b"",
+        "query_string": b"", "headers": list(headers), "root_path": "",
+        "http_version": "1.1", "scheme": "http", "server": ("x", 80), "client": None,
+    }  # fmt: skip
+
+
+def app(limit: int = 100, *, swallow: bool = False, seconds: float = 60):
     inner = FastAPI()
     errors.install(inner)
     inner.state.received = 0
@@ -30,7 +41,7 @@ def app(limit: int = 100, *, swallow: bool = False):
     inner.add_route("/v1/steering/vectors", endpoint, methods=["POST"])
     inner.add_route("/v1/steeringwheel", endpoint, methods=["POST"])
     inner.add_route("/v1/completions", endpoint, methods=["POST"])
-    inner.add_middleware(BodyLimit, max_bytes=limit)
+    inner.add_middleware(BodyLimit, max_upload_bytes=limit, max_bytes=5000, seconds=seconds)
     return inner
 
 
@@ -78,8 +89,54 @@ def test_a_chunked_body_within_the_limit_passes():
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/steeringwheel"])
-def test_other_paths_are_not_limited(path):
-    assert TestClient(app()).post(path, content=b"x" * 5000).text == "5000"
+def test_other_paths_have_a_limit_of_their_own(path):
+    client = TestClient(app())
+    assert client.post(path, content=b"x" * 5000).text == "5000"
+    reply = client.post(path, content=b"x" * 5001)
+    assert (reply.status_code, reply.json()["error"]["code"]) == (413, "body_too_large")
+
+
+@pytest.mark.parametrize("swallow", [False, True])
+async def test_a_body_that_takes_too_long_is_a_408(swallow):
+    """One byte, and then nothing: the clock is the event loop's, so the wait is real but short."""
+    sent = []
+    first = [{"type": "http.request", "body": b"x", "more_body": True}]
+
+    async def receive():
+        if first:
+            return first.pop()
+        await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    await app(seconds=0.05, swallow=swallow)(scope(), receive, send)
+    start, body = sent
+    assert start["status"] == 408
+    assert (b"connection", b"close") in start["headers"]
+    assert json.loads(body["body"])["error"]["code"] == "body_timeout"
+
+
+async def test_waiting_for_the_client_to_go_is_not_waiting_for_its_body():
+    """After the body, `receive` tells of the end of the connection: there is no limit on that."""
+    gone = asyncio.Event()
+    messages = [{"type": "http.request", "body": b"x", "more_body": False}]
+
+    async def receive():
+        if messages:
+            return messages.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    seen = []
+
+    async def inner(scope, receive, send):
+        seen.append(await receive())
+        asyncio.get_running_loop().call_later(0.1, gone.set)
+        seen.append(await receive())
+
+    await BodyLimit(inner, seconds=0.01)(scope(), receive, None)
+    assert [message["type"] for message in seen] == ["http.request", "http.disconnect"]
 
 
 @pytest.mark.parametrize("length", [b"-1", b"abc", b"1e9", b"\xb2"])
@@ -87,11 +144,6 @@ async def test_a_nonsense_length_is_counted_instead(length):
     inner = app()
     sent = []
     messages = [{"type": "http.request", "body": b"x" * 60, "more_body": True}] * 3
-    scope = {
-        "type": "http", "method": "POST", "path": "/v1/steering/vectors", "raw_path": b"",
-        "query_string": b"", "headers": [(b"content-length", length)], "root_path": "",
-        "http_version": "1.1", "scheme": "http", "server": ("x", 80), "client": None,
-    }  # fmt: skip
 
     async def receive():
         return messages.pop()
@@ -99,7 +151,7 @@ async def test_a_nonsense_length_is_counted_instead(length):
     async def send(message):
         sent.append(message)
 
-    await inner(scope, receive, send)
+    await inner(scope((b"content-length", length)), receive, send)
     assert sent[0]["status"] == 413
 
 

@@ -38,7 +38,7 @@ def client(library, events):
     app = FastAPI()
     errors.install(app)
     app.include_router(build_router())
-    app.add_middleware(BodyLimit, max_bytes=2 * LIMIT)
+    app.add_middleware(BodyLimit, max_upload_bytes=2 * LIMIT)
     app.state.steersman = SimpleNamespace(
         library=library,
         max_upload_bytes=LIMIT,

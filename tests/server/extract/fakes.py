@@ -9,6 +9,8 @@ import numpy as np
 
 from server.extract.fit import Place
 from server.extract.job import Bench
+from server.keys.rights import OPEN
+from server.keys.view import View
 from steering.plan.capture import CAPTURES, Capture, Piece
 from vectors.format import BaseModel
 from vectors.library import Library
@@ -75,7 +77,7 @@ def make_bench(folder: Path, engine: Engine, most_row_bytes: int = 1 << 20) -> B
     return Bench(
         engine=engine,
         tokenizer=Tokenizer(),
-        library=Library(folder, hidden_size=HIDDEN, num_layers=LAYERS),
+        library=View(Library(folder, hidden_size=HIDDEN, num_layers=LAYERS), OPEN, 100),
         most_tokens=100,
         most_row_bytes=most_row_bytes,
         scratch=folder / "jobs",

@@ -25,8 +25,9 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
     app = FastAPI()
     errors.install(app)
     app.include_router(build_router())
+    bench = make_bench(tmp_path, Engine())
     app.state.steersman = SimpleNamespace(
-        jobs=Jobs(tmp_path / "jobs", 4), bench=make_bench(tmp_path, Engine()), max_extract_rows=100
+        jobs=Jobs(tmp_path / "jobs", 4), bench=bench, library=bench.library, max_extract_rows=100
     )
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client

@@ -1,0 +1,136 @@
+"""SIGTERM: stop being ready, finish what runs, then go.
+
+vLLM answers SIGTERM by `engine_client.shutdown(timeout)` in a thread of the API server. That stops
+parts which requests still need, takes new ones meanwhile, which then are a 500, and when the time is
+over leaves streams hanging for ever. So that call waits for us first: nothing new gets in, and what runs has until the timeout.
+What runs then still is aborted by the engine, and its answers end with `finish_reason: "abort"`.
+"""
+
+import asyncio
+import logging
+import time
+from typing import Any, Final
+
+from starlette.datastructures import MutableHeaders
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.errors import Draining, response
+from server.extract.jobs import Jobs
+from server.keys.routes import PUBLIC, route_need
+from server.metrics import METRICS
+
+TELL_EVERY_S: Final = 5.0
+LAST_WORDS_S: Final = 3.0
+"""For aborted requests to send their ends."""
+_log = logging.getLogger("vllm.steersman")
+
+
+class Drain:
+    """What runs, and whether anything may still begin."""
+
+    def __init__(self) -> None:
+        self.draining = False
+        self._running: set[asyncio.Task[Any]] = set()
+        self._jobs: Jobs | None = None
+
+    @property
+    def running(self) -> int:
+        """Requests whose answers have not ended, and jobs."""
+        return len(self._running) + (self._jobs.unfinished if self._jobs else 0)
+
+    def watch(self, engine_client: Any, jobs: Jobs) -> None:
+        """Have `engine_client.shutdown` wait for what runs."""
+        self._jobs = jobs
+        loop = asyncio.get_running_loop()
+        stop = engine_client.shutdown
+
+        def shutdown(timeout: float | None = None) -> None:
+            # Called a second time when the server is down, and then there is nothing to wait for.
+            if timeout and not self.draining and not loop.is_closed():
+                ends = time.monotonic() + timeout
+                finishing = self._finish(engine_client, ends)
+                asyncio.run_coroutine_threadsafe(finishing, loop).result()
+                timeout = max(1.0, ends - time.monotonic())
+            self.begin()
+            stop(timeout=timeout)
+
+        engine_client.shutdown = shutdown
+
+    def begin(self) -> None:
+        """Let nothing new in."""
+        self.draining = True
+        METRICS.ready.set(0)
+        METRICS.draining.set(1)
+
+    def enter(self, task: asyncio.Task[Any]) -> None:
+        """`task` answers a request."""
+        self._running.add(task)
+
+    def leave(self, task: asyncio.Task[Any]) -> None:
+        """It has."""
+        self._running.discard(task)
+
+    async def _finish(self, engine_client: Any, ends: float) -> None:
+        """Wait until nothing runs, or `ends` of the monotonic clock; then abort."""
+        self.begin()
+        ends -= LAST_WORDS_S
+        _log.info("draining: %d requests and jobs run; nothing new is taken", self.running)
+        told_at = time.monotonic()
+        while self.running and time.monotonic() < ends:
+            await asyncio.sleep(0.05)
+            if time.monotonic() - told_at >= TELL_EVERY_S:
+                told_at = time.monotonic()
+                _log.info("draining: %d left, for %.0f s at most", self.running, ends - told_at)
+        if not self.running:
+            return
+        _log.warning("draining: %d did not end in time and are aborted", self.running)
+        if self._jobs is not None:
+            self._jobs.stop()
+        aborting = engine_client.pause_generation(mode="abort", clear_cache=False)
+        await asyncio.wait({asyncio.ensure_future(aborting)}, timeout=LAST_WORDS_S / 2)
+        await asyncio.sleep(LAST_WORDS_S / 2)
+        for task in list(self._running):
+            task.cancel()
+
+
+class DrainGate:
+    """Pure ASGI middleware: counts what runs, and turns away what comes too late."""
+
+    def __init__(self, app: ASGIApp, drain: Drain) -> None:
+        self.app = app
+        self._drain = drain
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the call through, or answer 503."""
+        if scope["type"] not in ("http", "websocket") or route_need(scope) == PUBLIC:
+            await self.app(scope, receive, send)
+            return
+        if self._drain.draining:
+            await _turn_away(scope, receive, send)
+            return
+        task = asyncio.current_task()
+        assert task is not None
+        self._drain.enter(task)
+        try:
+            await self.app(scope, receive, self._closing(send))
+        finally:
+            self._drain.leave(task)
+
+    def _closing(self, send: Send) -> Send:
+        """`send` that has the client open another connection for its next request."""
+
+        async def closing(message: Message) -> None:
+            if message["type"] == "http.response.start" and self._drain.draining:
+                MutableHeaders(scope=message)["Connection"] = "close"
+            await send(message)
+
+        return closing
+
+
+async def _turn_away(scope: Scope, receive: Receive, send: Send) -> None:
+    error = Draining("this server is about to stop; try again, and another one will answer")
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1012, "reason": error.code})
+        return
+    await response(error)(scope, receive, send)

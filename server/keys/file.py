@@ -1,0 +1,178 @@
+"""The keys file: YAML, or a directory of such files, as a mounted Secret is.
+
+    keys:
+      - name: alice
+        sha256: 64 hex digits, or a list of such while a key is being changed
+        scopes: [infer, vectors:read]
+        vectors: ["team-a-*"]
+
+Keys are long and random, so one round of SHA-256 is enough; a password would want more.
+"""
+
+import hashlib
+import hmac
+import logging
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+from server.audit import audit
+from server.keys.rights import SCOPES, Rights
+from server.metrics import METRICS
+
+LOOK_EVERY_S: Final = 1.0
+_Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_log = logging.getLogger("vllm.steersman")
+
+
+class KeysFileInvalid(ValueError):
+    """The keys file cannot be read or breaks a rule; the message names the place."""
+
+
+class _Key(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    sha256: _Hash | Annotated[list[_Hash], Field(min_length=1, max_length=8)]
+    scopes: Annotated[list[str], Field(min_length=1)]
+    vectors: list[str] = ["*"]
+    max_relative_dose: PositiveFloat | None = None
+    requests_per_minute: PositiveInt | None = None
+    max_concurrent_requests: PositiveInt | None = None
+    max_vectors: Annotated[int, Field(ge=0)] | None = None
+    max_jobs: Annotated[int, Field(ge=0)] | None = None
+    max_extract_rows: Annotated[int, Field(ge=0)] | None = None
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    keys: list[_Key]
+
+
+@dataclass(frozen=True)
+class _Hashed:
+    digest: bytes
+    rights: Rights
+
+
+class Keys:
+    """The keys in `path`, read again when it changes.
+
+    A file that turns bad while the server runs is told in the log and in
+    `steering_keys_reload_failures_total`; the keys that were good stay.
+    """
+
+    def __init__(self, path: Path, extra: tuple[str, ...] = ()) -> None:
+        """`extra`: keys in the clear that may do everything (vLLM's own `--api-key`). Raises
+        `KeysFileInvalid`."""
+        self._path = path
+        full = Rights("--api-key", frozenset(SCOPES))
+        self._extra = [_Hashed(_digest(key), full) for key in extra]
+        self._signature = _signature(path)
+        self._hashed = read(path)
+        self._looked_at = time.monotonic()
+        audit("keys.loaded", keys=self.names)
+
+    @property
+    def names(self) -> list[str]:
+        """Of the keys in the file."""
+        return sorted({hashed.rights.name for hashed in self._hashed})
+
+    def find(self, key: str) -> Rights | None:
+        """The rights of `key`. Takes as long for one that is wrong as for any that is right."""
+        self._look()
+        presented, found = _digest(key), None
+        for hashed in (*self._hashed, *self._extra):
+            if hmac.compare_digest(presented, hashed.digest):
+                found = hashed.rights
+        return found
+
+    def _look(self) -> None:
+        now = time.monotonic()
+        if now - self._looked_at < LOOK_EVERY_S:
+            return
+        self._looked_at = now
+        try:
+            signature = _signature(self._path)
+            if signature == self._signature:
+                return
+            # Kept also where reading fails: the same bad file is told once.
+            self._signature = signature
+            self._hashed = read(self._path)
+        except KeysFileInvalid as error:
+            METRICS.keys_failures.inc()
+            _log.error("keys file not read again, the keys of before stay: %s", error)
+            return
+        _log.info("keys file read again: %d keys", len(self.names))
+        audit("keys.loaded", keys=self.names)
+
+
+def read(path: Path) -> list[_Hashed]:
+    """The keys of `path`. Raises `KeysFileInvalid`."""
+    hashed: list[_Hashed] = []
+    names: set[str] = set()
+    for file in _files(path):
+        for n, key in enumerate(_parse(file).keys):
+            where = f"{file}: keys[{n}]"
+            if key.name in names:
+                raise KeysFileInvalid(f"{where}.name: {key.name!r} is there twice")
+            if unknown := sorted(set(key.scopes) - set(SCOPES)):
+                raise KeysFileInvalid(
+                    f"{where}.scopes: {unknown[0]!r} is none of {', '.join(SCOPES)}"
+                )
+            names.add(key.name)
+            fields = key.model_dump(exclude={"sha256", "scopes", "vectors"})
+            rights = Rights(**fields, scopes=frozenset(key.scopes), vectors=tuple(key.vectors))
+            hashes = [key.sha256] if isinstance(key.sha256, str) else key.sha256
+            hashed += [_Hashed(bytes.fromhex(digest), rights) for digest in hashes]
+    if len({one.digest for one in hashed}) < len(hashed):
+        raise KeysFileInvalid(f"{path}: two entries have the same sha256")
+    return hashed
+
+
+def _parse(file: Path) -> _File:
+    try:
+        data: Any = yaml.safe_load(file.read_text())
+        return _File.model_validate(data)
+    except OSError as error:
+        raise KeysFileInvalid(f"{file}: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        # Without the text around it, for the same reason as below.
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f" (line {mark.line + 1})"
+        raise KeysFileInvalid(f"{file} is not YAML{place}") from None
+    except ValidationError as error:
+        # Without the input: it may be a key that somebody wrote there in the clear.
+        first = error.errors(include_url=False, include_input=False)[0]
+        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        raise KeysFileInvalid(
+            f"{file}: {place}: {first['msg']}; `steersman keys new NAME` prints a whole entry"
+        ) from None
+
+
+def _files(path: Path) -> list[Path]:
+    """A mounted Secret is a directory with links to files in hidden ones."""
+    if not path.is_dir():
+        return [path]
+    files = sorted(f for f in path.iterdir() if f.suffix in (".yaml", ".yml") and f.is_file())
+    if not files:
+        raise KeysFileInvalid(f"{path} has no *.yaml in it")
+    return files
+
+
+def _signature(path: Path) -> tuple[tuple[str, int, int, int], ...]:
+    try:
+        stats = [(str(file), os.stat(file)) for file in _files(path)]
+    except OSError as error:
+        raise KeysFileInvalid(f"{path}: {error.strerror}") from None
+    return tuple((name, s.st_ino, s.st_mtime_ns, s.st_size) for name, s in stats)
+
+
+def _digest(key: str) -> bytes:
+    return hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()

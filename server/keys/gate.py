@@ -1,0 +1,103 @@
+"""The gate: who is calling, what the route asks for, and no more than the key's share."""
+
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from server.audit import audit
+from server.errors import KeyInvalid, NotAllowed, response
+from server.keys.caller import Caller, enter
+from server.keys.file import Keys
+from server.keys.meter import Meter
+from server.keys.rights import ADMIN, OPEN, Rights
+from server.keys.routes import ANY, NOWHERE, OFF, PUBLIC, route_need
+from server.metrics import METRICS
+from vectors.errors import SteersmanError
+
+
+class Gate:
+    """Pure ASGI middleware. Without `keys` everybody may do everything but what is off."""
+
+    def __init__(self, app: ASGIApp, keys: Keys | None) -> None:
+        self.app = app
+        self._keys = keys
+        self._meter = Meter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let the call through, or answer 401, 403 or 429."""
+        if scope["type"] not in ("http", "websocket") or scope.get("method") == "OPTIONS":
+            await self.app(scope, receive, send)
+            return
+        headers = Headers(scope=scope)
+        try:
+            need = route_need(scope)
+            rights = self._admit(need, headers)
+            self._meter.enter(rights)
+        except SteersmanError as error:
+            await _refuse(error, scope, receive, send)
+            return
+        address = scope["client"][0] if scope.get("client") else None
+        enter(Caller(rights, address, headers.get("x-request-id")))
+        if rights.name:
+            METRICS.key_requests.labels(rights.name).inc()
+        if need == ADMIN and scope.get("method") != "GET":
+            send = _told(scope, send)
+        try:
+            await self.app(scope, receive, send)
+        finally:
+            self._meter.leave(rights)
+
+    def _admit(self, need: str | None, headers: Headers) -> Rights:
+        """The rights that the call has. Raises `KeyInvalid` or `NotAllowed`."""
+        if need == OFF:
+            raise NotAllowed("this server does not offer this route", code="route_off")
+        if self._keys is None or need == PUBLIC:
+            return OPEN
+        rights = self._keys.find(_key(headers))
+        if rights is None:
+            raise KeyInvalid(
+                "the API key is missing or not known here; send one as 'Authorization: Bearer KEY'"
+            )
+        if need is None:
+            raise NotAllowed(
+                "this route is closed: it is not among those that keys are given out for",
+                code="route_off",
+            )
+        if need not in (ANY, NOWHERE) and not rights.may(need):
+            raise NotAllowed(
+                f"this key may not do this; it needs the scope {need}", code="scope_missing"
+            )
+        return rights
+
+
+def _key(headers: Headers) -> str:
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer":
+        return key.strip()
+    # Anthropic's SDK, for /v1/messages.
+    return headers.get("x-api-key", "")
+
+
+def _told(scope: Scope, send: Send) -> Send:
+    """`send` that writes an audit line when the answer begins."""
+
+    async def telling(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            audit(
+                "admin.called",
+                method=scope["method"],
+                path=scope["path"],
+                status=message["status"],
+            )
+        await send(message)
+
+    return telling
+
+
+async def _refuse(error: Any, scope: Scope, receive: Receive, send: Send) -> None:
+    if scope["type"] == "websocket":
+        await receive()
+        await send({"type": "websocket.close", "code": 1008, "reason": error.code})
+        return
+    await response(error)(scope, receive, send)
