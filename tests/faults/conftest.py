@@ -1,0 +1,60 @@
+"""Faults: everything here kills, fills or spoils something, and needs a server of its own."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from bench.servers import demo_model
+from tests.faults.deployment import Deployment
+from tests.http.client import Client
+from tests.http.conftest import make_vector
+
+__all__ = ["make_vector"]
+HERE = Path(__file__).parent
+Said = Callable[[str], None]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line(
+        "markers", "faults: kills, fills and spoils real servers, `make faults`"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.is_relative_to(HERE):
+            item.add_marker("faults")
+
+
+@pytest.fixture(scope="session")
+def model() -> Path:
+    return Path(demo_model())
+
+
+@pytest.fixture(scope="session")
+def deployment(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """One deployment for all tests whose library is on an ordinary disk; it may be down."""
+    folder = tmp_path_factory.mktemp("deployment")
+    made = Deployment(model, folder, folder / "library")
+    yield made
+    made.stop()
+
+
+@pytest.fixture
+def client(deployment: Deployment) -> Iterator[Client]:
+    """To the deployment, which is up."""
+    deployment.up()
+    with deployment.client() as client:
+        yield client
+
+
+@pytest.fixture
+def say(request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> Said:
+    """Print what was read or measured, for docs/faults.md, whether or not pytest captures."""
+
+    def print_now(line: str) -> None:
+        with capsys.disabled():
+            print(f"\n{request.node.name}: {line}", flush=True)
+
+    return print_now

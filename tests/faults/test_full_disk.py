@@ -1,0 +1,172 @@
+"""The library's disk is full: a file system of 8 MiB in memory, filled to its last byte."""
+
+import contextlib
+import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.faults.conftest import Said
+from tests.faults.deployment import VECTORS, Deployment, until
+from tests.faults.sound import error_of, listed, rests, steered
+from tests.faults.test_kill_server import EXTRACTION, JOBS
+from tests.http.client import Client
+
+SMALL: dict[str, Any] = {
+    **EXTRACTION, "positive": EXTRACTION["positive"][:8], "negative": EXTRACTION["negative"][:8]
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def disk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A file system of its own; needs root."""
+    folder = tmp_path_factory.mktemp("disk")
+    command = ["mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", str(folder)]
+    if os.geteuid() != 0 or shutil.which("mount") is None:
+        pytest.skip("mounting a file system of 8 MiB takes root")
+    mounted = subprocess.run(command, capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"root may mount nothing here: {mounted.stderr.strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", str(folder)], check=True)
+
+
+@pytest.fixture(scope="module")
+def full(model: Path, disk: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
+    """A deployment whose library is on that disk."""
+    made = Deployment(model, tmp_path_factory.mktemp("full"), disk / "library")
+    made.start()
+    yield made
+    made.stop()
+
+
+@pytest.fixture(scope="module")
+def hand(full: Deployment) -> Iterator[Client]:
+    with full.client() as client:
+        yield client
+
+
+@contextlib.contextmanager
+def filled(disk: Path) -> Iterator[None]:
+    """No byte is left."""
+    ballast = disk / "ballast"
+    with ballast.open("wb", buffering=0) as file:
+        while free := shutil.disk_usage(disk).free:
+            file.write(b"\0" * min(free, 1 << 16))
+    try:
+        yield
+    finally:
+        ballast.unlink()
+
+
+def jobs(client: Client) -> list[dict[str, Any]]:
+    answer = client.http.get(JOBS)
+    assert answer.status_code == 200, answer.text
+    found: list[dict[str, Any]] = answer.json()["data"]
+    return found
+
+
+def test_changes_are_refused_and_nothing_is_changed(
+    full: Deployment, hand: Client, disk: Path, make_vector: Callable[..., bytes], say: Said
+) -> None:
+    for n in range(3):
+        assert hand.upload(make_vector(400 + n), f"v{n}").status_code == 201
+    before = listed(hand)
+    plain = hand.http.get(f"{VECTORS}/v0").json()
+    with filled(disk):
+        answers = {
+            "upload": hand.upload(make_vector(410), "new"),
+            "content that is there, another name": hand.upload(make_vector(400), "new"),
+            "PATCH description": hand.http.patch(f"{VECTORS}/v0", json={"description": "new"}),
+            "PATCH coefficient": hand.http.patch(f"{VECTORS}/v0", json={"coefficient": 0.5}),
+            "PATCH digest": hand.http.patch(f"{VECTORS}/v0", json={"digest": before["v1"]}),
+            "extract": hand.http.post(f"{VECTORS}/extract", json=SMALL),
+        }
+        for what, answer in answers.items():
+            error = error_of(answer, answer.status_code)
+            say(f"{what}: {answer.status_code} {error['code']}: {error['message']}")
+        for what, answer in answers.items():
+            assert answer.status_code in (500, 503, 507), what
+            assert answer.json()["error"]["code"] == "library_full", what
+            assert str(disk) not in answer.text
+        # Readers notice nothing.
+        assert listed(hand) == before
+        assert hand.http.get(f"{VECTORS}/v0").json() == plain
+        assert steered(hand, "v0")["steered_tokens"] == 4
+        assert steered(hand, "v1")["digest"] == before["v1"]
+        assert jobs(hand) == []
+        assert rests(full.library) == []
+        # What was asked is not half there, and its name is not taken.
+        assert hand.http.get(f"{VECTORS}/new").status_code == 404
+        # Deleting needs no space.
+        assert hand.http.delete(f"{VECTORS}/v2").status_code == 200
+        assert hand.http.get("/health").status_code == 200
+        ready = hand.http.get("/ready")
+        say(f"/ready meanwhile: {ready.status_code} {ready.text}")
+    log = [line for line in full.log.splitlines() if "No space left" in line]
+    assert log
+    say(f"log: {log[0]}")
+
+
+def test_there_is_space_again(
+    full: Deployment, hand: Client, make_vector: Callable[..., bytes]
+) -> None:
+    """Without a restart."""
+    starts = full.starts
+    assert hand.upload(make_vector(410), "new").status_code == 201
+    assert hand.http.patch(f"{VECTORS}/v0", json={"coefficient": 0.5}).status_code == 200
+    assert steered(hand, "new")["steered_tokens"] == 4
+    assert job_of(hand, SMALL)["status"] == "succeeded"
+    assert hand.http.delete(f"{VECTORS}/made").status_code == 200
+    assert full.starts == starts
+
+
+def job_of(client: Client, request: dict[str, Any]) -> dict[str, Any]:
+    answer = client.http.post(f"{VECTORS}/extract", json=request)
+    assert answer.status_code == 202, answer.text
+    return ended(client, answer.json()["id"])
+
+
+def ended(client: Client, job: str) -> dict[str, Any]:
+    def look() -> dict[str, Any] | None:
+        answer = client.http.get(f"{JOBS}/{job}")
+        assert answer.status_code == 200, answer.text
+        found: dict[str, Any] = answer.json()
+        return found if found["status"] in ("succeeded", "failed", "cancelled") else None
+
+    found: dict[str, Any] = until(look, 300)
+    return found
+
+
+def test_it_fills_while_a_job_runs(full: Deployment, hand: Client, disk: Path, say: Said) -> None:
+    """The job cannot keep its vector. That is told, though what it is told from cannot be written
+    either; and the next job has its turn."""
+    request = {**EXTRACTION, "layers": [10, 14]}
+    request["positive"], request["negative"] = (
+        EXTRACTION[s][:60] for s in ("positive", "negative")
+    )
+    job = hand.http.post(f"{VECTORS}/extract", json=request).json()["id"]
+    until(lambda: hand.http.get(f"{JOBS}/{job}").json()["progress"]["done"] > 5, 120)
+    with filled(disk):
+        told = ended(hand, job)
+        say(f"while it is full: {told['status']}, {told['error']}")
+        assert (told["status"], told["error"]["code"]) == ("failed", "library_full")
+        assert hand.http.get(f"{VECTORS}/made").status_code == 404
+    told = ended(hand, job)
+    assert (told["status"], told["error"]["code"]) == ("failed", "library_full")
+    assert job_of(hand, SMALL)["status"] == "succeeded"
+    assert rests(full.library) == []
+
+
+def test_started_on_a_full_disk(full: Deployment, disk: Path, say: Said) -> None:
+    """It serves what is there."""
+    full.stop()
+    with filled(disk):
+        full.start()
+        with full.client() as client:
+            assert steered(client, "v1")["steered_tokens"] == 4
+            assert error_of(client.upload(b"", "new"), 400)
