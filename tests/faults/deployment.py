@@ -19,7 +19,7 @@ from tests.http.client import Client
 
 OPTIONS = shlex.split(
     "--served-model-name smollm2 --max-model-len 1024 --block-size 32 --bank-rows 16 "
-    "--kv-cache-memory-bytes 268435456 --max-upload-bytes 20000000"
+    "--kv-cache-memory-bytes 268435456 --max-upload-bytes 20000000 --body-timeout 5"
 )
 START_S = 600
 VECTORS = "/v1/steering/vectors"
@@ -35,6 +35,8 @@ class Deployment:
     library: Path
     environment: Mapping[str, str] = field(default_factory=dict)
     options: Sequence[str] = ()
+    key: str | None = None
+    """What its `client` sends."""
     port: int = field(default_factory=free_port)
     starts: int = 0
     process: subprocess.Popen[bytes] | None = None
@@ -122,9 +124,13 @@ class Deployment:
         self.process = None
 
     @contextlib.contextmanager
-    def client(self, timeout: float = 120) -> Iterator[Client]:
+    def client(self, timeout: float = 120, key: str | None = None) -> Iterator[Client]:
         """One connection pool, for as long as the server lives."""
-        with httpx.Client(base_url=self.url, timeout=timeout, trust_env=False) as http:
+        key = key or self.key
+        headers = {} if key is None else {"Authorization": f"Bearer {key}"}
+        with httpx.Client(
+            base_url=self.url, timeout=timeout, headers=headers, trust_env=False
+        ) as http:
             yield Client(http)
 
 

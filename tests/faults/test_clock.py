@@ -5,6 +5,7 @@ it does when NTP or an administrator sets a clock. What it cannot move are the t
 the kernel writes: for those the files are made older instead, which is the same to a reader.
 """
 
+import hashlib
 import json
 import os
 import shutil
@@ -18,13 +19,24 @@ import pytest
 
 from tests.faults.conftest import Said
 from tests.faults.deployment import VECTORS, Deployment, until
-from tests.faults.sound import listed, steered
+from tests.faults.sound import error_of, listed, steered
 from tests.faults.test_kill_server import EXTRACTION, JOBS
 from tests.http.client import Client, completion_body
 from vectors.library import Library
 
 HOURS = 3
 INSTALLED = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")
+FREE, LIMITED = "a key without limits", "a key with limits"
+KEYS = """
+keys:
+  - name: free
+    sha256: {}
+    scopes: [infer, "vectors:read", "vectors:write", admin]
+  - name: limited
+    sha256: {}
+    scopes: ["vectors:read"]
+    requests_per_minute: 6
+"""
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +89,10 @@ def timed(
         "FAKETIME_DONT_FAKE_MONOTONIC": "1",
         "NO_FAKE_STAT": "1",
     }
-    made = Deployment(model, folder, folder / "library", environment)
+    keys = folder / "keys.yaml"
+    keys.write_text(KEYS.format(*(hashlib.sha256(k.encode()).hexdigest() for k in (FREE, LIMITED))))
+    options = ["--api-keys-file", str(keys)]
+    made = Deployment(model, folder, folder / "library", environment, options, FREE)
     made.start()
     yield made
     made.stop()
@@ -152,6 +167,22 @@ def test_a_stream_goes_on(
 def _text(line: str) -> str:
     choices = json.loads(line.removeprefix("data: "))["choices"]
     return "".join(choice["text"] for choice in choices)
+
+
+def test_limits_of_a_key_go_by_another_clock(timed: Deployment, clock: Clock, say: Said) -> None:
+    """Neither does a jump lift them nor lock a key out."""
+    clock.set(0)
+    with timed.client(key=LIMITED) as limited:
+        while (answer := limited.http.get(VECTORS)).status_code == 200:
+            pass
+        for hours in (HOURS, -HOURS):
+            assert error_of(answer, 429)["code"] == "rate_limit_exceeded"
+            assert 1 <= int(answer.headers["Retry-After"]) <= 10
+            clock.set(hours)
+            until(lambda: limited.http.get(VECTORS).status_code == 200, 30, every=3)
+            while (answer := limited.http.get(VECTORS)).status_code == 200:
+                pass
+        say(f"Retry-After: {answer.headers['Retry-After']}; {answer.json()['error']['message']}")
 
 
 def test_files_that_seem_old(

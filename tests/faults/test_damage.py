@@ -1,8 +1,10 @@
 """Files of the library that are spoiled: while the server is down, and under its eyes."""
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+
+import pytest
 
 from tests.faults.conftest import Said
 from tests.faults.deployment import VECTORS, Deployment
@@ -11,6 +13,21 @@ from tests.http.client import Client
 from vectors.format import read_tensors
 
 STRONG = 2.0
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(deployment: Deployment) -> Iterator[None]:
+    """Of what a test has spoiled, in the library that others go on with."""
+    before = _names(deployment)
+    yield
+    deployment.up()
+    with deployment.client() as client:
+        for name in _names(deployment) - before:
+            assert client.http.delete(f"{VECTORS}/{name}").status_code == 200
+
+
+def _names(deployment: Deployment) -> set[str]:
+    return {path.stem for path in (deployment.library / "names").glob("*.json")}
 
 
 def content(deployment: Deployment, digest: str) -> Path:

@@ -14,14 +14,16 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+import torch
 
 from tests.faults.conftest import Said
 from tests.faults.deployment import VECTORS, Deployment, alive, until
 from tests.faults.sound import error_of, listed, rests, steered
 from tests.faults.writer import Writer
 from tests.http.client import Client, completion_body
+from tests.http.conftest import HIDDEN
 from vectors.disk import TEMP_PREFIX
-from vectors.format import read_vector
+from vectors.format import SteeringVector, read_vector, write_vector
 
 JOBS = "/v1/steering/jobs"
 TEXTS = [f"Text number {n} of many, about the weather in the hills." for n in range(300)]
@@ -81,12 +83,11 @@ def test_while_it_streams(
     say(f"left in /dev/shm: {sorted(set(os.listdir('/dev/shm')) - shared)}")
 
 
-def test_while_a_body_arrives(
-    deployment: Deployment, client: Client, make_vector: Callable[..., bytes], say: Said
-) -> None:
+def test_while_a_body_arrives(deployment: Deployment, client: Client, say: Said) -> None:
     """Of 2 MB, more than is kept in memory: what came is in a temporary file."""
     before = listed(client)
-    file = make_vector(2, layers=tuple(range(30)), method_settings={"padding": "x" * 2_000_000})
+    steps = {("resid_post", layer): torch.randn(32, HIDDEN) for layer in range(30)}
+    file = write_vector(SteeringVector(steps))
     request = client.http.build_request(
         "POST", VECTORS, files={"file": ("v.safetensors", file)}, data={"name": "cut"}
     )

@@ -36,6 +36,7 @@ from tests.server.make import steersman
 for line in sys.stdin:
     child = os.fork()
     if not child:
+        os.dup2(2, 1)  # The audit goes there.
         app = FastAPI()
         errors.install(app)
         app.include_router(build_router())
