@@ -1,11 +1,11 @@
 """Which installed distributions some roots need, and which they lack. For the container file.
 
-    python distributions.py extra ROOT...             installed, and needed by no root
-    python distributions.py missing PINS ROOT...      needed and not installed, as PINS (cpu.txt) pins them
+    python distributions.py extra ROOT...           installed, and needed by no root
+    python distributions.py missing PINS ROOT...    needed and not installed, as PINS pins them
 
-One name a line, nothing where there is nothing. A root is a distribution, with extras if need be: `steersman[demo]`.
-The environment looked at is that of the Python that runs this. What a root's requirements name and PINS does not
-is left out on purpose (torchvision and the like; requirements/cpu.txt says why).
+One name a line, nothing where there is nothing. A root is a distribution, with extras if need be:
+`steersman[demo]`. The environment looked at is that of the Python that runs this. PINS is
+requirements/cpu.txt; what is needed and not in there is left out on purpose, as it says itself.
 """
 
 import sys
@@ -50,7 +50,11 @@ def main(argv: list[str]) -> int:
             lines = installed() - needed(roots)
         case ["missing", pins, *roots] if roots:
             absent = needed(roots) - installed()
-            pinned = [line for line in Path(pins).read_text().splitlines() if "==" in line and line[0] != "#"]
+            pinned = [
+                line
+                for line in Path(pins).read_text().splitlines()
+                if "==" in line and line[0] != "#"
+            ]
             lines = {p for p in pinned if canonicalize_name(Requirement(p).name) in absent}
         case _:
             print(__doc__, file=sys.stderr)
