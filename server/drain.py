@@ -1,9 +1,10 @@
 """SIGTERM: stop being ready, finish what runs, then go.
 
 vLLM answers SIGTERM by `engine_client.shutdown(timeout)` in a thread of the API server. That stops
-parts which requests still need, takes new ones meanwhile, which then are a 500, and when the time is
-over leaves streams hanging for ever. So that call waits for us first: nothing new gets in, and what runs has until the timeout.
-What runs then still is aborted by the engine, and its answers end with `finish_reason: "abort"`.
+parts which requests still need, takes new ones meanwhile, which then are a 500, and when the time
+is over leaves streams hanging for ever. So that call waits for us first: nothing new gets in, and
+what runs has until the timeout. What runs then still is aborted by the engine, and its answers end
+with `finish_reason: "abort"`.
 """
 
 import asyncio
@@ -22,6 +23,8 @@ from server.metrics import METRICS
 TELL_EVERY_S: Final = 5.0
 LAST_WORDS_S: Final = 3.0
 """For aborted requests to send their ends."""
+ENGINE_STOPS_S: Final = 10.0
+"""For the engine's processes to leave by themselves, when there is nothing left to compute."""
 _log = logging.getLogger("vllm.steersman")
 
 
@@ -50,7 +53,7 @@ class Drain:
                 ends = time.monotonic() + timeout
                 finishing = self._finish(engine_client, ends)
                 asyncio.run_coroutine_threadsafe(finishing, loop).result()
-                timeout = max(1.0, ends - time.monotonic())
+                timeout = max(ENGINE_STOPS_S, ends - time.monotonic())
             self.begin()
             stop(timeout=timeout)
 
@@ -80,7 +83,8 @@ class Drain:
             await asyncio.sleep(0.05)
             if time.monotonic() - told_at >= TELL_EVERY_S:
                 told_at = time.monotonic()
-                _log.info("draining: %d left, for %.0f s at most", self.running, ends - told_at)
+                left = max(0.0, ends - told_at)
+                _log.info("draining: %d left, for %.0f s at most", self.running, left)
         if not self.running:
             return
         _log.warning("draining: %d did not end in time and are aborted", self.running)

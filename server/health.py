@@ -47,7 +47,7 @@ async def reasons_against(state: Any) -> list[str]:
     except EngineDeadError:
         reasons.append("the engine is dead")
     try:
-        await asyncio.wait_for(run_in_threadpool(steersman.library.count), LIBRARY_WITHIN_S)
+        await asyncio.wait_for(run_in_threadpool(steersman.whole_library.count), LIBRARY_WITHIN_S)
     except TimeoutError:
         reasons.append(f"the library's disk has not answered for {LIBRARY_WITHIN_S:g} s")
     except SteersmanError as error:

@@ -29,6 +29,7 @@ def register() -> None:
 
     from steering import (
         op,
+        orphan,
         seam_config,
         seam_frontend,
         seam_prefix_cache,
@@ -48,6 +49,7 @@ def register() -> None:
     seam_prefix_cache.install()
     seam_scheduler.install()
     seam_worker.install()
+    orphan.leave_with_parent()
     del op  # importing it registered the operation
 
 

@@ -32,7 +32,7 @@ from steering.selfcheck import self_check
 from steering.steps import Steps
 from steering.tables import Tables
 from steering.ways import check_ways
-from vectors.format import read_tensors
+from vectors.format import read_vector
 
 
 class WorkerSteering:
@@ -64,7 +64,7 @@ class WorkerSteering:
 
         def load(digest: str, keys: list[tuple[str, int]]) -> Mapping[tuple[str, int], Tensor]:
             try:
-                tensors = read_tensors(object_path(library, digest), keys)
+                tensors = _read_whole(object_path(library, digest), digest, keys)
             except Exception as error:
                 # Whatever is wrong with one file ends one request, never the engine.
                 raise VectorUnavailable(f"{digest[:19]}: {error}") from error
@@ -92,6 +92,17 @@ class WorkerSteering:
         self_check(
             self.tables, self.slots, self.gate, self.attached.probe, self.attached.probe_tokens
         )
+
+
+def _read_whole(
+    path: Path, digest: str, keys: list[tuple[str, int]]
+) -> dict[tuple[str, int], Tensor]:
+    """The tensors `keys` out of the file of `digest`. All of the file is read: a bit that has
+    turned over on the disk makes another vector, which nobody asked for."""
+    vector = read_vector(path)
+    if vector.digest != digest:
+        raise VectorUnavailable("its file is damaged; delete the vector and upload it again")
+    return {key: vector.tensors[key] for key in keys}
 
 
 def _anyone(failed: bool) -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from server.cli import chat, jobs
+from server.cli import chat, jobs, keys
 from server.cli import vectors as vectors_group
 from server.cli.errors import INTERRUPTED, CliError
 from server.cli.help_text import with_examples
@@ -47,6 +47,7 @@ app = typer.Typer(
 )
 app.add_typer(vectors_group.app, name="vectors")
 app.add_typer(jobs.app, name="jobs")
+app.add_typer(keys.app, name="keys")
 app.command("chat", help=chat.HELP, short_help=chat.SHORT)(chat.chat)
 
 _WHOLE = {

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from server.errors import TooManyJobs, envelope
 from server.metrics import METRICS
-from vectors.disk import disk_errors, replace
+from vectors.disk import TEMP_PREFIX, disk_errors, remove_older, replace
 from vectors.errors import LibraryError, SteersmanError, VectorNotFound, shown
 
 logger = logging.getLogger("vllm.steersman")
@@ -26,6 +26,7 @@ KEPT: Final = 100
 """Files of jobs that ended; the oldest go first."""
 LOST_AFTER_S: Final = 60.0
 """A job that runs writes its state more often than that."""
+RESTS_AFTER_S: Final = 3600.0
 EVERY_S: Final = 1.0
 LONGEST_MESSAGE: Final = 2000
 """Of an error, in characters: some of other people's say all that they were given."""
@@ -125,6 +126,7 @@ class Jobs:
         self._tasks: dict[str, asyncio.Task[None]] = {}
         self._owners: dict[str, str | None] = {}
         self._stopped = False
+        self._forget_old()
 
     @property
     def unfinished(self) -> int:
@@ -246,9 +248,18 @@ class Jobs:
             self._forget_old()
 
     def _forget_old(self) -> None:
+        if not self.folder.is_dir():
+            return
         ended = [job for job in self.list() if job.status in ENDED]
         for job in ended[KEPT:]:
             (self.folder / f"{job.id}.json").unlink(missing_ok=True)
+        # What servers that were killed left behind. Where it cannot be removed, it does not matter.
+        with contextlib.suppress(OSError):
+            remove_older(
+                self.folder,
+                time.time() - RESTS_AFTER_S,
+                lambda name: name.startswith(TEMP_PREFIX) or name.endswith(".cancel"),
+            )
 
 
 def job_not_found(job_id: str) -> VectorNotFound:

@@ -56,8 +56,11 @@ class _File(BaseModel):
 
 
 @dataclass(frozen=True)
-class _Hashed:
+class Hashed:
+    """A key as the file has it, and what it may do."""
+
     digest: bytes
+    """SHA-256 of the key."""
     rights: Rights
 
 
@@ -73,7 +76,7 @@ class Keys:
         `KeysFileInvalid`."""
         self._path = path
         full = Rights("--api-key", frozenset(SCOPES))
-        self._extra = [_Hashed(_digest(key), full) for key in extra]
+        self._extra = [Hashed(_digest(key), full) for key in extra]
         self._signature = _signature(path)
         self._hashed = read(path)
         self._looked_at = time.monotonic()
@@ -113,47 +116,62 @@ class Keys:
         audit("keys.loaded", keys=self.names)
 
 
-def read(path: Path) -> list[_Hashed]:
+def read(path: Path) -> list[Hashed]:
     """The keys of `path`. Raises `KeysFileInvalid`."""
-    hashed: list[_Hashed] = []
+    hashed: list[Hashed] = []
     names: set[str] = set()
     for file in _files(path):
-        for n, key in enumerate(_parse(file).keys):
-            where = f"{file}: keys[{n}]"
-            if key.name in names:
-                raise KeysFileInvalid(f"{where}.name: {key.name!r} is there twice")
-            if unknown := sorted(set(key.scopes) - set(SCOPES)):
-                raise KeysFileInvalid(
-                    f"{where}.scopes: {unknown[0]!r} is none of {', '.join(SCOPES)}"
-                )
-            names.add(key.name)
-            fields = key.model_dump(exclude={"sha256", "scopes", "vectors"})
-            rights = Rights(**fields, scopes=frozenset(key.scopes), vectors=tuple(key.vectors))
-            hashes = [key.sha256] if isinstance(key.sha256, str) else key.sha256
-            hashed += [_Hashed(bytes.fromhex(digest), rights) for digest in hashes]
+        found = parse(_load(file), str(file))
+        if twice := names & {one.rights.name for one in found}:
+            raise KeysFileInvalid(f"{file}: {twice.pop()!r} is in another file, too")
+        names |= {one.rights.name for one in found}
+        hashed += found
     if len({one.digest for one in hashed}) < len(hashed):
         raise KeysFileInvalid(f"{path}: two entries have the same sha256")
     return hashed
 
 
-def _parse(file: Path) -> _File:
+def parse(data: Any, where: str) -> list[Hashed]:
+    """The keys of one file's `data`; `where` it is, for the message. Raises `KeysFileInvalid`."""
     try:
-        data: Any = yaml.safe_load(file.read_text())
-        return _File.model_validate(data)
-    except OSError as error:
-        raise KeysFileInvalid(f"{file}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
-        # Without the text around it, for the same reason as below.
-        mark = getattr(error, "problem_mark", None)
-        place = "" if mark is None else f" (line {mark.line + 1})"
-        raise KeysFileInvalid(f"{file} is not YAML{place}") from None
+        keys = _File.model_validate(data).keys
     except ValidationError as error:
-        # Without the input: it may be a key that somebody wrote there in the clear.
+        # Without the input, for the same reason as in `_load`.
         first = error.errors(include_url=False, include_input=False)[0]
         place = ".".join(str(part) for part in first["loc"]) or "the file"
         raise KeysFileInvalid(
-            f"{file}: {place}: {first['msg']}; `steersman keys new NAME` prints a whole entry"
+            f"{where}: {place}: {first['msg']}; `steersman keys new NAME` prints a whole entry"
         ) from None
+    hashed: list[Hashed] = []
+    for n, key in enumerate(keys):
+        if key.name in {one.rights.name for one in hashed}:
+            raise KeysFileInvalid(f"{where}: keys.{n}.name: {key.name!r} is there twice")
+        if unknown := sorted(set(key.scopes) - set(SCOPES)):
+            raise KeysFileInvalid(
+                f"{where}: keys.{n}.scopes: {unknown[0]!r} is none of {', '.join(SCOPES)}"
+            )
+        fields = key.model_dump(exclude={"sha256", "scopes", "vectors"})
+        rights = Rights(**fields, scopes=frozenset(key.scopes), vectors=tuple(key.vectors))
+        hashes = [key.sha256] if isinstance(key.sha256, str) else key.sha256
+        hashed += [Hashed(bytes.fromhex(digest), rights) for digest in hashes]
+    return hashed
+
+
+def hash_of(key: str) -> str:
+    """What stands in the file for `key`."""
+    return _digest(key).hex()
+
+
+def _load(file: Path) -> Any:
+    try:
+        return yaml.safe_load(file.read_text())
+    except OSError as error:
+        raise KeysFileInvalid(f"{file}: {error.strerror}") from None
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        # Without the text around it: it may be a key that somebody wrote there in the clear.
+        mark = getattr(error, "problem_mark", None)
+        place = "" if mark is None else f" (line {mark.line + 1})"
+        raise KeysFileInvalid(f"{file} is not YAML{place}") from None
 
 
 def _files(path: Path) -> list[Path]:

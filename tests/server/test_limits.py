@@ -105,7 +105,7 @@ async def test_a_body_that_takes_too_long_is_a_408(swallow):
     async def receive():
         if first:
             return first.pop()
-        await asyncio.Event().wait()
+        return await asyncio.Event().wait()
 
     async def send(message):
         sent.append(message)

@@ -1,0 +1,105 @@
+"""`steersman keys ...`: entries for the keys file."""
+
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import typer
+import yaml
+
+from server.cli import show
+from server.cli.errors import WrongUsage
+from server.cli.help_text import with_examples
+from server.cli.options import Json, wants_json
+
+app = typer.Typer(help="Make and check API keys.", no_args_is_help=True, rich_markup_mode="rich")
+PREFIX: Final = "sk-steersman-"
+"""So that a scanner for leaked secrets knows one."""
+
+
+@app.command(
+    "new",
+    help=with_examples(
+        "Make a key, and its entry for the keys file. No server is asked.",
+        """
+        steersman keys new alice --scope infer >> keys.yaml
+        steersman keys new ci --scope vectors:read --scope vectors:write --vectors 'team-a-*'
+        """,
+        after="The entry goes to stdout, the key itself, this once, to stderr: only its SHA-256 is "
+        "in the file, whose first line is `keys:`. To change a key, put the new hash beside the old "
+        "one, as a list, until everybody has the new key.",
+    ),
+)
+def new(
+    ctx: typer.Context,
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="Who it is for; in logs and metrics.")
+    ],
+    scope: Annotated[
+        list[str],
+        typer.Option(
+            "--scope", metavar="SCOPE", help="infer, vectors:read, vectors:write or admin."
+        ),
+    ],
+    vectors: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--vectors", metavar="PATTERN", help="Names it may see and use.  \\[default: *]"
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """`steersman keys new`."""
+    from server.keys.file import hash_of, parse
+
+    key = PREFIX + secrets.token_urlsafe(32)
+    entry: dict[str, Any] = {"name": name, "sha256": hash_of(key), "scopes": scope}
+    if vectors:
+        entry["vectors"] = vectors
+    with _as_usage():
+        parse({"keys": [entry]}, "the new entry")
+    if wants_json(ctx, as_json):
+        show.print_json({"key": key, "entry": entry})
+        return
+    show.result(yaml.safe_dump([entry], sort_keys=False, default_flow_style=None).rstrip())
+    show.note(f"the key, which is shown only here: {key}")
+
+
+@app.command(
+    "check",
+    help=with_examples(
+        "Check a keys file as the server will read it, and list what is in it.",
+        """
+        steersman keys check keys.yaml
+        """,
+    ),
+)
+def check(
+    ctx: typer.Context,
+    path: Annotated[Path, typer.Argument(metavar="PATH", help="The file, or a directory of such.")],
+    as_json: Json = False,
+) -> None:
+    """`steersman keys check`."""
+    from server.keys.file import read
+
+    with _as_usage():
+        found = {hashed.rights.name: hashed.rights for hashed in read(path)}
+    rows = [(r.name, " ".join(sorted(r.scopes)), " ".join(r.vectors)) for r in found.values()]
+    if wants_json(ctx, as_json):
+        show.print_json(
+            [{"name": n, "scopes": s.split(), "vectors": v.split()} for n, s, v in rows]
+        )
+    else:
+        show.table(("name", "scopes", "vectors"), rows)
+
+
+@contextmanager
+def _as_usage() -> Iterator[None]:
+    from server.keys.file import KeysFileInvalid
+
+    try:
+        yield
+    except KeysFileInvalid as error:
+        raise WrongUsage(str(error)) from None

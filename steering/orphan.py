@@ -1,0 +1,35 @@
+"""An engine whose API server is gone goes, too.
+
+vLLM's workers watch their engine core; the engine core watches nobody. Killed with -9, an API
+server would leave it behind with all of its memory, computing answers that nobody can get.
+"""
+
+import multiprocessing
+import os
+import sys
+import threading
+from multiprocessing.connection import wait
+
+_PROCESS = "EngineCore"
+
+
+def leave_with_parent() -> None:
+    """In an engine core's own process: exit as soon as the process that started it has. Elsewhere
+    nothing. Idempotent."""
+    parent = multiprocessing.parent_process()
+    mine = multiprocessing.current_process().name.startswith(_PROCESS)
+    if parent is None or not mine or _watcher.ident is not None:
+        return
+    _watcher.start()
+
+
+def _watch() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    wait([parent.sentinel])
+    print("steersman: the API server is gone, so the engine leaves, too", file=sys.stderr)
+    # Not a signal to ourselves: the engine would finish what it computes, for nobody.
+    os._exit(1)
+
+
+_watcher = threading.Thread(target=_watch, name="steersman-orphan", daemon=True)
