@@ -1,6 +1,7 @@
 """kill -9 of the API server: while it streams, while a body arrives, while it keeps vectors, while
 it extracts. Each test leaves it started again, on the same library and port."""
 
+import contextlib
 import itertools
 import json
 import os
@@ -56,7 +57,7 @@ def start_again(deployment: Deployment, old: list[psutil.Process], say: Said) ->
 def test_while_it_streams(
     deployment: Deployment, client: Client, make_vector: Callable[..., bytes], say: Said
 ) -> None:
-    assert client.upload(make_vector(1), "kept").status_code == 201
+    assert client.upload(make_vector(1), "kept").status_code in (200, 201)
     before = listed(client)
     shared = set(os.listdir("/dev/shm"))
     lines: list[str] = []
@@ -98,9 +99,9 @@ def test_while_a_body_arrives(deployment: Deployment, client: Client, say: Said)
         time.sleep(1)  # For the server to have read it.
         files = {str(f.path) for p in deployment.processes() for f in p.open_files()}
         kill_and_start_again(deployment, say)
-        with pytest.raises(ConnectionError) as broken:
-            connection.recv(1)
-    say(f"the client of the upload: {type(broken.value).__name__}: {broken.value}")
+        # Ended, and not answered.
+        with contextlib.suppress(ConnectionError):
+            assert connection.recv(1) == b""
     assert listed(client) == before
     assert rests(deployment.library) == []
     spooled = [

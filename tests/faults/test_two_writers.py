@@ -2,6 +2,7 @@
 library as a second and a third server would."""
 
 import json
+import random
 import subprocess
 import sys
 import threading
@@ -18,7 +19,8 @@ from tests.faults.sound import error_of, listed, steered
 from tests.http.client import Client
 from vectors.format import read_vector
 
-ROUNDS = 15
+ROUNDS = 20
+LATER_S = 0.08
 REPLICA = """
 import json, sys, time
 from pathlib import Path
@@ -96,10 +98,11 @@ def files(
 
 
 def at_once(replicas: list[Replica], calls: list[tuple[Any, ...]], http: Callable[[], Any]) -> Any:
-    """The replicas' `calls` and the server's, at one moment; what the server answered."""
+    """The replicas' `calls` and the server's, at one moment; what the server answered. It has a
+    longer way to the library, of some hundredths of a second, which the others wait at random."""
     at = time.monotonic() + 0.05
     for replica, call in zip(replicas, calls, strict=True):
-        replica.tell(*call, at)
+        replica.tell(*call, at + random.uniform(0, LATER_S))
     time.sleep(max(0.0, at - time.monotonic()))
     return http()
 
