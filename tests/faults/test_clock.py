@@ -13,14 +13,13 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.faults import extraction
 from tests.faults.conftest import Said
 from tests.faults.deployment import VECTORS, Deployment, until
 from tests.faults.sound import error_of, listed, steered
-from tests.faults.test_kill_server import EXTRACTION, JOBS
 from tests.http.client import Client, completion_body
 from vectors.library import Library
 
@@ -106,11 +105,6 @@ def hand(timed: Deployment, clock: Clock) -> Iterator[Client]:
         yield client
 
 
-def job(client: Client, name: str) -> dict[str, Any]:
-    found: dict[str, Any] = client.http.get(f"{JOBS}/{name}").json()
-    return found
-
-
 def test_the_clock_is_moved(hand: Client, clock: Clock, make_vector: Callable[..., bytes]) -> None:
     """What the others rest on: the server goes by that clock."""
     for hours in (HOURS, -HOURS):
@@ -122,16 +116,14 @@ def test_the_clock_is_moved(hand: Client, clock: Clock, make_vector: Callable[..
 @pytest.mark.parametrize("hours", [HOURS, -HOURS], ids=["forwards", "backwards"])
 def test_an_extraction_goes_on(hand: Client, clock: Clock, hours: int, say: Said) -> None:
     """It is not told as lost, its progress is told, and so is its end."""
-    request = {**EXTRACTION, "name": f"extracted{hours}"}
-    for side in ("positive", "negative"):
-        request[side] = request[side][:100]
-    one = hand.http.post(f"{VECTORS}/extract", json=request).json()["id"]
-    until(lambda: job(hand, one)["progress"]["done"] > 5, 120)
+    name = f"extracted{hours}"
+    job = extraction.begin(hand, name, 100)
+    extraction.is_at(hand, job, 5)
     clock.set(hours)
     seen: list[tuple[str, int]] = []
 
     def ended() -> bool:
-        now = job(hand, one)
+        now = extraction.look(hand, job)
         seen.append((now["status"], now["progress"]["done"]))
         return now["status"] not in ("queued", "running")
 
@@ -139,8 +131,8 @@ def test_an_extraction_goes_on(hand: Client, clock: Clock, hours: int, say: Said
     assert seen[-1] == ("succeeded", 200), seen[-1]
     # More than the state before the jump and the last one.
     assert len({done for _, done in seen}) > 2, seen
-    assert request["name"] in listed(hand)
-    end = job(hand, one)
+    assert name in listed(hand)
+    end = extraction.look(hand, job)
     say(f"started_at, ended_at: {end['started_at']:.0f}, {end['ended_at']:.0f}; {end['progress']}")
 
 

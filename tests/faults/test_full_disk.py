@@ -10,15 +10,11 @@ from typing import Any
 
 import pytest
 
+from tests.faults import extraction
 from tests.faults.conftest import Said
-from tests.faults.deployment import VECTORS, Deployment, until
+from tests.faults.deployment import VECTORS, Deployment
 from tests.faults.sound import error_of, listed, rests, steered
-from tests.faults.test_kill_server import EXTRACTION, JOBS
 from tests.http.client import Client
-
-SMALL: dict[str, Any] = {
-    **EXTRACTION, "positive": EXTRACTION["positive"][:8], "negative": EXTRACTION["negative"][:8]
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -63,11 +59,9 @@ def filled(disk: Path) -> Iterator[None]:
         ballast.unlink()
 
 
-def jobs(client: Client) -> list[dict[str, Any]]:
-    answer = client.http.get(JOBS)
-    assert answer.status_code == 200, answer.text
-    found: list[dict[str, Any]] = answer.json()["data"]
-    return found
+def made(client: Client) -> dict[str, Any]:
+    """The end of a small extraction."""
+    return extraction.end(client, extraction.begin(client, "made", 8))
 
 
 def test_changes_are_refused_and_nothing_is_changed(
@@ -84,7 +78,7 @@ def test_changes_are_refused_and_nothing_is_changed(
             "PATCH description": hand.http.patch(f"{VECTORS}/v0", json={"description": "new"}),
             "PATCH coefficient": hand.http.patch(f"{VECTORS}/v0", json={"coefficient": 0.5}),
             "PATCH digest": hand.http.patch(f"{VECTORS}/v0", json={"digest": before["v1"]}),
-            "extract": hand.http.post(f"{VECTORS}/extract", json=SMALL),
+            "extract": hand.http.post(f"{VECTORS}/extract", json=extraction.request("made", 8)),
         }
         for what, answer in answers.items():
             error = error_of(answer, answer.status_code)
@@ -98,7 +92,7 @@ def test_changes_are_refused_and_nothing_is_changed(
         assert hand.http.get(f"{VECTORS}/v0").json() == plain
         assert steered(hand, "v0")["steered_tokens"] == 4
         assert steered(hand, "v1")["digest"] == before["v1"]
-        assert jobs(hand) == []
+        assert hand.http.get(extraction.JOBS).json()["data"] == []
         assert rests(full.library) == []
         # What was asked is not half there, and its name is not taken.
         assert hand.http.get(f"{VECTORS}/new").status_code == 404
@@ -120,45 +114,24 @@ def test_there_is_space_again(
     assert hand.upload(make_vector(410), "new").status_code == 201
     assert hand.http.patch(f"{VECTORS}/v0", json={"coefficient": 0.5}).status_code == 200
     assert steered(hand, "new")["steered_tokens"] == 4
-    assert job_of(hand, SMALL)["status"] == "succeeded"
+    assert made(hand)["status"] == "succeeded"
     assert hand.http.delete(f"{VECTORS}/made").status_code == 200
     assert full.starts == starts
 
 
-def job_of(client: Client, request: dict[str, Any]) -> dict[str, Any]:
-    answer = client.http.post(f"{VECTORS}/extract", json=request)
-    assert answer.status_code == 202, answer.text
-    return ended(client, answer.json()["id"])
-
-
-def ended(client: Client, job: str) -> dict[str, Any]:
-    def look() -> dict[str, Any] | None:
-        answer = client.http.get(f"{JOBS}/{job}")
-        assert answer.status_code == 200, answer.text
-        found: dict[str, Any] = answer.json()
-        return found if found["status"] in ("succeeded", "failed", "cancelled") else None
-
-    found: dict[str, Any] = until(look, 300)
-    return found
-
-
 def test_it_fills_while_a_job_runs(full: Deployment, hand: Client, disk: Path, say: Said) -> None:
-    """The job cannot keep its vector. That is told, though what it is told from cannot be written
-    either; and the next job has its turn."""
-    request = {**EXTRACTION, "layers": [10, 14]}
-    request["positive"], request["negative"] = (
-        EXTRACTION[s][:60] for s in ("positive", "negative")
-    )
-    job = hand.http.post(f"{VECTORS}/extract", json=request).json()["id"]
-    until(lambda: hand.http.get(f"{JOBS}/{job}").json()["progress"]["done"] > 5, 120)
+    """The job can keep neither its vector nor its state: while the disk is full it is told as
+    running for up to a minute, then as lost. The next job has its turn."""
+    job = extraction.begin(hand, "made", 60, layers=[10, 14])
+    extraction.is_at(hand, job, 5)
     with filled(disk):
-        told = ended(hand, job)
+        told = extraction.end(hand, job)
         say(f"while it is full: {told['status']}, {told['error']}")
-        assert (told["status"], told["error"]["code"]) == ("failed", "library_full")
+        assert told["status"] == "failed"
+        assert told["error"]["code"] in ("library_full", "job_lost")
         assert hand.http.get(f"{VECTORS}/made").status_code == 404
-    told = ended(hand, job)
-    assert (told["status"], told["error"]["code"]) == ("failed", "library_full")
-    assert job_of(hand, SMALL)["status"] == "succeeded"
+    assert extraction.end(hand, job)["status"] == "failed"
+    assert made(hand)["status"] == "succeeded"
     assert rests(full.library) == []
 
 

@@ -1,5 +1,6 @@
-"""kill -9 of the API server: while it streams, while a body arrives, while it keeps vectors, while
-it extracts. Each test leaves it started again, on the same library and port."""
+"""kill -9 of the API server while it streams an answer, while the body of an upload arrives, while
+four clients change the library, and while it extracts a vector; then it is started again, with the
+same command."""
 
 import contextlib
 import itertools
@@ -8,178 +9,200 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
 import torch
 
+from tests.faults import extraction
 from tests.faults.conftest import Said
 from tests.faults.deployment import VECTORS, Deployment, alive, until
-from tests.faults.sound import error_of, listed, rests, steered
+from tests.faults.sound import listed, rests, steered
 from tests.faults.writer import Writer
 from tests.http.client import Client, completion_body
 from tests.http.conftest import HIDDEN
 from vectors.disk import TEMP_PREFIX
 from vectors.format import SteeringVector, read_vector, write_vector
 
-JOBS = "/v1/steering/jobs"
-TEXTS = [f"Text number {n} of many, about the weather in the hills." for n in range(300)]
-EXTRACTION: dict[str, Any] = {
-    "name": "made",
-    "method": "mean_difference",
-    "positive": [f"{text} It was lovely." for text in TEXTS],
-    "negative": [f"{text} It was dreadful." for text in TEXTS],
-}
+STEERING = {"vectors": {"kept": 1.0}}
+BODY = completion_body(max_tokens=900, ignore_eos=True, stream=True, steering=STEERING)
 
 
-def kill_and_start_again(deployment: Deployment, say: Said) -> None:
-    old = deployment.processes()
-    assert deployment.kill() == -9
-    start_again(deployment, old, say)
+@dataclass
+class Killed:
+    """What was going on when the server was killed, and what became of it."""
+
+    before: dict[str, str]
+    """The library, but for what the writers did."""
+    stream: list[str]
+    stream_error: httpx.TransportError
+    upload: httpx.Request
+    upload_said: bytes
+    spooled: list[Path]
+    """Files that the server had open for the upload."""
+    writers: list[Writer]
+    jobs: list[str]
+    processes: list[psutil.Process]
+    shared_memory: set[Path]
+    """What it had of that."""
+    rests: list[Path]
+    """Half-written files that it left."""
+    restart_s: float
 
 
-def start_again(deployment: Deployment, old: list[psutil.Process], say: Said) -> None:
-    """At once; and of `old`, the processes of the dead one, none outlives it by long."""
-    began = time.monotonic()
-    try:
-        deployment.start()
-        say(f"started again, on the same port, in {time.monotonic() - began:.0f} s")
-        until(lambda: not any(map(alive, old)), 10, lambda: f"left: {[p for p in old if alive(p)]}")
-    finally:
-        for process in filter(alive, old):
-            process.kill()
-
-
-def test_while_it_streams(
-    deployment: Deployment, client: Client, make_vector: Callable[..., bytes], say: Said
-) -> None:
-    assert client.upload(make_vector(1), "kept").status_code in (200, 201)
-    before = listed(client)
-    shared = set(os.listdir("/dev/shm"))
-    lines: list[str] = []
-    body = completion_body(
-        max_tokens=900, ignore_eos=True, stream=True, steering={"vectors": {"kept": 1.0}}
-    )
-    with client.http.stream("POST", "/v1/completions", json=body) as answer:
+@pytest.fixture(scope="module")
+def killed(deployment: Deployment, make_vector: Callable[..., bytes]) -> Iterator[Killed]:
+    deployment.up()
+    files = {read_vector(file).digest: file for file in (make_vector(100 + n) for n in range(12))}
+    writers = [Writer(own, deployment.url, files) for own in range(4)]
+    with deployment.client() as client, contextlib.ExitStack() as stack:
+        assert client.upload(make_vector(1), "kept").status_code in (200, 201)
+        before = listed(client)
+        upload, half = _half_an_upload(client)
+        connection = stack.enter_context(
+            socket.create_connection(("127.0.0.1", deployment.port), timeout=60)
+        )
+        jobs = [extraction.begin(client, "extracted"), extraction.begin(client, "behind")]
+        extraction.is_at(client, jobs[0], 5)
+        for writer in writers:
+            writer.start()
+        answer = stack.enter_context(client.http.stream("POST", "/v1/completions", json=BODY))
         assert answer.status_code == 200
-        stream = answer.iter_lines()
-        lines += itertools.islice(stream, 10)
-        old = deployment.processes()
+        lines = answer.iter_lines()
+        stream = list(itertools.islice(lines, 8))
+        connection.sendall(half)
+        time.sleep(random.uniform(1, 2))  # For the server to have read it, and others to write.
+        processes = deployment.processes()
+        spooled = [Path(file.path) for process in processes for file in process.open_files()]
+        shared = {path for process in processes for path in _shared_memory(process)}
         assert deployment.kill() == -9
-        with pytest.raises(httpx.RemoteProtocolError) as broken:
-            lines.extend(stream)
-    say(f"the client of the stream: {broken.type.__name__}: {broken.value}")
-    start_again(deployment, old, say)
-    # No end that a client could take for one: neither the mark nor a reason to finish.
-    assert "data: [DONE]" not in lines
-    chunks = [json.loads(line.removeprefix("data: ")) for line in lines if line]
-    assert {choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]} == {None}
-    assert listed(client) == before
-    assert rests(deployment.library) == []
-    assert steered(client, "kept")["steered_tokens"] == 4
-    say(f"left in /dev/shm: {sorted(set(os.listdir('/dev/shm')) - shared)}")
+        with pytest.raises(httpx.TransportError) as broken:
+            stream.extend(lines)
+        upload_said = b""
+        with contextlib.suppress(ConnectionError):
+            upload_said = connection.recv(4096)
+    for writer in writers:
+        writer.join()
+    left = rests(deployment.library)
+    _let_an_hour_pass(deployment)
+    began = time.monotonic()
+    deployment.start()
+    yield Killed(
+        before=before,
+        stream=[line for line in stream if line],
+        stream_error=broken.value,
+        upload=upload,
+        upload_said=upload_said,
+        spooled=[path for path in spooled if path.parent == Path("/tmp")],
+        writers=writers,
+        jobs=jobs,
+        processes=processes,
+        shared_memory=shared,
+        rests=left,
+        restart_s=time.monotonic() - began,
+    )
+    for process in filter(alive, processes):
+        process.kill()
 
 
-def test_while_a_body_arrives(deployment: Deployment, client: Client, say: Said) -> None:
-    """Of 2 MB, more than is kept in memory: what came is in a temporary file."""
-    before = listed(client)
+def _shared_memory(process: psutil.Process) -> list[Path]:
+    found = (Path(mapped.path) for mapped in process.memory_maps())
+    return [path for path in found if path.parent == Path("/dev/shm") and path.exists()]
+
+
+def _let_an_hour_pass(deployment: Deployment) -> None:
+    """For what is half-written in the library: what the kill has left, and one file more in each
+    folder, since it may have left none."""
+    for folder in ("jobs", "names", "objects"):
+        (deployment.library / folder / f"{TEMP_PREFIX}0123456789abcdef").write_bytes(b"{")
+    for rest in rests(deployment.library):
+        os.utime(rest, (time.time() - 7200,) * 2)
+
+
+def _half_an_upload(client: Client) -> tuple[httpx.Request, bytes]:
+    """A request of 2 MB, more than is kept in memory; and most of it as it is sent."""
     steps = {("resid_post", layer): torch.randn(32, HIDDEN) for layer in range(30)}
     file = write_vector(SteeringVector(steps))
     request = client.http.build_request(
         "POST", VECTORS, files={"file": ("v.safetensors", file)}, data={"name": "cut"}
     )
-    body = request.read()
-    head = "".join(f"{k}: {v}\r\n" for k, v in request.headers.items())
-    with socket.create_connection(("127.0.0.1", deployment.port), timeout=30) as connection:
-        connection.sendall(f"POST {VECTORS} HTTP/1.1\r\n{head}\r\n".encode() + body[:1_500_000])
-        time.sleep(1)  # For the server to have read it.
-        files = {str(f.path) for p in deployment.processes() for f in p.open_files()}
-        kill_and_start_again(deployment, say)
-        # Ended, and not answered.
-        with contextlib.suppress(ConnectionError):
-            assert connection.recv(1) == b""
-    assert listed(client) == before
-    assert rests(deployment.library) == []
-    spooled = [
-        path for path in files if Path(path).parent == Path(os.environ.get("TMPDIR", "/tmp"))
-    ]
-    assert [path for path in spooled if Path(path).exists()] == []
-    # The same upload, whole.
-    assert client.http.send(request).status_code == 201
+    head = "".join(f"{key}: {value}\r\n" for key, value in request.headers.items())
+    return request, f"POST {VECTORS} HTTP/1.1\r\n{head}\r\n".encode() + request.read()[:1_500_000]
 
 
-def test_while_it_keeps_vectors(
-    deployment: Deployment, client: Client, make_vector: Callable[..., bytes], say: Said
+def test_no_process_outlives_it(killed: Killed, say: Said) -> None:
+    """Its engine goes by itself, and gives its memory back."""
+    until(
+        lambda: not any(map(alive, killed.processes)),
+        10,
+        lambda: f"left: {[process for process in killed.processes if alive(process)]}",
+    )
+    say(f"all {len(killed.processes)} are gone; started again in {killed.restart_s:.0f} s")
+    left = {path.name: path.stat().st_blocks >> 1 for path in killed.shared_memory if path.exists()}
+    say(f"of {len(killed.shared_memory)} files in /dev/shm these are left, in KiB: {left}")
+
+
+def test_a_stream_is_broken_not_ended(killed: Killed, say: Said) -> None:
+    """The client can tell it from a whole answer: neither the mark nor a reason to finish."""
+    say(f"{type(killed.stream_error).__name__}: {killed.stream_error}")
+    assert isinstance(killed.stream_error, httpx.RemoteProtocolError)
+    assert "data: [DONE]" not in killed.stream
+    chunks = [json.loads(line.removeprefix("data: ")) for line in killed.stream]
+    assert {choice["finish_reason"] for chunk in chunks for choice in chunk["choices"]} == {None}
+
+
+def test_nothing_is_lost(killed: Killed, client: Client, deployment: Deployment) -> None:
+    assert killed.before.items() <= listed(client).items()
+    assert steered(client, "kept")["steered_tokens"] == 4
+    assert "skipping" not in deployment.log
+
+
+def test_a_body_that_was_arriving(killed: Killed, client: Client, say: Said) -> None:
+    """Is not there, nor is what came of it; sent again it is kept."""
+    say(f"open for it, and gone: {killed.spooled}")
+    assert killed.upload_said == b""
+    assert "cut" not in listed(client)
+    assert [path for path in killed.spooled if path.exists()] == []
+    assert client.http.send(killed.upload).status_code == 201
+
+
+def test_vectors_that_were_being_written(
+    killed: Killed, client: Client, deployment: Deployment, say: Said
 ) -> None:
-    """At a random moment of what four clients upload, swap and delete."""
-    before = listed(client)
-    files = {read_vector(file).digest: file for file in (make_vector(100 + n) for n in range(12))}
-    writers = [Writer(own, deployment.url, files) for own in range(4)]
-    for writer in writers:
-        writer.start()
-    time.sleep(random.uniform(2.0, 4.0))
-    old = deployment.processes()
-    assert deployment.kill() == -9
-    for writer in writers:
-        writer.join()
-    start_again(deployment, old, say)
+    """Each name is as its client was told last, or as it has asked since; all content is sound."""
     after = listed(client)
-    for writer in writers:
+    for writer in killed.writers:
         assert writer.trouble == []
         for name, states in writer.may_be.items():
             assert after.get(name) in states, (name, states)
-    assert before.items() <= after.items()
-    unsure = sum(len(states) > 1 for writer in writers for states in writer.may_be.values())
-    changes = sum(writer.changes for writer in writers)
-    say(f"after {changes} changes, {unsure} of them unanswered: every name is as it was told")
-    # What the kill left of a write goes when it is an hour old: at a start, or with a change.
-    left = rests(deployment.library)
-    say(f"half-written files: {len(left)}")
-    for name in after.keys() - before.keys():
-        assert client.http.delete(f"{VECTORS}/{name}").status_code == 200
+    changes = sum(writer.changes for writer in killed.writers)
+    unsure = sum(len(may) > 1 for writer in killed.writers for may in writer.may_be.values())
+    say(f"{changes} changes answered, {unsure} not; half-written files: {len(killed.rests)}")
+    assert unsure
 
 
-def test_while_it_extracts(deployment: Deployment, client: Client, say: Said) -> None:
-    answer = client.http.post(f"{VECTORS}/extract", json=EXTRACTION)
-    assert answer.status_code == 202, answer.text
-    job = answer.json()["id"]
-    until(lambda: client.http.get(f"{JOBS}/{job}").json()["progress"]["done"] > 20, 120)
-    behind = client.http.post(f"{VECTORS}/extract", json={**EXTRACTION, "name": "behind"}).json()
-    # What a kill in the middle of a write leaves, two hours ago.
-    rest = deployment.library / "jobs" / f"{TEMP_PREFIX}0123456789abcdef"
-    rest.write_bytes(b"{")
-    os.utime(rest, (time.time() - 7200,) * 2)
-    kill_and_start_again(deployment, say)
-
-    assert client.http.get(f"{VECTORS}/made").status_code == 404
-    for lost in (job, behind["id"]):
-        told = until(
-            lambda lost=lost: _ended(client.http.get(f"{JOBS}/{lost}").json()), 120, every=1
-        )
+def test_an_extraction_is_told_as_lost(
+    killed: Killed, client: Client, deployment: Deployment, say: Said
+) -> None:
+    for job in killed.jobs:
+        told = extraction.end(client, job)
         assert (told["status"], told["error"]["code"]) == ("failed", "job_lost")
-    say(f"the job is told as: {told['status']}, {told['error']}")
-    assert rests(deployment.library) == []
-    assert client.http.get(f"{VECTORS}/made").status_code == 404
-
-    again = client.http.post(
-        f"{VECTORS}/extract",
-        json={**EXTRACTION, "positive": TEXTS[:8], "negative": EXTRACTION["negative"][:8]},
-    )
-    assert again.status_code == 202, again.text
-    told = until(lambda: _ended(client.http.get(f"{JOBS}/{again.json()['id']}").json()), 240)
+    say(f"{told['status']}: {told['error']}")
+    assert "extracted" not in listed(client)
+    # Under the same name it can be made now.
+    told = extraction.end(client, extraction.begin(client, "extracted", 8))
     assert told["status"] == "succeeded", told
-    assert "made" in listed(client)
-    assert {p.suffix for p in (deployment.library / "jobs").iterdir()} == {".json"}
+    assert "extracted" in listed(client)
+    assert {path.suffix for path in (deployment.library / "jobs").glob("[!.]*")} == {".json"}
 
 
-def _ended(job: dict[str, Any]) -> dict[str, Any] | None:
-    return job if job["status"] in ("failed", "succeeded", "cancelled") else None
-
-
-def test_errors_have_a_shape(client: Client) -> None:
-    """So that what other tests read is what a client reads."""
-    assert error_of(client.http.get(f"{VECTORS}/nobody"), 404)["code"] == "vector_not_found"
+def test_half_written_files_are_gone(
+    killed: Killed, client: Client, deployment: Deployment
+) -> None:
+    """They were an hour old when it was started again."""
+    assert rests(deployment.library) == []
+    assert listed(client)
