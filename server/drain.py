@@ -9,6 +9,7 @@ with `finish_reason: "abort"`.
 
 import asyncio
 import logging
+import threading
 import time
 from typing import Any, Final
 
@@ -44,18 +45,25 @@ class Drain:
     def watch(self, engine_client: Any, jobs: Jobs) -> None:
         """Have `engine_client.shutdown` wait for what runs."""
         self._jobs = jobs
-        loop = asyncio.get_running_loop()
+        loop, thread = asyncio.get_running_loop(), threading.get_ident()
         stop = engine_client.shutdown
 
         def shutdown(timeout: float | None = None) -> None:
-            # Called a second time when the server is down, and then there is nothing to wait for.
-            if timeout and not self.draining and not loop.is_closed():
-                ends = time.monotonic() + timeout
-                finishing = self._finish(engine_client, ends)
-                asyncio.run_coroutine_threadsafe(finishing, loop).result()
-                timeout = max(ENGINE_STOPS_S, ends - time.monotonic())
+            # Only SIGTERM has it called in another thread than the loop's. In that one the server
+            # is down already, or its engine is dead, and the loop would wait for itself.
+            waits = timeout and not self.draining and threading.get_ident() != thread
             self.begin()
-            stop(timeout=timeout)
+            try:
+                if waits and timeout:
+                    ends = time.monotonic() + timeout
+                    finishing = self._finish(engine_client, ends)
+                    finished = asyncio.run_coroutine_threadsafe(finishing, loop)
+                    finished.result(timeout + LAST_WORDS_S)
+                    timeout = max(ENGINE_STOPS_S, ends - time.monotonic())
+            except Exception:
+                _log.exception("draining broke off; the engine is stopped")
+            finally:
+                stop(timeout=timeout)
 
         engine_client.shutdown = shutdown
 
@@ -75,7 +83,6 @@ class Drain:
 
     async def _finish(self, engine_client: Any, ends: float) -> None:
         """Wait until nothing runs, or `ends` of the monotonic clock; then abort."""
-        self.begin()
         ends -= LAST_WORDS_S
         _log.info("draining: %d requests and jobs run; nothing new is taken", self.running)
         told_at = time.monotonic()

@@ -148,10 +148,11 @@ def _own_parser() -> argparse.ArgumentParser:
         help="largest vector upload (default: %(default)s)")  # fmt: skip
     add("--max-extract-rows", type=int, default=defaults.max_extract_rows, metavar="N",
         help="texts of one extraction (default: %(default)s)")  # fmt: skip
-    add("--api-keys-file", default=None, type=_absolute, metavar="PATH",
+    # Links are kept: a Secret's and a rotated log's point elsewhere tomorrow.
+    add("--api-keys-file", default=None, type=os.path.abspath, metavar="PATH",
         help="keys, their scopes and limits: YAML, or a directory of it; read again when it "
         "changes; `steersman keys new` makes an entry (default: no keys)")  # fmt: skip
-    add("--audit-log", default=None, type=_absolute, metavar="FILE",
+    add("--audit-log", default=None, type=os.path.abspath, metavar="FILE",
         help="a line of JSON for every change (default: standard output)")  # fmt: skip
     add("--max-library-vectors", type=int, default=defaults.max_library_vectors, metavar="N",
         help="vectors in the library (default: %(default)s)")  # fmt: skip

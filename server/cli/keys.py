@@ -28,7 +28,7 @@ PREFIX: Final = "sk-steersman-"
         steersman keys new ci --scope vectors:read --scope vectors:write --vectors 'team-a-*'
         """,
         after="The entry goes to stdout, the key itself, this once, to stderr: only its SHA-256 is "
-        "in the file, whose first line is `keys:`. To change a key, put the new hash beside the old "
+        "in the file, whose first line is `keys:`. To change one, put the new hash beside the old "
         "one, as a list, until everybody has the new key.",
     ),
 )
