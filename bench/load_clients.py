@@ -7,7 +7,7 @@ import json
 import random
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -45,10 +45,19 @@ def questions() -> list[Question]:
     ]
 
 
-async def golden_answers(http: httpx.AsyncClient) -> dict[Question, Golden]:
-    """Taken one at a time; those that had another text near are left out (bench/soak_asks.py)."""
-    found = [(question, await golden_answer(http, question)) for question in questions()]
-    return {question: golden for question, golden in found if golden is not None}
+async def golden_answers(servers: Sequence[httpx.AsyncClient]) -> dict[Question, Golden]:
+    """Taken one at a time from each server, the questions shared out among them.
+
+    Those that had another text near are left out (bench/soak_asks.py).
+    """
+    asked = questions()
+
+    async def share(n: int) -> list[tuple[Question, Golden | None]]:
+        mine = asked[n :: len(servers)]
+        return [(question, await golden_answer(servers[n], question)) for question in mine]
+
+    shares = await asyncio.gather(*(share(n) for n in range(len(servers))))
+    return {question: golden for one in shares for question, golden in one if golden is not None}
 
 
 @dataclass
@@ -61,11 +70,11 @@ class Tally:
     seconds: list[float] = field(default_factory=list)
     """Of each answer, from sending to its end."""
 
-    async def count(self, kind: str, ask: Callable[[], Any]) -> None:
-        """Run `ask`, and keep what became of it."""
+    async def count(self, kind: str, ask: Coroutine[Any, Any, None]) -> None:
+        """Await `ask`, and keep what became of it."""
         began = time.monotonic()
         try:
-            await ask()
+            await ask
             self.done[kind] += 1
             self.seconds.append(time.monotonic() - began)
         except (Wrong, httpx.HTTPError, ValueError, KeyError, IndexError) as error:
@@ -89,7 +98,7 @@ class Client:
             steered = "steered" if question.uses else "unsteered"
             kind = f"{'stream' if streamed else 'whole'}, {steered}"
             ask = self._stream if streamed else self._whole
-            await self.tally.count(kind, lambda q=question, a=ask: a(q))
+            await self.tally.count(kind, ask(question))
 
     async def _whole(self, question: Question) -> None:
         response = await self.http.post(question.route, json=question.body())
@@ -147,9 +156,9 @@ class Editor:
         n = 0
         while not stop.is_set():
             name = f"rolling-{n}"
-            await self.tally.count("upload", lambda n=n, name=name: self._upload(n, name))
+            await self.tally.count("upload", self._upload(n, name))
             await asyncio.sleep(self.pause)
-            await self.tally.count("change", lambda n=n, name=name: self._change(n, name))
+            await self.tally.count("change", self._change(n, name))
             await asyncio.sleep(self.pause)
             n += 1
 

@@ -21,7 +21,7 @@ import random
 import sys
 import tempfile
 from collections import Counter
-from contextlib import ExitStack
+from contextlib import AsyncExitStack, ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -73,10 +73,13 @@ async def roll(
     """Everything but starting and stopping what is needed."""
     headers = {"Authorization": f"Bearer {key}"}
     options: dict[str, Any] = {"headers": headers, "timeout": 300, "trust_env": False}
-    async with httpx.AsyncClient(base_url=front.url, **options) as http:
+    async with AsyncExitStack() as stack:
+        http, *direct = [
+            await stack.enter_async_context(httpx.AsyncClient(base_url=url, **options))
+            for url in (front.url, *(replica.url for replica in replicas))
+        ]
         say("taking golden answers")
-        golden = await golden_answers(http)
-        before = len(front.requests())
+        golden = await golden_answers(direct)
         tally = Tally()
         editor = Editor(http, tally, arguments.seconds / 5)
         draw = random.Random(arguments.seed)
@@ -85,7 +88,8 @@ async def roll(
             for _ in range(arguments.clients)
         ]
         stop = asyncio.Event()
-        work = [asyncio.create_task(worker.run(stop)) for worker in (*clients, editor)]
+        work = [asyncio.create_task(client.run(stop)) for client in clients]
+        work.append(asyncio.create_task(editor.run(stop)))
         restarts: list[dict[str, Any]] = []
         try:
             await asyncio.sleep(arguments.seconds)
@@ -97,13 +101,12 @@ async def roll(
             stop.set()
             await asyncio.gather(*work)
         vectors = {}
-        for replica in replicas:
-            async with httpx.AsyncClient(base_url=replica.url, **options) as direct:
-                try:
-                    vectors[replica.name] = await editor.check(direct)
-                except Wrong as error:
-                    tally.failures.append(str(error))
-    tried = front.requests()[before:]
+        for replica, client in zip(replicas, direct, strict=True):
+            try:
+                vectors[replica.name] = await editor.check(client)
+            except Wrong as error:
+                tally.failures.append(str(error))
+    tried = front.requests()
     again = [line for line in tried if "," in line["statuses"]]
     failures = tally.failures + [
         f"{one['replica']} ended with {one['exit_code']}" for one in restarts if one["exit_code"]
