@@ -26,7 +26,7 @@ LAST_WORDS_S: Final = 3.0
 """For aborted requests to send their ends."""
 ENGINE_STOPS_S: Final = 10.0
 """For the engine's processes to leave by themselves, when there is nothing left to compute."""
-_log = logging.getLogger("vllm.steersman")
+logger = logging.getLogger("vllm.steersman")
 
 
 class Drain:
@@ -61,7 +61,7 @@ class Drain:
                     finished.result(timeout + LAST_WORDS_S)
                     timeout = max(ENGINE_STOPS_S, ends - time.monotonic())
             except Exception:
-                _log.exception("draining broke off; the engine is stopped")
+                logger.exception("draining broke off; the engine is stopped")
             finally:
                 stop(timeout=timeout)
 
@@ -84,17 +84,17 @@ class Drain:
     async def _finish(self, engine_client: Any, ends: float) -> None:
         """Wait until nothing runs, or `ends` of the monotonic clock; then abort."""
         ends -= LAST_WORDS_S
-        _log.info("draining: %d requests and jobs run; nothing new is taken", self.running)
+        logger.info("draining: %d requests and jobs run; nothing new is taken", self.running)
         told_at = time.monotonic()
         while self.running and time.monotonic() < ends:
             await asyncio.sleep(0.05)
             if time.monotonic() - told_at >= TELL_EVERY_S:
                 told_at = time.monotonic()
                 left = max(0.0, ends - told_at)
-                _log.info("draining: %d left, for %.0f s at most", self.running, left)
+                logger.info("draining: %d left, for %.0f s at most", self.running, left)
         if not self.running:
             return
-        _log.warning("draining: %d did not end in time and are aborted", self.running)
+        logger.warning("draining: %d did not end in time and are aborted", self.running)
         if self._jobs is not None:
             self._jobs.stop()
         aborting = engine_client.pause_generation(mode="abort", clear_cache=False)

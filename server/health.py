@@ -46,10 +46,24 @@ async def reasons_against(state: Any) -> list[str]:
         await state.engine_client.check_health()
     except EngineDeadError:
         reasons.append("the engine is dead")
-    try:
-        await asyncio.wait_for(run_in_threadpool(steersman.whole_library.count), LIBRARY_WITHIN_S)
-    except TimeoutError:
-        reasons.append(f"the library's disk has not answered for {LIBRARY_WITHIN_S:g} s")
-    except SteersmanError as error:
-        reasons.append(error.message)
+    if trouble := await _trouble_with(state):
+        reasons.append(trouble)
     return reasons
+
+
+async def _trouble_with(state: Any) -> str | None:
+    """What is wrong with the library. One look at a time: a thread that hangs cannot be ended, and
+    every probe would leave another behind."""
+    looking: asyncio.Task[int] | None = getattr(state, "looking_at_library", None)
+    if looking is None:
+        count = state.steersman.whole_library.count
+        looking = state.looking_at_library = asyncio.ensure_future(run_in_threadpool(count))
+    done, _ = await asyncio.wait({looking}, timeout=LIBRARY_WITHIN_S)
+    if not done:
+        return f"the library's disk has not answered for {LIBRARY_WITHIN_S:g} s"
+    state.looking_at_library = None
+    try:
+        looking.result()
+    except SteersmanError as error:
+        return error.message
+    return None

@@ -58,6 +58,11 @@ def _serve(ours: argparse.Namespace, theirs: list[str]) -> None:
     given = _mapping(args.additional_config)
     settings = {**_settings(ours), **given.get("steersman", {})}
     args.additional_config = {**given, "steersman": settings}
+    if settings.get("api_keys_file") and getattr(args, "grpc", False):
+        raise SystemExit(
+            "steersman serve: --grpc starts a server that knows of no keys; leave out that, or "
+            "--api-keys-file"
+        )
     validate_parsed_serve_args(args)
     os.environ.setdefault(
         "VLLM_CPU_OMP_THREADS_BIND",

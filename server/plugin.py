@@ -24,7 +24,7 @@ class SteersmanEndpoints:
         from server.guard import RefuseIgnoredSteering
         from server.keys.file import Keys
         from server.keys.gate import Gate
-        from server.keys.vllm_keys import take_over
+        from server.keys.vllm_keys import check_store, take_over
         from server.limits import BodyLimit
         from server.upload import FORM_OVERHEAD
         from steering.plan import Settings
@@ -33,6 +33,7 @@ class SteersmanEndpoints:
         audit.write_to(settings.audit_log)
         keys = None
         if settings.api_keys_file is not None:
+            check_store()
             keys = Keys(Path(settings.api_keys_file), take_over(app.state.args))
         errors.install(app)
         _make_way(app, routes.router)

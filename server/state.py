@@ -15,7 +15,7 @@ from server.metrics import METRICS
 from server.steering_field import SCHEDULES
 from steering.plan import MAX_SCHEDULE, Limits, Row, Settings
 from steering.plan.dynamic import MAX_PROPERTIES
-from vectors.library import Entry, Library
+from vectors.library import Library
 
 if TYPE_CHECKING:
     from server.extract.job import Bench
@@ -96,9 +96,9 @@ class Steersman:
         """Bring the library gauge up to date."""
         METRICS.library.set(self.whole_library.count())
 
-    def on_change(self, event: str, entry: Entry) -> None:
+    def on_change(self, event: str, name: str, digest: str | None) -> None:
         """Called after each change of the library: "created", "updated" or "deleted"."""
-        audit(f"vector.{event}", vector=entry.name, digest=entry.digest)
+        audit(f"vector.{event}", vector=name, digest=digest)
         self.count_library()
 
     def capabilities(self) -> dict[str, Any]:

@@ -34,7 +34,8 @@ from server.vector_schemas import (
     VectorPatch,
 )
 from vectors.errors import VectorInvalid, VectorNotFound, shown
-from vectors.library import Entry
+from vectors.format import write_vector
+from vectors.library import Entry, read_content
 
 _MAX_PATCH_BYTES: Final = 1 << 20
 _CHECKED_AT_ONCE: Final = threading.BoundedSemaphore(4)
@@ -50,7 +51,7 @@ class Host(Protocol):
     def max_upload_bytes(self) -> int:
         """Largest file that is taken, in bytes."""
 
-    def on_change(self, event: str, entry: Entry) -> None:
+    def on_change(self, event: str, name: str, digest: str | None) -> None:
         """Called after "created", "updated" and "deleted", in a worker thread."""
 
     def capabilities(self) -> dict[str, Any]:
@@ -151,6 +152,15 @@ def get_content(vector_id: str, request: Request, host: Steersman) -> Response:
     known = request.headers.get("if-none-match", "")
     if etag in (tag.strip().removeprefix("W/") for tag in known.split(",")):
         return Response(status_code=304, headers={"ETag": etag})
+    if entry.foreign:
+        return Response(
+            write_vector(read_content(entry)),
+            media_type=FILE_TYPE,
+            headers={
+                "ETag": etag,
+                "Content-Disposition": f'attachment; filename="{entry.name}.safetensors"',
+            },
+        )
     return FileResponse(
         host.library.content_path(entry),
         media_type=FILE_TYPE,
@@ -179,8 +189,7 @@ def delete_vector(vector_id: str, host: Steersman) -> VectorDeleted:
     except VectorNotFound:
         entry = None  # A damaged vector cannot be read, and must be deletable.
     host.library.delete(vector_id)
-    if entry is not None:
-        host.on_change("deleted", entry)
+    host.on_change("deleted", vector_id, entry.digest if entry else None)
     return VectorDeleted(id=vector_id)
 
 
@@ -188,7 +197,7 @@ def _add(host: Host, upload: Upload) -> tuple[Vector, bool]:
     with _CHECKED_AT_ONCE, METRICS.upload.time():
         entry, created = host.library.add(upload.file.read(), upload.name)
     if created:
-        host.on_change("created", entry)
+        host.on_change("created", entry.name, entry.digest)
     return Vector.of(entry), created
 
 
@@ -204,7 +213,7 @@ def _patch(host: Host, vector_id: str, patch: VectorPatch) -> Vector:
             safe_range=patch.safe_range,
             digest=patch.digest,
         )
-    host.on_change("updated", entry)
+    host.on_change("updated", entry.name, entry.digest)
     return Vector.of(entry)
 
 

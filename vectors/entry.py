@@ -1,5 +1,6 @@
 """What the library says about a vector: all of it but the values."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -63,6 +64,8 @@ class Entry:
     tensors: Mapping[TensorKey, tuple[int, ...]]
     size: int
     versions: tuple[str, ...]
+    foreign: bool
+    """See `Record.foreign`."""
 
 
 def read_stored(path: Path) -> StoredVector:
@@ -83,6 +86,9 @@ def read_stored(path: Path) -> StoredVector:
 
 def make_entry(record: Record, digest: str, path: Path, stored: StoredVector) -> Entry:
     """Put a name's record and one of its objects together."""
+    foreign = digest in record.foreign
+    if foreign:
+        stored = bare(stored)
     current = digest == record.digests[0]
     own_description = record.description if current else None
     own_range = record.safe_range if current else None
@@ -107,4 +113,18 @@ def make_entry(record: Record, digest: str, path: Path, stored: StoredVector) ->
         tensors=stored.tensors,
         size=stored.size,
         versions=record.digests,
+        foreign=foreign,
+    )
+
+
+def bare(stored: StoredVector) -> StoredVector:
+    """What follows from the content alone."""
+    numbers = sum(math.prod(shape) for shape in stored.tensors.values())
+    return StoredVector(
+        4 * numbers,
+        stored.hidden_size,
+        stored.tensors,
+        stored.layers,
+        coefficient=stored.coefficient,
+        positions=stored.positions,
     )

@@ -117,10 +117,10 @@ class Library:
             # Before the content is written, which would stay for a while; and again when nobody
             # else can change names.
             self._check_free(name, vector, admit)
-            self._objects.put(vector, data)
+            foreign = not self._objects.put(vector, data)
             with self._changing_names():
                 old = self._check_free(name, vector, admit)
-                record = old or self._write(self._new_record(name, vector, owner))
+                record = old or self._write(self._new_record(name, vector, owner, foreign))
         return self._entry(record, vector.digest), old is None
 
     def _check_free(self, name: str, vector: SteeringVector, admit: Admit) -> Record | None:
@@ -168,7 +168,7 @@ class Library:
         defaults are other behaviour: they make new content, with a digest of its own. Versions so
         far stay addressable. Raises `VectorInvalid` naming the field, and `VectorNotFound`.
         """
-        _check_is_name(name)
+        check_is_name(name)
         if description is not None:
             check_description(description)
         if safe_range is not None:
@@ -183,6 +183,8 @@ class Library:
                 if found != record.digests[0]:
                     # A safe range is measured on one content and says nothing about another.
                     changed = replace(changed, digests=changed.with_digest(found), safe_range=None)
+                    if self._is_foreign(found, visible):
+                        changed = replace(changed, foreign=(*changed.foreign, found))
             self._objects.touch(changed.digests[:1])
             stored = self._stored(changed, changed.digests[0])
             self.check_fits(stored, "digest")
@@ -205,7 +207,7 @@ class Library:
 
         Works on a damaged vector, too. Raises `VectorNotFound`.
         """
-        _check_is_name(name)
+        check_is_name(name)
         with disk.disk_errors(), self._changing_names():
             try:
                 record = self._names.get(name)
@@ -322,10 +324,30 @@ class Library:
         records = self._names.all()
         return {digest for name in records if visible(name) for digest in records[name].digests}
 
-    def _new_record(self, name: str, vector: SteeringVector, owner: str | None) -> Record:
+    def _is_foreign(self, digest: str, visible: Callable[[str], bool] | None) -> bool:
+        """Whether all that is known of `digest` to whoever sees `visible` names is its content."""
+        if visible is None:
+            return False
+        records = self._names.all()
+        return all(
+            digest in records[name].foreign
+            for name in records
+            if visible(name) and digest in records[name].digests
+        )
+
+    def _new_record(
+        self, name: str, vector: SteeringVector, owner: str | None, foreign: bool
+    ) -> Record:
         """The same content may be here with another description: each name keeps its own."""
         now = int(time.time())
-        record = Record(name, (vector.digest,), created_at=now, updated_at=now, owner=owner)
+        record = Record(
+            name,
+            (vector.digest,),
+            created_at=now,
+            updated_at=now,
+            owner=owner,
+            foreign=(vector.digest,) if foreign and owner is not None else (),
+        )
         return self._with_own(record, vector)
 
     def _with_own(self, record: Record, vector: SteeringVector) -> Record:
@@ -360,7 +382,7 @@ class Library:
         """New content: the record's with other defaults, and with what the name says of itself."""
         entry = self._entry(record, record.digests[0])
         vector = replace(
-            read_vector(entry.path), description=entry.description, safe_range=entry.safe_range
+            read_content(entry), description=entry.description, safe_range=entry.safe_range
         )
         if coefficient is not None:
             vector = replace(vector, coefficient=check_number(coefficient, "coefficient"))
@@ -409,7 +431,24 @@ def not_found(name: str) -> VectorNotFound:
     )
 
 
-def _check_is_name(name: str) -> None:
+def read_content(entry: Entry) -> SteeringVector:
+    """The vector of `entry`, with what its owner may know of it."""
+    vector = read_vector(entry.path)
+    if not entry.foreign:
+        return vector
+    return SteeringVector(
+        vector.tensors,
+        name=entry.name,
+        description=entry.description,
+        coefficient=vector.coefficient,
+        layers=vector.layers,
+        positions=vector.positions,
+        safe_range=entry.safe_range,
+    )
+
+
+def check_is_name(name: str) -> None:
+    """Raise `VectorInvalid` unless `name` is a whole name, without a version."""
     if parse_id(name).version is not None:
         raise VectorInvalid(
             f"{shown(name)} is one version of a vector; this changes a whole name: leave out '@' "

@@ -38,16 +38,19 @@ class ObjectStore:
         """Where the file of `digest` is, whether or not it is there."""
         return self._directory / _file_name(digest)
 
-    def put(self, vector: SteeringVector, data: bytes) -> None:
-        """Keep `data`, the file of `vector`, unless a sound file of the same digest is there."""
+    def put(self, vector: SteeringVector, data: bytes) -> bool:
+        """Keep `data`, the file of `vector`, unless a sound file of the same digest is there.
+        Returns whether what is there now is `data`."""
         path = self.path(vector.digest)
         # Before looking: the file must not be collected between here and being named.
         disk.touch(path)
-        if not _is_sound(path, vector.digest):
+        sound = _is_sound(path, vector.digest)
+        if not sound:
             disk.replace(path, data)
             with self._lock:
                 self._headers.pop(vector.digest, None)
         self.problems.pop(path, None)
+        return not sound or path.read_bytes() == data
 
     def header(self, digest: str) -> StoredVector | None:
         """All of an object but its values, or None if its file is broken or gone."""

@@ -30,6 +30,9 @@ class Record:
     safe_range: tuple[float, float] | None = None
     owner: str | None = None
     """Who made the name; None where nobody is told apart."""
+    foreign: tuple[str, ...] = ()
+    """Digests of whose content somebody else's file was here first: what that one says of itself,
+    the owner may not know."""
 
     def with_digest(self, digest: str) -> tuple[str, ...]:
         """The history with `digest` as the newest."""
@@ -61,6 +64,7 @@ class Record:
                         description=None if description is None else check_description(description),
                         safe_range=None if safe_range is None else check_safe_range(safe_range),
                         owner=_owner(fields),
+                        foreign=tuple(d for d in digests if d in fields.get("foreign", ())),
                     )
         except (ValueError, TypeError, RecursionError):
             pass

@@ -136,8 +136,10 @@ def _check_free(wanted: ExtractRequest, rows: list[Row], bench: Bench) -> None:
     names = [wanted.name]
     if wanted.how.inputs == "styles":
         names = [f"{wanted.name}-{label}" for label in dict.fromkeys(row.label for row in rows)]
-    for name in names:
+    # The bare name of styles, too: the job goes by it.
+    for name in (wanted.name, *names):
         bench.library.check_may_name(name)
+    for name in names:
         try:
             bench.library.resolve(name)
         except VectorNotFound:

@@ -22,7 +22,6 @@ from server.extract.threads import Stop, in_thread
 from server.keys.view import View
 from vectors.errors import VectorInvalid, shown
 from vectors.format import SteeringVector, write_vector
-from vectors.library import Entry
 from vectors.methods import StepMeans
 from vectors.methods.rows import check_count
 
@@ -49,7 +48,7 @@ class Bench:
     scratch: Path
     place: Callable[[str, tuple[int, ...]], Place]
     """(site, layers) -> what is known of it."""
-    on_change: Callable[[str, Entry], None]
+    on_change: Callable[[str, str, str | None], None]
 
 
 class _Work(NamedTuple):
@@ -88,7 +87,7 @@ def _keep(job: Job, vectors: list[SteeringVector], bench: Bench, stop: Stop) -> 
     for vector in vectors:
         stop()
         entry, _ = bench.library.add(write_vector(vector))
-        bench.on_change("created", entry)
+        bench.on_change("created", entry.name, entry.digest)
         job.result.append(f"{entry.name}@{entry.digest.removeprefix('sha256:')[:12]}")
 
 

@@ -27,6 +27,7 @@ from server.metrics import METRICS
 
 LOOK_EVERY_S: Final = 1.0
 _Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+_Signature = tuple[tuple[str, int, int, int, int], ...]
 _log = logging.getLogger("vllm.steersman")
 
 
@@ -90,6 +91,8 @@ class Keys:
     def find(self, key: str) -> Rights | None:
         """The rights of `key`. Takes as long for one that is wrong as for any that is right."""
         self._look()
+        if not key:
+            return None
         presented, found = _digest(key), None
         for hashed in (*self._hashed, *self._extra):
             if hmac.compare_digest(presented, hashed.digest):
@@ -101,14 +104,19 @@ class Keys:
         if now - self._looked_at < LOOK_EVERY_S:
             return
         self._looked_at = now
+        # Remembered also where looking or reading fails: the same trouble is told once.
+        signature: _Signature = ()
         try:
-            signature = _signature(self._path)
-            if signature == self._signature:
+            try:
+                signature = _signature(self._path)
+            finally:
+                known, self._signature = self._signature, signature
+            if signature == known:
                 return
-            # Kept also where reading fails: the same bad file is told once.
-            self._signature = signature
             self._hashed = read(self._path)
         except KeysFileInvalid as error:
+            if signature == known == ():
+                return
             METRICS.keys_failures.inc()
             _log.error("keys file not read again, the keys of before stay: %s", error)
             return
@@ -138,7 +146,9 @@ def parse(data: Any, where: str) -> list[Hashed]:
     except ValidationError as error:
         # Without the input, for the same reason as in `_load`.
         first = error.errors(include_url=False, include_input=False)[0]
-        place = ".".join(str(part) for part in first["loc"]) or "the file"
+        # Nor the name of a field that is not ours.
+        loc = first["loc"][:-1] if first["type"] == "extra_forbidden" else first["loc"]
+        place = ".".join(str(part) for part in loc) or "the file"
         raise KeysFileInvalid(
             f"{where}: {place}: {first['msg']}; `steersman keys new NAME` prints a whole entry"
         ) from None
@@ -153,6 +163,11 @@ def parse(data: Any, where: str) -> list[Hashed]:
         fields = key.model_dump(exclude={"sha256", "scopes", "vectors"})
         rights = Rights(**fields, scopes=frozenset(key.scopes), vectors=tuple(key.vectors))
         hashes = [key.sha256] if isinstance(key.sha256, str) else key.sha256
+        if hash_of("") in hashes:
+            raise KeysFileInvalid(
+                f"{where}: keys.{n}.sha256: this is the hash of nothing; `steersman keys new NAME` "
+                "makes a key and its hash"
+            )
         hashed += [Hashed(bytes.fromhex(digest), rights) for digest in hashes]
     return hashed
 
@@ -167,7 +182,7 @@ def _load(file: Path) -> Any:
         return yaml.safe_load(file.read_text())
     except OSError as error:
         raise KeysFileInvalid(f"{file}: {error.strerror}") from None
-    except (UnicodeDecodeError, yaml.YAMLError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         # Without the text around it: it may be a key that somebody wrote there in the clear.
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f" (line {mark.line + 1})"
@@ -176,20 +191,24 @@ def _load(file: Path) -> Any:
 
 def _files(path: Path) -> list[Path]:
     """A mounted Secret is a directory with links to files in hidden ones."""
-    if not path.is_dir():
-        return [path]
-    files = sorted(f for f in path.iterdir() if f.suffix in (".yaml", ".yml") and f.is_file())
+    try:
+        if not path.is_dir():
+            return [path]
+        files = sorted(f for f in path.iterdir() if f.suffix in (".yaml", ".yml") and f.is_file())
+    except OSError as error:
+        raise KeysFileInvalid(f"{path}: {error.strerror}") from None
     if not files:
         raise KeysFileInvalid(f"{path} has no *.yaml in it")
     return files
 
 
-def _signature(path: Path) -> tuple[tuple[str, int, int, int], ...]:
+def _signature(path: Path) -> _Signature:
     try:
         stats = [(str(file), os.stat(file)) for file in _files(path)]
     except OSError as error:
         raise KeysFileInvalid(f"{path}: {error.strerror}") from None
-    return tuple((name, s.st_ino, s.st_mtime_ns, s.st_size) for name, s in stats)
+    # With ctime: a file that may be read from now on has nothing else new.
+    return tuple((n, s.st_ino, s.st_mtime_ns, s.st_ctime_ns, s.st_size) for n, s in stats)
 
 
 def _digest(key: str) -> bytes:

@@ -38,13 +38,14 @@ class Gate:
             await _refuse(error, scope, receive, send)
             return
         address = scope["client"][0] if scope.get("client") else None
-        enter(Caller(rights, address, headers.get("x-request-id")))
+        enter(Caller(rights, address, (headers.get("x-request-id") or "")[:128] or None))
         if rights.name:
             METRICS.key_requests.labels(rights.name).inc()
-        if need == ADMIN and scope.get("method") != "GET":
-            send = _told(scope, send)
         try:
-            await self.app(scope, receive, send)
+            if need == ADMIN and scope.get("method") != "GET":
+                await _told(self.app, scope, receive, send)
+            else:
+                await self.app(scope, receive, send)
         finally:
             self._meter.leave(rights)
 
@@ -79,20 +80,21 @@ def _key(headers: Headers) -> str:
     return headers.get("x-api-key", "")
 
 
-def _told(scope: Scope, send: Send) -> Send:
-    """`send` that writes an audit line when the answer begins."""
+async def _told(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+    """Pass the call on, and write an audit line however it ends."""
+    status: int | None = None
 
-    async def telling(message: Message) -> None:
+    async def watching(message: Message) -> None:
+        nonlocal status
         if message["type"] == "http.response.start":
-            audit(
-                "admin.called",
-                method=scope["method"],
-                path=scope["path"],
-                status=message["status"],
-            )
+            status = message["status"]
         await send(message)
 
-    return telling
+    try:
+        await app(scope, receive, watching)
+    finally:
+        # None: it raised, or was cancelled, and may have done half of it.
+        audit("admin.called", method=scope["method"], path=scope["path"], status=status)
 
 
 async def _refuse(error: Any, scope: Scope, receive: Receive, send: Send) -> None:

@@ -49,7 +49,7 @@ class Meter:
         """Count it out again."""
         use = self._uses[rights.name]
         use.running -= 1
-        if use.running == 0 and rights.requests_per_minute is None:
+        if use.running == 0 and use.counted_at is None:
             del self._uses[rights.name]
 
     def _take(self, use: _Use, per_minute: int) -> None:

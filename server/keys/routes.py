@@ -28,7 +28,8 @@ _BY_NEED: Final = {
         POST /v1/responses  GET /v1/responses/{response_id}  POST /v1/responses/{response_id}/cancel
         POST /v1/messages  POST /v1/messages/count_tokens  POST /v1/systemone  POST /invocations
         POST /inference/v1/generate  POST /generative_scoring
-        POST /tokenize  POST /detokenize
+        POST /tokenize  POST /detokenize  GET /tokenizer_info
+        POST /cohere/v2/chat  POST /cohere/v2/chat/render
         POST /v1/chat/completions/render  POST /v1/chat/completions/derender
         POST /v1/completions/render  POST /v1/completions/derender
         POST /v1/responses/render  POST /v1/messages/render
@@ -54,6 +55,7 @@ _BY_NEED: Final = {
         POST /adapters  DELETE /adapters/{adapter_name}
         POST /scale_elastic_ep  POST /is_scaling_elastic_ep
         POST /start_profile  POST /stop_profile
+        POST /fault_tolerance/apply  GET /fault_tolerance/status
         GET /get_world_size  GET /kv_event_sources
     """,
     # Calls any method of the workers, ours too; weights from pickles, and weights that the start-up

@@ -5,7 +5,7 @@ from typing import Any
 from server.errors import NotAllowed
 from server.keys.rights import Rights
 from vectors.entry import StoredVector
-from vectors.library import Entries, Entry, Library, Records, not_found
+from vectors.library import Entries, Entry, Library, Records, check_is_name, not_found
 from vectors.names import parse_id
 
 
@@ -48,12 +48,14 @@ class View:
 
     def update(self, name: str, **changes: Any) -> Entry:
         """See `Library.update`."""
+        check_is_name(name)
         self._check(name)
         visible = None if self._rights.sees_all else self._rights.sees
         return self._library.update(name, **changes, visible=visible)
 
     def delete(self, name: str) -> None:
         """See `Library.delete`."""
+        check_is_name(name)
         self._check(name)
         self._library.delete(name)
 

@@ -1,4 +1,4 @@
-"""vLLM's own `--api-key`, beside a keys file."""
+"""What of vLLM's does not go with a keys file as it is: its own `--api-key`, its response store."""
 
 import os
 from argparse import Namespace
@@ -13,3 +13,13 @@ def take_over(args: Namespace) -> tuple[str, ...]:
     # Read when vLLM adds its middleware, which is after the plugins.
     os.environ.pop("VLLM_API_KEY", None)
     return tuple(key for key in keys if key)
+
+
+def check_store() -> None:
+    """Raise RuntimeError where vLLM keeps responses: it does for everybody alike, under ids that
+    clients may choose, and answers them outside of any limit."""
+    if os.environ.get("VLLM_ENABLE_RESPONSES_API_STORE", "0") not in ("", "0"):
+        raise RuntimeError(
+            "VLLM_ENABLE_RESPONSES_API_STORE keeps responses where every key can read them: unset "
+            "it, or do without --api-keys-file"
+        )
