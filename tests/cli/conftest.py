@@ -72,7 +72,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     app.state.steersman = SimpleNamespace(
         library=library,
         max_upload_bytes=200_000,
-        on_change=lambda event, entry: None,
+        on_change=lambda *_: None,
         jobs=Jobs(folder / "jobs", 1),
     )
     with serving(app) as url:

@@ -1,8 +1,8 @@
 """What a server takes, and how long it waits for it."""
 
 import json
+import select
 import socket
-import time
 from collections.abc import Callable
 
 import pytest
@@ -45,10 +45,11 @@ def test_a_client_that_sends_a_byte_a_second(servers: tuple[Server, Server], key
     )
     with socket.create_connection((host, int(port)), timeout=30) as connection:
         connection.sendall(head.encode())
-        for byte in body[:6]:
+        for byte in body:
             connection.sendall(bytes([byte]))
+            if select.select([connection], [], [], 1.0)[0]:
+                break
             assert key("infer").http.get("/v1/models").status_code == 200, "others go on"
-            time.sleep(1)
         answer = connection.recv(4096).decode()
     assert answer.startswith("HTTP/1.1 408 "), answer
     assert "body_timeout" in answer

@@ -42,7 +42,7 @@ def client(library, events):
     app.state.steersman = SimpleNamespace(
         library=library,
         max_upload_bytes=LIMIT,
-        on_change=lambda event, entry: events.append((event, entry.name)),
+        on_change=lambda event, name, _: events.append((event, name)),
         capabilities=lambda: {
             "version": "1", "model": "m", "num_layers": 8, "hidden_size": HIDDEN,
             "sites": ["resid_post"], "median_norms": None, "limits": {"max_vectors": 16},

@@ -23,7 +23,7 @@ class Host:
     def __init__(self, root: Path) -> None:
         self.library = Library(root)
 
-    def on_change(self, event: str, entry: Entry) -> None:
+    def on_change(self, event: str, name: str, digest: str | None) -> None:
         """Nobody counts here."""
 
     def capabilities(self) -> dict[str, Any]:

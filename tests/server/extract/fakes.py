@@ -82,5 +82,5 @@ def make_bench(folder: Path, engine: Engine, most_row_bytes: int = 1 << 20) -> B
         most_row_bytes=most_row_bytes,
         scratch=folder / "jobs",
         place=place,
-        on_change=lambda event, entry: None,
+        on_change=lambda *_: None,
     )
