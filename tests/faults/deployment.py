@@ -149,6 +149,12 @@ def alive(process: psutil.Process) -> bool:
         return False
 
 
+def shared_memory(process: psutil.Process) -> list[Path]:
+    """The files in /dev/shm that it has in its memory."""
+    found = (Path(mapped.path) for mapped in process.memory_maps())
+    return [path for path in found if path.parent == Path("/dev/shm") and path.exists()]
+
+
 def until(
     true: Callable[[], Any],
     seconds: float,

@@ -8,6 +8,7 @@ import json
 import os
 import random
 import socket
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ import torch
 
 from tests.faults import extraction
 from tests.faults.conftest import Said
-from tests.faults.deployment import VECTORS, Deployment, alive, until
+from tests.faults.deployment import VECTORS, Deployment, alive, shared_memory, until
 from tests.faults.sound import listed, rests, steered
 from tests.faults.writer import Writer
 from tests.http.client import Client, completion_body
@@ -43,7 +44,7 @@ class Killed:
     upload: httpx.Request
     upload_said: bytes
     spooled: list[Path]
-    """Files that the server had open for the upload."""
+    """Temporary files that the server had open, one of them for the upload."""
     writers: list[Writer]
     jobs: list[str]
     processes: list[psutil.Process]
@@ -77,8 +78,8 @@ def killed(deployment: Deployment, make_vector: Callable[..., bytes]) -> Iterato
         connection.sendall(half)
         time.sleep(random.uniform(1, 2))  # For the server to have read it, and others to write.
         processes = deployment.processes()
-        spooled = [Path(file.path) for process in processes for file in process.open_files()]
-        shared = {path for process in processes for path in _shared_memory(process)}
+        spooled = _open_in_tmp(processes[0])
+        shared = {path for process in processes for path in shared_memory(process)}
         assert deployment.kill() == -9
         with pytest.raises(httpx.TransportError) as broken:
             stream.extend(lines)
@@ -97,7 +98,7 @@ def killed(deployment: Deployment, make_vector: Callable[..., bytes]) -> Iterato
         stream_error=broken.value,
         upload=upload,
         upload_said=upload_said,
-        spooled=[path for path in spooled if path.parent == Path("/tmp")],
+        spooled=spooled,
         writers=writers,
         jobs=jobs,
         processes=processes,
@@ -109,9 +110,13 @@ def killed(deployment: Deployment, make_vector: Callable[..., bytes]) -> Iterato
         process.kill()
 
 
-def _shared_memory(process: psutil.Process) -> list[Path]:
-    found = (Path(mapped.path) for mapped in process.memory_maps())
-    return [path for path in found if path.parent == Path("/dev/shm") and path.exists()]
+def _open_in_tmp(process: psutil.Process) -> list[Path]:
+    """Of those without a name, what the kernel calls them."""
+    found = []
+    for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
+        with contextlib.suppress(FileNotFoundError):
+            found.append(descriptor.readlink())
+    return [path for path in found if path.is_relative_to(tempfile.gettempdir())]
 
 
 def _let_an_hour_pass(deployment: Deployment) -> None:
@@ -163,7 +168,8 @@ def test_nothing_is_lost(killed: Killed, client: Client, deployment: Deployment)
 
 def test_a_body_that_was_arriving(killed: Killed, client: Client, say: Said) -> None:
     """Is not there, nor is what came of it; sent again it is kept."""
-    say(f"open for it, and gone: {killed.spooled}")
+    say(f"open in the folder for temporary files, and gone: {killed.spooled}")
+    assert killed.spooled
     assert killed.upload_said == b""
     assert "cut" not in listed(client)
     assert [path for path in killed.spooled if path.exists()] == []
