@@ -11,7 +11,7 @@ import asyncio
 import logging
 import threading
 import time
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -32,6 +32,9 @@ logger = logging.getLogger("vllm.steersman")
 class Drain:
     """What runs, and whether anything may still begin."""
 
+    engine_died: ClassVar[bool] = False
+    """Whether this process stops because its engine did; vLLM itself exits with 0 then."""
+
     def __init__(self) -> None:
         self.draining = False
         self._running: set[asyncio.Task[Any]] = set()
@@ -51,6 +54,8 @@ class Drain:
         def shutdown(timeout: float | None = None) -> None:
             # Only SIGTERM has it called in another thread than the loop's. In that one the server
             # is down already, or its engine is dead, and the loop would wait for itself.
+            if not self.draining and engine_client.errored:
+                Drain.engine_died = True
             waits = timeout and not self.draining and threading.get_ident() != thread
             self.begin()
             try:

@@ -69,6 +69,10 @@ def _serve(ours: argparse.Namespace, theirs: list[str]) -> None:
         thread_binding(sorted(os.sched_getaffinity(0)), _workers_here(args)),
     )
     ServeSubcommand.cmd(args)
+    from server.drain import Drain
+
+    if Drain.engine_died:
+        raise SystemExit("steersman serve: the engine died; the log above says of what")
 
 
 def environment_defaults() -> None:

@@ -193,7 +193,9 @@ class Library:
             if safe_range is not None:
                 changed = replace(changed, safe_range=safe_range)
             if coefficient is not None or layers is not None or positions is not None:
-                made = self._with_defaults(changed, coefficient, layers, positions)
+                made, own = self._with_defaults(changed, coefficient, layers, positions)
+                if not own and record.owner is not None and made.digest not in record.digests:
+                    changed = replace(changed, foreign=(*changed.foreign, made.digest))
                 changed = replace(changed, digests=changed.with_digest(made.digest))
                 changed = self._with_own(changed, made)
             if changed != record:
@@ -378,8 +380,9 @@ class Library:
         coefficient: float | None,
         layers: tuple[int, ...] | None,
         positions: Positions | None,
-    ) -> SteeringVector:
-        """New content: the record's with other defaults, and with what the name says of itself."""
+    ) -> tuple[SteeringVector, bool]:
+        """New content: the record's with other defaults, and with what the name says of itself; and
+        whether its file is ours."""
         entry = self._entry(record, record.digests[0])
         vector = replace(
             read_content(entry), description=entry.description, safe_range=entry.safe_range
@@ -391,8 +394,7 @@ class Library:
             vector = replace(vector, layers=check_layers(layers, available))
         if positions is not None:
             vector = replace(vector, positions=check_positions(positions))
-        self._objects.put(vector, write_vector(vector))
-        return vector
+        return vector, self._objects.put(vector, write_vector(vector))
 
     def check_fits(self, vector: SteeringVector | StoredVector | Entry, param: str) -> None:
         """Raise `VectorInvalid` for a vector that the served model cannot be steered with: one in

@@ -78,8 +78,7 @@ async def extract(request: Request, host: Steersman) -> dict[str, Any]:
 
 def list_jobs(host: Steersman) -> dict[str, Any]:
     """All jobs that are remembered, newest first."""
-    sees = caller().rights.sees
-    return {"object": "list", "data": [j.to_json() for j in host.jobs.list() if sees(j.name)]}
+    return {"object": "list", "data": [j.to_json() for j in host.jobs.list() if _may_see(j)]}
 
 
 def get_job(job_id: str, host: Steersman) -> dict[str, Any]:
@@ -99,9 +98,15 @@ async def cancel_job(job_id: str, host: Steersman) -> dict[str, Any]:
 def _find(jobs: Jobs, job_id: str) -> Job:
     """Raises `VectorNotFound`, also for a job that makes a vector the caller may not see."""
     job = jobs.find(job_id)
-    if not caller().rights.sees(job.name):
+    if not _may_see(job):
         raise job_not_found(job_id)
     return job
+
+
+def _may_see(job: Job) -> bool:
+    """Whether the caller may know of all names that the job has made, and of its own."""
+    made = [vector_id.partition("@")[0] for vector_id in job.result]
+    return all(caller().rights.sees(name) for name in (job.name, *made))
 
 
 async def _body(request: Request) -> tuple[ExtractRequest, bytes | None]:

@@ -31,7 +31,7 @@ EVERY_S: Final = 1.0
 LONGEST_MESSAGE: Final = 2000
 """Of an error, in characters: some of other people's say all that they were given."""
 ENDED: Final = ("succeeded", "failed", "cancelled")
-_MEMORY: Final = ("folder", "saved_at")
+_MEMORY: Final = ("folder", "began_at", "saved_at")
 """Fields of a job that are not written."""
 
 
@@ -61,8 +61,11 @@ class Job:
     error: dict[str, Any] | None = None
     folder: Path | None = field(default=None, repr=False)
     """Of its state; not written there."""
+    elapsed_s: float = 0.0
+    """Since it began to run, when its state was written."""
+    began_at: float | None = field(default=None, repr=False)
     saved_at: float = field(default=0.0, repr=False)
-    """By the monotonic clock: the wall clock may be set back, and nothing would be saved then."""
+    """Both by the monotonic clock: the wall clock may be set."""
 
     def enter(self, phase: str) -> None:
         """Begin another part of the work."""
@@ -84,6 +87,8 @@ class Job:
         now = time.monotonic()
         if self.folder is not None and (not not_within_s or now - self.saved_at >= not_within_s):
             self.saved_at, self.updated_at = now, time.time()
+            if self.began_at is not None:
+                self.elapsed_s = now - self.began_at
             state = {name: value for name, value in asdict(self).items() if name not in _MEMORY}
             with disk_errors():
                 replace(self.folder / f"{self.id}.json", json.dumps(state).encode())
@@ -91,10 +96,10 @@ class Job:
     def to_json(self) -> dict[str, Any]:
         """What clients are shown: rate in texts a second, estimate in seconds."""
         rate = eta = None
-        if self.started_at is not None and self.done:
-            end = self.ended_at or time.time()
-            rate = round(self.done / max(end - self.started_at, 1e-3), 2)
-            eta = round((self.total - self.done) / rate, 1) if self.status == "running" else None
+        if self.elapsed_s and self.done:
+            rate = round(self.done / self.elapsed_s, 2)
+            if self.status == "running":
+                eta = round((self.total - self.done) * self.elapsed_s / self.done, 1)
         return {
             "id": self.id,
             "object": "steering.job",
@@ -225,6 +230,7 @@ class Jobs:
             async with self._turn:
                 job.check()
                 job.status, job.started_at = "running", time.time()
+                job.began_at = time.monotonic()
                 job.save()
                 await work(job)
             job.status = "succeeded"

@@ -182,7 +182,7 @@ def _load(file: Path) -> Any:
         return yaml.safe_load(file.read_text())
     except OSError as error:
         raise KeysFileInvalid(f"{file}: {error.strerror}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
+    except Exception as error:  # noqa: BLE001  # The constructors of its tags raise what they like.
         # Without the text around it: it may be a key that somebody wrote there in the clear.
         mark = getattr(error, "problem_mark", None)
         place = "" if mark is None else f" (line {mark.line + 1})"
