@@ -31,9 +31,9 @@ _NUMBER = {"type": "integer", "minimum": 0}
 _SOME = {"oneOf": [_NUMBER, {"type": "string", "pattern": "^[0-9]+%$"}]}
 
 # LeaderWorkerSet's schema is in none of @kubernetes-models' packages. So this is not the published
-# one: it is the part of the v1 API that these manifests use, written from its reference, and closed:
-# what is not in it is an error, and is to be looked up there before it is added here. Pod templates
-# are checked against Kubernetes' own schema.
+# one: it is the part of the v1 API that these manifests use, written from its reference, and
+# closed: what is not in it is an error, and is to be looked up there before it is added here. Pod
+# templates are checked against Kubernetes' own schema.
 LEADER_WORKER_SET: Final = _closed(
     ["apiVersion", "kind", "metadata", "spec"],
     apiVersion={"const": "leaderworkerset.x-k8s.io/v1"},
