@@ -174,6 +174,7 @@ def test_a_body_that_was_arriving(killed: Killed, client: Client, say: Said) -> 
     assert "cut" not in listed(client)
     assert [path for path in killed.spooled if path.exists()] == []
     assert client.http.send(killed.upload).status_code == 201
+    assert client.http.delete(f"{VECTORS}/cut").status_code == 200
 
 
 def test_vectors_that_were_being_written(
