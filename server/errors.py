@@ -52,6 +52,12 @@ class KeyInvalid(SteersmanError):
     headers: ClassVar = {"WWW-Authenticate": "Bearer"}
 
 
+class RouteNotFound(SteersmanError):
+    """No route fits the path."""
+
+    default_code = "route_not_found"
+
+
 class NotAllowed(SteersmanError):
     """The key is known and may not do this, or nobody may."""
 
@@ -89,6 +95,7 @@ STATUS: Final[dict[type[Exception], int]] = {
     TooManyRequests: 429,
     KeyInvalid: 401,
     NotAllowed: 403,
+    RouteNotFound: 404,
     BodyTooSlow: 408,
     Draining: 503,
     NotSteered: 500,

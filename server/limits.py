@@ -38,7 +38,7 @@ class BodyLimit:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        ours = _is_ours(scope)
+        ours = is_ours(scope)
         max_bytes = self._uploads if ours else self._others
         if _announced(scope) > max_bytes:
             await response(_too_much(max_bytes, ours))(scope, receive, send)
@@ -110,7 +110,8 @@ def _too_slow(seconds: float) -> BodyTooSlow:
     )
 
 
-def _is_ours(scope: Scope) -> bool:
+def is_ours(scope: Scope) -> bool:
+    """Whether the call goes to a route of this project."""
     path: str = scope["path"].removeprefix(scope.get("root_path", ""))
     return path == PREFIX or path.startswith(f"{PREFIX}/")
 

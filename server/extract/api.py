@@ -6,6 +6,7 @@ from typing import Annotated, Any, Final, Protocol
 from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
 
 from server.audit import audit
 from server.extract.job import Bench, run
@@ -112,13 +113,21 @@ def _may_see(job: Job) -> bool:
 async def _body(request: Request) -> tuple[ExtractRequest, bytes | None]:
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return read_request(await request.body()), None
-    async with request.form(max_files=1, max_fields=2, max_part_size=_FORM_FIELD) as form:
+    try:
+        form = await request.form(max_files=1, max_fields=2, max_part_size=_FORM_FIELD)
+    except HTTPException as error:
+        raise VectorInvalid(
+            f"the form cannot be read: {error.detail}", param="file", code="bad_form"
+        ) from None
+    try:
         file, wanted = form.get("file"), form.get("request")
         if not isinstance(file, UploadFile) or not isinstance(wanted, str):
             raise VectorInvalid(
                 "send two parts: request (JSON) and file (JSONL)", param="file", code="bad_form"
             )
         return read_request(wanted), await file.read()
+    finally:
+        await form.close()
 
 
 def _rows(wanted: ExtractRequest, lines: bytes | None, most: int) -> list[Row]:

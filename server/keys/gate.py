@@ -6,12 +6,13 @@ from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.audit import audit
-from server.errors import KeyInvalid, NotAllowed, response
+from server.errors import KeyInvalid, NotAllowed, RouteNotFound, response
 from server.keys.caller import Caller, enter
 from server.keys.file import Keys
 from server.keys.meter import Meter
 from server.keys.rights import ADMIN, OPEN, Rights
-from server.keys.routes import ANY, NOWHERE, OFF, PUBLIC, route_need
+from server.keys.routes import ANY, NOWHERE, OFF, OTHERWISE, PUBLIC, route_need
+from server.limits import is_ours
 from server.metrics import METRICS
 from vectors.errors import SteersmanError
 
@@ -33,6 +34,9 @@ class Gate:
         try:
             need = route_need(scope)
             rights = self._admit(need, headers)
+            if need == NOWHERE and is_ours(scope):
+                # An id with a line break fits no route, and this is no error of vLLM's to tell.
+                raise RouteNotFound("there is no such route; /openapi.json lists them")
             self._meter.enter(rights)
         except SteersmanError as error:
             await _refuse(error, scope, receive, send)
@@ -65,7 +69,7 @@ class Gate:
                 "this route is closed: it is not among those that keys are given out for",
                 code="route_off",
             )
-        if need not in (ANY, NOWHERE) and not rights.may(need):
+        if need not in (ANY, NOWHERE, OTHERWISE) and not rights.may(need):
             raise NotAllowed(
                 f"this key may not do this; it needs the scope {need}", code="scope_missing"
             )

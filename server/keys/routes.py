@@ -15,7 +15,9 @@ ANY: Final = "any"
 OFF: Final = "off"
 """Nobody, keys or not: a caller could run code here, or read what is not for clients."""
 NOWHERE: Final = "nowhere"
-"""There is no such route: a 404 or 405, which a stranger does not get to see."""
+"""There is no such route: a 404, which a stranger does not get to see."""
+OTHERWISE: Final = "otherwise"
+"""There is one, with another method: a 405, which likewise."""
 
 _BY_NEED: Final = {
     PUBLIC: """
@@ -94,8 +96,10 @@ def route_need(scope: Scope) -> str | None:
 
 def _find(scope: Scope) -> str | None:
     method = "WS" if scope["type"] == "websocket" else scope["method"]
+    found = NOWHERE
     for route in scope["app"].router.routes:
         match, _ = route.matches(scope)
         if match is Match.FULL:
             return need_of(method, route.path)
-    return NOWHERE
+        found = OTHERWISE if match is Match.PARTIAL else found
+    return found
