@@ -11,13 +11,14 @@ CLIENTS ?= 64
 KIND ?= $(shell nvidia-smi >/dev/null 2>&1 && echo gpu || echo cpu)
 VENV := .venv
 READY := $(VENV)/.ready
+TOOLS := $(VENV)/tools/.ready
 BIN := $(VENV)/bin
 CODE := server steering vectors tests bench
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint unit engine matrix compat soak format bench lock clean
+.PHONY: help serve test lint unit engine matrix faults schema load rolling compat soak format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
@@ -35,8 +36,8 @@ lint: $(READY) ## ruff, mypy --strict, the import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-unit: $(READY) ## tests that need no engine, in five minutes
-	$(BIN)/python -m pytest -m 'not engine and not matrix'
+unit: $(READY) $(TOOLS) ## tests that need no engine, the manifests of deploy/ among them, in five minutes
+	$(BIN)/python -m pytest -m 'not engine and not matrix and not faults'
 
 engine: $(READY) ## tests on real engines, in half an hour
 	STEERSMAN_WAYS=keep $(BIN)/python -m pytest -m 'engine and not matrix'
@@ -44,6 +45,18 @@ engine: $(READY) ## tests on real engines, in half an hour
 matrix: $(READY) ## every way of running and every model, in an hour or so; rewrites the table in README.md
 	rm -f bench/results/ways.json
 	$(BIN)/python -m pytest tests/matrix tests/engine/test_dynamic_product.py; status=$$?; $(BIN)/python -m tests.matrix.table && exit $$status
+
+faults: $(READY) ## kill, fill up and spoil a real server, and see what survives, in a quarter of an hour
+	$(BIN)/python -m pytest tests/faults
+
+schema: $(READY) ## schemathesis on our routes with the key of every scope, 200 examples each
+	STEERSMAN_SCHEMA_EXAMPLES=200 $(BIN)/python -m pytest tests/operate/test_surface.py --timeout 3600
+
+load: $(READY) ## locust through keys, at once and twice what the server holds; writes docs/load.md's figures
+	$(BIN)/python -m bench.load_test $(ARGS)
+
+rolling: $(READY) ## restart two servers behind nginx in turn, under load, and lose no request
+	$(BIN)/python -m bench.rolling $(ARGS)
 
 soak: $(READY) ## MINUTES of CLIENTS doing everything at once to one server, every answer checked
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) --clients $(CLIENTS) $(ARGS)
@@ -67,3 +80,6 @@ clean: ## remove the environment and caches (models and vectors stay under ~/.ca
 
 $(READY): requirements/cpu.txt requirements/gpu.txt requirements/install.sh pyproject.toml
 	@PYTHON='$(PYTHON)' requirements/install.sh $(VENV) $(KIND)
+
+$(TOOLS): $(READY) requirements/tools.sh tests/deploy/node/package-lock.json
+	@requirements/tools.sh $(VENV) && touch $@
