@@ -1,4 +1,4 @@
-"""Keys, files of keys, and calls with them, for tests. A key is its own name: `alice` is alice's."""
+"""Keys, files of keys, and calls with them, for tests. `alice` is the key of alice."""
 
 from pathlib import Path
 from typing import Any

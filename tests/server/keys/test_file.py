@@ -124,7 +124,8 @@ def test_a_bad_file_names_the_place(tmp_path: Path, what: str) -> None:
     ["keys: [", f"keys:\n- {SECRET}: [", f"\t{SECRET}", "keys: *nothing", "\x00" + SECRET,
      "keys: !!python/object/apply:os.system [true]", f"{{[a]: {SECRET}}}", "[" * 5000,
      f"keys:\n- name: 2026-13-45\n  sha256: {SECRET}", f"keys: !!int {SECRET}",
-     f"keys: !!timestamp {SECRET}", "%YAML 9.9\n---\n", "keys: []\n---\nkeys: []\n"],
+     f"keys: !!timestamp {SECRET}", f"keys: !!bool {SECRET}",
+     "%YAML 9.9\n---\n", "keys: []\n---\nkeys: []\n"],
 )  # fmt: skip
 def test_what_is_no_yaml(tmp_path: Path, text: str) -> None:
     path = tmp_path / "keys.yaml"

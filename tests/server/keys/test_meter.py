@@ -1,5 +1,8 @@
 """How often and how much at once: by a clock that the test turns."""
 
+import time
+from inspect import signature
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,16 +34,18 @@ def test_never_more_than_a_minutes_worth_and_what_has_come_since(
     clock = Clock()
     meter, who = Meter(clock), rights(requests_per_minute=per_minute)
     let_in: list[float] = []
+    waits: list[int] = []
     for passes, asks in steps:
         clock.now += passes
         for _ in range(asks):
             try:
                 meter.enter(who)
             except TooManyRequests as refusal:
-                assert 1 <= refusal.retry_after <= 60
+                waits.append(refusal.retry_after)
             else:
                 let_in.append(clock.now)
                 meter.leave(who)
+    assert all(1 <= wait <= 60 for wait in waits)
     # Over every stretch of time, not only from the start.
     for i, begin in enumerate(let_in):
         for n, end in enumerate(let_in[i:], 1):
@@ -83,16 +88,9 @@ def test_one_refused_for_what_runs_costs_none_of_the_rate() -> None:
     meter.enter(who)
 
 
-def test_a_clock_set_back_locks_nobody_out() -> None:
-    clock = Clock()
-    meter, who = Meter(clock), rights(requests_per_minute=60)
-    meter.enter(who)
-    clock.now -= 500
-    for _ in range(30):
-        try:
-            meter.enter(who)
-        except TooManyRequests as refusal:
-            assert refusal.retry_after <= 600
+def test_the_wall_clock_has_no_say() -> None:
+    # Somebody sets that one back, or a leap second does.
+    assert signature(Meter).parameters["clock"].default is time.monotonic
 
 
 def test_counts_outlive_a_new_keys_file() -> None:
@@ -101,8 +99,8 @@ def test_counts_outlive_a_new_keys_file() -> None:
     free, tight = rights(), rights(requests_per_minute=2, max_concurrent_requests=2)
     meter.enter(free)
     for _ in range(2):
+        meter.enter(tight)
         with pytest.raises(TooManyRequests, match="max_concurrent"):
-            meter.enter(tight)
             meter.enter(tight)
         meter.leave(tight)
     # The rate is used up; that the last one leaves with the rights of before gives none back.

@@ -8,7 +8,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -79,7 +78,7 @@ Answers = dict[tuple[str, str | None], set[tuple[int, str | None]]]
 
 
 @pytest.fixture(scope="module")
-def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
+def said(tmp_path_factory: pytest.TempPathFactory) -> Any:
     directory = tmp_path_factory.mktemp("whole_app")
     environment = {k: v for k, v in os.environ.items() if not k.startswith("VLLM_")}
     done = subprocess.run(
@@ -88,7 +87,7 @@ def said(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
         cwd=Path(__file__).parents[3],
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-4000:]
-    yield json.loads((directory / "said.json").read_text())
+    return json.loads((directory / "said.json").read_text())
 
 
 def answers(seen: list[Any]) -> Answers:
