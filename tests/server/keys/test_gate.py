@@ -141,6 +141,7 @@ def test_without_a_keys_file(need: str) -> None:
         {"Authorization": "Bearer inferr"}, {"Authorization": "Bearer inf\xe9r"},
         {"Authorization": "Bearer " + "x" * 60_000}, {"X-Api-Key": ""}, {"X-Api-Key": "nobody"},
         {"Authorization": "Bearer nobody", "X-Api-Key": "infer"},
+        {"Authorization": "Bearer ", "X-Api-Key": "infer"},
     ],
 )  # fmt: skip
 def test_what_is_no_key(client: TestClient, header: dict[str, str]) -> None:
@@ -160,7 +161,8 @@ def test_ways_to_send_a_key(client: TestClient, header: dict[str, str]) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/sleep", "/sleep/", "//sleep", "/%73leep", "/sleep?a=/health", "/sleep;/health",
-     "/health/../sleep", "/health/%2e%2e/sleep", "/Sleep", "/SLEEP", "/sleep%00", "/sleep%2f"],
+     "/health/../sleep", "/health/%2e%2e/sleep", "/Sleep", "/SLEEP", "/sleep%00", "/sleep%2f",
+     "/sleep%0a", "/sleep%0d%0a", "/health%0a/../sleep"],
 )  # fmt: skip
 def test_no_spelling_of_a_path_gets_round(client: TestClient, path: str, who: str | None) -> None:
     for method in ("POST", "GET", "HEAD", "OPTIONS", "TRACE", "PUT", "post", "Post"):
@@ -169,6 +171,13 @@ def test_no_spelling_of_a_path_gets_round(client: TestClient, path: str, who: st
         assert answer.status_code >= 300, (method, path)
         if who is None and method != "OPTIONS":
             assert answer.status_code == 401, (method, path)
+
+
+@pytest.mark.parametrize("path", ["/v1/steering/nothing", "/v1/steering/vectors/a%0ab"])
+def test_what_is_not_there_among_our_routes(client: TestClient, path: str) -> None:
+    assert refused(client.get(path)) == (401, "authentication_error", "invalid_api_key")
+    found = refused(client.get(path, headers=bearer("infer")))
+    assert found == (404, "not_found_error", "route_not_found")
 
 
 @pytest.mark.parametrize("who", CALLERS)
