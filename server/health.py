@@ -63,7 +63,8 @@ async def _trouble_with(state: Any) -> str | None:
         return f"the library's disk has not answered for {LIBRARY_WITHIN_S:g} s"
     state.looking_at_library = None
     try:
-        looking.result()
+        # Other servers on the same directory change it, too.
+        METRICS.library.set(looking.result())
     except SteersmanError as error:
         return error.message
     return None
