@@ -12,6 +12,7 @@ VECTORS = ("cheerful", "first_person", "formal", "past", "questions", "shouting"
 STEERED = 0.6
 TOKENS = (24, 48, 72)
 MODEL = "smollm2"
+WARM_UP = "warm-up"
 SUBJECTS = ("rivers", "bread", "clocks", "bridges", "owls", "maps", "rain", "chess", "salt")
 OPENINGS = (
     "Tell me about {}.",

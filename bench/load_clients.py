@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass, field
+from itertools import islice, product
 from typing import Any
 
 import httpx
@@ -17,11 +18,11 @@ from bench.receipts import Body
 from bench.soak_asks import CHAT, COMPLETION, PROMPTS, Golden, Question, Use, golden_answer
 from bench.soak_shelf import vector_file
 
-TOKENS = 64
+TOKENS = 40
 STEERINGS: tuple[tuple[Use, ...], ...] = (
     (),
     (Use("cheerful", 1.0),),
-    (Use("formal", -1.0), Use("past", 0.8)),
+    (Use("formal", -1.0), Use("past", 0.75)),
 )
 
 
@@ -38,11 +39,9 @@ class Wrong(Exception):
 
 
 def questions() -> list[Question]:
-    """Both routes, every prompt, all ways of steering, but not every combination."""
-    return [
-        Long((CHAT, COMPLETION)[(n // 3) % 2], n % len(PROMPTS), STEERINGS[n % len(STEERINGS)])
-        for n in range(2 * len(PROMPTS))
-    ]
+    """Every other combination of routes, prompts and ways of steering."""
+    every = product((CHAT, COMPLETION), range(len(PROMPTS)), STEERINGS)
+    return [Long(*combination) for combination in islice(every, 0, None, 2)]
 
 
 async def golden_answers(servers: Sequence[httpx.AsyncClient]) -> dict[Question, Golden]:

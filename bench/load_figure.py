@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from bench.load_asks import Phase
+from bench.load_asks import WARM_UP, Phase
 from bench.load_sums import Record, first_token, good, starts
 from bench.load_watch import Sample
 
@@ -49,12 +49,10 @@ def draw(path: Path, cases: Mapping[str, Case]) -> None:
             axis.grid(alpha=0.3)
             for start in starts(case.phases):
                 axis.axvline(start, color="#4d4d4d", lw=0.8, ls=":")
-    for axis, label in zip(
-        axes[:, 0], ("arrivals a second", "seconds to first token", "requests in the engine"),
-        strict=True,
-    ):  # fmt: skip
-        axis.set_ylabel(label, fontsize=9)
-        axis.legend(fontsize=8, loc="center left")
+    labels = ("arrivals a second", "seconds to first token", "requests in the engine")
+    for row, label in zip(axes, labels, strict=True):
+        row[0].set_ylabel(label, fontsize=9)
+        row[-1].legend(fontsize=8, loc="center right")
     figure.tight_layout()
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=110, metadata={"Software": None})
@@ -74,6 +72,8 @@ def _arrivals(axis: Any, case: Case) -> None:
     axis.bar(left, [refused[n] / BIN_S for n in bins], bottom=heights, color=REFUSED,
              label="429 or 503", **style)  # fmt: skip
     for phase, start in zip(case.phases, starts(case.phases), strict=True):
+        if phase.name == WARM_UP:
+            continue  # too short for its name
         axis.text(
             start + 1, 0.99, phase.name, fontsize=8, va="top", transform=axis.get_xaxis_transform()
         )

@@ -7,7 +7,7 @@ here on. Then 1x, 2x and 1x again, in two cases: with keys that may each have on
 under way, so that the server refuses (429) what is too much, and with keys without limits, where
 all wait in vLLM's queue until half the rate has let it empty.
 
-    python -m bench.load_test [--rounds 1] [--seconds 40]
+    python -m bench.load_test [--rounds 1] [--seconds 30]
 
 The load generator runs on the server's own cores. Prints one JSON object last, writes it to
 bench/results/load.json, and draws bench/figures/load.png.
@@ -24,7 +24,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from bench.load_asks import MODEL, STEERED, TOKENS, Phase, arrivals, burst
+from bench.load_asks import MODEL, STEERED, TOKENS, WARM_UP, Phase, arrivals, burst
 from bench.load_figure import Case, draw
 from bench.load_keys import INFER, write_keys
 from bench.load_sums import all_sums, first_token, good, percentile
@@ -63,6 +63,12 @@ class Bench:
     def send(self, planned: Any) -> Heard:
         """Send, and wait until the server is quiet again."""
         heard = send(self.server.url, planned, self.keys, self.scratch, self.watch)
+        wrong = sum(not good(record) for record in heard.records)
+        if (heard.requests, heard.failures) != (len(heard.records), wrong):
+            raise RuntimeError(
+                f"locust counts {heard.requests} requests and {heard.failures} failures, "
+                f"its records {len(heard.records)} and {wrong}"
+            )
         self.requests += heard.requests
         self.failures += heard.failures
         self.watch.settle()
@@ -113,7 +119,7 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
     rate, seconds = ramp["holds_per_s"], arguments.seconds
     say(f"the server holds {rate:.2f} requests a second")
     # Running at its rate already when the comparison begins, as it will be when it ends.
-    warm_up = Phase("warm-up", rate, seconds / 4)
+    warm_up = Phase(WARM_UP, rate, seconds / 4)
     limited = [
         warm_up,
         Phase("1x, before", rate, seconds),
@@ -152,9 +158,9 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=1, help="of 1x, 2x, 1x in both cases")
-    parser.add_argument("--seconds", type=float, default=40, help="of a phase; a ramp step: half")
-    parser.add_argument("--patience", type=float, default=2, help="s to first token, for 95%%")
-    parser.add_argument("--concurrent", type=int, default=6, help="requests at once of a key")
+    parser.add_argument("--seconds", type=float, default=30, help="of a phase; a ramp step: half")
+    parser.add_argument("--patience", type=float, default=1, help="s to first token, for 95%%")
+    parser.add_argument("--concurrent", type=int, default=5, help="requests at once of a key")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--options", default="", help="more options for the server")
     parser.add_argument("--scratch", type=Path, help="directory for logs and records")
