@@ -86,19 +86,24 @@ def _key(headers: Headers) -> str:
 
 async def _told(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Pass the call on, and write an audit line however it ends."""
-    status: int | None = None
+    told = False
+
+    def tell(status: int | None) -> None:
+        nonlocal told
+        told = True
+        audit("admin.called", method=scope["method"], path=scope["path"], status=status)
 
     async def watching(message: Message) -> None:
-        nonlocal status
         if message["type"] == "http.response.start":
-            status = message["status"]
+            tell(message["status"])
         await send(message)
 
     try:
         await app(scope, receive, watching)
     finally:
-        # None: it raised, or was cancelled, and may have done half of it.
-        audit("admin.called", method=scope["method"], path=scope["path"], status=status)
+        if not told:
+            # It raised, or was cancelled, and may have done half of it.
+            tell(None)
 
 
 async def _refuse(error: Any, scope: Scope, receive: Receive, send: Send) -> None:
