@@ -13,7 +13,8 @@ class SteersmanEndpoints:
     """vLLM's `EndpointPlugin` protocol (`vllm/plugins/endpoint_plugins/interface.py`)."""
 
     name = "steersman"
-    required_tasks = ("generate",)
+    required_tasks = None
+    """For every app: without "generate" there is nothing to steer, but there may be keys to ask."""
 
     def attach_router(self, app: Any) -> None:
         """Add our routes and replace the four that take the `steering` field; put the gate, with
@@ -30,6 +31,10 @@ class SteersmanEndpoints:
         from steering.plan import Settings
 
         settings = Settings.read(getattr(app.state.args, "additional_config", None) or {})
+        if not _generates(app):
+            if settings.api_keys_file is not None:
+                raise RuntimeError("api_keys_file is for models that generate, and this does not")
+            return
         audit.write_to(settings.audit_log)
         keys = None
         if settings.api_keys_file is not None:
@@ -56,7 +61,7 @@ class SteersmanEndpoints:
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Open the library and take the engine's measure; raises when steering cannot be had."""
-        if engine_client is None:
+        if engine_client is None or not hasattr(state, "drain"):
             return
         from dataclasses import replace
         from importlib.metadata import version
@@ -106,6 +111,11 @@ class SteersmanEndpoints:
             state.steersman, engine_client, listens=workers[0]["listens"]
         )
         state.drain.watch(engine_client, state.steersman.jobs)
+
+
+def _generates(app: Any) -> bool:
+    """Whether vLLM has put the routes of a model that generates on `app`."""
+    return any(getattr(route, "path", "") == "/v1/chat/completions" for route in app.router.routes)
 
 
 def _make_way(app: Any, router: Any) -> None:

@@ -131,9 +131,6 @@ def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
     self.steering = None
     if self.vllm_config.model_config.runner_type == "generate":
         self.steering = WorkerSteering(self.worker, self.vllm_config)
-    elif Settings.read(self.vllm_config.additional_config).api_keys_file is not None:
-        # vLLM would leave our part of the API server out, and its routes open to everybody.
-        raise RuntimeError("api_keys_file is for models that generate; this is a pooling model")
     return result
 
 

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import re
 import secrets
 import time
 from collections.abc import Callable, Coroutine
@@ -118,6 +119,7 @@ class Job:
         }
 
 
+_ID: Final = re.compile(r"job-[0-9a-z]{1,32}", re.ASCII)
 _FIELDS: Final = frozenset(f.name for f in fields(Job)) - {*_MEMORY}
 
 
@@ -176,9 +178,8 @@ class Jobs:
 
     def find(self, job_id: str) -> Job:
         """Raises `VectorNotFound`."""
-        known = job_id.removeprefix("job-")
         path = self.folder / f"{job_id}.json"
-        if not job_id.startswith("job-") or not known.isalnum() or not path.is_file():
+        if not _ID.fullmatch(job_id) or not path.is_file():
             raise job_not_found(job_id)
         return self._read(path)
 
