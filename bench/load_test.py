@@ -19,6 +19,8 @@ import argparse
 import os
 import random
 import shlex
+import signal
+import sys
 import tempfile
 from contextlib import ExitStack
 from pathlib import Path
@@ -169,6 +171,8 @@ def main() -> None:
     locust()
     limits = {"free": {}, "limited": {"max_concurrent_requests": arguments.concurrent}}
     load = [round(average, 2) for average in os.getloadavg()]
+    # Ended from outside, what was started here is stopped too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with ExitStack() as stack:
         scratch = arguments.scratch or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="load-"))

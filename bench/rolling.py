@@ -18,6 +18,7 @@ import argparse
 import asyncio
 import os
 import random
+import signal
 import sys
 import tempfile
 from collections import Counter
@@ -148,6 +149,8 @@ def main() -> int:
     parser.add_argument("--no-keep", dest="keep", action="store_false", help="only print")
     arguments = parser.parse_args()
     load = [round(average, 2) for average in os.getloadavg()]
+    # Ended from outside, what was started here is stopped too.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     with ExitStack() as stack:
         scratch = arguments.scratch or Path(
             stack.enter_context(tempfile.TemporaryDirectory(prefix="rolling-"))
