@@ -111,12 +111,12 @@ def killed(deployment: Deployment, make_vector: Callable[..., bytes]) -> Iterato
 
 
 def _open_in_tmp(process: psutil.Process) -> list[Path]:
-    """Of those without a name, what the kernel calls them."""
+    """Files in the folder for temporary ones; of those without a name, what the kernel says."""
     found = []
     for descriptor in Path(f"/proc/{process.pid}/fd").iterdir():
         with contextlib.suppress(FileNotFoundError):
             found.append(descriptor.readlink())
-    return [path for path in found if path.is_relative_to(tempfile.gettempdir())]
+    return [path for path in found if str(path.parent) == tempfile.gettempdir()]
 
 
 def _let_an_hour_pass(deployment: Deployment) -> None:
@@ -168,7 +168,7 @@ def test_nothing_is_lost(killed: Killed, client: Client, deployment: Deployment)
 
 def test_a_body_that_was_arriving(killed: Killed, client: Client, say: Said) -> None:
     """Is not there, nor is what came of it; sent again it is kept."""
-    say(f"open in the folder for temporary files, and gone: {killed.spooled}")
+    say(f"open in the folder for temporary files: {[str(path) for path in killed.spooled]}")
     assert killed.spooled
     assert killed.upload_said == b""
     assert "cut" not in listed(client)
