@@ -27,12 +27,6 @@ HERE = Path(__file__).parent
 Said = Callable[[str], None]
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line(
-        "markers", "faults: kills, fills and spoils real servers, `make faults`"
-    )
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.is_relative_to(HERE):
