@@ -4,6 +4,7 @@ Imports happen inside the methods: vLLM logs and skips a plugin whose import fai
 from `attach_router` or `init_state` stops the start.
 """
 
+import logging
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -35,6 +36,7 @@ class SteersmanEndpoints:
             if settings.api_keys_file is not None:
                 raise RuntimeError("api_keys_file is for models that generate, and this does not")
             return
+        _log_as_vllm_does()
         audit.write_to(settings.audit_log)
         keys = None
         if settings.api_keys_file is not None:
@@ -111,6 +113,16 @@ class SteersmanEndpoints:
             state.steersman, engine_client, listens=workers[0]["listens"]
         )
         state.drain.watch(engine_client, state.steersman.jobs)
+
+
+def _log_as_vllm_does() -> None:
+    """vLLM sets the root logger to ERROR and gives handlers to its own: a library's warning of a
+    damaged file would be told to nobody."""
+    theirs = logging.getLogger("vllm")
+    for room in ("server", "vectors"):
+        ours = logging.getLogger(room)
+        ours.handlers, ours.propagate = theirs.handlers, False
+        ours.setLevel(theirs.level or logging.INFO)
 
 
 def _generates(app: Any) -> bool:
