@@ -165,6 +165,10 @@ def test_no_keys_file_beside_a_store_that_everybody_can_read(said: dict[str, Any
     assert "VLLM_ENABLE_RESPONSES_API_STORE" in said["with_store"]
 
 
+def test_no_keys_file_where_the_gate_would_not_be(said: dict[str, Any]) -> None:
+    assert "api_keys_file is for models that generate" in said["without_generate"]
+
+
 @pytest.mark.parametrize("build", ["closed", "open", "own"])
 def test_drain_and_gate_are_before_all_that_reads_a_body(said: dict[str, Any], build: str) -> None:
     order = [

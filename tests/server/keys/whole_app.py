@@ -22,8 +22,15 @@ REACHED = 299
 """Status of a call that got through to where the handler was."""
 
 
-def build(directory: Path, *, keys: bool, api_key: bool, offline_docs: bool = False) -> Any:
-    """The app, as `steersman serve` would build it."""
+def build(
+    directory: Path,
+    *,
+    keys: bool,
+    api_key: bool,
+    offline_docs: bool = False,
+    tasks: tuple[Any, ...] | None = None,
+) -> Any:
+    """The app, as `steersman serve` would build it for a model that has these `tasks`."""
     os.environ.pop("VLLM_API_KEY", None)
     if api_key:
         os.environ["VLLM_API_KEY"] = VLLM_KEY
@@ -44,7 +51,7 @@ def build(directory: Path, *, keys: bool, api_key: bool, offline_docs: bool = Fa
     args.profiler_config = ProfilerConfig(
         profiler="torch", torch_profiler_dir=str(directory / "profile")
     )
-    return build_app(args, tuple(GENERATION_TASKS), None)
+    return build_app(args, tasks or tuple(GENERATION_TASKS), None)
 
 
 def routes(app: Any) -> list[tuple[str, str]]:
@@ -103,6 +110,15 @@ def middlewares(app: Any) -> list[str]:
     return [one.cls.__name__ for one in app.user_middleware]
 
 
+def refusal(directory: Path, **more: Any) -> str:
+    """Why there can be no such app with a keys file."""
+    try:
+        build(directory, keys=True, api_key=False, **more)
+    except RuntimeError as error:
+        return str(error)
+    return "there is one"
+
+
 def main() -> None:
     directory = Path(sys.argv[1])
     os.environ.update(SWITCHED_ON)
@@ -123,12 +139,11 @@ def main() -> None:
     said["open"] = ask(opened, [None])
     own = build(directory, keys=False, api_key=True)
     said["own"] = ask(own, [VLLM_KEY])
+    listens_only = ("transcription",)
+    said["without_generate"] = refusal(directory, tasks=listens_only)
+    build(directory, keys=False, api_key=False, tasks=listens_only)
     os.environ["VLLM_ENABLE_RESPONSES_API_STORE"] = "1"
-    said["with_store"] = "started"
-    try:
-        build(directory, keys=True, api_key=False)
-    except RuntimeError as error:
-        said["with_store"] = str(error)
+    said["with_store"] = refusal(directory)
     said["middlewares"] = {
         "closed": middlewares(closed), "open": middlewares(opened), "own": middlewares(own),
     }  # fmt: skip
