@@ -1,5 +1,6 @@
 """Relative doses: ||c v|| / median ||h|| at a layer, the unit that compares across layers."""
 
+import threading
 from collections import OrderedDict, defaultdict
 from collections.abc import Iterable, Mapping
 from copy import copy
@@ -23,6 +24,7 @@ class Doses:
         self.medians = medians
         self.limit = limit
         self._norms: OrderedDict[str, dict[tuple[str, int], float]] = OrderedDict()
+        self._lock = threading.Lock()
 
     def stream_norm(self, layer: int) -> float:
         """Median norm of the residual stream behind block `layer`, the unit of doses there: also of
@@ -90,9 +92,9 @@ class Doses:
         if norms is None:
             tensors = read_tensors(entry.path, entry.tensors)
             norms = {key: float(t.norm(dim=-1).max()) for key, t in tensors.items()}
+        with self._lock:
             self._norms[entry.digest] = norms
+            self._norms.move_to_end(entry.digest)
             if len(self._norms) > _REMEMBERED:
                 self._norms.popitem(last=False)
-        else:
-            self._norms.move_to_end(entry.digest)
         return norms

@@ -22,7 +22,7 @@ from server.keys.routes import PUBLIC, route_need
 from server.metrics import METRICS
 
 TELL_EVERY_S: Final = 5.0
-LAST_WORDS_S: Final = 3.0
+LAST_WORDS_S: Final = 2.0
 """For aborted requests to send their ends."""
 ENGINE_STOPS_S: Final = 10.0
 """For the engine's processes to leave by themselves, when there is nothing left to compute."""
@@ -45,30 +45,30 @@ class Drain:
         """Requests whose answers have not ended, and jobs."""
         return len(self._running) + (self._jobs.unfinished if self._jobs else 0)
 
-    def watch(self, engine_client: Any, jobs: Jobs) -> None:
-        """Have `engine_client.shutdown` wait for what runs."""
+    def watch(self, engine_client: Any, jobs: Jobs, state: Any) -> None:
+        """Have `engine_client.shutdown` wait for what runs. `state` is the app's."""
         self._jobs = jobs
         loop, thread = asyncio.get_running_loop(), threading.get_ident()
         stop = engine_client.shutdown
 
         def shutdown(timeout: float | None = None) -> None:
-            # Only SIGTERM has it called in another thread than the loop's. In that one the server
-            # is down already, or its engine is dead, and the loop would wait for itself.
             if not self.draining and engine_client.errored:
                 Drain.engine_died = True
-            waits = timeout and not self.draining and threading.get_ident() != thread
+            # Only SIGTERM has it called in another thread than the loop's. In that one the server
+            # is down already, or its engine is dead, and the loop would wait for itself.
+            if not timeout or self.draining or threading.get_ident() == thread:
+                self.begin()
+                stop(timeout=timeout)
+                return
             self.begin()
+            ends = time.monotonic() + timeout
             try:
-                if waits and timeout:
-                    ends = time.monotonic() + timeout
-                    finishing = self._finish(engine_client, ends)
-                    finished = asyncio.run_coroutine_threadsafe(finishing, loop)
-                    finished.result(timeout + LAST_WORDS_S)
-                    timeout = max(ENGINE_STOPS_S, ends - time.monotonic())
+                finishing = self._finish(engine_client, ends)
+                asyncio.run_coroutine_threadsafe(finishing, loop).result(timeout)
             except Exception:
                 logger.exception("draining broke off; the engine is stopped")
-            finally:
-                stop(timeout=timeout)
+            stop(timeout=max(ENGINE_STOPS_S, ends - time.monotonic()))
+            loop.call_soon_threadsafe(loop.call_later, LAST_WORDS_S, _leave, state)
 
         engine_client.shutdown = shutdown
 
@@ -87,8 +87,9 @@ class Drain:
         self._running.discard(task)
 
     async def _finish(self, engine_client: Any, ends: float) -> None:
-        """Wait until nothing runs, or `ends` of the monotonic clock; then abort."""
-        ends -= LAST_WORDS_S
+        """Wait until nothing runs; abort what still does shortly before `ends` of the monotonic
+        clock, when the parent of several API servers kills them."""
+        ends -= 2 * LAST_WORDS_S
         logger.info("draining: %d requests and jobs run; nothing new is taken", self.running)
         told_at = time.monotonic()
         while self.running and time.monotonic() < ends:
@@ -102,11 +103,20 @@ class Drain:
         logger.warning("draining: %d did not end in time and are aborted", self.running)
         if self._jobs is not None:
             self._jobs.stop()
-        aborting = engine_client.pause_generation(mode="abort", clear_cache=False)
-        await asyncio.wait({asyncio.ensure_future(aborting)}, timeout=LAST_WORDS_S / 2)
-        await asyncio.sleep(LAST_WORDS_S / 2)
-        for task in list(self._running):
-            task.cancel()
+        try:
+            aborting = engine_client.pause_generation(mode="abort", clear_cache=False)
+            await asyncio.wait_for(aborting, LAST_WORDS_S / 2)
+            await asyncio.sleep(LAST_WORDS_S / 2)
+        finally:
+            for task in list(self._running):
+                task.cancel()
+
+
+def _leave(state: Any) -> None:
+    """Have uvicorn wait no longer: a client that reads nothing keeps its connection for ever."""
+    server = getattr(state, "server", None)
+    if server is not None:
+        server.force_exit = True
 
 
 class DrainGate:

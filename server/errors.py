@@ -145,7 +145,10 @@ def response(error: Exception) -> JSONResponse:
     """The answer that says `error`, with its `headers`, and Retry-After if it has a `retry_after`
     in seconds."""
     body, status = envelope(error), status_of(error)
-    METRICS.rejections.labels(body["error"]["code"] or "other").inc()
+    if not getattr(error, "counted", False):
+        # Once, also where one answer is dropped for another that says the same.
+        METRICS.rejections.labels(body["error"]["code"] or "other").inc()
+        error.counted = True  # type: ignore[attr-defined]
     if status == 500:
         _log.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
     headers = dict(getattr(error, "headers", {}))

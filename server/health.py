@@ -40,14 +40,15 @@ async def reasons_against(state: Any) -> list[str]:
         # It is set when the workers have steered the probe through every layer.
         return ["the start-up check has not passed yet"]
     reasons = []
-    if steersman.drain.draining:
-        reasons.append("draining")
     try:
         await state.engine_client.check_health()
     except EngineDeadError:
         reasons.append("the engine is dead")
     if trouble := await _trouble_with(state):
         reasons.append(trouble)
+    # Last: it may have begun while the disk was looked at.
+    if steersman.drain.draining:
+        reasons.append("draining")
     return reasons
 
 
@@ -61,7 +62,8 @@ async def _trouble_with(state: Any) -> str | None:
     done, _ = await asyncio.wait({looking}, timeout=LIBRARY_WITHIN_S)
     if not done:
         return f"the library's disk has not answered for {LIBRARY_WITHIN_S:g} s"
-    state.looking_at_library = None
+    if state.looking_at_library is looking:
+        state.looking_at_library = None
     try:
         # Other servers on the same directory change it, too.
         METRICS.library.set(looking.result())

@@ -58,11 +58,8 @@ def _serve(ours: argparse.Namespace, theirs: list[str]) -> None:
     given = _mapping(args.additional_config)
     settings = {**_settings(ours), **given.get("steersman", {})}
     args.additional_config = {**given, "steersman": settings}
-    if settings.get("api_keys_file") and getattr(args, "grpc", False):
-        raise SystemExit(
-            "steersman serve: --grpc starts a server that knows of no keys; leave out that, or "
-            "--api-keys-file"
-        )
+    if settings.get("api_keys_file") and not getattr(args, "headless", False):
+        _check_keys(Path(settings["api_keys_file"]), args)
     validate_parsed_serve_args(args)
     os.environ.setdefault(
         "VLLM_CPU_OMP_THREADS_BIND",
@@ -73,6 +70,23 @@ def _serve(ours: argparse.Namespace, theirs: list[str]) -> None:
 
     if Drain.engine_died:
         raise SystemExit("steersman serve: the engine died; the log above says of what")
+
+
+def _check_keys(path: Path, args: argparse.Namespace) -> None:
+    """What the API server would find out when the model is loaded, found out before."""
+    from server.keys.file import KeysFileInvalid, read
+    from server.keys.vllm_keys import check_store
+
+    if getattr(args, "grpc", False):
+        raise SystemExit(
+            "steersman serve: --grpc starts a server that knows of no keys; leave out that, or "
+            "--api-keys-file"
+        )
+    try:
+        read(path)
+        check_store()
+    except (KeysFileInvalid, RuntimeError) as error:
+        raise SystemExit(f"steersman serve: {error}") from None
 
 
 def environment_defaults() -> None:

@@ -112,7 +112,7 @@ class SteersmanEndpoints:
         state.steersman.bench = make_bench(
             state.steersman, engine_client, listens=workers[0]["listens"]
         )
-        state.drain.watch(engine_client, state.steersman.jobs)
+        state.drain.watch(engine_client, state.steersman.jobs, state)
 
 
 def _log_as_vllm_does() -> None:

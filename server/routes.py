@@ -67,7 +67,7 @@ async def _steered(request: Any, raw_request: Request, handler: Handler) -> Resp
         return await handler(request, raw_request)
     _refuse_unsteerable(request)
     state = raw_request.app.state
-    session = Session(state.steersman, request.steering, request.answers)
+    session = await Session.begin(state.steersman, request.steering, request.answers)
     request.steer(session.plan)
     asked = None
     if session.trace is not None:

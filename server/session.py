@@ -2,11 +2,13 @@
 
 import secrets
 import weakref
-from typing import Any
+from typing import Any, Self
+
+from fastapi.concurrency import run_in_threadpool
 
 from server.errors import BankFull, NotSteered
 from server.metrics import METRICS
-from server.resolve import resolve
+from server.resolve import Resolved, resolve
 from server.state import Steersman
 from server.steering_field import SteeringField
 from server.trace import Answers, Trace
@@ -20,20 +22,22 @@ class Session:
     Guarantee: `close`, or else the collection of the session itself, gives everything back, once.
     """
 
-    def __init__(self, app: Steersman, value: Any, answers: Answers) -> None:
+    @classmethod
+    async def begin(cls, app: Steersman, value: Any, answers: Answers) -> Self:
         """Validate `value`, the `steering` of a request that so many sequences answer. Raises
         `PlanInvalid` or `VectorNotFound`."""
-        field = SteeringField.read(value)
-        receipt = secrets.token_hex(8)
-        resolved = resolve(field, receipt, app.library, app.limits, app.doses)
-        plan = resolved.plan
+        # In a thread: where the library's disk hangs, the others of the server must not.
+        return cls(app, await run_in_threadpool(resolved, app, value), answers)
+
+    def __init__(self, app: Steersman, made: Resolved, answers: Answers) -> None:
+        plan, receipt = made.plan, made.plan.receipt
         dynamic = plan.dynamic is not None
         rows, companions = plan.rows(), (len(plan.vectors) + 1) * answers.total if dynamic else 0
-        ids = [part["id"] for part in resolved.draft]
+        ids = [part["id"] for part in made.draft]
         self.plan = plan
         self.trace = Trace(receipt, ids, answers) if dynamic else None
         """Of a dynamic request."""
-        self._draft = resolved.draft
+        self._draft = made.draft
         app.enter(rows, companions)
         DESK.open(receipt)
         self._give_back = weakref.finalize(self, _give_back, app, receipt, rows, companions)
@@ -64,6 +68,12 @@ class Session:
         if self._give_back.alive:
             METRICS.observe(DESK.read(self.plan.receipt), outcome)
             self._give_back()
+
+
+def resolved(app: Steersman, value: Any) -> Resolved:
+    """The plan for the field `value`. Reads the library, so: not on the event loop."""
+    field = SteeringField.read(value)
+    return resolve(field, secrets.token_hex(8), app.library, app.limits, app.doses)
 
 
 def _give_back(app: Steersman, receipt: str, rows: frozenset[Row], companions: int) -> None:

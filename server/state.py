@@ -1,5 +1,6 @@
 """What the routes share: `app.state.steersman`."""
 
+import contextlib
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from server.metrics import METRICS
 from server.steering_field import SCHEDULES
 from steering.plan import MAX_SCHEDULE, Limits, Row, Settings
 from steering.plan.dynamic import MAX_PROPERTIES
+from vectors.errors import SteersmanError
 from vectors.library import Library
 
 if TYPE_CHECKING:
@@ -99,7 +101,9 @@ class Steersman:
     def on_change(self, event: str, name: str, digest: str | None) -> None:
         """Called after each change of the library: "created", "updated" or "deleted"."""
         audit(f"vector.{event}", vector=name, digest=digest)
-        self.count_library()
+        # The change is made: that it cannot be counted is no reason to say that it was not.
+        with contextlib.suppress(SteersmanError):
+            self.count_library()
 
     def capabilities(self) -> dict[str, Any]:
         """What `GET /v1/steering/capabilities` answers."""

@@ -1,8 +1,9 @@
 """What lies under one name: a small JSON file, `names/<name>.json`."""
 
 import json
-from dataclasses import asdict, dataclass
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Final
 
 from vectors.defaults import check_safe_range
 from vectors.digest import DIGEST
@@ -33,6 +34,8 @@ class Record:
     foreign: tuple[str, ...] = ()
     """Digests of whose content somebody else's file was here first: what that one says of itself,
     the owner may not know."""
+    unknown: Mapping[str, Any] = field(default_factory=dict)
+    """Fields that a newer version has written; they stay."""
 
     def with_digest(self, digest: str) -> tuple[str, ...]:
         """The history with `digest` as the newest."""
@@ -40,14 +43,16 @@ class Record:
 
     def to_json(self) -> bytes:
         """The form that `from_json` takes back."""
-        return json.dumps(asdict(self), sort_keys=True).encode()
+        written = {**self.unknown, **asdict(self)}
+        del written["unknown"]
+        return json.dumps(written, sort_keys=True).encode()
 
     @classmethod
     def from_json(cls, data: bytes, name: str) -> "Record":
         """Read the record of `name`; raises `VectorInvalid` if it is not one."""
         try:
-            fields = json.loads(data)
-            match fields:
+            written = json.loads(data)
+            match written:
                 case {
                     "name": str(own),
                     "digests": [str(), *_] as digests,
@@ -63,15 +68,19 @@ class Record:
                         updated_at=updated_at,
                         description=None if description is None else check_description(description),
                         safe_range=None if safe_range is None else check_safe_range(safe_range),
-                        owner=_owner(fields),
-                        foreign=tuple(d for d in digests if d in fields.get("foreign", ())),
+                        owner=_owner(written),
+                        foreign=tuple(d for d in digests if d in written.get("foreign", ())),
+                        unknown={k: v for k, v in written.items() if k not in _KNOWN},
                     )
         except (ValueError, TypeError, RecursionError):
             pass
         raise VectorInvalid(f"the record of {name!r} is damaged", param="name", code="damaged")
 
 
-def _owner(fields: dict[str, object]) -> str | None:
+_KNOWN: Final = frozenset(known.name for known in fields(Record))
+
+
+def _owner(written: dict[str, object]) -> str | None:
     """Records of before there were owners have none."""
-    owner = fields.get("owner")
+    owner = written.get("owner")
     return owner if isinstance(owner, str) else None

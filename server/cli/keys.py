@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import indent
 from typing import Annotated, Any, Final
 
 import typer
@@ -24,12 +25,12 @@ PREFIX: Final = "sk-steersman-"
     help=with_examples(
         "Make a key, and its entry for the keys file. No server is asked.",
         """
-        steersman keys new alice --scope infer >> keys.yaml
+        steersman keys new alice --scope infer --file keys.yaml
         steersman keys new ci --scope vectors:read --scope vectors:write --vectors 'team-a-*'
         """,
-        after="The entry goes to stdout, the key itself, this once, to stderr: only its SHA-256 is "
-        "in the file, whose first line is `keys:`. To change one, put the new hash beside the old "
-        "one, as a list, until everybody has the new key.",
+        after="Only its SHA-256 is in the file; the key itself is shown this once: with --file on "
+        "stdout, else on stderr, and the entry on stdout. To change a key, put the new hash beside "
+        "the old one, as a list, until everybody has the new key.",
     ),
 )
 def new(
@@ -49,6 +50,10 @@ def new(
             "--vectors", metavar="PATTERN", help="Names it may see and use.  \\[default: *]"
         ),
     ] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option("--file", metavar="FILE", help="Put the entry into this keys file."),
+    ] = None,
     as_json: Json = False,
 ) -> None:
     """`steersman keys new`."""
@@ -63,8 +68,14 @@ def new(
     if wants_json(ctx, as_json):
         show.print_json({"key": key, "entry": entry})
         return
-    show.result(yaml.safe_dump([entry], sort_keys=False, default_flow_style=None).rstrip())
-    show.note(f"the key, which is shown only here: {key}")
+    lines = yaml.safe_dump([entry], sort_keys=False, default_flow_style=None)
+    if file is None:
+        show.result(lines.rstrip())
+        show.note(f"the key, which is shown only here: {key}")
+    else:
+        _append(file, lines)
+        show.note(f"{name} is in {file}; the key, which is shown only here:")
+        show.result(key)
 
 
 @app.command(
@@ -93,6 +104,28 @@ def check(
         )
     else:
         show.table(("name", "scopes", "vectors"), rows)
+
+
+def _append(file: Path, entry: str) -> None:
+    """Add `entry` behind the others, as far in as they are; nothing else changes, and the file is
+    the old one or the new one."""
+    from server.keys.file import parse
+    from vectors.disk import replace
+
+    old = file.read_text() if file.exists() else "keys:\n"
+    if not old.endswith("\n"):
+        old += "\n"
+    first = next((line for line in old.splitlines() if line.lstrip().startswith("- ")), "")
+    text = old + indent(entry, first[: len(first) - len(first.lstrip())])
+    with _as_usage():
+        try:
+            parse(yaml.safe_load(text), str(file))
+        except yaml.YAMLError:
+            raise WrongUsage(
+                f"{file} has another form than `keys:` and a list; leave out --file, and put the "
+                "entry there by hand"
+            ) from None
+    replace(file, text.encode())
 
 
 @contextmanager

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
-from server.errors import TooManyJobs, envelope
+from server.errors import NotAllowed, TooManyJobs, envelope
 from server.metrics import METRICS
 from vectors.disk import TEMP_PREFIX, disk_errors, remove_older, replace
 from vectors.errors import LibraryError, SteersmanError, VectorNotFound, shown
@@ -154,6 +154,8 @@ class Jobs:
                 f"{len(self._tasks)} jobs run or wait, as many as may; try again later, or cancel "
                 "one with DELETE /v1/steering/jobs/{id}"
             )
+        if most_of_owner == 0:
+            raise NotAllowed("this key may make no vectors on the server (max_jobs)")
         owned = list(self._owners.values()).count(owner)
         if most_of_owner is not None and owned >= most_of_owner:
             raise TooManyJobs(
@@ -196,7 +198,8 @@ class Jobs:
         `VectorNotFound`."""
         job = self.find(job_id)
         if job.status not in ENDED:
-            (self.folder / f"{job_id}.cancel").touch()
+            with disk_errors():
+                (self.folder / f"{job_id}.cancel").touch()
             if job_id in self._tasks:
                 self._tasks[job_id].cancel()
             job.status = "cancelling"
@@ -251,22 +254,27 @@ class Jobs:
             # On a full disk the job will be told to be lost, and the server goes on.
             with contextlib.suppress(LibraryError):
                 job.save()
-            (self.folder / f"{job.id}.cancel").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):
+                (self.folder / f"{job.id}.cancel").unlink(missing_ok=True)
             self._forget_old()
 
     def _forget_old(self) -> None:
+        # Housekeeping: where it cannot be done, everything else can.
+        with contextlib.suppress(OSError):
+            self._remove_old()
+
+    def _remove_old(self) -> None:
         if not self.folder.is_dir():
             return
         ended = [job for job in self.list() if job.status in ENDED]
         for job in ended[KEPT:]:
             (self.folder / f"{job.id}.json").unlink(missing_ok=True)
-        # What servers that were killed left behind. Where it cannot be removed, it does not matter.
-        with contextlib.suppress(OSError):
-            remove_older(
-                self.folder,
-                time.time() - RESTS_AFTER_S,
-                lambda name: name.startswith(TEMP_PREFIX) or name.endswith(".cancel"),
-            )
+        # What servers that were killed left behind.
+        remove_older(
+            self.folder,
+            time.time() - RESTS_AFTER_S,
+            lambda name: name.startswith(TEMP_PREFIX) or name.endswith(".cancel"),
+        )
 
 
 def job_not_found(job_id: str) -> VectorNotFound:

@@ -49,7 +49,9 @@ class Site:
         app.add_api_route("/v1/responses", self._stream, methods=["POST"])
         app.add_middleware(DrainGate, drain=self.drain)
         self.http = httpx.AsyncClient(transport=httpx.ASGITransport(app), base_url="http://x")
-        self.drain.watch(self.engine, self.jobs)  # type: ignore[arg-type]
+        self.server = SimpleNamespace(force_exit=False)
+        state = SimpleNamespace(server=self.server)
+        self.drain.watch(self.engine, self.jobs, state)  # type: ignore[arg-type]
 
     def _stop(self) -> None:
         self.engine.told.append("jobs stopped")
@@ -171,6 +173,9 @@ async def test_what_does_not_end_in_time_is_aborted_then_cancelled() -> None:
         await asyncio.gather(running, return_exceptions=True)
     assert site.cancelled == 1
     assert site.drain.running == 0
+    # A client that reads nothing would keep uvicorn waiting for its connection.
+    await asyncio.sleep(5 * drain.LAST_WORDS_S)
+    assert site.server.force_exit
 
 
 async def test_an_aborted_request_may_say_so() -> None:

@@ -73,7 +73,7 @@ def test_draining_and_a_dead_engine(app: FastAPI, client: TestClient) -> None:
     app.state.engine_client.dead = True
     assert reasons(client) == ["the engine is dead"]
     app.state.steersman.drain.begin()
-    assert reasons(client) == ["draining", "the engine is dead"]
+    assert reasons(client) == ["the engine is dead", "draining"]
     app.state.engine_client.dead = False
     assert reasons(client) == ["draining"]
 

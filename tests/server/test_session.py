@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from server.session import Session
+from server.session import Session, resolved
 from server.state import Steersman
 from server.trace import Answers
 from steering.plan import DESK, Choice, PlanInvalid, WorkerNote
@@ -24,7 +24,7 @@ def app(tmp_path: Path) -> Steersman:
 
 def session(app: Steersman, field: Any, answers: Answers | None = None) -> Session:
     uses = [{"id": use} if isinstance(use, str) else use for use in field["vectors"]]
-    return Session(app, {**field, "vectors": uses}, answers or Answers())
+    return Session(app, resolved(app, {**field, "vectors": uses}), answers or Answers())
 
 
 def streams() -> float | None:

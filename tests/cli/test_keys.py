@@ -1,0 +1,72 @@
+"""`steersman keys`: what is made is what the server reads."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from server.cli.app import run
+from server.keys.file import Keys
+
+SCOPES = ("--scope", "infer", "--scope", "vectors:read")
+
+
+def make(file: Path, name: str, capsys: pytest.CaptureFixture[str], *more: str) -> str:
+    assert run(["keys", "new", name, *SCOPES, "--file", str(file), *more]) == 0
+    return capsys.readouterr().out.strip()
+
+
+def test_keys_are_added_and_open_what_they_say(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "keys.yaml"
+    one = make(file, "one", capsys)
+    two = make(file, "two", capsys, "--vectors", "team-*")
+    keys = Keys(file)
+    found = keys.find(two)
+    assert found is not None
+    assert (found.name, found.vectors) == ("two", ("team-*",))
+    assert found.scopes == {"infer", "vectors:read"}
+    assert keys.find(one) is not None
+    assert one not in file.read_text()
+    assert run(["keys", "check", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert "one" in shown
+    assert "team-*" in shown
+
+
+def test_a_file_keeps_its_form_and_its_comments(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "keys.yaml"
+    text = f"# ours\nkeys:\n    - name: old\n      sha256: '{1:064}'\n      scopes: [admin]"
+    file.write_text(text)
+    make(file, "new", capsys)
+    assert file.read_text().startswith(text + "\n    - name: new\n")
+    assert [key["name"] for key in yaml.safe_load(file.read_text())["keys"]] == ["old", "new"]
+
+
+@pytest.mark.parametrize("text", ["keys: []\n", "[1, 2]", "keys:\n- {name: same, ", "a: b\n"])
+def test_a_file_of_another_form_stays_as_it_is(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
+) -> None:
+    file = tmp_path / "keys.yaml"
+    file.write_text(text)
+    assert run(["keys", "new", "x", *SCOPES, "--file", str(file)]) == 2
+    assert file.read_text() == text
+    assert "error: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [["--scope", "root"], ["--scope", "infer", "--vectors"]])
+def test_wrong_usage(wrong: list[str]) -> None:
+    assert run(["keys", "new", "x", *wrong]) == 2
+
+
+def test_a_name_that_is_there_is_not_there_twice(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "keys.yaml"
+    make(file, "same", capsys)
+    before = file.read_text()
+    assert run(["keys", "new", "same", *SCOPES, "--file", str(file)]) == 2
+    assert file.read_text() == before
