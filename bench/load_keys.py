@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import yaml
+
+from server.keys.file import hash_of
 
 INFER = ("infer",)
 EDIT = ("infer", "vectors:read", "vectors:write")
@@ -18,8 +19,7 @@ def write_keys(path: Path, entries: Mapping[str, Mapping[str, Any]]) -> dict[str
     """New keys under the names of `entries`, with their fields. Only hashes get into the file."""
     clear = {name: secrets.token_urlsafe(32) for name in entries}
     keys = [
-        {"name": name, "sha256": hashlib.sha256(clear[name].encode()).hexdigest(), **fields}
-        for name, fields in entries.items()
+        {"name": name, "sha256": hash_of(clear[name]), **fields} for name, fields in entries.items()
     ]
     path.write_text(yaml.safe_dump({"keys": keys}, sort_keys=False))
     return clear

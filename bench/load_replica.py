@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import time
@@ -12,7 +11,7 @@ from pathlib import Path
 import httpx
 import psutil
 
-from bench.servers import free_port
+from bench.servers import free_port, spawn
 
 STARTUP_S = 600.0
 AFTER_TIMEOUT_S = 60.0
@@ -29,20 +28,13 @@ class Replica:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}"
         self._command = [*command, "--host", "127.0.0.1", "--port", str(self.port)]
-        self._environment = {**os.environ, **environment}
+        self._environment = environment
         self._log = log
         self._process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
         """Start the process, without waiting for it."""
-        with self._log.open("ab") as sink:
-            self._process = subprocess.Popen(
-                self._command,
-                env=self._environment,
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self._process = spawn(self._command, self._environment, self._log)
 
     def wait_ready(self) -> float:
         """Seconds until /ready says so. Raises RuntimeError if the process ends instead."""

@@ -19,16 +19,13 @@ import argparse
 import os
 import random
 import shlex
-import signal
-import sys
-import tempfile
-from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from bench.load_asks import MODEL, STEERED, TOKENS, WARM_UP, Phase, arrivals, burst
 from bench.load_figure import Case, draw
 from bench.load_keys import INFER, write_keys
+from bench.load_scratch import scratch_folder
 from bench.load_sums import all_sums, first_token, good, percentile
 from bench.load_tool import Heard, locust, send
 from bench.load_watch import Watch
@@ -171,13 +168,7 @@ def main() -> None:
     locust()
     limits = {"free": {}, "limited": {"max_concurrent_requests": arguments.concurrent}}
     load = [round(average, 2) for average in os.getloadavg()]
-    # Ended from outside, what was started here is stopped too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with ExitStack() as stack:
-        scratch = arguments.scratch or Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="load-"))
-        )
-        scratch.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(arguments.scratch, "load-") as (stack, scratch):
         entries = {
             f"{kind}-{n}": {"scopes": list(INFER), **fields}
             for kind, fields in limits.items()

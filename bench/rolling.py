@@ -18,11 +18,9 @@ import argparse
 import asyncio
 import os
 import random
-import signal
 import sys
-import tempfile
 from collections import Counter
-from contextlib import AsyncExitStack, ExitStack
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +30,7 @@ from bench.load_clients import Client, Editor, Tally, Wrong, golden_answers
 from bench.load_keys import EDIT, write_keys
 from bench.load_nginx import Nginx, nginx
 from bench.load_replica import Replica
+from bench.load_scratch import scratch_folder
 from bench.load_sums import spread
 from bench.report import publish, say
 from bench.servers import demo_model, steersman
@@ -149,13 +148,7 @@ def main() -> int:
     parser.add_argument("--no-keep", dest="keep", action="store_false", help="only print")
     arguments = parser.parse_args()
     load = [round(average, 2) for average in os.getloadavg()]
-    # Ended from outside, what was started here is stopped too.
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
-    with ExitStack() as stack:
-        scratch = arguments.scratch or Path(
-            stack.enter_context(tempfile.TemporaryDirectory(prefix="rolling-"))
-        )
-        scratch.mkdir(parents=True, exist_ok=True)
+    with scratch_folder(arguments.scratch, "rolling-") as (stack, scratch):
         key = write_keys(scratch / "keys.yaml", {"rolling": {"scopes": list(EDIT)}})["rolling"]
         model = demo_model()
         fill_library(Path(model), scratch / "library", say)

@@ -58,6 +58,20 @@ def steersman(model: str, options: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", "server.cli", "serve", model, *options]
 
 
+def spawn(
+    command: Sequence[str], environment: Mapping[str, str], log: Path
+) -> subprocess.Popen[bytes]:
+    """Start `command` in a session of its own; what it says comes behind what `log` has already."""
+    with log.open("ab") as sink:
+        return subprocess.Popen(
+            command,
+            env={**os.environ, **environment},
+            stdout=sink,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        )
+
+
 @contextmanager
 def running(
     name: str, command: Sequence[str], environment: Mapping[str, str], log: Path
@@ -67,14 +81,8 @@ def running(
     Raises RuntimeError with the end of its log if it dies or takes over 15 minutes.
     """
     port = free_port()
-    with log.open("wb") as sink:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            env={**os.environ, **environment},
-            stdout=sink,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
+    log.write_bytes(b"")
+    process = spawn([*command, "--host", "127.0.0.1", "--port", str(port)], environment, log)
     try:
         server = Server(name, f"http://127.0.0.1:{port}", process.pid)
         _wait_until_healthy(server, process, log)

@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import Draining, response
+from server.errors import Draining, refuse
 from server.extract.jobs import Jobs
 from server.keys.routes import PUBLIC, route_need
 from server.metrics import METRICS
@@ -56,11 +56,11 @@ class Drain:
                 Drain.engine_died = True
             # Only SIGTERM has it called in another thread than the loop's. In that one the server
             # is down already, or its engine is dead, and the loop would wait for itself.
-            if not timeout or self.draining or threading.get_ident() == thread:
-                self.begin()
+            first = not self.draining and threading.get_ident() != thread
+            self.begin()
+            if not timeout or not first:
                 stop(timeout=timeout)
                 return
-            self.begin()
             ends = time.monotonic() + timeout
             try:
                 finishing = self._finish(engine_client, ends)
@@ -132,7 +132,8 @@ class DrainGate:
             await self.app(scope, receive, send)
             return
         if self._drain.draining:
-            await _turn_away(scope, receive, send)
+            late = Draining("this server is about to stop; try again, and another one will answer")
+            await refuse(late, scope, receive, send)
             return
         task = asyncio.current_task()
         assert task is not None
@@ -151,12 +152,3 @@ class DrainGate:
             await send(message)
 
         return closing
-
-
-async def _turn_away(scope: Scope, receive: Receive, send: Send) -> None:
-    error = Draining("this server is about to stop; try again, and another one will answer")
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": 1012, "reason": error.code})
-        return
-    await response(error)(scope, receive, send)

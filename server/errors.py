@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Final
 from fastapi import FastAPI
 from starlette.requests import Request
 from starlette.responses import JSONResponse
+from starlette.types import Receive, Scope, Send
 
 from server.metrics import METRICS
 from steering.plan import PlanInvalid
@@ -77,6 +78,8 @@ class Draining(SteersmanError):
     default_code = "draining"
     retry_after = 1
     headers: ClassVar = {"Connection": "close"}
+    websocket_close = 1012
+    """Service restart, by RFC 6455's registry."""
 
 
 class NotSteered(Exception):
@@ -113,6 +116,7 @@ _TYPES: Final = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+_POLICY_VIOLATION: Final = 1008
 _log = logging.getLogger(__name__)
 
 
@@ -156,6 +160,17 @@ def response(error: Exception) -> JSONResponse:
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
     return JSONResponse(body, status_code=status, headers=headers)
+
+
+async def refuse(error: SteersmanError, scope: Scope, receive: Receive, send: Send) -> None:
+    """Answer a call, or close a web socket that has not been accepted, with `error`: for ASGI
+    middleware, which is before every handler."""
+    if scope["type"] == "websocket":
+        await receive()
+        close = getattr(error, "websocket_close", _POLICY_VIOLATION)
+        await send({"type": "websocket.close", "code": close, "reason": error.code})
+        return
+    await response(error)(scope, receive, send)
 
 
 async def _handle(_request: Request, error: Exception) -> JSONResponse:

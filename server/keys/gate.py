@@ -1,12 +1,10 @@
 """The gate: who is calling, what the route asks for, and no more than the key's share."""
 
-from typing import Any
-
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.audit import audit
-from server.errors import KeyInvalid, NotAllowed, RouteNotFound, response
+from server.errors import KeyInvalid, NotAllowed, RouteNotFound, refuse
 from server.keys.caller import Caller, enter
 from server.keys.file import Keys
 from server.keys.meter import Meter
@@ -39,7 +37,7 @@ class Gate:
                 raise RouteNotFound("there is no such route; /openapi.json lists them")
             self._meter.enter(rights)
         except SteersmanError as error:
-            await _refuse(error, scope, receive, send)
+            await refuse(error, scope, receive, send)
             return
         address = scope["client"][0] if scope.get("client") else None
         enter(Caller(rights, address, (headers.get("x-request-id") or "")[:128] or None))
@@ -104,11 +102,3 @@ async def _told(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Non
         if not told:
             # It raised, or was cancelled, and may have done half of it.
             tell(None)
-
-
-async def _refuse(error: Any, scope: Scope, receive: Receive, send: Send) -> None:
-    if scope["type"] == "websocket":
-        await receive()
-        await send({"type": "websocket.close", "code": 1008, "reason": error.code})
-        return
-    await response(error)(scope, receive, send)

@@ -14,7 +14,7 @@ from typing import Any
 import httpx
 import psutil
 
-from bench.servers import free_port, steersman
+from bench.servers import free_port, spawn, steersman
 from tests.http.client import Client
 
 OPTIONS = shlex.split(
@@ -71,14 +71,7 @@ class Deployment:
             "OMP_NUM_THREADS": "1",
             "VLLM_CPU_OMP_THREADS_BIND": "0",
         }
-        with self._log_path.open("wb") as sink:
-            self.process = subprocess.Popen(
-                [*command, *where],
-                env={**os.environ, **own, **self.environment},
-                stdout=sink,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+        self.process = spawn([*command, *where], {**own, **self.environment}, self._log_path)
         until(self._answers, START_S, self._tail)
 
     def _answers(self) -> bool:
