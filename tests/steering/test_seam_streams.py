@@ -11,8 +11,9 @@ import pytest
 from steering.plan import PLAN_KEY, Plan, PlannedVector
 from steering.plan.dynamic import Dynamic
 from steering.plan.receipt import BANK_FULL, UNAVAILABLE
+from tests.steering.hashing import BLOCK, VOCABULARY, Ask, companion
 from tests.steering.make import digest
-from tests.steering.scheduling import BLOCK, VOCABULARY, Ask, Loop, Setup, companion
+from tests.steering.scheduling import Loop, Setup
 
 CROWDS = 25
 """Random crowds of each kind."""
