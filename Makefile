@@ -36,11 +36,11 @@ lint: $(READY) ## ruff, mypy --strict, the import rule
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
 
-unit: $(READY) $(TOOLS) ## tests that need no engine, the manifests of deploy/ among them, in five minutes
-	$(BIN)/python -m pytest -m 'not engine and not matrix and not faults'
+unit: $(READY) $(TOOLS) ## tests that need no engine, the manifests of deploy/ among them, in three minutes
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not engine and not matrix and not faults'
 
-engine: $(READY) ## tests on real engines, in half an hour
-	STEERSMAN_WAYS=keep $(BIN)/python -m pytest -m 'engine and not matrix'
+engine: $(READY) ## tests on real engines, in a quarter of an hour
+	STEERSMAN_WAYS=keep $(BIN)/python -m pytest -n 2 --dist loadscope -m 'engine and not matrix'
 
 matrix: $(READY) ## every way of running and every model, in an hour or so; rewrites the table in README.md
 	rm -f bench/results/ways.json
