@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from server.metrics import METRICS
 from steering.plan import PlanInvalid
 from vectors.errors import (
+    LibraryFull,
     SteersmanError,
     VectorConflict,
     VectorInvalid,
@@ -101,6 +102,7 @@ STATUS: Final[dict[type[Exception], int]] = {
     RouteNotFound: 404,
     BodyTooSlow: 408,
     Draining: 503,
+    LibraryFull: 507,
     NotSteered: 500,
     SteersmanError: 500,
 }
@@ -153,7 +155,7 @@ def response(error: Exception) -> JSONResponse:
         # Once, also where one answer is dropped for another that says the same.
         METRICS.rejections.labels(body["error"]["code"] or "other").inc()
         error.counted = True  # type: ignore[attr-defined]
-    if status == 500:
+    if status in (500, 507):
         _log.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
     headers = dict(getattr(error, "headers", {}))
     retry_after = getattr(error, "retry_after", None)

@@ -6,6 +6,8 @@ from typing import Any
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from server.limits import is_ours, path_of
+
 STEERED_PATHS = frozenset(
     {"/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions", "/v1/responses"}
 )
@@ -43,8 +45,7 @@ class RefuseIgnoredSteering:
 def _concerns_us(scope: Scope) -> bool:
     if scope["type"] != "http" or scope["method"] != "POST":
         return False
-    path = scope["path"].removeprefix(scope.get("root_path", ""))
-    if path in STEERED_PATHS or path.startswith("/v1/steering/"):
+    if path_of(scope) in STEERED_PATHS or is_ours(scope):
         return False
     kinds = [value for name, value in scope["headers"] if name == b"content-type"]
     return any(b"json" in kind.lower() for kind in kinds)

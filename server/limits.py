@@ -112,8 +112,14 @@ def _too_slow(seconds: float) -> BodyTooSlow:
 
 def is_ours(scope: Scope) -> bool:
     """Whether the call goes to a route of this project."""
-    path: str = scope["path"].removeprefix(scope.get("root_path", ""))
+    path = path_of(scope)
     return path == PREFIX or path.startswith(f"{PREFIX}/")
+
+
+def path_of(scope: Scope) -> str:
+    """The path of the call, below `--root-path`."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _announced(scope: Scope) -> int:

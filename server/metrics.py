@@ -59,9 +59,9 @@ class Metrics:
         self.key_requests = Counter(
             "steering_key_requests", "Requests let in, by the name of their key.", ["key"]
         )
-        self.keys_failures = Counter(
-            "steering_keys_reload_failures",
-            "Times that the keys file had changed and was no good.",
+        self.keys_stale = Gauge(
+            "steering_keys_stale", "Whether the keys file has changed and is no good, so that the "
+            "keys of before are in force.", multiprocess_mode="livemax",
         )  # fmt: skip
         self.upload = Histogram(
             "steering_upload_seconds", "Time to take a vector into the library.", buckets=_FAST

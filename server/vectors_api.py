@@ -81,7 +81,7 @@ def build_router() -> APIRouter:
         methods=["POST"],
         status_code=201,
         response_model=Vector,
-        responses=errors(400, 408, 409, 413)
+        responses=errors(400, 408, 409, 413, 507)
         | {200: {"model": Vector, "description": "It was here already"}},
         openapi_extra={"requestBody": UPLOAD_BODY},
     )
@@ -97,7 +97,7 @@ def build_router() -> APIRouter:
     one: dict[str, Any] = {"path": "/vectors/{vector_id:path}", "responses": errors(400, 404)}
     router.add_api_route(**one, endpoint=get_vector, methods=["GET"], response_model=Vector)
     router.add_api_route(
-        **one,
+        **one | {"responses": errors(400, 404, 507)},
         endpoint=patch_vector,
         methods=["PATCH"],
         response_model=Vector,

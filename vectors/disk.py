@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from vectors.errors import LibraryError
+from vectors.errors import LibraryError, LibraryFull
 
 TEMP_PREFIX: Final = ".tmp-"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
@@ -25,9 +25,7 @@ def disk_errors() -> Iterator[None]:
     except OSError as error:
         _log.error("vector library: %s", error)
         if error.errno in _FULL:
-            raise LibraryError(
-                "the vector library's disk is full; nothing was changed", code="library_full"
-            ) from error
+            raise LibraryFull("the vector library's disk is full; nothing was changed") from error
         raise LibraryError(
             f"the vector library's disk refused ({error.strerror or type(error).__name__}); "
             "nothing was changed"

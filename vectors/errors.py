@@ -6,6 +6,7 @@
     ├── VectorTooLarge   more bytes than are accepted
     ├── VectorConflict   the name is taken by other content
     └── LibraryError     the library's directory cannot be read or written
+        └── LibraryFull  there is no space for it
 
 `server.errors` is the one place that turns them into HTTP.
 """
@@ -56,6 +57,12 @@ class LibraryError(SteersmanError):
     """The disk refused. The library is as it was before the call."""
 
     default_code = "library_unavailable"
+
+
+class LibraryFull(LibraryError):
+    """There is no space on the disk."""
+
+    default_code = "library_full"
 
 
 def shown(value: object, limit: int = 80) -> str:

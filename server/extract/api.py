@@ -49,13 +49,13 @@ def build_router() -> APIRouter:
         extract,
         methods=["POST"],
         status_code=202,
-        responses=errors(400, 408, 409, 413),
+        responses=errors(400, 408, 409, 413, 507),
         openapi_extra={"requestBody": _BODY},
     )
     router.add_api_route("/jobs", list_jobs, methods=["GET"])
-    one: dict[str, Any] = {"path": "/jobs/{job_id}", "responses": errors(404)}
-    router.add_api_route(**one, endpoint=get_job, methods=["GET"])
-    router.add_api_route(**one, endpoint=cancel_job, methods=["DELETE"])
+    one = "/jobs/{job_id}"
+    router.add_api_route(one, get_job, methods=["GET"], responses=errors(404))
+    router.add_api_route(one, cancel_job, methods=["DELETE"], responses=errors(404, 507))
     return router
 
 
@@ -64,7 +64,7 @@ async def extract(request: Request, host: Steersman) -> dict[str, Any]:
     wanted, lines = await _body(request)
     rows = await run_in_threadpool(_rows, wanted, lines, host.max_extract_rows)
     bench = replace(host.bench, library=host.library)
-    _check_free(wanted, rows, bench)
+    await run_in_threadpool(_check_free, wanted, rows, bench)
     # Before it is queued: what is wrong with the request is told at once.
     bench.place(wanted.capture_site, tuple(wanted.layers or ()))
 
@@ -72,7 +72,9 @@ async def extract(request: Request, host: Steersman) -> dict[str, Any]:
         await run(job, wanted, rows, bench)
 
     rights = caller().rights
-    job = host.jobs.submit(wanted.method, wanted.name, work, rights.name or None, rights.max_jobs)
+    job = await host.jobs.submit(
+        wanted.method, wanted.name, work, rights.name or None, rights.max_jobs
+    )
     audit("job.submitted", job=job.id, vector=wanted.name, method=wanted.method)
     return job.to_json()
 
@@ -89,9 +91,8 @@ def get_job(job_id: str, host: Steersman) -> dict[str, Any]:
 
 async def cancel_job(job_id: str, host: Steersman) -> dict[str, Any]:
     """Cancel a job; one that has ended stays as it is."""
-    before = _find(host.jobs, job_id)
-    job = host.jobs.cancel(before.id)
-    if job.status != before.status:
+    job = await run_in_threadpool(_find, host.jobs, job_id)
+    if await host.jobs.cancel(job):
         audit("job.cancelled", job=job.id, vector=job.name)
     return job.to_json()
 

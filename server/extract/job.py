@@ -67,11 +67,11 @@ async def run(job: Job, request: ExtractRequest, rows: list[Row], bench: Bench) 
     `ActivationsInvalid`, `CaptureFailed` and the library's errors."""
     place = bench.place(request.capture_site, tuple(request.layers or ()))
     reader = Reader(request, bench.tokenizer, bench.most_tokens)
-    job.enter("reading")
+    await job.enter("reading")
     examples = await in_thread(job, partial(_readable, job, request, rows, reader))
     _check_labels(request, examples)
     job.total = len(examples)
-    job.enter("capturing")
+    await job.enter("capturing")
     terms = tuple((place.site, layer) for layer in place.layers)
     capturer = Capturer(bench.engine, terms, request.reproducible)
     work = _Work(job, request, examples, capturer, place, bench)
@@ -79,7 +79,7 @@ async def run(job: Job, request: ExtractRequest, rows: list[Row], bench: Bench) 
         vectors = [await _stepwise(work)]
     else:
         vectors = await _rowwise(work)
-    job.enter("keeping")
+    await job.enter("keeping")
     await in_thread(job, partial(_keep, job, vectors, bench))
 
 
@@ -151,12 +151,15 @@ async def _rowwise(work: _Work) -> list[SteeringVector]:
 
         async def take(n: int) -> None:
             found = await capturer.capture(examples[n])
-            store.put(examples[n].label, places[n], found.values)
+            await asyncio.to_thread(store.put, examples[n].label, places[n], found.values)
 
         await _take_all(work, take, AT_ONCE)
-        job.enter("fitting")
-        rows = {label: store.rows(label) for label in counts}
-        return await in_thread(job, partial(fit, request, rows, place))
+        await job.enter("fitting")
+
+        def fitted(stop: Stop) -> list[SteeringVector]:
+            return fit(request, {label: store.rows(label) for label in counts}, place, stop)
+
+        return await in_thread(job, fitted)
 
 
 async def _stepwise(work: _Work) -> SteeringVector:
@@ -189,7 +192,7 @@ async def _stepwise(work: _Work) -> SteeringVector:
             ahead.release()
 
     await _take_all(work, take, STEPWISE_AT_ONCE)
-    job.enter("fitting")
+    await job.enter("fitting")
     return await in_thread(job, lambda _: fit_steps(request, sides, place))
 
 
@@ -207,11 +210,11 @@ async def _take_all(
             done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
             for task in done:
                 task.result()
-                job.advance()
+                await job.advance()
 
     try:
         for n in range(job.total):
-            job.check()
+            await asyncio.to_thread(job.check)
             began = time.monotonic()
             running.add(asyncio.create_task(take(n)))
             busy = capturer.others_in_flight() > 0

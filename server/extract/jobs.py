@@ -1,7 +1,8 @@
 """The books of jobs: what runs, what waits, what came of the others.
 
 A job runs in the API server that took its request; its state is a small file beside the library,
-so that every API server can tell of it, and cancel it.
+so that every API server can tell of it, and cancel it. Files are read and written in threads only:
+a volume that hangs stops the job, and not the server.
 """
 
 import asyncio
@@ -10,9 +11,10 @@ import json
 import logging
 import re
 import secrets
+import threading
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -32,7 +34,7 @@ EVERY_S: Final = 1.0
 LONGEST_MESSAGE: Final = 2000
 """Of an error, in characters: some of other people's say all that they were given."""
 ENDED: Final = ("succeeded", "failed", "cancelled")
-_MEMORY: Final = ("folder", "began_at", "saved_at")
+_MEMORY: Final = ("folder", "began_at", "saved_at", "saving")
 """Fields of a job that are not written."""
 
 
@@ -67,30 +69,35 @@ class Job:
     began_at: float | None = field(default=None, repr=False)
     saved_at: float = field(default=0.0, repr=False)
     """Both by the monotonic clock: the wall clock may be set."""
+    saving: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Held from looking at the state until it is written: no older one lands on a newer."""
 
-    def enter(self, phase: str) -> None:
-        """Begin another part of the work."""
+    async def enter(self, phase: str) -> None:
+        """Begin another part of the work. Raises `LibraryError`."""
         self.phase = phase
-        self.save()
+        await asyncio.to_thread(self.save)
 
-    def advance(self) -> None:
-        """One more text is done."""
+    async def advance(self) -> None:
+        """One more text is done. Raises `LibraryError`."""
         self.done += 1
-        self.save(EVERY_S)
+        if time.monotonic() - self.saved_at >= EVERY_S:
+            await asyncio.to_thread(self.save)
 
     def check(self) -> None:
-        """Raise `Cancelled` if somebody cancelled it, here or in another API server."""
+        """Raise `Cancelled` if somebody cancelled it, here or in another API server. Reads the
+        disk, as `save` writes it: for threads."""
         if self.folder is not None and (self.folder / f"{self.id}.cancel").exists():
             raise Cancelled
 
-    def save(self, not_within_s: float = 0.0) -> None:
-        """Write its state, unless that was done a moment ago. Raises `LibraryError`."""
-        now = time.monotonic()
-        if self.folder is not None and (not not_within_s or now - self.saved_at >= not_within_s):
-            self.saved_at, self.updated_at = now, time.time()
+    def save(self) -> None:
+        """Write its state. Raises `LibraryError`."""
+        if self.folder is None:
+            return
+        with self.saving:
+            self.saved_at, self.updated_at = time.monotonic(), time.time()
             if self.began_at is not None:
-                self.elapsed_s = now - self.began_at
-            state = {name: value for name, value in asdict(self).items() if name not in _MEMORY}
+                self.elapsed_s = self.saved_at - self.began_at
+            state = {name: getattr(self, name) for name in _FIELDS}
             with disk_errors():
                 replace(self.folder / f"{self.id}.json", json.dumps(state).encode())
 
@@ -130,17 +137,18 @@ class Jobs:
         self.folder = folder
         self.most = most
         self._turn = asyncio.Lock()
-        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._owners: dict[str, str | None] = {}
+        """Of the jobs that run or wait here, the name of the key."""
+        self._tasks: dict[str, asyncio.Task[None]] = {}
         self._stopped = False
         self._forget_old()
 
     @property
     def unfinished(self) -> int:
         """Jobs that run or wait here."""
-        return len(self._tasks)
+        return len(self._owners)
 
-    def submit(
+    async def submit(
         self,
         method: str,
         name: str,
@@ -148,10 +156,11 @@ class Jobs:
         owner: str | None = None,
         most_of_owner: int | None = None,
     ) -> Job:
-        """Run `work` when it is its turn. `owner` may have so many. Raises `TooManyJobs`."""
-        if len(self._tasks) >= self.most:
+        """Run `work` when it is its turn. `owner` may have so many. Raises `TooManyJobs`,
+        `LibraryError`."""
+        if self.unfinished >= self.most:
             raise TooManyJobs(
-                f"{len(self._tasks)} jobs run or wait, as many as may; try again later, or cancel "
+                f"{self.unfinished} jobs run or wait, as many as may; try again later, or cancel "
                 "one with DELETE /v1/steering/jobs/{id}"
             )
         if most_of_owner == 0:
@@ -162,12 +171,15 @@ class Jobs:
                 f"{owned} jobs of this key run or wait, as many as may (max_jobs); try again "
                 "later, or cancel one with DELETE /v1/steering/jobs/{id}"
             )
-        with disk_errors():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            job = Job(f"job-{secrets.token_hex(8)}", method, name, owner=owner, folder=self.folder)
-            job.save()
-        task = asyncio.create_task(self._run(job, work))
-        self._tasks[job.id], self._owners[job.id] = task, owner
+        job = Job(f"job-{secrets.token_hex(8)}", method, name, owner=owner, folder=self.folder)
+        # Counted before it is written: who comes meanwhile finds the place taken.
+        self._owners[job.id] = owner
+        try:
+            await asyncio.to_thread(self._begin, job)
+        except BaseException:
+            self._forget(job.id)
+            raise
+        task = self._tasks[job.id] = asyncio.create_task(self._run(job, work))
         self._count()
         task.add_done_callback(lambda _: self._forget(job.id))
         return job
@@ -193,17 +205,25 @@ class Jobs:
                 found.append(self._read(path))
         return sorted(found, key=lambda job: (job.created_at, job.id), reverse=True)
 
-    def cancel(self, job_id: str) -> Job:
-        """Cancel a job that has not ended; one that has is left as it is. Raises
-        `VectorNotFound`."""
-        job = self.find(job_id)
-        if job.status not in ENDED:
-            with disk_errors():
-                (self.folder / f"{job_id}.cancel").touch()
-            if job_id in self._tasks:
-                self._tasks[job_id].cancel()
-            job.status = "cancelling"
-        return job
+    async def cancel(self, job: Job) -> bool:
+        """Cancel a job that has not ended; whether there was anything to cancel. Raises
+        `LibraryError`."""
+        if job.status in ENDED:
+            return False
+        await asyncio.to_thread(self._say_cancelled, job)
+        if job.id in self._tasks:
+            self._tasks[job.id].cancel()
+        job.status = "cancelling"
+        return True
+
+    def _begin(self, job: Job) -> None:
+        with disk_errors():
+            self.folder.mkdir(parents=True, exist_ok=True)
+        job.save()
+
+    def _say_cancelled(self, job: Job) -> None:
+        with disk_errors():
+            (self.folder / f"{job.id}.cancel").touch()
 
     def _forget(self, job_id: str) -> None:
         self._tasks.pop(job_id, None)
@@ -211,8 +231,8 @@ class Jobs:
         self._count()
 
     def _count(self) -> None:
-        METRICS.jobs.labels("running").set(min(1, len(self._tasks)))
-        METRICS.jobs.labels("waiting").set(max(0, len(self._tasks) - 1))
+        METRICS.jobs.labels("running").set(min(1, self.unfinished))
+        METRICS.jobs.labels("waiting").set(max(0, self.unfinished - 1))
 
     def _read(self, path: Path) -> Job:
         try:
@@ -223,7 +243,7 @@ class Jobs:
             raise job_not_found(path.stem) from None
         # Either way: the clock may have been set back.
         ago = abs(time.time() - job.updated_at)
-        alive = job.id in self._tasks or ago < LOST_AFTER_S
+        alive = job.id in self._owners or ago < LOST_AFTER_S
         if job.status not in ENDED and not alive:
             _lose(job)
         return job
@@ -232,10 +252,10 @@ class Jobs:
         beat = asyncio.create_task(_beat(job))
         try:
             async with self._turn:
-                job.check()
+                await asyncio.to_thread(job.check)
                 job.status, job.started_at = "running", time.time()
                 job.began_at = time.monotonic()
-                job.save()
+                await asyncio.to_thread(job.save)
                 await work(job)
             job.status = "succeeded"
         except (Cancelled, asyncio.CancelledError):
@@ -251,12 +271,16 @@ class Jobs:
         finally:
             beat.cancel()
             job.ended_at, job.phase = time.time(), "over"
-            # On a full disk the job will be told to be lost, and the server goes on.
-            with contextlib.suppress(LibraryError):
-                job.save()
-            with contextlib.suppress(OSError):
-                (self.folder / f"{job.id}.cancel").unlink(missing_ok=True)
-            self._forget_old()
+            # Whoever cancels twice does not end the thread.
+            await asyncio.to_thread(self._end, job)
+
+    def _end(self, job: Job) -> None:
+        # On a full disk the job will be told to be lost, and the server goes on.
+        with contextlib.suppress(LibraryError):
+            job.save()
+        with contextlib.suppress(OSError):
+            (self.folder / f"{job.id}.cancel").unlink(missing_ok=True)
+        self._forget_old()
 
     def _forget_old(self) -> None:
         # Housekeeping: where it cannot be done, everything else can.
@@ -299,4 +323,4 @@ async def _beat(job: Job) -> None:
     while True:
         await asyncio.sleep(LOST_AFTER_S / 4)
         with contextlib.suppress(LibraryError):
-            job.save()
+            await asyncio.to_thread(job.save)

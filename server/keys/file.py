@@ -68,8 +68,8 @@ class Hashed:
 class Keys:
     """The keys in `path`, read again when it changes.
 
-    A file that turns bad while the server runs is told in the log and in
-    `steering_keys_reload_failures_total`; the keys that were good stay.
+    A file that turns bad while the server runs is told in the log and, while it is bad, in
+    `steering_keys_stale`; the keys that were good stay.
     """
 
     def __init__(self, path: Path, extra: tuple[str, ...] = ()) -> None:
@@ -117,9 +117,10 @@ class Keys:
         except KeysFileInvalid as error:
             if signature == known == ():
                 return
-            METRICS.keys_failures.inc()
+            METRICS.keys_stale.set(1)
             _log.error("keys file not read again, the keys of before stay: %s", error)
             return
+        METRICS.keys_stale.set(0)
         _log.info("keys file read again: %d keys", len(self.names))
         audit("keys.loaded", keys=self.names)
 

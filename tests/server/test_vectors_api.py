@@ -382,13 +382,13 @@ def test_a_damaged_vector_is_404_and_can_be_deleted(client, library):
     assert client.delete(f"{URL}/a").status_code == 200
 
 
-def test_a_full_disk_is_a_500_that_names_no_path(client, library, monkeypatch):
+def test_a_full_disk_is_a_507_that_names_no_path(client, library, monkeypatch):
     def fail(*_args):
         raise OSError(28, "No space left on device", "/secret/path")
 
     monkeypatch.setattr("vectors.disk.os.replace", fail)
     reply = upload(client, vector_file(), "a")
-    assert_error(reply, 500, code="library_full")
+    assert_error(reply, 507, code="library_full")
     assert "/" not in reply.json()["error"]["message"]
     monkeypatch.undo()
     assert upload(client, vector_file(), "a").status_code == 201

@@ -1,10 +1,13 @@
-"""A job that is cancelled while a thread works for it."""
+"""Jobs and threads: cancelling one that works in a thread, and files, which only threads touch."""
 
 import asyncio
 import threading
 import time
 from pathlib import Path
 
+import pytest
+
+import server.extract.jobs as jobs_module
 from server.extract.jobs import Job, Jobs
 from server.extract.threads import Stop, in_thread
 
@@ -41,11 +44,11 @@ async def test_the_turn_is_kept_until_the_thread_has_ended(tmp_path: Path) -> No
         turn.set()
 
     jobs = Jobs(tmp_path, 2)
-    first = jobs.submit("caa", "a", long)
-    jobs.submit("caa", "b", next_one)
+    first = await jobs.submit("caa", "a", long)
+    await jobs.submit("caa", "b", next_one)
     await asyncio.to_thread(fit.began.wait)
     for _ in range(3):
-        jobs.cancel(first.id)
+        await jobs.cancel(jobs.find(first.id))
         await asyncio.sleep(0.02)
     await asyncio.wait_for(turn.wait(), 10)
     assert seen == [True]
@@ -68,8 +71,60 @@ async def test_an_error_can_be_written_whatever_it_says(tmp_path: Path) -> None:
         raise TypeError("\ud800" * 100_000)
 
     jobs = Jobs(tmp_path, 1)
-    job = jobs.submit("caa", "a", fail)
+    job = await jobs.submit("caa", "a", fail)
     await asyncio.sleep(0.5)
     error = jobs.find(job.id).error
     assert error is not None
     assert len(error["message"].encode()) < 20_000
+
+
+async def test_a_volume_that_hangs_stops_the_job_and_not_the_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hangs, goes_on = threading.Event(), threading.Event()
+    write = jobs_module.replace
+
+    def slow(path: Path, data: bytes) -> None:
+        if b'"capturing"' in data:
+            hangs.set()
+            assert goes_on.wait(30)
+        write(path, data)
+
+    async def work(job: Job) -> None:
+        await job.enter("capturing")
+
+    monkeypatch.setattr(jobs_module, "replace", slow)
+    jobs = Jobs(tmp_path, 1)
+    job = await jobs.submit("caa", "a", work)
+    # Were it written on the loop, nothing would get to see that it hangs.
+    assert await asyncio.to_thread(hangs.wait, 10)
+    assert (jobs.unfinished, jobs.find(job.id).phase) == (1, "waiting")
+    goes_on.set()
+    (task,) = jobs._tasks.values()
+    await task
+    assert jobs.find(job.id).status == "succeeded"
+
+
+async def test_an_older_state_lands_on_no_newer_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A beat that is still being written when the job ends."""
+    writes, goes_on = threading.Event(), threading.Event()
+    write = jobs_module.replace
+
+    def slow(path: Path, data: bytes) -> None:
+        if b'"running"' in data:
+            writes.set()
+            assert goes_on.wait(30)
+        write(path, data)
+
+    job = Job("job-1", "caa", "a", status="running", folder=tmp_path)
+    monkeypatch.setattr(jobs_module, "replace", slow)
+    beat = asyncio.create_task(asyncio.to_thread(job.save))
+    assert await asyncio.to_thread(writes.wait, 10)
+    job.status = "succeeded"
+    end = asyncio.create_task(asyncio.to_thread(job.save))
+    await asyncio.sleep(0.2)
+    goes_on.set()
+    await asyncio.gather(beat, end)
+    assert Jobs(tmp_path, 1).find("job-1").status == "succeeded"
