@@ -64,7 +64,7 @@ async def extract(request: Request, host: Steersman) -> dict[str, Any]:
     wanted, lines = await _body(request)
     rows = await run_in_threadpool(_rows, wanted, lines, host.max_extract_rows)
     bench = replace(host.bench, library=host.library)
-    await run_in_threadpool(_check_free, wanted, rows, bench)
+    names = await run_in_threadpool(_free_names, wanted, rows, bench)
     # Before it is queued: what is wrong with the request is told at once.
     bench.place(wanted.capture_site, tuple(wanted.layers or ()))
 
@@ -73,7 +73,7 @@ async def extract(request: Request, host: Steersman) -> dict[str, Any]:
 
     rights = caller().rights
     job = await host.jobs.submit(
-        wanted.method, wanted.name, work, rights.name or None, rights.max_jobs
+        wanted.method, wanted.name, work, rights.name or None, rights.max_jobs, names
     )
     audit("job.submitted", job=job.id, vector=wanted.name, method=wanted.method)
     return job.to_json()
@@ -106,9 +106,9 @@ def _find(jobs: Jobs, job_id: str) -> Job:
 
 
 def _may_see(job: Job) -> bool:
-    """Whether the caller may know of all names that the job has made, and of its own."""
-    made = [vector_id.partition("@")[0] for vector_id in job.result]
-    return all(caller().rights.sees(name) for name in (job.name, *made))
+    """Whether the caller may know of all names that the job makes, and of its own: the labels of
+    its bad rows are parts of them."""
+    return all(caller().rights.sees(name) for name in (job.name, *job.makes))
 
 
 async def _body(request: Request) -> tuple[ExtractRequest, bytes | None]:
@@ -146,8 +146,9 @@ def _rows(wanted: ExtractRequest, lines: bytes | None, most: int) -> list[Row]:
     return rows
 
 
-def _check_free(wanted: ExtractRequest, rows: list[Row], bench: Bench) -> None:
-    """A name that is taken is told before the work, not after it."""
+def _free_names(wanted: ExtractRequest, rows: list[Row], bench: Bench) -> list[str]:
+    """The names of the vectors to come. One that is taken is told before the work, not after it.
+    Raises `VectorConflict`, `NotAllowed`."""
     names = [wanted.name]
     if wanted.how.inputs == "styles":
         names = [f"{wanted.name}-{label}" for label in dict.fromkeys(row.label for row in rows)]
@@ -160,6 +161,7 @@ def _check_free(wanted: ExtractRequest, rows: list[Row], bench: Bench) -> None:
         except VectorNotFound:
             continue
         raise VectorConflict(f"{name!r} is in use; delete it, or choose another name", param="name")
+    return names
 
 
 _BODY: Final = {

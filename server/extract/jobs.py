@@ -13,7 +13,7 @@ import re
 import secrets
 import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
@@ -57,6 +57,8 @@ class Job:
     updated_at: float = field(default_factory=time.time)
     owner: str | None = None
     """Name of the key that it was submitted with."""
+    makes: list[str] = field(default_factory=list)
+    """Names of the vectors to come; `name` itself, but for styles."""
     done: int = 0
     total: int = 0
     bad_rows: list[dict[str, Any]] = field(default_factory=list)
@@ -155,6 +157,7 @@ class Jobs:
         work: Callable[[Job], Coroutine[Any, Any, None]],
         owner: str | None = None,
         most_of_owner: int | None = None,
+        makes: Sequence[str] = (),
     ) -> Job:
         """Run `work` when it is its turn. `owner` may have so many. Raises `TooManyJobs`,
         `LibraryError`."""
@@ -171,7 +174,14 @@ class Jobs:
                 f"{owned} jobs of this key run or wait, as many as may (max_jobs); try again "
                 "later, or cancel one with DELETE /v1/steering/jobs/{id}"
             )
-        job = Job(f"job-{secrets.token_hex(8)}", method, name, owner=owner, folder=self.folder)
+        job = Job(
+            f"job-{secrets.token_hex(8)}",
+            method,
+            name,
+            owner=owner,
+            makes=list(makes),
+            folder=self.folder,
+        )
         # Counted before it is written: who comes meanwhile finds the place taken.
         self._owners[job.id] = owner
         try:

@@ -65,7 +65,7 @@ def assert_error(reply, status, param=None, code=None):
     assert error.keys() == {"message", "type", "param", "code"}
     assert error["message"]
     assert isinstance(error["code"], str)
-    assert error["type"] == {404: "not_found_error", 500: "server_error"}.get(
+    assert error["type"] == {404: "not_found_error", 500: "server_error", 507: "server_error"}.get(
         status, "invalid_request_error"
     )
     if param is not None:

@@ -1,6 +1,7 @@
 """Jobs and threads: cancelling one that works in a thread, and files, which only threads touch."""
 
 import asyncio
+import logging
 import threading
 import time
 from pathlib import Path
@@ -66,7 +67,12 @@ async def test_a_thread_is_stopped_without_the_books_too() -> None:
     assert fit.ended.is_set()
 
 
-async def test_an_error_can_be_written_whatever_it_says(tmp_path: Path) -> None:
+async def test_an_error_can_be_written_whatever_it_says(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    # pytest-xdist cannot hand over what is logged of it.
+    caplog.set_level(logging.CRITICAL, logger="vllm.steersman")
+
     async def fail(job: Job) -> None:
         raise TypeError("\ud800" * 100_000)
 
