@@ -129,7 +129,7 @@ def measure(bench: Bench, arguments: argparse.Namespace) -> dict[str, Any]:
         warm_up,
         Phase("1x, before", rate, seconds),
         Phase("2x", 2 * rate, 0.75 * seconds),
-        Phase("0.5x", 0.5 * rate, 1.5 * seconds),
+        Phase("0.5x", 0.5 * rate, 3 * seconds),
         Phase("1x, after", rate, seconds),
     ]
     runs: dict[str, list[dict[str, Any]]] = {"limited": [], "free": []}

@@ -15,7 +15,7 @@ import torch
 from server.extract.capture import Capturer
 from server.extract.examples import BadRow, Example, Reader
 from server.extract.fit import Place, fit, fit_steps
-from server.extract.jobs import Job
+from server.extract.jobs import Job, on_disk
 from server.extract.request import SIDES, ExtractRequest, Row
 from server.extract.store import RowStore
 from server.extract.threads import Stop, in_thread
@@ -151,7 +151,7 @@ async def _rowwise(work: _Work) -> list[SteeringVector]:
 
         async def take(n: int) -> None:
             found = await capturer.capture(examples[n])
-            await asyncio.to_thread(store.put, examples[n].label, places[n], found.values)
+            await on_disk(store.put, examples[n].label, places[n], found.values)
 
         await _take_all(work, take, AT_ONCE)
         await job.enter("fitting")
@@ -214,7 +214,7 @@ async def _take_all(
 
     try:
         for n in range(job.total):
-            await asyncio.to_thread(job.check)
+            await on_disk(job.check)
             began = time.monotonic()
             running.add(asyncio.create_task(take(n)))
             busy = capturer.others_in_flight() > 0

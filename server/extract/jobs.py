@@ -14,9 +14,10 @@ import secrets
 import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from server.errors import NotAllowed, TooManyJobs, envelope
 from server.metrics import METRICS
@@ -36,6 +37,16 @@ LONGEST_MESSAGE: Final = 2000
 ENDED: Final = ("succeeded", "failed", "cancelled")
 _MEMORY: Final = ("folder", "began_at", "saved_at", "saving")
 """Fields of a job that are not written."""
+
+
+_T = TypeVar("_T")
+_DISK: Final = ThreadPoolExecutor(4, "steersman-jobs")
+"""Not the loop's own threads: vLLM needs one of those to stop, also when the volume hangs."""
+
+
+async def on_disk(work: Callable[..., _T], *args: Any) -> _T:
+    """What `work` makes, in one of the threads for the files of jobs."""
+    return await asyncio.get_running_loop().run_in_executor(_DISK, work, *args)
 
 
 class Cancelled(Exception):
@@ -77,18 +88,22 @@ class Job:
     async def enter(self, phase: str) -> None:
         """Begin another part of the work. Raises `LibraryError`."""
         self.phase = phase
-        await asyncio.to_thread(self.save)
+        await on_disk(self.save)
 
     async def advance(self) -> None:
         """One more text is done. Raises `LibraryError`."""
         self.done += 1
         if time.monotonic() - self.saved_at >= EVERY_S:
-            await asyncio.to_thread(self.save)
+            await on_disk(self.save)
 
     def check(self) -> None:
         """Raise `Cancelled` if somebody cancelled it, here or in another API server. Reads the
-        disk, as `save` writes it: for threads."""
-        if self.folder is not None and (self.folder / f"{self.id}.cancel").exists():
+        disk, as `save` writes it: for threads. Raises `LibraryError`, too."""
+        if self.folder is None:
+            return
+        with disk_errors():
+            cancelled = (self.folder / f"{self.id}.cancel").exists()
+        if cancelled:
             raise Cancelled
 
     def save(self) -> None:
@@ -185,7 +200,7 @@ class Jobs:
         # Counted before it is written: who comes meanwhile finds the place taken.
         self._owners[job.id] = owner
         try:
-            await asyncio.to_thread(self._begin, job)
+            await on_disk(self._begin, job)
         except BaseException:
             self._forget(job.id)
             raise
@@ -201,17 +216,21 @@ class Jobs:
             task.cancel()
 
     def find(self, job_id: str) -> Job:
-        """Raises `VectorNotFound`."""
+        """Raises `VectorNotFound`, `LibraryError`."""
         path = self.folder / f"{job_id}.json"
-        if not _ID.fullmatch(job_id) or not path.is_file():
+        with disk_errors():
+            there = _ID.fullmatch(job_id) and path.is_file()
+        if not there:
             raise job_not_found(job_id)
         return self._read(path)
 
     def list(self) -> list[Job]:
-        """All, newest first."""
+        """All that can be read, newest first. Raises `LibraryError`."""
         found = []
-        for path in self.folder.glob("job-*.json"):
-            with contextlib.suppress(VectorNotFound):
+        with disk_errors():
+            paths = sorted(self.folder.glob("job-*.json"))
+        for path in paths:
+            with contextlib.suppress(VectorNotFound, LibraryError):
                 found.append(self._read(path))
         return sorted(found, key=lambda job: (job.created_at, job.id), reverse=True)
 
@@ -220,7 +239,7 @@ class Jobs:
         `LibraryError`."""
         if job.status in ENDED:
             return False
-        await asyncio.to_thread(self._say_cancelled, job)
+        await on_disk(self._say_cancelled, job)
         if job.id in self._tasks:
             self._tasks[job.id].cancel()
         job.status = "cancelling"
@@ -245,11 +264,14 @@ class Jobs:
         METRICS.jobs.labels("waiting").set(max(0, self.unfinished - 1))
 
     def _read(self, path: Path) -> Job:
+        text = ""
+        with disk_errors(), contextlib.suppress(FileNotFoundError):
+            text = path.read_text()
         try:
-            written = json.loads(path.read_text())
+            written = json.loads(text)
             # A newer server on the same directory may write more.
             job = Job(**{name: value for name, value in written.items() if name in _FIELDS})
-        except (ValueError, TypeError, AttributeError, FileNotFoundError):
+        except (ValueError, TypeError, AttributeError):
             raise job_not_found(path.stem) from None
         # Either way: the clock may have been set back.
         ago = abs(time.time() - job.updated_at)
@@ -262,10 +284,10 @@ class Jobs:
         beat = asyncio.create_task(_beat(job))
         try:
             async with self._turn:
-                await asyncio.to_thread(job.check)
+                await on_disk(job.check)
                 job.status, job.started_at = "running", time.time()
                 job.began_at = time.monotonic()
-                await asyncio.to_thread(job.save)
+                await on_disk(job.save)
                 await work(job)
             job.status = "succeeded"
         except (Cancelled, asyncio.CancelledError):
@@ -282,7 +304,7 @@ class Jobs:
             beat.cancel()
             job.ended_at, job.phase = time.time(), "over"
             # Whoever cancels twice does not end the thread.
-            await asyncio.to_thread(self._end, job)
+            await on_disk(self._end, job)
 
     def _end(self, job: Job) -> None:
         # On a full disk the job will be told to be lost, and the server goes on.
@@ -294,7 +316,7 @@ class Jobs:
 
     def _forget_old(self) -> None:
         # Housekeeping: where it cannot be done, everything else can.
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, LibraryError):
             self._remove_old()
 
     def _remove_old(self) -> None:
@@ -333,4 +355,4 @@ async def _beat(job: Job) -> None:
     while True:
         await asyncio.sleep(LOST_AFTER_S / 4)
         with contextlib.suppress(LibraryError):
-            await asyncio.to_thread(job.save)
+            await on_disk(job.save)

@@ -90,7 +90,7 @@ class Keys:
 
     def find(self, key: str) -> Rights | None:
         """The rights of `key`. Takes as long for one that is wrong as for any that is right."""
-        self._look()
+        self.look()
         if not key:
             return None
         presented, found = _digest(key), None
@@ -99,7 +99,8 @@ class Keys:
                 found = hashed.rights
         return found
 
-    def _look(self) -> None:
+    def look(self) -> None:
+        """Read the file again if it has changed, as far as that was not asked a moment ago."""
         now = time.monotonic()
         if now - self._looked_at < LOOK_EVERY_S:
             return

@@ -108,7 +108,7 @@ class Workload:
 _FROM_LWS = {
     "LWS_GROUP_SIZE": "2",
     "LWS_WORKER_INDEX": "1",
-    "LWS_LEADER_ADDRESS": "steersman-0.steersman.default",
+    "LWS_LEADER_ADDRESS": "steersman-group-0.steersman-group.default",
 }
 
 

@@ -1,5 +1,9 @@
 """schemathesis on the routes of this project, with the key of every scope: no 5xx, and all answers
-are as the OpenAPI document says."""
+are as the OpenAPI document says.
+
+Not on vLLM's routes that steer (chat, completions, responses): their answers to hostile fields are
+vLLM's. Of those `tests/http/test_bad_requests.py` asks what the field `steering` may do wrong.
+"""
 
 import os
 import subprocess

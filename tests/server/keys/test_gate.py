@@ -15,6 +15,7 @@ from starlette.types import Message, Scope
 from starlette.websockets import WebSocketDisconnect
 
 from server import audit, errors
+from server.keys import file
 from server.keys.caller import caller
 from server.keys.file import Keys
 from server.keys.gate import Gate
@@ -318,3 +319,17 @@ async def test_at_once(tmp_path: Path, end: str) -> None:
         await asyncio.gather(*running, return_exceptions=True)
     inner.fail = False
     assert (await call(gate, "two"))[0]["status"] == 200
+
+
+def test_a_bad_file_shows_and_a_good_one_though_nobody_asks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Probes and scrapes come to a replica without clients, too."""
+    monkeypatch.setattr(file, "LOOK_EVERY_S", 0.0)
+    path = one_each(tmp_path / "keys.yaml")
+    probe = TestClient(app(Keys(path)))
+    good = path.read_text()
+    for text, stale in (("keys: [", 1), (good, 0)):
+        path.write_text(text)
+        assert probe.get("/health").status_code == 200
+        assert REGISTRY.get_sample_value("steering_keys_stale") == stale

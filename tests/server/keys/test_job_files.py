@@ -46,6 +46,16 @@ def test_what_is_no_job_is_not_there(tmp_path: Path, text: str) -> None:
     assert site.call("a", "GET", JOBS).json()["data"] == []
 
 
+def test_what_cannot_be_read_hides_no_other(tmp_path: Path) -> None:
+    """A directory cannot, also by root."""
+    site = put(tmp_path)
+    broken = "job-" + "b" * 16
+    (tmp_path / "library" / "jobs" / f"{broken}.json").mkdir()
+    assert [j["id"] for j in site.call("a", "GET", JOBS).json()["data"]] == [ID]
+    assert site.call("a", "GET", f"{JOBS}/{broken}").status_code == 404
+    assert Jobs(tmp_path / "library" / "jobs", 4).list()[0].id == ID
+
+
 @pytest.mark.parametrize(
     "job_id",
     ["job-", "job-..", "..", "job-%2e%2e", "job-a%2f..%2fx", "../names/a", "job-*", "x", ".tmp-a",
