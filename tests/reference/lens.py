@@ -28,8 +28,8 @@ def assert_tokens(
     bottom: list[tuple[int, float]],
     tolerance: float = 1e-3,
 ) -> None:
-    """That `top` and `bottom`, (token id, logit) each, are the extremes of the lens. Of two that are
-    equal within `tolerance`, either may come first."""
+    """That `top` and `bottom`, (token id, logit) each, are the extremes of the lens. Of two that
+    are equal within `tolerance`, either may come first."""
     logits = lens(model_dir, direction)
     for found, largest in ((top, True), (bottom, False)):
         expected = logits.topk(len(found), largest=largest)
