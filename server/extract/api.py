@@ -10,7 +10,7 @@ from starlette.exceptions import HTTPException
 
 from server.audit import audit
 from server.extract.job import Bench, run
-from server.extract.jobs import Job, Jobs, job_not_found
+from server.extract.jobs import Jobs, job_not_found
 from server.extract.request import (
     ExtractRequest,
     Row,
@@ -19,6 +19,7 @@ from server.extract.request import (
     read_request,
     rows_of,
 )
+from server.extract.state import Job
 from server.host import host
 from server.keys.caller import caller
 from server.keys.view import View

@@ -15,8 +15,8 @@ import torch
 from server.extract.capture import Capturer
 from server.extract.examples import BadRow, Example, Reader
 from server.extract.fit import Place, fit, fit_steps
-from server.extract.jobs import Job, on_disk
 from server.extract.request import SIDES, ExtractRequest, Row
+from server.extract.state import Job, on_disk
 from server.extract.store import RowStore
 from server.extract.threads import Stop, in_thread
 from server.keys.view import View

@@ -1,8 +1,7 @@
 """The books of jobs: what runs, what waits, what came of the others.
 
 A job runs in the API server that took its request; its state is a small file beside the library,
-so that every API server can tell of it, and cancel it. Files are read and written in threads only:
-a volume that hangs stops the job, and not the server.
+so that every API server can tell of it, and cancel it.
 """
 
 import asyncio
@@ -11,17 +10,15 @@ import json
 import logging
 import re
 import secrets
-import threading
 import time
 from collections.abc import Callable, Coroutine, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 from server.errors import NotAllowed, TooManyJobs, envelope
+from server.extract.state import WRITTEN, Cancelled, Job, on_disk
 from server.metrics import METRICS
-from vectors.disk import TEMP_PREFIX, disk_errors, remove_older, replace
+from vectors.disk import TEMP_PREFIX, disk_errors, remove_older
 from vectors.errors import LibraryError, SteersmanError, VectorNotFound, shown
 
 logger = logging.getLogger("vllm.steersman")
@@ -31,120 +28,10 @@ KEPT: Final = 100
 LOST_AFTER_S: Final = 60.0
 """A job that runs writes its state more often than that."""
 RESTS_AFTER_S: Final = 3600.0
-EVERY_S: Final = 1.0
 LONGEST_MESSAGE: Final = 2000
 """Of an error, in characters: some of other people's say all that they were given."""
 ENDED: Final = ("succeeded", "failed", "cancelled")
-_MEMORY: Final = ("folder", "began_at", "saved_at", "saving")
-"""Fields of a job that are not written."""
-
-
-_T = TypeVar("_T")
-_DISK: Final = ThreadPoolExecutor(4, "steersman-jobs")
-"""Not the loop's own threads: vLLM needs one of those to stop, also when the volume hangs."""
-
-
-async def on_disk(work: Callable[..., _T], *args: Any) -> _T:
-    """What `work` makes, in one of the threads for the files of jobs."""
-    return await asyncio.get_running_loop().run_in_executor(_DISK, work, *args)
-
-
-class Cancelled(Exception):
-    """Somebody cancelled the job."""
-
-
-@dataclass
-class Job:
-    """One job, as `GET /v1/steering/jobs/{id}` shows it."""
-
-    id: str
-    method: str
-    name: str
-    status: str = "queued"
-    phase: str = "waiting"
-    created_at: int = field(default_factory=lambda: int(time.time()))
-    started_at: float | None = None
-    ended_at: float | None = None
-    updated_at: float = field(default_factory=time.time)
-    owner: str | None = None
-    """Name of the key that it was submitted with."""
-    makes: list[str] = field(default_factory=list)
-    """Names of the vectors to come; `name` itself, but for styles."""
-    done: int = 0
-    total: int = 0
-    bad_rows: list[dict[str, Any]] = field(default_factory=list)
-    result: list[str] = field(default_factory=list)
-    error: dict[str, Any] | None = None
-    folder: Path | None = field(default=None, repr=False)
-    """Of its state; not written there."""
-    elapsed_s: float = 0.0
-    """Since it began to run, when its state was written."""
-    began_at: float | None = field(default=None, repr=False)
-    saved_at: float = field(default=0.0, repr=False)
-    """Both by the monotonic clock: the wall clock may be set."""
-    saving: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
-    """Held from looking at the state until it is written: no older one lands on a newer."""
-
-    async def enter(self, phase: str) -> None:
-        """Begin another part of the work. Raises `LibraryError`."""
-        self.phase = phase
-        await on_disk(self.save)
-
-    async def advance(self) -> None:
-        """One more text is done. Raises `LibraryError`."""
-        self.done += 1
-        if time.monotonic() - self.saved_at >= EVERY_S:
-            await on_disk(self.save)
-
-    def check(self) -> None:
-        """Raise `Cancelled` if somebody cancelled it, here or in another API server. Reads the
-        disk, as `save` writes it: for threads. Raises `LibraryError`, too."""
-        if self.folder is None:
-            return
-        with disk_errors():
-            cancelled = (self.folder / f"{self.id}.cancel").exists()
-        if cancelled:
-            raise Cancelled
-
-    def save(self) -> None:
-        """Write its state. Raises `LibraryError`."""
-        if self.folder is None:
-            return
-        with self.saving:
-            self.saved_at, self.updated_at = time.monotonic(), time.time()
-            if self.began_at is not None:
-                self.elapsed_s = self.saved_at - self.began_at
-            state = {name: getattr(self, name) for name in _FIELDS}
-            with disk_errors():
-                replace(self.folder / f"{self.id}.json", json.dumps(state).encode())
-
-    def to_json(self) -> dict[str, Any]:
-        """What clients are shown: rate in texts a second, estimate in seconds."""
-        rate = eta = None
-        if self.elapsed_s and self.done:
-            rate = round(self.done / self.elapsed_s, 2)
-            if self.status == "running":
-                eta = round((self.total - self.done) * self.elapsed_s / self.done, 1)
-        return {
-            "id": self.id,
-            "object": "steering.job",
-            "type": "extract",
-            "status": self.status,
-            "phase": self.phase,
-            "method": self.method,
-            "name": self.name,
-            "created_at": self.created_at,
-            "started_at": self.started_at,
-            "ended_at": self.ended_at,
-            "progress": {"done": self.done, "total": self.total, "rate": rate, "eta_s": eta},
-            "bad_rows": self.bad_rows,
-            "vectors": self.result,
-            "error": self.error,
-        }
-
-
 _ID: Final = re.compile(r"job-[0-9a-z]{1,32}", re.ASCII)
-_FIELDS: Final = frozenset(f.name for f in fields(Job)) - {*_MEMORY}
 
 
 class Jobs:
@@ -270,7 +157,7 @@ class Jobs:
         try:
             written = json.loads(text)
             # A newer server on the same directory may write more.
-            job = Job(**{name: value for name, value in written.items() if name in _FIELDS})
+            job = Job(**{name: value for name, value in written.items() if name in WRITTEN})
         except (ValueError, TypeError, AttributeError):
             raise job_not_found(path.stem) from None
         # Either way: the clock may have been set back.

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from typing import TypeVar
 
-from server.extract.jobs import Cancelled, Job
+from server.extract.state import Cancelled, Job
 
 T = TypeVar("T")
 Stop = Callable[[], None]

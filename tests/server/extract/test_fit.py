@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from server.extract.fit import Place, fit
-from server.extract.jobs import Cancelled
 from server.extract.request import ExtractRequest, read_request
+from server.extract.state import Cancelled
 from tests.vectors.methods.rows import HIDDEN, LAYERS, two_sides
 from vectors.format import BaseModel
 from vectors.methods import METHODS, ActivationsInvalid

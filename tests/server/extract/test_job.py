@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from server.extract.job import STEPWISE_AT_ONCE, Bench, run
-from server.extract.jobs import Job
 from server.extract.request import json_lines, read_request, rows_of
+from server.extract.state import Job
 from tests.server.extract.fakes import LAYERS, Engine, make_bench, stream_of
 from vectors.errors import SteersmanError
 from vectors.format import SteeringVector, read_vector

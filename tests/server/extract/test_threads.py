@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
-import server.extract.jobs as jobs_module
 from server.errors import TooManyJobs
-from server.extract.jobs import Job, Jobs
+from server.extract import state
+from server.extract.jobs import Jobs
+from server.extract.state import Job
 from server.extract.threads import Stop, in_thread
 
 
@@ -90,7 +91,7 @@ async def test_a_volume_that_hangs_stops_jobs_and_nothing_else(
 ) -> None:
     """Neither the loop, nor the loop's own threads, of which vLLM needs one to stop."""
     hangs, goes_on = threading.Event(), threading.Event()
-    write = jobs_module.replace
+    write = state.replace
 
     def slow(path: Path, data: bytes) -> None:
         hangs.set()
@@ -100,7 +101,7 @@ async def test_a_volume_that_hangs_stops_jobs_and_nothing_else(
     async def work(job: Job) -> None:
         await job.enter("capturing")
 
-    monkeypatch.setattr(jobs_module, "replace", slow)
+    monkeypatch.setattr(state, "replace", slow)
     many = 40  # asyncio has 32 threads at most.
     jobs = Jobs(tmp_path, many)
     submitted = [asyncio.create_task(jobs.submit("caa", "a", work)) for _ in range(many)]
@@ -120,7 +121,7 @@ async def test_an_older_state_lands_on_no_newer_one(
 ) -> None:
     """A beat that is still being written when the job ends."""
     writes, goes_on = threading.Event(), threading.Event()
-    write = jobs_module.replace
+    write = state.replace
 
     def slow(path: Path, data: bytes) -> None:
         if b'"running"' in data:
@@ -129,7 +130,7 @@ async def test_an_older_state_lands_on_no_newer_one(
         write(path, data)
 
     job = Job("job-1", "caa", "a", status="running", folder=tmp_path)
-    monkeypatch.setattr(jobs_module, "replace", slow)
+    monkeypatch.setattr(state, "replace", slow)
     beat = asyncio.create_task(asyncio.to_thread(job.save))
     assert await asyncio.to_thread(writes.wait, 10)
     job.status = "succeeded"
