@@ -54,9 +54,11 @@ schema: $(READY) ## schemathesis on our routes with the key of every scope, 200 
 
 load: $(READY) ## locust through keys, at once and twice what the server holds; writes docs/load.md's figures
 	$(BIN)/python -m bench.load_test $(ARGS)
+	$(BIN)/python -m bench.load_page
 
 rolling: $(READY) ## restart two servers behind nginx in turn, under load, and lose no request
 	$(BIN)/python -m bench.rolling $(ARGS)
+	$(BIN)/python -m bench.load_page
 
 soak: $(READY) ## MINUTES of CLIENTS doing everything at once to one server, every answer checked
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) --clients $(CLIENTS) $(ARGS)
