@@ -15,6 +15,7 @@ ORDER = (
     "test_kill_uploads",
     "test_clock",
     "test_full_disk",
+    "test_hung_disk",
     "test_kill_server",
     "test_kill_engine",
     "test_damage",
