@@ -9,7 +9,9 @@ import pytest
 
 from bench.soak_asks import content_questions, fixed_questions, golden_answer
 from bench.soak_clients import Client, Tally
+from bench.soak_server import open_window
 from bench.soak_shelf import CONTENTS, Guest, Shelf
+from server.keys import routes
 from tests.soak.fake import Fake
 
 ANSWERS = 300
@@ -87,3 +89,13 @@ def test_what_a_swapped_name_may_stand_for() -> None:
     assert shelf.possible_digests(9, 10.5) == {"a", "b"}
     assert shelf.possible_digests(11.5, 12) == {"b"}
     assert shelf.possible_digests(5, 30) == {"a", "b"}
+
+
+def test_the_workers_can_be_seen_through_the_soaks_own_server_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    window = ("POST", "/collective_rpc")
+    monkeypatch.setattr(routes, "_NEEDS", dict(routes._NEEDS))
+    assert routes.need_of(*window) == routes.OFF
+    open_window()
+    assert routes.need_of(*window) == routes.ADMIN
