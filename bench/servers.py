@@ -54,8 +54,8 @@ def plain_vllm(model: str, options: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", module, "--model", model, *options]
 
 
-def steersman(model: str, options: Sequence[str]) -> list[str]:
-    return [sys.executable, "-m", "server.cli", "serve", model, *options]
+def steersman(model: str, options: Sequence[str], module: str = "server.cli") -> list[str]:
+    return [sys.executable, "-m", module, "serve", model, *options]
 
 
 def spawn(

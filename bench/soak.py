@@ -30,7 +30,7 @@ from typing import Any
 import httpx
 
 from bench.report import publish, say
-from bench.servers import Server, demo_model, running
+from bench.servers import Server, demo_model, running, steersman
 from bench.soak_asks import Golden, Question, content_questions, fixed_questions, golden_answer
 from bench.soak_clients import Client, Tally
 from bench.soak_shelf import CONTENTS, Shelf
@@ -132,12 +132,11 @@ def main() -> int:
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-")))
         model = options.model or demo_model()
-        arguments = [
-            *shlex.split(f"{OPTIONS} {options.options}"),
-            "--library",
-            str(folder / "library"),
-        ]
-        command = [sys.executable, "-m", "bench.soak_server", "serve", model, *arguments]
+        command = steersman(
+            model,
+            [*shlex.split(f"{OPTIONS} {options.options}"), "--library", str(folder / "library")],
+            module="bench.soak_server",
+        )
         # One of the development routes tells what the workers hold.
         environment = {
             "STEERSMAN_HOME": str(folder),

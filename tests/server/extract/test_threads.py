@@ -86,22 +86,32 @@ async def test_an_error_can_be_written_whatever_it_says(
     assert len(error["message"].encode()) < 20_000
 
 
+def held_back(
+    monkeypatch: pytest.MonkeyPatch, what: bytes = b""
+) -> tuple[threading.Event, threading.Event]:
+    """Has states with `what` in them wait before they are written: set when one does; to be set."""
+    waits, goes_on = threading.Event(), threading.Event()
+    write = state.replace
+
+    def slow(path: Path, data: bytes) -> None:
+        if what in data:
+            waits.set()
+            assert goes_on.wait(30)
+        write(path, data)
+
+    monkeypatch.setattr(state, "replace", slow)
+    return waits, goes_on
+
+
 async def test_a_volume_that_hangs_stops_jobs_and_nothing_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Neither the loop, nor the loop's own threads, of which vLLM needs one to stop."""
-    hangs, goes_on = threading.Event(), threading.Event()
-    write = state.replace
-
-    def slow(path: Path, data: bytes) -> None:
-        hangs.set()
-        assert goes_on.wait(30)
-        write(path, data)
+    hangs, goes_on = held_back(monkeypatch)
 
     async def work(job: Job) -> None:
         await job.enter("capturing")
 
-    monkeypatch.setattr(state, "replace", slow)
     many = 40  # asyncio has 32 threads at most.
     jobs = Jobs(tmp_path, many)
     submitted = [asyncio.create_task(jobs.submit("caa", "a", work)) for _ in range(many)]
@@ -120,17 +130,8 @@ async def test_an_older_state_lands_on_no_newer_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A beat that is still being written when the job ends."""
-    writes, goes_on = threading.Event(), threading.Event()
-    write = state.replace
-
-    def slow(path: Path, data: bytes) -> None:
-        if b'"running"' in data:
-            writes.set()
-            assert goes_on.wait(30)
-        write(path, data)
-
+    writes, goes_on = held_back(monkeypatch, b'"running"')
     job = Job("job-1", "caa", "a", status="running", folder=tmp_path)
-    monkeypatch.setattr(state, "replace", slow)
     beat = asyncio.create_task(asyncio.to_thread(job.save))
     assert await asyncio.to_thread(writes.wait, 10)
     job.status = "succeeded"
