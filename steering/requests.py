@@ -3,6 +3,7 @@
 Knows nothing of vLLM; `seam_runner` tells it which requests came, went, and run this step.
 """
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from dataclasses import dataclass, field
 from torch import Tensor
 
 from steering.bank import ZERO_ROW, RowAllocator
+from steering.plan.bound import check_added
 from steering.plan.dynamic import Choice
 from steering.plan.errors import PlanInvalid, VectorUnavailable
 from steering.plan.limits import Limits
@@ -63,9 +65,10 @@ class SteeredRequests:
         slots: Mapping[tuple[str, int], int],
         load: LoadVectors,
         anyone: Callable[[bool], bool] = bool,
+        most_added: float = math.inf,
     ) -> None:
         """`anyone(failed)` says whether a load failed on any tensor-parallel rank: all ranks must
-        steer a request, or none."""
+        steer a request, or none. `most_added`: as `steering.plan.bound.check_added` takes it."""
         self.tables = tables
         self.limits = limits
         self.slots = slots
@@ -73,6 +76,9 @@ class SteeredRequests:
         self.failed: dict[str, str] = {}
         self._load = load
         self._anyone = anyone
+        self._most_added = most_added
+        self._largest = [0.0] * (1 + tables.sizes.bank_rows)
+        """Largest absolute element of each bank row."""
         self._loaded: dict[tuple[str, str, int], Tensor] = {}
         self.bank = RowAllocator(tables.sizes.bank_rows, self._fill)
         self._free_rows = list(range(tables.sizes.table_rows - 1, -1, -1))
@@ -195,9 +201,26 @@ class SteeredRequests:
             request.rows = self.bank.lease(request.keys)
         finally:
             self._loaded.clear()
+        try:
+            check_added(request.plan, self._elements(request), self._most_added)
+        except PlanInvalid as error:
+            self.bank.release(request.keys)
+            raise VectorUnavailable(str(error)) from error
         request.in_batch = True
         request.loads += tuple(loads)
         request.table_rows = [self._free_rows.pop() for _ in request.segments]
+
+    def _elements(self, request: LiveRequest) -> list[float]:
+        """For each vector of a request, what `steering.plan.bound.most_added` wants of it."""
+        found = []
+        for vector in request.plan.vectors:
+            steps = sorted({vector.tensor_at(step) for step in range(vector.steps)})
+            places = [
+                max(self._largest[request.rows[vector.digest, *term, step]] for step in steps)
+                for term in vector.terms
+            ]
+            found.append(sum(places))
+        return found
 
     def _write(self, request: LiveRequest, table_row: int, segment: Segment) -> None:
         """Have `table_row` say what `segment` adds; where coefficients change from token to token,
@@ -234,6 +257,7 @@ class SteeredRequests:
                 "is not what the plan says"
             )
         self.tables.fill_bank(row, steps[step])
+        self._largest[row] = float(steps[step].abs().max())
 
 
 def _coefficients(request: LiveRequest, segment: Segment, token: int) -> Sequence[float]:

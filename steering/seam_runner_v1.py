@@ -1,9 +1,9 @@
 """Seam: vLLM's V1 model runner (`v1/worker/gpu_model_runner.py`, `cpu_model_runner.py`).
 
 Touched: `_update_states` (requests come and go), `_prepare_inputs` (this step's tokens),
-`_model_forward` (the gate is open for it alone), `sample_tokens` (the step's output takes our
-report along), `requests`, `input_batch`, `query_start_loc`, `positions`; and by
-`seam_dummy_run.py`, `_dummy_run`.
+`_model_forward` (the gate is open for it alone), `sample_tokens` (the step's hidden states and
+logits are looked at; its output takes our report along), `requests`, `input_batch`,
+`query_start_loc`, `positions`; and by `seam_dummy_run.py`, `_dummy_run`.
 
 Both methods that prepare a step run inside `synchronize_input_prep`, on the stream of the forward.
 """
@@ -11,9 +11,9 @@ Both methods that prepare a step run inside `synchronize_input_prep`, on the str
 import functools
 from typing import Any
 
-from steering import seam_dummy_run
+from steering import seam_cache, seam_dummy_run
 from steering.seam_model import run_without_graphs
-from steering.steps import Attached, Span, Steps
+from steering.steps import CLEAN_ATTRIBUTE, Attached, Span, Steps
 
 HOLDER = "_model_runner_output"
 """Attribute of an asynchronous output that has the ModelRunnerOutput."""
@@ -28,6 +28,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
 
     @functools.wraps(update_states)
     def update(scheduler_output: Any) -> Any:
+        if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
+            seam_cache.clean(runner, blocks)
         steps.gone(scheduler_output.finished_req_ids)
         if steps.companions:
             _give_tokens(runner, steps, scheduler_output.scheduled_cached_reqs)
@@ -59,8 +61,13 @@ def attach(runner: Any, steps: Steps) -> Attached:
     @functools.wraps(sample_tokens)
     def sample(grammar_output: Any) -> Any:
         state = runner.execute_model_state
-        if steps.companions and state is not None:
-            steps.logits(state.logits, runner.input_batch.req_id_to_index)
+        if state is not None:
+            rows = runner.input_batch.req_id_to_index
+            # Drafts have logits of their own; then a request has several rows.
+            one_each = state.spec_decode_metadata is None
+            steps.look(state.hidden_states, rows, state.logits if one_each else None)
+            if steps.companions:
+                steps.logits(state.logits, rows)
         output = sample_tokens(grammar_output)
         steps.report(output, HOLDER)
         return output

@@ -4,8 +4,8 @@ Through its extension point, `model_states/interface.py: ModelState`: `add_reque
 and `preprocess_state` (this step's tokens: the last call on real batches before the forward pass,
 which a full CUDA graph may replay). What that has no method for is wrapped on the runner:
 `finish_requests` (`ModelState.remove_request` does not tell who ended from who was preempted),
-`sample_tokens` (the step's output takes our report along), `update_requests` and `sample` (tokens
-and logits of companions); and, by `seam_dummy_run.py`,
+`sample_tokens` (the step's output takes our report along), `update_requests` (tokens of companions)
+and `sample` (their logits; hidden states are looked at); and, by `seam_dummy_run.py`,
 `_dummy_run`. Also read: `req_states`, `input_buffers`, `num_speculative_steps`.
 """
 
@@ -13,9 +13,9 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-from steering import seam_dummy_run
+from steering import seam_cache, seam_dummy_run
 from steering.blocks import NotInstrumentable
-from steering.steps import TOKENS_ATTRIBUTE, Attached, Span, Steps
+from steering.steps import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
 
 HOLDER = "model_runner_output"
 """Attribute of an asynchronous output that has the ModelRunnerOutput."""
@@ -56,9 +56,15 @@ def attach(runner: Any, steps: Steps) -> Attached:
     update_requests = runner.update_requests
     sample_rows = runner.sample
     sample_tokens = runner.sample_tokens
+    compute_logits = runner.model.compute_logits
+    unseen: list[tuple[Any, dict[str, int]]] = []
+    """Hidden states of the step whose logits are computed next, and whose row is which. The runner
+    keeps the logits that it samples from to itself, and its sampler writes into them."""
 
     @functools.wraps(finish_requests)
     def finish(scheduler_output: Any) -> None:
+        if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
+            seam_cache.clean(runner, blocks)
         steps.gone(scheduler_output.finished_req_ids)
         finish_requests(scheduler_output)
 
@@ -85,7 +91,21 @@ def attach(runner: Any, steps: Steps) -> Attached:
     def sample_with(hidden_states: Any, input_batch: Any, grammar_output: Any) -> Any:
         if steps.companions:
             _hear(runner, steps, hidden_states, input_batch)
-        return sample_rows(hidden_states, input_batch, grammar_output)
+        unseen[:] = [(hidden_states, {name: n for n, name in enumerate(input_batch.req_ids)})]
+        try:
+            return sample_rows(hidden_states, input_batch, grammar_output)
+        finally:
+            if unseen:  # Ranks that share requests out among them take logits another way.
+                steps.look(*unseen.pop(), None)
+
+    @functools.wraps(compute_logits)
+    def compute(*args: Any, **kwargs: Any) -> Any:
+        logits = compute_logits(*args, **kwargs)
+        if unseen and logits is not None:
+            hidden, rows = unseen.pop()
+            # Drafts have logits of their own; then a request has several rows.
+            steps.look(hidden, rows, logits if len(logits) == len(rows) else None)
+        return logits
 
     @functools.wraps(sample_tokens)
     def sample(grammar_output: Any) -> Any:
@@ -99,6 +119,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     runner.finish_requests = finish
     runner.update_requests = update
     runner.sample = sample_with
+    runner.model.compute_logits = compute
     runner.sample_tokens = sample
     # Attention does run here: up to so many tokens, each is a request of its own.
     return Attached(

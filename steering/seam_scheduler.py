@@ -14,13 +14,20 @@ from steering.patching import Function, wrap
 from steering.plan.capture import CAPTURE_KEY
 from steering.plan.errors import PlanInvalid
 from steering.plan.plan import PLAN_KEY, Plan
-from steering.plan.receipt import BANK_FULL, UNAVAILABLE, Refusal, WorkerNote
+from steering.plan.receipt import (
+    BANK_FULL,
+    NOT_FINITE,
+    UNAVAILABLE,
+    Refusal,
+    StepReport,
+    WorkerNote,
+)
 from steering.plan.settings import Settings
 from steering.row_queue import RowQueue
 from steering.seam_config import step_rows
 from steering.seam_request import plan_of
 from steering.seam_streams import Streams
-from steering.steps import REPORT_ATTRIBUTE, TOKENS_ATTRIBUTE
+from steering.steps import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, TOKENS_ATTRIBUTE
 
 logger = logging.getLogger("vllm.steersman")
 
@@ -29,6 +36,10 @@ _FULL = (
     "soon, or start the server with a larger bank (--bank-rows)"
 )
 _TOO_LARGE = "its streams do not fit into the cache together"
+_OVERFLOWED = (
+    "the steered stream of this request is not finite any more: the model overflows on it; lower "
+    "the coefficients"
+)
 
 
 def install() -> None:
@@ -39,6 +50,7 @@ def install() -> None:
     wrap(Scheduler, "add_request", _queueing)
     wrap(Scheduler, "_handle_blocked_waiting_request", _waiting_for_rows)
     wrap(Scheduler, "schedule", _in_lock_step)
+    wrap(Scheduler, "_preempt_request", _suspecting)
     wrap(Scheduler, "finish_requests", _with_companions)
     wrap(Scheduler, "_free_request", _giving_back)
     wrap(Scheduler, "update_from_output", _with_notes)
@@ -54,6 +66,8 @@ def _with_row_queue(original: Function) -> Function:
         self.steering_streams = Streams(self, settings.max_dynamic)
         self.steering_refused = set[str]()
         self.steering_unseen = dict[str, set[int]]()
+        self.steering_soiled = set[int]()
+        """Blocks to fill with zeros before the next step: they may hold NaN."""
 
     return __init__
 
@@ -105,14 +119,45 @@ def _in_lock_step(original: Function) -> Function:
     def schedule(self: Any, *args: Any, **kwargs: Any) -> Any:
         streams = self.steering_streams
         if not len(streams):
-            return original(self, *args, **kwargs)
+            return _to_clean(self, original(self, *args, **kwargs))
         streams.before_step()
-        output = original(self, *args, **kwargs)
+        output = _to_clean(self, original(self, *args, **kwargs))
         throttled = any((*args, *kwargs.values()))  # `throttle_prefills`, where there is that.
         setattr(output, TOKENS_ATTRIBUTE, streams.after_step(output, throttled=throttled))
         return output
 
     return schedule
+
+
+def _to_clean(scheduler: Any, output: Any) -> Any:
+    """`output`, vLLM's SchedulerOutput, with the blocks to clean before its step."""
+    if scheduler.steering_soiled:
+        setattr(output, CLEAN_ATTRIBUTE, sorted(scheduler.steering_soiled))
+        scheduler.steering_soiled = set()
+    return output
+
+
+def _suspecting(original: Function) -> Function:
+    def _preempt_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
+        _suspect(self, request)
+        return original(self, request, *args, **kwargs)
+
+    return _preempt_request
+
+
+def _suspect(scheduler: Any, request: Any) -> None:
+    """Before a steered request loses its blocks while a step still computes some of them: whether
+    that is finite is not known yet, and when it is, somebody else may have them."""
+    if request.num_in_flight_tokens and _has_plan(request):
+        blocks = _in_flight_blocks(scheduler, request.request_id)
+        scheduler.kv_cache_manager.evict_blocks(blocks)
+        pool = scheduler.kv_cache_manager.block_pool.blocks
+        # Whoever shares one is steered alike, and will be found ill as well.
+        scheduler.steering_soiled |= {block for block in blocks if pool[block].ref_cnt == 1}
+
+
+def _has_plan(request: Any) -> bool:
+    return PLAN_KEY in (getattr(request.sampling_params, "extra_args", None) or ())
 
 
 def _with_companions(original: Function) -> Function:
@@ -133,10 +178,10 @@ def _giving_back(original: Function) -> Function:
     from vllm.v1.request import RequestStatus
 
     def _free_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        aborted = request.status == RequestStatus.FINISHED_ABORTED
-        if aborted and PLAN_KEY in (getattr(request.sampling_params, "extra_args", None) or ()):
+        _suspect(self, request)
+        if request.status == RequestStatus.FINISHED_ABORTED and _has_plan(request):
             # It goes while a step computes it: whether that was steered is not known yet.
-            blocks = _computed_unsteered(self, request.request_id)
+            blocks = _in_flight_blocks(self, request.request_id)
             self.steering_unseen[request.request_id] = blocks
             self.kv_cache_manager.evict_blocks(blocks)
         self.steering_rows.leave(request.request_id)
@@ -154,8 +199,8 @@ def _with_notes(original: Function) -> Function:
         ended: list[tuple[int, Any]] = []
         streams = self.steering_streams
         streams.drop_samples(runner_output)
-        if report is not None and report.failed:
-            ended += _end_failed(self, report.failed)
+        if report is not None and (report.failed or report.ill):
+            ended += _end_failed(self, report)
         if self.steering_refused:
             ended += _end(self, dict.fromkeys(self.steering_refused, _FULL), BANK_FULL)
         if streams.hopeless:
@@ -186,12 +231,14 @@ def _with_notes(original: Function) -> Function:
     return update_from_output
 
 
-def _end_failed(scheduler: Any, failed: Mapping[str, str]) -> list[tuple[int, Any]]:
-    """End requests before their unsteered token is seen; the outputs that say so, by client."""
+def _end_failed(scheduler: Any, report: StepReport) -> list[tuple[int, Any]]:
+    """End requests that were not steered, or are not finite, before their token is seen; the
+    outputs that say so, by client."""
+    failed = {**report.failed, **dict.fromkeys(report.ill, _OVERFLOWED)}
     spoiled = set[int]()
     for request_id in failed:
         spoiled |= scheduler.steering_unseen.get(request_id, set())
-        spoiled |= _computed_unsteered(scheduler, request_id)
+        spoiled |= _in_flight_blocks(scheduler, request_id)
     # A request of the same step may have found these blocks in the cache already. What it computes
     # behind them is as wrong.
     misled = dict[str, str]()
@@ -201,10 +248,19 @@ def _end_failed(scheduler: Any, failed: Mapping[str, str]) -> list[tuple[int, An
             misled[other.request_id] = "it shares the prompt of a request that could not be steered"
             behind |= _blocks_of(scheduler, other.request_id, after=spoiled)
     scheduler.kv_cache_manager.evict_blocks(spoiled | behind)
-    reasons = {**failed, **misled}
+    if report.ill:
+        # Not those that somebody has got since: they were cleaned when they were given back.
+        held = (_blocks_of(scheduler, n) for n in (*failed, *misled) if n in scheduler.requests)
+        scheduler.steering_soiled |= (spoiled | behind) & set[int]().union(*held)
     # What fails a companion fails its answer, of which alone a client knows.
-    answers = {scheduler.steering_streams.answer_of(name): why for name, why in reasons.items()}
-    return _end(scheduler, answers, UNAVAILABLE)
+    answer_of = scheduler.steering_streams.answer_of
+    reasons = {answer_of(name): why for name, why in {**failed, **misled}.items()}
+    # Who shares blocks with a request that is not finite, is steered there as that is.
+    ill = {answer_of(name) for name in report.ill} | ({*misled} if report.ill else set())
+    return [
+        *_end(scheduler, {n: why for n, why in reasons.items() if n not in ill}, UNAVAILABLE),
+        *_end(scheduler, {n: why for n, why in reasons.items() if n in ill}, NOT_FINITE),
+    ]
 
 
 def _end(scheduler: Any, reasons: Mapping[str, str], code: str) -> list[tuple[int, Any]]:
@@ -217,6 +273,8 @@ def _end(scheduler: Any, reasons: Mapping[str, str], code: str) -> list[tuple[in
         reason = reasons[request.request_id]
         if code == UNAVAILABLE:
             logger.error("Request %s could not be steered: %s", request.request_id, reason)
+        elif code == NOT_FINITE:
+            logger.warning("Request %s is ended: %s", request.request_id, reason)
         output = EngineCoreOutput(
             request_id=request.request_id,
             new_token_ids=[],
@@ -248,9 +306,9 @@ def _put(output: Any, key: str, wire: Any) -> None:
     output.kv_transfer_params = {**(output.kv_transfer_params or {}), key: wire}
 
 
-def _computed_unsteered(scheduler: Any, request_id: str) -> set[int]:
-    """Steered blocks that this step, and those already under way behind it, compute for a request
-    that could not be steered: what they hold is not what their key says."""
+def _in_flight_blocks(scheduler: Any, request_id: str) -> set[int]:
+    """Steered blocks that this step, and those already under way behind it, compute for a request:
+    where it was not steered, or is not finite, what they hold is not what their key says."""
     request = scheduler.requests.get(request_id)
     if request is None:
         return set()

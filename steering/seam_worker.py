@@ -20,6 +20,7 @@ from steering.calibration import NormListener
 from steering.captures import Captures
 from steering.composition import Composer
 from steering.instrument import Gate, instrument, site_slots
+from steering.plan.bound import largest_addition
 from steering.plan.errors import VectorUnavailable
 from steering.plan.limits import STEERABLE_SITES
 from steering.plan.settings import Settings
@@ -78,7 +79,8 @@ class WorkerSteering:
 
         self.sites = tuple(s for s in STEERABLE_SITES if any(site == s for site, _ in self.slots))
         limits = dataclasses.replace(limits_of(vllm_config), sites=self.sites)
-        self.steered = SteeredRequests(self.tables, limits, self.slots, load, _anyone)
+        most = largest_addition(str(vllm_config.model_config.dtype).removeprefix("torch."))
+        self.steered = SteeredRequests(self.tables, limits, self.slots, load, _anyone, most)
         instrument(blocks, self.slots, self.tables, self.gate)
         seam = seam_runner_v2 if v2 else seam_runner_v1
         # V2 chooses a step's graph before it tells us what is in the step.

@@ -4,6 +4,7 @@ Knows nothing of vLLM. A `seam_runner_*` attaches one `Steps` to a runner, and g
 we use of it.
 """
 
+import functools
 from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -11,16 +12,21 @@ from torch import Tensor
 
 from steering.captures import Captures
 from steering.composition import Composer, NotComposed
+from steering.finite import Look, Watched
 from steering.instrument import Gate
 from steering.plan.capture import CAPTURE_KEY
 from steering.plan.dynamic import Companion
 from steering.plan.errors import PlanInvalid
 from steering.plan.plan import PLAN_KEY, Plan
+from steering.plan.receipt import StepReport
 from steering.requests import SteeredRequests
 
 REPORT_ATTRIBUTE = "steersman"
 """Attribute of ModelRunnerOutput that carries the StepReport to the scheduler's process."""
 
+
+CLEAN_ATTRIBUTE = "steersman_clean"
+"""Attribute of SchedulerOutput that carries the cache blocks to fill with zeros before the step."""
 
 TOKENS_ATTRIBUTE = "steersman_tokens"
 """Attribute of SchedulerOutput that carries, for each companion in the step, the last token that it
@@ -67,6 +73,9 @@ class Steps:
         self._gate = gate
         self._ends: dict[str, int] = {}
         """Of each companion in the running step, the index of the last token that it computes."""
+        self._watched: list[Watched] = []
+        """The parts of the running step that steering has shaped."""
+        self._look: Look | None = None
 
     @property
     def idle(self) -> bool:
@@ -134,8 +143,13 @@ class Steps:
         """Mark the tokens of a step of so many: `spans` has that of each `minded` request in it."""
         steered, captured = self._steered.live, self._captures.live
         companions = self._composer.companions
+        spans = list(spans)
+        self._watched = [
+            Watched(span.request_id, span.offset, span.tokens)
+            for span in spans
+            if span.request_id in steered or span.request_id in companions
+        ]
         if captured or companions:
-            spans = list(spans)
             self._captures.step(span for span in spans if span.request_id in captured)
             self._ends = {
                 span.request_id: span.first + span.tokens - 1
@@ -174,6 +188,12 @@ class Steps:
             self._composer.hear(request_id, position, logits[row_of[request_id]])
         self._ends = {}
 
+    def look(self, hidden: Tensor, row_of: Mapping[str, int], logits: Tensor | None) -> None:
+        """Have the numbers of the running step's steered requests checked; arguments as of
+        `steering.finite.Look`. Nothing is done where nobody is steered."""
+        if self._watched:
+            self._look = Look(self._watched, hidden, row_of, logits)
+
     def over(self) -> None:
         """The forward pass was queued."""
         self._gate.set(frozenset())
@@ -194,3 +214,23 @@ class Steps:
             if report is not None:
                 report.captured = self._captures.take()
                 setattr(getattr(output, holder, output), REPORT_ATTRIBUTE, report)
+                if self._look is not None:
+                    _report_ill(output, report, self._look)
+        self._look = None
+
+
+def _report_ill(output: Any, report: StepReport, look: Look) -> None:
+    """Put the requests that `look` finds ill on the report: at once where the step is over, else
+    when vLLM waits for the step's output."""
+    if not hasattr(output, "get_output"):
+        report.ill = look.ill()
+        return
+    get_output = output.get_output
+
+    @functools.wraps(get_output)
+    def get_with_ill() -> Any:
+        result = get_output()
+        report.ill = look.ill()
+        return result
+
+    output.get_output = get_with_ill

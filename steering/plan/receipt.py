@@ -50,15 +50,16 @@ class WorkerNote(NamedTuple):
 
 BANK_FULL: Final = "bank_full"
 UNAVAILABLE: Final = "vector_unavailable"
+NOT_FINITE: Final = "not_finite"
 
 
 class Refusal(NamedTuple):
-    """What the engine says of a steered request that it ended before it ran."""
+    """What the engine says of a steered request that it ended in error."""
 
     receipt: str
     code: str
     """`BANK_FULL`: too many wait for the bank, try again. `UNAVAILABLE`: a worker could not steer
-    it, by no fault of the request."""
+    it, by no fault of the request. `NOT_FINITE`: its steered stream overflowed."""
     message: str
 
     def to_wire(self) -> dict[str, str]:
@@ -76,6 +77,9 @@ class StepReport:
     tokens: which of them the answer keeps is known to the scheduler, which takes off the others."""
     failed: dict[str, str] = field(default_factory=dict)
     """Request id -> why it could not be steered; such a request is ended, never run unsteered."""
+    ill: list[str] = field(default_factory=list)
+    """Ids of requests whose hidden states or logits are not finite; they are ended, and what they
+    left in the cache is cleaned."""
     captured: dict[str, list[Any]] = field(default_factory=dict)
     """What was captured of requests that are listened to: `steering.plan.capture.Piece`s."""
 

@@ -1,0 +1,82 @@
+"""Whether what came out of a step is finite, for the requests that it steers.
+
+An addition is bounded (`steering/plan/bound.py`), but a model may overflow by itself on a stream
+that it has never seen. A token whose stream is not finite leaves NaN among the keys and values of
+the cache, and an attention kernel multiplies what lies behind the end of a sequence by zero: zero
+times NaN is NaN, and the next owner of the block would answer nothing. Knows nothing of vLLM.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class Watched(NamedTuple):
+    """One request's part of a step whose numbers are looked at."""
+
+    request_id: str
+    offset: int
+    """Place of its first token in the batch."""
+    tokens: int
+    """How many tokens of it the step computes."""
+
+
+class Look:
+    """Which of a step's watched requests have a hidden state or a logit that is not finite.
+
+    Making one waits for nothing: on CUDA two reductions are queued, and their results are copied to
+    pinned memory. `ill` waits for that copy, which is older than the copy of the step's sampled
+    tokens.
+    """
+
+    def __init__(
+        self,
+        watched: Sequence[Watched],
+        hidden: Tensor,
+        row_of: Mapping[str, int],
+        logits: Tensor | None,
+    ) -> None:
+        """`hidden` [>= tokens of the step, hidden]: final hidden states; `logits` [requests,
+        vocabulary]: what next tokens are sampled from, both of any float dtype; `row_of`: whose row
+        of the logits is which. `logits` is None where a request may have none, or several."""
+        self._watched = watched
+        self._row_of = row_of
+        self._tokens = max((w.offset + w.tokens for w in watched), default=0)
+        # The sum of finite numbers as a norm makes them is finite, and takes one pass.
+        parts = [hidden[: self._tokens].sum(-1, dtype=torch.float32)]
+        if logits is not None:
+            # The largest: vocabulary that a model rules out has minus infinity.
+            parts.append(logits.amax(-1).float())
+        self._values = _sent(torch.cat(parts))
+
+    def ill(self) -> list[str]:
+        """Ids of the requests with a number that is not finite."""
+        finite = torch.isfinite(self._values())
+        if bool(finite.all()):
+            return []
+        hidden, logits = finite[: self._tokens], finite[self._tokens :]
+        found = []
+        for one in self._watched:
+            row = self._row_of.get(one.request_id)
+            fine = bool(hidden[one.offset : one.offset + one.tokens].all())
+            if not fine or (row is not None and len(logits) and not bool(logits[row])):
+                found.append(one.request_id)
+        return found
+
+
+def _sent(values: Tensor) -> Callable[[], Tensor]:
+    """A function that returns `values` on the host, once the device has come to them."""
+    if values.device.type == "cpu":
+        return lambda: values
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+    copied.record()
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return host
+
+    return wait
