@@ -4,6 +4,9 @@ The state behind a token is a hash of all tokens up to it and of what is added a
 and written to cache blocks as attention would; the next token follows from the state. So a block
 that holds something else, a token that the worker does not know, and a choice made on other
 histories all change what is answered.
+
+A state may be no number (`NAN`): then so are all behind it, and whoever has a block with one in it,
+though behind the end of its own tokens, would answer nothing.
 """
 
 import functools
@@ -17,12 +20,16 @@ from steering import seam_runner_v1, seam_runner_v2
 from steering.plan import Plan
 from steering.plan.dynamic import Companion
 from steering.plan.receipt import StepReport
-from steering.steps import REPORT_ATTRIBUTE, TOKENS_ATTRIBUTE
-from tests.steering.make import added_by
+from steering.steps import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, TOKENS_ATTRIBUTE
+from tests.steering.make import added_by, digest
 
 BLOCK = 4
 """Tokens of a cache block."""
 VOCABULARY = 64
+NAN = -1
+"""A state that is not finite; no hash is this."""
+OVERFLOWING = digest(99)
+"""A vector after which no state is finite."""
 
 
 class Ask(NamedTuple):
@@ -58,7 +65,7 @@ def companion(ask: Ask, stream: int) -> str:
 
 def mix(before: int, token: int, added: int) -> int:
     """State behind one more token."""
-    return hash((before, token, added))
+    return NAN if NAN in (before, added) else hash((before, token, added))
 
 
 def sampled(state: int) -> int:
@@ -72,6 +79,8 @@ def added(plan: Plan | None, token: int, prompt_tokens: int) -> int:
     for vector in plan.vectors if plan else ():
         how = added_by(vector, token, prompt_tokens)
         if how is not None and how[1]:
+            if vector.digest == OVERFLOWING:
+                return NAN
             found += [(site, layer, vector.digest, *how) for site, layer in vector.terms]
     return zlib.crc32(repr(sorted(found)).encode()) if found else 0
 
@@ -138,12 +147,18 @@ class Worker:
         self.choices: dict[str, list[int]] = {}
         self.fail: dict[str, str] = {}
         """Who shall be reported as impossible to steer, when it runs next."""
+        self.cleaned = 0
+        """Blocks that were filled with zeros."""
         self._cache: dict[tuple[int, int], int] = {}
 
     def run(self, output: Any) -> Any:
         """Execute one SchedulerOutput."""
         from vllm.v1.outputs import ModelRunnerOutput
 
+        for block in getattr(output, CLEAN_ATTRIBUTE, ()):
+            self.cleaned += 1
+            for slot in range(BLOCK):
+                self._cache.pop((block, slot), None)
         self.forget(output.finished_req_ids)
         self.take(output)
         spans = {
@@ -175,8 +190,9 @@ class Worker:
             pooler_output=[],
         )
         failed = {name: why for name, why in self.fail.items() if name in spans}
-        if failed:
-            setattr(ran, REPORT_ATTRIBUTE, StepReport(failed=failed))
+        ill = [name for name, state in states.items() if state == NAN]
+        if failed or ill:
+            setattr(ran, REPORT_ATTRIBUTE, StepReport(failed=failed, ill=ill))
         return ran
 
     def take(self, output: Any) -> None:
@@ -241,6 +257,9 @@ class Worker:
         for i in range(first, stop):
             state = mix(state, tokens[i], self._added(name, request, i))
             self._cache[self._place(request, i)] = state
+        if state != NAN:
+            left = [(b, s) for b in request.blocks for s in range(BLOCK)]
+            assert NAN not in map(self._cache.get, left), f"{name} has a block that is not clean"
         return state
 
     def _added(self, name: str, request: Live, token: int) -> int:
