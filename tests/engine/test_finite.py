@@ -4,9 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from vllm.exceptions import VLLMValidationError
 
-from steering.plan import Dynamic, Plan, PlannedVector
+from steering.plan import Plan, PlannedVector
 from steering.plan.plan import as_float32
 from tests.engine.conftest import HIDDEN, Shelf
 from tests.engine.engine import Ask, Engine
@@ -40,7 +39,9 @@ def victims(text_ids: list[int]) -> list[Ask]:
 
 
 def attack(digest: str, text_ids: list[int], positions: str = "all", tokens: int = 40) -> Ask:
-    vector = PlannedVector(digest, as_float32(1.0), (("resid_post", 3), ("resid_post", 7)), positions)
+    vector = PlannedVector(
+        digest, as_float32(1.0), (("resid_post", 3), ("resid_post", 7)), positions
+    )
     return Ask(tuple(text_ids[: 9 + tokens]), Plan((vector,)), tokens=tokens)
 
 

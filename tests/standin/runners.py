@@ -14,11 +14,34 @@ class Runner:
     """What both have. `seen` is what each forward pass found marked."""
 
     max_num_tokens, max_num_reqs = 64, 8
+    device = torch.device("cpu")
 
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         self.seen: list[list[int]] = []
         self.positions = torch.arange(self.max_num_tokens)
+        self.bad_token: int | None = None
+        """Place in the batch of a token whose hidden state is not finite."""
+        self.bad_row: int | None = None
+        """Row of the logits that has an infinite one."""
+        cache = SimpleNamespace(kv_cache=torch.ones(6, 2, 4))
+        self.kv_cache_config = SimpleNamespace(num_blocks=3)
+        self.compilation_config = SimpleNamespace(static_forward_context={"layer": cache})
+
+    def hidden(self, tokens: int) -> torch.Tensor:
+        """Final hidden states, of a batch that is padded."""
+        found = torch.ones(tokens + 2, 4)
+        found[tokens:] = torch.nan
+        if self.bad_token is not None:
+            found[self.bad_token, 2] = torch.nan
+        return found
+
+    def logits(self, requests: int) -> torch.Tensor:
+        found = torch.zeros(requests, 5)
+        found[:, 1] = -torch.inf  # As of vocabulary that is ruled out.
+        if self.bad_row is not None:
+            found[self.bad_row, 3] = torch.inf
+        return found
 
     def forward(self, tokens: int) -> None:
         self.seen.append(self.tables.token_row[:tokens].tolist())
@@ -49,6 +72,11 @@ class RunnerV1(Runner):
         scheduled = [output.num_scheduled_tokens[r] for r in self.input_batch.req_id_to_index]
         self._prepare_inputs(output, np.array(scheduled, dtype=np.int32))
         self._model_forward(tokens)
+        self.execute_model_state = SimpleNamespace(
+            hidden_states=self.hidden(tokens),
+            logits=self.logits(len(scheduled)),
+            spec_decode_metadata=None,
+        )
         return self.sample_tokens(None)
 
     def _update_states(self, output: Any) -> None:
@@ -69,7 +97,8 @@ class RunnerV1(Runner):
         self.forward(tokens)
 
     def sample_tokens(self, _grammar: Any) -> Any:
-        return SimpleNamespace(_model_runner_output=SimpleNamespace())
+        inner = SimpleNamespace()
+        return SimpleNamespace(_model_runner_output=inner, get_output=lambda: inner)
 
 
 class RunnerV2(Runner):
@@ -85,12 +114,13 @@ class RunnerV2(Runner):
         self.req_states = SimpleNamespace(req_id_to_index={})
         self.input_buffers = SimpleNamespace(positions=self.positions)
         self.num_speculative_steps = 0
+        self.model = SimpleNamespace(compute_logits=lambda hidden: self.logits(len(hidden)))
 
     def update_requests(self, output: Any) -> None:
         pass
 
-    def sample(self, _hidden: Any, _batch: Any, _grammar: Any) -> None:
-        pass
+    def sample(self, hidden: Any, batch: Any, _grammar: Any) -> None:
+        self.model.compute_logits(hidden[: len(batch.req_ids)])
 
     def execute_model(self, output: Any) -> Any:
         self.finish_requests(output)
@@ -112,6 +142,7 @@ class RunnerV2(Runner):
         )
         self.model_state.preprocess_state(batch, (), None, None)
         self.forward(tokens)
+        self._batch = batch
         return self.sample_tokens(None)
 
     def finish_requests(self, output: Any) -> None:
@@ -119,4 +150,5 @@ class RunnerV2(Runner):
             self.req_states.req_id_to_index.pop(name, None)
 
     def sample_tokens(self, _grammar: Any) -> Any:
+        self.sample(self.hidden(self._batch.num_tokens), self._batch, None)
         return SimpleNamespace(model_runner_output=SimpleNamespace())

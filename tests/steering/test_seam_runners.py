@@ -13,7 +13,7 @@ from steering.captures import Captures
 from steering.composition import Composer
 from steering.instrument import Gate
 from steering.plan import PLAN_KEY, Plan, StepReport
-from steering.steps import REPORT_ATTRIBUTE, Attached, Steps
+from steering.steps import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, Attached, Steps
 from tests.standin.runners import RunnerV1, RunnerV2
 from tests.steering.make import plan_of, planned
 from tests.steering.test_requests import Worker
@@ -49,6 +49,7 @@ class Attachment:
         finished: Collection[str] = (),
         preempted: Collection[str] = (),
         prompt: int = PROMPT,
+        clean: Collection[int] = (),
     ) -> StepReport | None:
         """One engine step: so many tokens of each request, in this order."""
         arrivals = []
@@ -72,6 +73,7 @@ class Attachment:
                 num_scheduled_tokens=scheduled,
                 total_num_scheduled_tokens=sum(scheduled.values()),
                 computed=dict(self.computed),
+                **({CLEAN_ATTRIBUTE: list(clean)} if clean else {}),
             )
         )
         for name, count in scheduled.items():
@@ -79,6 +81,8 @@ class Attachment:
         self.steered.bank.check()
         assert not any(self.gate.open)
         inner = getattr(output, self.holder, output)
+        if hasattr(output, "get_output"):  # vLLM waits for the device here.
+            assert output.get_output() is inner
         found: StepReport | None = getattr(inner, REPORT_ATTRIBUTE, None)
         return found
 
@@ -199,6 +203,38 @@ def test_a_vector_that_cannot_be_loaded_is_reported_until_the_request_ends(kind:
     report = a.step({"x": 1}, new={"x": None}, finished=["r"])
     assert report is None or report == StepReport()
     a.assert_empty()
+
+
+@pytest.mark.parametrize("bad", ["token", "row"])
+def test_whose_numbers_are_not_finite_is_reported(kind: str, bad: str) -> None:
+    """A hidden state of any of its tokens, or a logit; nobody's who is not steered."""
+    a = Attachment(kind)
+    plan = plan_of(planned(positions="prompt"))
+    report = a.step({"x": 1, "r": 4}, new={"x": None, "r": plan})
+    assert report is not None
+    assert report.ill == []
+    place = "bad_token" if bad == "token" else "bad_row"
+    setattr(a.runner, place, 1)
+    report = a.step({"x": 1, "r": 1})
+    assert report is not None
+    assert report.ill == ["r"]
+    setattr(a.runner, place, 0)
+    report = a.step({"x": 1, "r": 1})
+    assert report is not None
+    assert report.ill == []
+    setattr(a.runner, place, 0)
+    a.step({"x": 1}, finished=["r"])
+    assert a.step({"x": 1}) is None
+
+
+def test_blocks_are_cleaned_before_the_step(kind: str) -> None:
+    """Of three, each of which is two of the kernel's."""
+    a = Attachment(kind)
+    cache = a.runner.compilation_config.static_forward_context["layer"].kv_cache
+    a.step({"x": 1}, new={"x": None})
+    assert bool((cache == 1).all())
+    a.step({"x": 1}, clean=[1])
+    assert cache.sum((1, 2)).tolist() == [8, 8, 0, 0, 8, 8]
 
 
 def test_dummy_runs_find_no_token_marked(kind: str) -> None:
