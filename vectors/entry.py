@@ -11,7 +11,7 @@ from vectors.header import read_header
 from vectors.metadata import parse_metadata
 from vectors.record import Record
 from vectors.tensors import TensorKey
-from vectors.vector import BaseModel, check_base_model
+from vectors.vector import BaseModel, SteeringVector, check_base_model
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,15 @@ class Entry:
     versions: tuple[str, ...]
     foreign: bool
     """See `Record.foreign`."""
+    misfit: str | None = None
+    """Why the served model cannot be steered with it; None if it can."""
+    base_model_matches: bool | None = None
+    """Whether it was made on the served model; None where it does not say."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether the served model can be steered with it."""
+        return self.misfit is None
 
 
 def read_stored(path: Path) -> StoredVector:
@@ -92,6 +101,7 @@ def make_entry(record: Record, digest: str, path: Path, stored: StoredVector) ->
     current = digest == record.digests[0]
     own_description = record.description if current else None
     own_range = record.safe_range if current else None
+    own_base = record.base_model if current else None
     return Entry(
         name=record.name,
         digest=digest,
@@ -99,7 +109,7 @@ def make_entry(record: Record, digest: str, path: Path, stored: StoredVector) ->
         description=stored.description if own_description is None else own_description,
         method=stored.method,
         method_settings=stored.method_settings,
-        base_model=stored.base_model,
+        base_model=own_base or stored.base_model,
         coefficient=stored.coefficient,
         layers=stored.layers,
         positions=stored.positions,
@@ -114,6 +124,16 @@ def make_entry(record: Record, digest: str, path: Path, stored: StoredVector) ->
         size=stored.size,
         versions=record.digests,
         foreign=foreign,
+    )
+
+
+def described(vector: SteeringVector) -> StoredVector:
+    """What is looked at of `vector` where it is not in a library yet; its size is that of its
+    numbers."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in vector.tensors.items()}
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    return StoredVector(
+        4 * numbers, vector.hidden_size, shapes, vector.layers, base_model=vector.base_model
     )
 
 
