@@ -124,7 +124,7 @@ class Library:
                 param="name",
                 code="name_missing",
             )
-        canonical = self._served.translated(vector)
+        canonical = self._served.canonical(vector)
         if canonical is not vector:
             vector, data = canonical, write_vector(canonical)
         self.check_fits(described(vector))
@@ -291,7 +291,7 @@ class Library:
             if fits is None and len(entries) == limit:
                 return entries, True
             entry = self._entry(record, record.digests[0])
-            if fits is not None and fits != entry.fits:
+            if fits is not None and fits != (entry.misfit is None):
                 continue
             if len(entries) == limit:
                 return entries, True
@@ -405,13 +405,8 @@ class Library:
         return stored
 
     def _entry(self, record: Record, digest: str) -> Entry:
-        entry = make_entry(record, digest, self._objects.path(digest), self._stored(record, digest))
-        misfit = self._served.misfit(entry)
-        return replace(
-            entry,
-            misfit=None if misfit is None else misfit.message,
-            base_model_matches=self._served.matches(entry),
-        )
+        stored = self._stored(record, digest)
+        return make_entry(record, digest, self._objects.path(digest), stored, self._served)
 
     def _with_defaults(
         self,

@@ -1,11 +1,12 @@
 """The model that a server serves, and whether it can be steered with a vector."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Protocol
 
 from vectors.errors import VectorInvalid, shown
-from vectors.tensors import TensorKey, parse_tensor_name, tensor_name
+from vectors.hook_names import as_steered, steered_place
+from vectors.tensors import TensorKey, tensor_name
 from vectors.vector import BaseModel, SteeringVector
 
 
@@ -61,47 +62,18 @@ class ServedModel:
             wrong = wrong or self._wrong_tensor(key, shape)
         return wrong
 
-    def translated(self, vector: SteeringVector) -> SteeringVector:
-        """`vector` with tensors at `resid_pre.L` moved to `resid_post.(L-1)`, which is the same
-        stream, where this model is steered at the second and not at the first.
-
-        Returns `vector` itself where there is nothing to move. Raises `VectorInvalid` for one that
-        has both, and for default layers that the move makes ambiguous.
-        """
+    def canonical(self, vector: SteeringVector) -> SteeringVector:
+        """`vector` as this model is steered with it: tensors at `resid_pre.L` are moved to
+        `resid_post.(L-1)`, which is the same stream. Returns `vector` itself where there is nothing
+        to move. Raises `VectorInvalid` as `as_steered` does, and for sizes that are not this
+        model's."""
         if self.sites is None or "resid_pre" in self.sites or "resid_post" not in self.sites:
             return vector
-        last = max(layer for _, layer in vector.tensors)
-        if self.num_layers is not None and last >= self.num_layers:
-            return vector
-        moved = {key: _behind(key) for key in vector.tensors}
-        if all(key == new for key, new in moved.items()):
-            return vector
-        for key, new in moved.items():
-            if key != new and new in vector.tensors:
-                raise VectorInvalid(
-                    f"tensors {tensor_name(key)!r} and {tensor_name(new)!r} are for one and the "
-                    "same stream; add them, or leave one out",
-                    param=tensor_name(key),
-                    code="same_hook_point",
-                )
-        chosen = {new for key, new in moved.items() if key[1] in vector.layers}
-        layers = {layer for _, layer in chosen}
-        if chosen != {new for new in moved.values() if new[1] in layers}:
-            raise VectorInvalid(
-                "the default layers name tensors at resid_pre, which is resid_post of the layer "
-                "before, and that layer has tensors that are no default; name all of them "
-                "resid_post.<layer>, and the default layers accordingly",
-                param="layers",
-                code="ambiguous_layers",
-            )
-        norms = {
-            tensor_name(_behind(parse_tensor_name(name))): norm
-            for name, norm in vector.norms.items()
-        }
-        tensors = {new: vector.tensors[key] for key, new in moved.items()}
-        return replace(vector, tensors=tensors, layers=tuple(sorted(layers)), norms=norms)
+        if wrong := self._wrong_sizes(vector):
+            raise wrong
+        return as_steered(vector)
 
-    def _wrong_sizes(self, vector: Described) -> VectorInvalid | None:
+    def _wrong_sizes(self, vector: Described | SteeringVector) -> VectorInvalid | None:
         if self.hidden_size is not None and vector.hidden_size != self.hidden_size:
             return VectorInvalid(
                 f"the vector has hidden size {vector.hidden_size} and the served model has "
@@ -165,15 +137,7 @@ class ServedModel:
         return None
 
 
-def _behind(key: TensorKey) -> TensorKey:
-    """What enters a block is what left the one before; nothing steerable is before the first."""
-    site, layer = key
-    return ("resid_post", layer - 1) if site == "resid_pre" and layer > 0 else key
-
-
 def _remedy(key: TensorKey) -> str:
-    if key == ("resid_pre", 0):
-        return "Nothing lies before the first block: leave this tensor out"
-    if (same := _behind(key)) != key:
-        return f"Name it {tensor_name(same)!r}, which is the same stream"
+    if key[0] == "resid_pre" and key[1] > 0:
+        return f"Name it {tensor_name(steered_place(key))!r}, which is the same stream"
     return "Make the vector for one of these, or leave this tensor out"

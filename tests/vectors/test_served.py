@@ -80,10 +80,10 @@ def test_what_enters_a_block_is_what_left_the_one_before(tmp_path: Path) -> None
 @pytest.mark.parametrize(
     ("tensors", "layers", "param", "code"),
     [
-        ([("resid_pre", 0)], (), "resid_pre.0", "site_not_supported"),
+        ([("resid_pre", 0)], (), "resid_pre.0", "layer_out_of_range"),
         ([("resid_pre", 8)], (), "file", "layer_out_of_range"),
-        ([("resid_pre", 3), ("resid_post", 2)], (), "resid_pre.3", "same_hook_point"),
-        ([("resid_pre", 3), ("mlp_out", 2)], (3,), "layers", "ambiguous_layers"),
+        ([("resid_pre", 3), ("resid_post", 2)], (), "resid_pre.3", "duplicate_hook_point"),
+        ([("resid_pre", 3), ("mlp_out", 2)], (3,), "layers", "invalid_vector"),
     ],
 )
 def test_what_cannot_be_moved(
@@ -106,10 +106,10 @@ def test_another_models_fingerprint_is_marked(tmp_path: Path) -> None:
         entry, _ = library.add(vector_file(n, base_model=base), name)
         marks[name] = entry.base_model_matches
         assert library.resolve(name).base_model_matches == entry.base_model_matches
-        assert entry.fits
+        assert entry.misfit is None
     assert marks == {"none": None, "nothing": None, "same": True, "other": False}
     strict = served(tmp_path, require_fingerprint=True)
-    assert {entry.name for entry in strict.list() if not entry.fits} == {"other"}
+    assert {entry.name for entry in strict.list() if entry.misfit} == {"other"}
     with pytest.raises(VectorInvalid, match="--require-fingerprint") as caught:
         strict.check_fits(strict.resolve("other"), "steering.vectors[0].id")
     assert (caught.value.param, caught.value.code) == ("steering.vectors[0].id", "wrong_base_model")
@@ -164,10 +164,12 @@ class TestTwoModelsOnOneLibrary:
         narrow.add(vector_file(1, base_model=base), "a-narrow")
         wide.add(vector_file(1, hidden=2 * HIDDEN), "b-wide")
         narrow.add(vector_file(2), "c-narrow")
-        seen = {entry.name: (entry.fits, entry.base_model_matches) for entry in narrow.list()}
+        seen = {
+            entry.name: (entry.misfit is None, entry.base_model_matches) for entry in narrow.list()
+        }
         assert seen == {"a-narrow": (True, True), "b-wide": (False, False),
                         "c-narrow": (True, None)}  # fmt: skip
-        assert {entry.name for entry in wide.list() if entry.fits} == {"b-wide"}
+        assert {entry.name for entry in wide.list() if entry.misfit is None} == {"b-wide"}
         misfit = narrow.resolve("b-wide").misfit or ""
         assert f"hidden size {2 * HIDDEN}" in misfit
 
