@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import logging
+import math
 import os
 import tempfile
 from collections.abc import AsyncIterator
@@ -37,16 +38,19 @@ TEXTS = (
 )
 """The fixed texts of the calibration, written for it: prose, recipes, code, dialogue."""
 
+_PASSING = frozenset({"_name_or_path", "dtype", "torch_dtype", "transformers_version"})
 _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf"})
 
 
 def fingerprint(model_config: Any) -> str:
-    """Names a model by its configuration and its weight files' names and sizes (16 hex digits)."""
+    """Names a model by its configuration and its weight files' names and sizes (16 hex digits).
+
+    The same for every server of it: where its files lie, in which dtype it runs and which version
+    of transformers wrote its configuration play no part.
+    """
     digest = hashlib.sha256()
-    digest.update(
-        json.dumps(model_config.hf_config.to_dict(), sort_keys=True, default=str).encode()
-    )
-    digest.update(str(model_config.dtype).encode())
+    configuration = _lasting(model_config.hf_config.to_dict())
+    digest.update(json.dumps(configuration, sort_keys=True, default=str).encode())
     folder = Path(model_config.model)
     if folder.is_dir():
         for path in sorted(folder.glob("*.safetensors")):
@@ -54,6 +58,13 @@ def fingerprint(model_config: Any) -> str:
     else:
         digest.update(f"{model_config.model}@{model_config.revision}".encode())
     return digest.hexdigest()[:16]
+
+
+def _lasting(configuration: Any) -> Any:
+    """A model's `configuration` without what is another for each server."""
+    if isinstance(configuration, dict):
+        return {k: _lasting(v) for k, v in configuration.items() if k not in _PASSING}
+    return configuration
 
 
 def calibration_mark(config: Any) -> str:
@@ -68,6 +79,7 @@ def calibration_mark(config: Any) -> str:
     stats = [(path.name, path.stat()) for path in weights]
     told = [
         fingerprint(model),
+        str(model.dtype),
         config.load_config.load_format,
         model.quantization,
         # The commit that a name on the hub stood for, as transformers and huggingface_hub say it.
@@ -103,6 +115,11 @@ async def median_norms(
                 "Heard at %d of %d places: relative doses are not known", len(medians), places
             )
             return None
+        if not _usable(medians):
+            logger.warning(
+                "The residual stream of this model has no finite length: doses are not known"
+            )
+            return None
         _save(cache, {"median_norms": medians, "texts": len(TEXTS)})
         return medians
 
@@ -112,7 +129,14 @@ def _read(cache: Path, places: int) -> dict[str, float] | None:
         known: dict[str, float] = json.loads(cache.read_text())["median_norms"]
     except (OSError, ValueError, KeyError):
         return None
-    return known if len(known) == places else None
+    return known if len(known) == places and _usable(known) else None
+
+
+def _usable(medians: Any) -> bool:
+    """Whether doses can be measured in these: a model whose stream overflows or is 0 has none."""
+    return isinstance(medians, dict) and all(
+        isinstance(norm, int | float) and 0 < norm < math.inf for norm in medians.values()
+    )
 
 
 @asynccontextmanager

@@ -102,11 +102,13 @@ async def inspect(vector_id: str, request: Request, host: Steersman) -> Inspecti
 
 
 def compare(library: View, entry: Entry, directions: Directions) -> tuple[Similarity, int]:
-    """Cosines of `directions` with every other name's tensors, and how many names were left out."""
+    """Cosines of `directions` with every other name's tensors, and how many names were left out:
+    a library may hold vectors of several models."""
     names: list[str] = []
     columns: list[list[float | None]] = []
-    others = [other for other in library.list() if other.name != entry.name]
-    left_out = max(0, len(others) - MAX_COMPARED)
+    everybody = [other for other in library.list() if other.name != entry.name]
+    others = [other for other in everybody if _alike(entry, other)]
+    left_out = len(everybody) - min(len(others), MAX_COMPARED)
     for other in others[:MAX_COMPARED]:
         shared = [key for key in directions if key in other.tensors]
         try:
@@ -124,6 +126,14 @@ def compare(library: View, entry: Entry, directions: Directions) -> tuple[Simila
     rows = [list(row) for row in zip(*columns, strict=True)] or [[] for _ in directions]
     return Similarity(tensors=[tensor_name(k) for k in directions], vectors=names, cosines=rows), (
         left_out
+    )
+
+
+def _alike(entry: Entry, other: Entry) -> bool:
+    """Whether a cosine of the two means something: of one width, and not of two models."""
+    mine, theirs = (e.base_model.fingerprint if e.base_model else None for e in (entry, other))
+    return entry.hidden_size == other.hidden_size and (
+        mine is None or theirs is None or mine == theirs
     )
 
 

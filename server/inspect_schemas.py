@@ -61,5 +61,6 @@ class Inspection(BaseModel):
     tensors: list[TensorInspection]
     similarity: Similarity
     not_compared: int = Field(
-        description="Other vectors left out: unreadable, or over the limit of one comparison."
+        description="Other vectors left out: of another model or width, unreadable, or over the "
+        "limit of one comparison."
     )

@@ -156,6 +156,9 @@ def _own_parser() -> argparse.ArgumentParser:
         "(default: %(default)s)")  # fmt: skip
     add("--max-vectors", type=int, default=defaults.max_vectors, metavar="N",
         help="vectors that one request may name (default: %(default)s)")  # fmt: skip
+    add("--max-segments", type=int, default=defaults.max_segments, metavar="N",
+        help="stretches of one request with different sets of vectors "
+        "(default: %(default)s)")  # fmt: skip
     add("--max-steps", type=int, default=defaults.max_steps, metavar="N",
         help="generation steps of a vector that has a tensor for each "
         "(default: %(default)s)")  # fmt: skip
@@ -167,6 +170,16 @@ def _own_parser() -> argparse.ArgumentParser:
         help="largest absolute coefficient (default: %(default)s)")  # fmt: skip
     add("--max-relative-dose", type=float, default=None, metavar="D",
         help="largest ||c v|| / median ||h|| at a layer (default: no limit)")  # fmt: skip
+    add("--max-total-dose", type=float, default=None, metavar="D",
+        help="largest sum of these over all layers of a request (default: no limit)")  # fmt: skip
+    add(
+        "--enforce-safe-range",
+        action="store_true",
+        help="refuse coefficients outside a vector's safe range, which receipts mark otherwise",
+    )
+    add("--require-fingerprint", action="store_true",
+        help="refuse vectors whose file names another model's fingerprint, which uploads, lists "
+        "and receipts mark otherwise")  # fmt: skip
     add("--max-upload-bytes", type=int, default=defaults.max_upload_bytes, metavar="BYTES",
         help="largest vector upload (default: %(default)s)")  # fmt: skip
     add("--max-extract-rows", type=int, default=defaults.max_extract_rows, metavar="N",

@@ -69,7 +69,7 @@ class SteersmanEndpoints:
         from importlib.metadata import version
 
         from server.calibrate import calibration_mark, fingerprint, median_norms
-        from server.doses import Doses
+        from server.doses import Doses, check_doses_known
         from server.extract.setup import make_bench
         from server.state import Steersman
         from steering.plan import DESK, Limits, Settings
@@ -83,27 +83,30 @@ class SteersmanEndpoints:
         measure = settings.calibrate and workers[0]["listens"]
         places = num_layers * len(workers[0]["sites"])
         medians = await median_norms(engine_client, mark, places, measure=measure)
-        if medians is None and settings.max_relative_dose is not None:
-            raise RuntimeError(
-                "max_relative_dose is set, but this model's residual norms are not known and "
-                "cannot be measured here: start once with --enforce-eager"
-            )
+        check_doses_known(medians, settings, keyed=settings.api_keys_file is not None)
         hidden = workers[0]["hidden_size"]
+        mark_of_model = fingerprint(config.model_config)
         # From here on a plan that this server did not write is refused.
         DESK.guarded = True
         state.steersman = Steersman(
             settings=settings,
             limits=replace(Limits.of(settings, num_layers), sites=tuple(workers[0]["sites"])),
             whole_library=Library(
-                Path(settings.library), hidden_size=hidden, num_layers=num_layers
+                Path(settings.library),
+                hidden_size=hidden,
+                num_layers=num_layers,
+                sites=tuple(workers[0]["sites"]),
+                max_steps=settings.max_steps,
+                fingerprint=mark_of_model,
+                require_fingerprint=settings.require_fingerprint,
             ),
-            all_doses=Doses(medians, settings.max_relative_dose),
+            all_doses=Doses(medians, settings.max_relative_dose, settings.max_total_dose),
             drain=state.drain,
             model={
                 "id": (args.served_model_name or [args.model])[0],
                 "num_layers": num_layers,
                 "hidden_size": hidden,
-                "fingerprint": fingerprint(config.model_config),
+                "fingerprint": mark_of_model,
                 "sites": workers[0]["sites"],
                 "composes": workers[0]["composes"],
             },

@@ -1,10 +1,11 @@
 """From names to a plan: what the client wrote, then the vector's defaults, within the limits."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from server.doses import Doses
 from server.keys.view import View
+from server.safe_range import outside_safe_ranges
 from server.steering_field import DynamicComposition, PositionRange, SteeringField, VectorUse
 from server.strength import Strength, check_shared, strength
 from steering.plan import (
@@ -17,9 +18,10 @@ from steering.plan import (
     PositionRule,
     check_rule,
 )
+from steering.plan.plan import as_float32
 from vectors.errors import VectorInvalid, VectorNotFound
 from vectors.library import Entry
-from vectors.tensors import TensorKey
+from vectors.tensors import TensorKey, tensor_name
 
 
 @dataclass(frozen=True)
@@ -36,10 +38,12 @@ def resolve(
     library: View,
     limits: Limits,
     doses: Doses,
+    enforce_safe_range: bool = False,
 ) -> Resolved:
-    """The plan for `field`. Raises `PlanInvalid` or the library's `VectorNotFound`."""
+    """The plan for `field`. Reads the library: not for the event loop. Raises `PlanInvalid` or the
+    library's `VectorNotFound`."""
     limits.check_count(len(field.uses))
-    planned, strengths, draft = [], [], []
+    planned, strengths, entries, given = [], [], [], []
     for n, use in enumerate(field.uses):
         where = f"steering.vectors[{n}]"
         entry = _find(library, use.id, f"{where}.id")
@@ -52,19 +56,26 @@ def resolve(
             terms=terms,
             positions=_positions(field, use, entry, where),
             schedule=strong.schedule,
-            steps=steps,
+            steps=1 if steps is None else steps,
             hold=strong.hold,
         )
         relative = doses.relative(entry, vector)
         doses.check(relative, repr(use.id), strong.param)
+        if field.dynamic is not None:
+            _check_start(field.dynamic, use.id, entry, vector, doses)
         planned.append(vector)
         strengths.append(strong)
-        draft.append(_draft(use.id, vector, relative, strong))
+        entries.append(entry)
+        given.append(relative)
     check_shared(field, strengths)
-    doses.check_sum(part["relative_dose"] for part in draft)
+    doses.check_sum(given)
     plan = Plan(tuple(planned), receipt, _dynamic(field.dynamic))
     _check(plan, limits, strengths)
-    return Resolved(plan, draft)
+    outside = outside_safe_ranges(entries, planned)
+    if enforce_safe_range:
+        _check_ranges(field, entries, outside, strengths)
+    parts = zip(field.uses, entries, planned, given, outside, strengths, strict=True)
+    return Resolved(plan, [_draft(use.id, *part) for use, *part in parts])
 
 
 def _find(library: View, name: str, param: str) -> Entry:
@@ -101,19 +112,53 @@ def _terms(use: VectorUse, entry: Entry, where: str, limits: Limits) -> tuple[Te
     return terms
 
 
-def _steps(use: VectorUse, entry: Entry, terms: tuple[TensorKey, ...], where: str) -> int:
-    """How many generation steps the vector has a tensor for; 1 for one that is for all."""
-    shapes = {key: entry.tensors[key] for key in terms}
-    steps = {key: shape[0] if len(shape) > 1 else 1 for key, shape in shapes.items()}
+def _steps(use: VectorUse, entry: Entry, terms: tuple[TensorKey, ...], where: str) -> int | None:
+    """How many generation steps the vector has a tensor for; None for one that is for all tokens,
+    [hidden]. [1, hidden] is one step."""
+    steps: dict[TensorKey, int | None] = {}
+    for key in terms:
+        shape = entry.tensors[key]
+        steps[key] = shape[0] if len(shape) > 1 else None
     if len(set(steps.values())) > 1:
-        found = ", ".join(f"{site}.{layer} has {n}" for (site, layer), n in steps.items())
+        found = ", ".join(
+            f"{tensor_name(key)} has {'none, it is for all tokens' if n is None else n}"
+            for key, n in steps.items()
+        )
         raise PlanInvalid(
             f"the tensors of vector {use.id!r} have different numbers of steps ({found:.200}); "
             "name layers that have the same",
             param=f"{where}.layers",
             code="different_steps",
         )
-    return max(steps.values(), default=1)
+    return next(iter(steps.values()), None)
+
+
+def _check_start(
+    dynamic: DynamicComposition, name: str, entry: Entry, vector: PlannedVector, doses: Doses
+) -> None:
+    """Raise `PlanInvalid` where the companion that has `vector` alone would exceed a dose."""
+    alone = replace(vector, coefficient=as_float32(dynamic.start))
+    who = f"{name!r}, which is tried at `start` ({dynamic.start:g}),"
+    doses.check(doses.relative(entry, alone), who, "steering.dynamic.start")
+
+
+def _check_ranges(
+    field: SteeringField,
+    entries: list[Entry],
+    outside: list[bool | None],
+    strengths: list[Strength],
+) -> None:
+    """Raise `PlanInvalid` for a vector outside its safe range."""
+    for use, entry, out, strong in zip(field.uses, entries, outside, strengths, strict=True):
+        if out and entry.safe_range is not None:
+            low, high = entry.safe_range
+            raise PlanInvalid(
+                f"vector {use.id!r} is safe from {low:g} to {high:g}, over all its uses in a "
+                "request, and this server steers only within that (--enforce-safe-range); choose a "
+                "coefficient in between",
+                param=strong.param,
+                code="outside_safe_range",
+            )
 
 
 def _positions(field: SteeringField, use: VectorUse, entry: Entry, where: str) -> PositionRule:
@@ -139,7 +184,12 @@ def _check(plan: Plan, limits: Limits, strengths: list[Strength]) -> None:
 
 
 def _draft(
-    name: str, vector: PlannedVector, relative: dict[str, float] | None, strong: Strength
+    name: str,
+    entry: Entry,
+    vector: PlannedVector,
+    relative: dict[str, float] | None,
+    outside: bool | None,
+    strong: Strength,
 ) -> dict[str, Any]:
     sites = sorted({site for site, _ in vector.terms})
     rule = vector.positions
@@ -151,5 +201,8 @@ def _draft(
         "coefficient": vector.coefficient,
         "positions": rule if isinstance(rule, str) else {"start": rule[0], "stop": rule[1]},
         **strong.said,
-        "relative_dose": relative,
+        "relative_dose": relative and {layer: round(dose, 4) for layer, dose in relative.items()},
+        "total_dose": None if relative is None else round(sum(relative.values()), 4),
+        "outside_safe_range": outside,
+        "base_model_matches": entry.base_model_matches,
     }

@@ -73,7 +73,8 @@ class Session:
 def resolved(app: Steersman, value: Any) -> Resolved:
     """The plan for the field `value`. Reads the library, so: not on the event loop."""
     field = SteeringField.read(value)
-    return resolve(field, secrets.token_hex(8), app.library, app.limits, app.doses)
+    enforce = app.settings.enforce_safe_range
+    return resolve(field, secrets.token_hex(8), app.library, app.limits, app.doses, enforce)
 
 
 def _give_back(app: Steersman, receipt: str, rows: frozenset[Row], companions: int) -> None:

@@ -80,8 +80,9 @@ class Steersman:
 
     @property
     def doses(self) -> Doses:
-        """Relative doses, with the caller's limit."""
-        return self.all_doses.within(caller().rights.max_relative_dose)
+        """Relative doses, with the caller's limits."""
+        rights = caller().rights
+        return self.all_doses.within(rights.max_relative_dose, rights.max_total_dose)
 
     @property
     def max_extract_rows(self) -> int:
@@ -120,6 +121,8 @@ class Steersman:
             "dynamic": {"max_vectors": MAX_PROPERTIES, "kl": ["mean", "sum"]}
             if self.model["composes"]
             else None,
+            "enforce_safe_range": self.settings.enforce_safe_range,
+            "require_fingerprint": self.settings.require_fingerprint,
             "median_norms": dict(self.doses.medians) if self.doses.medians is not None else None,
             "limits": {
                 "max_vectors": self.limits.max_vectors,
@@ -130,6 +133,7 @@ class Steersman:
                 "max_dynamic_requests": self.settings.max_dynamic,
                 "max_coefficient": self.limits.max_coefficient,
                 "max_relative_dose": self.doses.limit,
+                "max_total_dose": self.doses.total_limit,
                 "bank_rows": self.limits.bank_rows,
                 "max_waiting": self.settings.max_waiting,
                 "max_upload_bytes": self.settings.max_upload_bytes,

@@ -23,9 +23,12 @@ class Strength:
     """What the receipt repeats of it."""
 
 
-def strength(field: SteeringField, n: int, use: VectorUse, default: float, steps: int) -> Strength:
+def strength(
+    field: SteeringField, n: int, use: VectorUse, default: float, steps: int | None
+) -> Strength:
     """What the `n`-th use in `field` asks for, of a vector with this `default` coefficient and so
-    many `steps`. Raises `PlanInvalid` for keys that contradict each other."""
+    many `steps`; None: it is for all tokens. Raises `PlanInvalid` for keys that contradict each
+    other."""
     where = f"steering.vectors[{n}]"
     schedule, owner = field.schedule, "steering"
     if use.schedule is not None:
@@ -38,10 +41,18 @@ def strength(field: SteeringField, n: int, use: VectorUse, default: float, steps
     over = _over(field, use, schedule, where, owner)
     after = _after(field, use, schedule, where, steps)
     varied = None if schedule == "constant" else schedule
-    said = {"schedule": varied, "over": over, "steps": steps if steps > 1 else None, "after": after}
+    said = {"schedule": varied, "over": over, "steps": steps, "after": after}
     said = {key: value for key, value in said.items() if value is not None}
     hold, param = after == "hold", f"{where}.coefficient"
+    # The engine has one row for a vector of one step: that it stops behind it, a schedule says.
+    once = steps == 1 and not hold
     if field.dynamic is not None:
+        if once:
+            raise PlanInvalid(
+                "the vector has one step, so there is one token to compose; send "
+                '`"after": "hold"` to have the step go on, or upload the tensors as [hidden]',
+                param=f"{where}.after",
+            )
         return _cap(field.dynamic, use, hold, param, said)
     if isinstance(schedule, list):
         if use.coefficient is not None:
@@ -49,12 +60,11 @@ def strength(field: SteeringField, n: int, use: VectorUse, default: float, steps
                 "the schedule lists the coefficients; leave `coefficient` out, or the schedule",
                 param=param,
             )
-        listed = tuple(as_float32(c) for c in schedule)
+        listed = tuple(as_float32(c) for c in (schedule[:1] if once else schedule))
         return Strength(max(listed, key=abs), listed, hold, f"{owner}.schedule", said)
     coefficient = default if use.coefficient is None else use.coefficient
-    return Strength(
-        as_float32(coefficient), _expanded(schedule, coefficient, over), hold, param, said
-    )
+    expanded = _expanded("start" if once else schedule, coefficient, over)
+    return Strength(as_float32(coefficient), expanded, hold, param, said)
 
 
 def check_shared(field: SteeringField, strengths: list[Strength]) -> None:
@@ -67,7 +77,7 @@ def check_shared(field: SteeringField, strengths: list[Strength]) -> None:
 
 _NO_OVER = '`over` goes with the schedule "diminishing"; leave it out'
 _NO_AFTER = (
-    "`after` says what comes behind the last step of a vector that has several, or behind the last "
+    "`after` says what comes behind the last step of a vector that has steps, or behind the last "
     "of a list of coefficients; there is neither: leave it out"
 )
 
@@ -90,10 +100,10 @@ def _over(
 
 
 def _after(
-    field: SteeringField, use: VectorUse, schedule: Any, where: str, steps: int
+    field: SteeringField, use: VectorUse, schedule: Any, where: str, steps: int | None
 ) -> str | None:
     """What comes behind the last step or coefficient; None if there is no last."""
-    if steps == 1 and not isinstance(schedule, list):
+    if steps is None and not isinstance(schedule, list):
         if use.after is not None:
             raise PlanInvalid(_NO_AFTER, param=f"{where}.after")
         return None

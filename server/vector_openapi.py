@@ -41,6 +41,13 @@ LIST_PARAMETERS: Final = [
         "in": "query",
         "schema": {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": PAGE},
     },
+    {
+        "name": "fits",
+        "in": "query",
+        "schema": {"type": "boolean"},
+        "description": "Only vectors that the served model can (true) or cannot (false) be steered "
+        "with; a library may hold those of several models.",
+    },
 ]
 UPLOAD_BODY: Final = {
     "required": True,

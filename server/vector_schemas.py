@@ -42,6 +42,12 @@ class Vector(BaseModel):
     method: str | None
     method_settings: dict[str, Any]
     base_model: BaseModelInfo | None
+    base_model_matches: bool | None = Field(
+        description="Whether its base model is the served one; null where its file gives no "
+        "fingerprint."
+    )
+    fits: bool = Field(description="Whether the served model can be steered with it.")
+    misfit: str | None = Field(description="Why it does not fit; null where it does.")
     hidden_size: int
     coefficient: float = Field(description="Default strength.")
     layers: list[int] = Field(description="Default layers.")
@@ -69,6 +75,9 @@ class Vector(BaseModel):
             method=entry.method,
             method_settings=dict(entry.method_settings),
             base_model=None if base is None else BaseModelInfo(**asdict(base)),
+            base_model_matches=entry.base_model_matches,
+            fits=entry.misfit is None,
+            misfit=entry.misfit,
             hidden_size=entry.hidden_size,
             coefficient=entry.coefficient,
             layers=list(entry.layers),
@@ -137,6 +146,12 @@ class Capabilities(BaseModel):
     )
     dynamic: dict[str, Any] | None = Field(
         None, description="What dynamic composition takes; null where there is none."
+    )
+    enforce_safe_range: bool = Field(
+        False, description="Whether coefficients outside a vector's safe range are refused."
+    )
+    require_fingerprint: bool = Field(
+        False, description="Whether vectors that name another model's fingerprint are refused."
     )
     median_norms: dict[str, float] | None = Field(
         None, description="Median length of the residual stream at <site>.<layer>."

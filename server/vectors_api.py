@@ -118,13 +118,15 @@ def list_vectors(request: Request, host: Steersman) -> VectorList:
     """A page of vectors, by name."""
     query = request.query_params
     for key in query:
-        if key not in ("after", "limit"):
+        if key not in ("after", "limit", "fits"):
             raise VectorInvalid(
-                f"{shown(key)} is not known here; use after and limit",
+                f"{shown(key)} is not known here; use after, limit and fits",
                 param=key[:128],
                 code="unknown_field",
             )
-    entries, more = host.library.page(query.get("after"), _limit(query.get("limit")))
+    entries, more = host.library.page(
+        query.get("after"), _limit(query.get("limit")), _fits(query.get("fits"))
+    )
     return VectorList(
         data=[Vector.of(entry) for entry in entries],
         first_id=entries[0].name if entries else None,
@@ -246,4 +248,12 @@ def _limit(text: str | None) -> int:
         return int(text)
     raise VectorInvalid(
         f"limit must be 1 to {MAX_PAGE}, not {shown(text)}", param="limit", code="invalid_query"
+    )
+
+
+def _fits(text: str | None) -> bool | None:
+    if text in (None, "true", "false"):
+        return None if text is None else text == "true"
+    raise VectorInvalid(
+        f"fits must be true or false, not {shown(text)}", param="fits", code="invalid_query"
     )

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +10,9 @@ from vectors.defaults import Positions, check_layers
 from vectors.header import read_header
 from vectors.metadata import parse_metadata
 from vectors.record import Record
+from vectors.served import ServedModel
 from vectors.tensors import TensorKey
-from vectors.vector import BaseModel, check_base_model
+from vectors.vector import BaseModel, SteeringVector, check_base_model
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,10 @@ class Entry:
     created_at: int
     updated_at: int
     hidden_size: int
+    misfit: str | None
+    """Why the served model cannot be steered with it; None if it can."""
+    base_model_matches: bool | None
+    """Whether it was made on the served model; None where it does not say."""
     tensors: Mapping[TensorKey, tuple[int, ...]]
     size: int
     versions: tuple[str, ...]
@@ -84,14 +89,18 @@ def read_stored(path: Path) -> StoredVector:
     return StoredVector(size, header.hidden_size, shapes, layers, **fields)
 
 
-def make_entry(record: Record, digest: str, path: Path, stored: StoredVector) -> Entry:
-    """Put a name's record and one of its objects together."""
+def make_entry(
+    record: Record, digest: str, path: Path, stored: StoredVector, served: ServedModel
+) -> Entry:
+    """Put a name's record and one of its objects together, beside the model that is served."""
     foreign = digest in record.foreign
     if foreign:
         stored = bare(stored)
     current = digest == record.digests[0]
     own_description = record.description if current else None
     own_range = record.safe_range if current else None
+    stored = replace(stored, base_model=(current and record.base_model) or stored.base_model)
+    misfit = served.misfit(stored)
     return Entry(
         name=record.name,
         digest=digest,
@@ -110,6 +119,8 @@ def make_entry(record: Record, digest: str, path: Path, stored: StoredVector) ->
         created_at=record.created_at,
         updated_at=record.updated_at,
         hidden_size=stored.hidden_size,
+        misfit=None if misfit is None else misfit.message,
+        base_model_matches=served.matches(stored),
         tensors=stored.tensors,
         size=stored.size,
         versions=record.digests,
@@ -127,4 +138,14 @@ def bare(stored: StoredVector) -> StoredVector:
         stored.layers,
         coefficient=stored.coefficient,
         positions=stored.positions,
+    )
+
+
+def described(vector: SteeringVector) -> StoredVector:
+    """What is looked at of `vector` where it is not in a library yet; its size is that of its
+    numbers."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in vector.tensors.items()}
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    return StoredVector(
+        4 * numbers, vector.hidden_size, shapes, vector.layers, base_model=vector.base_model
     )

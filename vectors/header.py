@@ -117,8 +117,9 @@ def _span(name: str, spec: object, data_start: int) -> TensorSpan:
             raise _not_safetensors(f"its header does not describe tensor {name!r}")
     if dtype != "F32":
         raise VectorInvalid(
-            f"tensor {name!r} is {shown(dtype)}; vectors are float32 (F32): convert it with "
-            "tensor.to(torch.float32) before saving",
+            f"tensor {name!r} is {shown(dtype)}; vectors are float32 (F32): convert each tensor "
+            "with tensor.to(torch.float32), whole numbers of a quantised one with its scale, and "
+            "save them again with safetensors.torch.save_file",
             param=name,
             code="wrong_dtype",
         )

@@ -26,7 +26,7 @@ from vectors.defaults import (
     check_positions,
     check_safe_range,
 )
-from vectors.entry import Entry, StoredVector, make_entry
+from vectors.entry import Entry, StoredVector, described, make_entry
 from vectors.errors import LibraryError, VectorConflict, VectorInvalid, VectorNotFound, shown
 from vectors.format import SteeringVector, read_vector, write_vector
 from vectors.index import NameIndex
@@ -34,6 +34,7 @@ from vectors.metadata import check_description
 from vectors.names import check_name, parse_id
 from vectors.objects import ObjectStore
 from vectors.record import Record
+from vectors.served import Described, ServedModel
 
 __all__ = ["UNUSED_FOR_S", "Entry", "Library"]
 
@@ -54,17 +55,28 @@ def admit_all(name: str, records: Records) -> None:
 class Library:
     """Named vectors under `root`, which is made if need be.
 
-    With `hidden_size` and `num_layers` given, vectors that do not fit the model are refused.
-    Broken files are skipped and listed in `problems`. Threads may share one instance, processes
-    one directory. Every method raises `LibraryError` when the disk refuses.
+    Vectors that the served model cannot be steered with are refused; the arguments are the fields
+    of `ServedModel`, and those left out are not checked. Servers of several models may share one
+    directory: each lists the others' vectors, as ones that do not fit. Broken files are skipped
+    and listed in `problems`. Threads may share one instance, processes one directory. Every method
+    raises `LibraryError` when the disk refuses.
     """
 
     def __init__(
-        self, root: Path, *, hidden_size: int | None = None, num_layers: int | None = None
+        self,
+        root: Path,
+        *,
+        hidden_size: int | None = None,
+        num_layers: int | None = None,
+        sites: tuple[str, ...] | None = None,
+        max_steps: int | None = None,
+        fingerprint: str | None = None,
+        require_fingerprint: bool = False,
     ) -> None:
         self.root = root
-        self._hidden_size = hidden_size
-        self._num_layers = num_layers
+        self._served = ServedModel(
+            hidden_size, num_layers, sites, max_steps, fingerprint, require_fingerprint
+        )
         self._objects = ObjectStore(root / "objects")
         self._names = NameIndex(root / "names")
         self._thread_lock = threading.Lock()
@@ -112,7 +124,10 @@ class Library:
                 param="name",
                 code="name_missing",
             )
-        self.check_fits(vector, "file")
+        canonical = self._served.canonical(vector)
+        if canonical is not vector:
+            vector, data = canonical, write_vector(canonical)
+        self.check_fits(described(vector))
         with disk.disk_errors():
             # Before the content is written, which would stay for a while; and again when nobody
             # else can change names.
@@ -128,12 +143,9 @@ class Library:
         admit(name, self._names.all())
         old = self._record_to_change(name)
         if old is not None and old.digests[0] != vector.digest:
-            raise VectorConflict(
-                f"{name!r} is in use for other content; upload this under another name "
-                f"and PATCH the digest of {name!r} to {vector.digest}, or delete "
-                f"{name!r} first",
-                param="name",
-            )
+            header = self._objects.header(old.digests[0])
+            misfit = header and self._served.misfit(header)
+            raise taken(name, vector.digest, misfit.message if misfit else None)
         return old
 
     def resolve(self, vector_id: str) -> Entry:
@@ -146,7 +158,7 @@ class Library:
         if record is None:
             raise not_found(name)
         return self._entry(
-            record, record.digests[0] if version is None else _version(record, version)
+            record, record.digests[0] if version is None else record.version(version)
         )
 
     def update(
@@ -182,12 +194,18 @@ class Library:
                 found = self._objects.find(digest, self._digests(visible))
                 if found != record.digests[0]:
                     # A safe range is measured on one content and says nothing about another.
-                    changed = replace(changed, digests=changed.with_digest(found), safe_range=None)
+                    changed = replace(
+                        changed,
+                        digests=changed.with_digest(found),
+                        safe_range=None,
+                        base_model=None,
+                    )
                     if self._is_foreign(found, visible):
                         changed = replace(changed, foreign=(*changed.foreign, found))
             self._objects.touch(changed.digests[:1])
             stored = self._stored(changed, changed.digests[0])
-            self.check_fits(stored, "digest")
+            if digest is not None:
+                self.check_fits(stored, "digest")
             if description is not None:
                 changed = replace(changed, description=description)
             if safe_range is not None:
@@ -252,10 +270,15 @@ class Library:
             return removed + self._objects.collect(wanted, older_than_s)
 
     def page(
-        self, after: str | None, limit: int, visible: Callable[[str], bool] | None = None
+        self,
+        after: str | None,
+        limit: int,
+        visible: Callable[[str], bool] | None = None,
+        fits: bool | None = None,
     ) -> tuple[Entries, bool]:
         """The first `limit` of `list()` whose names are `visible` and come after `after`; and
-        whether more follow."""
+        whether more follow. With `fits`, those that the served model can, or cannot, be steered
+        with."""
         with disk.disk_errors():
             records = self._names.all()
         entries: Entries = []
@@ -265,9 +288,14 @@ class Library:
             record = records[name]
             if self._objects.header(record.digests[0]) is None:
                 continue
+            if fits is None and len(entries) == limit:
+                return entries, True
+            entry = self._entry(record, record.digests[0])
+            if fits is not None and fits != (entry.misfit is None):
+                continue
             if len(entries) == limit:
                 return entries, True
-            entries.append(self._entry(record, record.digests[0]))
+            entries.append(entry)
         return entries, False
 
     def list(self) -> Entries:
@@ -359,6 +387,11 @@ class Library:
             record = replace(record, description=vector.description)
         if stored is not None and vector.safe_range != stored.safe_range:
             record = replace(record, safe_range=vector.safe_range)
+        foreign = vector.digest in record.foreign
+        if vector.base_model and (
+            foreign or (stored is not None and vector.base_model != stored.base_model)
+        ):
+            record = replace(record, base_model=vector.base_model)
         return record
 
     def _stored(self, record: Record, digest: str) -> StoredVector:
@@ -372,7 +405,8 @@ class Library:
         return stored
 
     def _entry(self, record: Record, digest: str) -> Entry:
-        return make_entry(record, digest, self._objects.path(digest), self._stored(record, digest))
+        stored = self._stored(record, digest)
+        return make_entry(record, digest, self._objects.path(digest), stored, self._served)
 
     def _with_defaults(
         self,
@@ -385,7 +419,10 @@ class Library:
         whether its file is ours."""
         entry = self._entry(record, record.digests[0])
         vector = replace(
-            read_content(entry), description=entry.description, safe_range=entry.safe_range
+            read_content(entry),
+            description=entry.description,
+            safe_range=entry.safe_range,
+            base_model=entry.base_model,
         )
         if coefficient is not None:
             vector = replace(vector, coefficient=check_number(coefficient, "coefficient"))
@@ -396,34 +433,31 @@ class Library:
             vector = replace(vector, positions=check_positions(positions))
         return vector, self._objects.put(vector, write_vector(vector))
 
-    def check_fits(self, vector: SteeringVector | StoredVector | Entry, param: str) -> None:
+    def check_fits(self, vector: Described, param: str | None = None) -> None:
         """Raise `VectorInvalid` for a vector that the served model cannot be steered with: one in
-        the library may have come when another model was served."""
-        if self._hidden_size is not None and vector.hidden_size != self._hidden_size:
-            raise VectorInvalid(
-                f"the vector has hidden size {vector.hidden_size} and the served model has "
-                f"{self._hidden_size}; use a vector made on that model",
-                param=param,
-                code="wrong_hidden_size",
-            )
-        if self._num_layers is None:
-            return
-        last = max(layer for _, layer in vector.tensors)
-        if last >= self._num_layers:
-            raise VectorInvalid(
-                f"the vector has a tensor for layer {last} and the served model has layers "
-                f"0..{self._num_layers - 1}; use a vector made on that model",
-                param=param,
-                code="layer_out_of_range",
-            )
-        base = vector.base_model
-        if base and base.num_layers is not None and base.num_layers != self._num_layers:
-            raise VectorInvalid(
-                f"the vector was made on a model of {base.num_layers} layers and the served model "
-                f"has {self._num_layers}; use a vector made on that model",
-                param="base_model.num_layers",
-                code="wrong_num_layers",
-            )
+        the library may have come when another model was served, or by another server. The error
+        is about `param`, else about the part of the vector."""
+        misfit = self._served.misfit(vector)
+        if misfit is not None:
+            misfit.param = param or misfit.param
+            raise misfit
+
+
+def taken(name: str, digest: str, misfit: str | None) -> VectorConflict:
+    """The error for a name that stands for other content than `digest`, which is `misfit` (why the
+    served model cannot be steered with it; None: it can)."""
+    if misfit is not None:
+        return VectorConflict(
+            f"{name!r} is in use for a vector that is not for the served model ({misfit}). Several "
+            "models share this library: upload this under another name, as one that ends in the "
+            "model's, or give each model's server a library of its own (--library)",
+            param="name",
+        )
+    return VectorConflict(
+        f"{name!r} is in use for other content; upload this under another name and PATCH the "
+        f"digest of {name!r} to {digest}, or delete {name!r} first",
+        param="name",
+    )
 
 
 def not_found(name: str) -> VectorNotFound:
@@ -457,19 +491,3 @@ def check_is_name(name: str) -> None:
             "and what follows",
             param="id",
         )
-
-
-def _version(record: Record, version: str) -> str:
-    found = [d for d in record.digests if d.removeprefix("sha256:").startswith(version)]
-    if len(found) == 1:
-        return found[0]
-    if found:
-        raise VectorInvalid(
-            f"{len(found)} versions of {record.name!r} begin with {version}; give more digits",
-            param="id",
-        )
-    raise VectorNotFound(
-        f"vector {record.name!r} has no version {version}; its newest is "
-        f"{record.digests[0].removeprefix('sha256:')[:12]}",
-        param="id",
-    )

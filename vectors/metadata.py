@@ -119,7 +119,8 @@ def _count(field: str, value: object) -> int:
     return value
 
 
-def _base_model(field: str, value: object) -> BaseModel:
+def read_base_model(field: str, value: object) -> BaseModel:
+    """`value` as the model a vector was made on; raises `VectorInvalid` naming `field`."""
     given = _object(field, value)
     known = {f.name for f in fields(BaseModel)}
     for name in given:
@@ -172,7 +173,7 @@ _READERS: Final[dict[str, Callable[[str, object], Any]]] = {
     "description": lambda _, value: check_description(value),
     "method": _short_text,
     "method_settings": _object,
-    "base_model": _base_model,
+    "base_model": read_base_model,
     "coefficient": lambda field, value: check_number(value, field),
     "layers": _layers,
     "positions": lambda _, value: check_positions(value),

@@ -7,9 +7,10 @@ from typing import Any, Final
 
 from vectors.defaults import check_safe_range
 from vectors.digest import DIGEST
-from vectors.errors import VectorInvalid
-from vectors.metadata import check_description
+from vectors.errors import VectorInvalid, VectorNotFound
+from vectors.metadata import check_description, read_base_model
 from vectors.names import check_name
+from vectors.vector import BaseModel
 
 HISTORY: Final = 32
 """Versions of a name that stay addressable; older ones are let go, so that nothing grows."""
@@ -19,7 +20,8 @@ HISTORY: Final = 32
 class Record:
     """A name. `digests[0]` is what it stands for now, the others what it stood for before.
 
-    `description` and `safe_range` are the name's own and, unless None, go before the file's.
+    `description`, `safe_range` and `base_model` are the name's own and, unless None, go before the
+    file's.
     Times are Unix seconds.
     """
 
@@ -29,6 +31,7 @@ class Record:
     updated_at: int
     description: str | None = None
     safe_range: tuple[float, float] | None = None
+    base_model: BaseModel | None = None
     owner: str | None = None
     """Who made the name; None where nobody is told apart."""
     foreign: tuple[str, ...] = ()
@@ -40,6 +43,23 @@ class Record:
     def with_digest(self, digest: str) -> tuple[str, ...]:
         """The history with `digest` as the newest."""
         return (digest, *(d for d in self.digests if d != digest))[:HISTORY]
+
+    def version(self, digits: str) -> str:
+        """The digest, of those it has stood for, that begins with these hex digits. Raises
+        `VectorInvalid` if several do, `VectorNotFound` if none does."""
+        found = [d for d in self.digests if d.removeprefix("sha256:").startswith(digits)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise VectorInvalid(
+                f"{len(found)} versions of {self.name!r} begin with {digits}; give more digits",
+                param="id",
+            )
+        raise VectorNotFound(
+            f"vector {self.name!r} has no version {digits}; its newest is "
+            f"{self.digests[0].removeprefix('sha256:')[:12]}",
+            param="id",
+        )
 
     def to_json(self) -> bytes:
         """The form that `from_json` takes back."""
@@ -68,6 +88,7 @@ class Record:
                         updated_at=updated_at,
                         description=None if description is None else check_description(description),
                         safe_range=None if safe_range is None else check_safe_range(safe_range),
+                        base_model=_base_model(written),
                         owner=_owner(written),
                         foreign=tuple(d for d in digests if d in written.get("foreign", ())),
                         unknown={k: v for k, v in written.items() if k not in _KNOWN},
@@ -84,3 +105,9 @@ def _owner(written: dict[str, object]) -> str | None:
     """Records of before there were owners have none."""
     owner = written.get("owner")
     return owner if isinstance(owner, str) else None
+
+
+def _base_model(written: dict[str, object]) -> BaseModel | None:
+    """Records of before names had one of their own have none."""
+    said = written.get("base_model")
+    return None if said is None else read_base_model("base_model", said)

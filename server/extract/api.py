@@ -68,6 +68,7 @@ async def extract(request: Request, host: Steersman) -> dict[str, Any]:
     names = await run_in_threadpool(_free_names, wanted, rows, bench)
     # Before it is queued: what is wrong with the request is told at once.
     bench.place(wanted.capture_site, tuple(wanted.layers or ()))
+    _check_steps(wanted, bench)
 
     async def work(job: Job) -> None:
         await run(job, wanted, rows, bench)
@@ -145,6 +146,19 @@ def _rows(wanted: ExtractRequest, lines: bytes | None, most: int) -> list[Row]:
     if wanted.how.paired:
         check_paired(rows)
     return rows
+
+
+def _check_steps(wanted: ExtractRequest, bench: Bench) -> None:
+    """The library would refuse the vector; after the work."""
+    most = bench.max_steps
+    if wanted.method == "per_step" and most is not None and wanted.steps > most:
+        raise VectorInvalid(
+            f"a vector of {wanted.steps} steps cannot be steered with here, at most {most} are "
+            f"allowed; send steps of at most {most}, or have the server started with a higher "
+            "--max-steps",
+            param="steps",
+            code="too_many_steps",
+        )
 
 
 def _free_names(wanted: ExtractRequest, rows: list[Row], bench: Bench) -> list[str]:

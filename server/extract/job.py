@@ -49,6 +49,8 @@ class Bench:
     place: Callable[[str, tuple[int, ...]], Place]
     """(site, layers) -> what is known of it."""
     on_change: Callable[[str, str, str | None], None]
+    max_steps: int | None = None
+    """Most generation steps of a vector that the server takes."""
 
 
 class _Work(NamedTuple):

@@ -63,4 +63,5 @@ def make_bench(state: Steersman, engine: Any, *, listens: bool) -> Bench:
         scratch=Path(state.settings.library) / "jobs",
         place=place,
         on_change=state.on_change,
+        max_steps=state.limits.max_steps,
     )

@@ -43,6 +43,7 @@ class _Key(BaseModel):
     scopes: Annotated[list[str], Field(min_length=1)]
     vectors: list[str] = ["*"]
     max_relative_dose: PositiveFloat | None = None
+    max_total_dose: PositiveFloat | None = None
     requests_per_minute: PositiveInt | None = None
     max_concurrent_requests: PositiveInt | None = None
     max_vectors: Annotated[int, Field(ge=0)] | None = None

@@ -23,6 +23,7 @@ class Rights:
     vectors: tuple[str, ...] = ("*",)
     """Patterns (`fnmatch`, case-sensitive) of the names that it may know of."""
     max_relative_dose: float | None = None
+    max_total_dose: float | None = None
     requests_per_minute: int | None = None
     max_concurrent_requests: int | None = None
     max_vectors: int | None = None

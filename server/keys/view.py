@@ -24,13 +24,13 @@ class View:
         self._check(vector_id)
         return self._library.resolve(vector_id)
 
-    def check_fits(self, vector: StoredVector | Entry, param: str) -> None:
+    def check_fits(self, vector: StoredVector | Entry, param: str | None = None) -> None:
         """See `Library.check_fits`."""
         self._library.check_fits(vector, param)
 
-    def page(self, after: str | None, limit: int) -> tuple[Entries, bool]:
+    def page(self, after: str | None, limit: int, fits: bool | None = None) -> tuple[Entries, bool]:
         """See `Library.page`."""
-        return self._library.page(after, limit, self._rights.sees)
+        return self._library.page(after, limit, self._rights.sees, fits)
 
     def list(self) -> Entries:
         """See `Library.list`."""

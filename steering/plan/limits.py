@@ -55,7 +55,8 @@ class Limits:
         """Raise `PlanInvalid` for more vectors than a request may name."""
         if vectors > self.max_vectors:
             raise PlanInvalid(
-                f"{vectors} vectors, at most {self.max_vectors} are allowed in a request",
+                f"{vectors} vectors, at most {self.max_vectors} are allowed in a request "
+                "(--max-vectors)",
                 param="steering.vectors",
                 code="too_many_terms",
             )
@@ -94,7 +95,7 @@ class Limits:
             if together[vector.digest] > self.max_coefficient:
                 raise PlanInvalid(
                     f"coefficient {together[vector.digest]:g} is over this server's limit of "
-                    f"{self.max_coefficient:g}",
+                    f"{self.max_coefficient:g} (--max-coefficient); lower it",
                     param=f"{where}.coefficient",
                     code="dose_over_limit",
                 )
@@ -113,21 +114,22 @@ class Limits:
         (site, layer), most = meetings.most_common(1)[0]
         if most > self.max_terms:
             raise PlanInvalid(
-                f"{most} vectors meet at {site}.{layer}, at most {self.max_terms} may",
+                f"{most} vectors meet at {site}.{layer}, at most {self.max_terms} may "
+                "(--max-terms); name fewer vectors, or other layers",
                 param="steering.vectors",
                 code="too_many_terms",
             )
         if len(plan.rows()) > self.bank_rows:
             raise PlanInvalid(
                 f"the request needs {len(plan.rows())} bank rows, the bank has {self.bank_rows}; "
-                "name fewer vectors or layers",
+                "name fewer vectors or layers, or have the server started with more --bank-rows",
                 param="steering.vectors",
                 code="too_many_terms",
             )
         if plan.varies and len(plan.vectors) > self.max_terms:
             raise PlanInvalid(
                 f"{len(plan.vectors)} vectors, of which one has a schedule; at most "
-                f"{self.max_terms} may be together then",
+                f"{self.max_terms} may be together then (--max-terms)",
                 param="steering.vectors",
                 code="too_many_terms",
             )
@@ -139,7 +141,8 @@ class Limits:
     def _check_stretches(self, plan: "Plan", prompt_tokens: int) -> None:
         if len(plan.segments(prompt_tokens)) > self.most_segments:
             raise PlanInvalid(
-                "the vectors' steps start at too many different tokens; use fewer different rules",
+                "the vectors' steps start at too many different tokens; use fewer different rules, "
+                "or have the server started with a higher --max-segments",
                 param="steering.vectors",
                 code="too_many_terms",
             )
@@ -147,7 +150,7 @@ class Limits:
             raise PlanInvalid(
                 "the position rules of the vectors cut the request into "
                 f"{stretches} stretches, at most {self.max_segments} "
-                "are allowed; use fewer different rules",
+                "are allowed (--max-segments); use fewer different rules",
                 param="steering.vectors",
                 code="too_many_terms",
             )
@@ -156,13 +159,14 @@ class Limits:
         if vector.steps > self.max_steps:
             raise PlanInvalid(
                 f"the vector has {vector.steps} steps, at most {self.max_steps} are allowed; "
-                "upload one with fewer, or start the server with a higher --max-steps",
+                "upload one with fewer, or have the server started with a higher --max-steps",
                 param=f"{where}.id",
                 code="too_many_terms",
             )
         if len(vector.schedule) > MAX_SCHEDULE:
             raise PlanInvalid(
-                f"a schedule of {len(vector.schedule)} tokens, at most {MAX_SCHEDULE} are allowed",
+                f"a schedule of {len(vector.schedule)} tokens, at most {MAX_SCHEDULE} are allowed, "
+                "whatever the server's options; make it shorter",
                 param=f"{where}.schedule",
             )
 
@@ -171,13 +175,15 @@ def _check_dynamic(plan: "Plan", dynamic: Dynamic, max_coefficient: float) -> No
     dynamic.check()
     if len(plan.vectors) > MAX_PROPERTIES:
         raise PlanInvalid(
-            f"{len(plan.vectors)} vectors, at most {MAX_PROPERTIES} can be composed dynamically",
+            f"{len(plan.vectors)} vectors, at most {MAX_PROPERTIES} can be composed dynamically, "
+            "whatever the server's options; name fewer",
             param="steering.vectors",
             code="too_many_terms",
         )
     if dynamic.start > max_coefficient:
         raise PlanInvalid(
-            f"start {dynamic.start:g} is over this server's limit of {max_coefficient:g}",
+            f"start {dynamic.start:g} is over this server's limit of {max_coefficient:g} "
+            "(--max-coefficient); lower it",
             param="steering.dynamic.start",
             code="dose_over_limit",
         )

@@ -70,7 +70,7 @@ def _explicit(start: int, stop: int, prompt_tokens: int) -> tuple[int, int]:
     if not 0 <= first < prompt_tokens:
         raise PlanInvalid(
             f"positions start at {start}, outside the prompt of {prompt_tokens} tokens; "
-            f"use {-prompt_tokens}..{prompt_tokens - 1}",
+            f"use {-prompt_tokens}..{prompt_tokens - 1}{_instead(first, last, prompt_tokens)}",
             param="steering.positions",
         )
     if last <= first:
@@ -80,6 +80,18 @@ def _explicit(start: int, stop: int, prompt_tokens: int) -> tuple[int, int]:
             param="steering.positions",
         )
     return first, min(last, END)
+
+
+def _instead(first: int, last: int, prompt_tokens: int) -> str:
+    """What steers tokens of the answer, for the message; first and last are token indices."""
+    if not prompt_tokens <= first < last:
+        return ""
+    skipped, steered = first - prompt_tokens, last - first
+    return (
+        '. A range counts from the prompt. For tokens of the answer use "positions": '
+        f'"after_prompt" with a list as "schedule": {skipped} times 0, then {steered} times the '
+        "coefficient"
+    )
 
 
 def _is_index(value: int) -> bool:

@@ -54,7 +54,13 @@ class Settings:
     max_coefficient: float = 10_000.0
     """Largest absolute coefficient that is accepted."""
     max_relative_dose: float | None = None
-    """Largest ||c v|| / median ||h|| that is accepted; None sets no limit."""
+    """Largest ||c v|| / median ||h|| at a layer that is accepted; None sets no limit."""
+    max_total_dose: float | None = None
+    """Largest sum of these over all layers that is accepted; None sets no limit."""
+    enforce_safe_range: bool = False
+    """Refuse coefficients outside a vector's `safe_range`."""
+    require_fingerprint: bool = False
+    """Refuse vectors whose file names the fingerprint of another model."""
     max_upload_bytes: int = 64 * 2**20
     """Largest body of an upload to /v1/steering/vectors."""
     max_extract_rows: int = 4096
@@ -102,9 +108,9 @@ class Settings:
             or self.max_waiting < 0
         ):
             raise ValueError("steersman setting max_waiting must be a whole number, 0 or more")
-        for name in ("max_coefficient", "max_relative_dose", "body_timeout"):
+        for name in ("max_coefficient", "max_relative_dose", "max_total_dose", "body_timeout"):
             value = getattr(self, name)
-            if value is None and name == "max_relative_dose":
+            if value is None and name in ("max_relative_dose", "max_total_dose"):
                 continue
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 < value < math.inf:
@@ -115,8 +121,9 @@ class Settings:
             value = getattr(self, name)
             if value is not None and (not isinstance(value, str) or not value):
                 raise ValueError(f"steersman setting {name} must be a path, or null")
-        if not isinstance(self.calibrate, bool):
-            raise ValueError("steersman setting calibrate must be true or false")
+        for name in ("enforce_safe_range", "require_fingerprint", "calibrate"):
+            if not isinstance(getattr(self, name), bool):
+                raise ValueError(f"steersman setting {name} must be true or false")
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that `read` takes back."""

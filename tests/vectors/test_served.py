@@ -1,0 +1,215 @@
+"""What the served model cannot be steered with is refused where it comes in, and listed as such
+where another server has put it."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from tests.vectors.make import HIDDEN, vector_file
+from vectors.errors import VectorConflict, VectorInvalid
+from vectors.format import BaseModel, SteeringVector, read_vector, write_vector
+from vectors.library import Library
+
+ROW = torch.arange(1.0, HIDDEN + 1)
+
+
+def served(root: Path, **changes: Any) -> Library:
+    """The library of a server whose model has 8 blocks, steered at resid_post and mlp_out."""
+    model: dict[str, Any] = {
+        "hidden_size": HIDDEN,
+        "num_layers": 8,
+        "sites": ("resid_post", "mlp_out"),
+        "max_steps": 4,
+        "fingerprint": "f1",
+    }
+    return Library(root, **model | changes)
+
+
+def file_of(tensors: dict[tuple[str, int], torch.Tensor], **fields: Any) -> bytes:
+    return write_vector(SteeringVector(tensors, **fields))
+
+
+def refused(library: Library, data: bytes) -> VectorInvalid:
+    with pytest.raises(VectorInvalid) as caught:
+        library.add(data, "refused")
+    assert library.list() == []
+    return caught.value
+
+
+@pytest.mark.parametrize("site", ["attn_out", "resid_mid"])
+def test_a_site_that_this_model_is_not_steered_at(tmp_path: Path, site: str) -> None:
+    error = refused(served(tmp_path), file_of({("resid_post", 1): ROW, (site, 1): ROW}))
+    assert (error.param, error.code) == (f"{site}.1", "site_not_supported")
+    assert "resid_post, mlp_out" in error.message
+
+
+def test_steps_beyond_the_limit(tmp_path: Path) -> None:
+    library = served(tmp_path)
+    error = refused(library, file_of({("resid_post", 1): torch.ones(5, HIDDEN)}))
+    assert (error.param, error.code) == ("resid_post.1", "too_many_steps")
+    assert "--max-steps" in error.message
+    assert library.add(file_of({("resid_post", 1): torch.ones(4, HIDDEN)}), "four")[1]
+
+
+def test_what_enters_a_block_is_what_left_the_one_before(tmp_path: Path) -> None:
+    given = file_of(
+        {("resid_pre", 3): ROW, ("mlp_out", 2): 2 * ROW},
+        layers=(2, 3),
+        norms={"resid_pre.3": 1.5, "mlp_out.2": 3.0},
+        coefficient=2.0,
+        name="moved",
+    )
+    library = served(tmp_path)
+    entry, new = library.add(given)
+    assert new
+    assert list(entry.tensors) == [("mlp_out", 2), ("resid_post", 2)]
+    assert (entry.layers, entry.coefficient) == ((2,), 2.0)
+    assert entry.norms == {"resid_post.2": 1.5, "mlp_out.2": 3.0}
+    kept = read_vector(library.content_path(entry))
+    assert torch.equal(kept.tensors["resid_post", 2], ROW)
+    assert kept.digest == entry.digest
+    # The same file again, and the same vector under its other name, are what is there.
+    assert library.add(given) == (entry, False)
+    canonical = {("resid_post", 2): ROW, ("mlp_out", 2): 2 * ROW}
+    assert library.add(file_of(canonical, coefficient=2.0), "moved") == (entry, False)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "layers", "param", "code"),
+    [
+        ([("resid_pre", 0)], (), "resid_pre.0", "layer_out_of_range"),
+        ([("resid_pre", 8)], (), "file", "layer_out_of_range"),
+        ([("resid_pre", 3), ("resid_post", 2)], (), "resid_pre.3", "duplicate_hook_point"),
+        ([("resid_pre", 3), ("mlp_out", 2)], (3,), "layers", "invalid_vector"),
+    ],
+)
+def test_what_cannot_be_moved(
+    tmp_path: Path, tensors: list[Any], layers: tuple[int, ...], param: str, code: str
+) -> None:
+    error = refused(served(tmp_path), file_of(dict.fromkeys(tensors, ROW), layers=layers))
+    assert (error.param, error.code) == (param, code)
+
+
+def test_another_models_fingerprint_is_marked(tmp_path: Path) -> None:
+    library = served(tmp_path)
+    marks = {}
+    bases = {
+        "none": None,
+        "nothing": BaseModel(id="m"),
+        "same": BaseModel(fingerprint="f1", num_layers=8),
+        "other": BaseModel(fingerprint="deadbeef"),
+    }
+    for n, (name, base) in enumerate(bases.items()):
+        entry, _ = library.add(vector_file(n, base_model=base), name)
+        marks[name] = entry.base_model_matches
+        assert library.resolve(name).base_model_matches == entry.base_model_matches
+        assert entry.misfit is None
+    assert marks == {"none": None, "nothing": None, "same": True, "other": False}
+    strict = served(tmp_path, require_fingerprint=True)
+    assert {entry.name for entry in strict.list() if entry.misfit} == {"other"}
+    with pytest.raises(VectorInvalid, match="--require-fingerprint") as caught:
+        strict.check_fits(strict.resolve("other"), "steering.vectors[0].id")
+    assert (caught.value.param, caught.value.code) == ("steering.vectors[0].id", "wrong_base_model")
+    with pytest.raises(VectorInvalid) as caught:
+        strict.add(vector_file(9, base_model=BaseModel(fingerprint="F1")), "again")
+    assert (caught.value.param, caught.value.code) == ("base_model.fingerprint", "wrong_base_model")
+    assert strict.add(vector_file(9, base_model=BaseModel(fingerprint="f1")), "again")[1]
+
+
+def test_a_name_says_itself_what_it_was_made_on(tmp_path: Path) -> None:
+    """The same numbers are in the library already, in a file that says another model."""
+    library = served(tmp_path)
+    library.add(vector_file(1, base_model=BaseModel(fingerprint="deadbeef")), "first")
+    second, _ = library.add(vector_file(1, base_model=BaseModel(fingerprint="f1")), "second")
+    assert second.base_model_matches is True
+    assert library.resolve("first").base_model_matches is False
+    assert served(tmp_path).resolve("second").base_model == BaseModel(fingerprint="f1")
+    # And with other defaults, which are other content, it goes on saying so.
+    assert library.update("second", coefficient=3.0).base_model_matches is True
+    # Content of another name brings what that one's file says.
+    first = library.resolve("first").digest
+    assert library.update("second", digest=first).base_model_matches is False
+
+
+def test_an_owner_says_what_the_own_file_said(tmp_path: Path) -> None:
+    """What somebody else's file says stays hidden, what one's own said does not."""
+    library = served(tmp_path)
+    base = BaseModel(id="mine", fingerprint="f1")
+    library.add(vector_file(1, base_model=BaseModel(id="theirs")), "first", owner="alice")
+    entry, _ = library.add(vector_file(1, base_model=base), "second", owner="bob")
+    assert (entry.base_model, entry.base_model_matches) == (base, True)
+    entry, _ = library.add(vector_file(1), "third", owner="bob")
+    assert entry.base_model is None
+
+
+def test_a_digest_of_another_models_vector_is_refused(tmp_path: Path) -> None:
+    theirs = served(tmp_path, hidden_size=2 * HIDDEN)
+    digest = theirs.add(vector_file(1, hidden=2 * HIDDEN), "theirs")[0].digest
+    ours = served(tmp_path)
+    ours.add(vector_file(2), "ours")
+    with pytest.raises(VectorInvalid) as caught:
+        ours.update("ours", digest=digest)
+    assert (caught.value.param, caught.value.code) == ("digest", "wrong_hidden_size")
+
+
+class TestTwoModelsOnOneLibrary:
+    """Each server lists what the other has put there, and leaves it alone."""
+
+    def test_each_lists_all_and_says_what_fits(self, tmp_path: Path) -> None:
+        wide, narrow = served(tmp_path, hidden_size=2 * HIDDEN, fingerprint="f2"), served(tmp_path)
+        base = BaseModel(id="narrow", fingerprint="f1")
+        narrow.add(vector_file(1, base_model=base), "a-narrow")
+        wide.add(vector_file(1, hidden=2 * HIDDEN), "b-wide")
+        narrow.add(vector_file(2), "c-narrow")
+        seen = {
+            entry.name: (entry.misfit is None, entry.base_model_matches) for entry in narrow.list()
+        }
+        assert seen == {"a-narrow": (True, True), "b-wide": (False, False),
+                        "c-narrow": (True, None)}  # fmt: skip
+        assert {entry.name for entry in wide.list() if entry.misfit is None} == {"b-wide"}
+        misfit = narrow.resolve("b-wide").misfit or ""
+        assert f"hidden size {2 * HIDDEN}" in misfit
+
+    def test_pages_of_what_fits(self, tmp_path: Path) -> None:
+        wide, narrow = served(tmp_path, hidden_size=2 * HIDDEN), served(tmp_path)
+        for n in range(3):
+            narrow.add(vector_file(n), f"n{n}")
+            wide.add(vector_file(n, hidden=2 * HIDDEN), f"w{n}")
+        first, more = narrow.page(None, 2, fits=True)
+        assert ([entry.name for entry in first], more) == (["n0", "n1"], True)
+        rest, more = narrow.page("n1", 2, fits=True)
+        assert ([entry.name for entry in rest], more) == (["n2"], False)
+        assert [e.name for e in narrow.page(None, 9, fits=False)[0]] == ["w0", "w1", "w2"]
+        assert narrow.page("n1", 1, fits=True)[1] is False
+
+    def test_one_name_on_both(self, tmp_path: Path) -> None:
+        wide, narrow = served(tmp_path, hidden_size=2 * HIDDEN), served(tmp_path)
+        wide.add(vector_file(1, hidden=2 * HIDDEN), "calm")
+        with pytest.raises(VectorConflict) as caught:
+            narrow.add(vector_file(1), "calm")
+        assert "--library" in caught.value.message
+        assert f"hidden size {2 * HIDDEN}" in caught.value.message
+        narrow.add(vector_file(1), "calm-narrow")
+        with pytest.raises(VectorConflict, match="PATCH the digest"):
+            narrow.add(vector_file(2), "calm-narrow")
+
+    def test_a_note_may_be_put_on_the_others(self, tmp_path: Path) -> None:
+        served(tmp_path, hidden_size=2 * HIDDEN).add(vector_file(1, hidden=2 * HIDDEN), "wide")
+        assert served(tmp_path).update("wide", description="of the other").description
+        served(tmp_path).delete("wide")
+
+
+def test_records_of_before_have_no_model_of_their_own(tmp_path: Path) -> None:
+    library = served(tmp_path)
+    library.add(vector_file(1, base_model=BaseModel(fingerprint="f1")), "old")
+    path = tmp_path / "names" / "old.json"
+    written = json.loads(path.read_text())
+    del written["base_model"]
+    path.write_text(json.dumps(written))
+    assert served(tmp_path).resolve("old").base_model_matches is True
+    written["base_model"] = {"fingerprint": 5}
+    path.write_text(json.dumps(written))
+    assert path in served(tmp_path).problems

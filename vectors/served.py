@@ -1,0 +1,143 @@
+"""The model that a server serves, and whether it can be steered with a vector."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+from vectors.errors import VectorInvalid, shown
+from vectors.hook_names import as_steered, steered_place
+from vectors.tensors import TensorKey, tensor_name
+from vectors.vector import BaseModel, SteeringVector
+
+
+class Described(Protocol):
+    """What is looked at of a vector."""
+
+    @property
+    def hidden_size(self) -> int:
+        """Length of one vector."""
+
+    @property
+    def tensors(self) -> Mapping[TensorKey, tuple[int, ...]]:
+        """Shapes, [hidden] or [steps, hidden]."""
+
+    @property
+    def base_model(self) -> BaseModel | None:
+        """What the vector says of the model it was made on."""
+
+
+@dataclass(frozen=True)
+class ServedModel:
+    """What a vector must fit; None leaves out that check, so `ServedModel()` fits everything."""
+
+    hidden_size: int | None = None
+    num_layers: int | None = None
+    """Number of blocks."""
+    sites: tuple[str, ...] | None = None
+    """Sites of its blocks that can be steered."""
+    max_steps: int | None = None
+    """Most generation steps of one tensor."""
+    fingerprint: str | None = None
+    require_fingerprint: bool = False
+    """Whether a vector that names another fingerprint is refused."""
+
+    def matches(self, vector: Described) -> bool | None:
+        """Whether `vector` was made on this model: False where what it says of its base model, or
+        its width, is unlike; None where it gives no fingerprint, or this model has none."""
+        base = vector.base_model or BaseModel()
+        for said, known in (
+            (vector.hidden_size, self.hidden_size),
+            (base.num_layers, self.num_layers),
+            (base.fingerprint, self.fingerprint),
+        ):
+            if said is not None and known is not None and said != known:
+                return False
+        return None if base.fingerprint is None or self.fingerprint is None else True
+
+    def misfit(self, vector: Described) -> VectorInvalid | None:
+        """Why this model cannot be steered with `vector`; None if it can. `param` is "file", a
+        tensor's name or the metadata field."""
+        wrong = self._wrong_sizes(vector) or self._wrong_base(vector.base_model)
+        for key, shape in vector.tensors.items():
+            wrong = wrong or self._wrong_tensor(key, shape)
+        return wrong
+
+    def canonical(self, vector: SteeringVector) -> SteeringVector:
+        """`vector` as this model is steered with it: tensors at `resid_pre.L` are moved to
+        `resid_post.(L-1)`, which is the same stream. Returns `vector` itself where there is nothing
+        to move. Raises `VectorInvalid` as `as_steered` does, and for sizes that are not this
+        model's."""
+        if self.sites is None or "resid_pre" in self.sites or "resid_post" not in self.sites:
+            return vector
+        if wrong := self._wrong_sizes(vector):
+            raise wrong
+        return as_steered(vector)
+
+    def _wrong_sizes(self, vector: Described | SteeringVector) -> VectorInvalid | None:
+        if self.hidden_size is not None and vector.hidden_size != self.hidden_size:
+            return VectorInvalid(
+                f"the vector has hidden size {vector.hidden_size} and the served model has "
+                f"{self.hidden_size}; use a vector made on that model",
+                param="file",
+                code="wrong_hidden_size",
+            )
+        last = max(layer for _, layer in vector.tensors)
+        if self.num_layers is not None and last >= self.num_layers:
+            return VectorInvalid(
+                f"the vector has a tensor for layer {last} and the served model has layers "
+                f"0..{self.num_layers - 1}; use a vector made on that model",
+                param="file",
+                code="layer_out_of_range",
+            )
+        return None
+
+    def _wrong_base(self, base: BaseModel | None) -> VectorInvalid | None:
+        if base is None:
+            return None
+        if None not in (base.num_layers, self.num_layers) and base.num_layers != self.num_layers:
+            return VectorInvalid(
+                f"the vector was made on a model of {base.num_layers} layers and the served model "
+                f"has {self.num_layers}; use a vector made on that model",
+                param="base_model.num_layers",
+                code="wrong_num_layers",
+            )
+        if (
+            self.require_fingerprint
+            and base.fingerprint is not None
+            and base.fingerprint != self.fingerprint
+        ):
+            return VectorInvalid(
+                "the vector was made on the model with fingerprint "
+                f"{shown(base.fingerprint)} and the served model's is {shown(self.fingerprint)}; "
+                "make it again on this model, or have the server started without "
+                "--require-fingerprint",
+                param="base_model.fingerprint",
+                code="wrong_base_model",
+            )
+        return None
+
+    def _wrong_tensor(self, key: TensorKey, shape: tuple[int, ...]) -> VectorInvalid | None:
+        name = tensor_name(key)
+        if self.sites is not None and key[0] not in self.sites:
+            return VectorInvalid(
+                f"tensor {name!r} is for a hook point at which the served model cannot be steered; "
+                f"it can at {', '.join(self.sites)}. {_remedy(key)}",
+                param=name,
+                code="site_not_supported",
+            )
+        steps = shape[0] if len(shape) > 1 else 1
+        if self.max_steps is not None and steps > self.max_steps:
+            return VectorInvalid(
+                f"tensor {name!r} has {steps} steps, at most {self.max_steps} are allowed here; "
+                f"upload its first {self.max_steps} rows, or have the server started with a higher "
+                "--max-steps",
+                param=name,
+                code="too_many_steps",
+            )
+        return None
+
+
+def _remedy(key: TensorKey) -> str:
+    if key[0] == "resid_pre" and key[1] > 0:
+        return f"Name it {tensor_name(steered_place(key))!r}, which is the same stream"
+    return "Make the vector for one of these, or leave this tensor out"
