@@ -8,15 +8,20 @@ keys.loaded. To standard output among the log's lines, or to the file of `--audi
 opened anew for each line, so that it can be moved away.
 """
 
+import asyncio
+import contextvars
 import json
 import logging
 import os
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Final
 
 from server.keys.caller import caller
 
+_WRITER: Final = ThreadPoolExecutor(1, "steersman-audit")
+"""A thread of its own: a disk that hangs must stop neither the event loop nor other work."""
 _log = logging.getLogger("vllm.steersman")
 
 
@@ -31,8 +36,19 @@ def write_to(path: str | None) -> None:
     _Sink.path = path
 
 
+async def audit_line(event: str, **fields: Any) -> None:
+    """`audit` for code on the event loop: the line is written in a thread."""
+    context = contextvars.copy_context()
+
+    def write() -> None:
+        context.run(audit, event, **fields)
+
+    await asyncio.get_running_loop().run_in_executor(_WRITER, write)
+
+
 def audit(event: str, **fields: Any) -> None:
-    """Write one line. What cannot be written is told in the log, and does not undo the change."""
+    """Write one line. It waits for the disk, so: in a thread, or at start. What cannot be written
+    is told in the log, and does not undo the change."""
     who = caller()
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.errors import Draining, refuse
 from server.extract.jobs import Jobs
-from server.keys.routes import PUBLIC, route_need
+from server.keys.routes import WHILE_DRAINING, route_need
 from server.metrics import METRICS
 
 TELL_EVERY_S: Final = 5.0
@@ -128,7 +128,7 @@ class DrainGate:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the call through, or answer 503."""
-        if scope["type"] not in ("http", "websocket") or route_need(scope) == PUBLIC:
+        if scope["type"] not in ("http", "websocket") or route_need(scope) in WHILE_DRAINING:
             await self.app(scope, receive, send)
             return
         if self._drain.draining:

@@ -15,6 +15,7 @@ from server.metrics import METRICS
 from steering.plan import PlanInvalid
 from vectors.errors import (
     LibraryFull,
+    LibraryReadOnly,
     SteersmanError,
     VectorConflict,
     VectorInvalid,
@@ -45,6 +46,13 @@ class TooManyRequests(SteersmanError):
     def __init__(self, message: str, *, code: str | None = None, retry_after: int = 1) -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
+
+
+class ServerBusy(SteersmanError):
+    """As many calls of one kind run or wait as may; try again in `retry_after` seconds."""
+
+    default_code = "server_busy"
+    retry_after = 2
 
 
 class KeyInvalid(SteersmanError):
@@ -102,7 +110,9 @@ STATUS: Final[dict[type[Exception], int]] = {
     RouteNotFound: 404,
     BodyTooSlow: 408,
     Draining: 503,
+    ServerBusy: 503,
     LibraryFull: 507,
+    LibraryReadOnly: 503,
     NotSteered: 500,
     SteersmanError: 500,
 }

@@ -1,19 +1,24 @@
 """`GET /ready`: whether to send requests here. (vLLM's `GET /health`: whether to restart it.)"""
 
 import asyncio
-from typing import Any, Final
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Final, NamedTuple
 
 from fastapi import APIRouter, Request
-from starlette.concurrency import run_in_threadpool
 from starlette.responses import JSONResponse
 from vllm.v1.engine.exceptions import EngineDeadError
 
 from server.errors import Draining
 from server.metrics import METRICS
+from vectors import disk
 from vectors.errors import SteersmanError
+from vectors.library import Library
 
 LIBRARY_WITHIN_S: Final = 2.0
 """A network file system that has gone away answers nothing at all."""
+_LOOKING: Final = ThreadPoolExecutor(1, "steersman-ready")
+"""A thread of its own: whatever the others do, this looks at the disk when it is asked to."""
 
 router = APIRouter()
 
@@ -21,11 +26,13 @@ router = APIRouter()
 @router.get("/ready", responses={503: {"description": "Not now, and why"}})
 async def ready(request: Request) -> JSONResponse:
     """200 if the engine is alive, its start-up check passed, the library can be read, and this
-    server is not about to stop; else 503 with the reasons."""
-    reasons = await reasons_against(request.app.state)
+    server is not about to stop; else 503 with the reasons. `degraded` says what cannot be done on a
+    server that steers."""
+    reasons, degraded = await look(request.app.state)
     METRICS.ready.set(not reasons)
+    METRICS.library_writable.set(not (reasons or degraded))
     if not reasons:
-        return JSONResponse({"status": "ready"})
+        return JSONResponse({"status": "ready"} | ({"degraded": degraded} if degraded else {}))
     return JSONResponse(
         {"status": "not_ready", "reasons": reasons},
         status_code=503,
@@ -35,30 +42,59 @@ async def ready(request: Request) -> JSONResponse:
 
 async def reasons_against(state: Any) -> list[str]:
     """Why no request should come here now; none if they may. `state` is the app's."""
+    return (await look(state))[0]
+
+
+async def look(state: Any) -> tuple[list[str], list[str]]:
+    """Why no request should come here now, and what cannot be done by those that may."""
     steersman = getattr(state, "steersman", None)
     if steersman is None:
         # It is set when the workers have steered the probe through every layer.
-        return ["the start-up check has not passed yet"]
+        return ["the start-up check has not passed yet"], []
     reasons = []
     try:
         await state.engine_client.check_health()
     except EngineDeadError:
         reasons.append("the engine is dead")
-    if trouble := await _trouble_with(state):
-        reasons.append(trouble)
+    seen = await _library(state)
+    if isinstance(seen, str):
+        reasons.append(seen)
     # Last: it may have begun while the disk was looked at.
     if steersman.drain.draining:
         reasons.append("draining")
-    return reasons
+    degraded = [] if isinstance(seen, str) or seen.obstacle is None else [seen.obstacle]
+    return reasons, degraded
 
 
-async def _trouble_with(state: Any) -> str | None:
-    """What is wrong with the library. One look at a time: a thread that hangs cannot be ended, and
-    every probe would leave another behind."""
-    looking: asyncio.Task[int] | None = getattr(state, "looking_at_library", None)
+class _Seen(NamedTuple):
+    """What a look at the library found."""
+
+    names: int
+    obstacle: str | None
+    """Why it cannot be written."""
+
+
+def _look_at(library: Library) -> _Seen:
+    names = library.count()
+    with disk.disk_errors():
+        return _Seen(names, _obstacle(library.root))
+
+
+def _obstacle(root: Path) -> str | None:
+    for directory in (root, root / "names", root / "objects"):
+        if found := disk.obstacle(directory):
+            return found
+    return None
+
+
+async def _library(state: Any) -> _Seen | str:
+    """What a look at the library found, or what is wrong with it. One look at a time: a thread that
+    hangs cannot be ended, and every probe would leave another behind."""
+    looking: asyncio.Future[_Seen] | None = getattr(state, "looking_at_library", None)
     if looking is None:
-        count = state.steersman.whole_library.count
-        looking = state.looking_at_library = asyncio.ensure_future(run_in_threadpool(count))
+        loop = asyncio.get_running_loop()
+        looking = loop.run_in_executor(_LOOKING, _look_at, state.steersman.whole_library)
+        state.looking_at_library = looking
     done, _ = await asyncio.wait({looking}, timeout=LIBRARY_WITHIN_S)
     if not done:
         return f"the library's disk has not answered for {LIBRARY_WITHIN_S:g} s"
@@ -66,7 +102,7 @@ async def _trouble_with(state: Any) -> str | None:
         state.looking_at_library = None
     try:
         # Other servers on the same directory change it, too.
-        METRICS.library.set(looking.result())
+        METRICS.library.set(looking.result().names)
+        return looking.result()
     except SteersmanError as error:
         return error.message
-    return None

@@ -1,10 +1,10 @@
 """REST: what a vector is like. Lengths, cosines with the library's others, and the logit lens."""
 
-from typing import Annotated, Any, Final, Protocol, cast
+from typing import Annotated, Any, Final, NamedTuple, Protocol, cast
 
 import torch
 from fastapi import APIRouter, Depends, Request
-from fastapi.concurrency import run_in_threadpool
+from starlette.responses import Response
 
 from server.doses import Doses
 from server.extract.job import Bench
@@ -17,6 +17,7 @@ from server.inspect_schemas import (
     TokenEffect,
 )
 from server.keys.view import View
+from server.lanes import INSPECTIONS
 from server.vector_openapi import errors
 from vectors.errors import SteersmanError, VectorInvalid, shown
 from vectors.format import TensorKey, read_tensors, tensor_name
@@ -56,7 +57,7 @@ def build_router() -> APIRouter:
     return router
 
 
-async def inspect(vector_id: str, request: Request, host: Steersman) -> Inspection:
+async def inspect(vector_id: str, request: Request, host: Steersman) -> Response:
     """Norms, similarity to the other vectors, and top and bottom tokens of each tensor."""
     for key in request.query_params:
         if key != "count":
@@ -64,12 +65,32 @@ async def inspect(vector_id: str, request: Request, host: Steersman) -> Inspecti
                 f"{shown(key)} is not known here; use count", param=key[:128], code="unknown_field"
             )
     count = _count(request.query_params.get("count"))
-    entry = await run_in_threadpool(host.library.resolve, vector_id)
+    read = await INSPECTIONS.run(_read, host, vector_id)
+    lens = await _lens(host.bench.engine, read.directions, count)
+    return await INSPECTIONS.run(_answer, host, read, lens, count)
+
+
+class _Read(NamedTuple):
+    """What the library says about the vector."""
+
+    entry: Entry
+    tensors: Directions
+    directions: Directions
+    similarity: Similarity
+    left_out: int
+
+
+def _read(host: Host, vector_id: str) -> _Read:
+    entry = host.library.resolve(vector_id)
     host.library.check_fits(entry, "id")
-    tensors = await run_in_threadpool(read_tensors, entry.path, entry.tensors)
+    tensors = read_tensors(entry.path, entry.tensors)
     directions = {key: t if t.ndim == 1 else t.mean(dim=0) for key, t in tensors.items()}
-    similarity, left_out = await run_in_threadpool(compare, host.library, entry, directions)
-    lens = await _lens(host.bench.engine, directions, count)
+    return _Read(entry, tensors, directions, *compare(host.library, entry, directions))
+
+
+def _answer(host: Host, read: _Read, lens: dict[str, Any], count: int) -> Response:
+    """As JSON. Decodes up to 200 tokens of each tensor, so: not on the event loop."""
+    entry, tensors, directions, similarity, left_out = read
     doses = host.doses
 
     def one(row: int, key: TensorKey) -> TensorInspection:
@@ -89,7 +110,7 @@ async def inspect(vector_id: str, request: Request, host: Steersman) -> Inspecti
             similar=_nearest(similarity, row, count),
         )
 
-    return Inspection(
+    found = Inspection(
         id=entry.name,
         digest=entry.digest,
         coefficient=entry.coefficient,
@@ -99,6 +120,7 @@ async def inspect(vector_id: str, request: Request, host: Steersman) -> Inspecti
         similarity=similarity,
         not_compared=left_out,
     )
+    return Response(found.model_dump_json(), media_type="application/json")
 
 
 def compare(library: View, entry: Entry, directions: Directions) -> tuple[Similarity, int]:

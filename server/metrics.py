@@ -28,6 +28,10 @@ class Metrics:
         self.library = Gauge(
             "steering_library_vectors", "Vectors in the library.", multiprocess_mode="mostrecent"
         )
+        self.library_writable = Gauge(
+            "steering_library_writable", "Whether the library can be changed, when GET /ready last "
+            "looked.", multiprocess_mode="livemin",
+        )  # fmt: skip
         self.resident = Gauge(
             "steering_resident_vectors", "Vectors with a row in the bank.",
             multiprocess_mode="mostrecent",

@@ -1,7 +1,7 @@
 """What the vector routes take and give, as the OpenAPI document shows it."""
 
 from dataclasses import asdict
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, StrictFloat, StrictInt, StrictStr
 
@@ -30,8 +30,8 @@ class BaseModelInfo(BaseModel):
     fingerprint: str | None
 
 
-class Vector(BaseModel):
-    """A vector in the library."""
+class ListedVector(BaseModel):
+    """A vector in the library, as lists show it."""
 
     id: str = Field(description="Its name; requests may also write name@<12+ hex of a digest>.")
     object: Literal["steering.vector"] = "steering.vector"
@@ -40,7 +40,6 @@ class Vector(BaseModel):
     updated_at: int = Field(description="When the name last changed, Unix seconds.")
     description: str
     method: str | None
-    method_settings: dict[str, Any]
     base_model: BaseModelInfo | None
     base_model_matches: bool | None = Field(
         description="Whether its base model is the served one; null where its file gives no "
@@ -55,7 +54,6 @@ class Vector(BaseModel):
     safe_range: tuple[float, float] | None = Field(
         description="Lowest and highest coefficient at which the text stayed sound."
     )
-    norms: dict[str, float] = Field(description="Length of each tensor, as far as the file says.")
     licence: str | None
     made_at: str | None = Field(description="When the vector was made, ISO 8601.")
     tensors: list[TensorInfo]
@@ -63,17 +61,17 @@ class Vector(BaseModel):
     versions: list[str] = Field(description="Digests this name has stood for, newest first.")
 
     @classmethod
-    def of(cls, entry: Entry) -> "Vector":
+    def of(cls, entry: Entry) -> Self:
         """`entry` as clients see it."""
         base = entry.base_model
         return cls(
+            **cls._long_fields(entry),
             id=entry.name,
             digest=entry.digest,
             created_at=entry.created_at,
             updated_at=entry.updated_at,
             description=entry.description,
             method=entry.method,
-            method_settings=dict(entry.method_settings),
             base_model=None if base is None else BaseModelInfo(**asdict(base)),
             base_model_matches=entry.base_model_matches,
             fits=entry.misfit is None,
@@ -83,7 +81,6 @@ class Vector(BaseModel):
             layers=list(entry.layers),
             positions=_positions(entry),
             safe_range=entry.safe_range,
-            norms=dict(entry.norms),
             licence=entry.licence,
             made_at=entry.made_at,
             tensors=[
@@ -94,12 +91,28 @@ class Vector(BaseModel):
             versions=list(entry.versions),
         )
 
+    @classmethod
+    def _long_fields(cls, _entry: Entry) -> dict[str, Any]:
+        return {}
+
+
+class Vector(ListedVector):
+    """A vector in the library, with all that is known about it."""
+
+    method_settings: dict[str, Any]
+    norms: dict[str, float] = Field(description="Length of each tensor, as far as the file says.")
+
+    @classmethod
+    def _long_fields(cls, entry: Entry) -> dict[str, Any]:
+        return {"method_settings": entry.method_settings, "norms": entry.norms}
+
 
 class VectorList(BaseModel):
-    """A page of vectors, by name. The next page is the one `after` the `last_id`."""
+    """A page of vectors, by name, without `method_settings` and `norms`. The next page is the one
+    `after` the `last_id`; a page may be shorter than was asked for while `has_more` is true."""
 
     object: Literal["list"] = "list"
-    data: list[Vector]
+    data: list[ListedVector]
     first_id: str | None
     last_id: str | None
     has_more: bool

@@ -1,19 +1,21 @@
 """REST for vectors: the routes under /v1/steering.
 
 Bodies and queries are read by hand: FastAPI's own validation answers in a shape that is not
-OpenAI's, and vLLM's handler for it drops the offending key.
+OpenAI's, and vLLM's handler for it drops the offending key. Work and answers that may be long are
+made in `server.lanes`, never on the event loop.
 """
 
-import threading
+import json
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.concurrency import run_in_threadpool
-from pydantic import ValidationError
-from starlette.responses import FileResponse, JSONResponse, Response
+from pydantic import BaseModel, ValidationError
+from starlette.responses import FileResponse, Response
 
 from server.host import host
 from server.keys.view import View
+from server.lanes import CHANGES, READS
 from server.metrics import METRICS
 from server.steering_field import PositionRange
 from server.upload import Upload, read_upload
@@ -28,6 +30,7 @@ from server.vector_openapi import (
 )
 from server.vector_schemas import (
     Capabilities,
+    ListedVector,
     Vector,
     VectorDeleted,
     VectorList,
@@ -38,8 +41,8 @@ from vectors.format import write_vector
 from vectors.library import Entry, read_content
 
 _MAX_PATCH_BYTES: Final = 1 << 20
-_CHECKED_AT_ONCE: Final = threading.BoundedSemaphore(4)
-"""A vector is in memory while it is checked; this bounds how many are."""
+MAX_PAGE_BYTES: Final = 4 << 20
+"""Of the vectors on one page of a list; a page ends early rather than be longer."""
 
 
 class Host(Protocol):
@@ -52,7 +55,7 @@ class Host(Protocol):
         """Largest file that is taken, in bytes."""
 
     def on_change(self, event: str, name: str, digest: str | None) -> None:
-        """Called after "created", "updated" and "deleted", in a worker thread."""
+        """Called after "created", "updated" and "deleted", in a thread."""
 
     def capabilities(self) -> dict[str, Any]:
         """Fields of `Capabilities`."""
@@ -109,13 +112,13 @@ def build_router() -> APIRouter:
     return router
 
 
-def capabilities(host: Steersman) -> dict[str, Any]:
+async def capabilities(host: Steersman) -> dict[str, Any]:
     """What this server can steer, and its limits."""
     return host.capabilities()
 
 
-def list_vectors(request: Request, host: Steersman) -> VectorList:
-    """A page of vectors, by name."""
+async def list_vectors(request: Request, host: Steersman) -> Response:
+    """A page of vectors, by name, without what may be long: `method_settings` and `norms`."""
     query = request.query_params
     for key in query:
         if key not in ("after", "limit", "fits"):
@@ -124,34 +127,95 @@ def list_vectors(request: Request, host: Steersman) -> VectorList:
                 param=key[:128],
                 code="unknown_field",
             )
-    entries, more = host.library.page(
-        query.get("after"), _limit(query.get("limit")), _fits(query.get("fits"))
-    )
-    return VectorList(
-        data=[Vector.of(entry) for entry in entries],
-        first_id=entries[0].name if entries else None,
-        last_id=entries[-1].name if entries else None,
-        has_more=more,
+    return await READS.run(
+        _page,
+        host,
+        query.get("after"),
+        _limit(query.get("limit")),
+        _fits(query.get("fits")),
     )
 
 
 async def create_vector(request: Request, host: Steersman) -> Response:
     """Upload a safetensors file. 201, or 200 if this name has this very content already."""
     async with read_upload(request, host.max_upload_bytes) as upload:
-        vector, created = await run_in_threadpool(_add, host, upload)
-    return JSONResponse(vector.model_dump(mode="json"), status_code=201 if created else 200)
+        return await CHANGES.run(_add, host, upload)
 
 
-def get_vector(vector_id: str, host: Steersman) -> Vector:
+async def get_vector(vector_id: str, host: Steersman) -> Response:
     """One vector, with all that is known about it."""
-    return Vector.of(host.library.resolve(vector_id))
+    return await READS.run(lambda: _json(Vector.of(host.library.resolve(vector_id))))
 
 
-def get_content(vector_id: str, request: Request, host: Steersman) -> Response:
+async def get_content(vector_id: str, request: Request, host: Steersman) -> Response:
     """The vector's safetensors file. Its ETag is the digest."""
+    known = request.headers.get("if-none-match", "")
+    return await READS.run(_content, host, vector_id, known)
+
+
+async def patch_vector(vector_id: str, request: Request, host: Steersman) -> Response:
+    """Change the description, the defaults, or what the name stands for. Other defaults make a new
+    version with a digest of its own; the old ones stay addressable."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_PATCH_BYTES:
+            raise VectorInvalid(
+                f"the body is over {_MAX_PATCH_BYTES} bytes", param="body", code="invalid_body"
+            )
+    return await CHANGES.run(_patch, host, vector_id, bytes(body))
+
+
+async def delete_vector(vector_id: str, host: Steersman) -> Response:
+    """Take a vector away: gone for new requests at once; requests in flight finish with it."""
+    return await CHANGES.run(_delete, host, vector_id)
+
+
+def _delete(host: Host, vector_id: str) -> Response:
+    try:
+        entry: Entry | None = host.library.resolve(vector_id)
+    except VectorNotFound:
+        entry = None  # A damaged vector cannot be read, and must be deletable.
+    host.library.delete(vector_id)
+    host.on_change("deleted", vector_id, entry.digest if entry else None)
+    return _json(VectorDeleted(id=vector_id))
+
+
+def _page(host: Host, after: str | None, limit: int, fits: bool | None) -> Response:
+    entries, more = host.library.page(after, limit, fits)
+    texts: list[str] = []
+    size = 0
+    for entry in entries:
+        # One at a time: the interpreter is held for each of these, and no longer.
+        text = ListedVector.of(entry).model_dump_json()
+        size += len(text)
+        if texts and size > MAX_PAGE_BYTES:
+            more = True
+            break
+        texts.append(text)
+    shown_entries = entries[: len(texts)]
+    rest = VectorList(
+        data=[],
+        first_id=shown_entries[0].name if shown_entries else None,
+        last_id=shown_entries[-1].name if shown_entries else None,
+        has_more=more,
+    ).model_dump(mode="json", exclude={"data"})
+    return _listed(rest, texts)
+
+
+def _listed(rest: dict[str, Any], texts: Iterable[str]) -> Response:
+    """A list whose members are JSON already."""
+    head = json.dumps(rest)[:-1]
+    return Response(f'{head}, "data": [{", ".join(texts)}]}}', media_type="application/json")
+
+
+def _json(answer: BaseModel, status: int = 200) -> Response:
+    return Response(answer.model_dump_json(), status, media_type="application/json")
+
+
+def _content(host: Host, vector_id: str, known: str) -> Response:
     entry = host.library.resolve(vector_id)
     etag = f'"{entry.digest}"'
-    known = request.headers.get("if-none-match", "")
     if etag in (tag.strip().removeprefix("W/") for tag in known.split(",")):
         return Response(status_code=304, headers={"ETag": etag})
     if entry.foreign:
@@ -171,52 +235,28 @@ def get_content(vector_id: str, request: Request, host: Steersman) -> Response:
     )
 
 
-async def patch_vector(vector_id: str, request: Request, host: Steersman) -> Vector:
-    """Change the description, the defaults, or what the name stands for. Other defaults make a new
-    version with a digest of its own; the old ones stay addressable."""
-    body = bytearray()
-    async for chunk in request.stream():
-        body += chunk
-        if len(body) > _MAX_PATCH_BYTES:
-            raise VectorInvalid(
-                f"the body is over {_MAX_PATCH_BYTES} bytes", param="body", code="invalid_body"
-            )
-    return await run_in_threadpool(_patch, host, vector_id, _read_patch(bytes(body)))
-
-
-def delete_vector(vector_id: str, host: Steersman) -> VectorDeleted:
-    """Take a vector away: gone for new requests at once; requests in flight finish with it."""
-    try:
-        entry: Entry | None = host.library.resolve(vector_id)
-    except VectorNotFound:
-        entry = None  # A damaged vector cannot be read, and must be deletable.
-    host.library.delete(vector_id)
-    host.on_change("deleted", vector_id, entry.digest if entry else None)
-    return VectorDeleted(id=vector_id)
-
-
-def _add(host: Host, upload: Upload) -> tuple[Vector, bool]:
-    with _CHECKED_AT_ONCE, METRICS.upload.time():
+def _add(host: Host, upload: Upload) -> Response:
+    with METRICS.upload.time():
         entry, created = host.library.add(upload.file.read(), upload.name)
     if created:
         host.on_change("created", entry.name, entry.digest)
-    return Vector.of(entry), created
+    return _json(Vector.of(entry), 201 if created else 200)
 
 
-def _patch(host: Host, vector_id: str, patch: VectorPatch) -> Vector:
+def _patch(host: Host, vector_id: str, body: bytes) -> Response:
+    patch = _read_patch(body)
     positions = patch.positions
-    with _CHECKED_AT_ONCE:
-        entry = host.library.update(
-            vector_id,
-            description=patch.description,
-            coefficient=patch.coefficient,
-            layers=None if patch.layers is None else tuple(patch.layers),
-            positions=positions.model_dump() if isinstance(positions, PositionRange) else positions,
-            safe_range=patch.safe_range,
-            digest=patch.digest,
-        )
+    entry = host.library.update(
+        vector_id,
+        description=patch.description,
+        coefficient=patch.coefficient,
+        layers=None if patch.layers is None else tuple(patch.layers),
+        positions=positions.model_dump() if isinstance(positions, PositionRange) else positions,
+        safe_range=patch.safe_range,
+        digest=patch.digest,
+    )
     host.on_change("updated", entry.name, entry.digest)
-    return Vector.of(entry)
+    return _json(Vector.of(entry))
 
 
 def _read_patch(body: bytes) -> VectorPatch:

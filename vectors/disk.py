@@ -10,10 +10,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from vectors.errors import LibraryError, LibraryFull
+from vectors.errors import LibraryError, LibraryFull, LibraryReadOnly
 
 TEMP_PREFIX: Final = ".tmp-"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED: Final = (errno.EACCES, errno.EPERM)
+FULL: Final = "the vector library's disk is full; nothing was changed"
+READ_ONLY: Final = (
+    "the vector library cannot be written; nothing was changed: have its directory (--library) "
+    "mounted for writing, and owned by the user that the server runs as"
+)
 _log = logging.getLogger(__name__)
 
 
@@ -25,11 +31,29 @@ def disk_errors() -> Iterator[None]:
     except OSError as error:
         _log.error("vector library: %s", error)
         if error.errno in _FULL:
-            raise LibraryFull("the vector library's disk is full; nothing was changed") from error
+            raise LibraryFull(FULL) from error
+        if error.errno == errno.EROFS:
+            raise LibraryReadOnly(READ_ONLY) from error
+        if error.errno in _NOT_ALLOWED:
+            raise LibraryReadOnly(
+                f"the vector library's disk refused ({error.strerror}); nothing was changed: have "
+                "its directory (--library) and what is in it owned by the user that the server "
+                "runs as"
+            ) from error
         raise LibraryError(
             f"the vector library's disk refused ({error.strerror or type(error).__name__}); "
             "nothing was changed"
         ) from error
+
+
+def obstacle(directory: Path) -> str | None:
+    """Why nothing could be written under `directory` now, as far as can be seen without writing;
+    None if nothing is in the way. Raises `OSError` where it cannot be looked at."""
+    with contextlib.suppress(PermissionError):
+        space = os.statvfs(directory)
+        if not space.f_flag & os.ST_RDONLY and os.access(directory, os.W_OK | os.X_OK):
+            return FULL if not space.f_bavail or not space.f_favail else None
+    return READ_ONLY
 
 
 def replace(path: Path, data: bytes) -> None:

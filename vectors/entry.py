@@ -1,8 +1,13 @@
-"""What the library says about a vector: all of it but the values."""
+"""What the library says about a vector: all of it but the values.
 
+Thousands of these are held at once, and a file decides how long its metadata is. So what may be
+long is held as JSON text, and parsed where it is read.
+"""
+
+import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +20,26 @@ from vectors.tensors import TensorKey
 from vectors.vector import BaseModel, SteeringVector, check_base_model
 
 
+class _Long:
+    """The fields of a file's metadata that may be long."""
+
+    details: str
+
+    @property
+    def method_settings(self) -> dict[str, Any]:
+        """Parsed anew at every call."""
+        settings: dict[str, Any] = json.loads(self.details).get("method_settings", {})
+        return settings
+
+    @property
+    def norms(self) -> dict[str, float]:
+        """Length of each tensor by its name, as far as the file says; parsed at every call."""
+        norms: dict[str, float] = json.loads(self.details).get("norms", {})
+        return norms
+
+
 @dataclass(frozen=True)
-class StoredVector:
+class StoredVector(_Long):
     """An object file's header and metadata. `size` is in bytes."""
 
     size: int
@@ -26,18 +49,23 @@ class StoredVector:
     description: str = ""
     name: str | None = None
     method: str | None = None
-    method_settings: Mapping[str, Any] = field(default_factory=dict)
     base_model: BaseModel | None = None
     coefficient: float = 1.0
     positions: Positions = "generation"
     safe_range: tuple[float, float] | None = None
-    norms: Mapping[str, float] = field(default_factory=dict)
     licence: str | None = None
     created_at: str | None = None
+    details: str = "{}"
+    """`method_settings` and `norms`, as JSON."""
+
+    @property
+    def weight(self) -> int:
+        """Roughly the bytes of memory that it takes."""
+        return 1024 + 2 * len(self.details) + 4 * len(self.description) + 256 * len(self.tensors)
 
 
 @dataclass(frozen=True)
-class Entry:
+class Entry(_Long):
     """One version of a named vector.
 
     `created_at` and `updated_at` are the name's, in Unix seconds; `made_at` is the file's, in
@@ -50,13 +78,11 @@ class Entry:
     path: Path
     description: str
     method: str | None
-    method_settings: Mapping[str, Any]
     base_model: BaseModel | None
     coefficient: float
     layers: tuple[int, ...]
     positions: Positions
     safe_range: tuple[float, float] | None
-    norms: Mapping[str, float]
     licence: str | None
     made_at: str | None
     created_at: int
@@ -71,6 +97,8 @@ class Entry:
     versions: tuple[str, ...]
     foreign: bool
     """See `Record.foreign`."""
+    details: str
+    """See `StoredVector.details`."""
 
 
 def read_stored(path: Path) -> StoredVector:
@@ -85,8 +113,11 @@ def read_stored(path: Path) -> StoredVector:
     available = {layer for _, layer in header.tensors}
     layers = check_layers(fields.pop("layers", available), available)
     check_base_model(fields.get("base_model"), header.hidden_size, max(available))
+    long = {name: fields.pop(name) for name in ("method_settings", "norms") if name in fields}
     shapes = {key: span.shape for key, span in header.tensors.items()}
-    return StoredVector(size, header.hidden_size, shapes, layers, **fields)
+    return StoredVector(
+        size, header.hidden_size, shapes, layers, **fields, details=json.dumps(long)
+    )
 
 
 def make_entry(
@@ -107,13 +138,11 @@ def make_entry(
         path=path,
         description=stored.description if own_description is None else own_description,
         method=stored.method,
-        method_settings=stored.method_settings,
         base_model=stored.base_model,
         coefficient=stored.coefficient,
         layers=stored.layers,
         positions=stored.positions,
         safe_range=own_range or stored.safe_range,
-        norms=stored.norms,
         licence=stored.licence,
         made_at=stored.created_at,
         created_at=record.created_at,
@@ -125,6 +154,7 @@ def make_entry(
         size=stored.size,
         versions=record.digests,
         foreign=foreign,
+        details=stored.details,
     )
 
 

@@ -6,7 +6,8 @@
     ├── VectorTooLarge   more bytes than are accepted
     ├── VectorConflict   the name is taken by other content
     └── LibraryError     the library's directory cannot be read or written
-        └── LibraryFull  there is no space for it
+        ├── LibraryFull      there is no space for it
+        └── LibraryReadOnly  it can be read and not written
 
 `server.errors` is the one place that turns them into HTTP.
 """
@@ -17,15 +18,17 @@ from typing import ClassVar
 class SteersmanError(Exception):
     """Base of all. `message` says what is wrong and what to do about it.
 
-    `param` names the offending key, tensor or part; `code` is a word for machines.
+    `param` names the offending key, tensor or part; `code` is a word for machines. Both texts are
+    sound Unicode, whatever the client called its keys: half of a surrogate pair cannot be sent.
     """
 
     default_code: ClassVar[str] = "steersman_error"
 
     def __init__(self, message: str, *, param: str | None = None, code: str | None = None) -> None:
+        message = _sendable(message)
         super().__init__(message)
         self.message = message
-        self.param = param
+        self.param = None if param is None else _sendable(param)
         self.code = code or self.default_code
 
 
@@ -63,6 +66,16 @@ class LibraryFull(LibraryError):
     """There is no space on the disk."""
 
     default_code = "library_full"
+
+
+class LibraryReadOnly(LibraryError):
+    """The disk can be read and not written."""
+
+    default_code = "library_read_only"
+
+
+def _sendable(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def shown(value: object, limit: int = 80) -> str:

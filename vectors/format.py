@@ -26,13 +26,22 @@ from safetensors.torch import save
 from vectors.defaults import POSITION_RULES, Positions
 from vectors.errors import LibraryError, VectorInvalid, VectorNotFound
 from vectors.header import MAX_HEADER_BYTES, Header, read_header
-from vectors.metadata import FORMAT_VERSION, METADATA_KEY, metadata_text, parse_metadata
+from vectors.metadata import (
+    FORMAT_VERSION,
+    MAX_METADATA_BYTES,
+    METADATA_KEY,
+    check_metadata_size,
+    metadata_text,
+    metadata_too_large,
+    parse_metadata,
+)
 from vectors.tensors import SITES, TensorKey, check_shape, parse_tensor_name, tensor_name
 from vectors.vector import BaseModel, SteeringVector
 
 __all__ = [
     "FORMAT_VERSION",
     "MAX_HEADER_BYTES",
+    "MAX_METADATA_BYTES",
     "METADATA_KEY",
     "POSITION_RULES",
     "SITES",
@@ -41,6 +50,7 @@ __all__ = [
     "SteeringVector",
     "TensorKey",
     "parse_tensor_name",
+    "read_new",
     "read_tensors",
     "read_vector",
     "tensor_name",
@@ -68,14 +78,24 @@ def read_vector(
         raise LibraryError(f"{path.name!r} cannot be read: {error.strerror}") from error
 
 
+def read_new(data: bytes) -> SteeringVector:
+    """`read_vector` for a file that is to be kept: its metadata, other tools' keys included, is at
+    most `MAX_METADATA_BYTES`. Raises `VectorInvalid`."""
+    file = io.BytesIO(data)
+    header = read_header(file, len(data))
+    others = {k: v for k, v in header.metadata.items() if k != METADATA_KEY}
+    size = sum(len(text.encode("utf-8", "replace")) for pair in others.items() for text in pair)
+    if size > MAX_METADATA_BYTES:
+        raise metadata_too_large(size, "__metadata__")
+    vector = _with_values(file, header)
+    check_metadata_size(vector)
+    return vector
+
+
 def write_vector(vector: SteeringVector) -> bytes:
-    """The file of `vector`: the same bytes for the same vector."""
+    """The file of `vector`: the same bytes for the same vector. Raises `VectorInvalid` if its
+    metadata is over `MAX_METADATA_BYTES`."""
     text = metadata_text(vector)
-    if len(text) > MAX_HEADER_BYTES // 2:
-        raise VectorInvalid(
-            f"the metadata is {len(text)} bytes, at most {MAX_HEADER_BYTES // 2} fit; shorten it",
-            param="method_settings",
-        )
     # Cloned, because safetensors refuses tensors that share memory.
     tensors = {tensor_name(key): tensor.clone() for key, tensor in vector.tensors.items()}
     return bytes(save(tensors, metadata={METADATA_KEY: text}))
@@ -104,7 +124,10 @@ def read_tensors(path: Path, keys: Iterable[TensorKey]) -> dict[TensorKey, torch
 
 
 def _read(file: BinaryIO, size: int, max_header_bytes: int) -> SteeringVector:
-    header: Header = read_header(file, size, max_header_bytes)
+    return _with_values(file, read_header(file, size, max_header_bytes))
+
+
+def _with_values(file: BinaryIO, header: Header) -> SteeringVector:
     fields = parse_metadata(header.metadata)
     tensors = {}
     for key, span in header.tensors.items():

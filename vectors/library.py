@@ -28,7 +28,7 @@ from vectors.defaults import (
 )
 from vectors.entry import Entry, StoredVector, described, make_entry
 from vectors.errors import LibraryError, VectorConflict, VectorInvalid, VectorNotFound, shown
-from vectors.format import SteeringVector, read_vector, write_vector
+from vectors.format import SteeringVector, read_new, read_vector, write_vector
 from vectors.index import NameIndex
 from vectors.metadata import check_description
 from vectors.names import check_name, parse_id
@@ -116,7 +116,7 @@ class Library:
         if isinstance(data, Path):
             with disk.disk_errors():
                 data = data.read_bytes()
-        vector = read_vector(data)
+        vector = read_new(data)
         name = vector.name if name is None else name
         if name is None:
             raise VectorInvalid(
@@ -238,6 +238,7 @@ class Library:
                 disk.remove(self._names.path(name))
             except FileNotFoundError:
                 raise not_found(name) from None
+            self._objects.forget(record.digests if record else ())
         self._collect_sometimes()
 
     def content_path(self, entry: Entry) -> Path:

@@ -1,7 +1,7 @@
 """What a file says about its vector: one JSON object under the metadata key `steersman`.
 
 Every field is optional. Unknown fields are errors: a misspelt `coefficient` must not pass in
-silence as 1.
+silence as 1. What is accepted can be written again, sent as JSON, and stays small in memory.
 """
 
 import json
@@ -12,6 +12,7 @@ from typing import Any, Final, NoReturn
 
 from vectors.defaults import check_number, check_positions, check_safe_range
 from vectors.errors import VectorInvalid, shown
+from vectors.header import no_duplicates
 from vectors.names import check_name
 from vectors.tensors import parse_tensor_name
 from vectors.vector import BaseModel, SteeringVector
@@ -19,6 +20,12 @@ from vectors.vector import BaseModel, SteeringVector
 METADATA_KEY: Final = "steersman"
 FORMAT_VERSION: Final = 1
 MAX_DESCRIPTION: Final = 4096
+MAX_METADATA_BYTES: Final = 64 << 10
+"""Largest metadata of a new file, as UTF-8, without the fields that a PATCH may change: those have
+limits of their own, so what an upload may have a PATCH may keep."""
+MAX_DEPTH: Final = 64
+"""Lists and objects within each other in the metadata; JSON writers give up far below 1,000."""
+_CHANGED_BY_PATCH: Final = ("description", "coefficient", "layers", "positions", "safe_range")
 
 
 def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -30,11 +37,14 @@ def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     if text is None:
         return {}
     try:
-        given = json.loads(text, parse_constant=_refuse_constant)
+        given = json.loads(text, parse_constant=_refuse_constant, object_pairs_hook=no_duplicates)
+    except VectorInvalid:
+        raise
     except (ValueError, RecursionError):
         raise _bad(METADATA_KEY, "is not valid JSON") from None
     if not isinstance(given, dict):
         raise _bad(METADATA_KEY, "must be a JSON object")
+    _check_plain(given)
     version = given.pop("format_version", FORMAT_VERSION)
     if type(version) is not int or version != FORMAT_VERSION:
         raise VectorInvalid(
@@ -50,7 +60,39 @@ def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
 
 
 def metadata_text(vector: SteeringVector) -> str:
-    """The JSON that `parse_metadata` reads back; the same for the same fields."""
+    """The JSON that `parse_metadata` reads back; the same for the same fields.
+
+    Raises `VectorInvalid` if it cannot be written, or is over `MAX_METADATA_BYTES`.
+    """
+    present = _present(vector)
+    check_metadata_size(vector)
+    return json.dumps(present, sort_keys=True, allow_nan=False)
+
+
+def check_metadata_size(vector: SteeringVector) -> None:
+    """Raise `VectorInvalid` if the metadata of `vector` cannot be written, or is over
+    `MAX_METADATA_BYTES`: the same measure for an upload and for a change."""
+    kept = {name: v for name, v in _present(vector).items() if name not in _CHANGED_BY_PATCH}
+    try:
+        text = json.dumps(kept, allow_nan=False, ensure_ascii=False)
+        size = len(text.encode())
+    except (TypeError, ValueError, RecursionError) as error:
+        raise _bad("method_settings", f"cannot be written as JSON: {error}") from error
+    if size > MAX_METADATA_BYTES:
+        longest = max(kept, key=lambda name: len(json.dumps(kept[name])))
+        raise metadata_too_large(size, longest)
+
+
+def metadata_too_large(size: int, param: str) -> VectorInvalid:
+    """The error for metadata of `size` bytes, most of them in `param`."""
+    return VectorInvalid(
+        f"the metadata has {size} bytes, at most {MAX_METADATA_BYTES} fit; shorten {param}",
+        param=param,
+        code="metadata_too_large",
+    )
+
+
+def _present(vector: SteeringVector) -> dict[str, Any]:
     values = {
         "format_version": FORMAT_VERSION,
         "name": vector.name,
@@ -66,11 +108,7 @@ def metadata_text(vector: SteeringVector) -> str:
         "licence": vector.licence,
         "created_at": vector.created_at,
     }
-    present = {name: value for name, value in values.items() if value is not None}
-    try:
-        return json.dumps(present, sort_keys=True, allow_nan=False)
-    except (TypeError, ValueError) as error:
-        raise _bad("method_settings", f"cannot be written as JSON: {error}") from error
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def check_description(value: object) -> str:
@@ -88,6 +126,28 @@ def _bad(field: str, reason: str) -> VectorInvalid:
 
 def _refuse_constant(constant: str) -> NoReturn:
     raise ValueError(constant)
+
+
+def _check_plain(given: dict[str, Any]) -> None:
+    """Raise `VectorInvalid` for what JSON allows and an answer cannot hold: half of a surrogate
+    pair, anywhere, and objects within objects without end."""
+    level: list[Any] = [given]
+    for _ in range(MAX_DEPTH):
+        level = [
+            part
+            for one in level
+            for part in (one.values() if isinstance(one, dict) else one)
+            if isinstance(part, dict | list)
+        ]
+        if not level:
+            break
+    else:
+        raise _bad(METADATA_KEY, f"nests lists and objects more than {MAX_DEPTH} deep")
+    for field, value in given.items():
+        try:
+            json.dumps({field: value}, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise _bad(field, "is not valid Unicode") from None
 
 
 def _text(field: str, value: object) -> str:
@@ -111,6 +171,16 @@ def _object(field: str, value: object) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise _bad(field, f"must be an object, not {shown(value)}")
     return value
+
+
+def _settings(field: str, value: object) -> dict[str, Any]:
+    settings = _object(field, value)
+    try:
+        # JSON has 1e999, of which Python makes an infinity, which no JSON can say.
+        json.dumps(settings, allow_nan=False)
+    except ValueError:
+        raise _bad(field, "holds a number that is not finite") from None
+    return settings
 
 
 def _count(field: str, value: object) -> int:
@@ -172,7 +242,7 @@ _READERS: Final[dict[str, Callable[[str, object], Any]]] = {
     "name": lambda field, value: check_name(_text(field, value)),
     "description": lambda _, value: check_description(value),
     "method": _short_text,
-    "method_settings": _object,
+    "method_settings": _settings,
     "base_model": read_base_model,
     "coefficient": lambda field, value: check_number(value, field),
     "layers": _layers,

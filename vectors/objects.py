@@ -18,6 +18,8 @@ from vectors.format import SteeringVector, read_vector
 
 _SUFFIX: Final = ".safetensors"
 _CACHED: Final = 16384
+_CACHED_BYTES: Final = 64 << 20
+"""Of headers that are held, by `StoredVector.weight`."""
 _WANTED: Final = re.compile(r"(?:sha256:)?([0-9a-f]{12,64})", re.ASCII)
 _log = logging.getLogger(__name__)
 
@@ -32,6 +34,7 @@ class ObjectStore:
         self._directory = directory
         self._lock = threading.Lock()
         self._headers: OrderedDict[str, StoredVector] = OrderedDict()
+        self._weight = 0
         self.problems: dict[Path, str] = {}
 
     def path(self, digest: str) -> Path:
@@ -47,8 +50,7 @@ class ObjectStore:
         sound = _is_sound(path, vector.digest)
         if not sound:
             disk.replace(path, data)
-            with self._lock:
-                self._headers.pop(vector.digest, None)
+            self.forget((vector.digest,))
         self.problems.pop(path, None)
         return not sound or path.read_bytes() == data
 
@@ -72,10 +74,23 @@ class ObjectStore:
             return None
         self.problems.pop(path, None)
         with self._lock:
+            self._drop(digest)
             self._headers[digest] = stored
-            while len(self._headers) > _CACHED:
-                self._headers.popitem(last=False)
+            self._weight += stored.weight
+            while len(self._headers) > _CACHED or self._weight > _CACHED_BYTES:
+                self._drop(next(iter(self._headers)))
         return stored
+
+    def forget(self, digests: Iterable[str]) -> None:
+        """Let go of what is in memory of these: their names are gone."""
+        with self._lock:
+            for digest in digests:
+                self._drop(digest)
+
+    def _drop(self, digest: str) -> None:
+        stored = self._headers.pop(digest, None)
+        if stored is not None:
+            self._weight -= stored.weight
 
     def find(self, wanted: object, among: Collection[str] | None = None) -> str:
         """The one digest, of those `among` if given, that `wanted` (whole, or 12 or more hex
@@ -114,9 +129,14 @@ class ObjectStore:
     def collect(self, wanted: Collection[str], older_than_s: float) -> int:
         """Remove objects that are not `wanted` and have not been for `older_than_s` seconds."""
         files = {_file_name(digest) for digest in wanted}
-        return disk.remove_older(
+        removed = disk.remove_older(
             self._directory, time.time() - older_than_s, lambda name: name not in files
         )
+        # Other servers take names away, too: nobody has told this one.
+        self.forget([digest for digest in list(self._headers) if _file_name(digest) not in files])
+        for path in [path for path in list(self.problems) if path.name not in files]:
+            self.problems.pop(path, None)
+        return removed
 
     def report_missing(self, digests: Iterable[str]) -> None:
         """Put digests without a file among the problems."""

@@ -41,7 +41,9 @@ def new(
     scope: Annotated[
         list[str],
         typer.Option(
-            "--scope", metavar="SCOPE", help="infer, vectors:read, vectors:write or admin."
+            "--scope",
+            metavar="SCOPE",
+            help="infer, vectors:read, vectors:write, metrics or admin.",
         ),
     ],
     vectors: Annotated[
@@ -58,13 +60,14 @@ def new(
 ) -> None:
     """`steersman keys new`."""
     from server.keys.file import hash_of, parse
+    from server.keys.whole import Document
 
     key = PREFIX + secrets.token_urlsafe(32)
     entry: dict[str, Any] = {"name": name, "sha256": hash_of(key), "scopes": scope}
     if vectors:
         entry["vectors"] = vectors
     with _as_usage():
-        parse({"keys": [entry]}, "the new entry")
+        parse(Document({"keys": [entry]}, None), "the new entry")
     if wants_json(ctx, as_json):
         show.print_json({"key": key, "entry": entry})
         return
@@ -96,7 +99,7 @@ def check(
     from server.keys.file import read
 
     with _as_usage():
-        found = {hashed.rights.name: hashed.rights for hashed in read(path)}
+        found = {hashed.rights.name: hashed.rights for hashed in read(path).hashed}
     rows = [(r.name, " ".join(sorted(r.scopes)), " ".join(r.vectors)) for r in found.values()]
     if wants_json(ctx, as_json):
         show.print_json(
@@ -107,20 +110,29 @@ def check(
 
 
 def _append(file: Path, entry: str) -> None:
-    """Add `entry` behind the others, as far in as they are; nothing else changes, and the file is
-    the old one or the new one."""
+    """Add `entry` behind the others, as far in as they are, and the end mark behind it; nothing
+    else changes, and the file is the old one or the new one."""
     from server.keys.file import parse
+    from server.keys.whole import END_MARK, NotWhole, load, without_end_mark
     from vectors.disk import replace
 
-    old = file.read_text() if file.exists() else "keys:\n"
+    old = file.read_text() if file.exists() else f"keys:\n{END_MARK}\n"
+    with _as_usage():
+        if file.exists():
+            try:
+                # A file that may be cut short is not to be marked as whole.
+                load(old)
+            except NotWhole as error:
+                raise WrongUsage(f"{file} {error}") from None
+    old = without_end_mark(old)
     if not old.endswith("\n"):
         old += "\n"
     first = next((line for line in old.splitlines() if line.lstrip().startswith("- ")), "")
-    text = old + indent(entry, first[: len(first) - len(first.lstrip())])
+    text = old + indent(entry, first[: len(first) - len(first.lstrip())]) + f"{END_MARK}\n"
     with _as_usage():
         try:
-            parse(yaml.safe_load(text), str(file))
-        except yaml.YAMLError:
+            parse(load(text), str(file))
+        except NotWhole:
             raise WrongUsage(
                 f"{file} has another form than `keys:` and a list; leave out --file, and put the "
                 "entry there by hand"

@@ -1,14 +1,15 @@
 """REST for extraction: make a vector on the served model, and watch it being made."""
 
+import json
 from dataclasses import replace
 from typing import Annotated, Any, Final, Protocol
 
 from fastapi import APIRouter, Depends, Request
-from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
+from starlette.responses import Response
 
-from server.audit import audit
+from server.audit import audit_line
 from server.extract.job import Bench, run
 from server.extract.jobs import Jobs, job_not_found
 from server.extract.request import (
@@ -23,9 +24,12 @@ from server.extract.state import Job
 from server.host import host
 from server.keys.caller import caller
 from server.keys.view import View
+from server.lanes import READS, TEXTS
 from server.vector_openapi import errors
 from vectors.errors import VectorConflict, VectorInvalid, VectorNotFound
 
+LISTED_BAD_ROWS: Final = 10
+"""Of each job in a list; `GET /v1/steering/jobs/{id}` has all."""
 _FORM_FIELD: Final = 1 << 20
 """Largest `request` part of a form, in bytes; the texts are in its file."""
 
@@ -63,9 +67,9 @@ def build_router() -> APIRouter:
 async def extract(request: Request, host: Steersman) -> dict[str, Any]:
     """Start a job that makes a vector; `GET /v1/steering/jobs/{id}` tells how far it is."""
     wanted, lines = await _body(request)
-    rows = await run_in_threadpool(_rows, wanted, lines, host.max_extract_rows)
+    rows = await TEXTS.run(_rows, wanted, lines, host.max_extract_rows)
     bench = replace(host.bench, library=host.library)
-    names = await run_in_threadpool(_free_names, wanted, rows, bench)
+    names = await READS.run(_free_names, wanted, rows, bench)
     # Before it is queued: what is wrong with the request is told at once.
     bench.place(wanted.capture_site, tuple(wanted.layers or ()))
     _check_steps(wanted, bench)
@@ -77,26 +81,43 @@ async def extract(request: Request, host: Steersman) -> dict[str, Any]:
     job = await host.jobs.submit(
         wanted.method, wanted.name, work, rights.name or None, rights.max_jobs, names
     )
-    audit("job.submitted", job=job.id, vector=wanted.name, method=wanted.method)
+    await audit_line("job.submitted", job=job.id, vector=wanted.name, method=wanted.method)
     return job.to_json()
 
 
-def list_jobs(host: Steersman) -> dict[str, Any]:
-    """All jobs that are remembered, newest first."""
-    return {"object": "list", "data": [j.to_json() for j in host.jobs.list() if _may_see(j)]}
+async def list_jobs(host: Steersman) -> Response:
+    """All jobs that are remembered, newest first, each with its first bad rows."""
+    return await READS.run(_list, host.jobs)
 
 
-def get_job(job_id: str, host: Steersman) -> dict[str, Any]:
+async def get_job(job_id: str, host: Steersman) -> Response:
     """One job: how far it is, or what came of it."""
-    return _find(host.jobs, job_id).to_json()
+    return await READS.run(lambda: _json(_find(host.jobs, job_id).to_json()))
 
 
 async def cancel_job(job_id: str, host: Steersman) -> dict[str, Any]:
     """Cancel a job; one that has ended stays as it is."""
-    job = await run_in_threadpool(_find, host.jobs, job_id)
+    job = await READS.run(_find, host.jobs, job_id)
     if await host.jobs.cancel(job):
-        audit("job.cancelled", job=job.id, vector=job.name)
+        await audit_line("job.cancelled", job=job.id, vector=job.name)
     return job.to_json()
+
+
+def _list(jobs: Jobs) -> Response:
+    # One at a time: the interpreter is held for each of these, and no longer.
+    texts = [json.dumps(_short(job.to_json())) for job in jobs.list() if _may_see(job)]
+    text = f'{{"object": "list", "data": [{", ".join(texts)}]}}'
+    return Response(text, media_type="application/json")
+
+
+def _short(job: dict[str, Any]) -> dict[str, Any]:
+    """A job as lists show it: there may be thousands of bad rows."""
+    bad = job["bad_rows"]
+    return {**job, "bad_rows": bad[:LISTED_BAD_ROWS], "bad_rows_total": len(bad)}
+
+
+def _json(answer: dict[str, Any]) -> Response:
+    return Response(json.dumps(answer), media_type="application/json")
 
 
 def _find(jobs: Jobs, job_id: str) -> Job:
@@ -115,7 +136,7 @@ def _may_see(job: Job) -> bool:
 
 async def _body(request: Request) -> tuple[ExtractRequest, bytes | None]:
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        return read_request(await request.body()), None
+        return await TEXTS.run(read_request, await request.body()), None
     try:
         form = await request.form(max_files=1, max_fields=2, max_part_size=_FORM_FIELD)
     except HTTPException as error:
@@ -128,7 +149,7 @@ async def _body(request: Request) -> tuple[ExtractRequest, bytes | None]:
             raise VectorInvalid(
                 "send two parts: request (JSON) and file (JSONL)", param="file", code="bad_form"
             )
-        return read_request(wanted), await file.read()
+        return await TEXTS.run(read_request, wanted), await file.read()
     finally:
         await form.close()
 

@@ -1,14 +1,17 @@
 """The gate: who is calling, what the route asks for, and no more than the key's share."""
 
+import asyncio
+
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.audit import audit
+from server.audit import audit_line
 from server.errors import KeyInvalid, NotAllowed, RouteNotFound, refuse
 from server.keys.caller import Caller, enter
 from server.keys.file import Keys
 from server.keys.meter import Meter
 from server.keys.rights import ADMIN, OPEN, Rights
+from server.keys.rights import METRICS as METRICS_SCOPE
 from server.keys.routes import ANY, NOWHERE, OFF, OTHERWISE, PUBLIC, route_need
 from server.limits import is_ours
 from server.metrics import METRICS
@@ -31,6 +34,10 @@ class Gate:
         headers = Headers(scope=scope)
         try:
             need = route_need(scope)
+            if self._keys is not None and need != OFF:
+                # Where nobody asks anything, probes and scrapes still do: a bad file shows, and a
+                # good.
+                await self._keys.refresh()
             rights = self._admit(need, headers)
             if need == NOWHERE and is_ours(scope):
                 # An id with a line break fits no route, and this is no error of vLLM's to tell.
@@ -57,9 +64,7 @@ class Gate:
             raise NotAllowed("this server does not offer this route", code="route_off")
         if self._keys is None:
             return OPEN
-        if need == PUBLIC:
-            # Where nobody asks anything, probes and scrapes still do: a bad file shows, and a good.
-            self._keys.look()
+        if need == PUBLIC or (need == METRICS_SCOPE and self._keys.is_public("/metrics")):
             return OPEN
         rights = self._keys.find(_key(headers))
         if rights is None:
@@ -90,14 +95,14 @@ async def _told(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Non
     """Pass the call on, and write an audit line however it ends."""
     told = False
 
-    def tell(status: int | None) -> None:
+    async def tell(status: int | None) -> None:
         nonlocal told
         told = True
-        audit("admin.called", method=scope["method"], path=scope["path"], status=status)
+        await audit_line("admin.called", method=scope["method"], path=scope["path"], status=status)
 
     async def watching(message: Message) -> None:
         if message["type"] == "http.response.start":
-            tell(message["status"])
+            await tell(message["status"])
         await send(message)
 
     try:
@@ -105,4 +110,4 @@ async def _told(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> Non
     finally:
         if not told:
             # It raised, or was cancelled, and may have done half of it.
-            tell(None)
+            await asyncio.shield(tell(None))

@@ -8,7 +8,8 @@ INFER: Final = "infer"
 READ: Final = "vectors:read"
 WRITE: Final = "vectors:write"
 ADMIN: Final = "admin"
-SCOPES: Final = (INFER, READ, WRITE, ADMIN)
+METRICS: Final = "metrics"
+SCOPES: Final = (INFER, READ, WRITE, METRICS, ADMIN)
 
 
 @dataclass(frozen=True)

@@ -6,10 +6,10 @@ from typing import Final
 from starlette.routing import Match
 from starlette.types import Scope
 
-from server.keys.rights import ADMIN, INFER, READ, WRITE
+from server.keys.rights import ADMIN, INFER, METRICS, READ, WRITE
 
 PUBLIC: Final = "public"
-"""No key: what probes and Prometheus ask, and what says nothing of anybody."""
+"""No key: what probes ask."""
 ANY: Final = "any"
 """Any key."""
 OFF: Final = "off"
@@ -20,11 +20,12 @@ OTHERWISE: Final = "otherwise"
 """There is one, with another method: a 405, which likewise."""
 
 _BY_NEED: Final = {
-    PUBLIC: """
-        GET /health  GET /ready  GET /ping  POST /ping  GET /metrics  * /metrics  GET /load
+    PUBLIC: "GET /health  GET /ready",
+    ANY: """
+        GET /v1/models  GET /v1/steering/capabilities  GET /ping  POST /ping  GET /load
         GET /version  * /static  GET /docs  GET /docs/oauth2-redirect  GET /redoc  GET /openapi.json
     """,
-    ANY: "GET /v1/models  GET /v1/steering/capabilities",
+    METRICS: "GET /metrics  * /metrics",
     INFER: """
         POST /v1/chat/completions  POST /v1/chat/completions/batch  POST /v1/completions
         POST /v1/responses  GET /v1/responses/{response_id}  POST /v1/responses/{response_id}/cancel
@@ -70,6 +71,9 @@ _BY_NEED: Final = {
         POST /weight_checker
     """,
 }
+
+WHILE_DRAINING: Final = (PUBLIC, METRICS)
+"""What a server that is about to stop answers to the end: probes and scrapes."""
 
 _NEEDS: Final[dict[tuple[str, str], str]] = {
     (method, path): need

@@ -40,13 +40,15 @@ def test_a_file_keeps_its_form_and_its_comments(
 ) -> None:
     file = tmp_path / "keys.yaml"
     text = f"# ours\nkeys:\n    - name: old\n      sha256: '{1:064}'\n      scopes: [admin]"
-    file.write_text(text)
+    file.write_text(f"{text}\n...\n# the end\n")
     make(file, "new", capsys)
     assert file.read_text().startswith(text + "\n    - name: new\n")
     assert [key["name"] for key in yaml.safe_load(file.read_text())["keys"]] == ["old", "new"]
 
 
-@pytest.mark.parametrize("text", ["keys: []\n", "[1, 2]", "keys:\n- {name: same, ", "a: b\n"])
+@pytest.mark.parametrize(
+    "text", ["keys: []\n...\n", "[1, 2]\n...\n", "keys:\n- {name: same, ", "a: b\n...\n", "keys:\n"]
+)
 def test_a_file_of_another_form_stays_as_it_is(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str
 ) -> None:

@@ -35,6 +35,7 @@ keys:
     sha256: {}
     scopes: ["vectors:read"]
     requests_per_minute: 6
+...
 """
 
 

@@ -61,7 +61,7 @@ class Place:
         """As an editor does: a new file over the old one."""
         entries = [{"name": n, "sha256": hash_of(f"sk-{n}"), **key} for n, key in keys.items()]
         new = self.keys.with_suffix(".new")
-        new.write_text(yaml.safe_dump({"keys": entries}))
+        new.write_text(yaml.safe_dump({"keys": entries}, explicit_end=True))
         os.replace(new, self.keys)
 
 

@@ -68,9 +68,14 @@ def test_each_scope_opens_its_routes_and_no_other(
     assert (stranger.status_code, error(stranger)["code"]) == (401, "invalid_api_key")
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready", "/metrics", "/version", "/openapi.json"])
+@pytest.mark.parametrize("path", ["/health", "/ready"])
 def test_what_probes_ask_needs_no_key(servers: tuple[Server, Server], path: str) -> None:
     assert httpx.get(servers[0].url + path, timeout=30).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/version", "/openapi.json", "/docs", "/load"])
+def test_nothing_else_is_said_to_strangers(servers: tuple[Server, Server], path: str) -> None:
+    assert httpx.get(servers[0].url + path, timeout=30).status_code == 401
 
 
 def test_strangers_do_not_learn_which_routes_there_are(servers: tuple[Server, Server]) -> None:

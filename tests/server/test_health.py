@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -47,6 +48,7 @@ def reasons(client: TestClient) -> list[str]:
     gauge = REGISTRY.get_sample_value("steering_ready")
     if answer.status_code == 200:
         assert body == {"status": "ready"}
+        assert REGISTRY.get_sample_value("steering_library_writable") == 1
         assert gauge == 1
         return []
     assert answer.status_code == 503
@@ -90,6 +92,29 @@ def test_a_library_that_cannot_be_read_and_can_be_again(
     assert reasons(client) == []
 
 
+def test_shared_threads_that_are_all_taken_change_nothing(
+    app: FastAPI, client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health, "LIBRARY_WITHIN_S", 10.0)
+    go, taken = threading.Event(), threading.Semaphore(0)
+
+    @app.get("/takes-one")
+    def takes_one() -> None:
+        taken.release()
+        go.wait()
+
+    with ThreadPoolExecutor(60) as pool:
+        waiting = [pool.submit(client.get, "/takes-one") for _ in range(60)]
+        # Starlette has forty: these are all of them.
+        for _ in range(40):
+            taken.acquire()
+        try:
+            assert reasons(client) == []
+        finally:
+            go.set()
+        assert {one.result().status_code for one in waiting} == {200}
+
+
 def test_a_disk_that_hangs_costs_one_thread(
     app: FastAPI, client: TestClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +127,7 @@ def test_a_disk_that_hangs_costs_one_thread(
         return 0
 
     real = app.state.steersman.whole_library
-    app.state.steersman.whole_library = SimpleNamespace(count=count)
+    app.state.steersman.whole_library = SimpleNamespace(count=count, root=real.root)
     threads = set()
     for _ in range(20):
         (reason,) = reasons(client)

@@ -6,9 +6,15 @@ from typing import Any
 import yaml
 
 from server.keys.file import Keys, hash_of
-from server.keys.rights import ADMIN, INFER, READ, SCOPES, WRITE, Rights
+from server.keys.rights import ADMIN, INFER, METRICS, READ, SCOPES, WRITE, Rights
 
-ONE_EACH = {"infer": [INFER], "reader": [READ], "writer": [WRITE], "admin": [ADMIN]}
+ONE_EACH = {
+    "infer": [INFER],
+    "reader": [READ],
+    "writer": [WRITE],
+    "prometheus": [METRICS],
+    "admin": [ADMIN],
+}
 """Keys by name, each with one scope."""
 
 
@@ -24,7 +30,7 @@ def entry(name: str, *scopes: str, **more: Any) -> dict[str, Any]:
 
 def write(path: Path, *entries: dict[str, Any]) -> Path:
     """A keys file at `path`."""
-    path.write_text(yaml.safe_dump({"keys": list(entries)}))
+    path.write_text(yaml.safe_dump({"keys": list(entries)}, explicit_end=True))
     return path
 
 

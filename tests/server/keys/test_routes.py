@@ -19,12 +19,13 @@ from tests.server.keys.make import ONE_EACH
 from tests.server.keys.whole_app import REACHED, VLLM_KEY
 
 LISTED = {
-    "public": [
-        "GET /health", "GET /ready", "GET /ping", "POST /ping", "GET /load", "GET /version",
-        "GET /metrics", "* /metrics", "* /static", "GET /docs", "GET /docs/oauth2-redirect",
-        "GET /redoc", "GET /openapi.json",
+    "public": ["GET /health", "GET /ready"],
+    "any": [
+        "GET /v1/models", "GET /v1/steering/capabilities", "GET /ping", "POST /ping", "GET /load",
+        "GET /version", "* /static", "GET /docs", "GET /docs/oauth2-redirect", "GET /redoc",
+        "GET /openapi.json",
     ],
-    "any": ["GET /v1/models", "GET /v1/steering/capabilities"],
+    "metrics": ["GET /metrics", "* /metrics"],
     "infer": [
         "POST /v1/chat/completions", "POST /v1/chat/completions/batch", "POST /v1/completions",
         "POST /v1/responses", "GET /v1/responses/{response_id}",
@@ -71,8 +72,13 @@ NOT_HERE = {
     "POST /cohere/v2/chat": "cohere",
     "POST /cohere/v2/chat/render": "cohere",
 }
-MAY = {"infer": {"infer"}, "reader": {"vectors:read"}, "writer": {"vectors:write"}}
-MAY["admin"] = {"infer", "vectors:read", "vectors:write", "admin"}
+MAY = {
+    "infer": {"infer"},
+    "reader": {"vectors:read"},
+    "writer": {"vectors:write"},
+    "prometheus": {"metrics"},
+}
+MAY["admin"] = {"infer", "vectors:read", "vectors:write", "metrics", "admin"}
 MAY[VLLM_KEY] = MAY["admin"]
 Answers = dict[tuple[str, str | None], set[tuple[int, str | None]]]
 
