@@ -84,13 +84,12 @@ class Limits:
         together: defaultdict[str, float] = defaultdict(float)
         for n, vector in enumerate(plan.vectors):
             where = f"steering.vectors[{n}]"
-            strengths = [abs(c) for c in (vector.coefficient, *vector.schedule)]
-            if not all(map(math.isfinite, strengths)):
+            if math.isnan(vector.strongest):
                 raise PlanInvalid(
                     "coefficient must be a finite number", param=f"{where}.coefficient"
                 )
             # A vector may be named several times: for its limit, that is once and stronger.
-            together[vector.digest] += max(strengths[1:] or strengths)
+            together[vector.digest] += vector.strongest
             if together[vector.digest] > self.max_coefficient:
                 raise PlanInvalid(
                     f"coefficient {together[vector.digest]:g} is over this server's limit of "
