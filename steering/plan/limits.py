@@ -116,9 +116,9 @@ class Limits:
                 param="steering.vectors",
                 code="too_many_terms",
             )
-        if len(plan.rows()) > self.bank_rows:
+        if (rows := plan.bank_rows) > self.bank_rows:
             raise PlanInvalid(
-                f"the request needs {len(plan.rows())} bank rows, the bank has {self.bank_rows}; "
+                f"the request needs {rows} bank rows, the bank has {self.bank_rows}; "
                 "name fewer vectors or layers",
                 param="steering.vectors",
                 code="too_many_terms",

@@ -23,6 +23,9 @@ PLAN_KEY: Final = "steersman"
 Row = tuple[str, str, int, int]
 """What one bank row holds: (digest, site, layer, step)."""
 
+VectorRows = tuple[str, str, int, int]
+"""Bank rows that are resident together: (digest, site, layer, how many: one for each step)."""
+
 EVERY_STEP: Final = -1
 """The step of a tensor that is there for all of them."""
 
@@ -126,6 +129,17 @@ class Plan:
             for site, layer in v.terms
             for step in map(v.tensor_at, range(v.steps))
         )
+
+    def row_sets(self) -> frozenset[VectorRows]:
+        """`rows`, those together that are always together."""
+        return frozenset(
+            (v.digest, site, layer, v.steps) for v in self.vectors for site, layer in v.terms
+        )
+
+    @property
+    def bank_rows(self) -> int:
+        """How many `rows` there are."""
+        return sum(rows[-1] for rows in self.row_sets())
 
     @property
     def varies(self) -> bool:
