@@ -8,6 +8,8 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from steering.bank import ZERO_ROW, RowAllocator
@@ -141,7 +143,7 @@ class SteeredRequests:
                     self._write(request, row, segment)
                 gains = None
                 if request.plan.varies:
-                    gains = [_coefficients(request, segment, token) for token in range(lo, hi)]
+                    gains = _gains(request, segment, lo, hi)
                 self.tables.mark(offset + lo - first, offset + hi - first, row, gains)
                 fresh = max(0, hi - max(lo, request.counted_to))
                 for n in segment.active:
@@ -260,8 +262,11 @@ class SteeredRequests:
         self._largest[row] = float(steps[step].abs().max())
 
 
-def _coefficients(request: LiveRequest, segment: Segment, token: int) -> Sequence[float]:
-    """The coefficient of each of the segment's vectors at a token index."""
+def _gains(
+    request: LiveRequest, segment: Segment, lo: int, hi: int
+) -> NDArray[np.float32] | Sequence[Sequence[float]]:
+    """[hi - lo, active]: the coefficients of the segment's vectors at its tokens [lo, hi)."""
     if request.plan.dynamic is not None:
-        return request.choices[token - request.prompt_tokens + 1].coefficients
-    return request.plan.coefficients(segment.active, token, request.prompt_tokens)
+        first = 1 - request.prompt_tokens
+        return [one.coefficients for one in request.choices[first + lo : first + hi]]
+    return request.plan.gains(segment, lo, hi, request.prompt_tokens)

@@ -10,7 +10,7 @@ from typing import Any
 from steering.patching import Function, wrap
 from steering.plan.errors import PlanInvalid
 from steering.plan.plan import PLAN_KEY
-from steering.seam_request import plan_of
+from steering.seam_request import cache_keys_of, plan_of
 
 _NAME = "generate_block_hash_extra_keys"
 _OFFLOAD = "vllm.v1.simple_kv_offload.manager"
@@ -44,9 +44,9 @@ def steering_key(request: Any, start: int, stop: int) -> str | None:
         if plan is None:
             return None
         if plan.dynamic is None:
-            return plan.cache_key(start, stop, request.num_prompt_tokens)
+            return cache_keys_of(request, plan).of(start, stop)
         # Its coefficients are found while it runs: for itself alone, should it be preempted.
-        first = plan.stretches(request.num_prompt_tokens)[0][0]
+        first = min(vector.span(request.num_prompt_tokens)[0] for vector in plan.vectors)
         return f"dynamic:{request.request_id}" if stop > first else None
     except PlanInvalid:
         # The worker will end this request; until then its blocks must be nobody else's.

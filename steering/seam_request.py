@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from steering.plan.cache_key import CacheKeys
+from steering.plan.errors import PlanInvalid
 from steering.plan.plan import PLAN_KEY, Plan
 
 
@@ -10,7 +12,22 @@ def plan_of(request: Any) -> Plan | None:
     params = request.sampling_params
     if params is None or not params.extra_args or PLAN_KEY not in params.extra_args:
         return None
-    plan: Plan | None = getattr(request, "_steersman_plan", None)
-    if plan is None:
-        plan = request._steersman_plan = Plan.of(params.extra_args)
-    return plan
+    found: Plan | PlanInvalid | None = getattr(request, "_steersman_plan", None)
+    if found is None:
+        try:
+            found = Plan.of(params.extra_args)
+        except PlanInvalid as error:
+            found = error
+        request._steersman_plan = found
+    if isinstance(found, PlanInvalid):
+        raise found.with_traceback(None)
+    return found
+
+
+def cache_keys_of(request: Any, plan: Plan) -> CacheKeys:
+    """The keys of a request's blocks, laid out once. Raises `PlanInvalid`."""
+    prompt_tokens: int = request.num_prompt_tokens
+    kept: tuple[int, CacheKeys] | None = getattr(request, "_steersman_keys", None)
+    if kept is None or kept[0] != prompt_tokens:
+        kept = request._steersman_keys = (prompt_tokens, CacheKeys(plan, prompt_tokens))
+    return kept[1]

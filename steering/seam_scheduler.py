@@ -1,7 +1,7 @@
 """Seam: vLLM's scheduler (`v1/core/sched/scheduler.py: Scheduler`).
 
-Requests wait for bank rows as they wait for cache blocks (`add_request`,
-`_handle_blocked_waiting_request`, `_free_request`). Each steered request's note leaves with its
+Requests wait for bank rows before they wait for cache blocks (`seam_queue`), and give them back
+however they end (`_free_request`). Each steered request's note leaves with its
 output (`update_from_output`) in `EngineCoreOutput.kv_transfer_params`, the one free-form field that
 reaches the front end; requests that cannot be steered end in error, with a refusal in that place.
 """
@@ -10,10 +10,11 @@ import logging
 from collections.abc import Mapping, Set
 from typing import Any
 
+from steering import seam_queue
 from steering.patching import Function, wrap
 from steering.plan.capture import CAPTURE_KEY
 from steering.plan.errors import PlanInvalid
-from steering.plan.plan import PLAN_KEY, Plan
+from steering.plan.plan import PLAN_KEY
 from steering.plan.receipt import (
     BANK_FULL,
     NOT_FINITE,
@@ -46,9 +47,8 @@ def install() -> None:
     """Wrap the scheduler's methods. Idempotent."""
     from vllm.v1.core.sched.scheduler import Scheduler
 
+    seam_queue.install()
     wrap(Scheduler, "__init__", _with_row_queue)
-    wrap(Scheduler, "add_request", _queueing)
-    wrap(Scheduler, "_handle_blocked_waiting_request", _waiting_for_rows)
     wrap(Scheduler, "schedule", _in_lock_step)
     wrap(Scheduler, "_preempt_request", _suspecting)
     wrap(Scheduler, "finish_requests", _with_companions)
@@ -64,6 +64,8 @@ def _with_row_queue(original: Function) -> Function:
             settings.bank_rows, settings.max_waiting, step_rows(self.vllm_config)
         )
         self.steering_streams = Streams(self, settings.max_dynamic)
+        self.steering_held = dict[str, Any]()
+        """Requests that wait for bank rows, and those that end because too many do."""
         self.steering_refused = set[str]()
         self.steering_unseen = dict[str, set[int]]()
         self.steering_soiled = set[int]()
@@ -72,51 +74,9 @@ def _with_row_queue(original: Function) -> Function:
     return __init__
 
 
-def _queueing(original: Function) -> Function:
-    def add_request(self: Any, request: Any) -> None:
-        original(self, request)
-        try:
-            plan = plan_of(request)
-        except PlanInvalid:
-            return  # The worker says so, and the request ends.
-        if plan is None:
-            return
-        rows_of_steps = _rows_of_steps(plan, request.num_prompt_tokens)
-        if not self.steering_rows.arrive(request.request_id, plan.rows(), rows_of_steps):
-            self.steering_refused.add(request.request_id)
-        elif plan.dynamic is not None:
-            for companion in self.steering_streams.arrive(request, plan):
-                original(self, companion)
-
-    return add_request
-
-
-def _rows_of_steps(plan: Plan, prompt_tokens: int) -> int:
-    """Table rows that a request and its companions need for the steps of their vectors."""
-    plans = [plan]
-    if plan.dynamic is not None:
-        plans += filter(None, map(plan.alone, range(len(plan.vectors) + 1)))
-    return sum(
-        len(one.segments(prompt_tokens)) for one in plans if any(v.steps > 1 for v in one.vectors)
-    )
-
-
-def _waiting_for_rows(original: Function) -> Function:
-    def _handle_blocked_waiting_request(self: Any, request: Any) -> bool:
-        rows, streams = self.steering_rows, self.steering_streams
-        if not original(self, request) or not streams.may_run(request):
-            return False
-        request_id = streams.answer_of(request.request_id)
-        if request_id in rows:
-            may: bool = rows.may_run(request_id, self.current_step)
-            return may
-        return request_id not in self.steering_refused
-
-    return _handle_blocked_waiting_request
-
-
 def _in_lock_step(original: Function) -> Function:
     def schedule(self: Any, *args: Any, **kwargs: Any) -> Any:
+        seam_queue.let_in(self)
         streams = self.steering_streams
         if not len(streams):
             return _to_clean(self, original(self, *args, **kwargs))
@@ -186,6 +146,7 @@ def _giving_back(original: Function) -> Function:
             self.kv_cache_manager.evict_blocks(blocks)
         self.steering_rows.leave(request.request_id)
         self.steering_refused.discard(request.request_id)
+        self.steering_held.pop(request.request_id, None)
         return original(self, request, *args, **kwargs)
 
     return _free_request

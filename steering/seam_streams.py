@@ -146,14 +146,23 @@ class Streams:
             del self._answer[companion]
         return found
 
+    def members_of(self, request_id: str) -> tuple[Any, ...]:
+        """All streams of an answer, those first that run first; none for any other request."""
+        group = self._groups.get(request_id)
+        return group.members if group is not None else ()
+
     def with_companions(self, request_ids: set[str]) -> set[str]:
         """These requests, and the companions of those that are answers."""
         groups = [self._groups[name] for name in request_ids if name in self._groups]
         return request_ids | {c.request_id for group in groups for c in group.companions}
 
     def _entering(self) -> Group | None:
-        """The first group that does not run as a whole, if it may."""
-        return next((group for group in self._turn if not _whole(group)), None)
+        """The first group that does not run as a whole, if it may; none that waits for bank rows:
+        others have them, whom it must not keep out."""
+        rows = self._scheduler.steering_rows
+        return next(
+            (g for g in self._turn if not _whole(g) and rows.runs(g.answer.request_id)), None
+        )
 
     def _make_way(self) -> None:
         """Nobody ran, though the first group could. Until it has come a token further nobody else

@@ -24,6 +24,7 @@ _CONFIG: Final = "steering/seam_config.py"
 _FRONTEND: Final = "steering/seam_frontend.py"
 _SCHEDULER: Final = "steering/seam_scheduler.py"
 _STREAMS: Final = "steering/seam_streams.py"
+_QUEUE: Final = "steering/seam_queue.py"
 _KEYS: Final = "steering/seam_prefix_cache.py"
 _WORKER: Final = "steering/seam_worker.py"
 _V1: Final = "steering/seam_runner_v1.py"
@@ -81,11 +82,17 @@ SEAMS: Final = (
     Seam(_SCHEDULER, EVERY, "vllm.v1.core.sched.scheduler:Scheduler",
          ("vllm_config", "running", "requests", "current_step", "kv_cache_manager", "block_size"),
          "who runs, and in which blocks"),
-    Seam(_SCHEDULER, EVERY, "vllm.v1.core.sched.scheduler:Scheduler.add_request", ("request",),
+    Seam(_QUEUE, EVERY, "vllm.v1.core.sched.scheduler:Scheduler.add_request", ("request",),
          "a steered request queues for bank rows"),
-    Seam(_SCHEDULER, EVERY,
+    Seam(_QUEUE, EVERY, "vllm.v1.core.sched.scheduler:Scheduler._enqueue_waiting_request",
+         ("request",), "while it has none, it is kept out of vLLM's queue"),
+    Seam(_QUEUE, EVERY, "vllm.v1.core.sched.scheduler:Scheduler", ("waiting", "policy"),
+         "vLLM's queue, in which it gets the place of its arrival"),
+    Seam(_QUEUE, EVERY, "vllm.v1.core.sched.scheduler:Scheduler.get_request_counts", (),
+         "who is kept apart waits as others do"),
+    Seam(_QUEUE, EVERY,
          "vllm.v1.core.sched.scheduler:Scheduler._handle_blocked_waiting_request", ("request",),
-         "a request waits until its bank rows are free, and others pass it meanwhile"),
+         "streams of a dynamic request have turns, and others pass them meanwhile"),
     Seam(_SCHEDULER, EVERY, "vllm.v1.core.sched.scheduler:Scheduler._free_request", ("request",),
          "bank rows come back however a request ends"),
     Seam(_SCHEDULER, EVERY, "vllm.v1.core.sched.scheduler:Scheduler.update_from_output",

@@ -6,6 +6,7 @@ from itertools import islice
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from steering.bank import ZERO_ROW
@@ -82,7 +83,11 @@ class Tables:
         self._gains.clear()
 
     def mark(
-        self, start: int, stop: int, row: int, gains: Sequence[Sequence[float]] | None = None
+        self,
+        start: int,
+        stop: int,
+        row: int,
+        gains: NDArray[np.float32] | Sequence[Sequence[float]] | None = None,
     ) -> None:
         """Tokens [start, stop) of this step's batch are steered by table row `row`; with `gains`,
         for each of the tokens what the coefficient of each term is multiplied by."""

@@ -85,13 +85,12 @@ class Limits:
         together: defaultdict[str, float] = defaultdict(float)
         for n, vector in enumerate(plan.vectors):
             where = f"steering.vectors[{n}]"
-            strengths = [abs(c) for c in (vector.coefficient, *vector.schedule)]
-            if not all(map(math.isfinite, strengths)):
+            if math.isnan(vector.strongest):
                 raise PlanInvalid(
                     "coefficient must be a finite number", param=f"{where}.coefficient"
                 )
             # A vector may be named several times: for its limit, that is once and stronger.
-            together[vector.digest] += max(strengths[1:] or strengths)
+            together[vector.digest] += vector.strongest
             if together[vector.digest] > self.max_coefficient:
                 raise PlanInvalid(
                     f"coefficient {together[vector.digest]:g} is over this server's limit of "
@@ -119,9 +118,9 @@ class Limits:
                 param="steering.vectors",
                 code="too_many_terms",
             )
-        if len(plan.rows()) > self.bank_rows:
+        if (rows := plan.bank_rows) > self.bank_rows:
             raise PlanInvalid(
-                f"the request needs {len(plan.rows())} bank rows, the bank has {self.bank_rows}; "
+                f"the request needs {rows} bank rows, the bank has {self.bank_rows}; "
                 "name fewer vectors or layers, or have the server started with more --bank-rows",
                 param="steering.vectors",
                 code="too_many_terms",

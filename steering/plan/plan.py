@@ -1,12 +1,18 @@
 """The plan: one request's steering, resolved. It travels as JSON in `SamplingParams.extra_args`."""
 
 import json
+import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from typing import Any, Final, NamedTuple, Self
 
+import numpy as np
+from numpy.typing import NDArray
+
+from steering.plan.cache_key import CacheKeys, digest_of_terms
 from steering.plan.dynamic import Dynamic
 from steering.plan.errors import PlanInvalid
 from steering.plan.positions import PositionRule, check_rule, interval
@@ -17,11 +23,11 @@ PLAN_KEY: Final = "steersman"
 Row = tuple[str, str, int, int]
 """What one bank row holds: (digest, site, layer, step)."""
 
+VectorRows = tuple[str, str, int, int]
+"""Bank rows that are resident together: (digest, site, layer, how many: one for each step)."""
+
 EVERY_STEP: Final = -1
 """The step of a tensor that is there for all of them."""
-
-Addition = tuple[str, int, str, int, float]
-"""What is added to a token: (site, layer, digest, step, coefficient)."""
 
 
 def as_float32(value: float) -> float:
@@ -31,6 +37,15 @@ def as_float32(value: float) -> float:
     except (OverflowError, struct.error):  # The second: a whole number past every float.
         return float("inf") if value > 0 else float("-inf")
     return rounded
+
+
+def as_float32s(values: Sequence[float]) -> tuple[float, ...]:
+    """`values`, each rounded to float32."""
+    layout = struct.Struct(f"<{len(values)}f")
+    try:
+        return layout.unpack(layout.pack(*values))
+    except (OverflowError, struct.error):
+        return tuple(map(as_float32, values))
 
 
 class Segment(NamedTuple):
@@ -64,6 +79,19 @@ class PlannedVector:
     """How many tensors it has: one a step, or one for all."""
     hold: bool = False
     """Behind the last of several steps: go on with the last, or stop."""
+
+    @cached_property
+    def strongest(self) -> float:
+        """The largest of its coefficients, absolutely; NaN if one of them is not finite."""
+        numbers = (self.coefficient, *self.schedule)
+        if not all(map(math.isfinite, numbers)):
+            return math.nan
+        return max(map(abs, self.schedule or (self.coefficient,)))
+
+    @cached_property
+    def terms_digest(self) -> bytes:
+        """Names the vector and its terms, whatever their order."""
+        return digest_of_terms(self.digest, self.terms)
 
     def span(self, prompt_tokens: int) -> tuple[int, int]:
         """Half-open interval of the token indices that it steers. Raises `PlanInvalid`."""
@@ -102,6 +130,17 @@ class Plan:
             for step in map(v.tensor_at, range(v.steps))
         )
 
+    def row_sets(self) -> frozenset[VectorRows]:
+        """`rows`, those together that are always together."""
+        return frozenset(
+            (v.digest, site, layer, v.steps) for v in self.vectors for site, layer in v.terms
+        )
+
+    @property
+    def bank_rows(self) -> int:
+        """How many `rows` there are."""
+        return sum(rows[-1] for rows in self.row_sets())
+
     @property
     def varies(self) -> bool:
         """Whether a coefficient changes from one token to the next."""
@@ -138,39 +177,22 @@ class Plan:
         spans = (v.span(prompt_tokens) for v in self.vectors)
         return tuple(max(0, min(hi, stop) - max(lo, start)) for lo, hi in spans)
 
-    def coefficients(self, active: tuple[int, ...], token: int, prompt_tokens: int) -> list[float]:
-        """The coefficient of each `active` vector at one token index, of a plan not dynamic."""
-        vectors = [self.vectors[n] for n in active]
-        return [v.coefficient_at(token - v.span(prompt_tokens)[0]) for v in vectors]
+    def gains(self, segment: Segment, lo: int, hi: int, prompt_tokens: int) -> NDArray[np.float32]:
+        """[hi - lo, active] float32: the coefficients of a segment's vectors at tokens [lo, hi) of
+        it. Assumption: the plan is not dynamic."""
+        found = np.empty((hi - lo, len(segment.active)), dtype=np.float32)
+        for k, n in enumerate(segment.active):
+            vector = self.vectors[n]
+            step = lo - vector.span(prompt_tokens)[0]
+            listed = vector.schedule[step : step + hi - lo]
+            found[: len(listed), k] = listed
+            found[len(listed) :, k] = vector.schedule[-1] if listed else vector.coefficient_at(step)
+        return found
 
     def cache_key(self, start: int, stop: int, prompt_tokens: int) -> str | None:
-        """What the prefix cache must tell apart in a block of tokens [start, stop).
-
-        Names the exact addition at each token, so two requests whose rules differ but whose effect
-        on the block is the same share it, and an unsteered block (None) is everybody's. Assumption:
-        the plan is not dynamic.
-        """
-        parts: list[tuple[int, int, list[Addition]]] = []
-        for segment in self.segments(prompt_tokens):
-            lo, hi = max(segment.start, start), min(segment.stop, stop)
-            # Where coefficients vary, token by token; else all at once.
-            for first in range(lo, hi) if self.varies else range(lo, min(lo + 1, hi)):
-                end = first + 1 if self.varies else hi
-                terms = self._additions(segment, first, prompt_tokens)
-                if terms and parts and parts[-1][1:] == (first, terms):
-                    parts[-1] = (parts[-1][0], end, terms)
-                elif terms:
-                    parts.append((first, end, terms))
-        return json.dumps(parts, separators=(",", ":")) if parts else None
-
-    def _additions(self, segment: Segment, token: int, prompt_tokens: int) -> list[Addition]:
-        found = []
-        coefficients = self.coefficients(segment.active, token, prompt_tokens)
-        for n, step, c in zip(segment.active, segment.steps, coefficients, strict=True):
-            vector = self.vectors[n]
-            if c != 0.0:
-                found += [(site, layer, vector.digest, step, c) for site, layer in vector.terms]
-        return sorted(found)
+        """What the prefix cache must tell apart in a block of tokens [start, stop), None where
+        nothing is added. For many blocks of a request, keep one `CacheKeys`."""
+        return CacheKeys(self, prompt_tokens).of(start, stop)
 
     def alone(self, stream: int) -> Self | None:
         """The plan of a companion of a dynamic request: its n-th vector alone (from 1) at `start`,
@@ -208,11 +230,18 @@ class Plan:
         return cls(vectors, receipt, dynamic)
 
     @classmethod
-    def of(cls, extra_args: Mapping[str, Any] | None) -> Self | None:
+    def of(cls, extra_args: Mapping[str, Any] | None) -> "Plan | None":
         """The plan in a request's `extra_args`, or None for an unsteered request."""
         if not extra_args or PLAN_KEY not in extra_args:
             return None
-        return cls.from_json(extra_args[PLAN_KEY])
+        text = extra_args[PLAN_KEY]
+        # The prompts of one call, and its choices, have one plan.
+        return _read_once(text) if isinstance(text, str) else cls.from_json(text)
+
+
+@lru_cache(maxsize=4)
+def _read_once(text: str) -> Plan:
+    return Plan.from_json(text)
 
 
 def _written(vector: PlannedVector) -> dict[str, Any]:
@@ -236,9 +265,9 @@ def _read_vector(item: Mapping[str, Any]) -> PlannedVector:
     hexes = digest.removeprefix("sha256:")
     if len(hexes) != 64 or not set(hexes) <= set("0123456789abcdef"):
         raise PlanInvalid("a plan's digest is sha256: and 64 hex digits")
-    for number in (item["coefficient"], *item.get("schedule", ())):
-        if isinstance(number, bool) or not isinstance(number, int | float):
-            raise PlanInvalid("a plan's coefficient is a number", param="steering.coefficient")
+    schedule = item.get("schedule", ())
+    if not set(map(type, (item["coefficient"], *schedule))) <= {int, float}:
+        raise PlanInvalid("a plan's coefficient is a number", param="steering.coefficient")
     terms = set()
     for site, layer in item["terms"]:
         if not isinstance(site, str) or not isinstance(layer, int) or isinstance(layer, bool):
@@ -254,7 +283,7 @@ def _read_vector(item: Mapping[str, Any]) -> PlannedVector:
         coefficient=as_float32(item["coefficient"]),
         terms=tuple(sorted(terms)),
         positions=check_rule(tuple(positions) if isinstance(positions, list) else positions),
-        schedule=tuple(as_float32(c) for c in item.get("schedule", ())),
+        schedule=as_float32s(schedule),
         steps=steps,
         hold=hold,
     )

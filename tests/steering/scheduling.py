@@ -227,10 +227,11 @@ class Loop:
             assert not list(getattr(scheduler, what)), what
         assert not scheduler._inflight_prefills
         assert not scheduler.steering_refused
+        assert not scheduler.steering_held
         streams, rows = scheduler.steering_streams, scheduler.steering_rows
         assert (len(streams), streams._groups) == (0, {})
         assert (rows.taken, rows.waiting, rows._steps_taken) == (0, 0, 0)
-        assert (rows._rows, rows._wanted) == ({}, {})
+        assert all(not kept for kept in (rows._users, rows._runs, rows._watchers, rows._doubtful))
         free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
         assert free == self.setup.blocks - 1  # One stands for none.
         self.step()  # The worker is told who ended.

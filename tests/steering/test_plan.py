@@ -4,14 +4,33 @@ import itertools
 import json
 from collections import Counter
 from dataclasses import replace
+from hashlib import blake2b
+from random import Random
+from typing import Any
 
 import pytest
-from hypothesis import assume, given
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from steering.plan import PLAN_KEY, Dynamic, Plan, PlanInvalid, PlannedVector
-from steering.plan.plan import Addition, as_float32
-from tests.steering.make import added_by, digest, plan_of, planned, planned_vectors, plans
+from steering.plan.cache_key import CacheKeys
+from steering.plan.plan import as_float32, as_float32s
+from tests.reference.cache_key import written_out
+from tests.steering.make import (
+    SITES,
+    STEPPED,
+    STEPS,
+    added_by,
+    digest,
+    plan_of,
+    planned,
+    planned_vectors,
+    plans,
+    rules,
+)
+
+Addition = tuple[str, int, str, int, float]
+"""What is added to a token: (site, layer, digest, step, coefficient)."""
 
 prompts = st.integers(1, 12)
 BLOCK = 4
@@ -54,10 +73,10 @@ def test_segments_cover_exactly_the_rules(data: st.DataObject, prompt_tokens: in
             if (added := added_by(vector, token, prompt_tokens)) is not None
         )
         covering = [
-            tuple(zip(s.active, s.steps, coefficients, strict=True))
+            tuple(zip(s.active, s.steps, gains.tolist(), strict=True))
             for s in segments
             if s.start <= token < s.stop
-            for coefficients in [plan.coefficients(s.active, token, prompt_tokens)]
+            for gains in plan.gains(s, token, token + 1, prompt_tokens)
         ]
         assert covering == ([expected] if expected else [])
 
@@ -105,6 +124,107 @@ def test_keys_are_equal_exactly_where_the_effect_is(
             start, start + BLOCK, prompt_b
         )
         assert same_key == same_effect
+
+
+few = st.sampled_from([0.0, -0.0, 1.0, 2.0])
+
+
+@st.composite
+def similar(draw: st.DrawFn, prompt_tokens: int) -> Plan:
+    """Plans of which two often have the same effect: few vectors, terms and coefficients, each of
+    them named several times, and schedules longer than a block."""
+    vectors = []
+    for _ in range(draw(st.integers(1, 4))):
+        n, steps = draw(st.sampled_from([(1, 1), (2, 1), (STEPPED, STEPS)]))
+        layers = draw(st.sets(st.integers(0, 2), min_size=1))
+        vectors.append(
+            replace(
+                planned(n, draw(few), tuple(layers), draw(rules(prompt_tokens))),
+                schedule=tuple(draw(st.lists(few, max_size=9))),
+                steps=steps,
+                hold=draw(st.booleans()),
+            )
+        )
+    return plan_of(*vectors)
+
+
+@settings(max_examples=1000)
+@given(st.data(), prompts, prompts, st.integers(0, 8), st.integers(1, 9))
+def test_keys_are_equal_exactly_where_all_that_is_added_written_out_is(
+    data: st.DataObject, prompt_a: int, prompt_b: int, start: int, length: int
+) -> None:
+    a, b = data.draw(similar(prompt_a)), data.draw(similar(prompt_b))
+    keys_a, keys_b = CacheKeys(a, prompt_a), CacheKeys(b, prompt_b)
+    blocks = [(first, first + length) for first in range(start, 24, length)]
+    long_a = [
+        written_out(a.vectors, *block, added=lambda v, t: added_by(v, t, prompt_a))
+        for block in blocks
+    ]
+    long_b = [
+        written_out(b.vectors, *block, added=lambda v, t: added_by(v, t, prompt_b))
+        for block in blocks
+    ]
+    short_a = [keys_a.of(*block) for block in blocks]
+    short_b = [keys_b.of(*block) for block in blocks]
+    both = list(zip([*long_a, *long_b], [*short_a, *short_b], strict=True))
+    for long_one, short_one in both:
+        for long_other, short_other in both:
+            assert (long_one == long_other) == (short_one == short_other)
+    assert all((long is None) == (short is None) for long, short in both)
+    assert [keys_a.of(*block) for block in reversed(blocks)] == short_a[::-1]
+
+
+@pytest.mark.parametrize("schedule", [0, 4096])
+def test_a_key_is_short_however_much_is_added(schedule: int) -> None:
+    """vLLM hashes it with the block, and publishes it in its events."""
+    terms = tuple((site, layer) for site in SITES for layer in range(80))
+    vectors = [
+        PlannedVector(digest(n), 1.0, terms, (n, 9000), tuple(map(float, range(n, n + schedule))))
+        for n in range(8)
+    ]
+    keys = CacheKeys(plan_of(*vectors), 9001)
+    for start in range(0, 9000, 128):
+        assert len(keys.of(start, start + 128) or "") <= 48
+
+
+def test_a_block_costs_its_own_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the terms, the blocks before, nor the rest of the schedule; counted, not timed."""
+    hashed = Counter[str]()
+    terms = tuple((site, layer) for site in SITES for layer in range(80))
+
+    def counting(data: bytes, digest_size: int) -> Any:
+        hashed["calls"] += 1
+        hashed["bytes"] += len(data)
+        return blake2b(data, digest_size=digest_size)
+
+    monkeypatch.setattr("steering.plan.cache_key.blake2b", counting)
+    rng = Random(0)
+    schedule = tuple(rng.random() for _ in range(4096))
+    moving = [PlannedVector(digest(n), 1.0, terms, "all", schedule, hold=True) for n in range(8)]
+    still = [PlannedVector(digest(n), 1.0, terms, "all") for n in range(8)]
+    for vectors, calls, most in ((moving, 16 + 1, 8 * 32 * 16 + 2048), (still, 0, 0)):
+        keys = CacheKeys(plan_of(*vectors), 32_000)
+        keys.of(0, 16)  # The vectors are named once.
+        for start in range(16, 4080, 16):
+            hashed.clear()
+            keys.of(start, start + 16)
+            assert hashed["calls"] <= calls
+            assert hashed["bytes"] <= most
+    keys.of(4080, 4112)
+    hashed.clear()
+    for start in range(4112, 32_000, 16):
+        keys.of(start, start + 16)
+    assert not hashed
+
+
+def test_one_plan_is_read_once_for_all_prompts_of_a_call() -> None:
+    text = plan_of(planned(), receipt="of one call").to_json()
+    assert Plan.of({PLAN_KEY: text}) is Plan.of({PLAN_KEY: "".join(list(text))})
+
+
+@given(st.lists(st.floats(allow_nan=False) | st.integers(-(10**400), 10**400), max_size=9))
+def test_many_numbers_are_rounded_as_one(numbers: list[float]) -> None:
+    assert as_float32s(numbers) == tuple(map(as_float32, numbers))
 
 
 @given(st.data(), prompts)
