@@ -125,9 +125,7 @@ async def measure(url: str, pairs: int, streams: int, rounds: int) -> dict[str, 
             name: round(statistics.median(r["with"][name] / r["without"][name] for r in found), 2)
             for name in ("first", "token", "gap")
         },
-        "beside_to_alone": round(
-            statistics.median(r["beside_s"] / r["alone_s"] for r in found), 2
-        ),
+        "beside_to_alone": round(statistics.median(r["beside_s"] / r["alone_s"] for r in found), 2),
     }
 
 

@@ -216,9 +216,7 @@ async def _take_all(
 
     async def wait(seconds: float | None) -> None:
         """For the next text to end, at most so long."""
-        done, _ = await asyncio.wait(
-            running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED
-        )
+        done, _ = await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             del running[task]
             task.result()

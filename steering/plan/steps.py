@@ -37,6 +37,13 @@ class StepClock:
     prompt adds to a step. `by_sequence`: what a captured sequence adds to each later step.
     """
 
+    # Of the step whose outputs are coming: what was captured in it, whether others were in it, and
+    # the seconds since their tokens before.
+    _tokens: int
+    _sequences: int
+    _others: bool
+    _took: float
+
     def __init__(self) -> None:
         self._watchers = 0
         self._reset()
