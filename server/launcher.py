@@ -198,6 +198,9 @@ def _own_parser() -> argparse.ArgumentParser:
         help="for a body to arrive; a slower one is a 408 (default: %(default)s)")  # fmt: skip
     add("--max-jobs", type=int, default=defaults.max_jobs, metavar="N",
         help="extractions that may run or wait, one running (default: %(default)s)")  # fmt: skip
+    add("--extract-share", type=float, default=defaults.extract_share, metavar="S",
+        help="share of the engine that an extraction takes, and gets, while clients of its API "
+        "server use it; above 0, at most 1 (default: %(default)s)")  # fmt: skip
     return parser
 
 

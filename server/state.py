@@ -139,6 +139,7 @@ class Steersman:
                 "max_upload_bytes": self.settings.max_upload_bytes,
                 "max_extract_rows": self.max_extract_rows,
                 "max_jobs": self.settings.max_jobs,
+                "extract_share": self.settings.extract_share,
                 "max_library_vectors": self.settings.max_library_vectors,
                 "max_body_bytes": self.settings.max_body_bytes,
             },

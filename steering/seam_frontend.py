@@ -14,6 +14,7 @@ from steering.plan.limits import Limits
 from steering.plan.plan import PLAN_KEY, Plan
 from steering.plan.receipt import DESK, Refusal, WorkerNote
 from steering.plan.settings import Settings
+from steering.plan.steps import STEPS, Seen
 from steering.seam_config import limits_of, no_dynamic
 
 
@@ -46,10 +47,16 @@ def _validating(original: Function) -> Function:
 
 def _collecting(original: Function) -> Function:
     def process_outputs(self: Any, engine_core_outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        seen: list[Seen] = []
         for output in engine_core_outputs:
+            receipt = None
             if output.kv_transfer_params is not None:
                 # What vLLM has ended already, at a stop string, it ignores: nobody sees more of it.
-                _collect(output, output.request_id in self.request_states)
+                receipt = _collect(output, output.request_id in self.request_states)
+            if STEPS.watched:
+                seen.append(Seen(output.request_id, receipt, output.finish_reason is not None))
+        if seen:
+            _note_step(seen, *args, **kwargs)
         return original(self, engine_core_outputs, *args, **kwargs)
 
     return process_outputs
@@ -139,8 +146,15 @@ def _check_capture(request: Any, vllm_config: Any) -> None:
         raise _refused(error) from error
 
 
-def _collect(output: Any, wanted: bool) -> None:
-    """Take what is ours off an engine output, and keep it if the request is still `wanted`."""
+def _note_step(seen: list[Seen], engine_core_timestamp: Any = None, *_: Any, **__: Any) -> None:
+    """Note a step's outputs, by the time that `process_outputs` has with them."""
+    if engine_core_timestamp is not None:
+        STEPS.note(engine_core_timestamp, seen)
+
+
+def _collect(output: Any, wanted: bool) -> str | None:
+    """Take what is ours off an engine output, and keep it if the request is still `wanted`. The
+    receipt of what was captured of it, if anything was."""
     piece = output.kv_transfer_params.pop(CAPTURE_KEY, None)
     if piece is not None:
         CAPTURES.deliver(Piece(*piece))
@@ -151,6 +165,7 @@ def _collect(output: Any, wanted: bool) -> None:
         else:
             DESK.deliver(output.request_id, WorkerNote.from_wire(wire))
     output.kv_transfer_params = output.kv_transfer_params or None
+    return None if piece is None else str(piece[0])
 
 
 def object_path(library: Path, digest: str) -> Path:

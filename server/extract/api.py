@@ -66,8 +66,11 @@ def build_router() -> APIRouter:
 
 async def extract(request: Request, host: Steersman) -> dict[str, Any]:
     """Start a job that makes a vector; `GET /v1/steering/jobs/{id}` tells how far it is."""
-    wanted, lines = await _body(request)
-    rows = await TEXTS.run(_rows, wanted, lines, host.max_extract_rows)
+    body, lines = await _body(request)
+    most = host.max_extract_rows
+    # In threads: reading 60 MiB takes long, and nobody else is to wait for it.
+    wanted = await TEXTS.run(read_request, body, most)
+    rows = await TEXTS.run(_rows, wanted, lines, most)
     bench = replace(host.bench, library=host.library)
     names = await READS.run(_free_names, wanted, rows, bench)
     # Before it is queued: what is wrong with the request is told at once.
@@ -134,9 +137,10 @@ def _may_see(job: Job) -> bool:
     return all(caller().rights.sees(name) for name in (job.name, *job.makes))
 
 
-async def _body(request: Request) -> tuple[ExtractRequest, bytes | None]:
+async def _body(request: Request) -> tuple[bytes | str, bytes | None]:
+    """The request as JSON, and the file beside it if there is one."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
-        return await TEXTS.run(read_request, await request.body()), None
+        return await request.body(), None
     try:
         form = await request.form(max_files=1, max_fields=2, max_part_size=_FORM_FIELD)
     except HTTPException as error:
@@ -149,14 +153,14 @@ async def _body(request: Request) -> tuple[ExtractRequest, bytes | None]:
             raise VectorInvalid(
                 "send two parts: request (JSON) and file (JSONL)", param="file", code="bad_form"
             )
-        return await TEXTS.run(read_request, wanted), await file.read()
+        return wanted, await file.read()
     finally:
         await form.close()
 
 
 def _rows(wanted: ExtractRequest, lines: bytes | None, most: int) -> list[Row]:
     rows: list[Row] = []
-    for row in rows_of(wanted, None if lines is None else json_lines(lines)):
+    for row in rows_of(wanted, None if lines is None else json_lines(lines, most)):
         if len(rows) == most:
             raise VectorInvalid(
                 f"there are more than {most} texts, this server's limit (--max-extract-rows)",

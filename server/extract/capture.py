@@ -6,6 +6,7 @@ from typing import Any
 
 from server.extract.examples import Example
 from steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Captured, Term
+from steering.plan.steps import CAPTURE_PREFIX, STEPS
 
 
 class CaptureFailed(RuntimeError):
@@ -30,7 +31,7 @@ class Capturer:
         """What lies at `terms` at the example's tokens. Raises `CaptureFailed`."""
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
-        receipt = f"capture-{secrets.token_hex(8)}"
+        receipt = f"{CAPTURE_PREFIX}{secrets.token_hex(8)}"
         wanted = Capture(receipt, self.terms, example.start, example.stop, each)
         end = len(example.tokens)
         params = SamplingParams(
@@ -44,6 +45,7 @@ class Capturer:
             detokenize=False,
         )
         CAPTURES.open(wanted)
+        STEPS.expect(receipt, end)
         self.in_flight += 1
         final = None
         try:
@@ -53,6 +55,7 @@ class Capturer:
         finally:
             self.in_flight -= 1
             found = CAPTURES.close(receipt)
+            STEPS.forget(receipt)
         expected = example.stop - example.start
         if final is not None and example.stop > end:
             expected = len(final.outputs[0].token_ids)

@@ -15,22 +15,22 @@ import torch
 from server.extract.capture import Capturer
 from server.extract.examples import BadRow, Example, Reader
 from server.extract.fit import Place, fit, fit_steps
+from server.extract.pace import Pace
 from server.extract.request import SIDES, ExtractRequest, Row
 from server.extract.state import Job, on_disk
 from server.extract.store import RowStore
 from server.extract.threads import Stop, in_thread
 from server.keys.view import View
+from steering.plan.steps import STEPS
 from vectors.errors import VectorInvalid, shown
 from vectors.format import SteeringVector, write_vector
 from vectors.methods import StepMeans
 from vectors.methods.rows import check_count
 
 AT_ONCE = 64
-"""Texts in flight while nobody else wants the engine: enough that a step finds many waiting."""
+"""Most texts in flight; `pace.py` has how many may be."""
 STEPWISE_AT_ONCE = 16
 """The same for `per_step`, whose texts come with a row for each step."""
-SHARE = 4
-"""While others do, one text at a time, and the next after `SHARE` - 1 times as long a pause."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +46,8 @@ class Bench:
     most_row_bytes: int
     """Of a job's rows, on disk; of `per_step`'s, in memory."""
     scratch: Path
+    extract_share: float
+    """Of the engine, while others use it."""
     place: Callable[[str, tuple[int, ...]], Place]
     """(site, layers) -> what is known of it."""
     on_change: Callable[[str, str, str | None], None]
@@ -201,29 +203,39 @@ async def _stepwise(work: _Work) -> SteeringVector:
 async def _take_all(
     work: _Work, take: Callable[[int], Coroutine[Any, Any, None]], at_once: int
 ) -> None:
-    """Take all of the job's texts: `at_once` while the engine is idle, a little at a time while it
-    serves others."""
+    """Take all of the job's texts: `at_once` at most, and beside others only a share of the
+    engine."""
     job, capturer = work.job, work.capturer
-    running: set[asyncio.Task[None]] = set()
+    at_once = 1 if work.request.reproducible else at_once
+    pace = Pace(work.bench.extract_share, STEPS, capturer.others_in_flight, at_once)
+    running: dict[asyncio.Task[None], float] = {}
+    """What each is to cost the engine, in seconds."""
 
-    async def wait(until: int) -> None:
-        nonlocal running
-        while len(running) > until:
-            done, running = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-                await job.advance()
+    async def one(n: int) -> None:
+        began = time.monotonic()
+        await take(n)
+        pace.took(work.examples[n], time.monotonic() - began)
+
+    async def wait(seconds: float | None) -> None:
+        """For the next text to end, at most so long."""
+        done, _ = await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            del running[task]
+            task.result()
+            await job.advance()
 
     try:
-        for n in range(job.total):
-            await on_disk(job.check)
-            began = time.monotonic()
-            running.add(asyncio.create_task(take(n)))
-            busy = capturer.others_in_flight() > 0
-            await wait(0 if busy or work.request.reproducible else at_once - 1)
-            if busy:
-                await asyncio.sleep((SHARE - 1) * (time.monotonic() - began))
-        await wait(0)
+        with STEPS.watch():
+            for n, example in enumerate(work.examples):
+                await on_disk(job.check)
+                while pause := pace.pause(
+                    cost := pace.cost(example), len(running), sum(running.values())
+                ):
+                    await (wait(pause) if running else asyncio.sleep(pause))
+                pace.spend(cost)
+                running[asyncio.create_task(one(n))] = cost
+            while running:
+                await wait(None)
     finally:
         for task in running:
             task.cancel()

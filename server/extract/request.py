@@ -6,7 +6,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
+from pydantic_core import from_json
 
+from server.extract.bodies import VALUES_A_ROW, count_values, lines_of
 from vectors.errors import VectorInvalid, shown
 from vectors.methods import METHODS, Method
 from vectors.methods.per_step import MAX_STEPS
@@ -19,6 +21,11 @@ SIDES: Final = ("positive", "negative")
 
 MAX_LABEL: Final = 128
 """Longest label, in characters: a job's file names it with each of its bad rows."""
+
+MOST_ROWS: Final = 4096
+"""Texts that a body is sized for where nobody says otherwise."""
+
+_MOST_LAYERS: Final = 4096
 
 _LEAST, _MOST = 1e-6, 1e6
 """Of a setting that is a number, `c`: beyond, a probe is all penalty, or never converges."""
@@ -97,10 +104,19 @@ class Row(NamedTuple):
     prompt: Any
 
 
-def read_request(body: bytes | str) -> ExtractRequest:
-    """Raises `VectorInvalid` for anything that cannot be done, whatever the texts."""
+def read_request(body: bytes | str, most_rows: int = MOST_ROWS) -> ExtractRequest:
+    """Raises `VectorInvalid` for anything that cannot be done, whatever the texts. Takes long of a
+    large body: for a thread."""
+    text = body.encode(errors="surrogatepass") if isinstance(body, str) else body
+    count_values(text, _most_values(most_rows), param="body")
     try:
-        request = ExtractRequest.model_validate_json(body)
+        data = from_json(text)
+    except ValueError as error:
+        why = shown(str(error), 200)
+        raise VectorInvalid(f"body: is not JSON: {why}", param="body", code="invalid_body") from None
+    _check_shape(data)
+    try:
+        request = ExtractRequest.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_context=False)[0]
         param = ".".join(map(str, first["loc"]))[:128] or "body"
@@ -125,6 +141,23 @@ def read_request(body: bytes | str) -> ExtractRequest:
         elif not _is_number(value) or not _LEAST <= value <= _MOST:
             _refuse(f"settings.{key}", f"must be a number from {_LEAST:g} to {_MOST:g}")
     return request
+
+
+def _check_shape(data: Any) -> None:
+    """What pydantic would name an error of each: one is enough. Raises `VectorInvalid`."""
+    if not isinstance(data, dict):
+        _refuse("body", "must be a JSON object")
+    for key in data:
+        if key not in ExtractRequest.model_fields:
+            name = shown(key)
+            raise VectorInvalid(
+                f"{name}: there is no such field", param=key[:128], code="unknown_field"
+            )
+    if isinstance(data.get("layers"), list) and len(data["layers"]) > _MOST_LAYERS:
+        _refuse("layers", f"may be at most {_MOST_LAYERS}")
+    styles = data.get("styles")
+    if isinstance(styles, dict) and not all(isinstance(texts, list) for texts in styles.values()):
+        _refuse("styles", "must be lists of texts, one of each style")
 
 
 def rows_of(request: ExtractRequest, lines: Iterator[tuple[int, Any]] | None) -> Iterator[Row]:
@@ -176,15 +209,21 @@ def check_paired(rows: Sequence[Row]) -> None:
         )
 
 
-def json_lines(text: bytes) -> Iterator[tuple[int, Any]]:
-    """(line number, what it says) of a JSONL file; a line that is no JSON comes as its bytes."""
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            try:
-                yield number, json.loads(line)
-            # Brackets in brackets without end are a RecursionError.
-            except (ValueError, RecursionError):
-                yield number, line
+def json_lines(text: bytes, most_rows: int = MOST_ROWS) -> Iterator[tuple[int, Any]]:
+    """(line number, what it says) of a JSONL file; a line that is not JSON comes as its bytes.
+    Raises `VectorInvalid` where there is far more in it than so many texts."""
+    left = _most_values(most_rows)
+    for number, line in lines_of(text):
+        left -= count_values(line, left, param="file")
+        try:
+            yield number, json.loads(line)
+        # Brackets in brackets without end are a RecursionError.
+        except (ValueError, RecursionError):
+            yield number, line
+
+
+def _most_values(rows: int) -> int:
+    return VALUES_A_ROW * (rows + 16)
 
 
 def is_unicode(text: str) -> bool:

@@ -61,6 +61,7 @@ def make_bench(state: Steersman, engine: Any, *, listens: bool) -> Bench:
         most_tokens=engine.vllm_config.model_config.max_model_len,
         most_row_bytes=MOST_ROW_BYTES,
         scratch=Path(state.settings.library) / "jobs",
+        extract_share=state.settings.extract_share,
         place=place,
         on_change=state.on_change,
         max_steps=state.limits.max_steps,

@@ -67,6 +67,8 @@ class Settings:
     """Most texts of one extraction."""
     max_jobs: int = 8
     """How many extractions may run or wait in one API server; one runs at a time."""
+    extract_share: float = 0.25
+    """Share of the engine that an API server's extractions take while its clients use it."""
     api_keys_file: str | None = None
     """YAML file, or directory of such, with the hashes and rights of keys; None: no keys."""
     audit_log: str | None = None
@@ -115,6 +117,9 @@ class Settings:
             number = isinstance(value, int | float) and not isinstance(value, bool)
             if not number or not 0 < value < math.inf:
                 raise ValueError(f"steersman setting {name} must be a positive number")
+        share = self.extract_share
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
+            raise ValueError("steersman setting extract_share must be above 0 and at most 1")
         if not isinstance(self.library, str) or not self.library:
             raise ValueError("steersman setting library must be the path of a directory")
         for name in ("api_keys_file", "audit_log"):

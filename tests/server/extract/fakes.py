@@ -81,6 +81,7 @@ def make_bench(folder: Path, engine: Engine, most_row_bytes: int = 1 << 20) -> B
         most_tokens=100,
         most_row_bytes=most_row_bytes,
         scratch=folder / "jobs",
+        extract_share=0.25,
         place=place,
         on_change=lambda *_: None,
     )

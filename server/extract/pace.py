@@ -1,0 +1,84 @@
+"""When the next text may go to the engine: extraction has a share of it, and not more.
+
+While nobody else is there, it takes all, in bites of at most `BITE_S` of engine time, so that
+whoever comes meanwhile waits for no more than that. While somebody is, the share is a share of
+time: a text whose prefill takes the engine t seconds is followed by the next one t / share later,
+and the texts that are in flight together make a step of the others' at most
+1 + 1.5 share / (1 - share) times as long (1.5 times for a quarter), or are two. What a text costs
+is measured (`steering.plan.steps`), on this engine, beside these others. All by the clock, none by
+others' progress: it goes on however many they are.
+"""
+
+import time
+from collections.abc import Callable
+from typing import Final
+
+from server.extract.examples import Example
+from steering.plan.steps import StepClock
+
+BITE_S: Final = 0.4
+"""Engine time of the texts in flight while nobody else is there; a step takes half of it."""
+LOOK_S: Final = 0.05
+"""How often whoever waits looks whether things have changed."""
+UNKNOWN_S: Final = 0.005
+"""What a token costs while nobody has measured it: much, so that the first texts are few."""
+
+
+class Pace:
+    """One job's pace. `share` in (0, 1]; `others()` is how many requests of others are in flight;
+    `at_once` bounds the texts in flight in any case."""
+
+    def __init__(
+        self, share: float, steps: StepClock, others: Callable[[], int], at_once: int
+    ) -> None:
+        self._share = share
+        self._steps = steps
+        self._others = others
+        self._at_once = at_once
+        self._next = 0.0
+        self._latency: float | None = None
+
+    def cost(self, example: Example) -> float:
+        """Seconds of the engine that a text takes, as far as is known."""
+        new = max(0, example.stop - len(example.tokens))
+        token, sequence = self._steps.by_token, self._steps.by_sequence
+        if token is None:
+            token = UNKNOWN_S if self._latency is None else self._latency
+        if sequence is None:
+            sequence = token
+        return len(example.tokens) * token + new * sequence
+
+    def pause(self, cost: float, running: int, in_flight: float) -> float:
+        """Seconds after which to ask again; 0: a text of that cost may go. `running` texts are in
+        flight, of the cost `in_flight` together."""
+        if not running:
+            bites = True
+        elif running >= self._at_once:
+            bites = False
+        elif self._alone():
+            bites = in_flight + cost <= BITE_S
+        else:
+            # One is computed while the next waits for its step, however much a text costs.
+            bites = running < 2 or in_flight + cost <= self._most_of_a_step()
+        if not bites:
+            return LOOK_S
+        if self._alone():
+            return 0.0
+        return min(LOOK_S, max(0.0, self._next - time.monotonic()))
+
+    def spend(self, cost: float) -> None:
+        """A text of that cost goes. What was not used is not saved up."""
+        self._next = max(self._next, time.monotonic()) + cost / self._share
+
+    def took(self, example: Example, seconds: float) -> None:
+        """A text came back after so long: the most that it can have cost, if nothing better is
+        known."""
+        tokens = max(len(example.tokens), example.stop)
+        self._latency = seconds / tokens
+
+    def _alone(self) -> bool:
+        return self._share >= 1 or self._others() <= 0
+
+    def _most_of_a_step(self) -> float:
+        """Seconds that captures may add to one."""
+        return 1.5 * self._share / (1 - self._share) * (self._steps.plain or 0.0)

@@ -1,0 +1,146 @@
+"""What captures cost those who share the engine's steps, as the front end sees it.
+
+A step's outputs come together, with the time at which the step ended. Between two tokens of a
+request nobody captures from lies one step: how much longer it is with captures in it than without
+is what they took of the engine.
+"""
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from statistics import median
+from typing import Final, NamedTuple
+
+CAPTURE_PREFIX: Final = "capture-"
+"""Names of requests that capture begin so."""
+_SAMPLES: Final = 32
+"""Of each kind, the last so many count: some seconds of a busy engine."""
+_MOST_REQUESTS: Final = 4096
+"""Requests whose last token is remembered; what left without a last output goes first."""
+
+
+class Seen(NamedTuple):
+    """One output of a step."""
+
+    request_id: str
+    receipt: str | None
+    """Of what was captured of it in this step, if anything was."""
+    ended: bool
+
+
+class StepClock:
+    """Medians over the last steps, in seconds; None where none were seen. Used in one thread: that
+    of the front end's event loop.
+
+    `plain`: a step without captures that others were in. `by_token`: what a token of a captured
+    prompt adds to a step. `by_sequence`: what a captured sequence adds to each later step.
+    """
+
+    # Of the step whose outputs are coming: what was captured in it, whether others were in it, and
+    # the seconds since their tokens before.
+    _tokens: int
+    _sequences: int
+    _others: bool
+    _took: float
+
+    def __init__(self) -> None:
+        self._watchers = 0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._texts: dict[str, int] = {}
+        """Tokens of prompts whose first capture has not come, by receipt."""
+        self._last: dict[str, float] = {}
+        """When others' requests had their last token."""
+        self._plain: deque[float] = deque(maxlen=_SAMPLES)
+        self._by_token: deque[float] = deque(maxlen=_SAMPLES)
+        self._by_sequence: deque[float] = deque(maxlen=_SAMPLES)
+        self._at = self._before = -math.inf
+        self._begin()
+
+    @property
+    def watched(self) -> bool:
+        """Whether anybody wants to know; else there is nothing to note."""
+        return self._watchers > 0
+
+    @property
+    def plain(self) -> float | None:
+        return median(self._plain) if self._plain else None
+
+    @property
+    def by_token(self) -> float | None:
+        return median(self._by_token) if self._by_token else None
+
+    @property
+    def by_sequence(self) -> float | None:
+        return median(self._by_sequence) if self._by_sequence else None
+
+    @contextmanager
+    def watch(self) -> Iterator[None]:
+        """Note steps meanwhile. What was known before is forgotten: load and machine change."""
+        self._watchers += 1
+        try:
+            yield
+        finally:
+            self._watchers -= 1
+            if not self._watchers:
+                self._reset()
+
+    def expect(self, receipt: str, tokens: int) -> None:
+        """A prompt of so many tokens is on its way, with captures under `receipt`."""
+        self._texts[receipt] = tokens
+
+    def forget(self, receipt: str) -> None:
+        """It has ended."""
+        self._texts.pop(receipt, None)
+
+    def note(self, at: float, outputs: Iterable[Seen]) -> None:
+        """Outputs of the step that ended `at`, by a clock of their own; a step may come in parts."""
+        if at != self._at:
+            self._end()
+            self._before, self._at = self._at, at
+        for seen in outputs:
+            if seen.receipt is not None:
+                tokens = self._texts.pop(seen.receipt, None)
+                if tokens is None:
+                    self._sequences += 1
+                else:
+                    self._tokens += tokens
+            elif not seen.request_id.startswith(CAPTURE_PREFIX):
+                self._others = True
+                before = self._last.pop(seen.request_id, None)
+                if before is not None:
+                    self._took = min(self._took, at - before)
+                if not seen.ended:
+                    self._last[seen.request_id] = at
+
+    def _begin(self) -> None:
+        self._tokens = self._sequences = 0
+        self._others = False
+        self._took = math.inf
+
+    def _end(self) -> None:
+        """Count the step whose outputs have come."""
+        captured, plain = self._tokens + self._sequences, self.plain
+        took = self._took if self._others else self._at - self._before
+        if math.isfinite(took):
+            if not captured:
+                if self._others:
+                    self._plain.append(took)
+            elif plain is not None or not self._others:
+                self._charge(took - (plain or 0.0 if self._others else 0.0))
+        while len(self._last) > _MOST_REQUESTS:
+            del self._last[next(iter(self._last))]
+        self._begin()
+
+    def _charge(self, added: float) -> None:
+        if not self._tokens:
+            self._by_sequence.append(max(0.0, added) / self._sequences)
+        else:
+            added -= self._sequences * (self.by_sequence or 0.0)
+            self._by_token.append(max(0.0, added) / self._tokens)
+
+
+STEPS: Final = StepClock()
+"""This process's: the front end's seam notes, extraction reads."""
