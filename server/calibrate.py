@@ -43,9 +43,10 @@ _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf"})
 def fingerprint(model_config: Any) -> str:
     """Names a model by its configuration and its weight files' names and sizes (16 hex digits)."""
     digest = hashlib.sha256()
-    digest.update(
-        json.dumps(model_config.hf_config.to_dict(), sort_keys=True, default=str).encode()
-    )
+    config = model_config.hf_config.to_dict()
+    # The same model in another folder is the same model.
+    config.pop("_name_or_path", None)
+    digest.update(json.dumps(config, sort_keys=True, default=str).encode())
     digest.update(str(model_config.dtype).encode())
     folder = Path(model_config.model)
     if folder.is_dir():
