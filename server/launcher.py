@@ -40,12 +40,17 @@ def serve(argv: list[str]) -> int:
         own.print_help()
         return 0
     ours, theirs = own.parse_known_args(argv)
+    explicit = _explicit(argv)
+    try:
+        _check_settings({}, explicit)
+    except CannotStart as error:
+        return _fail(str(error))
     # Before vLLM is imported, which takes seconds and which a signal may end, too.
     environment_defaults()
     run = Run(log_format=ours.log_format, verbose=ours.verbose, theirs=theirs)
     end_at_once(run)
     try:
-        _serve(ours, _explicit(argv), theirs, run)
+        _serve(ours, explicit, theirs, run)
     except CannotStart as error:
         return _fail(str(error))
     except (KeyboardInterrupt, SystemExit):
@@ -58,7 +63,6 @@ def serve(argv: list[str]) -> int:
 
 
 def _serve(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str], run: Run) -> None:
-    _check_settings(None, explicit)
     from vllm.plugins import load_general_plugins
 
     # vLLM would do so a little later: ours refuses a version whose modules below may not be there.
@@ -154,10 +158,10 @@ def _names_a_model(args: Any, theirs: list[str]) -> bool:
     return args.model_tag is not None or named
 
 
-def _check_settings(section: dict[str, Any] | None, explicit: dict[str, Any]) -> dict[str, Any]:
+def _check_settings(section: dict[str, Any], explicit: dict[str, Any]) -> dict[str, Any]:
     """Settings out of `section` of --additional-config, with the options of the command line over
-    them; says which replace one. Without a section only the options are checked."""
-    merged, lines = checks.read_settings(section or {}, explicit, option_of_setting())
+    them; says which replace one."""
+    merged, lines = checks.read_settings(section, explicit, option_of_setting())
     for line in lines:
         _say(line)
     merged.setdefault("library", Settings().library)

@@ -5,8 +5,8 @@ gets the same; `CONFIG` is its content. What it does is set by the environment, 
 are spawned: `STEERSMAN_RUN` names a directory of this one server, `STEERSMAN_LOG_FORMAT` is `text`
 or `json`, `STEERSMAN_VERBOSE=1` shows everything.
 
-Until the server is ready, tracebacks go to `trace` in that directory and their last line stays in
-the log: the launcher prints the cause of a failed start by itself.
+Until the server is ready, vLLM's errors go to `trace` in that directory: the launcher prints the
+cause of a failed start by itself, in one line.
 """
 
 import atexit
@@ -14,7 +14,6 @@ import json
 import logging
 import multiprocessing
 import os
-import re
 import sys
 import traceback
 from datetime import UTC, datetime
@@ -34,11 +33,6 @@ CONFIG: Final[dict[str, Any]] = {
 }
 """For `logging.config.dictConfig`."""
 _CHATTY: Final = ("uvicorn.error", "uvicorn")
-_TRACEBACK: Final = "Traceback (most recent call last)"
-_LAST_LINE: Final = re.compile(r"^(?:[\w.]+\.)?(\w+(?:Error|Exception|Exit|Interrupt|Invalid|"
-                               r"Instrumentable|Dead)\w*)(?::\s*(.*))?$", re.MULTILINE)  # fmt: skip
-
-
 _EXPECTED: Final = (
     "Enforce eager set",
     "Inductor compilation was disabled",
@@ -146,32 +140,34 @@ class Quiet(logging.Filter):
             if record.name == "uvicorn.access":
                 return not _is_probe(record)
             if record.name.startswith("vllm") and not record.name.startswith("vllm.steersman"):
-                return self._has_started() and not str(record.msg).startswith("[shutdown]")
+                return self._has_started() and not _is_ending(record)
             return True
-        if not self._has_started():
-            if record.levelno == logging.WARNING and record.getMessage().startswith(_EXPECTED):
-                return False
-            self._shorten(record)
-        return True
+        if self._has_started():
+            return record.levelno > logging.WARNING or not _is_ending(record)
+        if record.levelno == logging.WARNING:
+            return not record.getMessage().startswith(_EXPECTED)
+        return not self._noted(record)
 
     def _has_started(self) -> bool:
         self._ready = self._ready or self._place.ready.exists()
         return self._ready
 
-    def _shorten(self, record: logging.LogRecord) -> None:
+    def _noted(self, record: logging.LogRecord) -> bool:
+        """Put an error of the start into `trace`; False for one of ours that says all itself."""
         message = record.getMessage()
-        trace = ""
         if record.exc_info and record.exc_info[1] is not None:
             trace = "".join(traceback.format_exception(*record.exc_info))
-        elif _TRACEBACK in message:
-            message, _, rest = message.partition(_TRACEBACK)
-            trace = _TRACEBACK + rest
-        if not trace:
-            return
-        self._place.note(f"{message.rstrip()}\n{trace}")
-        record.msg = " ".join(f"{message.rstrip(' .:')}: {last_line(trace)}".split())
-        record.args = None
-        record.exc_info = record.exc_text = None
+            self._place.note(f"{message.rstrip()}\n{trace}")
+            return True
+        if record.name.startswith("vllm") and not record.name.startswith("vllm.steersman"):
+            self._place.note(message)
+            return True
+        return False
+
+
+def _is_ending(record: logging.LogRecord) -> bool:
+    """Whether vLLM says how its processes end."""
+    return str(record.msg).startswith("[shutdown]")
 
 
 def _is_probe(record: logging.LogRecord) -> bool:
@@ -183,13 +179,6 @@ def _is_probe(record: logging.LogRecord) -> bool:
         and str(args[2]).partition("?")[0] in _PROBES
         and args[4] == 200
     )
-
-
-def last_line(trace: str) -> str:
-    """`ValueError: what was wrong` out of a traceback; of several, the last one's."""
-    found = list(_LAST_LINE.finditer(trace))
-    lines = trace.strip().splitlines()
-    return found[-1].group(0) if found else lines[-1] if lines else ""
 
 
 def _process(record: logging.LogRecord | None = None) -> str:

@@ -32,8 +32,12 @@ async def _announce(state: Any, args: Any, model: dict[str, Any], run: Path) -> 
         await asyncio.sleep(0.05)
     try:
         (run / "ready").touch()
+        if errors := (run / "trace").read_text(errors="replace"):
+            logger.warning("errors during the start, which went on nevertheless:\n%s", errors)
+    except FileNotFoundError:
+        pass
     except OSError as error:
-        logger.warning("%s cannot be written: %s", run / "ready", error.strerror)
+        logger.warning("%s cannot be used: %s", run, error.strerror)
     name = multiprocessing.current_process().name
     if multiprocessing.parent_process() is not None and not name.endswith("_0"):
         return

@@ -31,22 +31,27 @@ _VAGUE: Final = re.compile(
 def cause(trace: str, error: BaseException | None) -> str:
     """One line out of the tracebacks of a start, `trace`, and what ended it, `error`: the first
     exception that says more than that another process failed, and the remedy where one is known."""
-    found = [*_exceptions(trace), *([_flat(error)] if error is not None else [])]
-    clear = [line for line in found if line and not _VAGUE.search(line)]
-    line = (clear or found or ["the engine did not start"])[0]
+    entries = _ENTRY.split(trace)[2::2]
+    found = [line for text in entries if (line := _last(text))]
+    found += [_flat(error)] if error is not None else []
+    clear = [line for line in found if not _VAGUE.search(line)]
+    # A process that was killed has raised nothing; vLLM says so in an entry without a traceback.
+    plain = [" ".join(text.split()) for text in entries if not _last(text)]
+    line = (clear or plain or found or ["the engine did not start"])[0]
     for pattern, remedy in _REMEDIES:
-        if re.search(pattern, line, re.IGNORECASE):
-            return f"{line}; {remedy}" if remedy else line
+        if not re.search(pattern, line, re.IGNORECASE):
+            continue
+        if not remedy:
+            return line
+        # Our remedy names options; vLLM's names arguments of its Python interface.
+        line = re.sub(r"[.;,]?\s+(?:Try |Please |See )\S.*$", "", line)
+        return f"{line.rstrip(' .;')}; {remedy}"
     return line
 
 
-def _exceptions(trace: str) -> list[str]:
-    """`message` or `Type: message` of each traceback, the one that was raised last in it."""
-    parts = _ENTRY.split(trace)
-    return [line for text in parts[2::2] if (line := _last(text))]
-
-
 def _last(text: str) -> str:
+    """`message` or `Type: message` of the exception that was raised last in the traceback `text`;
+    empty for one without."""
     lines = text.rstrip().splitlines()
     for n in range(len(lines) - 1, -1, -1):
         if match := _START.match(lines[n]):
