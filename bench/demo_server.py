@@ -16,7 +16,7 @@ class Server:
     """A Steersman server that has the demo vectors; raises `SystemExit` when it refuses."""
 
     def __init__(self, url: str, model: str, prefix: str = "", parallel: int = 64) -> None:
-        key = os.environ.get("STEERSMAN_API_KEY") or os.environ.get("OPENAI_API_KEY")
+        key = os.environ.get("STEERSMAN_API_KEY")
         self._http = httpx.Client(
             base_url=url.rstrip("/").removesuffix("/v1"),
             headers={"Authorization": f"Bearer {key}"} if key else {},

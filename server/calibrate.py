@@ -7,7 +7,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 from steering.plan import STEERABLE_SITES
 from steering.plan.settings import default_home
+from vectors import disk
 
 logger = logging.getLogger("vllm.steersman")
 
@@ -127,7 +127,10 @@ async def median_norms(
 def _read(cache: Path, places: int) -> dict[str, float] | None:
     try:
         known: dict[str, float] = json.loads(cache.read_text())["median_norms"]
-    except (OSError, ValueError, KeyError):
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError) as error:
+        logger.warning("%s cannot be used (%s): the norms are measured again", cache, error)
         return None
     return known if len(known) == places and _usable(known) else None
 
@@ -142,8 +145,14 @@ def _usable(medians: Any) -> bool:
 @asynccontextmanager
 async def _alone(lock: Path) -> AsyncIterator[None]:
     """Hold `lock` against other processes: two that listen at once cut each other short."""
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    descriptor = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        lock.parent.mkdir(parents=True, exist_ok=True)
+        # Read-only: the lock file may be that of a replica which runs as another user.
+        descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o644)
+    except OSError as error:
+        logger.warning("%s cannot be locked (%s)", lock, error.strerror)
+        yield
+        return
     try:
         await asyncio.to_thread(fcntl.flock, descriptor, fcntl.LOCK_EX)
         yield
@@ -181,8 +190,13 @@ def _by_place(name: str) -> tuple[int, int]:
 
 
 def _save(path: Path, data: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, suffix=".tmp")
-    with os.fdopen(handle, "w") as file:
-        json.dump(data, file, indent=1)
-    os.replace(temporary, path)
+    """Write the cache for every replica, whichever user it runs as. Norms that cannot be kept are
+    measured again at the next start, so a disk that refuses is a warning."""
+    try:
+        disk.replace(path, json.dumps(data, indent=1).encode(), mode=0o644)
+    except OSError as error:
+        logger.warning(
+            "%s cannot be written (%s): the next start measures the norms again",
+            path,
+            error.strerror,
+        )

@@ -4,14 +4,20 @@ Adds defaults, not powers: `VLLM_PLUGINS=steersman vllm serve ...` gives the sam
 """
 
 import argparse
-import json
+import difflib
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
+from server.launch import checks
+from server.launch.causes import cause
+from server.launch.checks import CannotStart
+from server.launch.run import FORMATS, Run
+from server.launch.signals import end_at_once, kill_descendants, leave, watch_start
 from steering.plan.settings import Settings, default_home
 
 KV_CACHE_BYTES = 2 * 2**30
@@ -19,28 +25,97 @@ KV_CACHE_BYTES = 2 * 2**30
 SHUTDOWN_SECONDS = 60
 """`--shutdown-timeout`: what runs when SIGTERM comes has so long to finish. vLLM's default is 0."""
 DEMO_NAME = "smollm2"
+TOOL_PARSER = "hermes"
+"""Reads the calls that the demo model was taught to write."""
+NOT_SETTINGS = frozenset({"demo", "verbose", "log_format"})
+"""Options of ours that are no settings."""
+LAST = "the API server"
 
 
 def serve(argv: list[str]) -> int:
-    """Parse `argv`, prepare what is asked for, and serve until stopped."""
+    """Parse `argv`, prepare what is asked for, and serve until stopped. Returns the exit status: 1,
+    with one line on stderr, for a server that cannot start."""
     own = _own_parser()
     if "-h" in argv or "--help" in argv:
         own.print_help()
         return 0
     ours, theirs = own.parse_known_args(argv)
+    explicit = _explicit(argv)
+    try:
+        _check_settings({}, explicit)
+    except CannotStart as error:
+        return _fail(str(error))
+    # Before vLLM is imported, which takes seconds and which a signal may end, too.
     environment_defaults()
-    _serve(ours, theirs)
+    run = Run(log_format=ours.log_format, verbose=ours.verbose, theirs=theirs)
+    end_at_once(run)
+    try:
+        _serve(ours, explicit, theirs, run)
+    except CannotStart as error:
+        return _fail(str(error))
+    except (KeyboardInterrupt, SystemExit):
+        raise
+    except BaseException as error:  # Also what vLLM's dependencies raise.
+        if run.ready:
+            raise
+        return _fail(_why(run, error))
     return 0
 
 
-def _serve(ours: argparse.Namespace, theirs: list[str]) -> None:
+def _serve(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str], run: Run) -> None:
     from vllm.plugins import load_general_plugins
 
     # vLLM would do so a little later: ours refuses a version whose modules below may not be there.
     load_general_plugins()  # type: ignore[no-untyped-call]
 
     from vllm.entrypoints.cli.serve import ServeSubcommand
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser, validate_parsed_serve_args
+    from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
+
+    parser = _their_parser()
+    args = parser.parse_args(theirs)
+    _configure_log(args)
+    if ours.demo and args.model_tag is not None:
+        raise CannotStart("give a MODEL or --demo, not both")
+    if not ours.demo and not _names_a_model(args, theirs):
+        raise CannotStart(
+            "no model is named: give the path of one, its name on the hub such as "
+            "Qwen/Qwen3-0.6B, or --demo for a small one that comes along"
+        )
+    given, section = checks.section(args.additional_config)
+    settings = _check_settings(section, explicit)
+    checks.check_numbers(args)
+    checks.check_files(settings)
+    if line := checks.check_library(Path(settings["library"])):
+        _say(line)
+    if settings.get("api_keys_file") and not getattr(args, "headless", False):
+        _check_keys(Path(settings["api_keys_file"]), args)
+    checks.check_address(args)
+    if ours.demo:
+        _prepare_demo(args, Path(settings["library"]))
+    elif args.model_tag or args.model != parser.get_default("model"):
+        checks.check_model(args.model_tag or args.model, args)
+    args.additional_config = {**given, "steersman": settings}
+    try:
+        validate_parsed_serve_args(args)
+    except (TypeError, ValueError) as error:
+        raise CannotStart(str(error).removeprefix("Error: ")) from None
+    os.environ.setdefault(
+        "VLLM_CPU_OMP_THREADS_BIND",
+        thread_binding(sorted(os.sched_getaffinity(0)), _workers_here(args)),
+    )
+    _say(f"starting {args.model_tag or args.model}; `-v` shows vLLM's own progress")
+    _end_at_once_after_vllm(run)
+    watch_start(run, lambda why: leave(run, 1, _with_trace(run, why, "")))
+    ServeSubcommand.cmd(args)
+    from server.drain import Drain
+
+    if Drain.engine_died:
+        raise SystemExit("steersman serve: the engine died; the log above says of what")
+
+
+def _their_parser() -> Any:
+    """vLLM's own parser with our defaults, whose errors are one line."""
+    from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser: Any = FlexibleArgumentParser(prog="steersman serve")  # type: ignore[no-untyped-call]
@@ -50,26 +125,104 @@ def _serve(ours: argparse.Namespace, theirs: list[str]) -> None:
         parser.set_defaults(
             dtype="float32", enforce_eager=True, kv_cache_memory_bytes=KV_CACHE_BYTES
         )
-    args = parser.parse_args(theirs)
-    if ours.demo and args.model_tag is not None:
-        raise SystemExit("steersman serve: give a MODEL or --demo, not both")
-    if ours.demo:
-        _prepare_demo(args, Path(ours.library))
-    given = _mapping(args.additional_config)
-    settings = {**_settings(ours), **given.get("steersman", {})}
-    args.additional_config = {**given, "steersman": settings}
-    if settings.get("api_keys_file") and not getattr(args, "headless", False):
-        _check_keys(Path(settings["api_keys_file"]), args)
-    validate_parsed_serve_args(args)
-    os.environ.setdefault(
-        "VLLM_CPU_OMP_THREADS_BIND",
-        thread_binding(sorted(os.sched_getaffinity(0)), _workers_here(args)),
-    )
-    ServeSubcommand.cmd(args)
-    from server.drain import Drain
+    known = [*parser._option_string_actions, *_own_parser()._option_string_actions]
 
-    if Drain.engine_died:
-        raise SystemExit("steersman serve: the engine died; the log above says of what")
+    def error(message: str) -> NoReturn:
+        raise CannotStart(_usage(message, known))
+
+    parser.error = error
+    return parser
+
+
+def _configure_log(args: Any) -> None:
+    """Have uvicorn log as vLLM does: from 0.32 on vLLM looks for that in its arguments."""
+    import vllm.logger
+
+    if configure := getattr(vllm.logger, "configure_logging_from_args", None):
+        configure(args)
+
+
+def _usage(message: str, known: list[str]) -> str:
+    """argparse's `message` as a sentence, with the option that may have been meant."""
+    message = message.strip().splitlines()[0].removeprefix("argument ")
+    if not message.startswith("unrecognized arguments:"):
+        return f"{message}; `steersman serve --help` has our options, --help=all vLLM's"
+    word = message.removeprefix("unrecognized arguments:").split()[0]
+    near = difflib.get_close_matches(word.partition("=")[0].replace("_", "-"), known, 1)
+    meant = f"; did you mean {near[0]}?" if near else ""
+    return f"there is no option {word}{meant or '; `steersman serve --help=all` lists them'}"
+
+
+def _names_a_model(args: Any, theirs: list[str]) -> bool:
+    named = any(w.partition("=")[0] in ("--model", "--config") for w in theirs)
+    return args.model_tag is not None or named
+
+
+def _check_settings(section: dict[str, Any], explicit: dict[str, Any]) -> dict[str, Any]:
+    """Settings out of `section` of --additional-config, with the options of the command line over
+    them; says which replace one."""
+    merged, lines = checks.read_settings(section, explicit, option_of_setting())
+    for line in lines:
+        _say(line)
+    merged.setdefault("library", Settings().library)
+    return merged
+
+
+def option_of_setting() -> dict[str, str]:
+    """The option of each setting that has one."""
+    return {
+        action.dest: action.option_strings[0]
+        for action in _own_parser()._actions
+        if action.dest not in NOT_SETTINGS and action.option_strings
+    }
+
+
+def _explicit(argv: list[str]) -> dict[str, Any]:
+    """Settings that the command line names, without those that are there by default."""
+    parser = _own_parser()
+    for action in parser._actions:
+        action.default = argparse.SUPPRESS
+    return _settings(parser.parse_known_args(argv)[0])
+
+
+def _end_at_once_after_vllm(run: Run) -> None:
+    """Put our signal handlers in front of those that vLLM sets right before it makes its socket."""
+    from vllm.entrypoints.cli import serve as several
+    from vllm.entrypoints.launchers.api_server import entry as one
+
+    modules: tuple[Any, ...] = (several, one)
+    for module in modules:
+        original = module.setup_server
+
+        def setup_server(*args: Any, _original: Any = original, **kwargs: Any) -> Any:
+            end_at_once(run)
+            return _original(*args, **kwargs)
+
+        module.setup_server = setup_server
+
+
+def _why(run: Run, error: BaseException) -> str:
+    """One line of why the start failed, and where the tracebacks are."""
+    trace = "".join(traceback.format_exception(error))
+    return _with_trace(run, cause(run.trace, error), trace)
+
+
+def _with_trace(run: Run, why: str, trace: str) -> str:
+    if run.verbose:
+        print(trace, file=sys.stderr, flush=True)
+        return why
+    kept = run.keep_trace(f"=== {LAST}\n{trace}" if trace else "")
+    return f"{why} (tracebacks: {kept}, or with -v)" if kept else f"{why} (-v shows tracebacks)"
+
+
+def _fail(why: str) -> int:
+    kill_descendants()
+    print(f"steersman serve: {why}", file=sys.stderr, flush=True)
+    return 1
+
+
+def _say(line: str) -> None:
+    print(f"steersman: {line}", file=sys.stderr, flush=True)
 
 
 def _check_keys(path: Path, args: argparse.Namespace) -> None:
@@ -78,15 +231,14 @@ def _check_keys(path: Path, args: argparse.Namespace) -> None:
     from server.keys.vllm_keys import check_store
 
     if getattr(args, "grpc", False):
-        raise SystemExit(
-            "steersman serve: --grpc starts a server that knows of no keys; leave out that, or "
-            "--api-keys-file"
+        raise CannotStart(
+            "--grpc starts a server that knows of no keys; leave out that, or --api-keys-file"
         )
     try:
         read(path)
         check_store()
     except (KeysFileInvalid, RuntimeError) as error:
-        raise SystemExit(f"steersman serve: {error}") from None
+        raise CannotStart(f"--api-keys-file: {error}") from None
 
 
 def environment_defaults() -> None:
@@ -142,6 +294,11 @@ def _own_parser() -> argparse.ArgumentParser:
         add_help=False,
     )
     add = parser.add_argument
+    add("-v", "--verbose", action="store_true",
+        help="log all that vLLM logs, and tracebacks of a failed start")  # fmt: skip
+    add("--log-format", choices=FORMATS, default="text",
+        help="text, json (an object a line), or vllm: as vLLM does (default: %(default)s)"
+        )  # fmt: skip
     add("--demo", action="store_true", help=f"prepare and serve the demo model as `{DEMO_NAME}`")
     add("--library", default=defaults.library, type=_absolute, metavar="DIR",
         help="directory of the vector library (default: %(default)s)")  # fmt: skip
@@ -209,25 +366,20 @@ def _absolute(path: str) -> str:
 
 
 def _settings(ours: argparse.Namespace) -> dict[str, Any]:
-    return {name: value for name, value in vars(ours).items() if name != "demo"}
-
-
-def _mapping(value: Any) -> dict[str, Any]:
-    if isinstance(value, str):
-        value = json.loads(value)
-    return dict(value or {})
+    return {name: value for name, value in vars(ours).items() if name not in NOT_SETTINGS}
 
 
 def _prepare_demo(args: argparse.Namespace, library: Path) -> None:
     """Model and vectors of the demo, made once; the vectors go into the library."""
     from vectors.demo.fill import fill_library
     from vectors.demo.model import prepare_model
+    from vectors.demo.serving import serving_copy
 
-    def say(line: str) -> None:
-        print(f"steersman: {line}", file=sys.stderr, flush=True)
-
-    model = prepare_model(default_home(), say)
-    fill_library(model, library, say)
-    args.model = args.model_tag = str(model)
+    model = prepare_model(default_home(), _say)
+    fill_library(model, library, _say)
+    args.model = args.model_tag = str(serving_copy(model))
+    args.use_tqdm_on_load = False
+    if args.tool_call_parser is None:
+        args.enable_auto_tool_choice, args.tool_call_parser = True, TOOL_PARSER
     if args.served_model_name is None:
         args.served_model_name = [DEMO_NAME]

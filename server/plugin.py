@@ -71,6 +71,7 @@ class SteersmanEndpoints:
         from server.calibrate import calibration_mark, fingerprint, median_norms
         from server.doses import Doses, check_doses_known
         from server.extract.setup import make_bench
+        from server.launch.banner import announce
         from server.state import Steersman
         from steering.plan import DESK, Limits, Settings
         from vectors.library import Library
@@ -116,6 +117,7 @@ class SteersmanEndpoints:
             state.steersman, engine_client, listens=workers[0]["listens"]
         )
         state.drain.watch(engine_client, state.steersman.jobs, state)
+        announce(state, args, state.steersman.model)
 
 
 def _log_as_vllm_does() -> None:

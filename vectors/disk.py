@@ -56,13 +56,16 @@ def obstacle(directory: Path) -> str | None:
     return READ_ONLY
 
 
-def replace(path: Path, data: bytes) -> None:
-    """Put `data` at `path` in one step, over whatever was there."""
+def replace(path: Path, data: bytes, *, mode: int | None = None) -> None:
+    """Put `data` at `path` in one step, over whatever was there. The file gets the permission bits
+    `mode`, or without it those that the umask leaves of 0666."""
     temporary = path.with_name(f"{TEMP_PREFIX}{secrets.token_hex(8)}")
     # Not tempfile's 0600: replicas may run as other users, so the umask decides.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with open(descriptor, "wb") as file:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
             file.write(data)
             file.flush()
             os.fsync(descriptor)

@@ -9,6 +9,7 @@ import httpx
 
 from server.cli import paths
 from server.cli.errors import Refused, Unreachable, WrongUsage
+from server.cli.options import is_loopback
 
 _REMEDIES: Final = {
     401: "give the server's key with --api-key, or in STEERSMAN_API_KEY",
@@ -40,6 +41,7 @@ class Client:
                 # An answer may take as long as it takes; nobody to talk to is known at once.
                 timeout=httpx.Timeout(None, connect=10.0),
                 transport=transport,
+                mounts=without_proxy(url),
             )
         except (httpx.InvalidURL, UnicodeEncodeError) as error:
             raise WrongUsage(f"{url!r} or its key cannot be used: {error}", param="--server") from (
@@ -148,6 +150,11 @@ class Client:
             if "error" in event:
                 raise _refused(event["error"], 0, None)
             yield event
+
+
+def without_proxy(url: str) -> dict[str, None]:
+    """httpx's `mounts` that keep requests to this machine, and the key in them, off any proxy."""
+    return dict.fromkeys(("http://", "https://", "all://")) if is_loopback(url) else {}
 
 
 def refusal(answer: httpx.Response) -> Refused:

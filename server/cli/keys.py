@@ -1,6 +1,7 @@
 """`steersman keys ...`: entries for the keys file."""
 
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +12,7 @@ import typer
 import yaml
 
 from server.cli import show
-from server.cli.errors import WrongUsage
+from server.cli.errors import CliError, WrongUsage
 from server.cli.help_text import with_examples
 from server.cli.options import Json, wants_json
 
@@ -111,12 +112,17 @@ def check(
 
 def _append(file: Path, entry: str) -> None:
     """Add `entry` behind the others, as far in as they are, and the end mark behind it; nothing
-    else changes, and the file is the old one or the new one."""
+    else changes: the file keeps its permission bits, and a link goes on pointing where it did. A
+    crash leaves the old file or the new one."""
     from server.keys.file import parse
     from server.keys.whole import END_MARK, NotWhole, load, without_end_mark
     from vectors.disk import replace
 
-    old = file.read_text() if file.exists() else f"keys:\n{END_MARK}\n"
+    file = file.resolve()
+    try:
+        old = file.read_text() if file.exists() else f"keys:\n{END_MARK}\n"
+    except (OSError, UnicodeDecodeError) as error:
+        raise CliError(f"cannot read {file}: {error}", param="--file") from error
     with _as_usage():
         if file.exists():
             try:
@@ -137,7 +143,11 @@ def _append(file: Path, entry: str) -> None:
                 f"{file} has another form than `keys:` and a list; leave out --file, and put the "
                 "entry there by hand"
             ) from None
-    replace(file, text.encode())
+    mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else None
+    try:
+        replace(file, text.encode(), mode=mode)
+    except OSError as error:
+        raise CliError(f"cannot write {file}: {error.strerror}", param="--file") from error
 
 
 @contextmanager

@@ -1,10 +1,12 @@
 """Options of every client command, which may stand before the command's name or behind it."""
 
+import ipaddress
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlsplit
 
 import typer
 
@@ -29,7 +31,7 @@ Key = Annotated[
         "--api-key",
         metavar="KEY",
         rich_help_panel=PANEL,
-        help="Its key.  \\[env: STEERSMAN_API_KEY, then OPENAI_API_KEY]",
+        help="Its key.  \\[env: STEERSMAN_API_KEY; on this machine also OPENAI_API_KEY]",
     ),
 ]
 Json = Annotated[
@@ -73,10 +75,30 @@ def address(ctx: typer.Context, server: str | None) -> str:
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
-def api_key(ctx: typer.Context, key: str | None) -> str | None:
-    """The key: `key` or what else says it; None for a server without one."""
-    environment = os.environ.get("STEERSMAN_API_KEY") or os.environ.get("OPENAI_API_KEY")
+def api_key(ctx: typer.Context, key: str | None, url: str) -> str | None:
+    """The key for the server at `url`: `key`, or what else names it; None for a server without one.
+
+    `OPENAI_API_KEY` may be the key of an account at OpenAI, so it goes to this machine at most.
+    """
+    environment = os.environ.get("STEERSMAN_API_KEY")
+    if not environment and is_loopback(url):
+        environment = os.environ.get("OPENAI_API_KEY")
     return key or common(ctx).key or environment or None
+
+
+def is_loopback(url: str) -> bool:
+    """Whether `url` names this machine by a loopback address or as `localhost`: no name is looked
+    up, because what a name stands for is decided elsewhere."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 @contextmanager
@@ -84,5 +106,6 @@ def connection(ctx: typer.Context, server: str | None, key: str | None) -> Itera
     """A client of the server that the options and the environment name."""
     from server.cli.client import Client
 
-    with Client(address(ctx, server), api_key(ctx, key)) as client:
+    url = address(ctx, server)
+    with Client(url, api_key(ctx, key, url)) as client:
         yield client

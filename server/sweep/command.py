@@ -119,7 +119,7 @@ def sweep(
         started = time.monotonic()
         results = asyncio.run(
             _run(
-                (address(ctx, server), api_key(ctx, key)),
+                (url := address(ctx, server), api_key(ctx, key, url)),
                 _asker_of(entry, model, max_tokens),
                 wanted,
                 (sets, numbers, asked),

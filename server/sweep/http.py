@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import httpx
 
-from server.cli.client import refusal
+from server.cli.client import refusal, without_proxy
 from server.cli.errors import Refused, Unreachable, WrongUsage
 
 TRIES: Final = 8
@@ -22,6 +22,7 @@ def connect(url: str, key: str | None) -> httpx.AsyncClient:
             headers={"Authorization": f"Bearer {key}"} if key else {},
             timeout=httpx.Timeout(None, connect=10.0),
             limits=httpx.Limits(max_connections=None),
+            mounts=without_proxy(url),
         )
     except (httpx.InvalidURL, UnicodeEncodeError) as error:
         raise WrongUsage(f"{url!r} or its key cannot be used: {error}") from error

@@ -1,15 +1,20 @@
 """Answers that no well server gives, over httpx's own stand-in for a network."""
 
+import http.server
+import threading
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+import typer
 
 from server.cli import watch as watching
+from server.cli.app import app
 from server.cli.chat_loop import Conversation, receipt_line
 from server.cli.client import Client
 from server.cli.errors import Refused, Unreachable
+from server.cli.options import api_key
 from server.cli.watch import check_succeeded, watch
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -159,3 +164,58 @@ def test_the_receipt_in_a_line() -> None:
     vector["relative_dose"] = {"8": 0.1, "9": 0.25}
     line = receipt_line(Answer("", "stop", {"vectors": [vector, vector]}))
     assert line.count("dose 0.25") == 2
+
+
+@pytest.mark.parametrize(
+    ("url", "key"),
+    [
+        ("http://127.0.0.1:8000", "openai"),
+        ("http://localhost", "openai"),
+        ("http://[::1]:8000", "openai"),
+        ("http://127.9.9.9", "openai"),
+        ("https://gpu1.example.com", None),
+        ("http://10.0.0.7:8000", None),
+        ("http://127.0.0.1.example.com", None),
+        ("http://localhost.example.com", None),
+        ("http://user@127.0.0.1@example.com", None),
+        ("http://127.0.0.1:x@example.com", None),
+        ("http://[::1", None),
+    ],
+)
+def test_the_key_of_openai_leaves_this_machine_never(
+    url: str, key: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ctx = typer.Context(typer.main.get_command(app))
+    monkeypatch.setenv("OPENAI_API_KEY", "openai")
+    monkeypatch.delenv("STEERSMAN_API_KEY", raising=False)
+    assert api_key(ctx, None, url) == key
+    monkeypatch.setenv("STEERSMAN_API_KEY", "ours")
+    assert api_key(ctx, None, url) == "ours"
+    assert api_key(ctx, "given", url) == "given"
+
+
+def test_no_proxy_sees_what_goes_to_this_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Nobody listens on port 9: a request that took the proxy says so.
+    monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), JobsOfNobody)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        here = f"http://127.0.0.1:{server.server_port}"
+        assert Client(here, "openai").get("/v1/steering/jobs") == {"data": []}
+    finally:
+        server.shutdown()
+    with pytest.raises(Unreachable):
+        Client("http://192.0.2.1", None).get("/v1/steering/jobs")
+
+
+class JobsOfNobody(http.server.BaseHTTPRequestHandler):
+    """Answers every GET with an empty list."""
+
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b'{"data": []}')
+
+    def log_message(self, *_: object) -> None:
+        pass

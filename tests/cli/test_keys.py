@@ -1,5 +1,6 @@
 """`steersman keys`: what is made is what the server reads."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,27 @@ def test_a_name_that_is_there_is_not_there_twice(
     before = file.read_text()
     assert run(["keys", "new", "same", *SCOPES, "--file", str(file)]) == 2
     assert file.read_text() == before
+
+
+@pytest.mark.parametrize("mode", [0o600, 0o640, 0o644])
+def test_the_mode_and_the_link_of_a_file_stay(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], mode: int
+) -> None:
+    file, link = tmp_path / "real" / "keys.yaml", tmp_path / "keys.yaml"
+    file.parent.mkdir()
+    make(file, "one", capsys)
+    file.chmod(mode)
+    link.symlink_to(Path("real", "keys.yaml"))
+    make(link, "two", capsys)
+    assert link.is_symlink()
+    assert file.stat().st_mode & 0o7777 == mode
+    assert Keys(file).names == ["one", "two"]
+    assert os.listdir(file.parent) == ["keys.yaml"]
+
+
+def test_a_file_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for file in (tmp_path, tmp_path / "none" / "keys.yaml"):
+        assert run(["keys", "new", "x", *SCOPES, "--file", str(file)]) == 1
+        shown = capsys.readouterr()
+        assert "--file" in shown.err
+        assert "sk-steersman-" not in shown.out

@@ -65,6 +65,45 @@ async def test_a_failed_measurement_lets_the_next_one_in(home: Path) -> None:
     assert shared["listens"] == 2
 
 
+@pytest.mark.parametrize("umask", [0o022, 0o077])
+async def test_replicas_of_other_users_read_what_one_has_measured(home: Path, umask: int) -> None:
+    before = os.umask(umask)
+    try:
+        shared = {"listens": 0, "heard": 0}
+        assert await median_norms(Engine(shared), "mark", 2, measure=True) == MEDIANS
+    finally:
+        os.umask(before)
+    assert (home / "calibration" / "mark.json").stat().st_mode & 0o777 == 0o644
+
+
+async def test_the_lock_of_another_user_can_be_held(home: Path) -> None:
+    lock = home / "calibration" / "mark.lock"
+    lock.parent.mkdir()
+    lock.touch(mode=0o444)
+    shared = {"listens": 0, "heard": 0}
+    assert await median_norms(Engine(shared), "mark", 2, measure=True) == MEDIANS
+
+
+async def test_a_cache_that_cannot_be_used_is_logged(
+    home: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (home / "calibration").mkdir()
+    (home / "calibration" / "mark.json").write_text("{")
+    shared = {"listens": 0, "heard": 0}
+    assert await median_norms(Engine(shared), "mark", 2, measure=True) == MEDIANS
+    assert "mark.json cannot be used" in caplog.text
+
+
+async def test_a_home_that_cannot_be_written_is_no_obstacle(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("STEERSMAN_HOME", str(tmp_path / "file"))
+    shared = {"listens": 0, "heard": 0}
+    assert await median_norms(Engine(shared), "mark", 2, measure=True) == MEDIANS
+    assert "the next start measures the norms again" in caplog.text
+
+
 def config(folder: Path) -> SimpleNamespace:
     """As much of vLLM's as counts."""
     hf_config = SimpleNamespace(to_dict=lambda: {"layers": 2}, _commit_hash=None)

@@ -178,6 +178,39 @@ async def test_what_does_not_end_in_time_is_aborted_then_cancelled() -> None:
     assert site.server.force_exit
 
 
+@pytest.mark.parametrize("seconds", [0.4, 1.0, 4.0])
+async def test_a_short_timeout_drains_too(
+    seconds: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(drain, "LAST_WORDS_S", 2.0)
+    caplog.set_level("INFO", "vllm.steersman")
+    site = Site()
+    running = await site.ask()
+    done = site.terminate(seconds)
+    await until(lambda: site.drain.draining)
+    await asyncio.sleep(seconds / 4)
+    assert not site.engine.told
+    site.go.set()
+    assert (await running).text == '"whole"'
+    await done
+    assert [one[0] for one in site.engine.told] == ["stop"]
+    assert "1 requests and jobs finished, 0 cut off" in caplog.text
+
+
+async def test_the_end_says_what_finished_and_what_was_cut_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level("INFO", "vllm.steersman")
+    site = Site()
+    running = [await site.ask(), await site.ask("/v1/responses")]
+    running[0].cancel()
+    done = site.terminate(0.5)
+    site.jobs.unfinished = 1
+    await done
+    await asyncio.gather(*running, return_exceptions=True)
+    assert "finished, 2 cut off by --shutdown-timeout" in caplog.text
+
+
 async def test_an_aborted_request_may_say_so() -> None:
     site = Site()
 
