@@ -5,6 +5,7 @@
     ├── VectorNotFound   no such name or version
     ├── VectorTooLarge   more bytes than are accepted
     ├── VectorConflict   the name is taken by other content
+    ├── PackageMissing   a Python package that this needs is not installed
     └── LibraryError     the library's directory cannot be read or written
         ├── LibraryFull      there is no space for it
         └── LibraryReadOnly  it can be read and not written
@@ -54,6 +55,12 @@ class VectorConflict(SteersmanError):
     """The name is in use for other content."""
 
     default_code = "vector_exists"
+
+
+class PackageMissing(SteersmanError):
+    """A Python package that only some of the work needs is not installed. The message names it."""
+
+    default_code = "package_missing"
 
 
 class LibraryError(SteersmanError):

@@ -1,16 +1,16 @@
 """What a Hugging Face folder says beside its vectors: `README.md`'s front matter, `config.json`."""
 
 import json
-import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
+
+import yaml
 
 from vectors.errors import VectorInvalid
 from vectors.vector import BaseModel
 
-_LINE = re.compile(r"(license|license_name|base_model):[ \t]*(.*)")
-_ITEM = re.compile(r"[ \t]*-[ \t]+(.+)")
+_MOST_LINES: Final = 2000
 
 
 @dataclass(frozen=True)
@@ -19,13 +19,14 @@ class Card:
 
     base: BaseModel
     licence: str | None
+    warnings: tuple[str, ...] = ()
 
 
 def read_card(folder: Path) -> Card:
     """Read the card of a folder; raises `VectorInvalid` if `config.json` is broken."""
-    front = _front_matter(folder / "README.md")
+    front, warnings = _front_matter(folder / "README.md")
     config = _config(folder / "config.json")
-    named = front.get("base_model") or next(
+    named = _text(front, "base_model") or next(
         (
             config[key]
             for key in ("base_model_name_or_path", "base_model", "_name_or_path")
@@ -33,37 +34,41 @@ def read_card(folder: Path) -> Card:
         ),
         None,
     )
-    licence = front.get("license")
+    licence = _text(front, "license")
     if licence == "other":
-        licence = front.get("license_name", licence)
+        licence = _text(front, "license_name") or licence
     base = BaseModel(
         id=named[:256] if named else None,
         hidden_size=_count(config, "hidden_size"),
         num_layers=_count(config, "num_hidden_layers"),
     )
-    return Card(base, licence[:256] if licence else None)
+    return Card(base, licence[:256] if licence else None, warnings)
 
 
-def _front_matter(path: Path) -> dict[str, str]:
-    """The three keys that we use, out of the YAML between two lines of dashes.
-
-    They are plain words or a list of them, so this reads lines and needs no YAML parser.
-    """
+def _front_matter(path: Path) -> tuple[dict[str, Any], tuple[str, ...]]:
+    """The YAML between two lines of dashes at the top of `path`, and what is wrong with it."""
     if not path.is_file():
-        return {}
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    if not lines or lines[0].strip() != "---" or "---" not in (x.strip() for x in lines[1:]):
-        return {}
-    stop = next(n for n, line in enumerate(lines[1:], 1) if line.strip() == "---")
-    found: dict[str, str] = {}
-    for n, line in enumerate(lines[1:stop], 1):
-        if match := _LINE.fullmatch(line.rstrip()):
-            value = match[2]
-            if not value and (item := _ITEM.fullmatch(lines[n + 1].rstrip())):
-                value = item[1]
-            if value := value.strip("[] \t").partition(",")[0].strip("\"' \t"):
-                found[match[1]] = value
-    return found
+        return {}, ()
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()[:_MOST_LINES]
+    if not lines or lines[0].strip() != "---":
+        return {}, ()
+    stop = next((n for n, line in enumerate(lines[1:], 1) if line.rstrip() in ("---", "...")), None)
+    if stop is None:
+        return {}, ()
+    try:
+        front = yaml.safe_load("\n".join(lines[1:stop]))
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        what = str(error).partition("\n")[0][:100]
+        return {}, (f"the front matter of {path.name} is not YAML and was not read: {what}",)
+    return (front if isinstance(front, dict) else {}), ()
+
+
+def _text(front: dict[str, Any], key: str) -> str | None:
+    """The text at `key`, or the first of a list of them; None for anything else."""
+    value = front.get(key)
+    if isinstance(value, list) and value:
+        value = value[0]
+    return value.strip() or None if isinstance(value, str) else None
 
 
 def _config(path: Path) -> dict[str, Any]:
@@ -73,7 +78,7 @@ def _config(path: Path) -> dict[str, Any]:
         config = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise VectorInvalid(
-            "config.json is not JSON; mend it, or give the vector's file instead of the folder",
+            "config.json is not JSON; fix it, or give the vector's file instead of the folder",
             param="config.json",
             code="bad_metadata",
         ) from error

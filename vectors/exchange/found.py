@@ -11,34 +11,58 @@ from vectors.exchange.rules import Rule
 
 
 @dataclass(frozen=True)
+class Options:
+    """What whoever imports says that a file may not say itself.
+
+    `numbers` are blocks as the file counts them, `num_layers` counts the blocks of the model that
+    the vector is for, `model` chooses in a CAA folder of several models.
+    """
+
+    numbers: tuple[int, ...] | None = None
+    num_layers: int | None = None
+    model: str | None = None
+
+
+@dataclass(frozen=True)
 class Part:
     """One vector of a file. `number` is the file's own layer number, `tensor` float32 [hidden].
 
-    `name` is what the file calls it; `dtype` is what it was stored as.
+    `name` is what the file calls it; `dtype` is what it was stored as; `site` is where the file
+    says that it belongs, if it says so.
     """
 
     number: int
     name: str
     tensor: torch.Tensor
     dtype: str
+    site: str = "resid_post"
 
 
 @dataclass(frozen=True)
 class Found:
-    """All of a file. `details` is what else it says, kept in the metadata."""
+    """All of a file. `details` is what else it says, kept in the metadata.
+
+    `num_layers` counts the blocks of the model that it was made on. `coefficient` is the default
+    one, `operation` what its vectors do, `param` the key that says so; `warnings` are for whoever
+    imports it.
+    """
 
     rule: Rule
     parts: tuple[Part, ...]
     details: Mapping[str, Any] = field(default_factory=dict)
     num_layers: int | None = None
+    coefficient: float = 1.0
+    operation: str = "add"
+    warnings: tuple[str, ...] = ()
+    model: str | None = None
+    licence: str | None = None
 
 
-def part(number: int, name: str, value: object) -> Part:
+def part(number: int, name: str, value: object, site: str = "resid_post") -> Part:
     """Check one vector of a file; raises `VectorInvalid` naming it as the file does."""
     if not isinstance(value, torch.Tensor):
-        raise _bad(name, f"is no tensor but {type(value).__name__}", "bad_tensor")
-    if not value.is_floating_point() or value.layout is not torch.strided:
-        raise _bad(name, f"is {_dtype(value)}; a vector is dense and floating point", "wrong_dtype")
+        raise _bad(name, f"is not a tensor but {type(value).__name__}", "bad_tensor")
+    check_floats(name, value)
     if value.dim() != 1 or value.numel() < 1:
         raise _bad(
             name,
@@ -48,7 +72,13 @@ def part(number: int, name: str, value: object) -> Part:
     tensor = value.detach().to("cpu", torch.float32).contiguous()
     if not bool(torch.isfinite(tensor).all()):
         raise _bad(name, "holds NaN or infinite values, or some beyond float32", "not_finite")
-    return Part(number, name, tensor, _dtype(value))
+    return Part(number, name, tensor, _dtype(value), site)
+
+
+def check_floats(name: str, value: torch.Tensor) -> None:
+    """Raise `VectorInvalid` if `value` is not dense and floating point."""
+    if not value.is_floating_point() or value.layout is not torch.strided:
+        raise _bad(name, f"is {_dtype(value)}; a vector is dense and floating point", "wrong_dtype")
 
 
 def layer_number(name: str, digits: str) -> int:
@@ -59,7 +89,8 @@ def layer_number(name: str, digits: str) -> int:
 
 
 def _dtype(value: torch.Tensor) -> str:
-    return str(value.dtype).removeprefix("torch.")
+    kind = str(value.dtype).removeprefix("torch.")
+    return kind if value.layout is torch.strided else f"{kind}, {value.layout}"
 
 
 def _bad(name: str, reason: str, code: str) -> VectorInvalid:

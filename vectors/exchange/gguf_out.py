@@ -18,6 +18,7 @@ import torch
 from vectors import disk
 from vectors.defaults import check_layers
 from vectors.errors import LibraryError, VectorInvalid
+from vectors.exchange.gguf_package import gguf_package
 from vectors.metadata import METADATA_KEY, metadata_text
 from vectors.tensors import TensorKey, parse_tensor_name, tensor_name
 from vectors.vector import SteeringVector
@@ -117,11 +118,10 @@ def _moved_norms(
 
 
 def _encode(vector: SteeringVector, model_hint: str) -> bytes:
-    from gguf import GGUFWriter
-
+    writer_class = gguf_package().GGUFWriter
     with tempfile.TemporaryDirectory() as directory:
         file = Path(directory) / "vector.gguf"
-        writer = GGUFWriter(file, "controlvector")
+        writer = writer_class(file, "controlvector")
         writer.add_string("controlvector.model_hint", model_hint)
         writer.add_uint32("controlvector.layer_count", len(vector.tensors))
         writer.add_string(METADATA_KEY, metadata_text(vector))

@@ -19,7 +19,7 @@ the next, and is there for those who want the vector back where it was measured.
     refusal_direction   hook_utils.py: block N's input both times, all tokens
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, NamedTuple
 
 from vectors.defaults import Positions
@@ -59,3 +59,20 @@ EASY_EDIT: Final = Rule("pt", "EasyEdit", _OUTPUT, _OUTPUT, "all")
 REFUSAL: Final = Rule("pt", "refusal_direction", _INPUT, _INPUT, "all")
 BARE: Final = Rule("pt", "unknown", _OUTPUT, None, "generation")
 TENSORS: Final = Rule("safetensors", "unknown", _OUTPUT, None, "generation")
+ARRAY: Final = Rule("npy", "unknown", _OUTPUT, None, "generation")
+ARRAYS: Final = Rule("npz", "unknown", _OUTPUT, None, "generation")
+
+
+def of_hidden_states(rule: Rule) -> Rule:
+    """`rule` for a file whose N counts Hugging Face's `hidden_states`, of which 0 is embeddings."""
+    return replace(rule, applied=Place("hidden_states[N], the output of block N-1", -1))
+
+
+def made_by(rule: Rule, maker: str) -> Rule:
+    """`rule` for a file that says that `maker`, of which nothing is known here, wrote it."""
+    return replace(rule, library=maker)
+
+
+def measured_where_applied(rule: Rule) -> Rule:
+    """`rule` for a file that says that it was measured where it is applied."""
+    return replace(rule, extracted=rule.applied)

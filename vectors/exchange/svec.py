@@ -18,17 +18,17 @@ from vectors.exchange.rules import ACTIVATION_STEERING
 def read_svec(path: Path) -> Found:
     """Read a `.svec` file; raises `VectorInvalid`."""
     try:
-        data = json.loads(path.read_bytes())
+        data = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
     except (ValueError, RecursionError) as error:
         raise VectorInvalid(
-            f"this is no whole JSON file ({shown(str(error))}), as .svec files are",
+            f"this is not a whole JSON file ({shown(str(error))}), as .svec files are",
             param="file",
             code="not_svec",
         ) from error
     directions = data.get("directions") if isinstance(data, dict) else None
     if not isinstance(directions, dict) or not directions:
         raise VectorInvalid(
-            'this JSON file is no .svec: it has no object "directions" of layers and vectors',
+            'this JSON file is not a .svec: it has no object "directions" of layers and vectors',
             param="directions",
             code="not_svec",
         )

@@ -1,8 +1,11 @@
-"""Bare `.pt` files: the layer is in the name, or beside it, or must be told.
+"""What `torch.save` writes, `.pt` or `.pth`: the layer is in the file, its name, or beside it.
 
     vec_layer_{N}_{model}.pt                   CAA (get_vector_path), one file a layer
     layer_{N}.pt                               EasyEdit (generate_caa_vectors), one file a layer
     direction.pt, direction_metadata.json      refusal_direction (select_and_save_direction)
+    [layers, hidden], or a list of tensors     a row for each layer
+    {layer: tensor}                            by number, or by name as in safetensors
+    [hidden]                                   at the layer that is given
 
 For the command line only, never the server: these files are pickles. `weights_only=True` lets
 tensors through and refuses all else.
@@ -11,39 +14,72 @@ tensors through and refuses all else.
 import json
 import pickle
 import re
-from collections.abc import Sequence
+import struct
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import torch
 
 from vectors.errors import VectorInvalid, shown
-from vectors.exchange.found import Found, Part, layer_number, part
+from vectors.exchange.found import Found, Options, Part, layer_number, part
+from vectors.exchange.kinds import check_unpacked
+from vectors.exchange.places import lone_tensor, named_parts, squeezed
 from vectors.exchange.rules import BARE, CAA, EASY_EDIT, REFUSAL
 
-CAA_NAME: Final = re.compile(r"vec_layer_([0-9]+)(?:_(.+))?\.pt", re.ASCII)
-EASY_EDIT_NAME: Final = re.compile(r"layer_([0-9]+)\.pt", re.ASCII)
+CAA_NAME: Final = re.compile(r"vec_layer_([0-9]+)(?:_(.+?))?\.pth?", re.ASCII)
+EASY_EDIT_NAME: Final = re.compile(r"layer_([0-9]+)\.pth?", re.ASCII)
 REFUSAL_NAME: Final = "direction.pt"
 REFUSAL_METADATA: Final = "direction_metadata.json"
 
 
-def read_torch(path: Path, numbers: Sequence[int] | None = None) -> Found:
-    """Read one `.pt` file. `numbers` places a file that says no layer. Raises `VectorInvalid`."""
+def read_torch(path: Path, options: Options) -> Found:
+    """Read one file. `options` place one that says no layer. Raises `VectorInvalid`."""
     if CAA_NAME.fullmatch(path.name):
         return read_caa([path])
     if EASY_EDIT_NAME.fullmatch(path.name):
         return read_easy_edit([path])
     if path.name == REFUSAL_NAME and (path.parent / REFUSAL_METADATA).is_file():
         return read_refusal(path)
-    if numbers is None or len(numbers) != 1:
+    value = _load(path)
+    # {"vector": tensor}, {"directions": {14: tensor}}: what is inside counts.
+    while isinstance(value, Mapping) and len(value) == 1:
+        (inner,) = value.values()
+        if not isinstance(inner, Mapping):
+            break
+        value = inner
+    if isinstance(value, list | tuple):
+        value = _stacked(value, path.name)
+    if isinstance(value, Mapping):
+        return named_parts(value, BARE, options)
+    if not isinstance(value, torch.Tensor):
         raise VectorInvalid(
-            "a .pt file holds values only, and neither its name (vec_layer_N_*.pt, layer_N.pt) nor "
-            f"a {REFUSAL_METADATA} beside it says the layer; give the one block that it is for "
-            "with layer",
-            param="layer",
-            code="no_layer",
+            f"{path.name} holds not a tensor but {type(value).__name__}; save a tensor, or "
+            "{layer: tensor}",
+            param=path.name[:128],
+            code="bad_tensor",
         )
-    return Found(BARE, (_part(path, numbers[0]),))
+    if value.dim() == 3:
+        raise VectorInvalid(
+            f"the tensor has shape {list(value.shape)}; choose one position and save "
+            "[layers, hidden], or save one layer, [hidden]",
+            param=path.name[:128],
+            code="bad_shape",
+        )
+    return lone_tensor(value, path.name, BARE, options)
+
+
+def _stacked(values: Sequence[Any], name: str) -> torch.Tensor:
+    """A list of [hidden] as [layers, hidden]; raises `VectorInvalid`."""
+    rows = [part(n, f"{name}[{n}]", squeezed(value)).tensor for n, value in enumerate(values)]
+    if not rows or len({row.numel() for row in rows}) > 1:
+        raise VectorInvalid(
+            f"{name} is a list of {len(rows)} tensors of different sizes; a list holds one vector, "
+            "[hidden], for each layer",
+            param=name[:128],
+            code="mixed_hidden_sizes" if rows else "no_tensors",
+        )
+    return torch.stack(rows)
 
 
 def read_caa(paths: Sequence[Path], model: str | None = None) -> Found:
@@ -98,11 +134,19 @@ def read_refusal(path: Path) -> Found:
 
 
 def _part(path: Path, number: int) -> Part:
+    return part(number, path.name, squeezed(_load(path)))
+
+
+def _load(path: Path) -> object:
+    check_unpacked(path)
     try:
-        value = torch.load(path, map_location="cpu", weights_only=True)
+        return torch.load(path, map_location="cpu", weights_only=True)
     # RuntimeError: a broken zip; the others: a broken or a forbidden pickle.
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError,
-            AttributeError, TypeError, UnicodeDecodeError) as error:  # fmt: skip
+            AttributeError, TypeError, UnicodeDecodeError, AssertionError, MemoryError, OSError,
+            OverflowError, struct.error, ImportError) as error:  # fmt: skip
+        if isinstance(error, OSError) and not path.is_file():
+            raise
         reason = str(error).partition("\n")[0]
         raise VectorInvalid(
             f"{path.name} is cut off, or holds something other than tensors, which is never run "
@@ -110,4 +154,3 @@ def _part(path: Path, number: int) -> Part:
             param="file",
             code="pickle",
         ) from error
-    return part(number, path.name, value)

@@ -1,0 +1,98 @@
+"""NumPy's `.npy` and `.npz`, never with `allow_pickle`.
+
+A `.npy` is [hidden], whose layer must be given, or [layers, hidden]; the arrays of a `.npz` are
+named as tensors elsewhere. What a header announces is compared with what is there before it is read.
+"""
+
+import math
+import warnings
+import zipfile
+import zlib
+from pathlib import Path
+from typing import Any, BinaryIO, Final, cast
+
+import numpy as np
+import torch
+
+from vectors.errors import VectorInvalid, shown
+from vectors.exchange.found import Found, Options
+from vectors.exchange.kinds import MAX_UNPACKED, check_unpacked
+from vectors.exchange.places import lone_tensor, named_parts
+from vectors.exchange.rules import ARRAY, ARRAYS
+
+_ERRORS: Final = (ValueError, TypeError, KeyError, EOFError, OverflowError, SyntaxError,
+                  MemoryError, RecursionError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error,
+                  NotImplementedError, RuntimeError)  # fmt: skip
+
+
+def read_npy(path: Path, options: Options) -> Found:
+    """Read one array. Raises `VectorInvalid`."""
+    with path.open("rb") as file:
+        value = _array(file, path.name, path.stat().st_size)
+    return lone_tensor(value, path.name, ARRAY, options)
+
+
+def read_npz(path: Path, options: Options) -> Found:
+    """Read the arrays of a `.npz`, placed by their names. Raises `VectorInvalid`."""
+    check_unpacked(path)
+    tensors: dict[object, object] = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                name = member.filename.removesuffix(".npy")
+                if name in tensors:
+                    raise VectorInvalid(f"the array {shown(name)} is there twice", param=name[:128])
+                with archive.open(member) as file:
+                    tensors[name] = _array(cast("BinaryIO", file), name, member.file_size)
+    except _ERRORS as error:
+        raise _broken(path.name, error) from error
+    return named_parts(tensors, ARRAYS, options)
+
+
+def _array(file: BinaryIO, name: str, size: int) -> torch.Tensor:
+    """The array in `file`, of `size` bytes, as a tensor of its own floating-point type."""
+    try:
+        numpy_format: Any = np.lib.format
+        version = numpy_format.read_magic(file)
+        reader = (
+            numpy_format.read_array_header_1_0
+            if version == (1, 0)
+            else numpy_format.read_array_header_2_0
+        )
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Of files that Python 2 wrote.
+            shape, by_column, dtype = reader(file, max_header_size=10_000)
+    except _ERRORS as error:
+        raise _broken(name, error) from error
+    if dtype.kind != "f" or dtype.itemsize > 8:
+        raise VectorInvalid(
+            f"array {shown(name)} is {dtype}; a vector is floating point: save it with "
+            "array.astype(numpy.float32)"
+            + (", without Python objects, which are never loaded" if dtype.hasobject else ""),
+            param=name[:128],
+            code="wrong_dtype",
+        )
+    count = math.prod(shape)
+    if len(shape) > 8 or count * dtype.itemsize > min(size, MAX_UNPACKED) or count < 0:
+        raise VectorInvalid(
+            f"array {shown(name)} announces the shape {list(shape)[:8]}, and the file is {size} "
+            "bytes; it may be cut off: fetch it again",
+            param=name[:128],
+            code="truncated",
+        )
+    data = file.read(count * dtype.itemsize)
+    if len(data) != count * dtype.itemsize:
+        raise _broken(name, ValueError("it ends too early"))
+    flat = np.frombuffer(data, dtype=dtype).astype(dtype.newbyteorder("="))
+    return torch.from_numpy(flat.reshape(shape, order="F" if by_column else "C").copy())
+
+
+def _broken(name: str, error: Exception) -> VectorInvalid:
+    if isinstance(error, VectorInvalid):
+        return error
+    return VectorInvalid(
+        f"{shown(name)} is not a whole NumPy file ({shown(str(error))}); it may be cut off: fetch "
+        "it again",
+        param="file",
+        code="not_numpy",
+    )
