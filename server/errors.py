@@ -11,7 +11,9 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
+from server.body import BodyInvalid
 from server.metrics import METRICS
+from server.paths import path_of
 from steering.plan import PlanInvalid
 from vectors.errors import (
     LibraryFull,
@@ -91,12 +93,29 @@ class Draining(SteersmanError):
     """Service restart, by RFC 6455's registry."""
 
 
+class Misplaced(SteersmanError):
+    """A request that means to be steered, in a way that would be ignored."""
+
+    default_code = "misplaced_steering"
+
+
 class NotSteered(Exception):
     """The engine could not steer a request, by no fault of the request."""
 
 
+class Unsaid(SteersmanError):
+    """No worker has said that it steered an answer."""
+
+    default_code = "not_steered"
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, param="steering")
+
+
 STATUS: Final[dict[type[Exception], int]] = {
     PlanInvalid: 400,
+    BodyInvalid: 400,
+    Misplaced: 400,
     VectorInvalid: 400,
     ActivationsInvalid: 400,
     VectorNotFound: 404,
@@ -128,6 +147,9 @@ _TYPES: Final = {
     404: "not_found_error",
     429: "rate_limit_error",
 }
+_ANTHROPIC_TYPES: Final = {413: "request_too_large", 503: "overloaded_error"}
+ANTHROPIC_PREFIX: Final = "/v1/messages"
+"""Clients of these routes read Anthropic's errors."""
 _POLICY_VIOLATION: Final = 1008
 _log = logging.getLogger(__name__)
 
@@ -157,33 +179,50 @@ def envelope(error: Exception) -> dict[str, Any]:
     }
 
 
-def response(error: Exception) -> JSONResponse:
-    """The answer that says `error`, with its `headers`, and Retry-After if it has a `retry_after`
-    in seconds."""
-    body, status = envelope(error), status_of(error)
+def anthropic(body: dict[str, Any], status: int) -> dict[str, Any]:
+    """The same in Anthropic's envelope, with our `param` and `code` beside what is theirs."""
+    error = body["error"]
+    theirs = "invalid_request_error" if status < 500 else "api_error"
+    kind = _ANTHROPIC_TYPES.get(status, _TYPES.get(status, theirs))
+    return {"type": "error", "error": {**error, "type": kind}}
+
+
+def count(error: Exception) -> None:
+    """Count `error` among the rejections: once, also where one answer is dropped for another that
+    says the same."""
     if not getattr(error, "counted", False):
-        # Once, also where one answer is dropped for another that says the same.
-        METRICS.rejections.labels(body["error"]["code"] or "other").inc()
+        METRICS.rejections.labels(envelope(error)["error"]["code"] or "other").inc()
         error.counted = True  # type: ignore[attr-defined]
+
+
+def response(error: Exception, path: str = "") -> JSONResponse:
+    """The answer that says `error` to a call of `path`, with the error's `headers`, and Retry-After
+    if it has a `retry_after` in seconds."""
+    body, status = envelope(error), status_of(error)
+    count(error)
     if status in (500, 507):
         _log.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
     headers = dict(getattr(error, "headers", {}))
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:
         headers["Retry-After"] = str(retry_after)
+    if path == ANTHROPIC_PREFIX or path.startswith(f"{ANTHROPIC_PREFIX}/"):
+        body = anthropic(body, status)
     return JSONResponse(body, status_code=status, headers=headers)
 
 
-async def refuse(error: SteersmanError, scope: Scope, receive: Receive, send: Send) -> None:
+async def refuse(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
     """Answer a call, or close a web socket that has not been accepted, with `error`: for ASGI
     middleware, which is before every handler."""
     if scope["type"] == "websocket":
         await receive()
         close = getattr(error, "websocket_close", _POLICY_VIOLATION)
-        await send({"type": "websocket.close", "code": close, "reason": error.code})
+        await send(
+            {"type": "websocket.close", "code": close, "reason": envelope(error)["error"]["code"]}
+        )
         return
-    await response(error)(scope, receive, send)
+    await response(error, path_of(scope))(scope, receive, send)
 
 
-async def _handle(_request: Request, error: Exception) -> JSONResponse:
-    return response(error)
+async def _handle(request: Request, error: Exception) -> JSONResponse:
+    return response(error, path_of(request.scope))

@@ -10,6 +10,8 @@ _CODES: Final = {"extra_forbidden": "unknown_field", "missing": "missing_field"}
 _WORDS: Final = {
     "extra_forbidden": "unknown field; the `steering` schema in /openapi.json lists the known ones",
     "missing": "this key is needed",
+    "too_long": "must have at most {max_length} entries, not {actual_length}",
+    "string_too_long": "must have at most {max_length} characters",
     "too_short": "must not be empty; name at least one, or leave the key out",
     "string_too_short": "must not be empty",
     "float_type": "must be a number",

@@ -1,69 +1,195 @@
-"""Refusing `steering` where it would be ignored: vLLM answers 200 to fields it does not know."""
+"""The guard before all routes: it reads a body once, and refuses a request that means to be steered
+where that would be ignored. vLLM answers 200 to fields that it does not know."""
 
+import asyncio
 import json
-from typing import Any
+from typing import Any, Final
 
-from starlette.responses import JSONResponse
+from fastapi.concurrency import run_in_threadpool
+from starlette.datastructures import Headers, QueryParams
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.limits import is_ours, path_of
+from server.body import BodyInvalid, Bounds, read
+from server.errors import Misplaced, refuse
+from server.header_field import HEADER, read_header
+from server.intent import FIELD, misplaced, misplaced_header, misplaced_query
+from server.paths import is_ours, path_of
+from server.steering_field import SteeringField
+from steering.plan import PlanInvalid
+from vectors.errors import SteersmanError, shown
 
-STEERED_PATHS = frozenset(
+STEERED_PATHS: Final = frozenset(
     {"/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions", "/v1/responses"}
 )
+FROM_HEADER: Final = "steersman.from_header"
+"""In a scope: whether the header said the field."""
+_BODY: Final = "steersman.body"
+_METHODS: Final = ("POST", "PUT", "PATCH")
+_FORMS: Final = ("multipart/form-data", "application/x-www-form-urlencoded")
+_SMALL: Final = 64 << 10
+"""Bytes that are read on the event loop: a thread would take longer."""
+_BIG_AT_ONCE: Final = 2
+_OURS: Final = 10
+"""Our own routes take so many times the structure: texts to make a vector from are plain lists."""
 
 
-class RefuseIgnoredSteering:
-    """Pure ASGI middleware: a JSON POST with a top-level `steering` key to any route of vLLM's that
-    does not steer is a 400. Bodies that cannot mention the word pass without being parsed: none has
-    it written out, or in JSON's escapes."""
+class Guard:
+    """Pure ASGI middleware. Whoever reads the request's JSON behind it gets what it has read."""
 
-    def __init__(self, app: ASGIApp) -> None:
+    def __init__(self, app: ASGIApp, bounds: Bounds | None = None) -> None:
         self.app = app
+        self._bounds = bounds or Bounds()
+        self._big = asyncio.Semaphore(_BIG_AT_ONCE)
+        _share_bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if not _concerns_us(scope):
+        """Let the call through, or answer 400."""
+        if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
-        messages: list[Message] = []
-        while True:
-            message = await receive()
-            messages.append(message)
-            if message["type"] != "http.request" or not message.get("more_body", False):
-                break
-        body = b"".join(m.get("body", b"") for m in messages)
-        if (b'"steering"' in body or b"\\u" in body) and _has_field(body):
-            await _refusal(scope["path"])(scope, receive, send)
+        try:
+            messages = await self._look(scope, receive)
+        except (SteersmanError, PlanInvalid) as error:
+            await refuse(error, scope, receive, send)
             return
 
         async def replay() -> Message:
             return messages.pop(0) if messages else await receive()
 
-        await self.app(scope, replay, send)
+        await self.app(scope, replay if messages else receive, send)
+
+    async def _look(self, scope: Scope, receive: Receive) -> list[Message]:
+        """The messages that were received on the way. Raises what the request is refused with."""
+        websocket = scope["type"] == "websocket"
+        if is_ours(scope):
+            steering = None
+        elif websocket or scope["method"] in _METHODS:
+            steering = _outside(scope)
+        else:
+            return []
+        if websocket or scope["method"] not in _METHODS:
+            return []
+        kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
+        if kind in _FORMS:
+            return []
+        body, messages = await _received(receive)
+        if body:
+            said = await self._said(scope, body, "json" in kind)
+            _check(scope, said, steering)
+        elif steering is not None:
+            raise _cannot(scope, HEADER)
+        return messages
+
+    async def _said(self, scope: Scope, body: bytes, is_json: bool) -> Any:
+        bounds = self._bounds.times(_OURS) if is_ours(scope) else self._bounds
+        try:
+            if len(body) <= _SMALL:
+                said = read(body, bounds)
+            else:
+                async with self._big:
+                    said = await run_in_threadpool(read, body, bounds)
+        except BodyInvalid as error:
+            if is_json:
+                raise
+            # Not JSON, and not said to be; a route that reads it as such finds the same.
+            scope[_BODY] = error
+            return None
+        scope[_BODY] = said
+        return said
 
 
-def _concerns_us(scope: Scope) -> bool:
-    if scope["type"] != "http" or scope["method"] != "POST":
-        return False
-    if path_of(scope) in STEERED_PATHS or is_ours(scope):
-        return False
-    kinds = [value for name, value in scope["headers"] if name == b"content-type"]
-    return any(b"json" in kind.lower() for kind in kinds)
+def _outside(scope: Scope) -> Any:
+    """What the `X-Steering` header says, None if nothing. Raises for all that means steering in
+    other headers and in the query."""
+    headers = Headers(scope=scope)
+    query = QueryParams(scope.get("query_string", b""))
+    if name := misplaced_header(headers):
+        raise Misplaced(f"the header {shown(name)} steers nothing; send {HEADER}", param=name[:128])
+    if name := misplaced_query(list(query)):
+        raise Misplaced(
+            f"{shown(name)} in the query steers nothing; send the field {FIELD!r} in the body",
+            param=name[:128],
+        )
+    lines = headers.getlist(HEADER)
+    if scope["type"] == "websocket" or path_of(scope) not in STEERED_PATHS:
+        if any(line.strip() for line in lines):
+            raise _cannot(scope, HEADER)
+        return None
+    return read_header(lines)
 
 
-def _has_field(body: bytes) -> bool:
-    try:
-        data: Any = json.loads(body)
-    except ValueError:
-        return False
-    return isinstance(data, dict) and data.get("steering") is not None
+def _check(scope: Scope, said: Any, from_header: Any) -> None:
+    """Refuse a body that means to be steered where it would not be; put what the header says into
+    the field."""
+    if is_ours(scope):
+        return
+    path = misplaced(said)
+    if path is not None:
+        raise Misplaced(f"{shown(path)} steers nothing; {_remedy(scope)}", param=path)
+    steers = path_of(scope) in STEERED_PATHS
+    field = said.get(FIELD) if isinstance(said, dict) else None
+    if field is not None and not steers:
+        raise _cannot(scope, FIELD)
+    if from_header is None or not isinstance(said, dict):
+        return
+    if field is None:
+        said[FIELD] = from_header
+        scope[FROM_HEADER] = True
+    elif SteeringField.read(field) != SteeringField.read(from_header):
+        raise PlanInvalid(
+            f"the header {HEADER} and the field {FIELD!r} say different things; send one of them",
+            param=HEADER,
+            code="contradiction",
+        )
 
 
-def _refusal(path: str) -> JSONResponse:
-    error = {
-        "message": f"{path} cannot be steered; use one of {', '.join(sorted(STEERED_PATHS))}",
-        "type": "invalid_request_error",
-        "param": "steering",
-        "code": "not_supported",
-    }
-    return JSONResponse({"error": error}, status_code=400)
+def _cannot(scope: Scope, key: str) -> SteersmanError:
+    return Misplaced(
+        f"{shown(path_of(scope))} cannot be steered; {_routes()}", param=key, code="not_supported"
+    )
+
+
+def _remedy(scope: Scope) -> str:
+    if path_of(scope) in STEERED_PATHS:
+        return (
+            f"send the field {FIELD!r} at the top level of the body (Python's SDK: extra_body="
+            f'{{"{FIELD}": ...}}; others: as one more field), or the header {HEADER}'
+        )
+    return f"this route cannot be steered; {_routes()}"
+
+
+def _routes() -> str:
+    return f"use one of {', '.join(sorted(STEERED_PATHS))}, or leave it out"
+
+
+async def _received(receive: Receive) -> tuple[bytes, list[Message]]:
+    """The body, and messages that say it again; no body where the client went away."""
+    parts: list[bytes] = []
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            return b"", [message]
+        parts.append(message.get("body", b""))
+        if not message.get("more_body", False):
+            body = b"".join(parts)
+            return body, [{"type": "http.request", "body": body, "more_body": False}]
+
+
+def _share_bodies() -> None:
+    """Have `Request.json` answer what the guard has read: one parser decides what a body says."""
+    if hasattr(Request.json, "__steersman__"):
+        return
+    original = Request.json
+
+    async def shared(self: Request) -> Any:
+        if _BODY not in self.scope:
+            return await original(self)
+        await self.body()
+        said = self.scope[_BODY]
+        if isinstance(said, BodyInvalid):
+            raise json.JSONDecodeError(said.message, "", 0)
+        return said
+
+    shared.__steersman__ = True  # type: ignore[attr-defined]
+    Request.json = shared  # type: ignore[method-assign,assignment]

@@ -5,12 +5,12 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import BodyTooSlow, response
+from server.errors import BodyTooSlow, refuse
+from server.paths import is_ours
 from vectors.errors import SteersmanError, VectorTooLarge
 
 DEFAULT_MAX_BYTES: Final = 64 << 20
 DEFAULT_SECONDS: Final = 60.0
-PREFIX: Final = "/v1/steering"
 
 
 class BodyLimit:
@@ -41,7 +41,7 @@ class BodyLimit:
         ours = is_ours(scope)
         max_bytes = self._uploads if ours else self._others
         if _announced(scope) > max_bytes:
-            await response(_too_much(max_bytes, ours))(scope, receive, send)
+            await refuse(_too_much(max_bytes, ours), scope, receive, send)
             return
         deadline = asyncio.get_running_loop().time() + self._seconds
         received = 0
@@ -81,7 +81,7 @@ class BodyLimit:
             if error is not refusal or started:
                 raise
         if refusal is not None and not started:
-            await response(refusal)(scope, receive, send)
+            await refuse(refusal, scope, receive, send)
 
 
 def too_large(max_bytes: int) -> VectorTooLarge:
@@ -108,18 +108,6 @@ def _too_slow(seconds: float) -> BodyTooSlow:
     return BodyTooSlow(
         f"the body did not arrive within {seconds:g} s, this server's limit (--body-timeout)"
     )
-
-
-def is_ours(scope: Scope) -> bool:
-    """Whether the call goes to a route of this project."""
-    path = path_of(scope)
-    return path == PREFIX or path.startswith(f"{PREFIX}/")
-
-
-def path_of(scope: Scope) -> str:
-    """The path of the call, below `--root-path`."""
-    path: str = scope["path"]
-    return path.removeprefix(scope.get("root_path", ""))
 
 
 def _announced(scope: Scope) -> int:

@@ -5,8 +5,6 @@ from collections.abc import AsyncIterator
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from steering.plan import PlanInvalid
-
 _BEFORE_THE_ENGINE = ("event: response.created", "event: response.in_progress")
 """Chunks that vLLM sends before it has asked the engine: how a Responses stream begins. Comments
 (`--sse-keep-alive-interval`) are not held back: they are there to be seen by who else gives up."""
@@ -15,9 +13,9 @@ _BEFORE_THE_ENGINE = ("event: response.created", "event: response.in_progress")
 async def first_chunk_error(response: StreamingResponse) -> Response:
     """`response`, or the error it would have begun with, as a response of that error's status.
 
-    Raises `PlanInvalid` where that error is about the steering, and whatever the stream raises.
-    vLLM begins to answer before the engine has seen the request; a range of positions outside the
-    prompt is still a 400 this way, and a bank that is full a 503.
+    What is wrong with the steering, the session's `refusal` says better. Raises whatever the stream
+    raises. vLLM begins to answer before the engine has seen the request; a range of positions
+    outside the prompt is still a 400 this way, and a bank that is full a 503.
     """
     chunks = aiter(response.body_iterator)
     head: list[str] = []
@@ -28,10 +26,9 @@ async def first_chunk_error(response: StreamingResponse) -> Response:
             break
     if head and head[-1].startswith('data: {"error"'):
         error = json.loads(head[-1].removeprefix("data: "))["error"]
-        if str(error["param"]).startswith("steering"):
-            raise PlanInvalid(error["message"], param=error["param"])
-        body = {"error": error}
-        return JSONResponse(body, int(error["code"]), background=response.background)
+        code = error.get("code")
+        status = code if isinstance(code, int) and 400 <= code < 600 else 500
+        return JSONResponse({"error": error}, status, background=response.background)
 
     async def again() -> AsyncIterator[str]:
         for text in head:

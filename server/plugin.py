@@ -20,10 +20,11 @@ class SteersmanEndpoints:
     def attach_router(self, app: Any) -> None:
         """Add our routes and replace the four that take the `steering` field; put the gate, with
         its keys, before all."""
-        from server import audit, errors, health, inspect_api, routes, vectors_api
+        from server import audit, errors, fail_fast, health, inspect_api, routes, vectors_api
+        from server.body import Bounds
         from server.drain import Drain, DrainGate
         from server.extract import api as extract_api
-        from server.guard import RefuseIgnoredSteering
+        from server.guard import Guard
         from server.keys.file import Keys
         from server.keys.gate import Gate
         from server.keys.vllm_keys import check_store, take_over
@@ -49,7 +50,13 @@ class SteersmanEndpoints:
         app.include_router(extract_api.build_router())
         app.include_router(inspect_api.build_router())
         app.include_router(vectors_api.build_router())
-        app.add_middleware(RefuseIgnoredSteering)
+        fail_fast.install(app.router.routes)
+        app.add_middleware(
+            Guard,
+            bounds=Bounds(
+                settings.max_body_containers, settings.max_body_depth, settings.max_body_values
+            ),
+        )
         # The limit is on the file; a form adds its boundaries and names.
         app.add_middleware(
             BodyLimit,

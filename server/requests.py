@@ -37,6 +37,15 @@ class _Steered:
         """The sequences that answer this request."""
         return Answers()
 
+    @property
+    def sampled(self) -> int | None:
+        """How many new tokens an answer has at most; None if the request does not say."""
+        for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+            # Not as an attribute: reading one that is deprecated warns.
+            if (most := vars(self).get(name)) is not None:
+                return int(most)
+        return None
+
     def count_tokens(self, *, forced: bool) -> Asked | None:
         """Have a stream of this request count its tokens in every chunk, and say what it `Asked`
         for; None if it makes no such stream. `forced`: the server counts them whoever asks."""

@@ -12,8 +12,10 @@ from vllm.entrypoints.openai.responses import api_router as vllm_responses
 from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
 
+from server.guard import FROM_HEADER
+from server.header_field import HEADER
 from server.peek import first_chunk_error
-from server.reply import with_receipt
+from server.reply import Keep, with_receipt
 from server.requests import (
     SteeredBatchRequest,
     SteeredChatRequest,
@@ -23,6 +25,7 @@ from server.requests import (
 from server.session import Session
 from server.trace_stream import traced
 from steering.plan import PlanInvalid
+from vectors.errors import SteersmanError
 
 Handler = Callable[[Any, Request], Awaitable[Response | None]]
 
@@ -59,15 +62,28 @@ async def create_completion(request: SteeredCompletionRequest, raw_request: Requ
 @router.post("/v1/responses", **_OPTIONS)
 async def create_responses(request: SteeredResponsesRequest, raw_request: Request) -> Any:
     """A response, steered if the request says so."""
-    return await _steered(request, raw_request, vllm_responses.create_responses)
+    return await _steered(request, raw_request, vllm_responses.create_responses, _kept(raw_request))
 
 
-async def _steered(request: Any, raw_request: Request, handler: Handler) -> Response | None:
+def _kept(raw_request: Request) -> Keep:
+    """Puts a receipt on a response that vLLM stores, which then has it when it is retrieved."""
+    stored = getattr(vllm_responses.responses(raw_request), "response_store", {})
+
+    def keep(response_id: str, receipt: dict[str, Any]) -> None:
+        if (response := stored.get(response_id)) is not None:
+            response.steering = receipt
+
+    return keep
+
+
+async def _steered(
+    request: Any, raw_request: Request, handler: Handler, keep: Keep | None = None
+) -> Response | None:
     if request.steering is None:
         return await handler(request, raw_request)
     _refuse_unsteerable(request)
     state = raw_request.app.state
-    session = await Session.begin(state.steersman, request.steering, request.answers)
+    session = await _begun(request, raw_request)
     request.steer(session.plan)
     asked = None
     if session.trace is not None:
@@ -88,7 +104,18 @@ async def _steered(request: Any, raw_request: Request, handler: Handler) -> Resp
         if isinstance(error.__cause__, PlanInvalid):
             raise error.__cause__ from None
         raise
-    return with_receipt(response, session)
+    return with_receipt(response, session, keep)
+
+
+async def _begun(request: Any, raw_request: Request) -> Session:
+    """The session of `request`. What is wrong with a steering that its header said, names that."""
+    app = raw_request.app.state.steersman
+    try:
+        return await Session.begin(app, request.steering, request.answers, request.sampled)
+    except (PlanInvalid, SteersmanError) as error:
+        if raw_request.scope.get(FROM_HEADER):
+            error.param = HEADER
+        raise
 
 
 @with_cancellation  # type: ignore[untyped-decorator]

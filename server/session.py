@@ -8,11 +8,13 @@ from fastapi.concurrency import run_in_threadpool
 
 from server.errors import BankFull, NotSteered
 from server.metrics import METRICS
+from server.note import note
 from server.resolve import Resolved, resolve
 from server.state import Steersman
 from server.steering_field import SteeringField
 from server.trace import Answers, Trace
-from steering.plan import BANK_FULL, DESK, Row
+from steering.plan import BANK_FULL, DESK, PlanInvalid, Row
+from vectors.errors import VectorNotFound
 
 
 class Session:
@@ -23,13 +25,18 @@ class Session:
     """
 
     @classmethod
-    async def begin(cls, app: Steersman, value: Any, answers: Answers) -> Self:
-        """Validate `value`, the `steering` of a request that so many sequences answer. Raises
-        `PlanInvalid` or `VectorNotFound`."""
+    async def begin(
+        cls, app: Steersman, value: Any, answers: Answers, sampled: int | None = None
+    ) -> Self:
+        """Validate `value`, the `steering` of a request that so many sequences answer, with at most
+        `sampled` new tokens. Raises
+        `PlanInvalid`, for an unknown vector too."""
         # In a thread: where the library's disk hangs, the others of the server must not.
-        return cls(app, await run_in_threadpool(resolved, app, value), answers)
+        return cls(app, await run_in_threadpool(resolved, app, value), answers, sampled)
 
-    def __init__(self, app: Steersman, made: Resolved, answers: Answers) -> None:
+    def __init__(
+        self, app: Steersman, made: Resolved, answers: Answers, sampled: int | None = None
+    ) -> None:
         plan, receipt = made.plan, made.plan.receipt
         dynamic = plan.dynamic is not None
         rows, companions = plan.rows(), (len(plan.vectors) + 1) * answers.total if dynamic else 0
@@ -38,12 +45,16 @@ class Session:
         self.trace = Trace(receipt, ids, answers) if dynamic else None
         """Of a dynamic request."""
         self._draft = made.draft
+        self._note = note(plan, sampled)
         app.enter(rows, companions)
         DESK.open(receipt)
         self._give_back = weakref.finalize(self, _give_back, app, receipt, rows, companions)
 
     def refusal(self) -> Exception | None:
-        """`BankFull` or `NotSteered` if the engine ended the request for that."""
+        """`PlanInvalid` if the front end refused the plan, `BankFull` or `NotSteered` if the engine
+        ended the request for that."""
+        if (invalid := DESK.rejection(self.plan.receipt)) is not None:
+            return invalid
         said = DESK.refusal(self.plan.receipt)
         if said is None:
             return None
@@ -61,7 +72,16 @@ class Session:
             {**draft, "steered_tokens": total}
             for draft, total in zip(self._draft, totals, strict=True)
         ]
-        return {"vectors": vectors, "dynamic": self.trace.whole() if self.trace else None}
+        dynamic = self.trace.whole() if self.trace else None
+        return {"vectors": vectors, "dynamic": dynamic, **self._rest()}
+
+    def promise(self) -> dict[str, Any]:
+        """What is known of the receipt before the first token: no counts, and of a dynamic request
+        that it is one."""
+        return {"vectors": self._draft, "dynamic": self.trace is not None, **self._rest()}
+
+    def _rest(self) -> dict[str, Any]:
+        return {"source": "request", **({"note": self._note} if self._note else {})}
 
     def close(self, outcome: str) -> None:
         """Give everything back and count the outcome; later calls do nothing."""
@@ -71,10 +91,16 @@ class Session:
 
 
 def resolved(app: Steersman, value: Any) -> Resolved:
-    """The plan for the field `value`. Reads the library, so: not on the event loop."""
+    """The plan for the field `value`. Raises `PlanInvalid`, or what the library raises. Reads the
+    library, so: not on the event loop."""
     field = SteeringField.read(value)
     enforce = app.settings.enforce_safe_range
-    return resolve(field, secrets.token_hex(8), app.library, app.limits, app.doses, enforce)
+    try:
+        return resolve(field, secrets.token_hex(8), app.library, app.limits, app.doses, enforce)
+    except VectorNotFound as error:
+        # No 404: clients take that for the model, and proxies for a deployment that is ill.
+        param = error.param or "steering"
+        raise PlanInvalid(error.message, param=param, code=error.code) from None
 
 
 def _give_back(app: Steersman, receipt: str, rows: frozenset[Row], companions: int) -> None:

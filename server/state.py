@@ -142,5 +142,8 @@ class Steersman:
                 "extract_share": self.settings.extract_share,
                 "max_library_vectors": self.settings.max_library_vectors,
                 "max_body_bytes": self.settings.max_body_bytes,
+                "max_body_containers": self.settings.max_body_containers,
+                "max_body_depth": self.settings.max_body_depth,
+                "max_body_values": self.settings.max_body_values,
             },
         }

@@ -24,6 +24,11 @@ from steering.plan import MAX_SCHEDULE, PlanInvalid, check_rule
 from steering.plan.plan import as_float32
 
 SCHEDULES: Final = ("constant", "start", "diminishing")
+MAX_USES: Final = 4096
+"""Vectors that are looked at at all; `max_vectors` is what a request may name."""
+MAX_LAYERS: Final = 4096
+_MAX_KEYS: Final = 32
+"""Of an object whose known keys are fewer: each that is not known would be an error of its own."""
 
 
 def _known_schedule(value: Any) -> Any:
@@ -79,23 +84,34 @@ After = Annotated[
 ]
 
 
-class PositionRange(BaseModel):
-    """Tokens start <= t < stop, counted from the start of the request; negative from the prompt's
-    end."""
+class _Bounded(BaseModel):
+    """An object that is refused at once where it is much larger than any that is right."""
 
     model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict) and len(data) > _MAX_KEYS:
+            raise ValueError(f"has {len(data)} keys, of which most are unknown")
+        return data
+
+
+class PositionRange(_Bounded):
+    """Tokens start <= t < stop, counted from the start of the request; negative from the prompt's
+    end."""
 
     start: StrictInt
     stop: StrictInt
 
 
-class VectorUse(BaseModel):
+class VectorUse(_Bounded):
     """One vector of a request, and how to use it."""
 
-    model_config = ConfigDict(extra="forbid")
-
     id: StrictStr = Field(
-        min_length=1, description="Name of a vector, or name@<first 12+ hex digits of its digest>."
+        min_length=1,
+        max_length=1024,
+        description="Name of a vector, or name@<first 12+ hex digits of its digest>.",
     )
     coefficient: StrictFloat | None = Field(
         None,
@@ -103,7 +119,11 @@ class VectorUse(BaseModel):
         "the most that this vector may get, 0 or more; default: `dynamic.max`.",
     )
     layers: list[StrictInt] | None = Field(
-        None, min_length=1, description="Layers to add at; default: the vector's own."
+        None,
+        fail_fast=True,
+        min_length=1,
+        max_length=MAX_LAYERS,
+        description="Layers to add at; default: the vector's own.",
     )
     positions: Literal["generation", "after_prompt", "prompt", "all"] | PositionRange | None = (
         Field(
@@ -144,11 +164,9 @@ class VectorUse(BaseModel):
         return value
 
 
-class DynamicComposition(BaseModel):
+class DynamicComposition(_Bounded):
     """Dynamic Activation Composition: each of 1 to 4 vectors gets, at every new token, the
     coefficient that follows from how far it moves the next-token distribution."""
-
-    model_config = ConfigDict(extra="forbid")
 
     start: StrictFloat = Field(
         2.0, ge=0, allow_inf_nan=False, description="Coefficient at which each vector is tried."
@@ -173,18 +191,17 @@ class DynamicComposition(BaseModel):
     )
 
 
-class SteeringField(BaseModel):
+class SteeringField(_Bounded):
     """Which vectors steer this request. See `GET /v1/steering/vectors` for what there is.
 
     `schedule`, `over` and `after` are for all vectors; what a vector says itself wins.
     """
 
-    model_config = ConfigDict(extra="forbid")
-
     vectors: Annotated[
-        list[VectorUse] | dict[str, StrictFloat],
+        list[VectorUse] | dict[str, StrictFloat | None],
         Field(
             min_length=1,
+            max_length=MAX_USES,
             description='A list of uses, or the short form {"cheerful": 1.5, "formal": -0.5}.',
         ),
     ]
@@ -198,6 +215,8 @@ class SteeringField(BaseModel):
     @field_validator("vectors", mode="before")
     @classmethod
     def _long_form(cls, value: Any) -> Any:
+        if isinstance(value, dict | list) and len(value) > MAX_USES:
+            raise ValueError(f"must have at most {MAX_USES} entries, not {len(value)}")
         if isinstance(value, dict):
             return [{"id": name, "coefficient": c} for name, c in value.items()]
         return value

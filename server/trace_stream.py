@@ -44,7 +44,8 @@ async def traced(chunks: AsyncIterable[Any], trace: Trace, asked: Asked) -> Asyn
             yield chunk
             continue
         choice, reach = data["choices"][0]["index"], data["usage"]["completion_tokens"]
-        data["steering"] = {"dynamic": trace.part(choice, told[choice], reach)}
+        if reach > told[choice]:
+            data["steering"] = {"dynamic": trace.part(choice, told[choice], reach)}
         told[choice] = reach
         if not asked.each:
             del data["usage"]

@@ -3,6 +3,7 @@
 Every route and the offline `LLM` class pass here, so limits hold whoever wrote the plan.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from steering.plan.limits import Limits
 from steering.plan.plan import PLAN_KEY, Plan
 from steering.plan.receipt import DESK, Refusal, WorkerNote
 from steering.plan.settings import Settings
+from steering.plan.spelling import means_steering
 from steering.plan.steps import STEPS, Seen
 from steering.seam_config import limits_of, no_dynamic
 
@@ -32,6 +34,7 @@ def _validating(original: Function) -> Function:
         request = original(self, *args, **kwargs)
         params = request.sampling_params
         if params is not None and params.extra_args:
+            _check_keys(params.extra_args)
             if STREAM_KEY in params.extra_args:
                 raise _refused(
                     PlanInvalid(f"{STREAM_KEY!r} among the extra arguments is this server's own")
@@ -62,9 +65,27 @@ def _collecting(original: Function) -> Function:
     return process_outputs
 
 
+def _check_keys(extra_args: Mapping[str, Any]) -> None:
+    """Refuse extra arguments that mean steering and are not a plan: vLLM would ignore them."""
+    for key, value in extra_args.items():
+        if value is None or key in (PLAN_KEY, STREAM_KEY, CAPTURE_KEY):
+            continue
+        if isinstance(key, str) and means_steering(key):
+            where = f"extra_args.{key[:128]}"
+            raise _refused(
+                PlanInvalid(
+                    f"{where} steers nothing: serve the model (`steersman serve`) and send the "
+                    "`steering` field to a route that has it, or leave it out",
+                    param=where,
+                    code="misplaced_steering",
+                )
+            )
+
+
 def _check(request: Any, vllm_config: Any) -> None:
     """Validate a request's plan; raises vLLM's validation error, a 400 on every route, with the
     `PlanInvalid` as its cause."""
+    plan = None
     try:
         plan = Plan.of(request.sampling_params.extra_args)
         if plan is None:
@@ -87,6 +108,8 @@ def _check(request: Any, vllm_config: Any) -> None:
                     f"no vector {vector.digest[:19]} in the library", param="steering.vectors"
                 )
     except PlanInvalid as error:
+        if plan is not None:
+            DESK.reject(plan.receipt, error)
         raise _refused(error) from error
 
 

@@ -13,8 +13,8 @@ from server.keys.meter import Meter
 from server.keys.rights import ADMIN, OPEN, Rights
 from server.keys.rights import METRICS as METRICS_SCOPE
 from server.keys.routes import ANY, NOWHERE, OFF, OTHERWISE, PUBLIC, route_need
-from server.limits import is_ours
 from server.metrics import METRICS
+from server.paths import is_ours
 from vectors.errors import SteersmanError
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
 from steering.plan.dynamic import Choice
+from steering.plan.errors import PlanInvalid
 
 
 class WorkerNote(NamedTuple):
@@ -95,6 +96,7 @@ class ReceiptDesk:
         self._lock = threading.Lock()
         self._open: dict[str, dict[str, WorkerNote]] = {}
         self._refused: dict[str, Refusal] = {}
+        self._invalid: dict[str, PlanInvalid] = {}
 
     guarded = False
     """Whether only plans with an open receipt may run: set by the HTTP server, whose clients must
@@ -137,9 +139,21 @@ class ReceiptDesk:
         """Why a sequence under `receipt` did not run, if one did not."""
         return self._refused.get(receipt)
 
+    def reject(self, receipt: str, error: PlanInvalid) -> None:
+        """Keep what the front end found wrong with the plan under `receipt`: on its way through
+        vLLM's own errors the code is lost."""
+        with self._lock:
+            if receipt in self._open:
+                self._invalid.setdefault(receipt, error)
+
+    def rejection(self, receipt: str) -> PlanInvalid | None:
+        """What was found wrong with the plan under `receipt`, if anything was."""
+        return self._invalid.get(receipt)
+
     def close(self, receipt: str) -> None:
         """Forget `receipt`."""
         with self._lock:
+            self._invalid.pop(receipt, None)
             self._open.pop(receipt, None)
             self._refused.pop(receipt, None)
 

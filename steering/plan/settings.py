@@ -28,6 +28,9 @@ _COUNTS = (
     "max_dynamic",
     "max_library_vectors",
     "max_body_bytes",
+    "max_body_containers",
+    "max_body_depth",
+    "max_body_values",
 )
 
 
@@ -77,6 +80,12 @@ class Settings:
     """Names that the library may have."""
     max_body_bytes: int = 64 * 2**20
     """Largest body of any request but an upload."""
+    max_body_containers: int = 20_000
+    """Lists and objects that a JSON body may hold; ten times as many keys."""
+    max_body_depth: int = 100
+    """How deep lists and objects may lie inside one another."""
+    max_body_values: int = 1_200_000
+    """Members that the lists and objects of a body may have together; a token id is one."""
     body_timeout: float = 60.0
     """Seconds that a body may take to arrive; a slower one is a 408."""
     calibrate: bool = True

@@ -22,6 +22,9 @@ class FakeSession:
     def receipt(self) -> dict[str, Any]:
         return RECEIPT
 
+    def promise(self) -> dict[str, Any]:
+        return RECEIPT
+
     def was_steered(self) -> bool:
         return self.steered
 
@@ -42,6 +45,14 @@ async def relay(chunks: list[str], session: FakeSession) -> list[str]:
     response = with_receipt(StreamingResponse(source()), session)  # type: ignore[arg-type]
     assert isinstance(response, StreamingResponse)
     return [str(c) async for c in response.body_iterator]
+
+
+def text_of(chunk: str) -> str | None:
+    """What a choice says in a chunk; the chunk itself where there is none."""
+    if not chunk.startswith('data: {"choices"'):
+        return chunk
+    choices = json.loads(chunk[6:])["choices"]
+    return choices[0]["delta"]["content"] if choices else None
 
 
 def receipts(chunks: list[str]) -> list[bool]:
@@ -66,8 +77,28 @@ async def test_usage_comes_last_and_choices_end_apart() -> None:
         usage,
     ]
     got = await relay([*sent, "data: [DONE]\n\n"], FakeSession())
-    assert receipts(got) == [False, False, False, True]
-    assert sorted(got[:-2]) == sorted(sent[:-1])
+    # Each chunk in which a choice ends has it too.
+    assert receipts(got) == [True, False, True, True]
+    assert [text_of(c) for c in got if c.startswith("data: {")] == ["a", "b", "c", None]
+    assert got[0] == ": keep-alive\n\n"
+
+
+async def test_the_delta_has_it_for_those_who_add_deltas_up() -> None:
+    got = await relay([chunk("a", "stop"), "data: [DONE]\n\n"], FakeSession())
+    assert json.loads(got[0][6:])["choices"][0]["delta"] == {"content": "a", "steering": RECEIPT}
+
+
+async def test_no_chunk_is_lost_where_another_choice_errs() -> None:
+    error = 'data: {"error": {}}\n\n'
+    for sent in (
+        [chunk("a", "stop"), error, "data: [DONE]\n\n"],
+        [chunk("a", None, 1), chunk("b", "stop"), chunk("c", "stop", 1), error],
+        [error, chunk("a", "stop"), "data: [DONE]\n\n"],
+    ):
+        session = FakeSession()
+        got = await relay(sent, session)
+        assert [text_of(c) for c in got] == [text_of(c) for c in sent]
+        assert session.outcomes == ["failed"]
 
 
 async def test_an_error_in_the_stream_gets_no_receipt() -> None:
@@ -88,7 +119,7 @@ async def test_one_choice_is_not_held_back_for_another() -> None:
     response = with_receipt(StreamingResponse(source()), FakeSession())  # type: ignore[arg-type]
     assert isinstance(response, StreamingResponse)
     stream = aiter(response.body_iterator)
-    assert [await anext(stream) for _ in sent] == sent
+    assert [text_of(str(await anext(stream))) for _ in sent] == ["a", "b", "c", "d"]
 
 
 async def test_an_answer_that_nobody_steered_is_withheld() -> None:
@@ -104,7 +135,7 @@ async def test_an_answer_that_nobody_steered_is_withheld() -> None:
 async def test_nothing_is_lost_without_an_end() -> None:
     session = FakeSession()
     got = await relay([chunk("a"), chunk("b", "stop")], session)
-    assert got == [chunk("a"), chunk("b", "stop")]
+    assert [text_of(c) for c in got] == ["a", "b"]
     assert session.outcomes == ["aborted"]
 
 
@@ -150,6 +181,23 @@ def test_a_whole_answer(status: int, outcome: str) -> None:
     assert ("steering" in json.loads(bytes(got.body))) == (status == 200)
     assert int(got.headers["content-length"]) == len(got.body)
     assert session.outcomes == [outcome]
+    assert ("Steering-Receipt" in got.headers) == (status == 200)
+
+
+def test_a_stream_says_in_a_header_what_is_known_before_it() -> None:
+    async def nothing() -> AsyncIterator[str]:
+        yield "data: [DONE]\n\n"
+
+    got = with_receipt(StreamingResponse(nothing()), FakeSession())  # type: ignore[arg-type]
+    assert got is not None
+    assert json.loads(got.headers["Steering-Receipt"]) == RECEIPT
+    assert got.headers["Access-Control-Expose-Headers"] == "Steering-Receipt"
+
+
+def test_a_response_that_is_kept_is_kept_with_it() -> None:
+    kept: dict[str, Any] = {}
+    with_receipt(JSONResponse({"id": "r"}), FakeSession(), kept.__setitem__)  # type: ignore[arg-type]
+    assert kept == {"r": RECEIPT}
 
 
 def test_a_client_that_is_gone_already() -> None:

@@ -1,0 +1,61 @@
+"""Which keys of a request mean steering, however they are spelt.
+
+vLLM, SDKs and other plugins ignore keys that they do not know, so a request that says `steer` or
+`Steering` would come back unsteered with a 200. The server's guard and the engine's front end use
+this one list.
+"""
+
+import re
+import unicodedata
+from functools import lru_cache
+from typing import Final
+
+_PREFIX: Final = re.compile(r"(?:x[-_ ])?sv[-_ .]", re.IGNORECASE)
+"""`sv_*`: another plugin's keys."""
+_WHOLE: Final = frozenset({"sv", "svs"})
+_STARTS: Final = ("steer", "xsteer")
+_PARTS: Final = ("steering", "controlvector", "steervec")
+"""Wherever they stand in a key."""
+_MODELS: Final = ("steering", "steeringvector", "steeringvectors", "controlvector")
+_OTHERS: Final = frozenset({"string", "strings", "storing", "seeding", "sharing", "staring"})
+"""Words near to `steering` that mean something else."""
+_FAR: Final = 2
+"""Changes of one letter that make a word another one."""
+_LONGEST: Final = 64
+
+
+@lru_cache(maxsize=4096)
+def means_steering(key: str, *, near: bool = False) -> bool:
+    """Whether `key` means steering. Case, blanks, punctuation, control characters and the forms of
+    Unicode's compatibility tables make no difference. `near`: one or two wrong letters neither."""
+    if len(key) > 4096:
+        key = key[:4096]
+    if _PREFIX.match(key.strip()):
+        return True
+    word = "".join(c for c in unicodedata.normalize("NFKD", key).casefold() if c.isalnum())
+    if (
+        word in _WHOLE
+        or word.startswith(("steer", "xsteer"))
+        or any(part in word for part in _PARTS)
+    ):
+        return True
+    if not near or len(word) > _LONGEST or word in _OTHERS:
+        return False
+    return any(_distance(word, model) <= _FAR for model in _MODELS)
+
+
+def _distance(a: str, b: str) -> int:
+    """Letters to insert, leave out, change, or swap with their neighbour; more than `_FAR` is only
+    known to be more."""
+    if abs(len(a) - len(b)) > _FAR:
+        return _FAR + 1
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        before, last, row = row, before, [i]
+        for j, y in enumerate(b, 1):
+            best = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and y == a[i - 2]:
+                best = min(best, last[j - 2] + 1)
+            row.append(best)
+    return row[-1]
