@@ -21,6 +21,10 @@ class Metrics:
             "steering_rejections", "Steering requests and vector calls refused, by reason.",
             ["reason"],
         )  # fmt: skip
+        self.not_finite = Counter(
+            "steering_not_finite", "Steered requests that were ended because their stream was not "
+            "finite any more; what they left in the cache was cleaned.",
+        )  # fmt: skip
         self.tokens = Counter(
             "steering_tokens", "Tokens steered, counted where the addition happens; a token counts "
             "once for each vector added to it.",

@@ -98,7 +98,11 @@ class SteersmanEndpoints:
         DESK.guarded = True
         state.steersman = Steersman(
             settings=settings,
-            limits=replace(Limits.of(settings, num_layers), sites=tuple(workers[0]["sites"])),
+            limits=replace(
+                Limits.of(settings, num_layers),
+                sites=tuple(workers[0]["sites"]),
+                most_added=workers[0]["most_added"],
+            ),
             whole_library=Library(
                 Path(settings.library),
                 hidden_size=hidden,

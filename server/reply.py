@@ -91,7 +91,8 @@ async def _stream(
                 if held is not None:
                     yield _finished(held, session)
                     held = None
-                yield chunk
+                refusal = session.refusal()
+                yield chunk if refusal is None else _error(refusal)
             elif chunk.startswith(DONE):
                 if outcome != "failed":
                     outcome = "completed" if session.was_steered() else "failed"
@@ -142,6 +143,12 @@ class Choices:
                 self._ended.add(choice["index"])
                 self.ended_one = True
         return bool(self._seen) and self._seen == self._ended
+
+
+def _error(error: Exception) -> str:
+    """The chunk that says `error`, which ended a stream that had begun."""
+    count(error)
+    return f"data: {json.dumps(envelope(error))}\n\n"
 
 
 def _finished(chunk: str, session: Session) -> str:

@@ -18,6 +18,7 @@ from steering.plan import (
     PositionRule,
     check_rule,
 )
+from steering.plan.bound import check_added
 from steering.plan.plan import as_float32
 from vectors.errors import VectorInvalid, VectorNotFound
 from vectors.library import Entry
@@ -71,6 +72,14 @@ def resolve(
     doses.check_sum(given)
     plan = Plan(tuple(planned), receipt, _dynamic(field.dynamic))
     _check(plan, limits, strengths)
+    check_added(
+        plan,
+        [
+            sum(doses.norms_of(entry)[term].largest for term in vector.terms)
+            for entry, vector in zip(entries, planned, strict=True)
+        ],
+        limits.most_added,
+    )
     outside = outside_safe_ranges(entries, planned)
     if enforce_safe_range:
         _check_ranges(field, entries, outside, strengths)

@@ -13,7 +13,7 @@ from server.resolve import Resolved, resolve
 from server.state import Steersman
 from server.steering_field import SteeringField
 from server.trace import Answers, Trace
-from steering.plan import BANK_FULL, DESK, PlanInvalid, Row
+from steering.plan import BANK_FULL, DESK, NOT_FINITE, PlanInvalid, Row
 from vectors.errors import VectorNotFound
 
 
@@ -51,13 +51,15 @@ class Session:
         self._give_back = weakref.finalize(self, _give_back, app, receipt, rows, companions)
 
     def refusal(self) -> Exception | None:
-        """`PlanInvalid` if the front end refused the plan, `BankFull` or `NotSteered` if the engine
-        ended the request for that."""
+        """`PlanInvalid` if the front end refused the plan or its stream overflowed, `BankFull` or
+        `NotSteered` if the engine ended the request for that."""
         if (invalid := DESK.rejection(self.plan.receipt)) is not None:
             return invalid
         said = DESK.refusal(self.plan.receipt)
         if said is None:
             return None
+        if said.code == NOT_FINITE:
+            return PlanInvalid(said.message, param="steering.vectors", code=NOT_FINITE)
         return BankFull(said.message) if said.code == BANK_FULL else NotSteered(said.message)
 
     def was_steered(self) -> bool:
@@ -87,6 +89,8 @@ class Session:
         """Give everything back and count the outcome; later calls do nothing."""
         if self._give_back.alive:
             METRICS.observe(DESK.read(self.plan.receipt), outcome)
+            said = DESK.refusal(self.plan.receipt)
+            METRICS.not_finite.inc(said is not None and said.code == NOT_FINITE)
             self._give_back()
 
 

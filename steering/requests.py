@@ -78,7 +78,7 @@ class SteeredRequests:
         self.failed: dict[str, str] = {}
         self._load = load
         self._anyone = anyone
-        self._most_added = most_added
+        self.most_added = most_added
         self._largest = [0.0] * (1 + tables.sizes.bank_rows)
         """Largest absolute element of each bank row."""
         self._loaded: dict[tuple[str, str, int], Tensor] = {}
@@ -204,7 +204,7 @@ class SteeredRequests:
         finally:
             self._loaded.clear()
         try:
-            check_added(request.plan, self._elements(request), self._most_added)
+            check_added(request.plan, self._elements(request), self.most_added)
         except PlanInvalid as error:
             self.bank.release(request.keys)
             raise VectorUnavailable(str(error)) from error

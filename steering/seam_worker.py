@@ -158,6 +158,7 @@ def steering_status(self: Any) -> dict[str, Any]:
         "requests": len(steering.steered.live),
         "companions": len(steering.composer.companions),
         "free_table_rows": steering.steered.free_table_rows,
+        "most_added": steering.steered.most_added,
         "listens": steering.listens,
         "composes": no_dynamic(self.vllm_config) is None,
         "table_bytes": sum(

@@ -30,6 +30,7 @@ _WORKER: Final = "steering/seam_worker.py"
 _V1: Final = "steering/seam_runner_v1.py"
 _V2: Final = "steering/seam_runner_v2.py"
 _DUMMY: Final = "steering/seam_dummy_run.py"
+_CACHE: Final = "steering/seam_cache.py"
 _OPENAI: Final = "vllm.entrypoints.openai"
 
 SEAMS: Final = (
@@ -104,8 +105,12 @@ SEAMS: Final = (
     Seam(_SCHEDULER, EVERY, "vllm.v1.core.kv_cache_manager:KVCacheManager",
          ("evict_blocks", "get_block_ids", "block_pool"),
          "blocks that a failed request computed are nobody's"),
-    Seam(_SCHEDULER, EVERY, "vllm.v1.core.block_pool:BlockPool", ("null_block",),
-         "stands for no block, in many requests at once"),
+    Seam(_SCHEDULER, EVERY, "vllm.v1.core.block_pool:BlockPool", ("null_block", "blocks"),
+         "stands for no block, in many requests at once; who else has a block"),
+    Seam(_SCHEDULER, EVERY, "vllm.v1.core.kv_cache_utils:KVCacheBlock", ("ref_cnt",), "as above"),
+    Seam(_SCHEDULER, EVERY, "vllm.v1.core.sched.scheduler:Scheduler._preempt_request",
+         ("request",), "a request loses blocks that a step still computes"),
+    Seam(_SCHEDULER, EVERY, "vllm.v1.request:Request", ("num_in_flight_tokens",), "as above"),
     Seam(_SCHEDULER, EVERY, "vllm.v1.engine:EngineCoreOutput",
          ("request_id", "new_token_ids", "finish_reason", "events", "trace_headers",
           "kv_transfer_params"), "the last of them carries notes and refusals to the front end"),
@@ -142,6 +147,16 @@ SEAMS: Final = (
          ("load_model", "compile_or_warm_up_model", "model_runner"), "what it forwards to"),
     Seam(_WORKER, WORKER, "vllm.distributed:get_tp_group", (),
          "all tensor-parallel ranks steer a request, or none"),
+    Seam(_CACHE, WORKER, "vllm.model_executor.layers.attention:Attention", ("kv_cache",),
+         "blocks of a request that was not finite are filled with zeros"),
+    Seam(_CACHE, WORKER, "vllm.v1.kv_cache_interface:KVCacheConfig", ("num_blocks",), "as above"),
+    Seam(_CACHE, WORKER, "vllm.config:CompilationConfig", ("static_forward_context",), "as above"),
+    Seam(_CACHE, V1_WORKER, "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
+         ("kv_cache_config", "compilation_config", "_init_kv_zero_meta", "_kv_block_zeroer"),
+         "as above, on a GPU by vLLM's own kernel"),
+    Seam(_CACHE, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner",
+         ("kv_cache_config", "compilation_config", "_init_kv_zero_meta", "kv_block_zeroer"),
+         "as above"),
     Seam("steering/ways.py", WORKER, "vllm.config:VllmConfig",
          ("parallel_config", "cache_config", "kv_transfer_config"),
          "ways of running that are refused"),
@@ -215,8 +230,9 @@ SEAMS: Final = (
          "what a step computes, who came and who ended"),
     Seam(_V1, V1_WORKER, "vllm.v1.core.sched.output:NewRequestData",
          ("req_id", "sampling_params"), "a new request's plan"),
-    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_model_runner:ExecuteModelState", ("logits",),
-         "next-token distributions of companions"),
+    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_model_runner:ExecuteModelState",
+         ("logits", "hidden_states", "spec_decode_metadata"),
+         "next-token distributions of companions; whether what is steered is finite"),
     Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_input_batch:CachedRequestState",
          ("output_token_ids",), "companions go on with their answer's tokens"),
     Seam(_V1, V1_WORKER, "vllm.v1.core.sched.output:CachedRequestData",
@@ -246,7 +262,7 @@ SEAMS: Final = (
          ("scheduler_output",), "as above"),
     Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner.sample",
          ("hidden_states", "input_batch", "grammar_output"),
-         "next-token distributions of companions"),
+         "next-token distributions of companions; whether what is steered is finite"),
     Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.input_batch:InputBatch",
          ("req_ids", "num_tokens", "query_start_loc_np", "num_scheduled_tokens",
           "num_computed_tokens_np"), "which token is whose"),

@@ -113,7 +113,9 @@ def read_request(body: bytes | str, most_rows: int = MOST_ROWS) -> ExtractReques
         data = from_json(text)
     except ValueError as error:
         why = shown(str(error), 200)
-        raise VectorInvalid(f"body: is not JSON: {why}", param="body", code="invalid_body") from None
+        raise VectorInvalid(
+            f"body: is not JSON: {why}", param="body", code="invalid_body"
+        ) from None
     _check_shape(data)
     try:
         request = ExtractRequest.model_validate(data)

@@ -11,6 +11,7 @@ from steering.plan.positions import NAMED_RULES, PositionRule, check_rule, inter
 from steering.plan.receipt import (
     BANK_FULL,
     DESK,
+    NOT_FINITE,
     ReceiptDesk,
     Refusal,
     StepReport,
@@ -23,6 +24,7 @@ __all__ = [
     "DESK",
     "MAX_SCHEDULE",
     "NAMED_RULES",
+    "NOT_FINITE",
     "PLAN_KEY",
     "STEERABLE_SITES",
     "Choice",

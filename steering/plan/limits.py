@@ -32,6 +32,9 @@ class Limits:
     max_steps: int
     sites: tuple[str, ...] = STEERABLE_SITES
     """Sites of this model; a block that is not a plain pre-norm one has `resid_post` only."""
+    most_added: float = math.inf
+    """Most that a request may add to one element of the stream (`steering.plan.bound`); checked
+    where the vectors' sizes are known."""
 
     @property
     def most_segments(self) -> int:

@@ -29,9 +29,9 @@ def unbounded(engine: Engine) -> Iterator[None]:
     """As if the bound were wrong: what it lets through has to be found in the step."""
     core = engine.llm.llm_engine.engine_core.engine_core  # type: ignore[attr-defined]
     steered = core.model_executor.driver_worker.steering.steered
-    bound, steered._most_added = steered._most_added, float("inf")
+    bound, steered.most_added = steered.most_added, float("inf")
     yield
-    steered._most_added = bound
+    steered.most_added = bound
 
 
 def victims(text_ids: list[int]) -> list[Ask]:

@@ -98,7 +98,7 @@ def test_what_is_counted(text: str, values: int) -> None:
 
 
 def test_texts_may_hold_what_structure_is_made_of() -> None:
-    pairs = [['[{",' * 2000, r'\"[' * 2000]] * 4
+    pairs = [['[{",' * 2000, r"\"[" * 2000]] * 4
     body = json.dumps({"name": "x", "method": "repe", "pairs": pairs})
     assert read_request(body, 4).pairs == pairs
 
