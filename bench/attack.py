@@ -2,9 +2,10 @@
 
 Attackers send what may make a steered stream overflow (bench/attack_kinds.py has twenty kinds).
 Victims ask unsteered questions, some with the same beginnings, through the same cache, which is
-small, so that they get the blocks that attackers had. A victim is ill if its status is not 200, its text is
-empty, one of its log-probabilities is not a number, or they are not those that it had before the
-first attack. An attacker may be refused (4xx) or answered (200); a 5xx is a fault.
+small, so that they get the blocks that attackers had.A victim is ill if its
+status is not 200, its text is empty, one of its log-probabilities is not a number, or they are not
+those that it had before the first attack. An attacker may be refused (4xx) or answered (200); a 5xx
+is a fault.
 
     python -m bench.attack [--attacks 500] [--victims 2000] [--way eager|compiled|v2]
                            [--dtype float32]

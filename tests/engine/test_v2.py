@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from steering.plan import Plan
+from steering.plan import Plan, PlannedVector
 from tests.engine import v2_asks
 from tests.engine.conftest import SITES, Shelf
 from tests.engine.dynamic import Setting, distances
@@ -20,6 +20,7 @@ from tests.matrix import exams_special, tiny
 from tests.reference.lens import assert_tokens
 from tests.reference.reference import ReferenceModel
 from tests.standin import v2_environment
+from vectors.format import SteeringVector, write_vector
 
 TOLERANCE = 1e-4
 BLOCK = 32
@@ -338,3 +339,21 @@ def test_the_lens(v2: RemoteEngine, tiny_model: Path) -> None:
     (found,) = v2.do(exams_special.lens, [], directions.tolist(), 9)
     for direction, tokens in zip(directions, found["tokens"], strict=True):
         assert_tokens(tiny_model, direction, tokens["top"], tokens["bottom"])
+
+
+def test_what_overflows_ends_and_leaves_nothing_to_others(v2: RemoteEngine, vectors: Shelf) -> None:
+    """The cache has room for a part of them at a time, so blocks change hands."""
+    v = torch.full((tiny.HIDDEN,), 3e38)
+    huge = SteeringVector({("resid_post", layer): v for layer in range(tiny.LAYERS)})
+    vectors.library.add(write_vector(huge), "huge")
+    terms = (("resid_post", 0), ("resid_post", 1))
+    attacks = [
+        Ask(v2_asks.prompt(n, 40), Plan((PlannedVector(huge.digest, 1.0, terms, rule),)), 3)
+        for n, rule in enumerate(("all", "generation", "after_prompt", "prompt"))
+    ]
+    victims = [Ask(v2_asks.prompt(9 + n, length), None, 3) for n, length in enumerate((3, 70, 33))]
+    assert [a.finish_reason for a in v2.ask(*attacks)] == ["error"] * 4  # By the bound.
+    before, beside, after = v2.do(v2_asks.overflow, attacks, victims)
+    assert [a.finish_reason for a in beside[:4]] == ["error"] * 4
+    assert_same(beside[4:], before)
+    assert_same(after, before)

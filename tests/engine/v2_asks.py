@@ -150,3 +150,21 @@ def noted(engine: Engine, *asks: Ask) -> tuple[list[tuple[Answer, list[WorkerNot
     found = engine.noted(*asks)
     engine.ask(Ask((1,), tokens=1))
     return found, engine.status()["companions"]
+
+
+def overflow(engine: Engine, attacks: list[Ask], victims: list[Ask]) -> list[list[Answer]]:
+    """As if the bound on additions were wrong: the victims before, beside and after the attacks,
+    which come first."""
+    steered = engine.llm.collective_rpc("steering_status")[0]
+    assert steered["most_added"] < float("inf")
+    before = engine.ask(*victims)
+    engine.llm.collective_rpc(_bound_additions, args=(float("inf"),))
+    try:
+        beside = engine.ask(*attacks, *victims)
+        return [before, beside, engine.ask(*victims)]
+    finally:
+        engine.llm.collective_rpc(_bound_additions, args=(steered["most_added"],))
+
+
+def _bound_additions(worker: Any, most: float) -> None:
+    worker.steering.steered.most_added = most
