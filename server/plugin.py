@@ -24,6 +24,7 @@ class SteersmanEndpoints:
         from server.drain import Drain, DrainGate
         from server.extract import api as extract_api
         from server.guard import RefuseIgnoredSteering
+        from server.keys.answers import CountAnswers
         from server.keys.file import Keys
         from server.keys.gate import Gate
         from server.keys.vllm_keys import check_store, take_over
@@ -49,6 +50,8 @@ class SteersmanEndpoints:
         app.include_router(extract_api.build_router())
         app.include_router(inspect_api.build_router())
         app.include_router(vectors_api.build_router())
+        # Behind what reads the body.
+        app.add_middleware(CountAnswers)
         app.add_middleware(RefuseIgnoredSteering)
         # The limit is on the file; a form adds its boundaries and names.
         app.add_middleware(

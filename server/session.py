@@ -1,5 +1,7 @@
 """One steered HTTP request from its field to its receipt."""
 
+import asyncio
+import contextlib
 import secrets
 import weakref
 from typing import Any, Self
@@ -20,6 +22,8 @@ class Session:
     receipt desk.
 
     Guarantee: `close`, or else the collection of the session itself, gives everything back, once.
+    Assumption: sessions are made and closed on one event loop. Their collection may happen in any
+    thread, in the middle of anything, so it takes no lock: it leaves a word with that loop.
     """
 
     @classmethod
@@ -40,7 +44,9 @@ class Session:
         self._draft = made.draft
         app.enter(rows, companions)
         DESK.open(receipt)
-        self._give_back = weakref.finalize(self, _give_back, app, receipt, rows, companions)
+        held = (app, receipt, rows, companions)
+        self._held = held
+        self._unclosed = weakref.finalize(self, _give_back_on, _loop(), *held)
 
     def refusal(self) -> Exception | None:
         """`BankFull` or `NotSteered` if the engine ended the request for that."""
@@ -65,15 +71,32 @@ class Session:
 
     def close(self, outcome: str) -> None:
         """Give everything back and count the outcome; later calls do nothing."""
-        if self._give_back.alive:
+        if self._unclosed.detach() is not None:
             METRICS.observe(DESK.read(self.plan.receipt), outcome)
-            self._give_back()
+            _give_back(*self._held)
 
 
 def resolved(app: Steersman, value: Any) -> Resolved:
     """The plan for the field `value`. Reads the library, so: not on the event loop."""
     field = SteeringField.read(value)
     return resolve(field, secrets.token_hex(8), app.library, app.limits, app.doses)
+
+
+def _loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs this; None without one, where there are no other threads either."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _give_back_on(loop: asyncio.AbstractEventLoop | None, *held: Any) -> None:
+    if loop is None:
+        _give_back(*held)
+        return
+    # Of a loop that is closed nobody reads the counts any more.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(_give_back, *held)
 
 
 def _give_back(app: Steersman, receipt: str, rows: frozenset[Row], companions: int) -> None:
