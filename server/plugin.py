@@ -25,6 +25,7 @@ class SteersmanEndpoints:
         from server.drain import Drain, DrainGate
         from server.extract import api as extract_api
         from server.guard import Guard
+        from server.keys.answers import CountAnswers
         from server.keys.file import Keys
         from server.keys.gate import Gate
         from server.keys.vllm_keys import check_store, take_over
@@ -51,6 +52,8 @@ class SteersmanEndpoints:
         app.include_router(inspect_api.build_router())
         app.include_router(vectors_api.build_router())
         fail_fast.install(app.router.routes)
+        # Behind the guard, which reads the body.
+        app.add_middleware(CountAnswers)
         app.add_middleware(
             Guard,
             bounds=Bounds(

@@ -1,5 +1,7 @@
 """One steered HTTP request from its field to its receipt."""
 
+import asyncio
+import contextlib
 import secrets
 import weakref
 from typing import Any, Self
@@ -22,6 +24,8 @@ class Session:
     receipt desk.
 
     Guarantee: `close`, or else the collection of the session itself, gives everything back, once.
+    Assumption: sessions are made and closed on one event loop. Their collection may happen in any
+    thread, in the middle of anything, so it takes no lock: it leaves a word with that loop.
     """
 
     @classmethod
@@ -48,7 +52,9 @@ class Session:
         self._note = note(plan, sampled)
         app.enter(rows, companions)
         DESK.open(receipt)
-        self._give_back = weakref.finalize(self, _give_back, app, receipt, rows, companions)
+        held = (app, receipt, rows, companions)
+        self._held = held
+        self._unclosed = weakref.finalize(self, _give_back_on, _loop(), *held)
 
     def refusal(self) -> Exception | None:
         """`PlanInvalid` if the front end refused the plan or its stream overflowed, `BankFull` or
@@ -87,11 +93,11 @@ class Session:
 
     def close(self, outcome: str) -> None:
         """Give everything back and count the outcome; later calls do nothing."""
-        if self._give_back.alive:
+        if self._unclosed.detach() is not None:
             METRICS.observe(DESK.read(self.plan.receipt), outcome)
             said = DESK.refusal(self.plan.receipt)
             METRICS.not_finite.inc(said is not None and said.code == NOT_FINITE)
-            self._give_back()
+            _give_back(*self._held)
 
 
 def resolved(app: Steersman, value: Any) -> Resolved:
@@ -105,6 +111,23 @@ def resolved(app: Steersman, value: Any) -> Resolved:
         # No 404: clients take that for the model, and proxies for a deployment that is ill.
         param = error.param or "steering"
         raise PlanInvalid(error.message, param=param, code=error.code) from None
+
+
+def _loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs this; None without one, where there are no other threads either."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _give_back_on(loop: asyncio.AbstractEventLoop | None, *held: Any) -> None:
+    if loop is None:
+        _give_back(*held)
+        return
+    # Of a loop that is closed nobody reads the counts any more.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(_give_back, *held)
 
 
 def _give_back(app: Steersman, receipt: str, rows: frozenset[Row], companions: int) -> None:

@@ -57,7 +57,8 @@ class Steersman:
         self.count_library()
 
     def enter(self, rows: frozenset[Row], companions: int) -> None:
-        """Count in what a request needs: bank rows, and companions if it is dynamic."""
+        """Count in what a request needs: bank rows, and companions if it is dynamic. Here and in
+        `leave`: on the event loop only, which is why neither needs a lock."""
         self.rows.update(rows)
         METRICS.rows_used.set(len(self.rows))
         self.companions += companions

@@ -7,9 +7,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.audit import audit_line
 from server.errors import KeyInvalid, NotAllowed, RouteNotFound, refuse
+from server.keys.answers import TICKET
 from server.keys.caller import Caller, enter
 from server.keys.file import Keys
-from server.keys.meter import Meter
+from server.keys.meter import Meter, Ticket
 from server.keys.rights import ADMIN, OPEN, Rights
 from server.keys.rights import METRICS as METRICS_SCOPE
 from server.keys.routes import ANY, NOWHERE, OFF, OTHERWISE, PUBLIC, route_need
@@ -42,10 +43,11 @@ class Gate:
             if need == NOWHERE and is_ours(scope):
                 # An id with a line break fits no route, and this is no error of vLLM's to tell.
                 raise RouteNotFound("there is no such route; /openapi.json lists them")
-            self._meter.enter(rights)
+            ticket = Ticket(self._meter, rights)
         except SteersmanError as error:
             await refuse(error, scope, receive, send)
             return
+        scope[TICKET] = ticket
         address = scope["client"][0] if scope.get("client") else None
         enter(Caller(rights, address, (headers.get("x-request-id") or "")[:128] or None))
         if rights.name:
@@ -56,7 +58,7 @@ class Gate:
             else:
                 await self.app(scope, receive, send)
         finally:
-            self._meter.leave(rights)
+            ticket.leave()
 
     def _admit(self, need: str | None, headers: Headers) -> Rights:
         """The rights that the call has. Raises `KeyInvalid` or `NotAllowed`."""

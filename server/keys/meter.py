@@ -1,4 +1,4 @@
-"""How often and how much at once a key asks.
+"""How often and how much at once a key asks, counted in answers: see `server.keys.answers`.
 
 By the monotonic clock, which no administrator and no leap second moves: the rate limiters of
 libraries that we looked at go by the wall clock, and lock a key out when that is set back. Each API
@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from server.errors import TooManyRequests
+from server.errors import NotAllowed, TooManyRequests
 from server.keys.rights import Rights
 
 
@@ -20,7 +20,7 @@ class _Use:
 
     running: int = 0
     tokens: float = 0.0
-    """Requests that it may make at once now; `per_minute` at the most."""
+    """Answers that it may ask for at once now; `per_minute` at the most."""
     counted_at: float | None = None
 
 
@@ -31,29 +31,34 @@ class Meter:
         self._clock = clock
         self._uses: dict[str, _Use] = {}
 
-    def enter(self, rights: Rights) -> None:
-        """Count a request in. Raises `TooManyRequests`, and then it is not counted."""
+    def enter(self, rights: Rights, count: int = 1, before: int = 0) -> None:
+        """Count `count` answers in, of a request of which `before` are counted already.
+
+        Raises `TooManyRequests`, or `NotAllowed` where waiting would not help, and then they are
+        not counted.
+        """
+        _check_can_be(rights, before + count)
         use = self._uses.setdefault(rights.name, _Use())
         most = rights.max_concurrent_requests
-        if most is not None and use.running >= most:
+        if most is not None and use.running + count > most:
             raise TooManyRequests(
-                f"{use.running} requests of this key are running, as many as may "
-                f"(max_concurrent_requests): wait for one of them to end",
+                f"{use.running - before} answers to other requests of this key are being made, and "
+                f"{most} may be at once (max_concurrent_requests): wait for one of them to end",
                 code="too_many_concurrent_requests",
             )
         if rights.requests_per_minute is not None:
-            self._take(use, rights.requests_per_minute)
-        use.running += 1
+            self._take(use, rights.requests_per_minute, count)
+        use.running += count
 
-    def leave(self, rights: Rights) -> None:
-        """Count it out again."""
+    def leave(self, rights: Rights, count: int = 1) -> None:
+        """Count them out again."""
         use = self._uses[rights.name]
-        use.running -= 1
+        use.running -= count
         if use.running == 0 and use.counted_at is None:
             del self._uses[rights.name]
 
-    def _take(self, use: _Use, per_minute: int) -> None:
-        """A bucket that holds a minute's requests and fills evenly."""
+    def _take(self, use: _Use, per_minute: int, count: int) -> None:
+        """A bucket that holds a minute's answers and fills evenly."""
         now = self._clock()
         if use.counted_at is None:
             use.tokens = per_minute
@@ -61,10 +66,43 @@ class Meter:
             filled = use.tokens + (now - use.counted_at) * per_minute / 60
             use.tokens = min(float(per_minute), filled)
         use.counted_at = now
-        if use.tokens < 1:
+        if use.tokens < count:
             raise TooManyRequests(
-                f"this key may make {per_minute} requests a minute (requests_per_minute)",
+                f"this key may make {per_minute} requests a minute (requests_per_minute), of which "
+                "each answer counts as one",
                 code="rate_limit_exceeded",
-                retry_after=math.ceil((1 - use.tokens) * 60 / per_minute),
+                retry_after=math.ceil((count - use.tokens) * 60 / per_minute),
             )
-        use.tokens -= 1
+        use.tokens -= count
+
+
+class Ticket:
+    """One request among what its key asks, from its first byte to the end of its answers."""
+
+    def __init__(self, meter: Meter, rights: Rights) -> None:
+        """Count one answer in. Raises what `Meter.enter` raises."""
+        self._meter, self._rights = meter, rights
+        meter.enter(rights)
+        self._answers = 1
+
+    def count(self, answers: int) -> None:
+        """Have the request count as `answers`, if those are more than it counts as by now. Raises
+        what `Meter.enter` raises."""
+        if answers > self._answers:
+            self._meter.enter(self._rights, answers - self._answers, self._answers)
+            self._answers = answers
+
+    def leave(self) -> None:
+        """The request has ended."""
+        self._meter.leave(self._rights, self._answers)
+
+
+def _check_can_be(rights: Rights, answers: int) -> None:
+    for name in ("max_concurrent_requests", "requests_per_minute"):
+        most = getattr(rights, name)
+        if most is not None and answers > most:
+            raise NotAllowed(
+                f"this request makes {answers} answers, and this key may have {most} ({name}): ask "
+                "for fewer in one request (n, prompts, conversations)",
+                code="too_many_answers",
+            )

@@ -11,7 +11,7 @@ import openai
 import pytest
 
 from bench.servers import Server
-from tests.http.client import Client, chat_body
+from tests.http.client import Client, chat_body, completion_body
 from tests.operate.conftest import KEYS, LOOKED, OPERATORS, As, Place
 
 pytestmark = pytest.mark.engine
@@ -273,6 +273,22 @@ def test_requests_a_minute(key: As) -> None:
     refused = seldom.http.get("/v1/models")
     assert error(refused)["code"] == "rate_limit_exceeded"
     assert 1 <= int(refused.headers["retry-after"]) <= 20
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/chat/completions", chat_body(n=4)),
+        ("/v1/chat/completions", chat_body(n=2, steering={"vectors": {"rnd": 1.0}})),
+        ("/v1/chat/completions/batch", {**chat_body(), "messages": [chat_body()["messages"]] * 2}),
+        ("/v1/completions", completion_body(["a", "b"])),
+        ("/v1/completions", completion_body("a", n=2)),
+        ("/inference/v1/generate", {"token_ids": [1, 2], "sampling_params": {"n": 2}}),
+    ],
+)
+def test_answers_count_and_not_calls(key: As, rnd: str, path: str, body: Any) -> None:
+    refused = key("narrow").http.post(path, json=body)
+    assert (refused.status_code, error(refused)["code"]) == (403, "too_many_answers")
 
 
 def test_a_new_file_holds_at_once_and_a_bad_one_not_at_all(key: As, place: Place) -> None:

@@ -1,7 +1,9 @@
 """One request from its field to its receipt: what it says, what it holds, and that this is given
 back once."""
 
+import asyncio
 import gc
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from prometheus_client import REGISTRY
 from server.session import Session, resolved
 from server.state import Steersman
 from server.trace import Answers
-from steering.plan import DESK, Choice, PlanInvalid, WorkerNote
+from steering.plan import DESK, Choice, PlanInvalid, Row, WorkerNote
 from tests.server.make import steersman
 
 DYNAMIC = {"vectors": ["plain", "other"], "dynamic": {"max": 3.0}}
@@ -117,3 +119,49 @@ def test_a_refused_request_holds_nothing(app: Steersman) -> None:
     with pytest.raises(PlanInvalid):
         session(app, {"vectors": ["plain"] * 5, "dynamic": {}})
     assert (streams(), len(app.rows)) == (0, 0)
+
+
+def test_collected_in_any_thread_it_is_counted_out_on_the_loop(app: Steersman) -> None:
+    """A collection may happen in the middle of anything, with any lock held."""
+    threads: set[int] = set()
+    real = app.leave
+
+    def leave(rows: frozenset[Row], companions: int) -> None:
+        threads.add(threading.get_ident())
+        real(rows, companions)
+
+    app.leave = leave  # type: ignore[method-assign]
+
+    async def main() -> None:
+        made = [session(app, DYNAMIC) for _ in range(40)]
+        receipts = [one.plan.receipt for one in made]
+        assert streams() == 120
+        pool = [threading.Thread(target=collect, args=(made[n::4],)) for n in range(4)]
+        del made[:]
+        for thread in pool:
+            thread.start()
+        for thread in pool:
+            thread.join()
+        gc.collect()
+        # Nothing has changed behind the loop's back.
+        assert streams() == 120
+        await asyncio.sleep(0)
+        assert streams() == 0
+        assert not app.rows
+        assert not any(DESK.is_open(receipt) for receipt in receipts)
+
+    def collect(ours: list[Session]) -> None:
+        while ours:
+            del ours[0]
+
+    asyncio.run(main())
+    assert threads == {threading.get_ident()}
+
+
+def test_a_session_that_outlives_its_loop_harms_nobody(app: Steersman) -> None:
+    async def main() -> Session:
+        return session(app, DYNAMIC)
+
+    made = asyncio.run(main())
+    del made
+    gc.collect()
