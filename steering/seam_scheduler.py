@@ -19,6 +19,7 @@ from steering.plan.receipt import BANK_FULL, UNAVAILABLE, Refusal, WorkerNote
 from steering.plan.settings import Settings
 from steering.row_queue import RowQueue
 from steering.seam_config import step_rows
+from steering.seam_queue import STEP_ATTRIBUTE
 from steering.seam_request import plan_of
 from steering.seam_streams import Streams
 from steering.steps import REPORT_ATTRIBUTE, TOKENS_ATTRIBUTE
@@ -55,6 +56,8 @@ def _with_row_queue(original: Function) -> Function:
         self.steering_held = dict[str, Any]()
         """Requests that wait for bank rows, and those that end because too many do."""
         self.steering_refused = set[str]()
+        self.steering_unseen_until = dict[str, int]()
+        """The last step that may say of a request in `steering_unseen` that it failed."""
         self.steering_unseen = dict[str, set[int]]()
 
     return __init__
@@ -99,6 +102,8 @@ def _giving_back(original: Function) -> Function:
             blocks = _computed_unsteered(self, request.request_id)
             self.steering_unseen[request.request_id] = blocks
             self.kv_cache_manager.evict_blocks(blocks)
+            # Who shares one of them is misled if it was not. The others may be anybody's by then.
+            blocks &= _shared(self, blocks)
         self.steering_rows.leave(request.request_id)
         self.steering_refused.discard(request.request_id)
         self.steering_held.pop(request.request_id, None)
@@ -123,7 +128,7 @@ def _with_notes(original: Function) -> Function:
             ended += _end(self, dict.fromkeys(streams.hopeless, _TOO_LARGE), UNAVAILABLE)
         # Those that end in this step are not there any more afterwards.
         noted = {name: self.requests.get(name) for name in report.notes} if report else {}
-        self.steering_unseen.clear()
+        _forget_seen(self, scheduler_output)
         outputs = original(self, scheduler_output, runner_output)
         if len(streams):
             # An answer that was stopped left its companions.
@@ -145,6 +150,15 @@ def _with_notes(original: Function) -> Function:
         return outputs
 
     return update_from_output
+
+
+def _forget_seen(scheduler: Any, output: Any) -> None:
+    """After a step, vLLM's SchedulerOutput: forget those that went before it was queued. For others
+    a step that is under way still, as under asynchronous scheduling, may say that they failed."""
+    until = scheduler.steering_unseen_until
+    for request_id in [*scheduler.steering_unseen]:
+        if until.setdefault(request_id, scheduler.current_step) <= getattr(output, STEP_ATTRIBUTE):
+            del scheduler.steering_unseen[request_id], until[request_id]
 
 
 def _end_failed(scheduler: Any, failed: Mapping[str, str]) -> list[tuple[int, Any]]:
@@ -237,6 +251,12 @@ def _blocks_of(
         begin = next((n for n, one in enumerate(ids) if one in after), len(ids)) if after else first
         found.update(ids[begin:])
     return found - {null}
+
+
+def _shared(scheduler: Any, blocks: Set[int]) -> set[int]:
+    """Those of a request's blocks that others have as well."""
+    pool = scheduler.kv_cache_manager.block_pool.blocks
+    return {block for block in blocks if pool[block].ref_cnt > 1}
 
 
 def _append(outputs: dict[int, Any], client_index: int, output: Any) -> None:

@@ -81,6 +81,11 @@ class Settings:
     calibrate: bool = True
     """Measure the model's median residual norms when they are not in the cache yet."""
 
+    @property
+    def most_segments(self) -> int:
+        """Most table rows of one request."""
+        return self.max_segments + self.max_steps
+
     @classmethod
     def read(cls, additional_config: object) -> Self:
         """Settings out of vLLM's `additional_config`; unknown keys and wrong values raise."""

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from steering import seam_config
 from steering.plan import PLAN_KEY, Plan, PlannedVector
 from steering.plan.receipt import BANK_FULL
 from tests.steering.hashing import Ask
@@ -143,3 +144,20 @@ def test_who_lost_its_blocks_keeps_its_rows(folder: Path, caching: bool) -> None
     assert list(loop.ended) == ["a", "b", "c"]
     loop.check_answers()
     loop.check_empty()
+
+
+def test_a_pooling_model_needs_no_count_of_its_layers(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """CASES 1.5: some configurations do not say it, and nobody can ask to be steered."""
+    from vllm.pooling_params import PoolingParams
+    from vllm.v1.request import Request
+
+    def unknown(vllm_config: object) -> int:
+        raise AttributeError("num_hidden_layers")
+
+    monkeypatch.setattr(seam_config, "num_layers", unknown)
+    loop = Loop(folder, Setup(blocks=9, seats=4))
+    loop.scheduler.add_request(Request("embed", [1, 2, 3], None, PoolingParams(task="embed")))
+    assert loop.scheduler.schedule().num_scheduled_tokens == {"embed": 3}
+    assert [one.request_id for one in loop.abort(None)] == ["embed"]
