@@ -306,7 +306,8 @@ def _own_parser() -> argparse.ArgumentParser:
         help="rows of the vector bank, each one vector at one site and layer "
         "(default: %(default)s)")  # fmt: skip
     add("--max-waiting", type=int, default=defaults.max_waiting, metavar="N",
-        help="requests that may wait for rows of the bank; the next is a 503 "
+        help="steered requests that may wait because others have the rows of the bank (or of the "
+        "tables, for steps) that they need, or wait before them; the next is a 503 "
         "(default: %(default)s)")  # fmt: skip
     add("--max-terms", type=int, default=defaults.max_terms, metavar="K",
         help="vectors of one request that may meet at one site and layer "
@@ -319,6 +320,12 @@ def _own_parser() -> argparse.ArgumentParser:
     add("--max-steps", type=int, default=defaults.max_steps, metavar="N",
         help="generation steps of a vector that has a tensor for each "
         "(default: %(default)s)")  # fmt: skip
+    add("--max-schedule-total", type=int, default=defaults.max_schedule_total, metavar="N",
+        help="coefficients that all schedules of one request may list together "
+        "(default: %(default)s)")  # fmt: skip
+    add("--max-plan-terms", type=int, default=defaults.max_plan_terms, metavar="N",
+        help="terms of one request: its vectors times their layers, for each step or stretch of "
+        "tokens anew (default: %(default)s)")  # fmt: skip
     add("--max-dynamic-requests", dest="max_dynamic", type=int, default=defaults.max_dynamic,
         metavar="N", help="dynamic requests that run at once in each engine, each answer with a "
         "companion sequence for every vector and one more; the next wait "

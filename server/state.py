@@ -131,6 +131,8 @@ class Steersman:
                 "max_segments": self.limits.max_segments,
                 "max_steps": self.limits.max_steps,
                 "max_schedule": MAX_SCHEDULE,
+                "max_schedule_total": self.limits.max_schedule_total,
+                "max_plan_terms": self.limits.max_plan_terms,
                 "max_dynamic_requests": self.settings.max_dynamic,
                 "max_coefficient": self.limits.max_coefficient,
                 "max_relative_dose": self.doses.limit,

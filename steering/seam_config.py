@@ -69,7 +69,8 @@ def table_sizes(vllm_config: Any, max_tokens: int) -> TableSizes:
 def step_rows(vllm_config: Any) -> int:
     """Table rows for requests that need one for each of many steps: enough for any one of them,
     its companions included."""
-    return (MAX_PROPERTIES + 1) * limits_of(vllm_config).most_segments
+    settings = Settings.read(vllm_config.additional_config)
+    return (MAX_PROPERTIES + 1) * settings.most_segments
 
 
 def no_dynamic(vllm_config: Any) -> str | None:

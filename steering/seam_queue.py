@@ -7,13 +7,16 @@ place that its arrival gives it, when its rows are set aside: a pass costs those
 
 import heapq
 from operator import attrgetter
-from typing import Any
+from typing import Any, Final
 
 from steering.patching import Function, wrap
 from steering.plan.errors import PlanInvalid
 from steering.plan.plan import Plan
 from steering.row_queue import Rank
 from steering.seam_request import plan_of
+
+STEP_ATTRIBUTE: Final = "steersman_step"
+"""Attribute of SchedulerOutput that numbers the steps of a scheduler."""
 
 _CAME = attrgetter("arrival_time")
 
@@ -27,6 +30,7 @@ def install() -> None:
     wrap(Scheduler, "_enqueue_waiting_request", _keeping_apart)
     wrap(Scheduler, "get_request_counts", _counting_all)
     wrap(Scheduler, "_handle_blocked_waiting_request", _in_turn)
+    wrap(Scheduler, "_update_after_schedule", _numbering)
 
 
 def let_in(scheduler: Any) -> None:
@@ -127,3 +131,11 @@ def _in_turn(original: Function) -> Function:
         return bool(free and self.steering_streams.may_run(request))
 
     return _handle_blocked_waiting_request
+
+
+def _numbering(original: Function) -> Function:
+    def _update_after_schedule(self: Any, scheduler_output: Any) -> None:
+        setattr(scheduler_output, STEP_ATTRIBUTE, self.current_step)
+        original(self, scheduler_output)
+
+    return _update_after_schedule

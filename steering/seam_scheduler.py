@@ -26,6 +26,7 @@ from steering.plan.receipt import (
 from steering.plan.settings import Settings
 from steering.row_queue import RowQueue
 from steering.seam_config import step_rows
+from steering.seam_queue import STEP_ATTRIBUTE
 from steering.seam_request import plan_of
 from steering.seam_streams import Streams
 from steering.steps import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, TOKENS_ATTRIBUTE
@@ -67,6 +68,8 @@ def _with_row_queue(original: Function) -> Function:
         self.steering_held = dict[str, Any]()
         """Requests that wait for bank rows, and those that end because too many do."""
         self.steering_refused = set[str]()
+        self.steering_unseen_until = dict[str, int]()
+        """The last step that may say of a request in `steering_unseen` that it failed."""
         self.steering_unseen = dict[str, set[int]]()
         self.steering_soiled = set[int]()
         """Blocks to fill with zeros before the next step: they may hold NaN."""
@@ -111,9 +114,8 @@ def _suspect(scheduler: Any, request: Any) -> None:
     if request.num_in_flight_tokens and _has_plan(request):
         blocks = _in_flight_blocks(scheduler, request.request_id)
         scheduler.kv_cache_manager.evict_blocks(blocks)
-        pool = scheduler.kv_cache_manager.block_pool.blocks
         # Whoever shares one is steered alike, and will be found ill as well.
-        scheduler.steering_soiled |= {block for block in blocks if pool[block].ref_cnt == 1}
+        scheduler.steering_soiled |= blocks - _shared(scheduler, blocks)
 
 
 def _has_plan(request: Any) -> bool:
@@ -144,6 +146,8 @@ def _giving_back(original: Function) -> Function:
             blocks = _in_flight_blocks(self, request.request_id)
             self.steering_unseen[request.request_id] = blocks
             self.kv_cache_manager.evict_blocks(blocks)
+            # Who shares one of them is misled if it was not. The others may be anybody's by then.
+            blocks &= _shared(self, blocks)
         self.steering_rows.leave(request.request_id)
         self.steering_refused.discard(request.request_id)
         self.steering_held.pop(request.request_id, None)
@@ -168,7 +172,7 @@ def _with_notes(original: Function) -> Function:
             ended += _end(self, dict.fromkeys(streams.hopeless, _TOO_LARGE), UNAVAILABLE)
         # Those that end in this step are not there any more afterwards.
         noted = {name: self.requests.get(name) for name in report.notes} if report else {}
-        self.steering_unseen.clear()
+        _forget_seen(self, scheduler_output)
         outputs = original(self, scheduler_output, runner_output)
         if len(streams):
             # An answer that was stopped left its companions.
@@ -190,6 +194,15 @@ def _with_notes(original: Function) -> Function:
         return outputs
 
     return update_from_output
+
+
+def _forget_seen(scheduler: Any, output: Any) -> None:
+    """After a step, vLLM's SchedulerOutput: forget those that went before it was queued. For others
+    a step that is under way still, as under asynchronous scheduling, may say that they failed."""
+    until = scheduler.steering_unseen_until
+    for request_id in [*scheduler.steering_unseen]:
+        if until.setdefault(request_id, scheduler.current_step) <= getattr(output, STEP_ATTRIBUTE):
+            del scheduler.steering_unseen[request_id], until[request_id]
 
 
 def _end_failed(scheduler: Any, report: StepReport) -> list[tuple[int, Any]]:
@@ -295,6 +308,12 @@ def _blocks_of(
         begin = next((n for n, one in enumerate(ids) if one in after), len(ids)) if after else first
         found.update(ids[begin:])
     return found - {null}
+
+
+def _shared(scheduler: Any, blocks: Set[int]) -> set[int]:
+    """Those of a request's blocks that others have as well."""
+    pool = scheduler.kv_cache_manager.block_pool.blocks
+    return {block for block in blocks if pool[block].ref_cnt > 1}
 
 
 def _append(outputs: dict[int, Any], client_index: int, output: Any) -> None:

@@ -95,6 +95,8 @@ SEAMS: Final = (
     Seam(_QUEUE, EVERY,
          "vllm.v1.core.sched.scheduler:Scheduler._handle_blocked_waiting_request", ("request",),
          "streams of a dynamic request have turns, and others pass them meanwhile"),
+    Seam(_QUEUE, EVERY, "vllm.v1.core.sched.scheduler:Scheduler._update_after_schedule",
+         ("scheduler_output",), "numbers the steps"),
     Seam(_SCHEDULER, EVERY, "vllm.v1.core.sched.scheduler:Scheduler._free_request", ("request",),
          "bank rows come back however a request ends"),
     Seam(_SCHEDULER, EVERY, "vllm.v1.core.sched.scheduler:Scheduler.update_from_output",

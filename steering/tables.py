@@ -65,15 +65,14 @@ class Tables:
         """Set table row `row`: for each slot, its (bank row, coefficient) terms."""
         self._slots_of[row] = frozenset(terms)
         slots, _, width = self.index.shape
-        index = torch.full((slots, width), ZERO_ROW, dtype=torch.int32)
-        coefficient = torch.zeros(slots, width)
+        index = np.full((slots, width), ZERO_ROW, dtype=np.int32)
+        coefficient = np.zeros((slots, width), dtype=np.float32)
         for slot, pairs in terms.items():
             self.width = max(self.width, len(pairs))
-            for k, (bank_row, c) in enumerate(pairs):
-                index[slot, k] = bank_row
-                coefficient[slot, k] = c
-        self.index[:, row].copy_(index)
-        self.coefficient[:, row].copy_(coefficient)
+            index[slot, : len(pairs)] = [bank_row for bank_row, _ in pairs]
+            coefficient[slot, : len(pairs)] = [c for _, c in pairs]
+        self.index[:, row].copy_(torch.from_numpy(index))
+        self.coefficient[:, row].copy_(torch.from_numpy(coefficient))
 
     def begin_step(self) -> None:
         """Mark every token as not steered (on the host)."""

@@ -7,7 +7,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from server.errors import refuse
 from server.keys.meter import Ticket
-from server.limits import path_of
+from server.paths import path_of
 from vectors.errors import SteersmanError
 
 TICKET: Final = "steersman.ticket"

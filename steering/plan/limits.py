@@ -3,6 +3,8 @@
 import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import product
 from typing import TYPE_CHECKING, Final, Self
 
 from steering.plan.dynamic import MAX_PROPERTIES, Dynamic
@@ -30,6 +32,8 @@ class Limits:
     max_segments: int
     max_coefficient: float
     max_steps: int
+    max_schedule_total: int
+    max_plan_terms: int
     sites: tuple[str, ...] = STEERABLE_SITES
     """Sites of this model; a block that is not a plain pre-norm one has `resid_post` only."""
     most_added: float = math.inf
@@ -40,6 +44,11 @@ class Limits:
     def most_segments(self) -> int:
         """Most table rows of one request."""
         return self.max_segments + self.max_steps
+
+    @cached_property
+    def _places(self) -> frozenset[tuple[str, int]]:
+        """All (site, layer) that there are."""
+        return frozenset(product(self.sites, range(self.num_layers)))
 
     @classmethod
     def of(cls, settings: Settings, num_layers: int) -> Self:
@@ -52,6 +61,8 @@ class Limits:
             max_segments=settings.max_segments,
             max_coefficient=settings.max_coefficient,
             max_steps=settings.max_steps,
+            max_schedule_total=settings.max_schedule_total,
+            max_plan_terms=settings.max_plan_terms,
         )
 
     def check_count(self, vectors: int) -> None:
@@ -104,15 +115,9 @@ class Limits:
             self._check_length(vector, where)
             if not vector.terms:
                 raise PlanInvalid("no layer is named", param=f"{where}.layers")
-            for site, layer in vector.terms:
-                if site not in self.sites:
-                    raise PlanInvalid(
-                        f"site {site!r} cannot be steered here; sites are {', '.join(self.sites)}",
-                        param=where,
-                        code="site_not_supported",
-                    )
-                self.check_layer(layer, f"{where}.layers")
-                meetings[site, layer] += 1
+            if not self._places.issuperset(vector.terms):
+                self._check_places(vector, where)
+            meetings.update(vector.terms)
         (site, layer), most = meetings.most_common(1)[0]
         if most > self.max_terms:
             raise PlanInvalid(
@@ -128,6 +133,15 @@ class Limits:
                 param="steering.vectors",
                 code="too_many_terms",
             )
+        scheduled = sum(len(vector.schedule) for vector in plan.vectors)
+        if scheduled > self.max_schedule_total:
+            raise PlanInvalid(
+                f"the request's schedules have {scheduled} coefficients together, at most "
+                f"{self.max_schedule_total} are allowed; use shorter ones, or start the server "
+                "with a higher --max-schedule-total",
+                param="steering.vectors",
+                code="too_many_terms",
+            )
         if plan.varies and len(plan.vectors) > self.max_terms:
             raise PlanInvalid(
                 f"{len(plan.vectors)} vectors, of which one has a schedule; at most "
@@ -140,11 +154,31 @@ class Limits:
         if prompt_tokens is not None:
             self._check_stretches(plan, prompt_tokens)
 
+    def _check_places(self, vector: "PlannedVector", where: str) -> None:
+        for site, layer in vector.terms:
+            if site not in self.sites:
+                raise PlanInvalid(
+                    f"site {site!r} cannot be steered here; sites are {', '.join(self.sites)}",
+                    param=where,
+                    code="site_not_supported",
+                )
+            self.check_layer(layer, f"{where}.layers")
+
     def _check_stretches(self, plan: "Plan", prompt_tokens: int) -> None:
-        if len(plan.segments(prompt_tokens)) > self.most_segments:
+        segments = plan.segments(prompt_tokens)
+        if len(segments) > self.most_segments:
             raise PlanInvalid(
                 "the vectors' steps start at too many different tokens; use fewer different rules, "
                 "or have the server started with a higher --max-segments",
+                param="steering.vectors",
+                code="too_many_terms",
+            )
+        terms = sum(len(plan.vectors[n].terms) for segment in segments for n in segment.active)
+        if terms > self.max_plan_terms:
+            raise PlanInvalid(
+                f"the request has {terms} terms, one for each vector, layer and step or stretch of "
+                f"tokens; at most {self.max_plan_terms} are allowed; name fewer, or start the "
+                "server with a higher --max-plan-terms",
                 param="steering.vectors",
                 code="too_many_terms",
             )

@@ -1,9 +1,10 @@
 """The plan: one request's steering, resolved. It travels as JSON in `SamplingParams.extra_args`."""
 
+import base64
 import json
 import math
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -19,6 +20,9 @@ from steering.plan.positions import PositionRule, check_rule, interval
 
 PLAN_KEY: Final = "steersman"
 """The key of `SamplingParams.extra_args` that holds the plan as a JSON string."""
+
+MAX_PLAN: Final = 2**20
+"""The most characters of a plan: every process reads it while others wait."""
 
 Row = tuple[str, str, int, int]
 """What one bank row holds: (digest, site, layer, step)."""
@@ -37,15 +41,6 @@ def as_float32(value: float) -> float:
     except (OverflowError, struct.error):  # The second: a whole number past every float.
         return float("inf") if value > 0 else float("-inf")
     return rounded
-
-
-def as_float32s(values: Sequence[float]) -> tuple[float, ...]:
-    """`values`, each rounded to float32."""
-    layout = struct.Struct(f"<{len(values)}f")
-    try:
-        return layout.unpack(layout.pack(*values))
-    except (OverflowError, struct.error):
-        return tuple(map(as_float32, values))
 
 
 class Segment(NamedTuple):
@@ -83,10 +78,10 @@ class PlannedVector:
     @cached_property
     def strongest(self) -> float:
         """The largest of its coefficients, absolutely; NaN if one of them is not finite."""
-        numbers = (self.coefficient, *self.schedule)
-        if not all(map(math.isfinite, numbers)):
+        numbers = np.abs(np.asarray(self.schedule or (self.coefficient,)))
+        if not np.isfinite(numbers).all() or not math.isfinite(self.coefficient):
             return math.nan
-        return max(map(abs, self.schedule or (self.coefficient,)))
+        return float(numbers.max())
 
     @cached_property
     def terms_digest(self) -> bytes:
@@ -214,8 +209,11 @@ class Plan:
     @classmethod
     def from_json(cls, text: object) -> Self:
         """Read a plan; raises `PlanInvalid` for anything that `to_json` would not write."""
-        if not isinstance(text, str):
-            raise PlanInvalid(f"extra argument {PLAN_KEY!r} must be a plan as a JSON string")
+        if not isinstance(text, str) or len(text) > MAX_PLAN:
+            raise PlanInvalid(
+                f"extra argument {PLAN_KEY!r} must be a plan, a JSON string of at most "
+                f"{MAX_PLAN} characters"
+            )
         try:
             data = json.loads(text)
             vectors = tuple(_read_vector(item) for item in data["vectors"])
@@ -252,7 +250,8 @@ def _written(vector: PlannedVector) -> dict[str, Any]:
         "positions": vector.positions,
     }
     if vector.schedule:
-        data["schedule"] = vector.schedule
+        packed = struct.pack(f"<{len(vector.schedule)}f", *vector.schedule)
+        data["schedule"] = base64.b64encode(packed).decode()
     if vector.steps > 1:
         data["steps"] = vector.steps
     if vector.hold:
@@ -265,8 +264,8 @@ def _read_vector(item: Mapping[str, Any]) -> PlannedVector:
     hexes = digest.removeprefix("sha256:")
     if len(hexes) != 64 or not set(hexes) <= set("0123456789abcdef"):
         raise PlanInvalid("a plan's digest is sha256: and 64 hex digits")
-    schedule = item.get("schedule", ())
-    if not set(map(type, (item["coefficient"], *schedule))) <= {int, float}:
+    coefficient = item["coefficient"]
+    if isinstance(coefficient, bool) or not isinstance(coefficient, int | float):
         raise PlanInvalid("a plan's coefficient is a number", param="steering.coefficient")
     terms = set()
     for site, layer in item["terms"]:
@@ -280,10 +279,20 @@ def _read_vector(item: Mapping[str, Any]) -> PlannedVector:
         raise PlanInvalid("a plan's hold is true or false")
     return PlannedVector(
         digest="sha256:" + hexes,
-        coefficient=as_float32(item["coefficient"]),
+        coefficient=as_float32(coefficient),
         terms=tuple(sorted(terms)),
         positions=check_rule(tuple(positions) if isinstance(positions, list) else positions),
-        schedule=as_float32s(schedule),
+        schedule=_read_schedule(item.get("schedule", "")),
         steps=steps,
         hold=hold,
     )
+
+
+def _read_schedule(text: object) -> tuple[float, ...]:
+    """Base64 over little-endian float32: a long list of numbers would take a worker's step."""
+    if not isinstance(text, str):
+        raise PlanInvalid("a plan's schedule is base64 over float32")
+    packed = base64.b64decode(text, validate=True)
+    if len(packed) % 4:
+        raise PlanInvalid("a plan's schedule is base64 over float32")
+    return struct.unpack(f"<{len(packed) // 4}f", packed)

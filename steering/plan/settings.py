@@ -25,6 +25,8 @@ _COUNTS = (
     "max_extract_rows",
     "max_jobs",
     "max_steps",
+    "max_schedule_total",
+    "max_plan_terms",
     "max_dynamic",
     "max_library_vectors",
     "max_body_bytes",
@@ -52,6 +54,11 @@ class Settings:
     """How many stretches of a request with different sets of active vectors are told apart."""
     max_steps: int = 64
     """How many generation steps a vector with a tensor for each may have."""
+    max_schedule_total: int = 8192
+    """How many coefficients all schedules of a request may list together."""
+    max_plan_terms: int = 16_384
+    """How many terms a request may have, counted for each step or stretch of tokens anew: what a
+    worker writes for it while others wait."""
     max_dynamic: int = 8
     """How many dynamic requests run at once in each engine; the next ones wait for their turn."""
     max_coefficient: float = 10_000.0
@@ -90,6 +97,11 @@ class Settings:
     """Seconds that a body may take to arrive; a slower one is a 408."""
     calibrate: bool = True
     """Measure the model's median residual norms when they are not in the cache yet."""
+
+    @property
+    def most_segments(self) -> int:
+        """Most table rows of one request."""
+        return self.max_segments + self.max_steps
 
     @classmethod
     def read(cls, additional_config: object) -> Self:

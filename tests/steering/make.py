@@ -56,6 +56,8 @@ def limits(**changes: object) -> Limits:
         "max_segments": 4,
         "max_coefficient": 10_000.0,
         "max_steps": 8,
+        "max_schedule_total": 8192,
+        "max_plan_terms": 16_384,
     }
     return Limits(**values | changes)  # type: ignore[arg-type]
 

@@ -1,8 +1,10 @@
 """Limits: each is enforced, at its edge, and names the offending key."""
 
+from dataclasses import replace
+
 import pytest
 
-from steering.plan import PlanInvalid, PlannedVector
+from steering.plan import Plan, PlanInvalid, PlannedVector
 from tests.steering.make import limits, plan_of, planned
 
 
@@ -63,3 +65,30 @@ def test_positions_outside_the_prompt_are_refused_once_it_is_known() -> None:
     limits().check(plan)
     with pytest.raises(PlanInvalid, match="outside the prompt of 9 tokens"):
         limits().check(plan, 9)
+
+
+def scheduled(*lengths: int) -> Plan:
+    return plan_of(
+        *(replace(planned(n), schedule=(1.0,) * length) for n, length in enumerate(lengths))
+    )
+
+
+def test_schedules_are_counted_together() -> None:
+    """CASES 4.4: each alone is within its limit."""
+    limits(max_schedule_total=9).check(scheduled(4, 5), 9)
+    with pytest.raises(PlanInvalid, match=r"10 coefficients together.*--max-schedule-total"):
+        limits(max_schedule_total=9).check(scheduled(5, 5), 9)
+    with pytest.raises(PlanInvalid, match="32768 coefficients together"):
+        limits().check(scheduled(*(8 * [4096])), 9)
+
+
+def test_terms_are_counted_for_each_step_and_stretch() -> None:
+    """What a worker writes while others wait, however few tokens the request has."""
+    steps = replace(planned(1, layers=(0, 1)), steps=5)
+    plan = plan_of(steps, planned(2, layers=(0, 1, 2), positions="all"))
+    terms = 3 + 5 * (2 + 3) + 3  # Before the steps, at each, and behind them.
+    limits(max_plan_terms=terms).check(plan, 9)
+    limits(max_plan_terms=terms - 1).check(plan)
+    with pytest.raises(PlanInvalid, match=f"{terms} terms.*--max-plan-terms") as caught:
+        limits(max_plan_terms=terms - 1).check(plan, 9)
+    assert caught.value.code == "too_many_terms"
