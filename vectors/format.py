@@ -25,6 +25,7 @@ from safetensors.torch import save
 
 from vectors.defaults import POSITION_RULES, Positions
 from vectors.errors import LibraryError, VectorInvalid, VectorNotFound
+from vectors.glp import refuse_hidden_meaning
 from vectors.header import MAX_HEADER_BYTES, Header, read_header
 from vectors.metadata import FORMAT_VERSION, METADATA_KEY, metadata_text, parse_metadata
 from vectors.tensors import SITES, TensorKey, check_shape, parse_tensor_name, tensor_name
@@ -105,6 +106,7 @@ def read_tensors(path: Path, keys: Iterable[TensorKey]) -> dict[TensorKey, torch
 
 def _read(file: BinaryIO, size: int, max_header_bytes: int) -> SteeringVector:
     header: Header = read_header(file, size, max_header_bytes)
+    refuse_hidden_meaning(header.metadata, {site for site, _ in header.tensors})
     fields = parse_metadata(header.metadata)
     tensors = {}
     for key, span in header.tensors.items():

@@ -1,7 +1,8 @@
 """NumPy's `.npy` and `.npz`, never with `allow_pickle`.
 
 A `.npy` is [hidden], whose layer must be given, or [layers, hidden]; the arrays of a `.npz` are
-named as tensors elsewhere. What a header announces is compared with what is there before it is read.
+named as tensors elsewhere. What a header announces is compared with what is there, and only then
+read.
 """
 
 import math
