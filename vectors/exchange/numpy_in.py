@@ -5,7 +5,9 @@ named as tensors elsewhere. What a header announces is compared with what is the
 read.
 """
 
+import errno
 import math
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -23,7 +25,7 @@ from vectors.exchange.rules import ARRAY, ARRAYS
 
 _ERRORS: Final = (ValueError, TypeError, KeyError, EOFError, OverflowError, SyntaxError,
                   MemoryError, RecursionError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error,
-                  NotImplementedError, RuntimeError)  # fmt: skip
+                  NotImplementedError, RuntimeError, tokenize.TokenError)  # fmt: skip
 
 
 def read_npy(path: Path, options: Options) -> Found:
@@ -46,6 +48,10 @@ def read_npz(path: Path, options: Options) -> Found:
                 with archive.open(member) as file:
                     tensors[name] = _array(cast("BinaryIO", file), name, member.file_size)
     except _ERRORS as error:
+        raise _broken(path.name, error) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # A place that lies outside the file.
+            raise
         raise _broken(path.name, error) from error
     return named_parts(tensors, ARRAYS, options)
 

@@ -1,9 +1,10 @@
 """Files that were read as something that they are not, each with files of its kind.
 
-Numbers are those of the project's list of cases. Sizes are those of the demo model's 30 blocks, with
-a hidden size of 16.
+Numbers are those of the project's list of cases. Sizes are those of the demo model's 30 blocks,
+with a hidden size of 16.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -96,7 +97,7 @@ def test_2_1_a_projection_is_refused_by_name(write):
     assert "the operation `project` is not served yet" in error.message
 
 
-@pytest.mark.parametrize("mode", ["ablate", "Project", "", "ADD", "add "])
+@pytest.mark.parametrize("mode", ["ablate", "Project", " ", "ADD", "add "])
 def test_2_1_an_unknown_operation_is_fatal(write, mode):
     error = refused(write({"glp.mode": mode}))
     assert (error.param, error.code) == ("glp.mode", "bad_glp")
@@ -141,7 +142,7 @@ def test_2_2_the_hook_point_is_the_place(write, hook, place):
     assert torch.equal(next(iter(found.tensors.values())), unit())
 
 
-@pytest.mark.parametrize("hook", ["residual_stream_pre_layer", "ffn_out", "resid_post", ""])
+@pytest.mark.parametrize("hook", ["residual_stream_pre_layer", "ffn_out", "resid_post", " "])
 def test_2_2_another_hook_point_is_fatal(write, hook):
     assert refused(write({"glp.hook_point": hook})).param == "glp.hook_point"
 
@@ -523,7 +524,7 @@ def test_1_17_pth_in_folders_and_names_of_tools(tmp_path):
 
 def test_a_safetensors_header_that_begins_like_a_pickle(tmp_path):
     path = tmp_path / "v.safetensors"
-    for padding in range(600, 700):
+    for padding in range(450, 640):
         save_file({"resid_post.1": unit()}, path, metadata={"x": "y" * padding})
         if path.read_bytes()[:2] == b"\x80\x02":
             break
@@ -538,7 +539,8 @@ def test_a_safetensors_header_that_begins_like_a_pickle(tmp_path):
 @pytest.mark.parametrize(
     ("front", "licence", "base"),
     [
-        ("license: apache-2.0  # see LICENSE\nbase_model: org/Tiny # x\n", "apache-2.0", "org/Tiny"),
+        ("license: apache-2.0  # see LICENSE\nbase_model: org/Tiny # x\n",
+         "apache-2.0", "org/Tiny"),
         ("license: 'apache-2.0'  # see\nbase_model:\n  - org/Tiny # the first\n  - b/c\n",
          "apache-2.0", "org/Tiny"),
         ("base_model: >-\n  org/Tiny\nlicense: |\n  mit\n", "mit", "org/Tiny"),
@@ -606,17 +608,24 @@ def test_a_zip_that_unpacks_to_too_much(tmp_path):
         header, {"descr": "<f4", "fortran_order": False, "shape": (30, 10_000_000)}
     )
     for name, member in (("v.npz", "12.npy"), ("v.pt", "archive/data/0")):
-        with zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive:
-            with archive.open(member, "w", force_zip64=True) as file:
-                file.write(header.getvalue())
-                for _ in range(300):
-                    file.write(bytes(1 << 20))
+        with (
+            zipfile.ZipFile(tmp_path / name, "w", zipfile.ZIP_DEFLATED) as archive,
+            archive.open(member, "w", force_zip64=True) as file,
+        ):
+            file.write(header.getvalue())
+            for _ in range(300):
+                file.write(bytes(1 << 20))
         assert refused(tmp_path / name, layer=12).code == "too_large"
 
 
 @pytest.mark.parametrize(
     ("shape", "code"),
-    [((1 << 60,), "truncated"), ((30, 1 << 40), "truncated"), ((17,), "truncated")],
+    [
+        ((1 << 60,), "truncated"),
+        ((30, 1 << 40), "truncated"),
+        ((50,), "truncated"),
+        ((17,), "not_numpy"),
+    ],
 )
 def test_a_numpy_header_that_announces_more_than_there_is(shape, code, tmp_path):
     with (tmp_path / "v.npy").open("wb") as file:
@@ -687,10 +696,8 @@ def test_damaged_anywhere_is_an_error_or_a_vector(suffix, tmp_path):
     for place in range(0, min(len(data), 600), 3):
         for value in (0, 0x7F, 0xFF):
             path.write_bytes(data[:place] + bytes([value]) + data[place + 1 :])
-            try:
-                load(path, num_layers=2)
-            except VectorInvalid as error:
-                assert error.message
+            with contextlib.suppress(VectorInvalid):
+                assert load(path, num_layers=2).tensors
 
 
 def test_zero_directions_are_left_out_and_named(tmp_path):
