@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from vectors.defaults import Positions, check_layers
+from vectors.glp import refuse_hidden_meaning
 from vectors.header import read_header
 from vectors.metadata import parse_metadata
 from vectors.record import Record
@@ -109,6 +110,7 @@ def read_stored(path: Path) -> StoredVector:
     size = path.stat().st_size
     with path.open("rb") as file:
         header = read_header(file, size)
+    refuse_hidden_meaning(header.metadata, {site for site, _ in header.tensors})
     fields = parse_metadata(header.metadata)
     available = {layer for _, layer in header.tensors}
     layers = check_layers(fields.pop("layers", available), available)

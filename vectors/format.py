@@ -25,6 +25,7 @@ from safetensors.torch import save
 
 from vectors.defaults import POSITION_RULES, Positions
 from vectors.errors import LibraryError, VectorInvalid, VectorNotFound
+from vectors.glp import refuse_hidden_meaning
 from vectors.header import MAX_HEADER_BYTES, Header, read_header
 from vectors.metadata import (
     FORMAT_VERSION,
@@ -128,6 +129,7 @@ def _read(file: BinaryIO, size: int, max_header_bytes: int) -> SteeringVector:
 
 
 def _with_values(file: BinaryIO, header: Header) -> SteeringVector:
+    refuse_hidden_meaning(header.metadata, {site for site, _ in header.tensors})
     fields = parse_metadata(header.metadata)
     tensors = {}
     for key, span in header.tensors.items():

@@ -1,5 +1,6 @@
 """The body of `POST /v1/steering/vectors/extract`, read and checked."""
 
+import importlib.util
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -128,6 +129,14 @@ def read_request(body: bytes | str, most_rows: int = MOST_ROWS) -> ExtractReques
         _refuse("method", f"must be one of {', '.join(METHODS)}, not {shown(request.method)}")
     check_name(request.name)
     how = request.how
+    if how.needs is not None and importlib.util.find_spec(how.needs[0]) is None:
+        raise VectorInvalid(
+            f"method {request.method} needs the package {how.needs[1]}, which the server does not "
+            f"have: run `pip install {how.needs[1]}` where it is installed and start it again, or "
+            "use another method",
+            param="method",
+            code="package_missing",
+        )
     if request.token_rule not in how.token_rules:
         allowed = ", ".join(how.token_rules)
         _refuse("tokens", f"of {request.method} are {allowed}, not {shown(request.tokens)}")

@@ -27,6 +27,17 @@ HIDDEN = 8
 """As the importers' fixtures have it."""
 
 
+CAPABILITIES = {
+    "version": "0",
+    "model": "tiny",
+    "num_layers": 8,
+    "hidden_size": HIDDEN,
+    "sites": ["resid_post"],
+    "median_norms": {f"resid_post.{layer}": 10.0 for layer in range(8)},
+    "limits": {},
+}
+
+
 @dataclass(frozen=True)
 class Done:
     """What a command left behind."""
@@ -74,6 +85,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         max_upload_bytes=200_000,
         on_change=lambda *_: None,
         jobs=Jobs(folder / "jobs", 1),
+        capabilities=lambda: CAPABILITIES,
     )
     with serving(app) as url:
         yield url

@@ -146,7 +146,12 @@ def test_import_uploads_what_the_importer_made(keyed: Run) -> None:
     file = FIXTURES / "repeng.gguf"
     done = keyed("vectors", "import", str(file), "--name", "foreign")
     assert done.status == 0, done.err
-    for said in ("gguf of repeng", "direction.1 -> resid_post.1", "all 3 layers", "--layer"):
+    for said in (
+        "a maker that it does not name",
+        "direction.1 -> resid_post.1",
+        "all 3 layers",
+        "--layer",
+    ):
         assert said in done.err
     told = keyed("vectors", "show", "foreign", "--json").json
     assert told["digest"] == load(file).digest

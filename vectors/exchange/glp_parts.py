@@ -112,9 +112,9 @@ def _check_sha256(glp: Glp, tensors: Mapping[str, torch.Tensor]) -> None:
     if glp.content_sha256 is None:
         return
     keys = {name: tuple(map(int, re.findall(r"[0-9]+", name))) for name in tensors}
-    by_layer = sorted(tensors, key=lambda name: (*keys[name], name))
+    by_layer = sorted(tensors, key=lambda name: keys[name])
     # The specification leaves the order within a layer to the writer: by layer, or by direction.
-    by_direction = sorted(tensors, key=lambda name: (keys[name][1:], *keys[name][:1]))
+    by_direction = sorted(tensors, key=lambda name: (keys[name][1:], keys[name][:1]))
     if glp.content_sha256 not in (_sha256(tensors, by_layer), _sha256(tensors, by_direction)):
         raise _key(
             "glp.content_sha256",

@@ -1,10 +1,13 @@
 """NumPy's `.npy` and `.npz`, never with `allow_pickle`.
 
 A `.npy` is [hidden], whose layer must be given, or [layers, hidden]; the arrays of a `.npz` are
-named as tensors elsewhere. What a header announces is compared with what is there before it is read.
+named as tensors elsewhere. What a header announces is compared with what is there, and only then
+read.
 """
 
+import errno
 import math
+import tokenize
 import warnings
 import zipfile
 import zlib
@@ -22,7 +25,7 @@ from vectors.exchange.rules import ARRAY, ARRAYS
 
 _ERRORS: Final = (ValueError, TypeError, KeyError, EOFError, OverflowError, SyntaxError,
                   MemoryError, RecursionError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error,
-                  NotImplementedError, RuntimeError)  # fmt: skip
+                  NotImplementedError, RuntimeError, tokenize.TokenError)  # fmt: skip
 
 
 def read_npy(path: Path, options: Options) -> Found:
@@ -45,6 +48,10 @@ def read_npz(path: Path, options: Options) -> Found:
                 with archive.open(member) as file:
                     tensors[name] = _array(cast("BinaryIO", file), name, member.file_size)
     except _ERRORS as error:
+        raise _broken(path.name, error) from error
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # A place that lies outside the file.
+            raise
         raise _broken(path.name, error) from error
     return named_parts(tensors, ARRAYS, options)
 

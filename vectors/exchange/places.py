@@ -44,12 +44,7 @@ def named_parts(tensors: Mapping[Any, Any], rule: Rule, options: Options) -> Fou
     parts = []
     for name, place in places.items():
         if place is None:
-            raise VectorInvalid(
-                f"tensor {shown(name)} says neither site nor layer; name tensors {KNOWN_NAMES}, or "
-                "give layer where there is only one",
-                param=str(name)[:128],
-                code="unknown_tensor",
-            )
+            raise unknown_name(name)
         site, number = place
         parts.append(part(number, str(name), squeezed(tensors[name]), site))
     return Found(rule, tuple(parts))
@@ -98,6 +93,16 @@ def squeezed(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.dim() == 2 and value.shape[0] == 1:
         return value[0]
     return value
+
+
+def unknown_name(name: object) -> VectorInvalid:
+    """What is wrong with a tensor whose name says nothing."""
+    return VectorInvalid(
+        f"tensor {shown(name)} says neither site nor layer; name tensors {KNOWN_NAMES}, or give "
+        "layer where there is only one",
+        param=str(name)[:128],
+        code="unknown_tensor",
+    )
 
 
 def _rows(value: torch.Tensor, name: str, numbers: Sequence[int]) -> tuple[Part, ...]:

@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from vectors.errors import VectorInvalid, shown
 from vectors.exchange.found import Found, Options
 from vectors.exchange.glp_parts import check_content, glp_found
-from vectors.exchange.places import named_parts, place_of
+from vectors.exchange.places import named_parts, place_of, unknown_name
 from vectors.exchange.rules import TENSORS, Rule, made_by
 from vectors.format import read_vector
 from vectors.glp import read_glp, refuse_hidden_meaning
@@ -63,8 +63,9 @@ def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
                 )
             # Cloned, because the tensor would be a window on the mapped file.
             known = any(place_of(n) or n.startswith("direction.") for n in names)
-            wanted = names if known or len(names) == 1 else names[:1]
-            tensors = {n: file.get_tensor(n).clone() for n in wanted}
+            if not known and len(names) > 1:
+                raise unknown_name(names[0])
+            tensors = {n: file.get_tensor(n).clone() for n in names}
             return tensors, file.metadata() or {}
     except (SafetensorError, ValueError) as error:
         raise VectorInvalid(

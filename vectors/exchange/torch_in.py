@@ -140,7 +140,9 @@ def _part(path: Path, number: int) -> Part:
 def _load(path: Path) -> object:
     check_unpacked(path)
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        # Opened here, because torch.load goes by the suffix of a path.
+        with path.open("rb") as file:
+            return torch.load(file, map_location="cpu", weights_only=True)
     # RuntimeError: a broken zip; the others: a broken or a forbidden pickle.
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, IndexError,
             AttributeError, TypeError, UnicodeDecodeError, AssertionError, MemoryError, OSError,

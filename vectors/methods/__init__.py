@@ -62,6 +62,7 @@ class Method:
     `inputs`: "pairs" (each positive row has its counterpart), "sides" (two groups of any sizes) or
     "styles" (two or more named groups). `token_rules` and `sites` are what it allows, its default
     first. `settings` are the keywords of `fit`: allowed values for a choice, else the type.
+    `needs` is a module that an install beside vLLM may lack, and the package that has it.
 
     `fit` makes the directions of one side against another, from the rows alone; a style's other
     side is all other styles' rows together. per_step has none: it is not a matter of rows.
@@ -72,6 +73,7 @@ class Method:
     fit: Fit | None
     sites: tuple[str, ...] = ("resid_post", *(site for site in SITES if site != "resid_post"))
     settings: Mapping[str, tuple[Any, ...] | type] = field(default_factory=dict)
+    needs: tuple[str, str] | None = None
 
     @property
     def paired(self) -> bool:
@@ -79,18 +81,25 @@ class Method:
         return self.inputs == "pairs"
 
 
+_SCIKIT_LEARN: Final = ("sklearn", "scikit-learn")
+
 METHODS: Final[Mapping[str, Method]] = {
     "caa": Method("pairs", ("answer", "last"), caa),
     "style": Method("styles", ("last", "mean"), mean_difference),
     "mean_difference": Method("sides", ("last", "mean"), mean_difference),
     "repe": Method(
-        "pairs", ("last", "mean"), principal_component, settings={"centring": CENTRINGS}
+        "pairs",
+        ("last", "mean"),
+        principal_component,
+        settings={"centring": CENTRINGS},
+        needs=_SCIKIT_LEARN,
     ),
     "probe": Method(
         "sides",
         ("last", "mean", "answer"),
         probe_direction,
         settings={"c": float, "length": ("unit", "scaled")},
+        needs=_SCIKIT_LEARN,
     ),
     "per_step": Method("sides", ("steps",), None, sites=(PROJECTION_INPUT, "attn_out")),
 }

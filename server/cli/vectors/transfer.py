@@ -62,7 +62,7 @@ def upload(
     # The header of safetensors is JSON behind its length; all else stays here, pickles above all.
     if data[8:9] != b"{":
         raise WrongUsage(
-            f"{file.name} is no safetensors file",
+            f"{file.name} is not a safetensors file",
             param="FILE",
             remedy=f"`steersman vectors import {file}` reads files of other tools",
         )
@@ -106,6 +106,10 @@ def export(
     if form is Format.SAFETENSORS and (numbers or fold):
         raise WrongUsage("--layers and --fold-coefficient are for --format gguf", param="--format")
     check_target(path, force=force)
+    if form is Format.GGUF:
+        from vectors.exchange.gguf_package import gguf_package
+
+        gguf_package()
     with connection(ctx, server, api_key) as client:
         vector, data = fetch(client, vector_id)
     if form is Format.SAFETENSORS:

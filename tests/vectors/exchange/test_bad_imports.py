@@ -200,8 +200,10 @@ def test_a_folder_of_another_model(tmp_path):
     shutil.copy(FIXTURES / "repeng.gguf", tmp_path / "b.gguf")
     (tmp_path / "config.json").write_text('{"hidden_size": 16}')
     assert refused(tmp_path).code == "wrong_hidden_size"
-    (tmp_path / "config.json").write_text('{"hidden_size": 8, "num_hidden_layers": 3}')
-    assert refused(tmp_path).code == "layer_out_of_range"
+    (tmp_path / "config.json").write_text('{"hidden_size": 8, "num_hidden_layers": 1}')
+    error = refused(tmp_path)
+    assert error.code == "layer_out_of_range"
+    assert "'direction.1'" in error.message
     (tmp_path / "config.json").write_text("{")
     assert refused(tmp_path).param == "config.json"
 
@@ -213,7 +215,7 @@ def test_safetensors_of_something_else(tmp_path):
     error = refused(tmp_path / "v.safetensors")
     assert (error.param, error.code) == ("resid_post.2", "mixed_hidden_sizes")
     save_file({"v": torch.ones(4)}, tmp_path / "v.safetensors")
-    assert refused(tmp_path / "v.safetensors").code == "unknown_tensor"
+    assert refused(tmp_path / "v.safetensors").code == "no_layer"
     assert list(load(tmp_path / "v.safetensors", layer=3).tensors) == [("resid_post", 3)]
 
 
