@@ -125,7 +125,7 @@ def list_vectors(request: Request, host: Steersman) -> VectorList:
                 code="unknown_field",
             )
     entries, more = host.library.page(
-        query.get("after"), _limit(query.get("limit")), _fits(query.get("fits"))
+        query.get("after"), _limit(query.get("limit")), fits=_fits(query.get("fits"))
     )
     return VectorList(
         data=[Vector.of(entry) for entry in entries],
