@@ -182,7 +182,7 @@ def _delete(host: Host, vector_id: str) -> Response:
 
 
 def _page(host: Host, after: str | None, limit: int, fits: bool | None) -> Response:
-    entries, more = host.library.page(after, limit, fits)
+    entries, more = host.library.page(after, limit, fits=fits)
     texts: list[str] = []
     size = 0
     for entry in entries:

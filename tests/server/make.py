@@ -23,7 +23,9 @@ VECTORS = {
     "uneven": SteeringVector(
         {("resid_post", 1): torch.ones(3, HIDDEN), ("resid_post", 2): torch.ones(2, HIDDEN)}
     ),
-    "single": SteeringVector({("resid_post", 1): ONE[None], ("resid_post", 2): ONE}),
+    "single": SteeringVector({("resid_post", 1): ONE[None]}),
+    "mixed": SteeringVector({("resid_post", 1): ONE[None], ("resid_post", 2): ONE}),
+    "ranged": SteeringVector({("resid_post", 1): ONE}, safe_range=(-1.0, 2.0)),
     "long": SteeringVector({("resid_post", 1): torch.ones(9, HIDDEN)}),
 }
 """`plain` has a coefficient and positions of its own; `long` has more steps than are allowed."""
@@ -38,15 +40,20 @@ def library(root: Path) -> Library:
 
 
 def steersman(
-    root: Path, dose: float | None = None, *, composes: bool = True, **settings: Any
+    root: Path,
+    dose: float | None = None,
+    total: float | None = None,
+    *,
+    composes: bool = True,
+    **settings: Any,
 ) -> Steersman:
-    """What the routes share, on a server that allows doses up to `dose`."""
+    """What the routes share, on a server that allows doses up to `dose`, and `total` in sum."""
     set_ = Settings(library=str(root), max_steps=8, max_coefficient=100.0, **settings)
     return Steersman(
         settings=set_,
         limits=Limits.of(set_, LAYERS),
         whole_library=library(root),
-        all_doses=Doses(MEDIANS, dose),
+        all_doses=Doses(MEDIANS, dose, total),
         model={"id": "m", "num_layers": LAYERS, "hidden_size": HIDDEN, "fingerprint": "f",
                "sites": ["resid_post"], "composes": composes},
         version="1",
@@ -55,4 +62,5 @@ def steersman(
 
 def ask(app: Steersman, field: Any) -> Resolved:
     """What a request with this `steering` would carry."""
-    return resolve(SteeringField.read(field), "r", app.library, app.limits, app.doses)
+    enforce = app.settings.enforce_safe_range
+    return resolve(SteeringField.read(field), "r", app.library, app.limits, app.doses, enforce)

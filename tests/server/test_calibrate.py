@@ -1,6 +1,7 @@
 """Calibration by several API servers that start at once, and whose it is."""
 
 import asyncio
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -133,6 +134,40 @@ def test_other_weights_are_measured_anew(tmp_path: Path, change: Callable[[Any],
     change(given)
     assert calibration_mark(given) != before
     assert fingerprint(given.model_config) == model
+
+
+def test_a_model_is_the_same_wherever_it_is_served(tmp_path: Path) -> None:
+    """Also inside its configuration: parts of it have a dtype and a version, too."""
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    here, there = config(tmp_path).model_config, config(tmp_path).model_config
+    for model, dtype in ((here, "float32"), (there, "bfloat16")):
+        said = {"layers": 2, "text_config": {"dtype": dtype, "hidden": 8}, "dtype": dtype,
+                "_name_or_path": f"/home/{dtype}", "transformers_version": dtype}  # fmt: skip
+        model.dtype = dtype
+        model.hf_config = SimpleNamespace(to_dict=lambda said=said: said, _commit_hash=None)
+    assert fingerprint(here) == fingerprint(there)
+    deeper = {"layers": 3, "text_config": {"hidden": 8}}
+    there.hf_config = SimpleNamespace(to_dict=lambda: deeper, _commit_hash=None)
+    assert fingerprint(here) != fingerprint(there)
+
+
+def test_norms_are_of_one_dtype(tmp_path: Path) -> None:
+    given = config(tmp_path)
+    before = calibration_mark(given)
+    given.model_config.dtype = "bfloat16"
+    assert calibration_mark(given) != before
+
+
+@pytest.mark.parametrize("norm", [float("nan"), float("inf"), 0.0, -1.0])
+async def test_norms_that_no_dose_can_be_measured_in(
+    home: Path, monkeypatch: pytest.MonkeyPatch, norm: float
+) -> None:
+    monkeypatch.setitem(MEDIANS, "resid_post.1", norm)
+    shared = {"listens": 0, "heard": 0}
+    assert await median_norms(Engine(shared), "mark", 2, measure=True) is None
+    # Nor are they taken from a file that somebody has written.
+    (home / "calibration" / "mark.json").write_text(json.dumps({"median_norms": MEDIANS}))
+    assert await median_norms(Engine(shared), "mark", 2, measure=False) is None
 
 
 def test_weights_need_not_be_here(tmp_path: Path) -> None:

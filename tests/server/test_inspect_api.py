@@ -11,7 +11,7 @@ from starlette.testclient import TestClient
 
 from server import errors, inspect_api, vectors_api
 from server.doses import Doses
-from vectors.format import SteeringVector, write_vector
+from vectors.format import BaseModel, SteeringVector, write_vector
 from vectors.library import Library
 
 HIDDEN = 6
@@ -130,6 +130,29 @@ def test_what_is_not_compared_is_counted(
     found = client.get("/v1/steering/vectors/v/inspect").json()
     assert found["not_compared"] == 1
     assert found["similarity"]["vectors"] == ["a"]
+
+
+def test_like_is_compared_with_like(client: Any, library: Library) -> None:
+    """A library of several models: other widths at the same hook point, other fingerprints."""
+    row = torch.ones(HIDDEN)
+
+    def file_of(tensor: torch.Tensor, made_on: str | None) -> bytes:
+        base = None if made_on is None else BaseModel(fingerprint=made_on)
+        return write_vector(SteeringVector({("resid_post", 1): tensor}, base_model=base))
+
+    wide = Library(library.root, hidden_size=640)
+    wide.add(file_of(torch.ones(640), None), "wide")
+    for n, (name, made_on) in enumerate(
+        {"v": "f1", "same": "f1", "silent": None, "of-f2": "f2"}.items()
+    ):
+        library.add(file_of((n + 1) * row, made_on), name)
+    found = client.get("/v1/steering/vectors/v/inspect").json()
+    assert found["similarity"]["vectors"] == ["same", "silent"]
+    assert found["similarity"]["cosines"] == [[pytest.approx(1)] * 2]
+    assert found["not_compared"] == 2
+    silent = client.get("/v1/steering/vectors/silent/inspect").json()
+    assert silent["similarity"]["vectors"] == ["of-f2", "same", "v"]
+    assert client.get("/v1/steering/vectors/wide/inspect").json()["error"]["param"] == "id"
 
 
 def test_another_vector_that_is_broken_is_left_out(client: Any, library: Library) -> None:

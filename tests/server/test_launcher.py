@@ -53,6 +53,15 @@ def test_options_are_settings() -> None:
     assert plain == Settings(library=plain.library)
 
 
+def test_switches_and_doses_are_settings() -> None:
+    given = ["--max-total-dose", "4", "--enforce-safe-range", "--require-fingerprint",
+             "--max-segments", "6"]  # fmt: skip
+    settings = Settings.read({"steersman": _settings(_own_parser().parse_args(given))})
+    assert (settings.max_total_dose, settings.max_segments) == (4.0, 6)
+    assert settings.enforce_safe_range
+    assert settings.require_fingerprint
+
+
 def test_the_help_tells_the_defaults() -> None:
     text = " ".join(_own_parser().format_help().split())
     assert "a tensor for each (default: 64)" in text

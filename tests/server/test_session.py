@@ -46,7 +46,7 @@ def test_a_static_receipt(app: Steersman) -> None:
     (said,) = receipt["vectors"]
     assert set(said) == {
         "id", "digest", "site", "layers", "coefficient", "positions", "relative_dose",
-        "steered_tokens",
+        "total_dose", "outside_safe_range", "base_model_matches", "steered_tokens",
     }  # fmt: skip
     made.close("completed")
 

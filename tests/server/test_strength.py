@@ -10,6 +10,7 @@ import pytest
 from server.resolve import Resolved
 from steering.plan import Dynamic, PlanInvalid, PlannedVector
 from steering.plan.plan import as_float32
+from steering.plan.positions import END
 from tests.server.make import ask, steersman
 
 Ask = Callable[..., Resolved]
@@ -42,6 +43,7 @@ def test_a_plain_request_says_nothing_new(asked: Ask) -> None:
     resolved = asked({"id": "plain", "coefficient": 2})
     assert set(resolved.draft[0]) == {
         "id", "digest", "site", "layers", "coefficient", "positions", "relative_dose",
+        "total_dose", "outside_safe_range", "base_model_matches",
     }  # fmt: skip
     vector = planned(resolved)
     assert (vector.schedule, vector.steps, vector.hold) == ((), 1, False)
@@ -111,9 +113,39 @@ def test_a_vector_of_several_steps(asked: Ask) -> None:
     hold = asked({"id": "steps", "after": "hold"})
     assert (planned(hold).hold, hold.draft[0]["after"]) == (True, "hold")
     assert len(stop.plan.rows()) == 3
-    assert "steps" not in asked("single").draft[0]
+    assert "steps" not in asked("plain").draft[0]
     both = asked({"id": "steps", "schedule": "diminishing", "over": 2, "after": "stop"})
     assert (planned(both).schedule, planned(both).hold) == ((1.0, 0.5), False)
+
+
+def test_one_step_is_one_step(asked: Ask) -> None:
+    """[1, hidden] steers one token, as [steps, hidden] does `steps`; [hidden] steers all."""
+    one = asked({"id": "single", "coefficient": 2})
+    vector = planned(one)
+    assert (vector.coefficient, vector.span(10)) == (2.0, (9, 10))
+    assert (one.draft[0]["steps"], one.draft[0]["after"]) == (1, "stop")
+    hold = asked({"id": "single", "coefficient": 2, "after": "hold"})
+    assert planned(hold).span(10) == (9, END)
+    assert (planned(hold).schedule, hold.draft[0]["after"]) == ((), "hold")
+    for keys in ({"schedule": [3, 1, 1]}, {"schedule": "start", "coefficient": 3},
+                 {"schedule": "diminishing", "over": 5, "coefficient": 3}):  # fmt: skip
+        assert planned(asked({"id": "single", **keys})).schedule == (3.0,)
+    listed = asked({"id": "single", "schedule": [3, 1], "after": "hold"})
+    assert (planned(listed).schedule, planned(listed).hold) == ((3.0, 1.0), True)
+    assert one.plan.rows() == hold.plan.rows()
+
+
+def test_one_step_beside_all_tokens_is_ambiguous(asked: Ask) -> None:
+    assert refused(asked, "mixed") == ("steering.vectors[0].layers", "different_steps")
+    assert planned(asked({"id": "mixed", "layers": [2]})).schedule == ()
+
+
+def test_one_step_is_composed_if_it_goes_on(asked: Ask) -> None:
+    assert refused(asked, "single", dynamic={}) == (
+        "steering.vectors[0].after",
+        "invalid_steering",
+    )
+    assert planned(asked({"id": "single", "after": "hold"}, dynamic={})).hold
 
 
 def test_after_for_all_is_for_those_that_have_an_end(asked: Ask) -> None:

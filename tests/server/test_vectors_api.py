@@ -92,6 +92,7 @@ def test_upload_then_read(client, events):
         "id": "cheerful", "object": "steering.vector", "digest": digest, "description": "d",
         "method": "caa", "method_settings": {"k": 1}, "licence": "MIT",
         "base_model": {"id": "m", "hidden_size": HIDDEN, "num_layers": 8, "fingerprint": None},
+        "base_model_matches": None, "fits": True, "misfit": None,
         "hidden_size": HIDDEN, "coefficient": 1.0, "layers": [3, 5],
         "positions": {"start": 0, "stop": 4}, "safe_range": [-2.0, 2.0],
         "norms": {"resid_post.3": 2.0}, "made_at": "2025-01-01T00:00:00Z", "bytes": len(data),
@@ -102,6 +103,43 @@ def test_upload_then_read(client, events):
         ],
     }  # fmt: skip
     assert events == [("created", "cheerful")]
+
+
+@pytest.fixture
+def several(library):
+    """The library, with a vector of another model in it."""
+    other = Library(library.root, hidden_size=2 * HIDDEN)
+    other.add(vector_file(hidden=2 * HIDDEN), "b-wide")
+    for name in ("a", "c"):
+        library.add(vector_file(), name)
+
+
+def test_vectors_of_another_model_are_listed_as_such(client, several):
+    listed = client.get(URL).json()["data"]
+    assert [(v["id"], v["fits"], v["hidden_size"]) for v in listed] == [
+        ("a", True, HIDDEN), ("b-wide", False, 2 * HIDDEN), ("c", True, HIDDEN),
+    ]  # fmt: skip
+    wide = client.get(f"{URL}/b-wide").json()
+    assert wide == listed[1] | wide
+    assert wide["base_model_matches"] is False
+    assert f"hidden size {2 * HIDDEN}" in wide["misfit"]
+    assert client.get(f"{URL}/b-wide/content").status_code == 200
+
+
+@pytest.mark.parametrize(("fits", "names"), [("true", ["a", "c"]), ("false", ["b-wide"])])
+def test_a_list_of_what_fits(client, several, fits, names):
+    page = client.get(f"{URL}?fits={fits}&limit=1").json()
+    found = [v["id"] for v in page["data"]]
+    if page["has_more"]:
+        page = client.get(f"{URL}?fits={fits}&limit=1&after={page['last_id']}").json()
+        found += [v["id"] for v in page["data"]]
+    assert found == names
+    assert not page["has_more"]
+
+
+@pytest.mark.parametrize("fits", ["", "1", "True", "yes"])
+def test_fits_is_true_or_false(client, fits):
+    assert_error(client.get(f"{URL}?fits={fits}"), 400, "fits", "invalid_query")
 
 
 def test_the_same_upload_again_is_200(client, events):
@@ -445,7 +483,7 @@ def test_openapi_shows_types_and_every_reference_resolves(client):
     assert body["schema"]["properties"].keys() == {
         "description", "coefficient", "layers", "positions", "safe_range", "digest",
     }  # fmt: skip
-    assert {p["name"] for p in paths[URL]["get"]["parameters"]} == {"after", "limit"}
+    assert {p["name"] for p in paths[URL]["get"]["parameters"]} == {"after", "limit", "fits"}
     assert "201" in paths[URL]["post"]["responses"]
 
 

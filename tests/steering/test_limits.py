@@ -92,3 +92,44 @@ def test_terms_are_counted_for_each_step_and_stretch() -> None:
     with pytest.raises(PlanInvalid, match=f"{terms} terms.*--max-plan-terms") as caught:
         limits(max_plan_terms=terms - 1).check(plan, 9)
     assert caught.value.code == "too_many_terms"
+
+
+@pytest.mark.parametrize(
+    ("vectors", "option", "settings"),
+    [
+        ([planned(n, layers=(n % 6,)) for n in range(33)], "--max-vectors", {}),
+        ([planned(n) for n in range(9)], "--max-terms", {}),
+        ([planned(1, 10_001.0)], "--max-coefficient", {}),
+        ([planned(1), planned(2)], "--bank-rows", {"bank_rows": 1}),
+        ([replace(planned(1), steps=5)], "--max-steps", {"max_steps": 4}),
+        ([planned(n, positions=(n, n + 3)) for n in range(3)], "--max-segments",
+         {"max_segments": 4}),
+    ],
+)  # fmt: skip
+def test_a_limit_names_the_option_that_raises_it(
+    vectors: list[PlannedVector], option: str, settings: dict[str, int]
+) -> None:
+    with pytest.raises(PlanInvalid, match=option):
+        limits(**settings).check(plan_of(*vectors), 9)
+
+
+@pytest.mark.parametrize(("start", "stop"), [(9, 13), (12, 14)])
+def test_a_range_of_the_answer_is_refused_with_what_does_it(start: int, stop: int) -> None:
+    """And the remedy steers just these tokens."""
+    with pytest.raises(PlanInvalid) as caught:
+        limits().check(plan_of(planned(positions=(start, stop))), 9)
+    zeros, ones = start - 9, stop - start
+    assert f"{zeros} times 0, then {ones} times the coefficient" in caught.value.message
+    schedule = (0.0,) * zeros + (1.0,) * ones
+    remedy = plan_of(replace(planned(positions="after_prompt"), schedule=schedule))
+    limits().check(remedy, 9)
+    lo, hi = remedy.vectors[0].span(9)
+    steered = [t for t in range(lo, hi) if remedy.coefficients((0,), t, 9) != [0.0]]
+    assert steered == list(range(start, stop))
+
+
+def test_other_bad_ranges_are_not_promised_a_remedy() -> None:
+    for rule in ((-20, -12), (-20, 40)):
+        with pytest.raises(PlanInvalid) as caught:
+            limits().check(plan_of(planned(positions=rule)), 9)
+        assert "after_prompt" not in caught.value.message

@@ -367,6 +367,13 @@ def test_tokens_of_a_stretch_are_those_that_the_segments_say(
     )
 
 
+def test_tokens_at_a_coefficient_of_0_are_counted() -> None:
+    """As docs/request.md says: a token counts that lies where the vector steers."""
+    schedule = (0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0, 1.0)
+    plan = plan_of(replace(planned(), schedule=schedule))
+    assert plan.steered_within(0, 40, 10) == (9,)
+
+
 @given(st.data(), st.integers(1, 12), st.floats(0, 9), st.floats(0.01, 1), st.booleans())
 def test_a_dynamic_plan(
     data: st.DataObject, prompt_tokens: int, start: float, top_p: float, mean: bool

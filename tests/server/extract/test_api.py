@@ -3,6 +3,7 @@
 import json
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -62,6 +63,21 @@ def test_hostile_lines_are_bad_rows_and_the_books_stay_readable(client: TestClie
     assert job["status"] == "succeeded", job
     assert [bad["row"] for bad in job["bad_rows"]] == [1, 2, 3, 4, 5]
     assert len(listed.content) < 3000
+
+
+def test_more_steps_than_the_library_takes_are_refused_before_the_work(client: TestClient) -> None:
+    app: Any = client.app
+    host = app.state.steersman
+    host.bench = replace(host.bench, max_steps=8)
+    body = {"name": "x", "method": "per_step", "positive": ["a"] * 4, "negative": ["b"] * 4}
+    for steps in ({"steps": 9}, {}):
+        answer = client.post(EXTRACT, json=body | steps)
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert (error["param"], error["code"]) == ("steps", "too_many_steps")
+        assert "--max-steps" in error["message"]
+    assert client.get(JOBS).json()["data"] == []
+    assert client.post(EXTRACT, json=body | {"steps": 8}).status_code == 202
 
 
 def test_brackets_without_end_in_the_body(client: TestClient) -> None:

@@ -59,7 +59,8 @@ def test_an_entry_without_limits_has_none(tmp_path: Path) -> None:
     (found,) = hashed(write(tmp_path / "keys.yaml", entry("a", INFER)))
     assert found.rights.sees_all
     assert not found.rights.may(READ)
-    limits = ("max_relative_dose", "requests_per_minute", "max_concurrent_requests", "max_vectors",
+    limits = ("max_relative_dose", "max_total_dose", "requests_per_minute",
+              "max_concurrent_requests", "max_vectors",
               "max_jobs", "max_extract_rows")  # fmt: skip
     assert [getattr(found.rights, limit) for limit in limits] == [None] * len(limits)
 

@@ -76,6 +76,31 @@ def test_the_lower_of_two_doses_counts(dosed: Site) -> None:
     }  # fmt: skip
 
 
+def test_a_keys_total_dose(tmp_path: Path) -> None:
+    """Its message says that the key has the limit, so that nobody looks for an option."""
+    made = site(tmp_path, entry("careful", INFER, READ, max_total_dose=1.5))
+    made.upload("boss", content(0, 10.0), "v")
+    answer = made.steer("careful", {"vectors": {"v": 1.6}})
+    assert code(answer) == (400, "dose_over_limit")
+    assert "this key's limit of 1.5 (max_total_dose" in answer.json()["error"]["message"]
+    assert made.steer("careful", {"vectors": {"v": 1.5}}).status_code == 200
+    assert made.steer("boss", {"vectors": {"v": 1.6}}).status_code == 200
+    limits = made.call("careful", "GET", "/v1/steering/capabilities").json()["limits"]
+    assert limits["max_total_dose"] == 1.5
+
+
+def test_a_keys_dose_binds_the_start_of_a_dynamic_request(tmp_path: Path) -> None:
+    made = site(tmp_path, entry("careful", INFER, READ, max_relative_dose=1))
+    made.upload("boss", content(0, 10.0), "v")
+    field: Any = {"vectors": [{"id": "v"}], "dynamic": {"start": 9999, "max": 0.5}}
+    answer = made.steer("careful", field)
+    assert code(answer) == (400, "dose_over_limit")
+    assert answer.json()["error"]["param"] == "steering.dynamic.start"
+    assert made.steer("boss", field).status_code == 200
+    field["dynamic"]["start"] = 1.0
+    assert made.steer("careful", field).status_code == 200
+
+
 def test_a_key_with_a_dose_on_a_model_without_doses(tmp_path: Path) -> None:
     made = site(tmp_path, entry("careful", max_relative_dose=1.5))
     made.state.all_doses.medians = None
