@@ -8,7 +8,7 @@ import typer
 from server.cli import parse, show
 from server.cli.help_text import with_examples
 from server.cli.options import Json, Key, Server, connection, wants_json
-from server.cli.vectors.transfer import check_target, send, write
+from server.cli.vectors.transfer import Replace, check_target, send, write
 
 if TYPE_CHECKING:
     from vectors.format import SteeringVector
@@ -31,6 +31,7 @@ def import_vector(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(exists=True, help="A file, or a folder with one vector.")],
     name: Annotated[str | None, typer.Option(help="Its name.  \\[default: the file's]")] = None,
+    replace: Replace = False,
     layer: Annotated[
         str | None,
         typer.Option(
@@ -72,7 +73,9 @@ def import_vector(
     done: dict[str, Any] = {"imported": _origin(vector), "layers": list(vector.layers)}
     if target is None:
         with connection(ctx, server, api_key) as client:
-            done["vector"] = send(client, write_vector(vector), name or vector.name)
+            done["vector"] = send(
+                client, write_vector(vector), name or vector.name, replace=replace
+            )
         said = f"{done['vector']['id']} is on the server: {vector.digest}"
     else:
         write(target, write_vector(vector))
