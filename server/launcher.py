@@ -313,6 +313,12 @@ def _own_parser() -> argparse.ArgumentParser:
         "(default: %(default)s)")  # fmt: skip
     add("--max-vectors", type=int, default=defaults.max_vectors, metavar="N",
         help="vectors that one request may name (default: %(default)s)")  # fmt: skip
+    add("--max-segments", type=int, default=defaults.max_segments, metavar="N",
+        help="stretches of a request with different sets of active vectors "
+        "(default: %(default)s)")  # fmt: skip
+    add("--calibrate", action=argparse.BooleanOptionalAction, default=defaults.calibrate,
+        help="measure the model's median residual norms when they are not known yet; relative "
+        "doses need them")  # fmt: skip
     add("--max-steps", type=int, default=defaults.max_steps, metavar="N",
         help="generation steps of a vector that has a tensor for each "
         "(default: %(default)s)")  # fmt: skip
