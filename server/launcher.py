@@ -30,6 +30,12 @@ TOOL_PARSER = "hermes"
 NOT_SETTINGS = frozenset({"demo", "verbose", "log_format"})
 """Options of ours that are no settings."""
 LAST = "the API server"
+DEFAULT_PORT = 8000
+"""vLLM's."""
+NO_MODEL = (
+    "no model is named: give the path of one, its name on the hub such as Qwen/Qwen3-0.6B, or "
+    "--demo for a small one that comes along"
+)
 
 
 def serve(argv: list[str]) -> int:
@@ -43,6 +49,7 @@ def serve(argv: list[str]) -> int:
     explicit = _explicit(argv)
     try:
         _check_settings({}, explicit)
+        _check_early(ours, explicit, theirs)
     except CannotStart as error:
         return _fail(str(error))
     # Before vLLM is imported, which takes seconds and which a signal may end, too.
@@ -77,10 +84,7 @@ def _serve(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]
     if ours.demo and args.model_tag is not None:
         raise CannotStart("give a MODEL or --demo, not both")
     if not ours.demo and not _names_a_model(args, theirs):
-        raise CannotStart(
-            "no model is named: give the path of one, its name on the hub such as "
-            "Qwen/Qwen3-0.6B, or --demo for a small one that comes along"
-        )
+        raise CannotStart(NO_MODEL)
     given, section = checks.section(args.additional_config)
     settings = _check_settings(section, explicit)
     checks.check_numbers(args)
@@ -111,6 +115,29 @@ def _serve(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]
 
     if Drain.engine_died:
         raise SystemExit("steersman serve: the engine died; the log above says of what")
+
+
+def _check_early(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]) -> None:
+    """What can be known of `theirs` without vLLM, whose import takes seconds; the same is checked
+    again with vLLM's parser, which knows --config and every other spelling."""
+    if not ours.demo and not theirs:
+        raise CannotStart(NO_MODEL)
+    if "library" in explicit:
+        checks.check_library(Path(ours.library))
+    if theirs and not theirs[0].startswith("-") and checks.is_missing_path(theirs[0]):
+        raise CannotStart(checks.no_folder(theirs[0]))
+    parser = argparse.ArgumentParser(add_help=False, allow_abbrev=False, exit_on_error=False)
+    for option, kind in (("--host", str), ("--port", int), ("--uds", str)):
+        parser.add_argument(option, type=kind)
+    parser.add_argument("--headless", action="store_true")
+    parser.add_argument("--config")
+    try:
+        args, _ = parser.parse_known_args(theirs)
+    except (argparse.ArgumentError, SystemExit):
+        return
+    if args.config is None:
+        args.port = DEFAULT_PORT if args.port is None else args.port
+        checks.check_address(args)
 
 
 def _their_parser() -> Any:
@@ -315,8 +342,11 @@ def _own_parser() -> argparse.ArgumentParser:
     add("--max-vectors", type=int, default=defaults.max_vectors, metavar="N",
         help="vectors that one request may name (default: %(default)s)")  # fmt: skip
     add("--max-segments", type=int, default=defaults.max_segments, metavar="N",
-        help="stretches of one request with different sets of vectors "
+        help="stretches of a request with different sets of active vectors "
         "(default: %(default)s)")  # fmt: skip
+    add("--calibrate", action=argparse.BooleanOptionalAction, default=defaults.calibrate,
+        help="measure the model's median residual norms when they are not known yet; relative "
+        "doses need them")  # fmt: skip
     add("--max-steps", type=int, default=defaults.max_steps, metavar="N",
         help="generation steps of a vector that has a tensor for each "
         "(default: %(default)s)")  # fmt: skip

@@ -46,7 +46,8 @@ class Session:
         rows, companions = plan.rows(), (len(plan.vectors) + 1) * answers.total if dynamic else 0
         ids = [part["id"] for part in made.draft]
         self.plan = plan
-        self.trace = Trace(receipt, ids, answers) if dynamic else None
+        divided = plan.dynamic is not None and plan.dynamic.mean
+        self.trace = Trace(receipt, ids, answers, divided=divided) if dynamic else None
         """Of a dynamic request."""
         self._draft = made.draft
         self._note = note(plan, sampled)

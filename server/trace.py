@@ -12,6 +12,10 @@ _CHILD: Final = re.compile(r"(\d+)_")
 _PROMPT: Final = re.compile(r"[-_](\d+)(?:-[0-9a-f]{8})?$")
 
 
+HARDLY: Final = 0.05
+"""A mean coefficient below this is next to nothing: vectors' own coefficients are about 1."""
+
+
 class Answers(NamedTuple):
     """The sequences that answer one request: `n` of them for each of its prompts."""
 
@@ -40,8 +44,12 @@ class Answers(NamedTuple):
 class Trace:
     """The coefficients and divergences of a dynamic request, while its receipt is open."""
 
-    def __init__(self, receipt: str, ids: Sequence[str], answers: Answers) -> None:
-        """`ids` are those of its vectors, as the request says them."""
+    def __init__(
+        self, receipt: str, ids: Sequence[str], answers: Answers, *, divided: bool = False
+    ) -> None:
+        """`ids` are those of its vectors, as the request says them; `divided`: whether divergences
+        are divided by the size of the nucleus (`"kl": "mean"`)."""
+        self._divided = divided
         self._receipt = receipt
         self._keys = _keys(ids)
         self._answers = answers
@@ -50,10 +58,23 @@ class Trace:
         """Of each choice, its sequences: several where a response calls a tool and goes on."""
 
     def whole(self) -> dict[str, Any] | list[dict[str, Any]]:
-        """All tokens so far; of several choices, each one's by itself."""
-        if self._answers.total == 1:
-            return self.part(0, 0, None)
-        return [self.part(choice, 0, None) for choice in range(self._answers.total)]
+        """All tokens so far, with the mean of each vector's coefficients; of several choices, each
+        one's by itself."""
+        wholes = [self._with_means(self.part(n, 0, None)) for n in range(self._answers.total)]
+        return wholes[0] if self._answers.total == 1 else wholes
+
+    def _with_means(self, part: dict[str, Any]) -> dict[str, Any]:
+        for told in part.values():
+            found = told["coefficients"]
+            if not found:
+                continue
+            told["mean_coefficient"] = mean = sum(found) / len(found)
+            if self._divided and mean < HARDLY:
+                told["note"] = (
+                    f"steered by {mean:.3g} on average, which is next to nothing; with "
+                    '"dynamic": {"kl": "sum"} divergences, and so coefficients, are larger'
+                )
+        return part
 
     def part(self, choice: int, start: int, stop: int | None) -> dict[str, Any]:
         """The tokens [start, stop) of a choice, counted from the first that it has generated."""

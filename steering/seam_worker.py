@@ -32,7 +32,7 @@ from steering.seam_model import bare_forward
 from steering.selfcheck import self_check
 from steering.steps import Steps
 from steering.tables import Tables
-from steering.ways import check_ways
+from steering.ways import check_device, check_ways
 from vectors.format import read_vector
 
 
@@ -43,6 +43,9 @@ class WorkerSteering:
         runner = worker.model_runner
         v2 = worker.use_v2_model_runner
         seams.check(seams.WORKER, seams.V2_WORKER if v2 else seams.V1_WORKER)
+        from vllm.platforms import current_platform
+
+        check_device(current_platform)
         check_ways(vllm_config, runner)
         if v2:
             seam_runner_v2.check(runner, vllm_config)

@@ -3,14 +3,28 @@
 What is steered is tested in `tests/matrix/`, which also makes the README's table of ways.
 """
 
-from typing import Any
+from typing import Any, Final
 
 from steering.blocks import NotInstrumentable
+
+DEVICES: Final = ("cpu", "cuda", "rocm")
+"""Values of vLLM's `PlatformEnum` whose runners have the attributes that the seams read."""
+
+
+def check_device(platform: Any) -> None:
+    """Raise `NotInstrumentable` for a device whose runner nobody has read: it would fail later, of
+    a missing attribute. `platform` is vLLM's `current_platform`."""
+    name = platform._enum.name.lower()
+    if name not in DEVICES:
+        raise NotInstrumentable(
+            f"Steersman cannot steer on {name.upper()} devices; it runs on CPUs and NVIDIA GPUs"
+        )
 
 
 def check_ways(vllm_config: Any, runner: Any) -> None:
     """Raise `NotInstrumentable` for ways of running that this version cannot steer rightly."""
     parallel, cache = vllm_config.parallel_config, vllm_config.cache_config
+    passes = vllm_config.compilation_config.pass_config
     transfer = vllm_config.kv_transfer_config
     connector = transfer.kv_connector if transfer else None
     for refused, why in (
@@ -21,6 +35,17 @@ def check_ways(vllm_config: Any, runner: Any) -> None:
         (
             parallel.prefill_context_parallel_size > 1,
             "prefill context parallel; drop --prefill-context-parallel-size",
+        ),
+        # Each rank has some of a step's tokens between the layers, where steering adds.
+        (
+            parallel.use_sequence_parallel_moe,
+            "expert parallel with sequence parallel; drop --enable-expert-parallel, or one of "
+            "--tensor-parallel-size and --data-parallel-size",
+        ),
+        (
+            # vLLM 0.32 has no such pass any more.
+            bool(getattr(passes, "enable_sp", False)),
+            "sequence parallel; drop enable_sp of the pass_config in --compilation-config",
         ),
         (
             cache.kv_sharing_fast_prefill,

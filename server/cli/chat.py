@@ -1,7 +1,7 @@
 """`steersman chat`: a conversation, steered as it goes."""
 
 import sys
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -18,6 +18,7 @@ HELP = with_examples(
     "  /steer A 1.5 B -1        several vectors at once\n"
     "  /steer off               not any more; /steer: say what is steered\n"
     "  /vectors                 what can be steered\n"
+    "  /set temperature 0.2     also top_p, max_tokens and seed; /set: what they are\n"
     "  /reset                   forget the conversation\n"
     "  /quit                    end, as Ctrl-D does; Ctrl-C stops an answer",
     """
@@ -30,6 +31,12 @@ HELP = with_examples(
 )
 
 
+MAX_TOKENS: Final = 300
+TEMPERATURE: Final = 0.7
+TOP_P: Final = 0.9
+"""Vendors recommend about as much for small chat models; the API's own 1.0 is for large ones."""
+
+
 def chat(
     ctx: typer.Context,
     steer: Annotated[
@@ -39,9 +46,14 @@ def chat(
     model: Annotated[str | None, typer.Option(help="\\[default: the server's]")] = None,
     system: Annotated[str | None, typer.Option(help="The system message.")] = None,
     max_tokens: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Longest answer, in tokens.")
-    ] = None,
-    temperature: Annotated[float | None, typer.Option(min=0, metavar="T")] = None,
+        int, typer.Option(min=1, metavar="N", help="Longest answer, in tokens.")
+    ] = MAX_TOKENS,
+    temperature: Annotated[
+        float, typer.Option(min=0, metavar="T", help="0: always the likeliest token.")
+    ] = TEMPERATURE,
+    top_p: Annotated[
+        float, typer.Option(min=0.01, max=1, metavar="P", help="Draw from the likeliest P.")
+    ] = TOP_P,
     seed: Annotated[int | None, typer.Option(metavar="N")] = None,
     server: Server = None,
     api_key: Key = None,
@@ -55,6 +67,7 @@ def chat(
     options: dict[str, Any] = {
         "max_tokens": max_tokens,
         "temperature": temperature,
+        "top_p": top_p,
         "seed": seed,
     }
     with connection(ctx, server, api_key) as client:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any, TextIO
+from typing import Any, Final, TextIO
 
 from server.cli import parse, show
 from server.cli.chat_stream import Answer, stream_answer
@@ -10,7 +10,8 @@ from server.cli.client import Client
 from server.cli.errors import CliError, WrongUsage
 from server.cli.vectors.listing import print_vectors
 
-COMMANDS = "/steer ID C | off, /vectors, /reset, /quit"
+COMMANDS = "/steer ID C | off, /vectors, /set NAME VALUE, /reset, /quit"
+SAMPLING: Final = ("temperature", "top_p", "max_tokens", "seed")
 
 
 @dataclass
@@ -67,6 +68,28 @@ class Conversation:
             show.print_json(answer.to_json())
         else:
             show.note(receipt_line(answer))
+            if answer.finish_reason == "length":
+                show.note("[cut off at max_tokens; /set max_tokens 1000 allows more]")
+
+    def set(self, name: str, text: str) -> None:
+        """Sample with another value of `name` from the next answer on; `off` leaves it to the
+        server. Raises `WrongUsage`; what the server does not take, it refuses with the answer."""
+        if name not in SAMPLING:
+            raise WrongUsage(f"{name} cannot be set", remedy=f"set one of {', '.join(SAMPLING)}")
+        if text == "off":
+            self.options.pop(name, None)
+            return
+        value = parse.coefficient(text)
+        whole = name in ("max_tokens", "seed")
+        if value is None or (whole and not value.is_integer()):
+            kind = "a whole number" if whole else "a number"
+            raise WrongUsage(f"{name} is {kind}, not {text!r}")
+        self.options[name] = int(value) if whole else value
+
+    def sampling(self) -> str:
+        """How answers are sampled, in words."""
+        parts = [f"{name} {self.options[name]:g}" for name in SAMPLING if name in self.options]
+        return ", ".join(parts) or "sampled as the server does by default"
 
     def steered(self) -> str:
         """How the next answer is steered, in words."""
@@ -85,6 +108,7 @@ def converse(conversation: Conversation, source: TextIO) -> None:
     person = source.isatty()
     if person:
         show.note(f"{conversation.options['model']}: {COMMANDS}")
+        show.note(conversation.sampling())
     for line in _typed() if person else source:
         text = line.strip()
         if not text:
@@ -98,7 +122,7 @@ def converse(conversation: Conversation, source: TextIO) -> None:
         except KeyboardInterrupt:
             if not person:
                 raise
-            show.note("\nstopped; it is as if you had not asked")
+            show.note("\nstopped; the question and its answer are not part of the conversation")
         except CliError as failure:
             if not person:
                 raise
@@ -116,6 +140,12 @@ def command(conversation: Conversation, text: str) -> bool:
             show.note("forgotten")
         case "/vectors":
             _show_vectors(conversation)
+        case "/set" if len(words) in (0, 2):
+            if words:
+                conversation.set(*words)
+            show.note(conversation.sampling())
+        case "/set":
+            raise WrongUsage("/set takes a name and a value", remedy="as in /set temperature 0.2")
         case "/steer":
             if words == ["off"]:
                 conversation.steering = {}

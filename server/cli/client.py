@@ -1,6 +1,7 @@
 """The server over HTTP: paths in, JSON out, refusals as exceptions."""
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Self
@@ -20,10 +21,16 @@ _REMEDIES: Final = {
 }
 """For answers that are not Steersman's own, which say what to do in their message."""
 _REMEDIES_BY_CODE: Final = {
+    "vector_exists": "put it in that one's place with --replace, choose another --name, or "
+    "`steersman vectors delete` that one first",
     "vector_not_found": "`steersman vectors list` shows those that there are",
     "job_not_found": "`steersman jobs list` shows those that there are",
     "too_many_jobs": "`steersman jobs list` shows them",
 }
+
+
+_IN_HTTP: Final = re.compile(r"[;,]? (?:and )?(?:GET|PATCH|POST|DELETE|upload this) .*$", re.DOTALL)
+"""The part of a server's message that says what to do over HTTP, which the remedy says here."""
 
 
 class Client:
@@ -176,8 +183,11 @@ def _refused(error: Any, status: int, wait: str | None) -> Refused:
     remedy = _REMEDIES_BY_CODE.get(code or "")
     if wait is not None:
         remedy = f"try again in {wait} s" + (f"; {remedy}" if remedy else "")
+    message = error["message"]
+    if code in _REMEDIES_BY_CODE:
+        message = _IN_HTTP.sub("", message)
     return Refused(
-        error["message"],
+        message,
         status=status,
         param=error.get("param"),
         remedy=remedy,

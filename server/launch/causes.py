@@ -28,6 +28,12 @@ _VAGUE: Final = re.compile(
 )
 
 
+KILLED: Final = (
+    "a process of the engine died without an error of its own, as one does that the kernel kills "
+    "for want of memory; see `dmesg`, and set --kv-cache-memory-bytes lower"
+)
+
+
 def cause(trace: str, error: BaseException | None) -> str:
     """One line out of the tracebacks of a start, `trace`, and what ended it, `error`: the first
     exception that says more than that another process failed, and the remedy where one is known."""
@@ -37,7 +43,7 @@ def cause(trace: str, error: BaseException | None) -> str:
     clear = [line for line in found if not _VAGUE.search(line)]
     # A process that was killed has raised nothing; vLLM says so in an entry without a traceback.
     plain = [" ".join(text.split()) for text in entries if not _last(text)]
-    line = (clear or plain or found or ["the engine did not start"])[0]
+    line = (clear or plain or [KILLED if found else "the engine did not start"])[0]
     for pattern, remedy in _REMEDIES:
         if not re.search(pattern, line, re.IGNORECASE):
             continue

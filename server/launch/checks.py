@@ -164,6 +164,20 @@ def _check_uds(path: Path) -> None:
     raise CannotStart(f"--uds {path} is there already: {kind}")
 
 
+def is_missing_path(model: str) -> bool:
+    """Whether `model` can only be a path, and nothing is there."""
+    path = Path(model).expanduser()
+    return "://" not in model and not path.exists() and not _HUB_NAME.match(model)
+
+
+def no_folder(model: str) -> str:
+    """What is wrong with a path where nothing is."""
+    return (
+        f"there is no folder {model}; give the path of a model, its name on the hub such as "
+        "Qwen/Qwen3-0.6B, or --demo"
+    )
+
+
 def check_model(model: str, args: argparse.Namespace) -> None:
     """Raise `CannotStart` if `model` is a folder that is not there or is not a model, or a name
     that neither the cache nor the hub knows."""
@@ -180,10 +194,7 @@ def check_model(model: str, args: argparse.Namespace) -> None:
     if path.exists() or args.load_format not in ("auto", "hf", "safetensors", "pt", "dummy"):
         return
     if not _HUB_NAME.match(model):
-        raise CannotStart(
-            f"there is no folder {model}; give the path of a model, its name on the hub such as "
-            "Qwen/Qwen3-0.6B, or --demo"
-        )
+        raise CannotStart(no_folder(model))
     _check_hub(model, args.revision)
 
 

@@ -38,7 +38,7 @@ HELP = with_examples(
     "sweep-VECTOR.json, which is written at the end.\n\n"
     "Measures: vader (sentiment), language:CODE, regex:PATTERN (matches in 100 words), logodds "
     "(of two first tokens), judge (0 to 10 from another model; its key in "
-    "STEERSMAN_JUDGE_API_KEY). vader and language need `pip install 'steersman[measure]'`, as the "
+    "STEERSMAN_JUDGE_API_KEY). vader and language need `pip install '.[measure]'`, as the "
     "figure does.",
     """
     steersman sweep cheerful

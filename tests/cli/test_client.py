@@ -10,10 +10,10 @@ import pytest
 import typer
 
 from server.cli import watch as watching
-from server.cli.app import app
-from server.cli.chat_loop import Conversation, receipt_line
+from server.cli.app import app, run
+from server.cli.chat_loop import Conversation, command, receipt_line
 from server.cli.client import Client
-from server.cli.errors import Refused, Unreachable
+from server.cli.errors import Refused, Unreachable, WrongUsage
 from server.cli.options import api_key
 from server.cli.watch import check_succeeded, watch
 
@@ -153,6 +153,38 @@ def test_a_conversation_grows_by_its_turns(capsys: pytest.CaptureFixture[str]) -
     assert shown.err == "[not steered]\n" * 2
     talk.reset()
     assert talk.messages == []
+
+
+def test_sampling_is_shown_and_can_be_set(capsys: pytest.CaptureFixture[str]) -> None:
+    bodies = []
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        bodies.append(httpx.Response(200, content=request.content).json())
+        return events(PIECE, END)
+
+    talk = Conversation(client(handler), {"model": "m", "temperature": 0.7, "max_tokens": 300})
+    for line in ("/set temperature 0.2", "/set seed 3", "/set max_tokens off", "/set"):
+        assert command(talk, line)
+    assert capsys.readouterr().err.splitlines()[-1] == "temperature 0.2, seed 3"
+    talk.say("Hello")
+    assert bodies[0]["temperature"] == 0.2
+    assert bodies[0]["seed"] == 3
+    assert "max_tokens" not in bodies[0]
+    for wrong in ("/set a 1", "/set temperature", "/set temperature hot", "/set seed 1.5"):
+        with pytest.raises(WrongUsage):
+            command(talk, wrong)
+    assert talk.options["temperature"] == 0.2
+
+
+def test_chat_samples_soberly_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    from server.cli import chat_loop
+
+    talks: list[Conversation] = []
+    monkeypatch.setattr(chat_loop, "converse", lambda talk, _: talks.append(talk))
+    run(["chat", "--model", "m", "--server", "http://127.0.0.1:9"])
+    run(["chat", "--model", "m", "--server", "http://127.0.0.1:9", "--max-tokens", "5"])
+    assert talks[0].options == {"model": "m", "temperature": 0.7, "top_p": 0.9, "max_tokens": 300}
+    assert talks[1].options["max_tokens"] == 5
 
 
 def test_the_receipt_in_a_line() -> None:

@@ -11,7 +11,8 @@ from tests.cli.conftest import Done
 COMMANDS = [
     "chat", "jobs list", "jobs show", "jobs cancel", "vectors list", "vectors show",
     "vectors import", "vectors export", "vectors upload", "vectors delete", "vectors extract",
-    "vectors rescale", "vectors inspect", "sweep",
+    "vectors rescale", "vectors inspect", "vectors set", "vectors rename", "vectors compare",
+    "sweep",
 ]  # fmt: skip
 
 

@@ -237,3 +237,89 @@ def test_another_server(shelf: str, keyed: Run) -> None:
     done = keyed("vectors", "list", "--server", f"{shelf}/elsewhere")
     assert done.status == 1
     assert "Steersman server" in done.err
+
+
+def test_set(keyed: Run, file: Path) -> None:
+    keyed("vectors", "upload", str(file), "--name", "changed")
+    before = keyed("vectors", "show", "changed", "--json").json
+    layer = before["layers"][0]
+    done = keyed("vectors", "set", "changed", "--coefficient", "-0.5", "--layers", str(layer),
+                 "--positions", "-3:2", "--description", "new", "--safe-range", "-1", "1.5",
+                 "--json").json  # fmt: skip
+    assert (done["coefficient"], done["layers"], done["description"]) == (-0.5, [layer], "new")
+    assert done["positions"] == {"start": -3, "stop": 2}
+    assert done["safe_range"] == [-1, 1.5]
+    assert done["digest"] != before["digest"]
+    version = before["digest"].removeprefix("sha256:")[:12]
+    back = keyed("vectors", "set", "changed", "--version", version, "--json").json
+    assert (back["digest"], back["coefficient"]) == (before["digest"], 2.5)
+    assert "changed: coefficient 3" in keyed("vectors", "set", "changed", "--coefficient", "3").out
+    for wrong in (
+        [], ["--positions", "some"], ["--version", "beef"], ["--layers", "a"],
+        ["--coefficient", "x"],
+    ):  # fmt: skip
+        assert keyed("vectors", "set", "changed", *wrong).status == 2
+    keyed("vectors", "delete", "changed")
+    assert keyed("vectors", "set", "changed", "--coefficient", "3").status == 1
+
+
+def test_rename(keyed: Run, file: Path) -> None:
+    keyed("vectors", "upload", str(file), "--name", "before")
+    keyed("vectors", "set", "before", "--safe-range", "-1", "1", "--description", "mine")
+    old = keyed("vectors", "show", "before", "--json").json
+    done = keyed("vectors", "rename", "before", "glad", "--json")
+    assert (done.status, done.json["error"]["code"]) == (1, "vector_exists")
+    assert keyed("vectors", "rename", "before", "before").status == 2
+    assert keyed("vectors", "rename", "before", "after").status == 0
+    new = keyed("vectors", "show", "after", "--json").json
+    for field in ("digest", "description", "safe_range", "coefficient", "layers"):
+        assert new[field] == old[field]
+    assert keyed("vectors", "show", "before").status == 1
+    keyed("vectors", "delete", "after")
+
+
+def test_compare(keyed: Run, tmp_path: Path) -> None:
+    base = vector(3, hidden=HIDDEN)
+    turned = SteeringVector({key: -2 * t for key, t in base.tensors.items()}, coefficient=0.5)
+    for name, made in (("one", base), ("two", turned)):
+        (tmp_path / name).write_bytes(write_vector(made))
+        keyed("vectors", "upload", str(tmp_path / name), "--name", name)
+    done = keyed("vectors", "compare", "one", "two", "glad", "--json").json
+    assert [v["id"] for v in done["vectors"]] == ["one", "two", "glad"]
+    assert [(p["first"], p["second"]) for p in done["pairs"]] == [
+        ("one", "two"), ("one", "glad"), ("two", "glad"),
+    ]  # fmt: skip
+    assert set(done["pairs"][0]["cosine"].values()) == {-1.0}
+    shown = keyed("vectors", "compare", "one", "two")
+    for part in ("one, two", "-1", "length added", "0.5"):
+        assert part in shown.out
+    for wrong in (["one"], ["one", "one"]):
+        assert keyed("vectors", "compare", *wrong).status == 2
+    for name in ("one", "two"):
+        keyed("vectors", "delete", name)
+
+
+def test_a_name_that_is_taken(keyed: Run, file: Path, tmp_path: Path) -> None:
+    other = tmp_path / "other.safetensors"
+    other.write_bytes(vector_file(hidden=HIDDEN, coefficient=-1.0, description="the other"))
+    keyed("vectors", "upload", str(file), "--name", "taken")
+    done = keyed("vectors", "upload", str(other), "--name", "taken")
+    assert done.status == 1
+    assert "--replace" in done.err
+    for word in ("PATCH", "POST", "/v1/"):
+        assert word not in done.err
+    before = {v["id"] for v in keyed("vectors", "list", "--json").json["data"]}
+    told = keyed("vectors", "upload", str(other), "--name", "taken", "--replace", "--json").json
+    assert (told["id"], told["coefficient"], told["description"]) == ("taken", -1.0, "the other")
+    assert len(told["versions"]) == 2
+    assert {v["id"] for v in keyed("vectors", "list", "--json").json["data"]} == before
+    # As a new name, too, and again with nothing to replace.
+    for name in ("taken", "fresh"):
+        assert keyed("vectors", "upload", str(other), "--name", name, "--replace").status == 0
+        keyed("vectors", "delete", name)
+
+
+def test_errors_speak_of_commands(keyed: Run) -> None:
+    done = keyed("vectors", "show", "nothere")
+    assert "GET" not in done.err
+    assert "`steersman vectors list`" in done.err

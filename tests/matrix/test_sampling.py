@@ -81,4 +81,6 @@ def test_sleep(bench: Bench, expected: dict[str, Any]) -> None:
         for level in ("1", "2"):
             judge.same(found[level], expected["mixed"])
         judge.idle(found["before"], found["after"], 1)
-        row.steered("levels 1 and 2 on a CPU; a GPU's sleep was not tried, our tables are not its")
+        row.steered(
+            "levels 1 and 2 on a CPU; a GPU's sleep was not tried (it does not free our tables)"
+        )

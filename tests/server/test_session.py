@@ -73,9 +73,13 @@ def test_a_dynamic_receipt(app: Steersman) -> None:
     receipt = made.receipt()
     assert [v["coefficient"] for v in receipt["vectors"]] == [3.0, 3.0]
     assert receipt["dynamic"] == {
-        "plain": {"coefficients": [3.0, 0.25], "divergences": [4.0, 0.25]},
-        "other": {"coefficients": [0.5, 0.0], "divergences": [0.5, 0.0]},
-    }
+        "plain": {
+            "coefficients": [3.0, 0.25], "divergences": [4.0, 0.25], "mean_coefficient": 1.625,
+        },
+        "other": {
+            "coefficients": [0.5, 0.0], "divergences": [0.5, 0.0], "mean_coefficient": 0.25,
+        },
+    }  # fmt: skip
     made.close("completed")
 
 

@@ -73,13 +73,32 @@ def test_one_answer(receipt: str) -> None:
     deliver("x", (1.0, 0.5))
     deliver("x", (2.0, 0.25), (0.0, 0.125))
     assert trace.whole() == {
-        "glad": {"coefficients": [1.0, 2.0, 0.0], "divergences": [10.0, 20.0, 0.0]},
-        "calm": {"coefficients": [0.5, 0.25, 0.125], "divergences": [5.0, 2.5, 1.25]},
-    }
+        "glad": {
+            "coefficients": [1.0, 2.0, 0.0], "divergences": [10.0, 20.0, 0.0],
+            "mean_coefficient": 1.0,
+        },
+        "calm": {
+            "coefficients": [0.5, 0.25, 0.125], "divergences": [5.0, 2.5, 1.25],
+            "mean_coefficient": pytest.approx(0.875 / 3),
+        },
+    }  # fmt: skip
     assert trace.part(0, 1, 2) == {
         "glad": {"coefficients": [2.0], "divergences": [20.0]},
         "calm": {"coefficients": [0.25], "divergences": [2.5]},
     }
+
+
+@pytest.mark.parametrize("divided", [True, False])
+def test_what_hardly_steered_says_so(receipt: str, divided: bool) -> None:
+    trace = Trace(receipt, ["glad", "calm"], Answers(), divided=divided)
+    deliver("x", (0.0, 0.5), (0.01, 0.5))
+    said = trace.whole()
+    assert isinstance(said, dict)
+    assert said["glad"]["mean_coefficient"] == 0.005
+    assert ("note" in said["glad"]) is divided
+    assert "note" not in said["calm"]
+    if divided:
+        assert '"kl": "sum"' in said["glad"]["note"]
 
 
 def test_a_response_that_goes_on_after_a_tool_is_one_answer(receipt: str) -> None:

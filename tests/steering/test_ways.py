@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from steering.blocks import NotInstrumentable
-from steering.ways import check_ways
+from steering.ways import check_device, check_ways
 
 
 def config(connector: str | None = None, **changes: Any) -> SimpleNamespace:
@@ -15,14 +15,17 @@ def config(connector: str | None = None, **changes: Any) -> SimpleNamespace:
         "pipeline_parallel_size": 1,
         "use_ubatching": False,
         "prefill_context_parallel_size": 1,
+        "use_sequence_parallel_moe": False,
     }
+    passes = {"enable_sp": False}
     cache = {"kv_sharing_fast_prefill": False}
     for name, value in changes.items():
-        (parallel if name in parallel else cache)[name] = value
+        next(part for part in (parallel, passes, cache) if name in part)[name] = value
     transfer = None if connector is None else SimpleNamespace(kv_connector=connector)
     return SimpleNamespace(
         parallel_config=SimpleNamespace(**parallel),
         cache_config=SimpleNamespace(**cache),
+        compilation_config=SimpleNamespace(pass_config=SimpleNamespace(**passes)),
         kv_transfer_config=transfer,
     )
 
@@ -42,6 +45,8 @@ def test_ways_that_are_steered_pass() -> None:
         ({"use_ubatching": True}, "micro-batches"),
         ({"prefill_context_parallel_size": 2}, "prefill context parallel"),
         ({"kv_sharing_fast_prefill": True}, "fast prefill"),
+        ({"use_sequence_parallel_moe": True}, "expert parallel with sequence parallel"),
+        ({"enable_sp": True}, "sequence parallel"),
         ({"connector": "OffloadingConnector"}, "the KV connector OffloadingConnector"),
     ],
 )
@@ -53,3 +58,22 @@ def test_ways_that_are_not_are_named(changes: dict[str, Any], named: str) -> Non
 def test_drafts_whose_place_only_the_device_knows_are_refused() -> None:
     with pytest.raises(NotInstrumentable, match="asynchronous speculative decoding"):
         check_ways(config(), SimpleNamespace(use_async_spec_decode=True))
+
+
+def test_devices() -> None:
+    from vllm.platforms import PlatformEnum, current_platform
+
+    check_device(current_platform)
+    for kind in PlatformEnum:
+        platform = SimpleNamespace(_enum=kind)
+        if kind in (PlatformEnum.CPU, PlatformEnum.CUDA, PlatformEnum.ROCM):
+            check_device(platform)
+        else:
+            with pytest.raises(NotInstrumentable, match=f"cannot steer on {kind.name} devices"):
+                check_device(platform)
+
+
+def test_vllms_configuration_has_what_is_looked_at() -> None:
+    from vllm.config import ParallelConfig
+
+    assert ParallelConfig().use_sequence_parallel_moe is False

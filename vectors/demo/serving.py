@@ -13,7 +13,6 @@ GENERATION: Final[dict[str, Any]] = {
     "max_new_tokens": 256,
     "temperature": 0.7,
     "top_p": 0.9,
-    "repetition_penalty": 1.1,
 }
 """What a request gets that does not say otherwise. At temperature 1 and without an end, 135 million
 parameters write noise until the context is full."""

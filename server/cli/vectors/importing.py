@@ -9,7 +9,7 @@ from server.cli import parse, paths, show
 from server.cli.errors import Refused, Unreachable
 from server.cli.help_text import with_examples
 from server.cli.options import Json, Key, Server, connection, wants_json
-from server.cli.vectors.transfer import check_target, send, write
+from server.cli.vectors.transfer import Replace, check_target, send, write
 
 if TYPE_CHECKING:
     from server.cli.client import Client
@@ -42,6 +42,7 @@ def import_vector(
     ctx: typer.Context,
     file: Annotated[Path, typer.Argument(exists=True, help="A file, or a folder with one vector.")],
     name: Annotated[str | None, typer.Option(help="Its name.  \\[default: the file's]")] = None,
+    replace: Replace = False,
     layer: Annotated[
         str | None,
         typer.Option(
@@ -112,7 +113,8 @@ def import_vector(
                 raise
             vector = read(served)
             dose = _tell_dose(vector, served)
-            done = {"vector": send(client, write_vector(vector), name or vector.name)}
+            sent = send(client, write_vector(vector), name or vector.name, replace=replace)
+            done = {"vector": sent}
         said = f"{done['vector']['id']} is on the server: {vector.digest}"
     if asked:
         first = {"imported": _origin(vector), "layers": list(vector.layers)}

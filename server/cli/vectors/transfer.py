@@ -1,6 +1,7 @@
 """`steersman vectors upload`, `export` and `delete`."""
 
-from dataclasses import replace
+import dataclasses
+import secrets
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -8,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from server.cli import parse, paths, show
-from server.cli.errors import CliError, WrongUsage
+from server.cli.errors import CliError, Refused, WrongUsage
 from server.cli.help_text import with_examples
 from server.cli.options import Json, Key, Server, connection, wants_json
 
@@ -21,6 +22,7 @@ UPLOAD_HELP = with_examples(
     """
     steersman vectors upload cheerful.safetensors
     steersman vectors upload mine.safetensors --name cheerful-v2
+    steersman vectors upload better.safetensors --name cheerful --replace
     """,
 )
 EXPORT_HELP = with_examples(
@@ -39,6 +41,15 @@ DELETE_HELP = with_examples(
 )
 
 
+Replace = Annotated[
+    bool,
+    typer.Option(
+        "--replace",
+        help="If the name is taken, have it stand for this vector from now on.",
+    ),
+]
+
+
 class Format(StrEnum):
     """What a vector can be exported as."""
 
@@ -52,6 +63,7 @@ def upload(
     name: Annotated[
         str | None, typer.Option(help="Its name.  \\[default: the one in its metadata]")
     ] = None,
+    replace: Replace = False,
     server: Server = None,
     api_key: Key = None,
     as_json: Json = False,
@@ -67,7 +79,7 @@ def upload(
             remedy=f"`steersman vectors import {file}` reads files of other tools",
         )
     with connection(ctx, server, api_key) as client:
-        vector = send(client, data, name)
+        vector = send(client, data, name, replace=replace)
     if asked:
         show.print_json(vector)
     else:
@@ -147,8 +159,34 @@ def delete(
         show.result(f"{gone['id']} is deleted")
 
 
-def send(client: "Client", data: bytes, name: str | None) -> Any:
-    """Upload a safetensors file; what the server says of the vector."""
+def send(client: "Client", data: bytes, name: str | None, *, replace: bool = False) -> Any:
+    """Upload a safetensors file; what the server says of the vector.
+
+    With `replace` a name that stands for another vector stands for this one from then on, in one
+    step for requests; its older version stays addressable by digest.
+    """
+    try:
+        return _post(client, data, name)
+    except Refused as refused:
+        if not replace or refused.code != "vector_exists":
+            raise
+    from vectors.format import read_vector
+
+    vector = read_vector(data)
+    taken = name or vector.name
+    assert taken is not None
+    beside = f"{taken[:40]}-{secrets.token_hex(8)}"
+    made = _post(client, data, beside)
+    try:
+        change = {"digest": made["digest"], "description": made["description"]}
+        if made["safe_range"] is not None:
+            change["safe_range"] = made["safe_range"]
+        return client.patch(paths.vector(taken), change)
+    finally:
+        client.delete(paths.vector(beside))
+
+
+def _post(client: "Client", data: bytes, name: str | None) -> Any:
     fields = {} if name is None else {"name": name}
     files = {"file": ("vector.safetensors", data)}
     return client.post(paths.VECTORS, data=fields, files=files)
@@ -164,7 +202,7 @@ def fetch(client: "Client", vector_id: str) -> tuple["SteeringVector", bytes]:
     data = client.content(f"{paths.vector(version)}/content")
     vector = read_vector(data)
     safe_range = told["safe_range"] and tuple(told["safe_range"])
-    own = replace(vector, description=told["description"], safe_range=safe_range)
+    own = dataclasses.replace(vector, description=told["description"], safe_range=safe_range)
     same = (own.description, own.safe_range) == (vector.description, vector.safe_range)
     return own, data if same else write_vector(own)
 

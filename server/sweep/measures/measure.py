@@ -57,8 +57,7 @@ def needed(module: str, package: str, why: str) -> Any:
     except ImportError as error:
         raise WrongUsage(
             f"{why} needs {package}, which is not installed",
-            remedy=f"pip install {package}, or all that measures need: "
-            "pip install 'steersman[measure]'",
+            remedy=f"pip install {package}, or all that measures need: pip install '.[measure]'",
         ) from error
 
 

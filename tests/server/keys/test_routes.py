@@ -16,7 +16,7 @@ import pytest
 
 from server.keys.routes import need_of
 from tests.server.keys.make import ONE_EACH
-from tests.server.keys.whole_app import REACHED, VLLM_KEY
+from tests.server.keys.whole_app import ORIGIN, REACHED, VLLM_KEY
 
 LISTED = {
     "public": ["GET /health", "GET /ready"],
@@ -219,5 +219,20 @@ def test_drain_and_gate_are_before_all_that_reads_a_body(said: dict[str, Any], b
         or name == "CountAnswers"
     ]
     assert order[:3] == ["DrainGate", "Gate", "BodyLimit"]
-    assert order[-1] == "CountAnswers"
+    assert order[-2:] == ["Guard", "CountAnswers"]
     assert len(order) == 5
+
+
+def test_pages_of_an_allowed_origin_may_call_ours_and_read_refusals(said: dict[str, Any]) -> None:
+    """With --allowed-origins and a keys file: preflights carry no key and pass, and a refusal can
+    be read by the page, too."""
+    assert len(said["browser"]) == 20
+    for what, path, status, readable_by in said["browser"]:
+        allowed = what.endswith(f" of {ORIGIN}")
+        assert readable_by == (ORIGIN if allowed else None), (what, path)
+        if what.startswith("preflight"):
+            assert status == (200 if allowed else 400), (what, path)
+        elif what.startswith("key"):
+            assert status == REACHED, (what, path)
+        else:
+            assert status == 401, (what, path)

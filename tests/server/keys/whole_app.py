@@ -29,6 +29,7 @@ def build(
     api_key: bool,
     offline_docs: bool = False,
     tasks: tuple[Any, ...] | None = None,
+    options: tuple[str, ...] = (),
 ) -> Any:
     """The app, as `steersman serve` would build it for a model that has these `tasks`."""
     os.environ.pop("VLLM_API_KEY", None)
@@ -43,11 +44,11 @@ def build(
     ours = {"library": str(directory / "library"), "audit_log": str(directory / "audit.jsonl")}
     if keys:
         ours["api_keys_file"] = str(directory / "keys.yaml")
-    options = ["model", "--additional-config", json.dumps({"steersman": ours})]
-    options += ["--enable-tokenizer-info-endpoint", "--enable-fault-tolerance"]
-    options += ["--enable-offline-docs"] if offline_docs else []
+    options = ("model", "--additional-config", json.dumps({"steersman": ours}), *options)
+    options += ("--enable-tokenizer-info-endpoint", "--enable-fault-tolerance")
+    options += ("--enable-offline-docs",) if offline_docs else ()
     parser: Any = FlexibleArgumentParser()  # type: ignore[no-untyped-call]
-    args = make_arg_parser(parser).parse_args(options)
+    args = make_arg_parser(parser).parse_args(list(options))
     args.profiler_config = ProfilerConfig(
         profiler="torch", torch_profiler_dir=str(directory / "profile")
     )
@@ -109,6 +110,43 @@ def ask(app: Any, callers: list[str | None]) -> list[tuple[str, str, str | None,
     return seen
 
 
+ORIGIN = "https://app.example.com"
+ALLOWED = ("--allowed-origins", json.dumps([ORIGIN]))
+
+
+def from_a_browser(app: Any) -> list[tuple[str, str, int, str | None]]:
+    """(what, path, status, origin that may read the answer) of calls from pages of two origins."""
+    from starlette.testclient import TestClient
+
+    from tests.server.keys.make import bearer
+
+    client = TestClient(app)
+    seen = []
+    paths = ("/v1/steering/vectors", "/v1/steering/capabilities", "/v1/chat/completions")
+    for origin in (ORIGIN, "https://evil.example.com"):
+        for path in paths:
+            asks = {
+                "preflight": {
+                    "Access-Control-Request-Method": "POST",
+                    "Access-Control-Request-Headers": "authorization,content-type",
+                },
+                "no key": {},
+                "wrong key": bearer("nobody"),
+            }
+            for what, headers in asks.items():
+                method = "OPTIONS" if what == "preflight" else "GET"
+                answer = client.request(method, path, headers={"Origin": origin, **headers})
+                who = answer.headers.get("access-control-allow-origin")
+                seen.append((f"{what} of {origin}", path, answer.status_code, who))
+    for route in app.routes:
+        route.app = _reached
+    for path in paths[:2]:
+        answer = client.get(path, headers={"Origin": ORIGIN, **bearer("admin")})
+        who = answer.headers.get("access-control-allow-origin")
+        seen.append((f"key of {ORIGIN}", path, answer.status_code, who))
+    return seen
+
+
 def middlewares(app: Any) -> list[str]:
     """Names of the app's middlewares, from the outside in."""
     return [one.cls.__name__ for one in app.user_middleware]
@@ -144,6 +182,7 @@ def main() -> None:
     own = build(directory, keys=False, api_key=True)
     own_offline = build(directory, keys=False, api_key=True, offline_docs=True)
     said["own"] = [*ask(own, [None, VLLM_KEY]), *ask(own_offline, [None, VLLM_KEY])]
+    said["browser"] = from_a_browser(build(directory, keys=True, api_key=False, options=ALLOWED))
     listens_only = ("transcription",)
     said["without_generate"] = refusal(directory, tasks=listens_only)
     build(directory, keys=False, api_key=False, tasks=listens_only)

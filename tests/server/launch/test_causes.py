@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from server.launch.causes import cause
+from server.launch.causes import KILLED, cause
 from steering.logs import JsonLines, Place, Quiet, TextLines
 
 CORE = RuntimeError("Engine core initialization failed. See root cause above. Failed core proc(s)")
@@ -51,7 +51,7 @@ def test_a_process_that_was_killed(tmp_path: Path) -> None:
 
 
 def test_without_any_traceback() -> None:
-    assert cause("", CORE) == str(CORE)
+    assert cause("", CORE) == KILLED
     assert cause("", KeyError("block")) == "KeyError: 'block'"
     assert cause("", None) == "the engine did not start"
     error = OSError(28, "No space left on device", "/var/x")

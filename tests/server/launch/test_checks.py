@@ -180,3 +180,25 @@ def test_numbers_that_can_only_fail(name: str, value: int) -> None:
     checks.check_numbers(Namespace(**fine))
     message = refusal(checks.check_numbers, Namespace(**fine | {name: value}))
     assert message.startswith("--" + name.replace("_", "-"))
+
+
+def test_much_is_known_before_vllm_is_imported(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "file").write_text("")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = str(other.getsockname()[1])
+        for argv, said in (
+            ([], "no model is named"),
+            (["./none/at/all"], "there is no folder ./none/at/all"),
+            (["--demo", "--library", str(tmp_path / "file")], "is a file"),
+            (["--demo", "--port", port], f"--port {port} is in use"),
+            (["--demo", "--port=99999"], "--port 99999"),
+            (["--demo", "--uds", str(tmp_path / "no" / "socket")], "--uds"),
+        ):
+            assert serve(argv) == 1
+            (line,) = capsys.readouterr().err.splitlines()
+            assert line.startswith("steersman serve: ")
+            assert said in line
