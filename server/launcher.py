@@ -55,11 +55,16 @@ def _serve(ours: argparse.Namespace, theirs: list[str]) -> None:
         raise SystemExit("steersman serve: give a MODEL or --demo, not both")
     if ours.demo:
         _prepare_demo(args, Path(ours.library))
+    if getattr(args, "grpc", False):
+        raise SystemExit(
+            "steersman serve: --grpc starts a server that steers nothing and knows of no keys; "
+            "leave it out"
+        )
     given = _mapping(args.additional_config)
     settings = {**_settings(ours), **given.get("steersman", {})}
     args.additional_config = {**given, "steersman": settings}
     if settings.get("api_keys_file") and not getattr(args, "headless", False):
-        _check_keys(Path(settings["api_keys_file"]), args)
+        _check_keys(Path(settings["api_keys_file"]))
     validate_parsed_serve_args(args)
     os.environ.setdefault(
         "VLLM_CPU_OMP_THREADS_BIND",
@@ -72,16 +77,11 @@ def _serve(ours: argparse.Namespace, theirs: list[str]) -> None:
         raise SystemExit("steersman serve: the engine died; the log above says of what")
 
 
-def _check_keys(path: Path, args: argparse.Namespace) -> None:
+def _check_keys(path: Path) -> None:
     """What the API server would find out when the model is loaded, found out before."""
     from server.keys.file import KeysFileInvalid, read
     from server.keys.vllm_keys import check_store
 
-    if getattr(args, "grpc", False):
-        raise SystemExit(
-            "steersman serve: --grpc starts a server that knows of no keys; leave out that, or "
-            "--api-keys-file"
-        )
     try:
         read(path)
         check_store()
@@ -91,9 +91,10 @@ def _check_keys(path: Path, args: argparse.Namespace) -> None:
 
 def environment_defaults() -> None:
     """Environment that must stand before vLLM is imported; what the user set is kept."""
-    plugins = os.environ.get("VLLM_PLUGINS", "")
-    if "steersman" not in plugins.split(","):
-        os.environ["VLLM_PLUGINS"] = f"{plugins},steersman" if plugins else "steersman"
+    # vLLM compares the names as they are, blanks included.
+    plugins = [name.strip() for name in os.environ.get("VLLM_PLUGINS", "").split(",")]
+    named = [name for name in plugins if name]
+    os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*named, "steersman"]))
     os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 

@@ -35,7 +35,7 @@ def _validating(original: Function) -> Function:
         if params is not None and params.extra_args:
             _check_keys(params.extra_args)
             if STREAM_KEY in params.extra_args:
-                raise _refused(
+                raise refused(
                     PlanInvalid(f"{STREAM_KEY!r} among the extra arguments is this server's own")
                 )
             if PLAN_KEY in params.extra_args:
@@ -65,7 +65,7 @@ def _check_keys(extra_args: Mapping[str, Any]) -> None:
             continue
         if isinstance(key, str) and means_steering(key):
             where = f"extra_args.{key[:128]}"
-            raise _refused(
+            raise refused(
                 PlanInvalid(
                     f"{where} steers nothing: serve the model (`steersman serve`) and send the "
                     "`steering` field to a route that has it, or leave it out",
@@ -103,7 +103,7 @@ def _check(request: Any, vllm_config: Any) -> None:
     except PlanInvalid as error:
         if plan is not None:
             DESK.reject(plan.receipt, error)
-        raise _refused(error) from error
+        raise refused(error) from error
 
 
 def _check_dynamic(request: Any, streams: int, vllm_config: Any) -> None:
@@ -140,7 +140,8 @@ def _check_dynamic(request: Any, streams: int, vllm_config: Any) -> None:
             )
 
 
-def _refused(error: PlanInvalid) -> Exception:
+def refused(error: PlanInvalid) -> Exception:
+    """`error` as vLLM's own validation error, which is a 400 wherever it is raised."""
     from vllm.exceptions import VLLMValidationError
 
     class PlanRefused(VLLMValidationError):
@@ -159,7 +160,7 @@ def _check_capture(request: Any, vllm_config: Any) -> None:
         if vllm_config.speculative_config and capture.stop > len(request.prompt_token_ids or ()):
             raise PlanInvalid("drafts of new tokens cannot be told from the tokens kept")
     except PlanInvalid as error:
-        raise _refused(error) from error
+        raise refused(error) from error
 
 
 def _collect(output: Any, wanted: bool) -> None:

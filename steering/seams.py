@@ -314,6 +314,8 @@ SEAMS: Final = (
          "as above"),
     Seam("server/launcher.py", LAUNCHER, "vllm.platforms:current_platform", (),
          "other defaults on a CPU"),
+    Seam("steering/seam_run_batch.py", LAUNCHER, "vllm.entrypoints.launchers.run_batch:run_request",
+         ("serving_engine_func", "request"), "lines that mean to be steered are refused"),
 )  # fmt: skip
 
 
