@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from server.body_shape import LONG_NUMBER, PIECE, Shape, shapes
+from steering.plan.intent import join
 from vectors.errors import SteersmanError, shown
 
 KEYS_EACH: Final = 10
@@ -99,11 +100,6 @@ def places(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
             waiting += [(join(path, key), part) for key, part in value.items()]
         elif isinstance(value, list):
             waiting += [(f"{path}[{n}]", part) for n, part in enumerate(value)]
-
-
-def join(path: str, key: str) -> str:
-    """The path of `key` inside the object at `path`."""
-    return (f"{path}.{key}" if path else key)[:_LONGEST_PATH]
 
 
 def _text(body: bytes) -> str:

@@ -13,10 +13,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from server.body import BodyInvalid, Bounds, read
 from server.errors import Misplaced, refuse
 from server.header_field import HEADER, read_header
-from server.intent import FIELD, misplaced, misplaced_header, misplaced_query
 from server.paths import is_ours, path_of
 from server.steering_field import SteeringField
 from steering.plan import PlanInvalid
+from steering.plan.intent import FIELD, misplaced, misplaced_header, misplaced_query
 from vectors.errors import SteersmanError, shown
 
 STEERED_PATHS: Final = frozenset(
@@ -109,7 +109,7 @@ def _outside(scope: Scope) -> Any:
     if name := misplaced_query(list(query)):
         raise Misplaced(
             f"{shown(name)} in the query steers nothing; send the field {FIELD!r} in the body",
-            param=name[:128],
+            param=f"query.{name}"[:128],
         )
     lines = headers.getlist(HEADER)
     if scope["type"] == "websocket" or path_of(scope) not in STEERED_PATHS:

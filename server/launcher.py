@@ -91,8 +91,12 @@ def _serve(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]
     checks.check_files(settings)
     if line := checks.check_library(Path(settings["library"])):
         _say(line)
+    if getattr(args, "grpc", False):
+        raise CannotStart(
+            "--grpc starts a server that steers nothing and knows of no keys; leave it out"
+        )
     if settings.get("api_keys_file") and not getattr(args, "headless", False):
-        _check_keys(Path(settings["api_keys_file"]), args)
+        _check_keys(Path(settings["api_keys_file"]))
     checks.check_address(args)
     if ours.demo:
         _prepare_demo(args, Path(settings["library"]))
@@ -252,15 +256,11 @@ def _say(line: str) -> None:
     print(f"steersman: {line}", file=sys.stderr, flush=True)
 
 
-def _check_keys(path: Path, args: argparse.Namespace) -> None:
+def _check_keys(path: Path) -> None:
     """What the API server would find out when the model is loaded, found out before."""
     from server.keys.file import KeysFileInvalid, read
     from server.keys.vllm_keys import check_store
 
-    if getattr(args, "grpc", False):
-        raise CannotStart(
-            "--grpc starts a server that knows of no keys; leave out that, or --api-keys-file"
-        )
     try:
         read(path)
         check_store()
@@ -270,9 +270,10 @@ def _check_keys(path: Path, args: argparse.Namespace) -> None:
 
 def environment_defaults() -> None:
     """Environment that must stand before vLLM is imported; what the user set is kept."""
-    plugins = os.environ.get("VLLM_PLUGINS", "")
-    if "steersman" not in plugins.split(","):
-        os.environ["VLLM_PLUGINS"] = f"{plugins},steersman" if plugins else "steersman"
+    # vLLM compares the names as they are, blanks included.
+    plugins = [name.strip() for name in os.environ.get("VLLM_PLUGINS", "").split(",")]
+    named = [name for name in plugins if name]
+    os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*named, "steersman"]))
     os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 

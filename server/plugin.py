@@ -24,12 +24,13 @@ class SteersmanEndpoints:
         from server.body import Bounds
         from server.drain import Drain, DrainGate
         from server.extract import api as extract_api
-        from server.guard import Guard
+        from server.guard import STEERED_PATHS, Guard
         from server.keys.answers import CountAnswers
         from server.keys.file import Keys
         from server.keys.gate import Gate
         from server.keys.vllm_keys import check_store, take_over
         from server.limits import BodyLimit
+        from server.openapi_page import describe
         from server.upload import FORM_OVERHEAD
         from steering.plan import Settings
 
@@ -52,6 +53,7 @@ class SteersmanEndpoints:
         app.include_router(inspect_api.build_router())
         app.include_router(vectors_api.build_router())
         fail_fast.install(app.router.routes)
+        describe(app, STEERED_PATHS, keys=keys is not None)
         # Behind the guard, which reads the body.
         app.add_middleware(CountAnswers)
         app.add_middleware(

@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 from vllm.entrypoints.openai.chat_completion import api_router as vllm_chat
 from vllm.entrypoints.openai.completion import api_router as vllm_completion
@@ -15,6 +16,11 @@ from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_c
 from server.guard import FROM_HEADER
 from server.header_field import HEADER
 from server.peek import first_chunk_error
+from server.receipt_schema import (
+    SteeredChatResponse,
+    SteeredCompletionResponse,
+    SteeredResponsesResponse,
+)
 from server.reply import Keep, with_receipt
 from server.requests import (
     SteeredBatchRequest,
@@ -24,42 +30,51 @@ from server.requests import (
 )
 from server.session import Session
 from server.trace_stream import traced
+from server.vector_schemas import ErrorEnvelope
 from steering.plan import PlanInvalid
 from vectors.errors import SteersmanError
 
 Handler = Callable[[Any, Request], Awaitable[Response | None]]
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
-    code: {"model": ErrorResponse} for code in (400, 404, 500, 501, 503)
+    **{code: {"model": ErrorEnvelope} for code in (400, 401, 403, 408, 413, 429, 503)},
+    **{code: {"model": ErrorResponse} for code in (404, 500, 501)},
 }
-_OPTIONS: dict[str, Any] = {
-    "dependencies": [Depends(validate_json_request)],
-    "responses": {200: {"content": {"text/event-stream": {}}}, **_ERRORS},
-    "response_model": None,
-}
+
+
+def _options(answer: type[BaseModel]) -> dict[str, Any]:
+    return {
+        "dependencies": [Depends(validate_json_request)],
+        "responses": {
+            200: {"model": answer, "content": {"text/event-stream": {}}, "description": "OK"},
+            **_ERRORS,
+        },
+        "response_model": None,
+    }
+
 
 router = APIRouter()
 
 
-@router.post("/v1/chat/completions", **_OPTIONS)
+@router.post("/v1/chat/completions", **_options(SteeredChatResponse))
 async def create_chat_completion(request: SteeredChatRequest, raw_request: Request) -> Any:
     """A chat completion, steered if the request says so."""
     return await _steered(request, raw_request, vllm_chat.create_chat_completion)
 
 
-@router.post("/v1/chat/completions/batch", **_OPTIONS)
+@router.post("/v1/chat/completions/batch", **_options(SteeredChatResponse))
 async def create_batch_chat_completion(request: SteeredBatchRequest, raw_request: Request) -> Any:
     """Several chats in one request, under one steering."""
     return await _steered(request, raw_request, vllm_chat.create_batch_chat_completion)
 
 
-@router.post("/v1/completions", **_OPTIONS)
+@router.post("/v1/completions", **_options(SteeredCompletionResponse))
 async def create_completion(request: SteeredCompletionRequest, raw_request: Request) -> Any:
     """A completion, steered if the request says so."""
     return await _steered(request, raw_request, vllm_completion.create_completion)
 
 
-@router.post("/v1/responses", **_OPTIONS)
+@router.post("/v1/responses", **_options(SteeredResponsesResponse))
 async def create_responses(request: SteeredResponsesRequest, raw_request: Request) -> Any:
     """A response, steered if the request says so."""
     return await _steered(request, raw_request, vllm_responses.create_responses, _kept(raw_request))

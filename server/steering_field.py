@@ -31,6 +31,28 @@ _MAX_KEYS: Final = 32
 """Of an object whose known keys are fewer: each that is not known would be an error of its own."""
 
 
+def _show_scale(schema: dict[str, Any]) -> None:
+    """`scale` in the schema, which knows fields only."""
+    number = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+    schema["properties"]["scale"] = {**number, "description": "An alias of `coefficient`."}
+    schema["not"] = {"required": ["coefficient", "scale"]}
+
+
+def _show_lengths(most: int) -> Any:
+    """Puts the lengths of lists and objects on the members of a union, where they mean them."""
+
+    def show(schema: dict[str, Any]) -> None:
+        for key in ("minLength", "maxLength"):
+            schema.pop(key, None)
+        for part in schema.get("anyOf", ()):
+            if part.get("type") == "array":
+                part |= {"minItems": 1, "maxItems": most}
+            if part.get("type") == "object":
+                part |= {"minProperties": 1, "maxProperties": most}
+
+    return show
+
+
 def _known_schedule(value: Any) -> Any:
     """By hand: of a union pydantic tells what is wrong for each of its members."""
     if value is None or (isinstance(value, str) and value in SCHEDULES):
@@ -59,10 +81,11 @@ Schedule = Annotated[
     Literal["constant", "start", "diminishing"] | list[StrictFloat] | None,
     BeforeValidator(_known_schedule),
     Field(
+        json_schema_extra=_show_lengths(MAX_SCHEDULE),
         description="How the coefficient goes from token to token: `constant` (the default); "
         "`start`: the first steered token only; `diminishing`: down to 0 `over` so many tokens; or "
         f"a list of 1 to {MAX_SCHEDULE} coefficients, one a steered token, in place of "
-        "`coefficient`."
+        "`coefficient`.",
     ),
 ]
 Over = Annotated[
@@ -107,6 +130,8 @@ class PositionRange(_Bounded):
 
 class VectorUse(_Bounded):
     """One vector of a request, and how to use it."""
+
+    model_config = ConfigDict(json_schema_extra=_show_scale)
 
     id: StrictStr = Field(
         min_length=1,
@@ -202,6 +227,7 @@ class SteeringField(_Bounded):
         Field(
             min_length=1,
             max_length=MAX_USES,
+            json_schema_extra=_show_lengths(MAX_USES),
             description='A list of uses, or the short form {"cheerful": 1.5, "formal": -0.5}.',
         ),
     ]

@@ -4,11 +4,20 @@ Imports happen inside, so that whatever is wrong is raised by the call: vLLM log
 plugin that fails to import, but a plugin that raises stops the start, as it must.
 """
 
+import logging
+import multiprocessing
 import os
 
 from steering.patching import Function, wrap
 
 NAME = "steersman"
+OFF = (
+    "Steersman is installed and not switched on: a `steering` field in a request is ignored, and "
+    "answered unsteered. Set VLLM_PLUGINS=steersman (several names with commas and no blanks), or "
+    "start with `steersman serve`."
+)
+_log = logging.getLogger("vllm.steersman")
+"""Below vLLM's, whose handlers write it."""
 
 
 def register() -> None:
@@ -18,7 +27,10 @@ def register() -> None:
     an engine that nobody can ask to steer is left alone. Raises RuntimeError for a vLLM that is not
     supported, and whatever keeps our routes from being imported.
     """
-    if NAME not in os.environ.get("VLLM_PLUGINS", "").split(","):
+    named = os.environ.get("VLLM_PLUGINS")
+    if NAME not in [name.strip() for name in (named or "").split(",")]:
+        if named is None and multiprocessing.parent_process() is None:
+            _log.warning(OFF)
         return
     # Read by vLLM when it makes its configuration: on GPUs it would choose V2 for most models. That
     # is steered too (set it to 1), but what was seen of it ran in Triton's interpreter on a CPU.
@@ -33,6 +45,7 @@ def register() -> None:
         seam_config,
         seam_frontend,
         seam_prefix_cache,
+        seam_run_batch,
         seam_scheduler,
         seam_worker,
         seams,
@@ -46,6 +59,7 @@ def register() -> None:
         wrap(routes.load(), "attach_router", _after_checking)
     seam_config.install()
     seam_frontend.install()
+    seam_run_batch.install()
     seam_prefix_cache.install()
     seam_scheduler.install()
     seam_worker.install()

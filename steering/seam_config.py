@@ -1,6 +1,7 @@
 """Seam: vLLM's configuration (`config/vllm.py`): sizes, settings, and the compile-cache key."""
 
 import hashlib
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from steering.plan.settings import Settings
 from steering.seam_check import lacking
 from steering.tables import TableSizes
 
+_GRPC = ("vllm.entrypoints.launchers.grpc_server", "vllm.entrypoints.grpc_server")
 SUPPORTED_VLLM = ("0.31.", "0.32.")
 """Version prefixes whose seams have been read, and tried by `make compat`."""
 
@@ -34,12 +36,17 @@ def check_version(version: str) -> None:
 
 
 def check_frontend() -> None:
-    """Raise RuntimeError for vLLM's Rust front end: it loads no endpoint plugins, and would ignore
-    the `steering` field."""
+    """Raise RuntimeError for vLLM's other front ends, in Rust and of gRPC: they load no endpoint
+    plugins, and would ignore the `steering` field."""
     import vllm.envs as envs
 
     if envs.VLLM_USE_RUST_FRONTEND:
         raise RuntimeError("Steersman needs vLLM's Python front end: unset VLLM_USE_RUST_FRONTEND")
+    if any(name in sys.modules for name in _GRPC) or "--grpc" in sys.argv:
+        raise RuntimeError(
+            "Steersman steers over HTTP alone, and a gRPC server would ignore it: leave out "
+            "--grpc, or take steersman out of VLLM_PLUGINS"
+        )
 
 
 def num_layers(vllm_config: Any) -> int:

@@ -36,7 +36,7 @@ def _validating(original: Function) -> Function:
         if params is not None and params.extra_args:
             _check_keys(params.extra_args)
             if STREAM_KEY in params.extra_args:
-                raise _refused(
+                raise refused(
                     PlanInvalid(f"{STREAM_KEY!r} among the extra arguments is this server's own")
                 )
             if PLAN_KEY in params.extra_args:
@@ -72,7 +72,7 @@ def _check_keys(extra_args: Mapping[str, Any]) -> None:
             continue
         if isinstance(key, str) and means_steering(key):
             where = f"extra_args.{key[:128]}"
-            raise _refused(
+            raise refused(
                 PlanInvalid(
                     f"{where} steers nothing: serve the model (`steersman serve`) and send the "
                     "`steering` field to a route that has it, or leave it out",
@@ -110,7 +110,7 @@ def _check(request: Any, vllm_config: Any) -> None:
     except PlanInvalid as error:
         if plan is not None:
             DESK.reject(plan.receipt, error)
-        raise _refused(error) from error
+        raise refused(error) from error
 
 
 def _check_dynamic(request: Any, streams: int, vllm_config: Any) -> None:
@@ -147,7 +147,8 @@ def _check_dynamic(request: Any, streams: int, vllm_config: Any) -> None:
             )
 
 
-def _refused(error: PlanInvalid) -> Exception:
+def refused(error: PlanInvalid) -> Exception:
+    """`error` as vLLM's own validation error, which is a 400 wherever it is raised."""
     from vllm.exceptions import VLLMValidationError
 
     class PlanRefused(VLLMValidationError):
@@ -166,7 +167,7 @@ def _check_capture(request: Any, vllm_config: Any) -> None:
         if vllm_config.speculative_config and capture.stop > len(request.prompt_token_ids or ()):
             raise PlanInvalid("drafts of new tokens cannot be told from the tokens kept")
     except PlanInvalid as error:
-        raise _refused(error) from error
+        raise refused(error) from error
 
 
 def _note_step(seen: list[Seen], engine_core_timestamp: Any = None, *_: Any, **__: Any) -> None:

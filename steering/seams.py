@@ -325,6 +325,13 @@ SEAMS: Final = (
          ("create_completion",), "as above"),
     Seam("server/routes.py", API_SERVER, f"{_OPENAI}.responses.api_router",
          ("create_responses",), "as above"),
+    Seam("server/receipt_schema.py", API_SERVER,
+         f"{_OPENAI}.chat_completion.protocol:ChatCompletionResponse", (),
+         "answers in the OpenAPI page"),
+    Seam("server/receipt_schema.py", API_SERVER,
+         f"{_OPENAI}.completion.protocol:CompletionResponse", (), "as above"),
+    Seam("server/receipt_schema.py", API_SERVER,
+         f"{_OPENAI}.responses.protocol:ResponsesResponse", (), "as above"),
     Seam("server/routes.py", API_SERVER, "vllm.entrypoints.serve.engine.protocol:ErrorResponse", (),
          "shape of errors in the OpenAPI page"),
     Seam("server/routes.py", API_SERVER, "vllm.entrypoints.serve.utils.api_utils",
@@ -340,6 +347,8 @@ SEAMS: Final = (
          "as above"),
     Seam("server/launcher.py", LAUNCHER, "vllm.platforms:current_platform", (),
          "other defaults on a CPU"),
+    Seam("steering/seam_run_batch.py", LAUNCHER, "vllm.entrypoints.launchers.run_batch:run_request",
+         ("serving_engine_func", "request"), "lines that mean to be steered are refused"),
 )  # fmt: skip
 
 

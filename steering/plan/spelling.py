@@ -17,10 +17,10 @@ _STARTS: Final = ("steer", "xsteer")
 _PARTS: Final = ("steering", "controlvector", "steervec")
 """Wherever they stand in a key."""
 _MODELS: Final = ("steering", "steeringvector", "steeringvectors", "controlvector")
-_OTHERS: Final = frozenset({"string", "strings", "storing", "seeding", "sharing", "staring"})
+_OTHERS: Final = frozenset({"string", "strings", "storing", "staring", "stirring"})
 """Words near to `steering` that mean something else."""
 _FAR: Final = 2
-"""Changes of one letter that make a word another one."""
+"""Changes of one letter that make a word another one; 1 where its beginning is another."""
 _LONGEST: Final = 64
 
 
@@ -41,7 +41,9 @@ def means_steering(key: str, *, near: bool = False) -> bool:
         return True
     if not near or len(word) > _LONGEST or word in _OTHERS:
         return False
-    return any(_distance(word, model) <= _FAR for model in _MODELS)
+    return any(
+        _distance(word, model) <= (_FAR if word[:2] == model[:2] else 1) for model in _MODELS
+    )
 
 
 def _distance(a: str, b: str) -> int:

@@ -51,7 +51,7 @@ def scrape(client: Client, make_vector: Callable[..., bytes]) -> Scrape:
     client.chat_text()
     assert client.upload(make_vector(4242), "scraped").status_code == 201
     assert client.chat(steering={"vectors": {"scraped": 1.0}}).status_code == 200
-    assert client.chat(steering={"vectors": {"nobody": 1.0}}).status_code == 404
+    assert client.chat(steering={"vectors": {"nobody": 1.0}}).status_code == 400
     assert client.http.get("/ready").status_code == 200
     assert client.http.delete("/v1/steering/vectors/scraped").status_code == 200
     found = Scrape(client.http.get("/metrics").text)

@@ -26,7 +26,7 @@ def test_each_sees_the_others_vectors(clients: Clients, make_vector: Callable[..
     assert receipt["digest"] != digest
 
     assert one.http.delete("/v1/steering/vectors/shared").status_code == 200
-    assert two.chat(steering={"vectors": {"shared": 4.0}}).status_code == 404
+    assert two.chat(steering={"vectors": {"shared": 4.0}}).status_code == 400
     assert two.chat_text() == plain
 
 

@@ -255,7 +255,7 @@ def test_other_headers_that_mean_it(client: TestClient, name: str) -> None:
 
 
 def test_the_query_that_means_it(client: TestClient) -> None:
-    refused(client.post(f"{CHAT}?steering=a", json={}), "steering", "misplaced_steering")
+    refused(client.post(f"{CHAT}?steering=a", json={}), "query.steering", "misplaced_steering")
 
 
 def test_refusals_are_counted(client: TestClient) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from steering.plan import PlanInvalid
-from steering.seam_frontend import _check_dynamic
+from steering.seam_frontend import _check_dynamic, _check_keys
 
 BLOCK = 16
 
@@ -60,3 +60,15 @@ def test_what_does_not_fit_is_told_why(
     with pytest.raises(PlanInvalid, match=words) as refused:
         _check_dynamic(asked, streams, config(**changes))
     assert refused.value.param == param
+
+
+@pytest.mark.parametrize("key", ["steering", "steer", "steering_vectors", "sv_scale", "Steering"])
+def test_extra_arguments_that_mean_steering_are_refused(key: str) -> None:
+    # Also those of vLLM's own `LLM`, where there is no route to ask.
+    with pytest.raises(Exception, match="steersman serve") as refused:
+        _check_keys({key: {"vectors": {"a": 1}}})
+    assert getattr(refused.value, "parameter", None) == f"extra_args.{key}"
+
+
+def test_other_extra_arguments_pass() -> None:
+    _check_keys({"steering": None, "steersman": "{}", "kv_transfer_params": {}, "string": 1})

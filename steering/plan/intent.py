@@ -8,7 +8,6 @@ not, is a place where a key that means steering is refused.
 from collections.abc import Mapping
 from typing import Any, Final
 
-from server.body import join
 from steering.plan.spelling import means_steering
 
 FIELD: Final = "steering"
@@ -20,6 +19,7 @@ CARRIERS: Final = frozenset(
     )
 )
 """Keys under which SDKs, frameworks and vLLM itself take what they do not know."""
+_LONGEST_PATH: Final = 200
 _FREE: Final = frozenset(
     (
         *("parameters", "input_schema", "output_schema", "arguments", "schema", "json"),
@@ -51,6 +51,11 @@ def misplaced(body: Any) -> str | None:
                 carries = near and key in CARRIERS
                 waiting.append((join(path, key), part, carries, in_message or key == "messages"))
     return None
+
+
+def join(path: str, key: str) -> str:
+    """The path of `key` inside the object at `path`, short enough for a message."""
+    return (f"{path}.{key}" if path else key)[:_LONGEST_PATH]
 
 
 def _free(key: str, in_message: bool) -> bool:
