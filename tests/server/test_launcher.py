@@ -1,10 +1,17 @@
 """Which processor cores the launcher gives to which worker, and what its options set."""
 
 import argparse
+import os
 
 import pytest
 
-from server.launcher import _own_parser, _settings, _workers_here, thread_binding
+from server.launcher import (
+    _own_parser,
+    _settings,
+    _workers_here,
+    environment_defaults,
+    thread_binding,
+)
 from steering.plan import Settings
 
 
@@ -67,3 +74,27 @@ def test_the_help_tells_the_defaults() -> None:
     assert "a tensor for each (default: 64)" in text
     assert "in each engine" in text
     assert "the next wait (default: 8)" in text
+
+
+@pytest.mark.parametrize(
+    ("named", "becomes"),
+    [
+        (None, "steersman"),
+        ("", "steersman"),
+        ("other", "other,steersman"),
+        ("other, steersman", "other,steersman"),
+        (" steersman ,other,", "steersman,other"),
+    ],
+)
+def test_plugins_are_named_without_blanks(
+    monkeypatch: pytest.MonkeyPatch, named: str | None, becomes: str
+) -> None:
+    # vLLM compares names as they are: behind a comma and a blank none is found.
+    for variable in ("VLLM_PLUGINS", "VLLM_USE_V2_MODEL_RUNNER", "VLLM_NO_USAGE_STATS"):
+        monkeypatch.setenv(variable, "")
+    if named is None:
+        monkeypatch.delenv("VLLM_PLUGINS")
+    else:
+        monkeypatch.setenv("VLLM_PLUGINS", named)
+    environment_defaults()
+    assert os.environ["VLLM_PLUGINS"] == becomes

@@ -11,9 +11,10 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from server.guard import FROM_HEADER
 from server.requests import SteeredChatRequest
-from server.routes import _steered
-from steering.plan import DESK, PLAN_KEY, Choice, Plan, WorkerNote
+from server.routes import _kept, _steered
+from steering.plan import DESK, PLAN_KEY, Choice, Plan, PlanInvalid, WorkerNote
 from tests.server.make import steersman
 
 DYNAMIC = {"vectors": [{"id": "plain"}], "dynamic": {}}
@@ -129,3 +130,38 @@ async def test_companions_go_with_a_request_that_fails(door: Any) -> None:
     with pytest.raises(RuntimeError):
         await _steered(request(DYNAMIC), door, handler)
     assert REGISTRY.get_sample_value("steering_companion_streams") == 0
+
+
+async def test_a_stored_response_keeps_its_receipt(door: Any) -> None:
+    stored = SimpleNamespace()
+    door.app.state.openai_serving_responses = SimpleNamespace(response_store={"r": stored})
+    keep = _kept(door)
+    keep("r", {"vectors": []})
+    keep("gone", {"vectors": []})
+    assert stored.steering == {"vectors": []}
+
+
+async def test_an_error_of_the_front_end_keeps_its_code(door: Any) -> None:
+    async def handler(asked: SteeredChatRequest, _door: Any) -> Response:
+        plan = Plan.of(asked.to_sampling_params(9, {}).extra_args)
+        assert plan is not None
+        DESK.reject(plan.receipt, PlanInvalid("no", param="steering.vectors", code="too_many"))
+        said = 'data: {"error":{"message":"no","param":"steering.vectors","code":400}}\n\n'
+
+        async def chunks() -> AsyncIterator[str]:
+            yield said
+
+        return StreamingResponse(chunks()) if asked.stream else JSONResponse({}, 400)
+
+    for stream in (False, True):
+        with pytest.raises(PlanInvalid) as refused:
+            await _steered(request({"vectors": {"plain": 1.0}}, stream=stream), door, handler)
+        assert refused.value.code == "too_many"
+
+
+async def test_an_unknown_vector_names_the_key_or_the_header(door: Any) -> None:
+    for scope, param in (({}, "steering.vectors[0].id"), ({FROM_HEADER: True}, "X-Steering")):
+        door.scope = scope
+        with pytest.raises(PlanInvalid) as refused:
+            await _steered(request({"vectors": {"nobody": 1.0}}), door, streaming)
+        assert (refused.value.param, refused.value.code) == (param, "vector_not_found")
