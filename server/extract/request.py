@@ -1,6 +1,7 @@
 """The body of `POST /v1/steering/vectors/extract`, read and checked."""
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any, Final, NamedTuple
@@ -20,6 +21,7 @@ SIDES: Final = ("positive", "negative")
 MAX_LABEL: Final = 128
 """Longest label, in characters: a job's file names it with each of its bad rows."""
 
+_LINE_END: Final = re.compile(rb"\r\n|\r|\n")
 _LEAST, _MOST = 1e-6, 1e6
 """Of a setting that is a number, `c`: beyond, a probe is all penalty, or never converges."""
 
@@ -178,13 +180,22 @@ def check_paired(rows: Sequence[Row]) -> None:
 
 def json_lines(text: bytes) -> Iterator[tuple[int, Any]]:
     """(line number, what it says) of a JSONL file; a line that is no JSON comes as its bytes."""
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(_lines(text), 1):
         if line.strip():
             try:
                 yield number, json.loads(line)
             # Brackets in brackets without end are a RecursionError.
             except (ValueError, RecursionError):
                 yield number, line
+
+
+def _lines(text: bytes) -> Iterator[bytes]:
+    """`text.splitlines()`, one at a time: all at once hold the interpreter for long."""
+    start = 0
+    for end in _LINE_END.finditer(text):
+        yield text[start : end.start()]
+        start = end.end()
+    yield text[start:]
 
 
 def is_unicode(text: str) -> bool:
