@@ -104,7 +104,7 @@ REQUESTS: dict[str, tuple[int, str, str, Callable[[], dict[str, Any]]]] = {
     "a steered answer": (
         200, "POST", "/v1/chat/completions",
         lambda: {"json": chat_body(max_tokens=1, steering={
-            "vectors": {f"many-{n}": 0.001 for n in range(8)}})},
+            "vectors": {f"many-{n}": 0.001 for n in range(2)}})},
     ),
     "extraction": (400, "POST", f"{VECTORS}/extract", extraction),
 }  # fmt: skip
