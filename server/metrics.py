@@ -6,6 +6,7 @@ from prometheus_client import Counter, Gauge, Histogram
 
 from steering.plan import WorkerNote
 
+_LAGS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 2, 5, 10, 30)
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
@@ -74,6 +75,11 @@ class Metrics:
         self.upload = Histogram(
             "steering_upload_seconds", "Time to take a vector into the library.", buckets=_FAST
         )
+        self.loop_lag = Histogram(
+            "steering_event_loop_lag_seconds", "How much later than due the event loop of the API "
+            "server came to a small task, tried forty times a second: so long all of its requests "
+            "stood still.", buckets=_LAGS,
+        )  # fmt: skip
         self.residency = Histogram(
             "steering_residency_seconds", "Time to read a vector for the bank.", buckets=_FAST
         )

@@ -4,6 +4,7 @@ Imports happen inside the methods: vLLM logs and skips a plugin whose import fai
 from `attach_router` or `init_state` stops the start.
 """
 
+import asyncio
 import logging
 from argparse import Namespace
 from pathlib import Path
@@ -80,6 +81,7 @@ class SteersmanEndpoints:
         from dataclasses import replace
         from importlib.metadata import version
 
+        from server import heartbeat
         from server.calibrate import calibration_mark, fingerprint, median_norms
         from server.doses import Doses, check_doses_known
         from server.extract.setup import make_bench
@@ -134,6 +136,8 @@ class SteersmanEndpoints:
         )
         state.drain.watch(engine_client, state.steersman.jobs, state)
         announce(state, args, state.steersman.model)
+        # Kept, or the task might be collected.
+        state.heartbeat = asyncio.create_task(heartbeat.beat())
 
 
 def _log_as_vllm_does() -> None:

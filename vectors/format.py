@@ -17,7 +17,7 @@ Pickle is never loaded.
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -29,6 +29,7 @@ from vectors.glp import refuse_hidden_meaning
 from vectors.header import MAX_HEADER_BYTES, Header, read_header
 from vectors.metadata import (
     FORMAT_VERSION,
+    MAX_DESCRIPTION,
     MAX_METADATA_BYTES,
     METADATA_KEY,
     check_metadata_size,
@@ -38,6 +39,9 @@ from vectors.metadata import (
 )
 from vectors.tensors import SITES, TensorKey, check_shape, parse_tensor_name, tensor_name
 from vectors.vector import BaseModel, SteeringVector
+
+_HOPELESS: Final = 4 * MAX_METADATA_BYTES + 16 * MAX_DESCRIPTION
+"""Characters of our metadata that are too many, however much of them is escapes: not parsed."""
 
 __all__ = [
     "FORMAT_VERSION",
@@ -88,6 +92,9 @@ def read_new(data: bytes) -> SteeringVector:
     size = sum(len(text.encode("utf-8", "replace")) for pair in others.items() for text in pair)
     if size > MAX_METADATA_BYTES:
         raise metadata_too_large(size, "__metadata__")
+    own = header.metadata.get(METADATA_KEY, "")
+    if len(own) > _HOPELESS:
+        raise metadata_too_large(len(own), METADATA_KEY)
     vector = _with_values(file, header)
     check_metadata_size(vector)
     return vector

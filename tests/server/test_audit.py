@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
@@ -184,3 +185,21 @@ def test_no_key_and_no_text_of_a_request_is_in_a_line(
     assert "secret" not in text
     assert len(text) < 2000
     assert said(lines) == [("vector.created", "alice", "v")]
+
+
+async def test_on_the_loop_a_line_is_written_in_a_thread(
+    lines: Lines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[int] = []
+    real = os.write
+
+    def watching(file: int, text: bytes) -> int:
+        threads.append(threading.get_ident())
+        return real(file, text)
+
+    monkeypatch.setattr(audit.os, "write", watching)
+    enter(Caller(rights("alice"), "10.0.3.7", "r-1"))
+    await audit.audit_line("job.submitted", job="j")
+    (line,) = lines()
+    assert (line["audit"], line["key"], line["client"]) == ("job.submitted", "alice", "10.0.3.7")
+    assert threading.get_ident() not in threads

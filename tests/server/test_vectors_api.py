@@ -9,7 +9,7 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
-from server import errors
+from server import errors, vectors_api
 from server.limits import BodyLimit
 from server.vectors_api import build_router
 from tests.vectors.hostile import FILES
@@ -140,6 +140,38 @@ def test_a_list_of_what_fits(client, several, fits, names):
 @pytest.mark.parametrize("fits", ["", "1", "True", "yes"])
 def test_fits_is_true_or_false(client, fits):
     assert_error(client.get(f"{URL}?fits={fits}"), 400, "fits", "invalid_query")
+
+
+def test_a_list_leaves_out_what_may_be_long(client):
+    upload(client, vector_file(method_settings={"k": 1}, norms={"resid_post.3": 2.0}), "a")
+    whole = client.get(f"{URL}/a").json()
+    (listed,) = client.get(URL).json()["data"]
+    assert whole.keys() - listed.keys() == {"method_settings", "norms"}
+    assert listed == {key: whole[key] for key in listed}
+
+
+def test_a_page_of_a_list_is_bounded_in_bytes(client, monkeypatch):
+    for n in range(7):
+        assert upload(client, vector_file(n, description="d" * 1000), f"v{n}").status_code == 201
+    size = len(client.get(f"{URL}?limit=1").content)
+    monkeypatch.setattr(vectors_api, "MAX_PAGE_BYTES", 3 * size)
+    names, after, pages = [], None, 0
+    while True:
+        answer = client.get(URL, params={"limit": 5, **({"after": after} if after else {})})
+        assert len(answer.content) < 4 * size
+        page = answer.json()
+        names += [v["id"] for v in page["data"]]
+        assert (page["first_id"], page["last_id"]) == (
+            page["data"][0]["id"], page["data"][-1]["id"],
+        )  # fmt: skip
+        after, pages = page["last_id"], pages + 1
+        if not page["has_more"]:
+            break
+    assert names == [f"v{n}" for n in range(7)]
+    assert pages >= 3
+    # One that is longer than a page by itself is a page of its own.
+    monkeypatch.setattr(vectors_api, "MAX_PAGE_BYTES", 1)
+    assert [v["id"] for v in client.get(URL).json()["data"]] == ["v0"]
 
 
 def test_the_same_upload_again_is_200(client, events):

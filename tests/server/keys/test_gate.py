@@ -252,6 +252,21 @@ def test_requests_that_got_in_are_counted_by_key(client: TestClient) -> None:
     assert counted("") == 0.0
 
 
+@pytest.mark.parametrize("opened", [False, True])
+def test_the_metrics_are_open_where_the_file_says_so(tmp_path: Path, opened: bool) -> None:
+    path = one_each(tmp_path / "keys.yaml")
+    if opened:
+        path.write_text(f"public: [/metrics]\n{path.read_text()}")
+    inner = app(Keys(path))
+    inner.add_api_route("/metrics", lambda: "", methods=["GET"])
+    client = TestClient(inner, raise_server_exceptions=False)
+    assert client.get("/metrics").status_code == (200 if opened else 401)
+    assert client.get("/v1/models").status_code == 401
+    for who in ONE_EACH:
+        wanted = 200 if opened or who in ("prometheus", "admin") else 403
+        assert client.get("/metrics", headers=bearer(who)).status_code == wanted, who
+
+
 def test_over_the_rate(tmp_path: Path) -> None:
     found = keys(tmp_path, entry("slow", requests_per_minute=3), entry("other"))
     client = TestClient(app(found))

@@ -38,6 +38,15 @@ def test_what_an_older_or_newer_server_wrote_is_read(tmp_path: Path, fields: Any
     assert site.call("b", "GET", f"{JOBS}/{ID}").status_code == 404
 
 
+def test_a_list_has_the_first_bad_rows_and_how_many_there_are(tmp_path: Path) -> None:
+    bad = [{"row": n, "label": "positive", "reason": "r"} for n in range(25)]
+    site = put(tmp_path, bad_rows=bad)
+    (listed,) = site.call("a", "GET", JOBS).json()["data"]
+    assert (listed["bad_rows"], listed["bad_rows_total"]) == (bad[:10], 25)
+    whole = site.call("a", "GET", f"{JOBS}/{ID}").json()
+    assert whole["bad_rows"] == bad
+
+
 @pytest.mark.parametrize("text", ["", "{", "[]", "5", "null", '{"id": "x"}', '{"name": 5}'])
 def test_what_is_no_job_is_not_there(tmp_path: Path, text: str) -> None:
     site = put(tmp_path)
