@@ -30,13 +30,19 @@ def hashed(text: str, tokens: int) -> Any:
 def test_a_long_prompt_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """CASES 4.4, 4.21: not for each of its blocks; counted, not timed."""
     called = Counter[str]()
-    for owner, name in ((Plan, "segments"), (Plan, "from_json"), (CacheKeys, "of")):
 
-        def counting(*args: Any, name: str = name, original: Any = getattr(owner, name)) -> Any:
+    def count(owner: type, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counting(*args: Any) -> Any:
             called[name] += 1
             return original(*args)
 
         monkeypatch.setattr(owner, name, counting)
+
+    count(Plan, "segments")
+    count(Plan, "from_json")
+    count(CacheKeys, "of")
     terms = tuple(("resid_post", layer) for layer in range(90))
     heavy = Plan(
         tuple(PlannedVector(digest(n), 1.0, terms, "all", (0.5,) * 1024) for n in range(8))
