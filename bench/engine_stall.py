@@ -1,0 +1,127 @@
+"""How long steering holds the engine core beyond its own compute: heavy plans, long prompts, and
+crowds that wait for bank rows, in vLLM's own scheduler without an engine.
+
+    python -m bench.engine_stall [--waiting 256 1000] [--prompt 32768]
+
+Prints one JSON object. `add_ms` is what one request costs before it queues (its plan read, the keys
+of its blocks, its rows), beside the same prompt unsteered; `pass_ms` the median pass of the
+scheduler over so many that wait.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+from statistics import median
+from typing import Any
+
+from steering.plan import PLAN_KEY, Plan, PlannedVector
+from tests.steering.hashing import Ask
+from tests.steering.scheduling import Loop, Setup
+
+BLOCK = 16
+ROWS = 4096
+
+
+def vector(n: int, terms: int, schedule: int = 0, steps: int = 1) -> PlannedVector:
+    """A vector at so many places."""
+    rng = Random(n)
+    places = tuple(sorted((f"site{k % 3}", k // 3) for k in range(terms)))
+    numbers = tuple(rng.randrange(-99, 99) / 64 for _ in range(schedule))
+    return PlannedVector(f"sha256:{n:064x}", 1.0, places, "all", numbers, steps, hold=True)
+
+
+PLANS: dict[str, Plan | None] = {
+    "unsteered": None,
+    "1 x 2": Plan((vector(0, 2),)),
+    "8 x 90": Plan(tuple(vector(n, 90) for n in range(8))),
+    "8 x 90, schedules of 1024": Plan(tuple(vector(n, 90, 1024) for n in range(8))),
+    "1 x 60, 64 steps": Plan((vector(0, 60, steps=64),)),
+}
+
+
+def request(
+    name: str, plan: Plan | None, prompt: list[int], hasher: Callable[[Any], Any] | None
+) -> Any:
+    """vLLM's request, as its engine core makes it."""
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.request import Request
+
+    extra = {PLAN_KEY: plan.to_json()} if plan is not None else None
+    params = SamplingParams(temperature=0, max_tokens=4, extra_args=extra)
+    return Request(name, prompt, params, None, block_hasher=hasher)
+
+
+def added(folder: Path, tokens: int) -> dict[str, float]:
+    """Milliseconds that one request costs before it queues."""
+    from vllm.utils.hashing import sha256
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+
+    init_none_hash(sha256)
+    hasher = get_request_block_hasher(BLOCK, sha256)
+    scheduler = Loop(folder, Setup(blocks=9, seats=4, bank_rows=ROWS, max_steps=64)).scheduler
+    found = {}
+    for name, plan in PLANS.items():
+        taken = []
+        for n in range(3):
+            prompt = [Random(n).randrange(64) for _ in range(tokens)]
+            began = time.perf_counter()
+            scheduler.add_request(request(f"{name}{n}", plan, prompt, hasher))
+            taken.append(time.perf_counter() - began)
+        found[name] = round(1e3 * median(taken), 2)
+    return found
+
+
+def passed(folder: Path, waiting: int, policy: str) -> float:
+    """Milliseconds of a pass over so many that wait for 3,840 rows each, while one runs."""
+    setup = Setup(
+        blocks=99,
+        seats=9,
+        bank_rows=ROWS,
+        max_waiting=waiting,
+        policy=policy,
+        max_steps=64,
+        caching=False,
+    )
+    loop = Loop(folder, setup)
+    plan = Plan((vector(0, 10, steps=64),))
+    scheduler = loop.scheduler
+    scheduler.add_request(request("runs", plan, [1, 2, 3], None))
+    scheduler.update_from_output(output := scheduler.schedule(), loop.worker.run(output))
+    for n in range(waiting):
+        plan = Plan((vector(1 + n, 60, steps=64),))
+        scheduler.add_request(request(f"r{n}", plan, [1, 2, 3], None))
+    taken = []
+    for _ in range(9):
+        began = time.perf_counter()
+        scheduler.schedule()
+        taken.append(time.perf_counter() - began)
+    return round(1e3 * median(taken), 3)
+
+
+def main() -> None:
+    """Measure."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--waiting", type=int, nargs="+", default=[0, 256, 1000])
+    parser.add_argument("--prompt", type=int, default=32_768)
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        Loop(Path(folder), Setup(blocks=9, seats=4)).add(Ask("first", (1, 2, 3), 1))
+        found = {
+            "prompt_tokens": args.prompt,
+            "add_ms": added(Path(folder), args.prompt),
+            "pass_ms": {
+                policy: {str(n): passed(Path(folder), n, policy) for n in args.waiting}
+                for policy in ("fcfs", "priority")
+            },
+        }
+    print(json.dumps(found, indent=2))
+
+
+if __name__ == "__main__":
+    main()
