@@ -314,6 +314,10 @@ SEAMS: Final = (
          "as above"),
     Seam("server/launcher.py", LAUNCHER, "vllm.platforms:current_platform", (),
          "other defaults on a CPU"),
+    Seam("server/launcher.py", LAUNCHER, "vllm.entrypoints.launchers.api_server.entry",
+         ("setup_server",), "our signal handlers come after vLLM's, until the server is ready"),
+    Seam("server/launcher.py", LAUNCHER, "vllm.entrypoints.cli.serve", ("setup_server",),
+         "as above, with several API servers"),
 )  # fmt: skip
 
 
