@@ -349,6 +349,10 @@ SEAMS: Final = (
          "other defaults on a CPU"),
     Seam("steering/seam_run_batch.py", LAUNCHER, "vllm.entrypoints.launchers.run_batch:run_request",
          ("serving_engine_func", "request"), "lines that mean to be steered are refused"),
+    Seam("server/launcher.py", LAUNCHER, "vllm.entrypoints.launchers.api_server.entry",
+         ("setup_server",), "our signal handlers come after vLLM's, until the server is ready"),
+    Seam("server/launcher.py", LAUNCHER, "vllm.entrypoints.cli.serve", ("setup_server",),
+         "as above, with several API servers"),
 )  # fmt: skip
 
 

@@ -20,8 +20,10 @@ _REMEDIES: Final = (
     (r"Steersman (?:cannot steer|supports)", ""),
 )  # fmt: skip
 _ENTRY: Final = re.compile(r"^=== \S+ (\S+)\n", re.MULTILINE)
-_START: Final = re.compile(r"^(?:\[?\w*\]?\s*)?(?:\w+\.)*([A-Z]\w*(?:Error|Exception|Exit|Invalid|"
-                           r"Instrumentable|Interrupt))(?:: (.*))?$")  # fmt: skip
+_START: Final = re.compile(
+    r"^(?:\[\w+\]:? )?(?:\w+\.)*(\w*(?:Error|Exception|Exit|Invalid|Instrumentable|Interrupt))"
+    r"(?:: (.*))?$"
+)
 _VAGUE: Final = re.compile(
     r"Engine core initialization failed|See (?:stack trace|root cause)|Failed core proc|"
     r"WorkerProc initialization failed|Worker failed with error"
@@ -42,7 +44,7 @@ def cause(trace: str, error: BaseException | None) -> str:
     found += [_flat(error)] if error is not None else []
     clear = [line for line in found if not _VAGUE.search(line)]
     # A process that was killed has raised nothing; vLLM says so in an entry without a traceback.
-    plain = [" ".join(text.split()) for text in entries if not _last(text)]
+    plain = [" ".join(text.split()) for text in entries if "Traceback (most" not in text]
     line = (clear or plain or [KILLED if found else "the engine did not start"])[0]
     for pattern, remedy in _REMEDIES:
         if not re.search(pattern, line, re.IGNORECASE):

@@ -43,6 +43,11 @@ def test_the_first_that_says_something_counts(tmp_path: Path) -> None:
     assert cause(noted(tmp_path, vague, refused, KeyError("later")), CORE) == str(refused)
 
 
+def test_a_worker_that_died_without_a_word(tmp_path: Path) -> None:
+    vague = Exception("WorkerProc initialization failed. See stack trace for root cause.")
+    assert cause(noted(tmp_path, vague, vague), CORE) == KILLED
+
+
 def test_a_process_that_was_killed(tmp_path: Path) -> None:
     quiet = Quiet(Place(tmp_path))
     said = "Worker proc VllmWorker-0 died unexpectedly (exit code: -9)"
