@@ -61,7 +61,8 @@ class Method:
 
     `inputs`: "pairs" (each positive row has its counterpart), "sides" (two groups of any sizes) or
     "styles" (two or more named groups). `token_rules` and `sites` are what it allows, its default
-    first. `settings` are the keywords of `fit`: allowed values for a choice, else the type.
+    first: what the paper reads, where it is about that (caa, style). `settings` are the keywords of
+    `fit`: allowed values for a choice, else the type.
 
     `fit` makes the directions of one side against another, from the rows alone; a style's other
     side is all other styles' rows together. per_step has none: it is not a matter of rows.
@@ -82,13 +83,13 @@ class Method:
 METHODS: Final[Mapping[str, Method]] = {
     "caa": Method("pairs", ("answer", "last"), caa),
     "style": Method("styles", ("last", "mean"), mean_difference),
-    "mean_difference": Method("sides", ("last", "mean"), mean_difference),
+    "mean_difference": Method("sides", ("mean", "last"), mean_difference),
     "repe": Method(
-        "pairs", ("last", "mean"), principal_component, settings={"centring": CENTRINGS}
+        "pairs", ("mean", "last"), principal_component, settings={"centring": CENTRINGS}
     ),
     "probe": Method(
         "sides",
-        ("last", "mean", "answer"),
+        ("mean", "last", "answer"),
         probe_direction,
         settings={"c": float, "length": ("unit", "scaled")},
     ),
