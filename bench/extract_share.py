@@ -28,7 +28,7 @@ from bench.report import publish, say
 from bench.servers import demo_model, running, steersman
 
 NEW_TOKENS = 64
-ALONE_SECONDS = 30.0
+ALONE_SECONDS = 20.0
 _NUMBERS = itertools.count()
 
 

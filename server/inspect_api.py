@@ -1,6 +1,6 @@
 """REST: what a vector is like. Lengths, cosines with the library's others, and the logit lens."""
 
-from typing import Annotated, Any, Final, NamedTuple, Protocol, cast
+from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar, cast
 
 import torch
 from fastapi import APIRouter, Depends, Request
@@ -28,6 +28,7 @@ MAX_COMPARED: Final = 1000
 MAX_COUNT: Final = 100
 COUNT: Final = 10
 
+T = TypeVar("T")
 Directions = dict[TensorKey, torch.Tensor]
 """float32 [hidden] each: the tensor, or the mean of its steps."""
 
@@ -92,6 +93,7 @@ def _answer(host: Host, read: _Read, lens: dict[str, Any], count: int) -> Respon
     """As JSON. Decodes up to 200 tokens of each tensor, so: not on the event loop."""
     entry, tensors, directions, similarity, left_out = read
     doses = host.doses
+    quality = entry.method_settings.get("quality")
 
     def one(row: int, key: TensorKey) -> TensorInspection:
         site, layer = key
@@ -115,12 +117,20 @@ def _answer(host: Host, read: _Read, lens: dict[str, Any], count: int) -> Respon
         digest=entry.digest,
         coefficient=entry.coefficient,
         layers=list(entry.layers),
+        recommended=_part(quality, "recommended", dict),
+        not_recommended=_part(quality, "reason", str),
         final_norm=lens["norm"],
         tensors=[one(row, key) for row, key in enumerate(directions)],
         similarity=similarity,
         not_compared=left_out,
     )
     return Response(found.model_dump_json(), media_type="application/json")
+
+
+def _part(quality: object, name: str, kind: type[T]) -> T | None:
+    """Of what somebody wrote into a file: what is there, if it is of that kind."""
+    found = quality.get(name) if isinstance(quality, dict) else None
+    return found if isinstance(found, kind) else None
 
 
 def compare(library: View, entry: Entry, directions: Directions) -> tuple[Similarity, int]:

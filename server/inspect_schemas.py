@@ -1,6 +1,6 @@
 """What `GET /v1/steering/vectors/{id}/inspect` answers, as the OpenAPI document shows it."""
 
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, Field
 
@@ -55,6 +55,12 @@ class Inspection(BaseModel):
     digest: str
     coefficient: float
     layers: list[int]
+    recommended: dict[str, Any] | None = Field(
+        description="The layer and the coefficient that the extraction which made it recommends."
+    )
+    not_recommended: str | None = Field(
+        description="Why that extraction recommends none; null where it does, or nothing is known."
+    )
     final_norm: str | None = Field(
         description="The norm of the model through which the lens goes; null: it has none."
     )

@@ -132,7 +132,10 @@ class SteersmanEndpoints:
             version=version("steersman"),
         )
         state.steersman.bench = make_bench(
-            state.steersman, engine_client, listens=workers[0]["listens"]
+            state.steersman,
+            engine_client,
+            listens=workers[0]["listens"],
+            chat_template=getattr(args, "chat_template", None),
         )
         state.drain.watch(engine_client, state.steersman.jobs, state)
         announce(state, args, state.steersman.model)

@@ -8,35 +8,46 @@ All measures are one number a layer:
     relative_norms      length over the median ||h|| of the residual stream there: the relative dose
                         of coefficient 1
 
-The last, and the recommendation, need the model's median norms: without, they are missing.
+The last, and the recommendation, need the model's median norms.
 
 The recommendation is a place to start, not a finding; `steersman sweep` measures behaviour. Its
 rule: among the layers of the network's middle (0.3 to 0.7 of its depth: earlier, directions follow
 tokens rather than meaning, and later, little is left of the network to act on them), those within
 0.05 of the highest (2 * separation - 1) * split_half_cosine, and of these the one nearest to the
 middle. The coefficient gives a relative dose of 0.15 at that layer alone, the range runs from 0.1
-to 0.5. The demo's vectors and four styles were measured at their best between 0.1 and 0.2 on a
-model of 135 million parameters (docs/demo-vectors.md, docs/sweep.md, `bench/styles.py`), and 0.4
-broke its text; a published study found about half the layer's typical norm best on larger ones.
+to 0.2. The demo's vectors and four styles were measured at their best there on a model of 135
+million parameters (docs/demo-vectors.md, docs/sweep.md, `bench/styles.py`), and from 0.25 to 0.4 on
+its text broke; a published study found about half the layer's typical norm best on larger ones.
+
+There is a recommendation only where there is evidence for a direction at all: at that layer, both
+measures are compared with what the same method makes of the same rows with shuffled labels (in
+pairs, each pair turned around or not), `SHUFFLES` times. The true one must be above their mean by
+so many of their standard deviations as `CLEARLY` has. What is fitted to noise is not.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from statistics import fmean, stdev
 from typing import Any, Final
 
 import torch
 
 from vectors.methods.errors import ActivationsInvalid
-from vectors.methods.rows import Rows, stacked_sides
-from vectors.methods.split import Sides, split
+from vectors.methods.rows import MIN_ROWS, Rows, stacked_sides
+from vectors.methods.split import Sides, relabelled, split
 from vectors.tensors import tensor_name
 
 DOSE: Final = 0.15
-DOSE_RANGE: Final = (0.1, 0.5)
+DOSE_RANGE: Final = (0.1, 0.2)
 MIDDLE: Final = (0.3, 0.7)
 AS_GOOD: Final = 0.05
 HELD_OUT: Final = 0.3
 REPEATS: Final = 4
+LEAST_MEASURED: Final = 2 * MIN_ROWS
+"""Rows a side, of which some can be held out."""
+SHUFFLES: Final = 16
+CLEARLY: Final = {"separation": 2.5, "split_half_cosine": 1.0}
+"""Standard deviations above the mean of shuffled labels. Half the rows give a rougher direction."""
 
 Fit = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 """(positive, negative), each float32 [rows, layers, hidden], -> directions [layers, hidden]."""
@@ -61,29 +72,47 @@ def measure(
     float32 [layers, hidden] each. layers: block indices, one for each place of the layers' axis,
     out of `num_layers`. median_norms: median ||h|| at `site` of each of `layers`; None if nobody
     has measured it. Measures are keyed by tensor name, as `norms` in the metadata are. With fewer
-    than 4 rows a side, nothing can be held out: the first two measures are missing, and the
-    recommendation goes by depth alone. Raises `ActivationsInvalid`.
+    than 4 rows a side, nothing can be held out: the first two measures are missing. `recommended`
+    is None where there is nothing to recommend, and `reason` says why. Raises
+    `ActivationsInvalid`.
     """
-    sides = stacked_sides(positive, negative, paired=paired)
+    sides = Sides(*stacked_sides(positive, negative, paired=paired))
     _check_layers(directions, len(layers), median_norms)
+    lengths = directions.norm(dim=-1).tolist()
     found: dict[str, Any] = {
         "rows": [len(side) for side in sides],
         "seed": seed,
         **norm_measures(directions, layers, median_norms, site),
+        "recommended": None,
     }
-    separated = stable = None
     try:
         separated = separation(*sides, fit, paired=paired, seed=seed)
         stable = split_half_cosine(*sides, fit, paired=paired, seed=seed)
     except ActivationsInvalid as error:
         if error.code != "too_few_rows":
             raise
+        found["reason"] = (
+            f"there are {min(found['rows'])} rows on a side: too few to hold some out and measure "
+            f"the others on them; give at least {LEAST_MEASURED}, better 20"
+        )
+        return found
+    found["separation"] = _by_name(separated, layers, site)
+    found["split_half_cosine"] = _by_name(stable, layers, site)
+    best = best_layer(
+        lengths, layers=layers, num_layers=num_layers, separated=separated, stable=stable
+    )
+    null = shuffled(sides.at(best), fit, paired=paired, seed=seed)
+    found["null"] = {"layer": layers[best], "shuffles": SHUFFLES, **null}
+    doubt = _doubt(null, separated[best], stable[best])
+    if doubt is not None:
+        found["reason"] = f"at layer {layers[best]}, {doubt}"
+    elif median_norms is None:
+        found["reason"] = (
+            "the model's median norms are not measured, without which no dose can be given"
+        )
     else:
-        found["separation"] = _by_name(separated, layers, site)
-        found["split_half_cosine"] = _by_name(stable, layers, site)
-    if median_norms is not None:
         found["recommended"] = recommend(
-            directions.norm(dim=-1).tolist(),
+            lengths,
             layers=layers,
             num_layers=num_layers,
             median_norms=median_norms,
@@ -173,54 +202,111 @@ def split_half_cosine(
     return _over_splits(positive, negative, score, 0.5, paired, seed, repeats)
 
 
+def shuffled(
+    sides: Sides, fit: Fit, *, paired: bool = False, seed: int = 0, shuffles: int = SHUFFLES
+) -> dict[str, dict[str, float]]:
+    """Mean and standard deviation of both measures over `shuffles` of the labels.
+
+    sides: one layer's rows, float32 [rows, 1, hidden] each, at least 4 a side. The splits are those
+    of the true labels; the same for the same seed. Raises `ActivationsInvalid`.
+    """
+    names = ("separation", "split_half_cosine")
+    values: dict[str, list[float]] = {name: [] for name in names}
+    for number in range(shuffles):
+        mixed = relabelled(sides, seed + number, paired=paired)
+        values["separation"] += separation(*mixed, fit, paired=paired, seed=seed)
+        values["split_half_cosine"] += split_half_cosine(*mixed, fit, paired=paired, seed=seed)
+    return {name: {"mean": fmean(values[name]), "sd": stdev(values[name])} for name in names}
+
+
+def best_layer(
+    norms: Sequence[float],
+    *,
+    layers: Sequence[int],
+    num_layers: int,
+    separated: Sequence[float],
+    stable: Sequence[float],
+) -> int:
+    """Place of the layer that the rule at the top of this module prefers. Raises
+    `ActivationsInvalid` if the vector is zero everywhere."""
+    depth = [(layer + 1) / num_layers for layer in layers]
+    scores = _scores(separated, stable)
+    places, _ = _candidates(norms, depth)
+    least = max(scores[i] for i in places) - AS_GOOD
+    middle = sum(MIDDLE) / 2
+    return min(
+        (i for i in places if scores[i] >= least),
+        key=lambda i: (abs(depth[i] - middle), -scores[i]),
+    )
+
+
+def middle_layer(norms: Sequence[float], *, layers: Sequence[int], num_layers: int) -> int:
+    """Place of the layer nearest to the network's middle at which the vector is not zero. Raises
+    `ActivationsInvalid`."""
+    level = [0.5] * len(norms)
+    return best_layer(norms, layers=layers, num_layers=num_layers, separated=level, stable=level)
+
+
 def recommend(
     norms: Sequence[float],
     *,
     layers: Sequence[int],
     num_layers: int,
     median_norms: Sequence[float],
-    separated: Sequence[float] | None = None,
-    stable: Sequence[float] | None = None,
+    separated: Sequence[float],
+    stable: Sequence[float],
 ) -> dict[str, Any]:
-    """A layer, a coefficient and a range for it, by the rule at the top of this module.
+    """A layer, a coefficient and a range of it, by the rule at the top of this module.
 
-    Sequences run along `layers`. Without layers in the network's middle, or without measures, it
-    goes by what there is, and `basis` says so. `safe_range` is the range in both directions.
+    Sequences run along `layers`. Without layers in the network's middle it goes by what there is,
+    and `basis` says so. Raises `ActivationsInvalid`.
     """
-    depth = [(layer + 1) / num_layers for layer in layers]
-    places = [i for i, part in enumerate(depth) if MIDDLE[0] <= part <= MIDDLE[1] and norms[i] > 0]
-    basis = "middle layers"
-    if not places:
-        places = [i for i, norm in enumerate(norms) if norm > 0]
-        basis = "all layers, none being in the middle"
-    if not places:
-        raise ActivationsInvalid("the vector is zero at every layer", code="identical_sides")
-    scores = [0.0] * len(norms)
-    if separated is None or stable is None:
-        basis += ", by depth alone: too few rows to hold some out"
-    else:
-        scores = [
-            max(2 * auroc - 1, 0.0) * max(cosine, 0.0)
-            for auroc, cosine in zip(separated, stable, strict=True)
-        ]
-        basis += ", by separation and split-half cosine"
-    middle = sum(MIDDLE) / 2
-    least = max(scores[i] for i in places) - AS_GOOD
-    best = min(
-        (i for i in places if scores[i] >= least),
-        key=lambda i: (abs(depth[i] - middle), -scores[i]),
+    best = best_layer(
+        norms, layers=layers, num_layers=num_layers, separated=separated, stable=stable
     )
+    _, which = _candidates(norms, [(layer + 1) / num_layers for layer in layers])
     unit = median_norms[best] / norms[best]
-    low, high = (dose * unit for dose in DOSE_RANGE)
     return {
         "layer": layers[best],
         "coefficient": DOSE * unit,
-        "range": [low, high],
-        "safe_range": [-high, high],
+        "range": [dose * unit for dose in DOSE_RANGE],
         "relative_dose": DOSE,
-        "score": scores[best],
-        "basis": basis,
+        "score": _scores(separated, stable)[best],
+        "basis": f"{which}, by separation and split-half cosine",
     }
+
+
+def _candidates(norms: Sequence[float], depth: Sequence[float]) -> tuple[list[int], str]:
+    """Places that may be recommended, and which these are."""
+    there = [i for i, norm in enumerate(norms) if norm > 0]
+    if not there:
+        raise ActivationsInvalid("the vector is zero at every layer", code="identical_sides")
+    places = [i for i in there if MIDDLE[0] <= depth[i] <= MIDDLE[1]]
+    return (places, "middle layers") if places else (there, "all layers, none being in the middle")
+
+
+def _scores(separated: Sequence[float], stable: Sequence[float]) -> list[float]:
+    return [
+        max(2 * auroc - 1, 0.0) * max(cosine, 0.0)
+        for auroc, cosine in zip(separated, stable, strict=True)
+    ]
+
+
+_WORDS: Final = {"separation": "separation", "split_half_cosine": "split-half cosine"}
+
+
+def _doubt(null: Mapping[str, Mapping[str, float]], separated: float, stable: float) -> str | None:
+    """Why there is no evidence for a direction; None if there is."""
+    values = {"separation": separated, "split_half_cosine": stable}
+    for name, value in values.items():
+        mean, spread = null[name]["mean"], null[name]["sd"]
+        if not value > mean + CLEARLY[name] * spread:
+            return (
+                f"the {_WORDS[name]} of {value:.2f} is not clearly "
+                f"above that with shuffled labels ({mean:.2f} ± {spread:.2f}): the texts do not "
+                "show a difference that holds; give more texts, or read other tokens"
+            )
+    return None
 
 
 def _over_splits(

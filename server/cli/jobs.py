@@ -8,7 +8,7 @@ import typer
 from server.cli import paths, show
 from server.cli.help_text import with_examples
 from server.cli.options import Json, Key, Server, connection, wants_json
-from server.cli.watch import ENDED, check_succeeded, watch
+from server.cli.watch import ENDED, check_succeeded, show_texts, watch
 
 app = typer.Typer(help="See and cancel extractions.", no_args_is_help=True, rich_markup_mode="rich")
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job, as in job-0123456789abcdef.")]
@@ -75,6 +75,7 @@ def show_job(
     else:
         show.fields(_fields(job))
         _bad_rows(job)
+        show_texts(job)
 
 
 @app.command(

@@ -45,6 +45,19 @@ def watch(client: "Client", job: dict[str, Any], *, cancel: bool = False) -> dic
         raise
 
 
+def show_texts(job: dict[str, Any]) -> None:
+    """Which token was read of some texts, and what the server warns of; nothing from servers that
+    do not say."""
+    for sample in job.get("samples", []):
+        tokens = "" if sample["tokens"] == 1 else f" ({sample['tokens']} tokens)"
+        show.note(
+            f"read of row {sample['row']} ({sample['label']}): {sample['token']!r}{tokens}"
+            + (f" after {sample['before']!r}" if sample["before"] else "")
+        )
+    for warning in job.get("warnings", []):
+        show.note(f"warning: {warning['message']}")
+
+
 def check_succeeded(job: dict[str, Any]) -> None:
     """Raise `Refused` for a job that has ended otherwise, with what its server says of it."""
     if job["status"] == "succeeded":

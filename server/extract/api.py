@@ -16,7 +16,9 @@ from server.extract.request import (
     ExtractRequest,
     Row,
     check_paired,
+    check_sides,
     json_lines,
+    needs_template,
     read_request,
     rows_of,
 )
@@ -73,7 +75,9 @@ async def extract(request: Request, host: Steersman) -> dict[str, Any]:
     rows = await TEXTS.run(_rows, wanted, lines, most)
     bench = replace(host.bench, library=host.library)
     names = await READS.run(_free_names, wanted, rows, bench)
-    # Before it is queued: what is wrong with the request is told at once.
+    # Before it is queued: what is wrong with the request is an error at once.
+    if needs_template(wanted, rows):
+        await TEXTS.run(bench.reader(wanted).check_template)
     bench.place(wanted.capture_site, tuple(wanted.layers or ()))
     _check_steps(wanted, bench)
 
@@ -170,6 +174,7 @@ def _rows(wanted: ExtractRequest, lines: bytes | None, most: int) -> list[Row]:
         rows.append(row)
     if wanted.how.paired:
         check_paired(rows)
+    check_sides(wanted, rows)
     return rows
 
 

@@ -34,13 +34,18 @@ def count_values(text: bytes, most: int, *, param: str) -> int:
             at = mark.end()
             found += 1
             if found > most:
-                raise VectorInvalid(
-                    f"the body holds more than {most} values, far more than the texts that are "
-                    "allowed consist of (--max-extract-rows): send fewer or shorter chats",
-                    param=param,
-                    code="too_many_values",
-                )
+                raise too_many_values(most, param)
     return found
+
+
+def too_many_values(most: int, param: str) -> VectorInvalid:
+    """The error of a body that holds more than `most`."""
+    return VectorInvalid(
+        f"the body holds more than {most} values, far more than the texts that are allowed "
+        "consist of (--max-extract-rows): send fewer or shorter chats",
+        param=param,
+        code="too_many_values",
+    )
 
 
 def lines_of(text: bytes) -> Iterator[tuple[int, bytes]]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from server.extract.request import MAX_LABEL, ExtractRequest, Row, is_unicode
-from vectors.errors import shown
+from vectors.errors import VectorInvalid, shown
 
 _ANSWER: Final = re.compile(r"\([A-Za-z0-9]\)\Z")
 
@@ -20,6 +20,10 @@ class Example:
     start: int
     stop: int
     """Tokens [start, stop) are read; for `steps`, these lie behind the prompt's end."""
+    row: int = 0
+    """Where it came from, counted from 1."""
+    asks: bool = False
+    """Whether it is a chat that ends with a question, at which the template opens an answer."""
 
 
 class BadRow(ValueError):
@@ -29,12 +33,20 @@ class BadRow(ValueError):
 class Reader:
     """Turns texts into examples by one request's rules."""
 
-    def __init__(self, request: ExtractRequest, tokenizer: Any, most_tokens: int) -> None:
-        """`most_tokens`: of one text, so that the engine can answer with a token at least."""
+    def __init__(
+        self,
+        request: ExtractRequest,
+        tokenizer: Any,
+        most_tokens: int,
+        chat_template: str | None = None,
+    ) -> None:
+        """`most_tokens`: of one text, so that the engine can answer with a token at least.
+        `chat_template`: the server's; None: the tokenizer's own."""
         self._rule = request.token_rule
         self._prompt = request.prompt
         self._steps = request.steps
         self._tokenizer = tokenizer
+        self._how = {} if chat_template is None else {"chat_template": chat_template}
         self._most = most_tokens - (request.steps if self._rule == "steps" else 1)
 
     def read(self, row: Row) -> Example:
@@ -58,7 +70,20 @@ class Reader:
         }[self._rule]
         if self._rule == "answer" and (start < response or not _ANSWER.search(said)):
             raise BadRow("has no answer in brackets, as in (A), at its end")
-        return Example(row.pair, row.label, tuple(tokens), start, stop)
+        asks = isinstance(row.text, list) and not said
+        return Example(row.pair, row.label, tuple(tokens), start, stop, row.number, asks)
+
+    def check_template(self) -> None:
+        """Raise `VectorInvalid` if there is no chat template that takes a question."""
+        try:
+            self._template([{"role": "user", "content": "Hello."}])
+        except BadRow as error:
+            raise VectorInvalid(
+                f"these texts need a chat template, and this model's {error}: send plain texts "
+                "without a prompt, or start the server with --chat-template FILE",
+                param="prompt" if self._prompt is not None else "pairs",
+                code="no_chat_template",
+            ) from None
 
     def _tokens(self, text: Any, prompt: Any) -> tuple[list[int], int, str]:
         """The tokens, the index of the response's first, and the response. Of a raw text the index
@@ -85,7 +110,7 @@ class Reader:
     def _template(self, messages: list[dict[str, str]]) -> list[int]:
         try:
             text = self._tokenizer.apply_chat_template(
-                messages, tokenize=False, add_generation_prompt=True
+                messages, tokenize=False, add_generation_prompt=True, **self._how
             )
         except Exception as error:  # A template raises what it likes, a jinja error mostly.
             said = shown(str(error), 200)

@@ -15,7 +15,8 @@ from vectors.format import BaseModel, SteeringVector
 from vectors.methods import ActivationsInvalid, StepMeans, step_difference
 from vectors.methods.rows import check_differ
 from vectors.methods.split import Sides
-from vectors.quality import measure, norm_measures
+from vectors.quality import DOSE, measure, middle_layer, norm_measures
+from vectors.tensors import tensor_name
 
 
 class Place(NamedTuple):
@@ -60,6 +61,8 @@ def fit_steps(
     vectors = _dosed(found.vectors, request.unit_dose, place)
     quality = {
         "alive": alive,
+        "recommended": None,
+        "reason": "how good a vector by step is, nothing measures here: steersman sweep does",
         **norm_measures(vectors, place.layers, place.median_norms, place.site),
     }
     tensors = {(place.site, n): vectors[:, i] for i, n in enumerate(place.layers)}
@@ -132,9 +135,10 @@ def _vector(
     quality: dict[str, Any],
     place: Place,
 ) -> SteeringVector:
-    """With defaults as recommended, where there is a recommendation."""
-    advice = quality.get("recommended", {})
+    """With defaults as recommended, where there is a recommendation. No range is called safe: what
+    text is like at a coefficient, `steersman sweep` measures."""
     norms = quality.pop("norms")
+    coefficient, layers = _defaults(quality, norms, place)
     return SteeringVector(
         tensors={key: tensor.contiguous() for key, tensor in tensors.items()},
         name=name,
@@ -148,11 +152,26 @@ def _vector(
             "quality": quality,
         },
         base_model=place.base_model,
-        coefficient=advice.get("coefficient", 1.0),
-        layers=(advice["layer"],) if advice else (),
+        coefficient=coefficient,
+        layers=layers,
         positions="all" if request.method == "style" else "generation",
-        safe_range=tuple(advice["safe_range"]) if advice else None,
         norms=norms,
         licence=request.licence,
         created_at=request.created_at or datetime.now(UTC).isoformat(timespec="seconds"),
     )
+
+
+def _defaults(
+    quality: Mapping[str, Any], norms: Mapping[str, float], place: Place
+) -> tuple[float, tuple[int, ...]]:
+    """Coefficient and layers; no layers: all. Where nothing is recommended, a mild dose at the
+    middle layer stands for it: the vector has to have some, and 1 at every layer breaks text."""
+    advice = quality["recommended"]
+    if advice is not None:
+        return advice["coefficient"], (advice["layer"],)
+    if place.median_norms is None or quality.get("alive"):
+        return 1.0, ()
+    lengths = [norms[tensor_name((place.site, layer))] for layer in place.layers]
+    num_layers = place.base_model.num_layers or len(place.layers)
+    middle = middle_layer(lengths, layers=place.layers, num_layers=num_layers)
+    return DOSE * place.median_norms[middle] / lengths[middle], (place.layers[middle],)

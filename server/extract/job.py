@@ -1,6 +1,7 @@
 """One extraction from its texts to the library."""
 
 import asyncio
+import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
@@ -15,8 +16,9 @@ import torch
 from server.extract.capture import Capturer
 from server.extract.examples import BadRow, Example, Reader
 from server.extract.fit import Place, fit, fit_steps
+from server.extract.look import samples, warnings
 from server.extract.pace import Pace
-from server.extract.request import SIDES, ExtractRequest, Row
+from server.extract.request import SIDES, ExtractRequest, Row, settled
 from server.extract.state import Job, on_disk
 from server.extract.store import RowStore
 from server.extract.threads import Stop, in_thread
@@ -24,8 +26,10 @@ from server.keys.view import View
 from steering.plan.steps import STEPS
 from vectors.errors import VectorInvalid, shown
 from vectors.format import SteeringVector, write_vector
-from vectors.methods import StepMeans
+from vectors.methods import ActivationsInvalid, StepMeans
 from vectors.methods.rows import check_count
+
+logger = logging.getLogger("vllm.steersman")
 
 AT_ONCE = 64
 """Most texts in flight; `pace.py` has how many may be."""
@@ -53,6 +57,12 @@ class Bench:
     on_change: Callable[[str, str, str | None], None]
     max_steps: int | None = None
     """Most generation steps of a vector that the server takes."""
+    chat_template: str | None = None
+    """The server's own; None: the tokenizer's."""
+
+    def reader(self, request: ExtractRequest) -> Reader:
+        """Reads the texts of a request."""
+        return Reader(request, self.tokenizer, self.most_tokens, self.chat_template)
 
 
 class _Work(NamedTuple):
@@ -69,11 +79,13 @@ class _Work(NamedTuple):
 async def run(job: Job, request: ExtractRequest, rows: list[Row], bench: Bench) -> None:
     """Make the vector(s) and put their ids into `job.result`. Raises `VectorInvalid`,
     `ActivationsInvalid`, `CaptureFailed` and the library's errors."""
+    request = settled(request, rows)
     place = bench.place(request.capture_site, tuple(request.layers or ()))
-    reader = Reader(request, bench.tokenizer, bench.most_tokens)
     await job.enter("reading")
-    examples = await in_thread(job, partial(_readable, job, request, rows, reader))
-    _check_labels(request, examples)
+    examples = await in_thread(job, partial(_readable, job, request, rows, bench.reader(request)))
+    _check_labels(job, request, examples)
+    job.samples = samples(examples, bench.tokenizer)
+    job.warnings += warnings(request, examples, bench.tokenizer)
     job.total = len(examples)
     await job.enter("capturing")
     terms = tuple((place.site, layer) for layer in place.layers)
@@ -84,7 +96,19 @@ async def run(job: Job, request: ExtractRequest, rows: list[Row], bench: Bench) 
     else:
         vectors = await _rowwise(work)
     await job.enter("keeping")
+    job.warnings += [said for vector in vectors if (said := _without_evidence(vector))]
     await in_thread(job, partial(_keep, job, vectors, bench))
+
+
+def _without_evidence(vector: SteeringVector) -> dict[str, str] | None:
+    quality = vector.method_settings["quality"]
+    if quality["recommended"] is not None or vector.method == "per_step":
+        return None
+    return {
+        "code": "not_recommended",
+        "message": f"{vector.name}: no layer and no coefficient are recommended: "
+        f"{quality['reason']}",
+    }
 
 
 def _keep(job: Job, vectors: list[SteeringVector], bench: Bench, stop: Stop) -> None:
@@ -114,8 +138,22 @@ def _readable(
     return found
 
 
-def _check_labels(request: ExtractRequest, examples: list[Example]) -> None:
+def _check_labels(job: Job, request: ExtractRequest, examples: list[Example]) -> None:
     """What the methods would find too little of, found before anything is captured."""
+    try:
+        _check_enough(request, examples)
+    except (VectorInvalid, ActivationsInvalid) as error:
+        if job.bad_rows:
+            first = job.bad_rows[0]
+            error.message += (
+                f"; {len(job.bad_rows)} rows could not be read, the first of them row "
+                f"{first['row']}, which {first['reason']}"
+            )
+            error.args = (error.message,)
+        raise
+
+
+def _check_enough(request: ExtractRequest, examples: list[Example]) -> None:
     labels = Counter(example.label for example in examples)
     if request.how.inputs == "styles":
         if len(labels) < 2:
@@ -236,6 +274,10 @@ async def _take_all(
                 running[asyncio.create_task(one(n))] = cost
             while running:
                 await wait(None)
+            logger.debug(
+                "%s: %d texts read; s a step without them %s, a token of theirs %s",
+                job.id, job.total, STEPS.plain, STEPS.by_token,
+            )  # fmt: skip
     finally:
         for task in running:
             task.cancel()

@@ -9,10 +9,11 @@ from typing import Any, Final, NamedTuple
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
 from pydantic_core import from_json
 
-from server.extract.bodies import VALUES_A_ROW, count_values, lines_of
+from server.extract.bodies import VALUES_A_ROW, count_values, lines_of, too_many_values
 from vectors.errors import VectorInvalid, shown
 from vectors.methods import METHODS, Method
 from vectors.methods.per_step import MAX_STEPS
+from vectors.methods.rows import MIN_ROWS
 from vectors.names import check_name
 
 Text = StrictStr | list[Any]
@@ -54,7 +55,11 @@ class ExtractRequest(BaseModel):
     )
     site: StrictStr | None = Field(None, description="Where to read and add; the method's own.")
     layers: list[StrictInt] | None = Field(None, description="Which blocks; null: all.")
-    tokens: StrictStr | None = Field(None, description="last, answer, mean or steps.")
+    tokens: StrictStr | None = Field(
+        None,
+        description="last, answer, mean or steps. null: the method's own; of mean_difference, repe "
+        "and probe that is mean, and last where a text is a chat that ends with a question.",
+    )
     steps: StrictInt = Field(MAX_STEPS, ge=1, le=512, description="For per_step: greedy steps.")
     settings: dict[str, Any] = Field(default_factory=dict, description="The method's own.")
     unit_dose: float | None = Field(
@@ -81,7 +86,7 @@ class ExtractRequest(BaseModel):
 
     @property
     def token_rule(self) -> str:
-        """Which tokens of a text are read."""
+        """Which tokens of a text are read; `settled` has put in what goes by the texts."""
         return self.tokens or self.how.token_rules[0]
 
     @property
@@ -196,6 +201,66 @@ def rows_of(request: ExtractRequest, lines: Iterator[tuple[int, Any]] | None) ->
             yield Row(n, ("style", n), style, text, None)
 
 
+def settled(request: ExtractRequest, rows: Sequence[Row]) -> ExtractRequest:
+    """With the token rule that these texts get if the request names none.
+
+    A sentence's last token is mostly its full stop: where no paper says otherwise, the mean over
+    all is read. A chat that ends with a question is read where its answer would begin.
+    """
+    if request.tokens is not None:
+        return request
+    rule = request.how.token_rules[0]
+    if rule == "mean" and any(_asks(row.text) for row in rows):
+        rule = "last"
+    return request.model_copy(update={"tokens": rule})
+
+
+def check_sides(request: ExtractRequest, rows: Sequence[Row]) -> None:
+    """Raise `VectorInvalid` where the texts alone show that nothing can come of them: too few on a
+    side, or the same ones on both. Bad ones among enough others are the job's to name."""
+    usable: dict[str, Counter[str]] = {}
+    bad = {row.pair for row in rows if not _may_be_text(row.text)} if request.how.paired else set()
+    for row in rows:
+        if row.label and _may_be_text(row.text) and row.pair not in bad:
+            found = usable.setdefault(row.label, Counter())
+            found[json.dumps([row.prompt, row.text])] += 1
+    if request.how.inputs == "styles":
+        if len(usable) < 2:
+            raise VectorInvalid(
+                f"there are texts of {len(usable)} styles: a style is measured against at least "
+                "one other",
+                param="styles",
+                code="too_few_rows",
+            )
+    else:
+        for side in SIDES:
+            usable.setdefault(side, Counter())
+    for label, texts in usable.items():
+        if texts.total() < MIN_ROWS:
+            raise VectorInvalid(
+                f"{shown(label)} has {texts.total()} texts that can be read, and at least "
+                f"{MIN_ROWS} are needed",
+                param=label if label in SIDES else "styles",
+                code="too_few_rows",
+            )
+    first, *others = usable.values()
+    if all(other == first for other in others):
+        raise VectorInvalid(
+            "the texts are the same on all sides: there is no difference to find",
+            param="pairs" if request.how.inputs != "styles" else "styles",
+            code="identical_sides",
+        )
+
+
+def needs_template(request: ExtractRequest, rows: Sequence[Row]) -> bool:
+    """Whether any text goes through the chat template."""
+    return any(
+        isinstance(row.text, list)
+        or (isinstance(row.text, str) and (row.prompt or request.prompt) is not None)
+        for row in rows
+    )
+
+
 def check_paired(rows: Sequence[Row]) -> None:
     """Raise `VectorInvalid` unless each row has a counterpart, and it is clear which.
 
@@ -221,16 +286,19 @@ def check_paired(rows: Sequence[Row]) -> None:
 
 
 def json_lines(text: bytes, most_rows: int = MOST_ROWS) -> Iterator[tuple[int, Any]]:
-    """(line number, what it says) of a JSONL file; a line that is not JSON comes as its bytes.
-    Raises `VectorInvalid` where there is far more in it than so many texts."""
-    left = _most_values(most_rows)
+    """(line number, what it says) of a JSONL file. A line that is not JSON, or by itself holds more
+    than all texts may, comes as its bytes. Raises `VectorInvalid` where all lines together do."""
+    most = left = _most_values(most_rows)
     for number, line in lines_of(text):
-        left -= count_values(line, left, param="file")
         try:
-            yield number, json.loads(line)
+            left -= count_values(line, most, param="file")
+            said = json.loads(line)
         # Brackets in brackets without end are a RecursionError.
-        except (ValueError, RecursionError):
-            yield number, line
+        except (ValueError, RecursionError, VectorInvalid):
+            said = line
+        if left < 0:
+            raise too_many_values(most, "file")
+        yield number, said
 
 
 def _most_values(rows: int) -> int:
@@ -269,6 +337,17 @@ def _of_lines(lines: Iterator[tuple[int, Any]]) -> Iterator[Row]:
 
 def _is_label(label: Any) -> bool:
     return isinstance(label, str) and 0 < len(label) <= MAX_LABEL and is_unicode(label)
+
+
+def _may_be_text(text: Any) -> bool:
+    """Whether it looks like a text: neither empty nor something else."""
+    return bool(text.strip()) if isinstance(text, str) else isinstance(text, list) and bool(text)
+
+
+def _asks(text: Any) -> bool:
+    """Whether it is a chat that waits for an answer."""
+    last = text[-1] if isinstance(text, list) and text else None
+    return isinstance(last, dict) and (last.get("role") != "assistant" or len(text) == 1)
 
 
 def _is_number(value: Any) -> bool:

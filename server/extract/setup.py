@@ -14,8 +14,11 @@ MOST_ROW_BYTES = 2 << 30
 """Rows of one job, on disk; they are mapped into memory for the fit."""
 
 
-def make_bench(state: Steersman, engine: Any, *, listens: bool) -> Bench:
-    """`listens`: whether the engine runs the model's Python, where captures are taken."""
+def make_bench(
+    state: Steersman, engine: Any, *, listens: bool, chat_template: str | None = None
+) -> Bench:
+    """`listens`: whether the engine runs the model's Python, where captures are taken.
+    `chat_template`: the server's option, a file or a template."""
     model = state.model
     base = BaseModel(model["id"], model["hidden_size"], model["num_layers"], model["fingerprint"])
 
@@ -65,4 +68,12 @@ def make_bench(state: Steersman, engine: Any, *, listens: bool) -> Bench:
         place=place,
         on_change=state.on_change,
         max_steps=state.limits.max_steps,
+        chat_template=_template(chat_template),
     )
+
+
+def _template(option: str | None) -> str | None:
+    """The template that vLLM's --chat-template names, or is."""
+    if option is None or "{" in option or "\n" in option:
+        return option
+    return Path(option).read_text(encoding="utf-8")

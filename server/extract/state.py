@@ -53,6 +53,10 @@ class Job:
     done: int = 0
     total: int = 0
     bad_rows: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """Of some texts, the token that is read."""
+    warnings: list[dict[str, str]] = field(default_factory=list)
+    """What is likely not meant: a code and a message each."""
     result: list[str] = field(default_factory=list)
     error: dict[str, Any] | None = None
     folder: Path | None = field(default=None, repr=False)
@@ -118,6 +122,8 @@ class Job:
             "ended_at": self.ended_at,
             "progress": {"done": self.done, "total": self.total, "rate": rate, "eta_s": eta},
             "bad_rows": self.bad_rows,
+            "samples": self.samples,
+            "warnings": self.warnings,
             "vectors": self.result,
             "error": self.error,
         }

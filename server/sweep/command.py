@@ -1,11 +1,12 @@
 """`steersman sweep`: which coefficient, at which layers."""
 
 import asyncio
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -25,16 +26,19 @@ from server.sweep.grid import (
 )
 from server.sweep.http import connect
 from server.sweep.measures import Measure, make_measure
-from server.sweep.pick import pick
+from server.sweep.pick import pick, why_nothing
 from server.sweep.progress import answers_progress
 from server.sweep.prompts import PROMPTS, read_prompts
 from server.sweep.run import CellResult
 from server.sweep.run import sweep as run_sweep
 
+ASKS_ABOVE_S: Final = 60.0
 HELP = with_examples(
     "Try coefficients and layers: behaviour against fluency; pick the best that is fluent.\n\n"
     "In each cell the steered server answers the same prompts, a measure judges the answers, and "
-    "the unsteered model says how perplexing it finds them. Read some of them, too: they are in "
+    "the unsteered model says how perplexing it finds them. After the unsteered cell it says how "
+    "long the others take, and asks above a minute (--yes). Only what is distinguishable from "
+    "unsteered is picked. Read some of them, too: they are in "
     "sweep-VECTOR.json, which is written at the end.\n\n"
     "Measures: vader (sentiment), language:CODE, regex:PATTERN (matches in 100 words), logodds "
     "(of two first tokens), judge (0 to 10 from another model; its key in "
@@ -95,6 +99,9 @@ def sweep(
         Path, typer.Option(metavar="DIR", help="Where sweep-VECTOR.json and .png are written.")
     ] = Path(),
     draw: Annotated[bool, typer.Option("--figure/--no-figure", help="Draw the PNG.")] = True,
+    yes: Annotated[
+        bool, typer.Option("--yes", "-y", help="Go on without a question, however long it takes.")
+    ] = False,
     server: Server = None,
     key: Key = None,
     as_json: Json = False,
@@ -125,6 +132,7 @@ def sweep(
                 (sets, numbers, asked),
                 parallel,
                 cells,
+                yes,
             )
         )
         seconds = time.monotonic() - started
@@ -141,6 +149,7 @@ def sweep(
             prompts=list(asked),
             max_tokens=max_tokens,
             seconds=round(seconds, 2),
+            reason=None if picked is not None else why_nothing(results, lower=lower),
         )
         files.write_json(json_path, found)
         if draw:
@@ -152,7 +161,7 @@ def sweep(
         show.note(f"{cells} cells, {cells * len(asked)} answers in {seconds:.0f} s")
         show.note(f"wrote {json_path}{f' and {png_path}' if draw else ''}")
         if picked is None:
-            show.note("no fluent cell is better than unsteered: nothing is picked")
+            show.note(f"{why_nothing(results, lower=lower)}: nothing is picked")
             if write:
                 raise CliError("nothing was picked, so nothing was written to the vector")
             return
@@ -184,13 +193,41 @@ async def _run(
     what: tuple[Sequence[tuple[int, ...]], Sequence[float], Sequence[str]],
     parallel: int,
     cells: int,
+    yes: bool,
 ) -> list[CellResult]:
     async with AsyncExitStack() as stack:
         http = await stack.enter_async_context(connect(*where))
-        done = stack.enter_context(answers_progress(cells * len(what[2])))
+        bar = stack.enter_context(answers_progress(cells * len(what[2])))
+
+        def unsteered(seconds: float, left: int) -> None:
+            with bar.pause():
+                say_how_long(seconds * left / len(what[2]), left, yes=yes)
+
         return await run_sweep(
-            Asker(http=http, **about), measure, *what, parallel=parallel, on_answer=done
+            Asker(http=http, **about),
+            measure,
+            *what,
+            parallel=parallel,
+            on_answer=bar.advance,
+            on_unsteered=unsteered,
         )
+
+
+def say_how_long(seconds: float, answers: int, *, yes: bool) -> None:
+    """Say what is still to come, as long as the unsteered answers have taken; above a minute,
+    go on only if whoever sits there wants to. Raises `CliError`."""
+    length = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
+    show.note(f"{answers} answers more, about {length}")
+    if seconds <= ASKS_ABOVE_S or yes:
+        return
+    if not sys.stdin.isatty():
+        raise CliError(
+            f"this sweep would take about {length}, and nobody is there to ask",
+            param="--yes",
+            remedy="give --yes, or fewer --layers, --coefficients or prompts",
+        )
+    if not typer.confirm("Go on?", default=True, err=True):
+        raise CliError("stopped before the steered answers; nothing was written")
 
 
 def _check_layers(sets: Sequence[tuple[int, ...]], available: Sequence[int]) -> None:

@@ -1,5 +1,7 @@
 """Figures, as PNG files. matplotlib is optional: `plotter` says what to install."""
 
+import math
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,8 @@ def plotter() -> Any:
 
 def save(figure: Any, path: Path) -> None:
     """Write it; the same numbers give the same file."""
-    figure.savefig(path, dpi=110, metadata={"Software": None})
+    # Tight: what stands beside the axes, however long, is inside.
+    figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
     plotter().close(figure)
 
 
@@ -31,8 +34,10 @@ def draw_sweep(path: Path, results: Sequence[CellResult], picked: Pick | None, l
         own = [r for r in results if r.cell.layers == layers and r.refused is None]
         own = sorted([unsteered, *own], key=lambda r: r.cell.coefficient)
         x = [r.cell.coefficient for r in own]
-        (line,) = above.plot(x, [r.measure for r in own], "o-", ms=4)
-        line.set_label(f"layer {layers_text(layers)}")
+        errors = [r.error if math.isfinite(r.error) else 0.0 for r in own]
+        bars = above.errorbar(x, [r.measure for r in own], errors, fmt="o-", ms=4, capsize=2)
+        bars.set_label(f"layer {layers_text(layers)}")
+        line = bars[0]
         below.plot(x, [r.perplexity for r in own], "o-", ms=4, color=line.get_color())
     above.axhline(unsteered.measure, color="#888888", lw=0.8, ls="--", label="unsteered")
     below.axhline(unsteered.perplexity, color="#888888", lw=0.8, ls="--")
@@ -43,8 +48,9 @@ def draw_sweep(path: Path, results: Sequence[CellResult], picked: Pick | None, l
         star = {"marker": "*", "s": 190, "color": "black", "zorder": 5}
         above.scatter([at.cell.coefficient], [at.measure], label="picked", **star)
         below.scatter([at.cell.coefficient], [at.perplexity], **star)
-    above.set_ylabel(label, fontsize=9)
-    below.set_ylabel("perplexity under the unsteered model", fontsize=9)
+    above.set_ylabel(textwrap.fill(label, 36), fontsize=9)
+    above.set_title("bars: standard error over the prompts", fontsize=8, loc="right")
+    below.set_ylabel("perplexity under\nthe unsteered model", fontsize=9)
     below.set_yscale("log")
     for set_formatter in (below.yaxis.set_major_formatter, below.yaxis.set_minor_formatter):
         set_formatter(lambda value, _: f"{value:g}")

@@ -79,6 +79,8 @@ def _print_table(found: dict[str, Any], every: bool) -> None:
         title=f"{found['id']} ({found['digest'][:19]}), coefficient {found['coefficient']:g}",
         numbers=("norm", "dose at 1"),
     )
+    if found.get("not_recommended"):
+        show.note(f"its extraction recommends no dose: {found['not_recommended']}")
     hidden = len(found["tensors"]) - len(shown)
     if hidden:
         show.note(f"{hidden} more layers: --all")

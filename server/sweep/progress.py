@@ -1,6 +1,6 @@
 """Progress of a sweep on stderr: how far, how fast, how long still."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
 
@@ -22,10 +22,30 @@ class RateColumn(ProgressColumn):
         return Text(f"{rate:.2f} answers/s, {left} left")
 
 
+class AnswersBar:
+    """Counts answers; `pause` while something else is written."""
+
+    def __init__(self, progress: Progress, total: int) -> None:
+        self._progress = progress
+        self._task = progress.add_task("", total=total)
+
+    def advance(self) -> None:
+        """One more answer is done with."""
+        self._progress.advance(self._task)
+
+    @contextmanager
+    def pause(self) -> Iterator[None]:
+        """Draw nothing meanwhile."""
+        self._progress.stop()
+        try:
+            yield
+        finally:
+            self._progress.start()
+
+
 @contextmanager
-def answers_progress(total: int) -> Iterator[Callable[[], None]]:
-    """A function to call once an answer."""
+def answers_progress(total: int) -> Iterator[AnswersBar]:
+    """A bar for so many answers."""
     columns = (TextColumn("sweeping"), BarColumn(), MofNCompleteColumn(), RateColumn())
     with Progress(*columns, console=show.err()) as progress:
-        task = progress.add_task("", total=total)
-        yield lambda: progress.advance(task)
+        yield AnswersBar(progress, total)

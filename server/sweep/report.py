@@ -9,7 +9,10 @@ from server.sweep.grid import UNSTEERED
 from server.sweep.pick import RULE, Pick, fluent
 from server.sweep.run import CellResult
 
-COLUMNS = ("layers", "coefficient", "dose", "behaviour", "±", "perplexity", "repeated", "")
+COLUMNS = (
+    "layers", "coefficient", "dose", "behaviour", "±", "gain", "± gain", "perplexity", "repeated",
+    "",
+)  # fmt: skip
 
 
 def print_table(results: Sequence[CellResult], picked: Pick | None, title: str) -> None:
@@ -25,6 +28,7 @@ def print_table(results: Sequence[CellResult], picked: Pick | None, title: str) 
                 f"{result.cell.coefficient:g}",
                 show.number(_dose(result)),
                 *(show.number(_known(n)) for n in (result.measure, result.error)),
+                *(show.number(_known(n)) for n in _gain(result)),
                 *(show.number(_known(n)) for n in (result.perplexity, result.repetition)),
                 "picked" if chosen else word,
             )
@@ -73,6 +77,8 @@ def _cell(result: CellResult, unsteered: CellResult) -> dict[str, Any]:
         "relative_dose": None if result.relative_dose is None else dict(result.relative_dose),
         "measure": _known(result.measure),
         "standard_error": _known(result.error),
+        "gain": _known(result.gain),
+        "gain_standard_error": _known(result.gain_error),
         "perplexity": _known(result.perplexity),
         "repetition": _known(result.repetition),
         "tokens": result.tokens,
@@ -96,6 +102,13 @@ def _verdict(result: CellResult, unsteered: CellResult) -> str:
     if result.refused is not None:
         return f"refused: {result.refused}"
     return "" if fluent(result, unsteered) else "not fluent"
+
+
+def _gain(result: CellResult) -> tuple[float, float]:
+    """Of the unsteered cell, which has none over itself, none is shown."""
+    if result.cell == UNSTEERED:
+        return math.nan, math.nan
+    return result.gain, result.gain_error
 
 
 def _dose(result: CellResult) -> float | None:

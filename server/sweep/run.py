@@ -1,7 +1,8 @@
-"""All cells of a grid at once, with a bounded number of answers in flight."""
+"""All cells of a grid: the unsteered one, then all others with a bounded number in flight."""
 
 import asyncio
 import math
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean, stdev
@@ -30,6 +31,10 @@ class CellResult:
     measure: float = math.nan
     error: float = math.nan
     """Standard error of `measure`, over prompts; NaN with fewer than two."""
+    gain: float = math.nan
+    """Mean difference from the unsteered answers to the same prompts."""
+    gain_error: float = math.nan
+    """Standard error of `gain`; NaN with fewer than three prompts that both were measured at."""
     perplexity: float = math.nan
     repetition: float = math.nan
     tokens: int = 0
@@ -49,8 +54,11 @@ async def sweep(
     *,
     parallel: int = 16,
     on_answer: Callable[[], None] = lambda: None,
+    on_unsteered: Callable[[float, int], None] = lambda _seconds, _answers: None,
 ) -> list[CellResult]:
-    """Every cell, the unsteered one first. `on_answer` is called when an answer is done with.
+    """Every cell, the unsteered one first. `on_answer` is called when an answer is done with,
+    `on_unsteered` when the first cell is, with the seconds that it took and how many answers there
+    are still to come; what it raises ends the sweep.
 
     A cell whose dose the server does not allow is refused and the others go on. Raises `CliError`
     for whatever else goes wrong.
@@ -74,16 +82,23 @@ async def sweep(
 
     try:
         await measure.prepare(asker.tokenize)
-        async with asyncio.TaskGroup() as group:
-            tasks = {cell: [group.create_task(one(cell, p)) for p in prompts] for cell in cells}
+        began = time.monotonic()
+        tasks: dict[Cell, list[asyncio.Task[Scored | None]]] = {}
+        for some in ([UNSTEERED], cells[1:]):
+            async with asyncio.TaskGroup() as group:
+                for cell in some:
+                    tasks[cell] = [group.create_task(one(cell, p)) for p in prompts]
+            if some == [UNSTEERED]:
+                on_unsteered(time.monotonic() - began, (len(cells) - 1) * len(prompts))
     except* CliError as errors:
         raise _first(errors) from None
     finally:
         await measure.close()
+    found = {cell: [s for t in tasks[cell] if (s := t.result()) is not None] for cell in cells}
     return [
         CellResult(cell, refused=refused[cell])
         if cell in refused
-        else _summary(cell, [scored for t in tasks[cell] if (scored := t.result()) is not None])
+        else _summary(cell, found[cell], found[UNSTEERED])
         for cell in cells
     ]
 
@@ -94,12 +109,20 @@ async def _scored(asker: Asker, measure: Measure, cell: Cell, prompt: str) -> Sc
     return Scored(answer, await measure.of(answer), tuple(log_probabilities))
 
 
-def _summary(cell: Cell, answers: Sequence[Scored]) -> CellResult:
+def _summary(cell: Cell, answers: Sequence[Scored], unsteered: Sequence[Scored]) -> CellResult:
+    before = {scored.answer.prompt: scored.measure for scored in unsteered}
+    gains = [
+        scored.measure - own
+        for scored in answers
+        if scored.measure is not None and (own := before.get(scored.answer.prompt)) is not None
+    ]
     values = [scored.measure for scored in answers if scored.measure is not None]
     return CellResult(
         cell,
         measure=fmean(values) if values else math.nan,
         error=stdev(values) / math.sqrt(len(values)) if len(values) > 1 else math.nan,
+        gain=fmean(gains) if gains else math.nan,
+        gain_error=stdev(gains) / math.sqrt(len(gains)) if len(gains) > 2 else math.nan,
         perplexity=perplexity(scored.log_probabilities for scored in answers),
         repetition=fmean(repetition(scored.answer.tokens) for scored in answers),
         tokens=sum(len(scored.answer.tokens) for scored in answers),

@@ -96,7 +96,8 @@ class StepClock:
         self._texts.pop(receipt, None)
 
     def note(self, at: float, outputs: Iterable[Seen]) -> None:
-        """Outputs of the step that ended `at`, by a clock of their own; a step may come in parts."""
+        """Outputs of the step that ended `at`, by a clock of their own; a step may come in
+        parts."""
         if at != self._at:
             self._end()
             self._before, self._at = self._at, at

@@ -170,7 +170,7 @@ def test_principal_component(
     client: Client, made: list[str], reference: ReferenceModel, tokenizer: Any, centring: str
 ) -> None:
     extract(
-        client, made, name="pc", method="repe", pairs=[list(p) for p in PAIRS],
+        client, made, name="pc", method="repe", pairs=[list(p) for p in PAIRS], tokens="last",
         settings={"centring": centring},
     )  # fmt: skip
     sides = [last_states(reference, tokenizer, [p[side] for p in PAIRS]) for side in (0, 1)]
@@ -297,13 +297,15 @@ def test_a_dose_is_the_same_at_every_layer(client: Client, made: list[str]) -> N
     vector = client.http.get("/v1/steering/vectors/dosed").json()
     for name, norm in vector["norms"].items():
         assert norm / medians[name] == pytest.approx(0.2, rel=1e-5)
-    advice = vector["method_settings"]["quality"]["recommended"]
-    assert vector["coefficient"] == pytest.approx(advice["relative_dose"] / 0.2, rel=1e-5)
+    # The dose of a recommendation, and of what stands for one.
+    assert vector["coefficient"] == pytest.approx(0.15 / 0.2, rel=1e-5)
+    assert vector["safe_range"] is None
 
 
 def test_cancel(client: Client) -> None:
     texts = [f"Text number {n} of many." for n in range(1000)]
-    job = start(client, name="never", method="mean_difference", positive=texts, negative=texts)
+    others = [f"Another text, number {n}." for n in range(1000)]
+    job = start(client, name="never", method="mean_difference", positive=texts, negative=others)
     behind = start(client, name="never-too", method="caa", pairs=[["(A)", "(B)"]] * 2)
     assert client.http.delete(f"/v1/steering/jobs/{behind['id']}").status_code == 200
     assert client.http.delete(f"/v1/steering/jobs/{job['id']}").json()["status"] == "cancelling"
@@ -324,12 +326,46 @@ def finished_after_cancel(client: Client, job: dict[str, Any]) -> str:
 
 
 def test_a_job_that_cannot_end_well_says_why(client: Client) -> None:
-    same = ["One text."] * 4
-    job = finished(
-        client, start(client, name="same", method="mean_difference", positive=same, negative=same)
-    )
+    """Of raw texts of one token nothing is read, which only the tokenizer knows."""
+    pairs = [["a", "b"]] * 4
+    job = finished(client, start(client, name="short", method="mean_difference", pairs=pairs))
     assert job["status"] == "failed"
-    assert job["error"]["code"] == "identical_sides"
+    assert job["error"]["code"] == "too_few_rows"
+    assert "no tokens to read" in job["error"]["message"]
+
+
+def test_a_job_shows_the_tokens_and_warns_of_one_sign(client: Client, made: list[str]) -> None:
+    """Texts that end in the same sign and a blank, as in CASES 2.21; 8 pairs beside streams."""
+    pairs = [[f"{p} . ", f"{n} . "] for p, n in PAIRS]
+    job = extract(client, made, name="dots", method="mean_difference", tokens="last", pairs=pairs,
+                  layers=[14])  # fmt: skip
+    assert [(s["row"], s["label"]) for s in job["samples"][:2]] == [
+        (1, "positive"),
+        (1, "negative"),
+    ]
+    assert len({s["token"] for s in job["samples"]}) == 1
+    assert "happy today" in job["samples"][0]["before"]
+    assert "same_token" in [warning["code"] for warning in job["warnings"]]
+    whole = extract(client, made, name="whole", method="mean_difference", pairs=pairs, layers=[14])
+    assert "same_token" not in [warning["code"] for warning in whole["warnings"]]
+    vector = client.http.get("/v1/steering/vectors/whole").json()
+    assert vector["method_settings"]["tokens"] == "mean"
+
+
+def test_noise_is_not_recommended(client: Client, made: list[str]) -> None:
+    """The same texts dealt out to two sides: CASES 6.2."""
+    texts = [text for pair in PAIRS for text in pair]
+    sides = {"positive": texts[0::4] + texts[1::4], "negative": texts[2::4] + texts[3::4]}
+    job = extract(client, made, name="noise", method="mean_difference", **sides)
+    vector = client.http.get("/v1/steering/vectors/noise").json()
+    quality = vector["method_settings"]["quality"]
+    assert quality["recommended"] is None
+    assert "shuffled labels" in quality["reason"]
+    assert set(quality["null"]["separation"]) == {"mean", "sd"}
+    assert vector["safe_range"] is None
+    assert [w["code"] for w in job["warnings"]] == ["not_recommended"]
+    looked = client.http.get("/v1/steering/vectors/noise/inspect").json()
+    assert (looked["recommended"], looked["not_recommended"]) == (None, quality["reason"])
 
 
 REFUSED: dict[str, tuple[dict[str, Any], str]] = {
@@ -347,6 +383,10 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
         "pairs",
     ),
     "name": ({"name": "no spaces"}, "name"),
+    "one pair": ({"pairs": [["a b", "c d"]]}, "positive"),
+    "same texts": ({"pairs": [["a b", "a b"]] * 4}, "pairs"),
+    "empty texts": ({"pairs": [["a b", ""]] * 4}, "negative"),
+    "one side": ({"pairs": None, "positive": ["a b", "c d"]}, "negative"),
     "too many": ({"pairs": [["a", "b"]] * 3000}, "pairs"),
 }
 

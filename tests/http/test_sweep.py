@@ -115,17 +115,17 @@ def test_a_sweep_of_cheerful(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     prompts = tmp_path / "prompts.txt"
-    prompts.write_text("\n".join(PROMPTS[:4]))
+    prompts.write_text("\n".join(PROMPTS[:8]))
     options = ["--layers", str(LAYER), "--coefficients", "2,4", "--prompts", str(prompts)]
     where = ["--server", server.url, "--json", "--out", str(tmp_path)]
-    assert main(["sweep", "cheerful", *options, *where, "--write"]) == 0
+    assert main(["sweep", "cheerful", *options, *where, "--write", "--yes"]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found == json.loads((tmp_path / "sweep-cheerful.json").read_text())
     assert (tmp_path / "sweep-cheerful.png").read_bytes().startswith(b"\x89PNG")
     cells = {cell["coefficient"]: cell for cell in found["cells"]}
     assert list(cells) == [0.0, 2.0, 4.0]
     for cell in cells.values():
-        assert [a["prompt"] for a in cell["answers"]] == list(PROMPTS[:4])
+        assert [a["prompt"] for a in cell["answers"]] == list(PROMPTS[:8])
     assert cells[4.0]["measure"] > cells[0.0]["measure"] + 0.2
     picked = found["picked"]
     assert cells[picked["coefficient"]]["fluent"]

@@ -3,7 +3,7 @@
 import math
 
 from server.sweep.grid import UNSTEERED, Cell
-from server.sweep.pick import pick
+from server.sweep.pick import errors_needed, pick, why_nothing
 from server.sweep.run import CellResult
 
 
@@ -14,9 +14,15 @@ def cell(
     *,
     layers: tuple[int, ...] = (3,),
     repetition: float = 0.1,
+    gain_error: float = 0.01,
 ) -> CellResult:
     return CellResult(
-        Cell(layers, coefficient), measure=measure, perplexity=perplexity, repetition=repetition
+        Cell(layers, coefficient),
+        measure=measure,
+        gain=measure - 0.2,
+        gain_error=gain_error,
+        perplexity=perplexity,
+        repetition=repetition,
     )
 
 
@@ -83,3 +89,41 @@ def test_a_refused_cell_ends_the_range() -> None:
     picked = pick([OWN, cell(1, 0.3), refused, cell(3, 0.9)])
     assert picked is not None
     assert picked.safe_range == (0.0, 1.0)
+
+
+def test_what_may_be_chance_is_not_picked() -> None:
+    """As seen: 0.1645 +- 0.1645 against 0.1389 +- 0.1389 was picked and written."""
+    results = [OWN, cell(1, 0.2256, gain_error=0.1), cell(-1, 0.1)]
+    assert pick(results) is None
+    assert "standard error" in why_nothing(results)
+    assert "coefficient 1" in why_nothing(results)
+
+
+def test_of_what_is_clear_the_best_and_not_what_is_better_by_chance() -> None:
+    picked = pick([OWN, cell(1, 0.4, gain_error=0.02), cell(2, 0.6, gain_error=0.3)])
+    assert picked is not None
+    assert picked.result.cell.coefficient == 1
+    assert picked.safe_range == (0.0, 2.0)
+
+
+def test_of_more_cells_more_is_asked() -> None:
+    """The best of many looks better than it is."""
+    few = [OWN, cell(1, 0.25, gain_error=0.022)]
+    many = [*few, *(cell(c, 0.2) for c in range(2, 32))]
+    assert pick(few) is not None
+    assert pick(many) is None
+    assert 1.6 < errors_needed(few) < 1.7
+    assert 2.9 < errors_needed(many) < 3.1
+
+
+def test_two_prompts_are_too_few_to_tell() -> None:
+    results = [OWN, cell(1, 0.9, gain_error=math.nan)]
+    assert pick(results) is None
+    assert "three prompts" in why_nothing(results)
+
+
+def test_lower_is_told_from_chance_too() -> None:
+    assert pick([OWN, cell(1, 0.1, gain_error=0.2)], lower=True) is None
+    assert pick([OWN, cell(1, 0.1, gain_error=0.02)], lower=True) is not None
+    assert pick([OWN, cell(1, 0.9, gain_error=0.02)], lower=True) is None
+    assert "no fluent cell" in why_nothing([OWN, cell(1, 0.9)], lower=True)

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from server.cli.errors import Refused, Unreachable
-from server.sweep import http
+from server.cli.errors import CliError, Refused, Unreachable
+from server.sweep import command, http
 from server.sweep.ask import Asker
 from server.sweep.grid import UNSTEERED, Cell
 from server.sweep.measures import make_measure
@@ -63,15 +63,18 @@ class Server:
         return httpx.Response(200, json=answer)
 
 
-def run(server: Server, on_answer: Callable[[], None] = lambda: None) -> list[CellResult]:
+def run(
+    server: Server, on_answer: Callable[[], None] = lambda: None, **more: Any
+) -> list[CellResult]:
     async def work() -> list[CellResult]:
         transport = httpx.MockTransport(server)
         async with httpx.AsyncClient(transport=transport, base_url="http://x") as http:
             asker = Asker(http, "m", "v@abababababab", DIGEST)
             measure = make_measure("regex:X")
             return await sweep(
-                asker, measure, [(3,)], [1, 2, 3], PROMPTS, parallel=2, on_answer=on_answer
-            )
+                asker, measure, [(3,)], [1, 2, 3], PROMPTS, parallel=2, on_answer=on_answer,
+                **more,
+            )  # fmt: skip
 
     return asyncio.run(work())
 
@@ -82,6 +85,7 @@ def test_every_cell_is_measured() -> None:
     assert [r.cell for r in results] == [UNSTEERED, *(Cell((3,), c) for c in (1, 2, 3))]
     assert [r.measure for r in results] == [0, 25, 50, 75]
     assert [r.error for r in results] == [0, 0, 0, 0]
+    assert [(r.gain, r.gain_error) for r in results[1:]] == [(25, 0), (50, 0), (75, 0)]
     assert [r.perplexity for r in results] == pytest.approx([4] * 4)
     assert [r.tokens for r in results] == [12] * 4
     assert [r.relative_dose for r in results[:2]] == [None, {"3": 0.1}]
@@ -130,3 +134,48 @@ def test_an_answer_without_receipt_is_not_believed() -> None:
     server.receipts = False
     with pytest.raises(Refused, match="no receipt"):
         run(server)
+
+
+def test_after_the_unsteered_cell_it_says_what_is_to_come_and_may_be_stopped() -> None:
+    server, said = Server(), []
+
+    def unsteered(seconds: float, left: int) -> None:
+        said.append((seconds, left))
+        raise CliError("stopped")
+
+    done: list[None] = []
+    with pytest.raises(CliError, match="stopped"):
+        run(server, lambda: done.append(None), on_unsteered=unsteered)
+    ((seconds, left),) = said
+    assert 0 < seconds < 60
+    assert left == 3 * len(PROMPTS)
+    assert len(done) == len(PROMPTS), "nothing steered was asked for"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "yes", "person", "answer", "goes_on"),
+    [
+        (59, False, False, None, True),
+        (61, False, False, None, False),
+        (61, True, False, None, True),
+        (1000, False, True, True, True),
+        (1000, False, True, False, False),
+    ],
+)
+def test_above_a_minute_it_asks(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    seconds: float,
+    yes: bool,
+    person: bool,
+    answer: bool | None,
+    goes_on: bool,
+) -> None:
+    monkeypatch.setattr(command.sys.stdin, "isatty", lambda: person, raising=False)
+    monkeypatch.setattr(command.typer, "confirm", lambda *_, **__: answer)
+    if goes_on:
+        command.say_how_long(seconds, 40, yes=yes)
+    else:
+        with pytest.raises(CliError):
+            command.say_how_long(seconds, 40, yes=yes)
+    assert "40 answers more" in capsys.readouterr().err

@@ -61,7 +61,8 @@ class Method:
 
     `inputs`: "pairs" (each positive row has its counterpart), "sides" (two groups of any sizes) or
     "styles" (two or more named groups). `token_rules` and `sites` are what it allows, its default
-    first. `settings` are the keywords of `fit`: allowed values for a choice, else the type.
+    first: what the paper reads, where it is about that (caa, style). `settings` are the keywords of
+    `fit`: allowed values for a choice, else the type.
     `needs` is a module that an install beside vLLM may lack, and the package that has it.
 
     `fit` makes the directions of one side against another, from the rows alone; a style's other
@@ -86,17 +87,17 @@ _SCIKIT_LEARN: Final = ("sklearn", "scikit-learn")
 METHODS: Final[Mapping[str, Method]] = {
     "caa": Method("pairs", ("answer", "last"), caa),
     "style": Method("styles", ("last", "mean"), mean_difference),
-    "mean_difference": Method("sides", ("last", "mean"), mean_difference),
+    "mean_difference": Method("sides", ("mean", "last"), mean_difference),
     "repe": Method(
         "pairs",
-        ("last", "mean"),
+        ("mean", "last"),
         principal_component,
         settings={"centring": CENTRINGS},
         needs=_SCIKIT_LEARN,
     ),
     "probe": Method(
         "sides",
-        ("last", "mean", "answer"),
+        ("mean", "last", "answer"),
         probe_direction,
         settings={"c": float, "length": ("unit", "scaled")},
         needs=_SCIKIT_LEARN,

@@ -1,4 +1,4 @@
-"""Splits of rows that are the same for the same seed, on every machine."""
+"""Splits and shuffles of rows that are the same for the same seed, on every machine."""
 
 import random
 from typing import NamedTuple
@@ -39,6 +39,24 @@ def split(
         Sides(sides.positive[first[0]], sides.negative[second[0]]),
         Sides(sides.positive[first[1]], sides.negative[second[1]]),
     )
+
+
+def relabelled(sides: Sides, seed: int, *, paired: bool) -> Sides:
+    """The same rows, as many on each side, with labels that mean nothing: pairs each turned around
+    or not, other rows dealt out anew. The same for the same seed."""
+    numbers = random.Random(seed)
+    if paired:
+        turned = torch.tensor([numbers.random() < 0.5 for _ in sides.positive])
+        turned = turned.view(-1, *[1] * (sides.positive.ndim - 1))
+        return Sides(
+            torch.where(turned, sides.negative, sides.positive),
+            torch.where(turned, sides.positive, sides.negative),
+        )
+    rows = torch.cat(sides)
+    order = list(range(len(rows)))
+    numbers.shuffle(order)
+    count = len(sides.positive)
+    return Sides(rows[order[:count]], rows[order[count:]])
 
 
 def _cut(

@@ -11,7 +11,7 @@ from server.cli.help_text import with_examples
 from server.cli.options import Json, Key, Server, connection, wants_json
 from server.cli.vectors.quality import quality_table
 from server.cli.vectors.texts import Texts, read_texts
-from server.cli.watch import check_succeeded, watch
+from server.cli.watch import check_succeeded, show_texts, watch
 
 if TYPE_CHECKING:
     from server.cli.client import Client
@@ -74,7 +74,8 @@ def extract(
         str | None,
         typer.Option(
             rich_help_panel=_HOW,
-            help="Which tokens are read: last, answer, mean or steps.  \\[default: the method's]",
+            help="Which tokens are read: last, answer, mean or steps.  \\[default: the method's; "
+            "of plain texts the mean, of questions the last]",
         ),
     ] = None,
     layers: Annotated[
@@ -161,6 +162,7 @@ def extract(
         show.note(f"{job['id']}: Ctrl-C cancels it")
         job = watch(client, job, cancel=True)
         _bad_rows(job)
+        show_texts(job)
         check_succeeded(job)
         made = [client.vector(vector_id) for vector_id in job["vectors"]]
     if asked:

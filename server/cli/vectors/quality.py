@@ -30,6 +30,15 @@ def quality_table(vector: Mapping[str, Any]) -> bool:
         )
     columns = ("tensor", "separation", "split-half cosine", "norm", "relative norm")
     show.table((*columns, ""), rows, title=vector["id"], numbers=columns[1:], marked=marked)
+    null = quality.get("null")
+    if isinstance(null, Mapping):
+        at = null["separation"]
+        show.note(
+            f"with shuffled labels, the separation at layer {null['layer']} is "
+            f"{at['mean']:.2f} ± {at['sd']:.2f}"
+        )
+    if not advice and quality.get("reason"):
+        show.result(f"not recommended: {quality['reason']}")
     if advice:
         low, high = advice["range"]
         show.result(

@@ -29,6 +29,9 @@ class Tokenizer:
             raise TypeError("TextEncodeInput must be ...") from None
         return SimpleNamespace(input_ids=[ord(c) for c in text])
 
+    def decode(self, tokens: list[int]) -> str:
+        return "".join(map(chr, tokens))
+
     def apply_chat_template(self, messages: list[dict[str, str]], **_: bool) -> str:
         for message in messages:
             if message["role"] not in ("user", "assistant"):

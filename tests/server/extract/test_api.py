@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 from server import errors
 from server.extract.api import build_router
 from server.extract.jobs import Jobs
-from tests.server.extract.fakes import Engine, make_bench
+from tests.server.extract.fakes import Engine, Tokenizer, make_bench
 
 EXTRACT = "/v1/steering/vectors/extract"
 JOBS = "/v1/steering/jobs"
@@ -92,3 +92,72 @@ def test_texts_without_a_counterpart_are_told_at_once(client: TestClient, method
     answer = client.post(EXTRACT, json={**request, "method": method})
     assert (answer.status_code, answer.json()["error"]["code"]) == (400, "unpaired")
     assert client.get(JOBS).json()["data"] == []
+
+
+CHATS = [[[{"role": "user", "content": f"{side} {n}"}] for side in "ab"] for n in range(4)]
+
+
+@pytest.mark.parametrize(
+    ("request_", "param"),
+    [
+        ({"pairs": [["a b", "c d"]] * 4, "prompt": "Well?"}, "prompt"),
+        ({"pairs": CHATS}, "pairs"),
+        ({"pairs": [{"positive": "a b", "negative": f"c {n}", "prompt": "So?"} for n in range(4)]},
+         "pairs"),
+    ],
+)  # fmt: skip
+def test_a_missing_chat_template_is_one_error_at_once(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch, request_: dict[str, Any], param: str
+) -> None:
+    def missing(*_: Any, **__: Any) -> str:
+        raise ValueError("Cannot use chat template functions: there is none")
+
+    monkeypatch.setattr(Tokenizer, "apply_chat_template", missing)
+    answer = client.post(EXTRACT, json={"name": "x", "method": "mean_difference", **request_})
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"], error["param"]) == (400, "no_chat_template", param)
+    assert "--chat-template" in error["message"]
+    assert client.get(JOBS).json()["data"] == []
+
+
+def test_plain_texts_need_no_chat_template(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr(Tokenizer, "apply_chat_template")
+    pairs = [[f"glad {n}", f"sad {n}"] for n in range(4)]
+    answer = client.post(EXTRACT, json={"name": "x", "method": "mean_difference", "pairs": pairs})
+    assert answer.status_code == 202
+
+
+SAME = [{"role": "user", "content": "Well?"}]
+
+
+@pytest.mark.parametrize(
+    ("request_", "code"),
+    [
+        ({"pairs": [["a b", "c d"]]}, "too_few_rows"),
+        ({"pairs": [["a b", "c d"], ["", "e f"]], "method": "repe"}, "too_few_rows"),
+        ({"positive": ["", " ", "a b"], "negative": ["c d", "e f"]}, "too_few_rows"),
+        ({"positive": ["a b", "c d", "e f"]}, "too_few_rows"),
+        ({"styles": {"a": ["b c", "d e"]}, "method": "style"}, "too_few_rows"),
+        ({"styles": {"a": ["b c", "d e"], "f": ["g h"]}, "method": "style"}, "too_few_rows"),
+        ({"styles": {"a": ["b c", "d e"], "f": ["d e", "b c"]}, "method": "style"},
+         "identical_sides"),
+        ({"pairs": [["a b", "a b"], ["c d", "c d"]]}, "identical_sides"),
+        ({"pairs": [[SAME, SAME]] * 4, "method": "repe"}, "identical_sides"),
+        ({"positive": ["a b", "c d"], "negative": ["c d", "a b"]}, "identical_sides"),
+    ],
+)  # fmt: skip
+def test_texts_of_which_nothing_can_come(
+    client: TestClient, request_: dict[str, Any], code: str
+) -> None:
+    answer = client.post(EXTRACT, json={"name": "x", "method": "mean_difference", **request_})
+    assert (answer.status_code, answer.json()["error"]["code"]) == (400, code), answer.text
+    assert client.get(JOBS).json()["data"] == []
+
+
+def test_a_file_of_one_label(client: TestClient) -> None:
+    lines = [json.dumps({"text": f"text {n}", "label": "positive"}) for n in range(5)]
+    answer = upload(client, lines)
+    assert answer.status_code == 400
+    assert "'negative' has 0 texts" in answer.json()["error"]["message"]

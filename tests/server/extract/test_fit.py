@@ -64,7 +64,10 @@ def test_all_layers_that_are_the_same_are_one_error() -> None:
 def test_without_calibration_only_what_needs_it_is_missing() -> None:
     (vector,) = fit(request("mean_difference"), sides(), UNCALIBRATED, lambda: None)
     quality = vector.method_settings["quality"]
-    assert set(quality) == {"rows", "seed", "separation", "split_half_cosine"}
+    assert set(quality) == {
+        "rows", "seed", "separation", "split_half_cosine", "null", "recommended", "reason",
+    }  # fmt: skip
+    assert quality["recommended"] is None
     assert vector.norms["resid_post.1"] == pytest.approx(
         float(vector.tensors["resid_post", 1].norm())
     )

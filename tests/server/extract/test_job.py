@@ -97,7 +97,103 @@ async def test_reproducible_reads_nothing_from_the_cache(
     engine = Engine()
     pairs = [["glad 1", "sad 1"], ["glad 2", "sad 2"]]
     await made(
-        make_bench(tmp_path, engine), method="mean_difference", pairs=pairs,
+        make_bench(tmp_path, engine), method="mean_difference", pairs=pairs, tokens="last",
         reproducible=reproducible,
     )  # fmt: skip
     assert [p.skip_reading_prefix_cache for _, p in engine.asked] == [reproducible] * 4
+
+
+async def test_a_job_shows_what_it_reads(tmp_path: Path) -> None:
+    pairs = [[f"glad {n}.", f"sad and long {n}."] for n in range(5)]
+    job, _ = await made(
+        make_bench(tmp_path, Engine()), method="mean_difference", tokens="last", pairs=pairs
+    )
+    assert [(s["row"], s["label"]) for s in job.samples] == [
+        (n, side) for n in (1, 2, 3) for side in ("positive", "negative")
+    ]
+    assert job.samples[1] == {
+        "row": 1, "label": "negative", "token": ".", "before": "d and long 0", "tokens": 1,
+    }  # fmt: skip
+    (said,) = [w for w in job.warnings if w["code"] == "same_token"]
+    assert "100%" in said["message"]
+    assert job.to_json()["samples"] == job.samples
+
+
+def codes(job: Job) -> list[str]:
+    return [warning["code"] for warning in job.warnings]
+
+
+@pytest.mark.parametrize("sign", [". ", "!", " ?\t"])
+async def test_texts_that_end_alike_are_warned_of(tmp_path: Path, sign: str) -> None:
+    """Nine of ten are enough."""
+    pairs = [[f"glad {n}{sign}", f"sad {n}{sign}"] for n in range(9)] + [["oh", "no"]]
+    for method in ("mean_difference", "repe", "probe", "caa"):
+        job, _ = await made(
+            make_bench(tmp_path / method, Engine()), method=method, tokens="last", pairs=pairs
+        )
+        assert "same_token" in codes(job), method
+    styles = {f"s{n}": [f"{n} {text}{sign}" for text in ("a", "b", "c", "d")] for n in range(3)}
+    wanted = read_request(json.dumps({"name": "x", "method": "style", "styles": styles}))
+    job = Job("job-1", "style", "x")
+    await run(job, wanted, list(rows_of(wanted, None)), make_bench(tmp_path / "s", Engine()))
+    assert "same_token" in codes(job)
+
+
+@pytest.mark.parametrize(
+    "pairs",
+    [
+        [[f"glad {n}.", f"sad {n}!"] for n in range(8)],
+        [[f"glad {'.!?'[n % 3]}", f"sad {'!?;'[n % 3]}"] for n in range(9)],
+        [[[{"role": "user", "content": f"{side} {n}"}] for side in ("a", "b")] for n in range(8)],
+    ],
+)
+async def test_texts_that_end_differently_are_not(tmp_path: Path, pairs: list[Any]) -> None:
+    """And chats that end with a question are all read at the template's end, as they should be."""
+    job, _ = await made(
+        make_bench(tmp_path, Engine()), method="mean_difference", tokens="last", pairs=pairs
+    )
+    assert "same_token" not in codes(job)
+
+
+async def test_plain_texts_are_read_as_a_whole_and_questions_at_their_end(tmp_path: Path) -> None:
+    for method in ("mean_difference", "repe", "probe"):
+        plain = [[f"glad {n}.", f"sad {n}."] for n in range(4)]
+        job, vector = await made(
+            make_bench(tmp_path / method, Engine()), method=method, pairs=plain
+        )
+        assert vector.method_settings["tokens"] == "mean"
+        assert job.samples[0]["token"] == "lad 0."
+        asked = [
+            [[{"role": "user", "content": f"{side} {n}"}] for side in ("glad", "sad")]
+            for n in range(4)
+        ]
+        _, vector = await made(
+            make_bench(tmp_path / f"{method}-asked", Engine()), method=method, pairs=asked
+        )
+        assert vector.method_settings["tokens"] == "last"
+
+
+async def test_pairs_of_one_text_are_warned_of(tmp_path: Path) -> None:
+    pairs = [[f"glad {n}", f"sad {n}"] for n in range(5)] + [["same", "same"]]
+    job, _ = await made(make_bench(tmp_path, Engine()), method="caa", tokens="last", pairs=pairs)
+    (said,) = [w for w in job.warnings if w["code"] == "identical_pairs"]
+    assert "1 of 6" in said["message"]
+
+
+async def test_noise_is_not_recommended_and_the_job_says_so(tmp_path: Path) -> None:
+    """The made-up stream has nothing to do with the side that a text is on."""
+    pairs = [[f"glad {n}", f"sad {n}"] for n in range(8)]
+    job, vector = await made(make_bench(tmp_path, Engine()), method="mean_difference", pairs=pairs)
+    quality = vector.method_settings["quality"]
+    assert quality["recommended"] is None
+    (said,) = [w for w in job.warnings if w["code"] == "not_recommended"]
+    assert quality["reason"] in said["message"]
+    assert "shuffled" in quality["reason"]
+    assert vector.safe_range is None
+
+
+async def test_too_few_texts_name_a_row_that_could_not_be_read(tmp_path: Path) -> None:
+    pairs = [["glad", "x" * 200], ["gladder", "y" * 200], ["gladdest", "sad"]]
+    with pytest.raises(SteersmanError, match="at most 99 fit") as caught:
+        await made(make_bench(tmp_path, Engine()), method="repe", pairs=pairs)
+    assert caught.value.code == "too_few_rows"

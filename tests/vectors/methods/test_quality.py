@@ -10,7 +10,7 @@ from tests.vectors.make import vector
 from tests.vectors.methods.rows import two_sides
 from vectors.format import read_vector, write_vector
 from vectors.methods import METHODS, ActivationsInvalid, mean_difference
-from vectors.methods.split import Sides, split
+from vectors.methods.split import Sides, relabelled, split
 from vectors.quality import measure, norm_measures, recommend, separation, split_half_cosine
 
 LAYERS = [4, 5, 6]
@@ -81,28 +81,33 @@ def test_noise_is_near_chance_and_a_clear_difference_is_not():
     assert good["separation"]["resid_post.5"] > 0.99
     assert good["split_half_cosine"]["resid_post.5"] > 0.9
     assert good["separation"]["resid_post.4"] == bad["separation"]["resid_post.4"]
+    assert bad["recommended"] is None
+    assert "shuffled labels" in bad["reason"]
     assert good["recommended"]["layer"] == 5
+    assert "reason" not in good
+    assert good["null"]["layer"] == 5
+    assert 0.4 < good["null"]["separation"]["mean"] < 0.6
 
 
 def test_the_recommended_coefficient_is_a_share_of_the_layers_norm():
-    positive, negative = two_sides(0, 12)
+    positive, negative = two_sides(0, 12, gap=3)
     found = measured(positive, negative)
     best = found["recommended"]
     name = f"resid_post.{best['layer']}"
     assert best["coefficient"] * found["relative_norms"][name] == pytest.approx(0.15)
-    assert [c * found["relative_norms"][name] for c in best["range"]] == pytest.approx([0.1, 0.5])
-    assert best["safe_range"] == [-best["range"][1], best["range"][1]]
+    assert [c * found["relative_norms"][name] for c in best["range"]] == pytest.approx([0.1, 0.2])
+    # What text is like at the ends of the range, nobody has looked: it is not called safe.
+    assert "safe_range" not in best
 
 
 def test_all_of_it_goes_into_a_vectors_metadata_and_comes_back():
-    found = measured(*two_sides(0, 12))
+    found = measured(*two_sides(0, 12, gap=3))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     best = found["recommended"]
     made = vector(
         layers=tuple(LAYERS),
         norms=found["norms"],
         coefficient=best["coefficient"],
-        safe_range=tuple(best["safe_range"]),
         method_settings={"quality": found},
     )
     read = read_vector(write_vector(made))
@@ -130,19 +135,21 @@ def test_a_layer_where_the_sides_agree_is_at_chance_not_an_error():
 def test_with_too_few_rows_the_measures_are_missing_and_it_says_so():
     found = measured(*two_sides(0, 3))
     assert "separation" not in found
-    assert "too few rows" in found["recommended"]["basis"]
-    assert found["recommended"]["layer"] == 4
+    assert found["recommended"] is None
+    assert "too few to hold some out" in found["reason"]
     with pytest.raises(ActivationsInvalid, match="at least 4"):
         separation(*two_sides(0, 3), mean_difference)
 
 
 def test_without_median_norms_only_what_needs_them_is_missing():
-    whole = measured(*two_sides(0, 12))
-    found = measured(*two_sides(0, 12), median_norms=None)
-    assert set(whole) - set(found) == {"relative_norms", "recommended"}
+    whole = measured(*two_sides(0, 12, gap=3))
+    found = measured(*two_sides(0, 12, gap=3), median_norms=None)
+    assert set(whole) - set(found) == {"relative_norms"}
+    assert found.pop("recommended") is None
+    assert "median norms" in found.pop("reason")
     assert found == {name: whole[name] for name in found}
     with pytest.raises(ActivationsInvalid):
-        measured(*two_sides(0, 12), median_norms=None, layers=[4, 5])
+        measured(*two_sides(0, 12, gap=3), median_norms=None, layers=[4, 5])
 
 
 def test_layers_outside_the_middle_are_recommended_only_if_there_are_no_others():
@@ -155,6 +162,34 @@ def test_layers_outside_the_middle_are_recommended_only_if_there_are_no_others()
     best = recommend(layers=[0, 1, 8, 9], separated=[0.4, 0.9, 1.0, 1.0], stable=[1.0] * 4, **whole)
     assert best["layer"] == 8
     assert "none being in the middle" in best["basis"]
+
+
+@pytest.mark.parametrize("paired", [False, True])
+@pytest.mark.parametrize("seed", range(8))
+def test_noise_is_not_recommended_whatever_its_seed(paired: bool, seed: int):
+    """8 texts a side, all layers alike as those of a model are: the best of them is still noise."""
+    given = torch.Generator().manual_seed(seed)
+    common, own = (torch.randn(16, layers, 24, generator=given) for layers in (1, 6))
+    rows = 0.95 * common + 0.3 * own
+    found = measure(
+        mean_difference(rows[:8], rows[8:]), rows[:8], rows[8:], mean_difference,
+        layers=range(6), num_layers=6, median_norms=[5.0] * 6, paired=paired, seed=seed,
+    )  # fmt: skip
+    assert found["recommended"] is None
+
+
+@pytest.mark.parametrize("paired", [False, True])
+def test_shuffled_rows_are_the_same_ones(paired: bool):
+    sides = Sides(torch.arange(20.0).reshape(20, 1, 1), torch.arange(20.0, 40.0).reshape(20, 1, 1))
+    mixed = relabelled(sides, 3, paired=paired)
+    assert len(mixed.positive) == len(mixed.negative) == 20
+    assert sorted(torch.cat(mixed).flatten().tolist()) == list(range(40))
+    assert 0 < (mixed.positive >= 20).sum() < 20
+    if paired:
+        gaps = mixed.positive - mixed.negative
+        assert set(gaps.flatten().tolist()) == {-20.0, 20.0}
+    assert torch.equal(relabelled(sides, 3, paired=paired).positive, mixed.positive)
+    assert not torch.equal(relabelled(sides, 4, paired=paired).positive, mixed.positive)
 
 
 @pytest.mark.parametrize(("second", "layer"), [(0.99, 4), (0.96, 3)])
