@@ -18,7 +18,7 @@ CODE := server steering vectors tests bench
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint unit engine matrix faults schema load rolling compat soak format bench lock clean
+.PHONY: help serve test lint unit engine matrix faults schema load rolling attack compat soak format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
@@ -62,6 +62,9 @@ rolling: $(READY) ## restart two servers behind nginx in turn, under load, and l
 
 soak: $(READY) ## MINUTES of CLIENTS doing everything at once to one server, every answer checked
 	$(BIN)/python -m bench.soak --minutes $(MINUTES) --clients $(CLIENTS) $(ARGS)
+
+attack: $(READY) ## 500 attacks of twenty kinds by numbers that overflow, and 2,000 victims; ARGS="--way v2"
+	$(BIN)/python -m bench.attack $(ARGS)
 
 compat: $(READY) ## every vLLM from 0.28 on that has a CPU wheel: it passes, or is refused; ARGS=0.31.0 for one
 	$(BIN)/python -m tests.compat.run $(ARGS)
