@@ -174,6 +174,6 @@ def test_drain_and_gate_are_before_all_that_reads_a_body(said: dict[str, Any], b
     order = [
         name
         for name in said["middlewares"][build]
-        if name in ("DrainGate", "Gate", "BodyLimit", "RefuseIgnoredSteering")
+        if name in ("DrainGate", "Gate", "BodyLimit", "Guard")
     ]
-    assert order == ["DrainGate", "Gate", "BodyLimit", "RefuseIgnoredSteering"]
+    assert order == ["DrainGate", "Gate", "BodyLimit", "Guard"]
