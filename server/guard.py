@@ -3,7 +3,9 @@ where that would be ignored. vLLM answers 200 to fields that it does not know.""
 
 import asyncio
 import json
+import re
 from typing import Any, Final
+from urllib.parse import unquote_plus
 
 from fastapi.concurrency import run_in_threadpool
 from starlette.datastructures import Headers, QueryParams
@@ -17,6 +19,7 @@ from server.paths import is_ours, path_of
 from server.steering_field import SteeringField
 from steering.plan import PlanInvalid
 from steering.plan.intent import FIELD, misplaced, misplaced_header, misplaced_query
+from steering.plan.spelling import means_steering
 from vectors.errors import SteersmanError, shown
 
 STEERED_PATHS: Final = frozenset(
@@ -27,6 +30,8 @@ FROM_HEADER: Final = "steersman.from_header"
 _BODY: Final = "steersman.body"
 _METHODS: Final = ("POST", "PUT", "PATCH")
 _FORMS: Final = ("multipart/form-data", "application/x-www-form-urlencoded")
+_NAMES: Final = re.compile(rb'[ ;]name="([^"\r\n]{1,200})"|(?:^|&)([^=&\s]{1,200})=')
+"""Names of the parts of a multipart form, and of the fields of an encoded one."""
 _SMALL: Final = 64 << 10
 """Bytes that are read on the event loop: a thread would take longer."""
 _BIG_AT_ONCE: Final = 2
@@ -72,12 +77,23 @@ class Guard:
             return []
         kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
         if kind in _FORMS:
-            return []
+            return [] if is_ours(scope) else await self._form(scope, receive, steering)
         body, messages = await _received(receive)
         if body:
             said = await self._said(scope, body, "json" in kind)
             _check(scope, said, steering)
         elif steering is not None:
+            raise _cannot(scope, HEADER)
+        return messages
+
+    async def _form(self, scope: Scope, receive: Receive, steering: Any) -> list[Message]:
+        """A form, as of an audio file: no route that steers takes one."""
+        body, messages = await _received(receive)
+        async with self._big:
+            name = await run_in_threadpool(_form_name, body)
+        if name is not None:
+            raise _cannot(scope, name)
+        if steering is not None and body:
             raise _cannot(scope, HEADER)
         return messages
 
@@ -161,6 +177,15 @@ def _remedy(scope: Scope) -> str:
 
 def _routes() -> str:
     return f"use one of {', '.join(sorted(STEERED_PATHS))}, or leave it out"
+
+
+def _form_name(body: bytes) -> str | None:
+    """The first name in a form that means steering."""
+    for found in _NAMES.finditer(body):
+        name = unquote_plus((found[1] or found[2]).decode("utf-8", "replace"))
+        if means_steering(name):
+            return name[:128]
+    return None
 
 
 async def _received(receive: Receive) -> tuple[bytes, list[Message]]:

@@ -280,3 +280,13 @@ def test_the_bounds_are_met_exactly(client: TestClient, nested: Callable[[int], 
     refused(client.post(CHAT, json=[[]] * 50), "body", "body_too_complex")
     # Our own routes take lists of texts.
     assert client.post("/v1/steering/vectors/extract", json=[[]] * 400).status_code == 200
+
+
+def test_a_form_is_no_way_past(client: TestClient) -> None:
+    files = {"file": ("speech.wav", b"RIFF\xff" * 1000)}
+    for name in ("steering", "Steering", "steering_vectors"):
+        refused(client.post("/v9/invented", data={name: "x"}, files=files), name, "not_supported")
+        refused(client.post("/v9/invented", data={"a": "1", name: "x"}), name, "not_supported")
+    for data in ({"prompt": "steering=1"}, {"model": "steering"}):
+        with pytest.raises(UnicodeDecodeError, match="utf-8"):  # Past the guard: it reads JSON.
+            client.post("/v9/invented", data=data, files=files)
