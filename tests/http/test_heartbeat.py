@@ -25,6 +25,7 @@ TRIES = 4
 """Neighbours on the machine hold it, too: a request holds it if it does so every time."""
 VECTORS = "/v1/steering/vectors"
 AT_ONCE = 45
+STALLED_S = 10.0
 MANY = 60
 
 
@@ -184,6 +185,7 @@ def test_a_flood_of_uploads_stops_nobody(
         statuses = set().union(*(one.result() for one in floods))
     assert 400 in statuses
     assert statuses <= {400, 429, 503}
-    # Two cores are shared by this client, the server and its engine: the best of three is asked to
-    # be well under what a client would call a stall.
-    assert all(beside[what] < 1 + 5 * alone[what] for what in calls), (beside, alone)
+    # This client, the server and its engine share two cores with whatever else runs there, so the
+    # bound is far from what is seen on a quiet machine, and far from the minute that it once was.
+    # (tests/server/test_lanes.py has the same without a clock: nobody waits for an upload.)
+    assert all(beside[what] < STALLED_S for what in calls), (beside, alone)

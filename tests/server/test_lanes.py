@@ -3,13 +3,18 @@
 import asyncio
 import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from server import health
 from server.errors import ServerBusy, TooManyRequests, response
 from server.keys.caller import Caller, caller, enter
-from server.lanes import Lane
+from server.lanes import CHANGES, Lane
+from tests.server.keys.host import JOBS, VECTORS, Site, content
 from tests.server.keys.make import rights
 
 
@@ -125,3 +130,49 @@ async def test_errors_and_the_caller_are_passed_on() -> None:
     with pytest.raises(ValueError, match=r"^alice$"):
         await asked("alice", lane, fails)
     assert lane.held == 0
+
+
+async def _well() -> None:
+    """An engine that is alive."""
+
+
+def test_nobody_waits_for_uploads_but_uploads(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As many as may are stuck, in whatever part of the library: everything else goes on."""
+    site = Site(tmp_path, None)
+    site.app.include_router(health.router)
+    site.app.state.engine_client = SimpleNamespace(check_health=_well)
+    assert site.upload("", content(1), "there").status_code == 201
+    library, go = site.state.whole_library, threading.Event()
+    real, stuck = library.add, threading.Semaphore(0)
+
+    def add(*args: Any, **kwargs: Any) -> Any:
+        stuck.release()
+        assert go.wait(60)
+        return real(*args, **kwargs)
+
+    monkeypatch.setattr(library, "add", add)
+    with site.client, ThreadPoolExecutor(CHANGES._most + 2) as pool:
+        uploads = [
+            pool.submit(site.upload, "", content(n + 2), f"v{n}") for n in range(CHANGES._most)
+        ]
+        try:
+            stuck.acquire()
+            stuck.acquire()
+            deletes = pool.submit(site.call, "", "DELETE", f"{VECTORS}/nobody")
+            for _ in range(3):
+                assert site.steer("", {"vectors": {"there": 1.0}}).status_code == 200
+                assert site.names("") == ["there"]
+                for path in (f"{VECTORS}/there", f"{VECTORS}/there/content", JOBS, "/ready",
+                             f"{VECTORS}/there/inspect", "/v1/steering/capabilities"):  # fmt: skip
+                    assert site.call("", "GET", path).status_code == 200, path
+            assert not any(upload.done() and upload.result().status_code == 201
+                           for upload in uploads)  # fmt: skip
+        finally:
+            go.set()
+        statuses = [upload.result().status_code for upload in uploads]
+        assert deletes.result().status_code in (404, 503)
+    # The delete may have had the place of one.
+    assert set(statuses) <= {201, 503}
+    assert statuses.count(201) >= CHANGES._most - 1

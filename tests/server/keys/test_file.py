@@ -72,6 +72,13 @@ def test_admin_contains_the_other_scopes_and_none_of_those_another(tmp_path: Pat
         assert allowed == (set(SCOPES) if scope == ADMIN else {scope})
 
 
+LIMITS = sorted(file._Key.model_fields.keys() - {"name", "sha256", "scopes", "vectors"})
+
+
+def test_every_field_has_words_for_what_it_should_be() -> None:
+    assert file._Key.model_fields.keys() | file._File.model_fields.keys() == file._SHOULD_BE.keys()
+
+
 BAD: dict[str, tuple[Any, str]] = {
     "empty": (None, "the file must be keys:"),
     "a list": ([GOOD], "the file must be keys:"),
@@ -122,8 +129,7 @@ BAD: dict[str, tuple[Any, str]] = {
     "true": ({"keys": [{**GOOD, "max_jobs": True}]}, "max_jobs must be"),
     "fewer than none": ({"keys": [{**GOOD, "max_vectors": -1}]}, "max_vectors must be"),
     **{f"{limit} without its number": ({"keys": [{**GOOD, limit: None}]}, f"{limit} must be")
-       for limit in ("max_relative_dose", "requests_per_minute", "max_concurrent_requests",
-                     "max_vectors", "max_jobs", "max_extract_rows")},
+       for limit in LIMITS},
     "twice": ({"keys": [GOOD, {**GOOD, "sha256": hash_of("b")}]},
               "line 6: key 'a': its name is there twice"),
     "one key of two": ({"keys": [GOOD, {**GOOD, "name": "b"}]}, "'a' and 'b' have the same sha256"),
