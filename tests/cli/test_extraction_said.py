@@ -1,4 +1,4 @@
-"""What the command line says of an extraction: tokens, warnings, and where nothing is recommended."""
+"""What the command line says of an extraction: tokens, warnings, and why nothing is recommended."""
 
 from typing import Any
 
