@@ -157,15 +157,12 @@ def separation(
 
     Rows are [layers, hidden], float32, at least 4 a side. Raises `ActivationsInvalid`.
     """
-    from sklearn.metrics import roc_auc_score
 
     def score(known: Sides, unknown: Sides) -> float:
         direction = _fitted(fit, known)
         if direction is None:
             return 0.5
-        along = [side[:, 0].to(torch.float64) @ direction for side in unknown]
-        labels = [1] * len(along[0]) + [0] * len(along[1])
-        return float(roc_auc_score(labels, torch.cat(along).numpy()))
+        return _auroc(*(side[:, 0].to(torch.float64) @ direction for side in unknown))
 
     return _over_splits(positive, negative, score, held_out, paired, seed, repeats)
 
@@ -298,6 +295,14 @@ def _doubt(null: Mapping[str, Mapping[str, float]], separated: float, stable: fl
                 "show a difference that holds; give more texts, or read other tokens"
             )
     return None
+
+
+def _auroc(high: torch.Tensor, low: torch.Tensor) -> float:
+    """How often one of `high` is above one of `low`, equals counting half: the area under the
+    curve. (scikit-learn's takes longer than all else here, and may not be installed.)"""
+    ordered = low.sort().values
+    below = torch.searchsorted(ordered, high) + torch.searchsorted(ordered, high, right=True)
+    return float(below.sum()) / (2 * len(high) * len(low))
 
 
 def _over_splits(

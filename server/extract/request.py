@@ -133,6 +133,13 @@ def read_request(body: bytes | str, most_rows: int = MOST_ROWS) -> ExtractReques
         _refuse("method", f"must be one of {', '.join(METHODS)}, not {shown(request.method)}")
     check_name(request.name)
     how = request.how
+    if how.missing is not None:
+        raise VectorInvalid(
+            f"{request.method} needs {how.missing}, which is not installed beside this server: "
+            f"pip install {how.missing} and start it again, or use mean_difference or caa",
+            param="method",
+            code="not_installed",
+        )
     if request.token_rule not in how.token_rules:
         allowed = ", ".join(how.token_rules)
         _refuse("tokens", f"of {request.method} are {allowed}, not {shown(request.tokens)}")

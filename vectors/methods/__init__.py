@@ -13,6 +13,7 @@ what comes out.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Final, Literal
 
 import torch
@@ -73,6 +74,16 @@ class Method:
     fit: Fit | None
     sites: tuple[str, ...] = ("resid_post", *(site for site in SITES if site != "resid_post"))
     settings: Mapping[str, tuple[Any, ...] | type] = field(default_factory=dict)
+    requires: tuple[str, str] | None = None
+    """A module without which `fit` cannot run, and the distribution that has it: an installation
+    with `--no-deps` lacks it."""
+
+    @property
+    def missing(self) -> str | None:
+        """The distribution that has to be installed first, if one has to."""
+        if self.requires is None or find_spec(self.requires[0]) is not None:
+            return None
+        return self.requires[1]
 
     @property
     def paired(self) -> bool:
@@ -80,18 +91,25 @@ class Method:
         return self.inputs == "pairs"
 
 
+_SKLEARN: Final = ("sklearn", "scikit-learn")
+
 METHODS: Final[Mapping[str, Method]] = {
     "caa": Method("pairs", ("answer", "last"), caa),
     "style": Method("styles", ("last", "mean"), mean_difference),
     "mean_difference": Method("sides", ("mean", "last"), mean_difference),
     "repe": Method(
-        "pairs", ("mean", "last"), principal_component, settings={"centring": CENTRINGS}
+        "pairs",
+        ("mean", "last"),
+        principal_component,
+        settings={"centring": CENTRINGS},
+        requires=_SKLEARN,
     ),
     "probe": Method(
         "sides",
         ("mean", "last", "answer"),
         probe_direction,
         settings={"c": float, "length": ("unit", "scaled")},
+        requires=_SKLEARN,
     ),
     "per_step": Method("sides", ("steps",), None, sites=(PROJECTION_INPUT, "attn_out")),
 }
