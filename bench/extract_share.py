@@ -27,8 +27,7 @@ from bench.extract import extraction, texts
 from bench.report import publish, say
 from bench.servers import demo_model, running, steersman
 
-NEW_TOKENS = 64
-ALONE_SECONDS = 20.0
+ALONE_SECONDS = 30.0
 _NUMBERS = itertools.count()
 
 
@@ -48,13 +47,13 @@ class Times:
         }
 
 
-async def stream(http: httpx.AsyncClient, times: Times) -> None:
+async def stream(http: httpx.AsyncClient, times: Times, tokens: int) -> None:
     """One streamed completion of a prompt that nobody sent before."""
     body = {
         "model": "smollm2",
         "prompt": f"Story number {next(_NUMBERS)} of {time.monotonic_ns()}: ",
-        "max_tokens": NEW_TOKENS,
-        "min_tokens": NEW_TOKENS,
+        "max_tokens": tokens,
+        "min_tokens": tokens,
         "ignore_eos": True,
         "temperature": 0,
         "stream": True,
@@ -67,12 +66,12 @@ async def stream(http: httpx.AsyncClient, times: Times) -> None:
             if line.startswith("data: {"):
                 came.append(time.perf_counter())
     times.first.append(came[0] - began)
-    times.token.append((came[-1] - came[0]) / (NEW_TOKENS - 1))
+    times.token.append((came[-1] - came[0]) / (tokens - 1))
     times.gaps += [after - before for before, after in itertools.pairwise(came)]
 
 
 async def streams_while(
-    http: httpx.AsyncClient, count: int, work: Callable[[], Awaitable[Any]]
+    http: httpx.AsyncClient, count: int, tokens: int, work: Callable[[], Awaitable[Any]]
 ) -> tuple[Times, Any]:
     """`count` clients, each with one stream after another until `work` has ended. The first second
     of each, while they fall out of step, does not count."""
@@ -80,9 +79,9 @@ async def streams_while(
 
     async def client(number: int) -> None:
         await asyncio.sleep(number * 0.3)
-        await stream(http, Times())
+        await stream(http, Times(), tokens)
         while not ended.is_set():
-            await stream(http, times)
+            await stream(http, times, tokens)
 
     async with asyncio.TaskGroup() as group:
         for n in range(count):
@@ -93,7 +92,7 @@ async def streams_while(
     return times, found
 
 
-async def measure(url: str, pairs: int, streams: int, rounds: int) -> dict[str, Any]:
+async def measure(url: str, pairs: int, streams: int, rounds: int, tokens: int) -> dict[str, Any]:
     wanted = texts()[:pairs]
     found: list[dict[str, Any]] = []
     async with httpx.AsyncClient(base_url=url, timeout=1200, trust_env=False) as http:
@@ -106,12 +105,12 @@ async def measure(url: str, pairs: int, streams: int, rounds: int) -> dict[str, 
                     one["alone_s"] = round((await extraction(http, wanted))["captured"], 2)
                 elif turn == "without":
                     times, _ = await streams_while(
-                        http, streams, lambda: asyncio.sleep(ALONE_SECONDS)
+                        http, streams, tokens, lambda: asyncio.sleep(ALONE_SECONDS)
                     )
                     one["without"] = times.p95()
                 else:
                     times, took = await streams_while(
-                        http, streams, lambda: extraction(http, wanted)
+                        http, streams, tokens, lambda: extraction(http, wanted)
                     )
                     one["with"] = times.p95()
                     one["beside_s"] = round(took["captured"], 2)
@@ -120,6 +119,7 @@ async def measure(url: str, pairs: int, streams: int, rounds: int) -> dict[str, 
     return {
         "pairs": pairs,
         "streams": streams,
+        "new_tokens": tokens,
         "rounds": found,
         "p95_ratio": {
             name: round(statistics.median(r["with"][name] / r["without"][name] for r in found), 2)
@@ -137,8 +137,9 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, default=200)
     parser.add_argument("--streams", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--tokens", type=int, default=64, help="of each answer")
     args = parser.parse_args()
-    numbers = (args.pairs, args.streams, args.rounds)
+    numbers = (args.pairs, args.streams, args.rounds, args.tokens)
     if args.server is not None:
         publish("extract_share", asyncio.run(measure(args.server, *numbers)))
         return

@@ -20,6 +20,9 @@ BITE_S: Final = 0.4
 """Engine time of the texts in flight while nobody else is there; a step takes half of it."""
 LOOK_S: Final = 0.05
 """How often whoever waits looks whether things have changed."""
+LEAST_OF_A_STEP: Final = 0.1
+"""Of a step of others', what a text counts for at least: steps vary, and what is measured may be
+nothing by chance."""
 UNKNOWN_S: Final = 0.005
 """What a token costs while nobody has measured it: much, so that the first texts are few."""
 
@@ -41,12 +44,13 @@ class Pace:
     def cost(self, example: Example) -> float:
         """Seconds of the engine that a text takes, as far as is known."""
         new = max(0, example.stop - len(example.tokens))
+        least = (self._steps.plain or 0.0) * LEAST_OF_A_STEP
         token, sequence = self._steps.by_token, self._steps.by_sequence
         if token is None:
             token = UNKNOWN_S if self._latency is None else self._latency
         if sequence is None:
             sequence = token
-        return len(example.tokens) * token + new * sequence
+        return max(least, len(example.tokens) * token + new * sequence)
 
     def pause(self, cost: float, running: int, in_flight: float) -> float:
         """Seconds after which to ask again; 0: a text of that cost may go. `running` texts are in

@@ -1,6 +1,5 @@
 """The body of `POST /v1/steering/vectors/extract`, read and checked."""
 
-import importlib.util
 import json
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -134,13 +133,12 @@ def read_request(body: bytes | str, most_rows: int = MOST_ROWS) -> ExtractReques
         _refuse("method", f"must be one of {', '.join(METHODS)}, not {shown(request.method)}")
     check_name(request.name)
     how = request.how
-    if how.needs is not None and importlib.util.find_spec(how.needs[0]) is None:
+    if how.missing is not None:
         raise VectorInvalid(
-            f"method {request.method} needs the package {how.needs[1]}, which the server does not "
-            f"have: run `pip install {how.needs[1]}` where it is installed and start it again, or "
-            "use another method",
+            f"{request.method} needs {how.missing}, which is not installed beside this server: "
+            f"pip install {how.missing} and start it again, or use mean_difference or caa",
             param="method",
-            code="package_missing",
+            code="not_installed",
         )
     if request.token_rule not in how.token_rules:
         allowed = ", ".join(how.token_rules)

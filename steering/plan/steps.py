@@ -7,9 +7,9 @@ is what they took of the engine.
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from statistics import median
+from statistics import fmean
 from typing import Final, NamedTuple
 
 CAPTURE_PREFIX: Final = "capture-"
@@ -30,8 +30,8 @@ class Seen(NamedTuple):
 
 
 class StepClock:
-    """Medians over the last steps, in seconds; None where none were seen. Used in one thread: that
-    of the front end's event loop.
+    """Means over the middle half of the last steps, in seconds; None where none were seen. Used in
+    one thread: that of the front end's event loop.
 
     `plain`: a step without captures that others were in. `by_token`: what a token of a captured
     prompt adds to a step. `by_sequence`: what a captured sequence adds to each later step.
@@ -66,15 +66,15 @@ class StepClock:
 
     @property
     def plain(self) -> float | None:
-        return median(self._plain) if self._plain else None
+        return _middle(self._plain)
 
     @property
     def by_token(self) -> float | None:
-        return median(self._by_token) if self._by_token else None
+        return _middle(self._by_token)
 
     @property
     def by_sequence(self) -> float | None:
-        return median(self._by_sequence) if self._by_sequence else None
+        return _middle(self._by_sequence)
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -137,10 +137,18 @@ class StepClock:
 
     def _charge(self, added: float) -> None:
         if not self._tokens:
-            self._by_sequence.append(max(0.0, added) / self._sequences)
+            self._by_sequence.append(added / self._sequences)
         else:
             added -= self._sequences * (self.by_sequence or 0.0)
-            self._by_token.append(max(0.0, added) / self._tokens)
+            self._by_token.append(added / self._tokens)
+
+
+def _middle(values: Collection[float]) -> float | None:
+    """Mean of the middle half; at least 0: steps vary, and one with captures may be shorter."""
+    if not values:
+        return None
+    cut = len(values) // 4
+    return max(0.0, fmean(sorted(values)[cut : len(values) - cut]))
 
 
 STEPS: Final = StepClock()

@@ -15,6 +15,7 @@ from transformers import AutoTokenizer
 from tests.http.client import Client
 from tests.reference.methods import component, logistic
 from tests.reference.reference import ReferenceModel
+from vectors.demo.contrast import contrasts
 from vectors.format import read_vector
 
 LAYERS = 30
@@ -128,14 +129,8 @@ def test_mean_difference(
     assert job["vectors"] == [f"md@{vector['digest'].removeprefix('sha256:')[:12]}"]
     quality = vector["method_settings"]["quality"]
     assert set(quality["separation"]) == {f"resid_post.{n}" for n in range(LAYERS)}
-    advice = quality["recommended"]
-    assert vector["layers"] == [advice["layer"]]
-    assert vector["coefficient"] == pytest.approx(advice["coefficient"])
     assert vector["base_model"]["num_layers"] == LAYERS
-    medians = client.http.get("/v1/steering/capabilities").json()["median_norms"]
-    place = f"resid_post.{advice['layer']}"
-    dose = vector["coefficient"] * vector["norms"][place] / medians[place]
-    assert dose == pytest.approx(advice["relative_dose"])
+    assert vector["safe_range"] is None
 
     answer = client.chat(steering={"vectors": {"md": 0.1}}).json()
     assert answer["steering"]["vectors"][0]["digest"] == vector["digest"]
@@ -350,6 +345,29 @@ def test_a_job_shows_the_tokens_and_warns_of_one_sign(client: Client, made: list
     assert "same_token" not in [warning["code"] for warning in whole["warnings"]]
     vector = client.http.get("/v1/steering/vectors/whole").json()
     assert vector["method_settings"]["tokens"] == "mean"
+
+
+def test_a_difference_that_holds_is_recommended(client: Client, made: list[str]) -> None:
+    """Twelve of the demo's pairs; and the coefficient has the dose that is said."""
+    texts = contrasts()["cheerful"]
+    job = extract(
+        client, made, name="holds", method="mean_difference", layers=[12, 14, 16],
+        positive=list(texts.positive[:12]), negative=list(texts.negative[:12]),
+    )  # fmt: skip
+    assert job["warnings"] == []
+    vector = client.http.get("/v1/steering/vectors/holds").json()
+    quality = vector["method_settings"]["quality"]
+    advice, null = quality["recommended"], quality["null"]
+    assert vector["layers"] == [advice["layer"]] == [null["layer"]]
+    place = f"resid_post.{advice['layer']}"
+    assert quality["separation"][place] > null["separation"]["mean"] + 2 * null["separation"]["sd"]
+    assert vector["coefficient"] == pytest.approx(advice["coefficient"])
+    medians = client.http.get("/v1/steering/capabilities").json()["median_norms"]
+    dose = vector["coefficient"] * vector["norms"][place] / medians[place]
+    assert dose == pytest.approx(advice["relative_dose"])
+    assert vector["safe_range"] is None, "nobody has looked at text"
+    looked = client.http.get("/v1/steering/vectors/holds/inspect").json()
+    assert (looked["recommended"], looked["not_recommended"]) == (advice, None)
 
 
 def test_noise_is_not_recommended(client: Client, made: list[str]) -> None:

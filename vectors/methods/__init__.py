@@ -13,6 +13,7 @@ what comes out.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import Any, Final, Literal
 
 import torch
@@ -63,7 +64,6 @@ class Method:
     "styles" (two or more named groups). `token_rules` and `sites` are what it allows, its default
     first: what the paper reads, where it is about that (caa, style). `settings` are the keywords of
     `fit`: allowed values for a choice, else the type.
-    `needs` is a module that an install beside vLLM may lack, and the package that has it.
 
     `fit` makes the directions of one side against another, from the rows alone; a style's other
     side is all other styles' rows together. per_step has none: it is not a matter of rows.
@@ -74,7 +74,16 @@ class Method:
     fit: Fit | None
     sites: tuple[str, ...] = ("resid_post", *(site for site in SITES if site != "resid_post"))
     settings: Mapping[str, tuple[Any, ...] | type] = field(default_factory=dict)
-    needs: tuple[str, str] | None = None
+    requires: tuple[str, str] | None = None
+    """A module without which `fit` cannot run, and the distribution that has it: an installation
+    with `--no-deps` lacks it."""
+
+    @property
+    def missing(self) -> str | None:
+        """The distribution that has to be installed first, if one has to."""
+        if self.requires is None or find_spec(self.requires[0]) is not None:
+            return None
+        return self.requires[1]
 
     @property
     def paired(self) -> bool:
@@ -82,7 +91,7 @@ class Method:
         return self.inputs == "pairs"
 
 
-_SCIKIT_LEARN: Final = ("sklearn", "scikit-learn")
+_SKLEARN: Final = ("sklearn", "scikit-learn")
 
 METHODS: Final[Mapping[str, Method]] = {
     "caa": Method("pairs", ("answer", "last"), caa),
@@ -93,14 +102,14 @@ METHODS: Final[Mapping[str, Method]] = {
         ("mean", "last"),
         principal_component,
         settings={"centring": CENTRINGS},
-        needs=_SCIKIT_LEARN,
+        requires=_SKLEARN,
     ),
     "probe": Method(
         "sides",
         ("mean", "last", "answer"),
         probe_direction,
         settings={"c": float, "length": ("unit", "scaled")},
-        needs=_SCIKIT_LEARN,
+        requires=_SKLEARN,
     ),
     "per_step": Method("sides", ("steps",), None, sites=(PROJECTION_INPUT, "attn_out")),
 }

@@ -53,11 +53,11 @@ def simulated(pace: Pace, clock: Clock, seconds: float, step: float, most: int =
 
 
 @pytest.mark.parametrize("share", [0.05, 0.25, 0.5, 0.8])
-@pytest.mark.parametrize("cost", [0.0004, 0.002, 0.02])
+@pytest.mark.parametrize("cost", [0.0005, 0.002, 0.02])
 def test_beside_others_it_takes_its_share_and_gets_it(
     clock: Clock, share: float, cost: float
 ) -> None:
-    """Texts of 8, 40 and 400 ms beside steps of 100 ms."""
+    """Texts of 10, 40 and 400 ms beside steps of 100 ms."""
     pace = Pace(share, steps(token=cost), lambda: 8, 64)
     taken = simulated(pace, clock, 400.0, 0.1) / 400.0
     assert 0.6 * share <= taken <= 1.05 * share
@@ -65,10 +65,10 @@ def test_beside_others_it_takes_its_share_and_gets_it(
 
 def test_a_step_of_others_is_at_most_half_as_long_again_for_a_quarter(clock: Clock) -> None:
     """Short texts: as many as that; one that is longer than that has one beside it at most."""
-    pace = Pace(0.25, steps(token=0.0004), lambda: 8, 64)
+    pace = Pace(0.25, steps(token=0.0008), lambda: 8, 64)
     cost = pace.cost(text())
-    assert pace.pause(cost, 5, 5 * cost) == 0
-    assert pace.pause(cost, 6, 6 * cost) > 0
+    assert pace.pause(cost, 2, 2 * cost) == 0
+    assert pace.pause(cost, 3, 3 * cost) > 0
     long = Pace(0.25, steps(token=0.02), lambda: 8, 64)
     assert long.pause(0.4, 1, 0.4) == 0
     assert long.pause(0.4, 2, 0.8) > 0
@@ -129,3 +129,11 @@ def test_while_nothing_is_measured_the_texts_own_time_counts(clock: Clock) -> No
 
 def test_steps_count_by_sequence(clock: Clock) -> None:
     assert Pace(0.25, steps(), lambda: 1, 64).cost(text(20, new=30)) == pytest.approx(0.04 + 0.3)
+
+
+def test_a_text_that_seems_to_cost_nothing_counts_for_something(clock: Clock) -> None:
+    """Or all of them would go at once, as soon as others' steps have become shorter by chance."""
+    pace = Pace(0.25, steps(token=0.0), lambda: 8, 64)
+    cost = pace.cost(text())
+    assert cost == pytest.approx(0.01)
+    assert pace.pause(cost, 5, 5 * cost) > 0

@@ -1,6 +1,7 @@
 """Texts of a request as rows: whose they are, and which are each other's counterparts."""
 
 import json
+import sys
 from typing import Any
 
 import pytest
@@ -79,3 +80,18 @@ def test_sides_that_are_not_as_many() -> None:
         with pytest.raises(VectorInvalid, match="positive texts and") as caught:
             check_paired(found)
         assert caught.value.code == "unpaired"
+
+
+@pytest.mark.parametrize("method", ["repe", "probe", "mean_difference", "caa", "style", "per_step"])
+def test_without_scikit_learn_it_says_so_before_any_work(
+    monkeypatch: pytest.MonkeyPatch, method: str
+) -> None:
+    """As beside a vLLM that was there, with `pip install --no-deps`."""
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    body = json.dumps({"method": method, "name": "x", "pairs": [["a b", "c d"]] * 4})
+    if method not in ("repe", "probe"):
+        assert read_request(body).method == method
+        return
+    with pytest.raises(VectorInvalid, match="pip install scikit-learn") as caught:
+        read_request(body)
+    assert (caught.value.code, caught.value.param) == ("not_installed", "method")

@@ -1,6 +1,7 @@
 """Quality measures: against counting by hand, and right about vectors whose worth is known."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -44,6 +45,24 @@ def test_separation_is_the_auroc_of_rows_not_fitted(paired: bool):
             scores = [[float(row[0] @ direction) for row in side.double()] for side in unknown]
             expected += auroc(*scores) / 3
         assert found[layer] == pytest.approx(expected, abs=1e-9)
+
+
+def test_equals_count_half():
+    """Rows of whole numbers, of which many are the same along the direction."""
+    rows = torch.tensor([[3.0, 1, 2, 2, 3, 1, 2, 3], [1.0, 2, 2, 0, 3, 1, 2, 1]])[..., None, None]
+    found = separation(*rows, lambda *_: torch.ones(1, 1), seed=1, repeats=2)
+    expected = 0.0
+    for seed in (1, 2):
+        _, unknown = split(Sides(*rows), 0.3, seed, paired=False)
+        expected += auroc(*(side.flatten().tolist() for side in unknown)) / 2
+    assert found == [pytest.approx(expected, abs=1e-12)]
+
+
+def test_nothing_here_needs_scikit_learn(monkeypatch: pytest.MonkeyPatch):
+    """An installation with `--no-deps` has none, and the methods that do without go on."""
+    monkeypatch.setitem(sys.modules, "sklearn", None)
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
+    assert "separation" in measured(*two_sides(0, 12))
 
 
 def test_split_half_cosine_is_between_the_halves_directions():
