@@ -109,12 +109,15 @@ def _serve(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]
     )
     _say(f"starting {args.model_tag or args.model}; `-v` shows vLLM's own progress")
     _end_at_once_after_vllm(run)
+    if args.headless or args.grpc:
+        # Nothing of ours says when these are ready, and what they log counts from the beginning.
+        run.set_ready()
     watch_start(run, lambda why: leave(run, 1, _with_trace(run, why, "")))
     ServeSubcommand.cmd(args)
     from server.drain import Drain
 
     if Drain.engine_died:
-        raise SystemExit("steersman serve: the engine died; the log above says of what")
+        raise CannotStart("the engine died; the log above says of what")
 
 
 def _check_early(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]) -> None:
