@@ -176,8 +176,8 @@ def send(client: "Client", data: bytes, name: str | None, *, replace: bool = Fal
 
 
 def take_over(client: "Client", made: dict[str, Any], name: str) -> Any:
-    """Have `name`, which stands for another vector, stand for `made` (as the server shows it), whose
-    own name goes; what the server says of `name` then."""
+    """Have `name`, which stands for another vector, stand for `made` (as the server shows it),
+    whose own name goes; what the server says of `name` then."""
     change = {"digest": made["digest"], "description": made["description"]}
     if made["safe_range"] is not None:
         change["safe_range"] = made["safe_range"]
