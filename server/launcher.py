@@ -113,12 +113,15 @@ def _serve(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]
     )
     _say(f"starting {args.model_tag or args.model}; `-v` shows vLLM's own progress")
     _end_at_once_after_vllm(run)
-    watch_start(run, lambda why: leave(run, 1, _with_trace(run, why, "")))
+    if args.headless or args.grpc:
+        # Nothing of ours says when these are ready, and what they log counts from the beginning.
+        run.set_ready()
+    watch_start(run, lambda why: leave(run, 1, _with_trace(run, _first_cause(run, why), "")))
     ServeSubcommand.cmd(args)
     from server.drain import Drain
 
     if Drain.engine_died:
-        raise SystemExit("steersman serve: the engine died; the log above says of what")
+        raise CannotStart("the engine died; the log above says of what")
 
 
 def _check_early(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]) -> None:
@@ -239,6 +242,11 @@ def _why(run: Run, error: BaseException) -> str:
     """One line of why the start failed, and where the tracebacks are."""
     trace = "".join(traceback.format_exception(error))
     return _with_trace(run, cause(run.trace, error), trace)
+
+
+def _first_cause(run: Run, why: str) -> str:
+    """What a process has logged of its end; `why`, where none has."""
+    return cause(run.trace, None) if run.trace else why
 
 
 def _with_trace(run: Run, why: str, trace: str) -> str:

@@ -76,7 +76,10 @@ class SteersmanEndpoints:
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Open the library and take the engine's measure; raises when steering cannot be had."""
+        from server.launch.banner import announce
+
         if engine_client is None or not hasattr(state, "drain"):
+            announce(state, args, None)
             return
         from dataclasses import replace
         from importlib.metadata import version
@@ -85,7 +88,6 @@ class SteersmanEndpoints:
         from server.calibrate import calibration_mark, fingerprint, median_norms
         from server.doses import Doses, check_doses_known
         from server.extract.setup import make_bench
-        from server.launch.banner import announce
         from server.state import Steersman
         from steering.plan import DESK, Limits, Settings
         from vectors.library import Library

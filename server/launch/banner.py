@@ -16,9 +16,10 @@ NAMES: Final = 8
 logger = logging.getLogger("vllm.steersman")
 
 
-def announce(state: Any, args: Any, model: dict[str, Any]) -> None:
+def announce(state: Any, args: Any, model: dict[str, Any] | None) -> None:
     """Once uvicorn of the app's `state` listens: mark the server as ready and print the banner, if
-    `steersman serve` started it. Of several API servers the first one does."""
+    `steersman serve` started it. Of several API servers the first one prints it; none does for a
+    model that does not generate, which has no `model` to speak of."""
     folder = os.environ.get(RUN)
     if folder:
         state.announcing = asyncio.get_running_loop().create_task(
@@ -26,7 +27,7 @@ def announce(state: Any, args: Any, model: dict[str, Any]) -> None:
         )
 
 
-async def _announce(state: Any, args: Any, model: dict[str, Any], run: Path) -> None:
+async def _announce(state: Any, args: Any, model: dict[str, Any] | None, run: Path) -> None:
     # uvicorn says it in an attribute alone.
     while not getattr(getattr(state, "server", None), "started", False):  # noqa: ASYNC110
         await asyncio.sleep(0.05)
@@ -39,7 +40,8 @@ async def _announce(state: Any, args: Any, model: dict[str, Any], run: Path) -> 
     except OSError as error:
         logger.warning("%s cannot be used: %s", run, error.strerror)
     name = multiprocessing.current_process().name
-    if multiprocessing.parent_process() is not None and not name.endswith("_0"):
+    first = multiprocessing.parent_process() is None or name.endswith("_0")
+    if model is None or not first:
         return
     try:
         library = state.steersman.whole_library

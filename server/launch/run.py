@@ -52,6 +52,10 @@ class Run:
         """Whether the server has answered for the first time."""
         return (self.folder / "ready").exists()
 
+    def set_ready(self) -> None:
+        """Count the start as over."""
+        (self.folder / "ready").touch()
+
     @property
     def trace(self) -> str:
         """Tracebacks of this start, in the order in which they came."""

@@ -176,14 +176,19 @@ def send(client: "Client", data: bytes, name: str | None, *, replace: bool = Fal
     taken = name or vector.name
     assert taken is not None
     beside = f"{taken[:40]}-{secrets.token_hex(8)}"
-    made = _post(client, data, beside)
+    return take_over(client, _post(client, data, beside), taken)
+
+
+def take_over(client: "Client", made: dict[str, Any], name: str) -> Any:
+    """Have `name`, which stands for another vector, stand for `made` (as the server shows it),
+    whose own name goes; what the server says of `name` then."""
+    change = {"digest": made["digest"], "description": made["description"]}
+    if made["safe_range"] is not None:
+        change["safe_range"] = made["safe_range"]
     try:
-        change = {"digest": made["digest"], "description": made["description"]}
-        if made["safe_range"] is not None:
-            change["safe_range"] = made["safe_range"]
-        return client.patch(paths.vector(taken), change)
+        return client.patch(paths.vector(name), change)
     finally:
-        client.delete(paths.vector(beside))
+        client.delete(paths.vector(made["id"]))
 
 
 def _post(client: "Client", data: bytes, name: str | None) -> Any:
