@@ -2,15 +2,20 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from fastapi import FastAPI
 
+from server import errors
 from server.cli.client import Client
-from tests.cli.conftest import HIDDEN, KEY, Done
+from server.vectors_api import build_router
+from tests.cli.conftest import HIDDEN, KEY, Done, serving
 from tests.vectors.make import vector, vector_file
 from vectors.exchange import load
-from vectors.format import SteeringVector, read_vector, write_vector
+from vectors.format import BaseModel, SteeringVector, read_vector, write_vector
+from vectors.library import Library
 
 FIXTURES = Path(__file__).parents[1] / "vectors" / "exchange" / "fixtures"
 Run = Callable[..., Done]
@@ -323,3 +328,24 @@ def test_errors_speak_of_commands(keyed: Run) -> None:
     done = keyed("vectors", "show", "nothere")
     assert "GET" not in done.err
     assert "`steersman vectors list`" in done.err
+
+
+def test_a_vector_of_another_model_is_shown_as_such(tmp_path: Path, steersman: Run) -> None:
+    """Of a library that several models share."""
+    Library(tmp_path).add(vector_file(hidden=2 * HIDDEN), "wide")
+    library = Library(tmp_path, hidden_size=HIDDEN, num_layers=8, fingerprint="f1")
+    base = BaseModel(id="theirs", fingerprint="deadbeef")
+    library.add(vector_file(hidden=HIDDEN, base_model=base, description="told"), "marked")
+    app = FastAPI()
+    errors.install(app)
+    app.include_router(build_router())
+    app.state.steersman = SimpleNamespace(library=library)
+    with serving(app) as url:
+        listed = steersman("vectors", "list", "--server", url).out
+        wide = " ".join(steersman("vectors", "show", "wide", "--server", url).out.split())
+        marked = " ".join(steersman("vectors", "show", "marked", "--server", url).out.split())
+    assert "not for the served model" in " ".join(listed.split())
+    assert "told" in listed
+    assert f"the vector has hidden size {2 * HIDDEN}" in wide
+    assert "theirs, not the served one" in marked
+    assert "does not fit" not in marked

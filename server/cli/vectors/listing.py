@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -79,7 +79,7 @@ def print_vectors(found: list[dict[str, Any]]) -> None:
                 show.layers(vector["layers"]),
                 show.positions(vector["positions"]),
                 vector["method"] or "-",
-                vector["description"],
+                vector["description"] if vector.get("fits", True) else _MISFIT,
             )
             for vector in found
         ],
@@ -87,8 +87,18 @@ def print_vectors(found: list[dict[str, Any]]) -> None:
     )
 
 
+_MISFIT: Final = "not for the served model: `steersman vectors show` says why"
+
+
+def _made_on(vector: dict[str, Any]) -> str | None:
+    """The model that its file names, and that it is another one where that is known."""
+    name = (vector["base_model"] or {}).get("id")
+    if vector.get("base_model_matches") is False:
+        return f"{name or 'unnamed'}, not the served one"
+    return name
+
+
 def _fields(vector: dict[str, Any]) -> list[tuple[str, Any]]:
-    base = vector["base_model"] or {}
     digests = [digest.removeprefix("sha256:")[:12] for digest in vector["versions"]]
     settings = {
         name: value
@@ -107,7 +117,8 @@ def _fields(vector: dict[str, Any]) -> list[tuple[str, Any]]:
         ("method", vector["method"]),
         ("settings", ", ".join(f"{name} {value}" for name, value in settings.items())),
         ("imported", f"{origin.get('file')} ({origin.get('library')})" if origin else None),
-        ("model", base.get("id")),
+        ("model", _made_on(vector)),
+        ("does not fit", vector.get("misfit")),
         ("size", f"{len(vector['tensors'])} x {vector['hidden_size']}, {vector['bytes']} bytes"),
         ("licence", vector["licence"]),
         ("made", vector["made_at"]),
