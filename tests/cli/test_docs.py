@@ -16,7 +16,7 @@ from server.launcher import _own_parser
 UsageError: Any = typer.BadParameter.__mro__[1]
 """typer carries a click of its own, and exports only this subclass."""
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "deploy" / "README.md"])
+PAGES = sorted([*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "deploy" / "README.md"])
 _START = re.compile(r"^(?:    )?(?:\$ )?(?:\.venv/bin/)?steersman (?!serve: )")
 _ENDS = {"|", "||", "&&", ";", ">", "2>", "2>/dev/null", "&"}
 _FILES = re.compile(r"\.(txt|jsonl?|gguf|svec|pt|safetensors|yaml)$")

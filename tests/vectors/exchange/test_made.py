@@ -37,7 +37,8 @@ def test_there_are_thirty_and_more_of_several_makers():
     assert len(MANIFEST) >= 30
     assert len({about["by"] for about in MANIFEST.values()}) >= 6
     assert {p.name for p in HERE.iterdir() if p.suffix not in (".py", ".json")} == {
-        *MANIFEST, "expected.safetensors", *(["__pycache__"] if (HERE / "__pycache__").exists() else [])
+        *MANIFEST, "expected.safetensors",
+        *(["__pycache__"] if (HERE / "__pycache__").exists() else []),
     }  # fmt: skip
 
 

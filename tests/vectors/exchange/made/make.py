@@ -1,12 +1,12 @@
-"""Make the files beside this one, with the libraries whose formats they are; the tests need none.
+r"""Make the files beside this one, with the libraries whose formats they are; the tests need none.
 
-    python -m venv V && V/bin/pip install --no-deps repeng==0.4.0 dialz==1.1.4 \\
+    python -m venv V && V/bin/pip install --no-deps repeng==0.4.0 dialz==1.1.4 \
         steering-vectors==0.12.2 "transformer-lens<3" sae-lens ... (and what they import)
     V/bin/python -m tests.vectors.exchange.made.make
 
-`manifest.json` says for each file what it was made by, with what options it is imported into a model
-of 4 blocks, and where each of its vectors belongs, as its library counts; `expected.safetensors` has
-the values, and under `residuals|FILE` what the library itself made of the tiny model's stream with
+`manifest.json` says for each file what it was made by, with what options it is imported into a
+model of 4 blocks, and where each of its vectors belongs, as its library counts;
+`expected.safetensors` has the values, and under `residuals|FILE` what the library itself made of the tiny model's stream with
 that file's vector, for those that can steer. A library that is not installed is left out, and its
 files stay as they are.
 """
