@@ -79,3 +79,13 @@ def test_sides_that_are_not_as_many() -> None:
         with pytest.raises(VectorInvalid, match="positive texts and") as caught:
             check_paired(found)
         assert caught.value.code == "unpaired"
+
+
+@pytest.mark.parametrize("method", ["repe", "probe"])
+def test_a_missing_package_is_said_before_anything_is_captured(method, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(VectorInvalid) as caught:
+        read_request(json.dumps({"method": method, "name": "v"}))
+    assert (caught.value.param, caught.value.code) == ("method", "package_missing")
+    assert "scikit-learn" in caught.value.message
+    assert read_request(json.dumps({"method": "mean_difference", "name": "v"})).name == "v"

@@ -42,7 +42,9 @@ def main() -> None:
         except ImportError as error:
             print(f"{work.__name__}: left out ({error})", file=sys.stderr)
     (HERE / "manifest.json").write_text(json.dumps(MANIFEST, indent=1, sort_keys=True) + "\n")
-    save_file({k: t.contiguous().clone() for k, t in EXPECTED.items()}, HERE / "expected.safetensors")
+    save_file(
+        {k: t.contiguous().clone() for k, t in EXPECTED.items()}, HERE / "expected.safetensors"
+    )
 
 
 def values(seed: int) -> torch.Tensor:
@@ -99,10 +101,13 @@ def _gguf() -> None:
     beyond = named | {"direction.4": v[4]}
     write_gguf(made("gguf-past-last.gguf", "gguf", posts), beyond)
     zero = {f"direction.{n}": v[n] for n in (0, 1, 2)}
-    write_gguf(made("gguf-from-zero.gguf", "gguf", {f"resid_post.{n}": v[n] for n in (0, 1, 2)}), zero)
+    write_gguf(
+        made("gguf-from-zero.gguf", "gguf", {f"resid_post.{n}": v[n] for n in (0, 1, 2)}), zero
+    )
     half = {f"direction.{n}": t.numpy().astype(np.float16) for n, t in layers.items()}
     write_gguf(
-        made("gguf-f16.gguf", "gguf", {f"resid_post.{n}": t.half() for n, t in layers.items()}), half
+        made("gguf-f16.gguf", "gguf", {f"resid_post.{n}": t.half() for n, t in layers.items()}),
+        half,
     )
 
 
@@ -214,13 +219,18 @@ def _steering_vectors() -> None:
     from steering_vectors import SteeringVector
 
     model = tiny_model(weights=FIXTURES / "tiny_model.safetensors")
-    for name, layers in {"steering-vectors-all": range(LAYERS), "steering-vectors-two": (0, 2)}.items():
+    for name, layers in {
+        "steering-vectors-all": range(LAYERS),
+        "steering-vectors-two": (0, 2),
+    }.items():
         vector = SteeringVector({n: values(600 + n) for n in layers})
         places = {f"resid_post.{n}": t for n, t in vector.layer_activations.items()}
         torch.save(vector.layer_activations, made(f"{name}.pt", "steering-vectors 0.12.2", places))
         with vector.apply(model, multiplier=STRENGTH):
             moved(f"{name}.pt", model)
-    torch.save(vector, made("steering-vectors-object.pt", "steering-vectors 0.12.2", refused="file"))
+    torch.save(
+        vector, made("steering-vectors-object.pt", "steering-vectors 0.12.2", refused="file")
+    )
 
 
 def _transformer_lens() -> None:
@@ -240,7 +250,8 @@ def _transformer_lens() -> None:
     places = {f"resid_post.{n - 1}": values(710 + n) for n in (1, 2, 3)}
     torch.save(names, made("lens-dict.pt", "transformer_lens", places))
     np.savez(
-        made("lens-keys.npz", "transformer_lens", places), **{n: t.numpy() for n, t in names.items()}
+        made("lens-keys.npz", "transformer_lens", places),
+        **{n: t.numpy() for n, t in names.items()},
     )
 
 
