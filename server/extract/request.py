@@ -138,7 +138,7 @@ def read_request(body: bytes | str, most_rows: int = MOST_ROWS) -> ExtractReques
             f"{request.method} needs {how.missing}, which is not installed beside this server: "
             f"pip install {how.missing} and start it again, or use mean_difference or caa",
             param="method",
-            code="not_installed",
+            code="package_missing",
         )
     if request.token_rule not in how.token_rules:
         allowed = ", ".join(how.token_rules)

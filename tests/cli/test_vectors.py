@@ -349,3 +349,39 @@ def test_a_vector_of_another_model_is_shown_as_such(tmp_path: Path, steersman: R
     assert f"the vector has hidden size {2 * HIDDEN}" in wide
     assert "theirs, not the served one" in marked
     assert "does not fit" not in marked
+
+
+def test_import_asks_the_server_how_deep_and_how_strong(keyed: Run, tmp_path: Path) -> None:
+    file = tmp_path / "deep.npy"
+    import numpy as np
+
+    np.save(file, np.eye(8, HIDDEN, dtype=np.float32))
+    done = keyed("vectors", "import", str(file), "--name", "deep", "--json")
+    assert done.status == 0, done.err
+    assert done.json["relative_dose"] == pytest.approx(0.8)
+    assert "its directions have length 1" in done.err
+    keyed("vectors", "delete", "deep")
+    np.save(file, np.eye(1, HIDDEN, dtype=np.float32))
+    done = keyed("vectors", "import", str(file), "--layer", "3", "--name", "weak")
+    assert "far too weak" in done.err
+    assert "coefficient 3 gives 0.3" in done.err
+    keyed("vectors", "delete", "weak")
+    torch.save({n: torch.ones(HIDDEN) for n in (7, 8)}, tmp_path / "past.pt")
+    done = keyed("vectors", "import", str(tmp_path / "past.pt"), "--name", "past")
+    assert "left out, being past the model's last block: 8" in done.err
+    keyed("vectors", "delete", "past")
+    offline = keyed(
+        "vectors", "import", str(tmp_path / "past.pt"), "--out", str(tmp_path / "v.safetensors")
+    )
+    assert "relative dose: not known, since no server was asked" in offline.err
+
+
+def test_without_gguf_nothing_is_begun(
+    keyed: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(__import__("sys").modules, "gguf", None)
+    target = tmp_path / "x.gguf"
+    done = keyed("vectors", "export", "no-such", "--format", "gguf", "--out", str(target), "--json")
+    assert done.json["error"]["code"] == "package_missing"
+    assert "pip install gguf" in done.err
+    assert "Traceback" not in done.err

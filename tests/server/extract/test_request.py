@@ -94,4 +94,4 @@ def test_without_scikit_learn_it_says_so_before_any_work(
         return
     with pytest.raises(VectorInvalid, match="pip install scikit-learn") as caught:
         read_request(body)
-    assert (caught.value.code, caught.value.param) == ("not_installed", "method")
+    assert (caught.value.code, caught.value.param) == ("package_missing", "method")

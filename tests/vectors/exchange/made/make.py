@@ -6,8 +6,8 @@ r"""Make the files beside this one, with the libraries whose formats they are; t
 
 `manifest.json` says for each file what it was made by, with what options it is imported into a
 model of 4 blocks, and where each of its vectors belongs, as its library counts;
-`expected.safetensors` has the values, and under `residuals|FILE` what the library itself made of the
-tiny model's stream with that file's vector, for those that can steer. A library that is not
+`expected.safetensors` has the values, and under `residuals|FILE` what the library itself made of
+the tiny model's stream with that file's vector, for those that can steer. A library that is not
 installed is left out, and its files stay as they are.
 """
 
