@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """Files that the tools' own libraries wrote: imported where their makers add them, or refused.
 
 `made/make.py` wrote them. For libraries that steer, the stream that they made of the tiny model is
