@@ -1,5 +1,5 @@
 # ruff: noqa: E501
-"""Make the files beside this one, with the libraries whose formats they are; the tests need none.
+r"""Make the files beside this one, with the libraries whose formats they are; the tests need none.
 
     python -m venv V && V/bin/pip install --no-deps repeng==0.4.0 dialz==1.1.4 \\
         steering-vectors==0.12.2 "transformer-lens<3" sae-lens ... (and what they import)
