@@ -83,6 +83,7 @@ _SHOULD_BE: Final = {
     "scopes": f"a list of one or more of {', '.join(SCOPES)}",
     "vectors": 'a list of patterns of names, as in ["team-a-*"]',
     "max_relative_dose": "a number above 0",
+    "max_total_dose": "a number above 0",
     "requests_per_minute": "a whole number above 0",
     "max_concurrent_requests": "a whole number above 0",
     "max_vectors": "a whole number, 0 or more",

@@ -361,10 +361,10 @@ def test_import_asks_the_server_how_deep_and_how_strong(keyed: Run, tmp_path: Pa
     assert done.json["relative_dose"] == pytest.approx(0.8)
     assert "its directions have length 1" in done.err
     keyed("vectors", "delete", "deep")
-    np.save(file, np.eye(1, HIDDEN, dtype=np.float32))
+    np.save(file, np.eye(1, HIDDEN, dtype=np.float32) / 5)
     done = keyed("vectors", "import", str(file), "--layer", "3", "--name", "weak")
     assert "far too weak" in done.err
-    assert "coefficient 3 gives 0.3" in done.err
+    assert "coefficient 15 gives 0.3" in done.err
     keyed("vectors", "delete", "weak")
     torch.save({n: torch.ones(HIDDEN) for n in (7, 8)}, tmp_path / "past.pt")
     done = keyed("vectors", "import", str(tmp_path / "past.pt"), "--name", "past")

@@ -18,6 +18,7 @@ class FakeSession:
     def __init__(self, steered: bool = True) -> None:
         self.steered = steered
         self.outcomes: list[str] = []
+        self.refused: Exception | None = None
 
     def receipt(self) -> dict[str, Any]:
         return RECEIPT
@@ -27,6 +28,9 @@ class FakeSession:
 
     def was_steered(self) -> bool:
         return self.steered
+
+    def refusal(self) -> Exception | None:
+        return self.refused
 
     def close(self, outcome: str) -> None:
         self.outcomes.append(outcome)

@@ -28,7 +28,7 @@ BLOCK = 4
 VOCABULARY = 64
 NAN = -1
 """A state that is not finite; no hash is this."""
-OVERFLOWING = digest(99)
+OVERFLOWING = digest(999_999)
 """A vector after which no state is finite."""
 
 

@@ -124,7 +124,7 @@ def test_a_range_of_the_answer_is_refused_with_what_does_it(start: int, stop: in
     remedy = plan_of(replace(planned(positions="after_prompt"), schedule=schedule))
     limits().check(remedy, 9)
     lo, hi = remedy.vectors[0].span(9)
-    steered = [t for t in range(lo, hi) if remedy.coefficients((0,), t, 9) != [0.0]]
+    steered = [t for t in range(lo, hi) if remedy.vectors[0].coefficient_at(t - lo) != 0.0]
     assert steered == list(range(start, stop))
 
 

@@ -33,7 +33,7 @@ def test_both_spellings_give_the_same_settings() -> None:
         option = option_of_setting()[setting.name]
         if isinstance(default, bool):
             words, value = [option.replace("--", "--no-", 1)], False
-        elif isinstance(default, int | float) or setting.name == "max_relative_dose":
+        elif isinstance(default, int | float) or setting.name.endswith("_dose"):
             value = 3 if isinstance(default, int) else 2.5
             words = [option, str(value)]
         else:
