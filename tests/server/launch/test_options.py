@@ -34,7 +34,7 @@ def test_both_spellings_give_the_same_settings() -> None:
         if isinstance(default, bool):
             words, value = [option.replace("--", "--no-", 1)], False
         elif isinstance(default, int | float) or setting.name.endswith("_dose"):
-            value = 3 if isinstance(default, int) else 2.5
+            value = 3 if isinstance(default, int) else (default or 5.0) / 2
             words = [option, str(value)]
         else:
             value = "/tmp/place"
