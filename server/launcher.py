@@ -380,10 +380,11 @@ def _own_parser() -> argparse.ArgumentParser:
         help="largest sum of these over all layers of a request (default: no limit)")  # fmt: skip
     add(
         "--enforce-safe-range",
-        action="store_true",
+        action=argparse.BooleanOptionalAction,
+        default=False,
         help="refuse coefficients outside a vector's safe range, which receipts mark otherwise",
     )
-    add("--require-fingerprint", action="store_true",
+    add("--require-fingerprint", action=argparse.BooleanOptionalAction, default=False,
         help="refuse vectors whose file names another model's fingerprint, which uploads, lists "
         "and receipts mark otherwise")  # fmt: skip
     add("--max-upload-bytes", type=int, default=defaults.max_upload_bytes, metavar="BYTES",

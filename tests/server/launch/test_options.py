@@ -32,7 +32,8 @@ def test_both_spellings_give_the_same_settings() -> None:
         default = getattr(Settings(), setting.name)
         option = option_of_setting()[setting.name]
         if isinstance(default, bool):
-            words, value = [option.replace("--", "--no-", 1)], False
+            value = not default
+            words = [option if value else option.replace("--", "--no-", 1)]
         elif isinstance(default, int | float) or setting.name.endswith("_dose"):
             value = 3 if isinstance(default, int) else (default or 5.0) / 2
             words = [option, str(value)]
