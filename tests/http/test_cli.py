@@ -127,14 +127,25 @@ def test_a_job_by_itself(steersman: Run, texts: list[str]) -> None:
 
 
 def test_a_job_that_fails_is_a_1(steersman: Run, tmp_path: Path) -> None:
+    """Of texts that are too long for the model, which only the job can find out."""
     file = tmp_path / "pairs.jsonl"
-    file.write_text("nonsense\n")
+    pairs = [{"positive": f"{n} glad" * 3000, "negative": f"{n} sad" * 3000} for n in range(4)]
+    file.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
     args = ["--method", "mean_difference", "--pairs", str(file), "--json"]
     status, out, err = steersman("vectors", "extract", fresh(), *args)
     told = json.loads(out)["error"]
     assert (status, told["code"]) == (1, "too_few_rows")
     assert "jobs show" in told["remedy"]
     assert "row 1" in err
+
+
+def test_texts_that_nothing_can_come_of_are_refused_at_once(steersman: Run, tmp_path: Path) -> None:
+    file = tmp_path / "pairs.jsonl"
+    file.write_text("nonsense\n")
+    args = ["--method", "mean_difference", "--pairs", str(file), "--json"]
+    status, out, _ = steersman("vectors", "extract", fresh(), *args)
+    told = json.loads(out)["error"]
+    assert (status, told["code"], told["param"]) == (1, "too_few_rows", "positive")
 
 
 def test_ctrl_c_cancels_the_job(client: Client, server: Server, tmp_path: Path) -> None:

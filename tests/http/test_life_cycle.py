@@ -36,7 +36,9 @@ def test_deleting_a_vector_in_use_harms_nobody(client: Client, own: str) -> None
             text += "".join(c["delta"].get("content") or "" for c in chunk["choices"])
             if not deleted and text:
                 assert client.http.delete(f"/v1/steering/vectors/{own}").status_code == 200
-                assert client.http.post("/v1/chat/completions", json=body).status_code == 404
+                refused = client.http.post("/v1/chat/completions", json=body)
+                assert refused.status_code == 400
+                assert refused.json()["error"]["code"] == "vector_not_found"
                 deleted = True
     assert deleted
     assert text == whole["choices"][0]["message"]["content"]
