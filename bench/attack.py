@@ -43,7 +43,10 @@ OPTIONS = (
 AT_ONCE = 12
 RESULTS = Path(__file__).parent / "results" / "attack.json"
 TOLERANCE = 1e-3
-"""Of log-probabilities: how a batch is made up moves them by rounding."""
+"""Of log-probabilities, at least: how a batch is made up moves them by rounding. How far it does,
+more in float16, is measured among victims alone, before the first attack; twice that is allowed."""
+CALM = 200
+"""Questions of that measurement."""
 QUESTIONS = 40
 
 
@@ -65,7 +68,14 @@ async def ask(http: httpx.AsyncClient, n: int) -> tuple[int, str, list[float | N
     return 200, choice["text"], choice["logprobs"]["token_logprobs"]
 
 
-def illness(answer: tuple[int, str, list[float | None]], before: Any) -> str | None:
+def moved(answer: Any, before: Any) -> float:
+    """The furthest that a log-probability of an answer of the same text lies from before."""
+    return max(abs(a - b) for a, b in zip(answer[2], before[2], strict=True))
+
+
+def illness(
+    answer: tuple[int, str, list[float | None]], before: Any, tolerance: float
+) -> str | None:
     """What is wrong with a victim's answer, None if nothing is."""
     status, text, logprobs = answer
     if status != 200:
@@ -73,8 +83,8 @@ def illness(answer: tuple[int, str, list[float | None]], before: Any) -> str | N
     if not text or not all(x is not None and math.isfinite(x) for x in logprobs):
         return f"text {text!r}, log-probabilities {logprobs}"
     if text == before[1]:
-        worst = max(abs(a - b) for a, b in zip(logprobs, before[2], strict=True))  # type: ignore[operator]
-        return None if worst < TOLERANCE else f"log-probabilities moved by {worst}"
+        worst = moved(answer, before)
+        return None if worst < tolerance else f"log-probabilities moved by {worst}"
     return f"text {text!r}, was {before[1]!r}"
 
 
@@ -111,13 +121,24 @@ async def run(url: str, attacks: int, victims: int, seed: int) -> dict[str, Any]
         before = [await ask(http, n) for n in range(QUESTIONS)]
         gate = asyncio.Semaphore(AT_ONCE)
 
+        async def calmly(n: int) -> tuple[int, Any]:
+            async with gate:
+                return n, await ask(http, n)
+
+        calm = await asyncio.gather(*(calmly(draw.randrange(QUESTIONS)) for _ in range(CALM)))
+        # Of two texts that are as likely within rounding, either may come.
+        steady = sorted({*range(QUESTIONS)} - {n for n, one in calm if one[1] != before[n][1]})
+        noise = max(moved(one, before[n]) for n, one in calm if n in steady)
+        tolerance = max(TOLERANCE, 2 * noise)
+        say(f"among victims alone: {noise:.2g}; {QUESTIONS - len(steady)} questions are left out")
+
         async def one_attack(kind: int) -> None:
             async with gate:
                 statuses[kind][await strike(http, attack(kind, draw))] += 1
 
         async def one_victim(n: int) -> None:
             async with gate:
-                trouble = illness(await ask(http, n), before[n])
+                trouble = illness(await ask(http, n), before[n], tolerance)
             if trouble is not None:
                 ill.append(f"question {n}: {trouble}")
 
@@ -127,7 +148,7 @@ async def run(url: str, attacks: int, victims: int, seed: int) -> dict[str, Any]
             share = victims * (turn + 1) // rounds - asked
             asked += share
             crowd = [one_attack(k) for k in kinds]
-            crowd += [one_victim(draw.randrange(QUESTIONS)) for _ in range(share)]
+            crowd += [one_victim(draw.choice(steady)) for _ in range(share)]
             draw.shuffle(crowd)
             await asyncio.gather(*crowd)
             if turn % 5 == 4 or turn + 1 == rounds:
@@ -140,6 +161,8 @@ async def run(url: str, attacks: int, victims: int, seed: int) -> dict[str, Any]
         "attacks": attacks,
         "victims": asked,
         "ill": len(ill),
+        "noise": noise,
+        "left_out": QUESTIONS - len(steady),
         "5xx": faults,
         "not_finite": not_finite[0].rsplit(" ", 1)[1] if not_finite else None,
         "statuses": {str(kind): dict(sorted(one.items())) for kind, one in statuses.items()},
