@@ -94,7 +94,11 @@ class Guard:
         if name is not None:
             raise _cannot(scope, name)
         if steering is not None and body:
-            raise _cannot(scope, HEADER)
+            raise Misplaced(
+                f"a form steers nothing; send JSON, with Content-Type: application/json ({HEADER})",
+                param=HEADER,
+                code="not_supported",
+            )
         return messages
 
     async def _said(self, scope: Scope, body: bytes, is_json: bool) -> Any:
@@ -122,7 +126,7 @@ def _outside(scope: Scope) -> Any:
     query = QueryParams(scope.get("query_string", b""))
     if name := misplaced_header(headers):
         raise Misplaced(f"the header {shown(name)} steers nothing; send {HEADER}", param=name[:128])
-    if name := misplaced_query(list(query)):
+    if name := misplaced_query(query.multi_items()):
         raise Misplaced(
             f"{shown(name)} in the query steers nothing; send the field {FIELD!r} in the body",
             param=f"query.{name}"[:128],

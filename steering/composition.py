@@ -90,4 +90,6 @@ def nucleus(logprobs: Tensor, top_p: float) -> Tensor:
         return torch.ones_like(logprobs, dtype=torch.bool)
     values, order = logprobs.exp().sort(dim=-1, descending=True, stable=True)
     before = values.cumsum(-1) - values
-    return torch.zeros_like(before, dtype=torch.bool).scatter(-1, order, before < top_p)
+    inside = before < top_p
+    inside[..., 0] = True  # However small `top_p` is: in float32 it may be 0.
+    return torch.zeros_like(inside).scatter(-1, order, inside)

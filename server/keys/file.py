@@ -59,8 +59,8 @@ class _Key(BaseModel):
     scopes: Annotated[list[str], Field(min_length=1)]
     vectors: list[str] = ["*"]
     # Without null: a limit whose number is missing is a mistake, and not "no limit".
-    max_relative_dose: PositiveFloat = _UNLIMITED
-    max_total_dose: PositiveFloat = _UNLIMITED
+    max_relative_dose: Annotated[PositiveFloat, Field(allow_inf_nan=False)] = _UNLIMITED
+    max_total_dose: Annotated[PositiveFloat, Field(allow_inf_nan=False)] = _UNLIMITED
     requests_per_minute: PositiveInt = _UNLIMITED
     max_concurrent_requests: PositiveInt = _UNLIMITED
     max_vectors: Annotated[int, Field(ge=0)] = _UNLIMITED

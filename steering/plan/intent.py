@@ -1,12 +1,15 @@
 """Where a request can mean to be steered, other than by the field: found by its keys.
 
 Values are nobody's business: a text, a topic or the name of a tool may say `steering`. Nor are the
-keys of what a client defines for itself, such as the schema of a tool. Every other place, known or
-not, is a place where a key that means steering is refused.
+keys of what a client defines for itself, such as the schema of a tool, at the places where vLLM
+reads such things. Every other place, known or not, is a place where a key that means steering is
+refused; and what is under a key that carries what SDKs do not know may be JSON in a string.
 """
 
-from collections.abc import Mapping
-from typing import Any, Final
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, Final, NamedTuple
 
 from steering.plan.spelling import means_steering
 
@@ -20,36 +23,58 @@ CARRIERS: Final = frozenset(
 )
 """Keys under which SDKs, frameworks and vLLM itself take what they do not know."""
 _LONGEST_PATH: Final = 200
-_FREE: Final = frozenset(
-    (
-        *("parameters", "input_schema", "output_schema", "arguments", "schema", "json"),
-        *("guided_json", "documents", "variables", "properties", "logit_bias", "structural_tag"),
-    )
+_LONGEST_TEXT: Final = 64 << 10
+"""Characters of a string that is looked into."""
+_FREE: Final = re.compile(
+    r"(tools\[\]\.function|tools\[\]|functions\[\]|input\[\]\.tools\[\])\.(parameters|(in|out)put_schema)"
+    r"|response_format\.((json_schema|structures\[\])\.)?schema|text\.format\.schema"
+    r"|(sampling_params\.)?(structured_outputs\.(json|structural_tag)|guided_json|structural_tag)"
+    r"|prompt\.variables|documents|(sampling_params\.)?logit_bias"
+    r"|messages\[\]\.(tool_calls\[\]\.function|function_call)\.arguments"
 )
-"""Keys of objects whose own keys are the client's, wherever they are."""
+"""Paths of objects whose own keys are the client's; a list's place is `[]`."""
+_TOOL_USES: Final = ("tool_use", "server_tool_use", "mcp_tool_use")
+
+
+class _At(NamedTuple):
+    """One object or list of a body, still to be looked at."""
+
+    path: str
+    kind: str
+    """`path` with every place in a list as `[]`, lists of lists as one."""
+    value: Any
+    near: bool
+    """Whether keys with wrong letters count."""
+    carried: bool
+    """Whether it is under one of the `CARRIERS`, so that strings may be JSON."""
 
 
 def misplaced(body: Any) -> str | None:
     """The path of a key of `body` that means steering and is not the field; None if there is none.
     A null means nothing."""
-    waiting: list[tuple[str, Any, bool, bool]] = [("", body, True, False)]
+    waiting = [_At("", "", body, True, False)]
     while waiting:
-        path, value, near, in_message = waiting.pop()
+        path, kind, value, near, carried = waiting.pop()
         if isinstance(value, list):
-            waiting += [
-                (f"{path}[{n}]", part, False, in_message)
-                for n, part in enumerate(value)
-                if isinstance(part, dict | list)
-            ]
+            inner = kind if kind.endswith("[]") else f"{kind}[]"
+            for n, given in enumerate(value):
+                part = _opened(given) if carried else given
+                if isinstance(part, dict | list):
+                    waiting.append(_At(f"{path}[{n}]", inner, part, False, carried))
             continue
-        for key, part in value.items() if isinstance(value, dict) else ():
-            if part is None or (key == FIELD and not path):
+        for key, given in value.items() if isinstance(value, dict) else ():
+            if given is None or (key == FIELD and not path):
                 continue
             if means_steering(key, near=near):
                 return join(path, key)
-            if isinstance(part, dict | list) and not _free(key, in_message):
-                carries = near and key in CARRIERS
-                waiting.append((join(path, key), part, carries, in_message or key == "messages"))
+            carries = near and key in CARRIERS
+            # What a client notes for itself is text, and its words are its own.
+            looks_into = carried or (carries and key != "metadata")
+            part = _opened(given) if looks_into else given
+            if isinstance(part, dict | list) and not _free(kind, key, value):
+                inner = f"{kind}.{key}" if kind else key
+                spelt = carries and key != "metadata"
+                waiting.append(_At(join(path, key), inner, part, spelt, looks_into))
     return None
 
 
@@ -58,8 +83,23 @@ def join(path: str, key: str) -> str:
     return (f"{path}.{key}" if path else key)[:_LONGEST_PATH]
 
 
-def _free(key: str, in_message: bool) -> bool:
-    return key in _FREE or (in_message and key == "input")
+def _free(kind: str, key: str, holder: Mapping[str, Any]) -> bool:
+    """Whether the keys of what `holder`, an object of that kind of path, has under `key` are the
+    client's own."""
+    if key == "input" and kind in ("messages[].content[]", "messages[]"):
+        return holder.get("type") in _TOOL_USES
+    return _FREE.fullmatch(f"{kind}.{key}" if kind else key) is not None
+
+
+def _opened(value: Any) -> Any:
+    """The object or list that a string says in JSON; `value` itself where it says none."""
+    if not isinstance(value, str) or len(value) > _LONGEST_TEXT or value.lstrip()[:1] not in "{[":
+        return value
+    try:
+        said = json.loads(value)
+    except (ValueError, RecursionError):
+        return value
+    return said if isinstance(said, dict | list) else value
 
 
 def misplaced_header(headers: Mapping[str, str]) -> str | None:
@@ -71,6 +111,12 @@ def misplaced_header(headers: Mapping[str, str]) -> str | None:
     return None
 
 
-def misplaced_query(names: list[str]) -> str | None:
-    """The first of the `names` in a query that means steering."""
-    return next((name for name in names if means_steering(name)), None)
+def misplaced_query(pairs: Iterable[tuple[str, str]]) -> str | None:
+    """The first name in a query that means steering, or whose value, in JSON, does."""
+    for name, value in pairs:
+        if means_steering(name):
+            return name
+        said = _opened(value)
+        if isinstance(said, dict | list) and (inner := misplaced({name: said})) is not None:
+            return inner
+    return None

@@ -17,6 +17,11 @@ _STARTS: Final = ("steer", "xsteer")
 _PARTS: Final = ("steering", "controlvector", "steervec")
 """Wherever they stand in a key."""
 _MODELS: Final = ("steering", "steeringvector", "steeringvectors", "controlvector")
+_NEAR_PARTS: Final = ("steer", "cvec", "controlvec")
+_NEAR_WHOLE: Final = frozenset({"vectors", "vector"})
+"""Where keys are few and known: other plugins' names, and our own inner key one level too high."""
+_ALIKE: Final = str.maketrans("ѕтеіпгɡсоѵкτειοѡνӏ", "steinrgcovkteiowvl")
+"""Letters of other alphabets that look like ours."""
 _OTHERS: Final = frozenset({"string", "strings", "storing", "staring", "stirring"})
 """Words near to `steering` that mean something else."""
 _FAR: Final = 2
@@ -32,7 +37,8 @@ def means_steering(key: str, *, near: bool = False) -> bool:
         key = key[:4096]
     if _PREFIX.match(key.strip()):
         return True
-    word = "".join(c for c in unicodedata.normalize("NFKD", key).casefold() if c.isalnum())
+    folded = unicodedata.normalize("NFKD", key).casefold().translate(_ALIKE)
+    word = "".join(c for c in folded if c.isalnum())
     if (
         word in _WHOLE
         or word.startswith(("steer", "xsteer"))
@@ -41,6 +47,8 @@ def means_steering(key: str, *, near: bool = False) -> bool:
         return True
     if not near or len(word) > _LONGEST or word in _OTHERS:
         return False
+    if word in _NEAR_WHOLE or any(part in word for part in _NEAR_PARTS):
+        return True
     return any(
         _distance(word, model) <= (_FAR if word[:2] == model[:2] else 1) for model in _MODELS
     )

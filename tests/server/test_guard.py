@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from prometheus_client import REGISTRY
@@ -104,6 +105,27 @@ def test_anthropics_clients_get_anthropics_errors(client: TestClient) -> None:
         ({"response_format": {"steering": 1}}, "response_format.steering"),
         ({"tools": [{"function": {"name": "f"}, "steering": {}}]}, "tools[0].steering"),
         ([{"steering": VECTORS}], "[0].steering"),
+        # Objects whose keys are the client's are so at their own places only.
+        ({"parameters": {"steering": VECTORS}}, "parameters.steering"),
+        ({"json": {"steering": VECTORS}}, "json.steering"),
+        ({"properties": {"steering": VECTORS}}, "properties.steering"),
+        ({"variables": {"steering": VECTORS}}, "variables.steering"),
+        ({"messages": [{"content": "x", "arguments": {"steering": 1}}]},
+         "messages[0].arguments.steering"),
+        ({"messages": [{"content": [{"type": "text", "input": {"steering": 1}}]}]},
+         "messages[0].content[0].input.steering"),
+        ({"extra_body": {"parameters": {"steering": 1}}}, "extra_body.parameters.steering"),
+        ({"chat_template_kwargs": {"json": {"steering": 1}}},
+         "chat_template_kwargs.json.steering"),
+        # What carries unknown keys may carry them as text.
+        ({"extra_body": '{"steering": {"vectors": {"a": 1}}}'}, "extra_body.steering"),
+        ({"vllm_xargs": {"extra": '{"steering": 1}'}}, "vllm_xargs.extra.steering"),
+        ({"extra_args": {"a": ['[{"steer": 1}]']}}, "extra_args.a[0][0].steer"),
+        # Other plugins' names, our inner key, and letters that look alike.
+        ({"vectors": {"a": 1}}, "vectors"),
+        ({"cvec": "a"}, "cvec"),
+        ({"activation_steer": 1}, "activation_steer"),
+        ({"\u0455t\u0435\u0435ring": VECTORS}, "\u0455t\u0435\u0435ring"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("path", [CHAT, "/v1/completions", "/v9/invented"])
@@ -126,6 +148,7 @@ TOOL = {"type": "object", "properties": {"steering": {"type": "number"}}, "requi
         {"messages": [{"role": "user", "content": '{"steering": {"vectors": {}}}'}]},
         {"messages": [{"content": [{"type": "text", "text": "steering"}]}]},
         {"metadata": {"topic": "steering wheels"}},
+        {"metadata": {"stemming": "a", "starring": "b", "note": '{"steering": 1}'}},
         {"tools": [{"type": "function", "function": {"name": "steering", "parameters": TOOL}}]},
         {"tools": [{"name": "steer", "input_schema": TOOL}]},
         {"messages": [{"content": [{"type": "tool_use", "input": {"steering": 0.5}}]}]},
@@ -256,6 +279,10 @@ def test_other_headers_that_mean_it(client: TestClient, name: str) -> None:
 
 def test_the_query_that_means_it(client: TestClient) -> None:
     refused(client.post(f"{CHAT}?steering=a", json={}), "query.steering", "misplaced_steering")
+    carried = quote('{"steering": 1}')
+    answer = client.post(f"{CHAT}?extra_body={carried}", json={})
+    refused(answer, "query.extra_body.steering", "misplaced_steering")
+    assert client.post(f"{CHAT}?q={quote('[1, 2]')}&r=a", json={}).status_code == 200
 
 
 def test_refusals_are_counted(client: TestClient) -> None:

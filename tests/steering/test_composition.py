@@ -118,3 +118,12 @@ def test_nothing_is_kept_of_those_who_went() -> None:
     made.gone(["a0", "a1", "a2", "never came"])
     assert not made.companions
     assert not made._heard
+
+
+def test_a_nucleus_has_a_token_however_small_its_mass() -> None:
+    """1e-46 is above 0, and 0 in float32."""
+    logprobs = torch.log_softmax(torch.tensor([[0.1, 2.0, -1.0], [5.0, 0.0, 0.0]]), dim=-1)
+    found = nucleus(logprobs, 1e-46)
+    assert found.tolist() == [[False, True, False], [True, False, False]]
+    dynamic = Dynamic(start=2.0, top_p=5e-324, mean=True)
+    assert bool(torch.isfinite(divergences(logprobs[0], logprobs[1:], dynamic)).all())

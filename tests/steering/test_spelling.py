@@ -11,7 +11,7 @@ from steering.plan.spelling import means_steering
      "steeringVec", "x_steering", "vllm_steering", "activation_steering_vectors", "control_vector",
      "controlVector", "cvec_control_vector", "sv", "sv_id", "SV-scale", "steersman", " steering",
      "steering\x00",
-     "s t e e r i n g", "ｓｔｅｅｒｉｎｇ", "st\u00adeering"],
+     "stееring", "s t e e r i n g", "ｓｔｅｅｒｉｎｇ", "st\u00adeering"],
 )  # fmt: skip
 def test_keys_that_mean_it(key: str) -> None:
     assert means_steering(key)
@@ -21,7 +21,7 @@ def test_keys_that_mean_it(key: str) -> None:
 @pytest.mark.parametrize(
     "key",
     ["stering", "sterring", "stearing", "steeing", "seering", "stteering", "tseering",
-     "streeing", "stееring", "contol_vector"],
+     "streeing", "contol_vector", "oversteer", "cvec", "vectors"],
 )  # fmt: skip
 def test_wrong_letters_count_where_the_field_may_be(key: str) -> None:
     assert means_steering(key, near=True)

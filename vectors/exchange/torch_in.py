@@ -31,6 +31,14 @@ CAA_NAME: Final = re.compile(r"vec_layer_([0-9]+)(?:_(.+?))?\.pth?", re.ASCII)
 EASY_EDIT_NAME: Final = re.compile(r"layer_([0-9]+)\.pth?", re.ASCII)
 REFUSAL_NAME: Final = "direction.pt"
 REFUSAL_METADATA: Final = "direction_metadata.json"
+_WRAPPERS: Final = frozenset(
+    (
+        *("vector", "direction", "steering_vector", "control_vector", "steering_direction"),
+        *("tensor", "data", "weight", "state_dict", "layer", "value", "activation", "model"),
+        *("steer", "steering", "v", "vec"),
+    )
+)
+"""Keys, without an s at their end, that say no more than that a vector is inside."""
 
 
 def read_torch(path: Path, options: Options) -> Found:
@@ -44,7 +52,8 @@ def read_torch(path: Path, options: Options) -> Found:
     value = _load(path)
     # {"vector": tensor}, {"directions": {14: tensor}}: what is inside counts.
     while isinstance(value, Mapping) and len(value) == 1:
-        (inner,) = value.values()
+        ((key, inner),) = value.items()
+        _check_wrapper(key, path.name)
         if not isinstance(inner, Mapping):
             break
         value = inner
@@ -67,6 +76,21 @@ def read_torch(path: Path, options: Options) -> Found:
             code="bad_shape",
         )
     return lone_tensor(value, path.name, BARE, options)
+
+
+def _check_wrapper(key: object, file: str) -> None:
+    """Raise `VectorInvalid` for the one key of a file that says more than that a vector is inside:
+    a site, an operation, or nobody knows what."""
+    word = str(key).strip().lower()
+    if any(c.isdigit() for c in word) or word.rstrip("s") in _WRAPPERS:
+        return
+    raise VectorInvalid(
+        f"{file} has its tensors under {shown(word)}, which may say where or how they are meant; "
+        "save {layer: tensor}, or tensors named as <site>.<layer>, such as mlp_out.12 (this server "
+        "adds vectors, and has no other operation yet)",
+        param=word[:128],
+        code="unknown_layout",
+    )
 
 
 def _stacked(values: Sequence[Any], name: str) -> torch.Tensor:

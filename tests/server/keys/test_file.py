@@ -118,6 +118,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "one pattern": ({"keys": [{**GOOD, "vectors": "team-*"}]}, "vectors must be a list"),
     "a pattern that is a number": ({"keys": [{**GOOD, "vectors": ["a", 1]}]}, "vectors must be"),
     "no patterns": ({"keys": [{**GOOD, "vectors": None}]}, "vectors must be a list"),
+    "a dose without end": (
+        {"keys": [{**GOOD, "max_relative_dose": float("inf")}]}, "max_relative_dose must be",
+    ),
     "a dose of 0": ({"keys": [{**GOOD, "max_relative_dose": 0}]}, "max_relative_dose must be"),
     "no number": ({"keys": [{**GOOD, "max_relative_dose": float("nan")}]},
                   "max_relative_dose must be a number"),

@@ -224,6 +224,26 @@ def test_2_12_one_vector_needs_its_block(tmp_path):
             assert torch.equal(found.tensors["resid_post", 12], unit())
 
 
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"mlp_out": {12: unit()}},
+        {"attn_out": STACK},
+        {"resid_pre": {12: unit()}},
+        {"project": {12: unit()}},
+        {"vectors": {"ablation": {12: unit()}}},
+        {"happy": unit()},
+    ],
+    ids=["mlp_out", "attn_out", "resid_pre", "project", "ablation", "happy"],
+)
+def test_2_12_a_key_that_may_say_how_it_is_meant_is_not_thrown_away(value, tmp_path):
+    torch.save(value, tmp_path / "v.pt")
+    error = refused(tmp_path / "v.pt", layer=12)
+    assert error.code == "unknown_layout"
+    torch.save({"vectors": {"directions": {12: unit()}}}, tmp_path / "v.pt")
+    assert names(load(tmp_path / "v.pt", num_layers=BLOCKS)) == ["resid_post.12"]
+
+
 def test_2_12_a_list_is_a_stack_and_duplicates_are_refused(tmp_path):
     torch.save(list(STACK), tmp_path / "v.pt")
     assert len(load(tmp_path / "v.pt", num_layers=BLOCKS).tensors) == BLOCKS
