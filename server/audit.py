@@ -48,7 +48,7 @@ async def audit_line(event: str, **fields: Any) -> None:
 
 def audit(event: str, **fields: Any) -> None:
     """Write one line. It waits for the disk, so: in a thread, or at start. What cannot be written
-    is told in the log, and does not undo the change."""
+    is reported in the log, and does not undo the change."""
     who = caller()
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),

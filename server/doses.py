@@ -119,15 +119,14 @@ class Doses:
         if self.medians is None:
             return None
         norms = self.norms_of(entry)
-        strongest = max(map(abs, vector.schedule), default=abs(vector.coefficient))
         doses: dict[str, float] = {}
         for site, layer in vector.terms:
-            dose = strongest * norms[site, layer].length / self.stream_norm(layer)
+            dose = vector.strongest * norms[site, layer].length / self.stream_norm(layer)
             doses[str(layer)] = doses.get(str(layer), 0.0) + dose
         return doses
 
     def check(self, relative: Relative | None, who: str, param: str) -> None:
-        """Raise `PlanInvalid` for a dose over a limit, or one that is no finite number; `who` has
+        """Raise `PlanInvalid` for a dose over a limit, or one that is not finite; `who` has
         it, for the message."""
         if relative is None:
             self._check_known(param)
@@ -216,5 +215,5 @@ def check_doses_known(
 
 
 def _over(dose: float, limit: DoseLimit) -> bool:
-    """Whether `dose` is over `limit`; one that is no number is."""
+    """Whether `dose` is over `limit`; NaN is."""
     return not dose <= limit.value * (1 + _SLACK)

@@ -42,7 +42,8 @@ class Look:
         vocabulary]: what next tokens are sampled from, both of any float dtype; `row_of`: whose row
         of the logits is which. `logits` is None where a request may have none, or several."""
         self._watched = watched
-        self._row_of = row_of
+        # Now: the runner's own map is of the next step when vLLM comes to wait for this one.
+        self._rows = [row_of.get(one.request_id) for one in watched]
         self._tokens = max((w.offset + w.tokens for w in watched), default=0)
         # The sum of finite numbers as a norm makes them is finite, and takes one pass.
         parts = [hidden[: self._tokens].sum(-1, dtype=torch.float32)]
@@ -58,8 +59,7 @@ class Look:
             return []
         hidden, logits = finite[: self._tokens], finite[self._tokens :]
         found = []
-        for one in self._watched:
-            row = self._row_of.get(one.request_id)
+        for one, row in zip(self._watched, self._rows, strict=True):
             fine = bool(hidden[one.offset : one.offset + one.tokens].all())
             if not fine or (row is not None and len(logits) and not bool(logits[row])):
                 found.append(one.request_id)

@@ -113,7 +113,7 @@ class Read:
 class Keys:
     """The keys in `path`, read again when it changes.
 
-    A file that turns bad while the server runs is told in the log and, while it is bad, in
+    A file that turns bad while the server runs is reported in the log and, while it is bad, in
     `steering_keys_stale`; the keys that were good stay.
     """
 

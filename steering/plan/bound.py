@@ -33,9 +33,8 @@ def most_added(plan: Plan, elements: Sequence[float]) -> float:
     start = 0.0 if plan.dynamic is None else plan.dynamic.start
     total = 0.0
     for vector, size in zip(plan.vectors, elements, strict=True):
-        strongest = max(map(abs, vector.schedule), default=abs(vector.coefficient))
         # Of two factors, one at 0 and one not finite, the product is not a number: that is over.
-        total += max(strongest, start) * size
+        total += max(vector.strongest, start) * size
     return total
 
 

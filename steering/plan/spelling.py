@@ -39,11 +39,7 @@ def means_steering(key: str, *, near: bool = False) -> bool:
         return True
     folded = unicodedata.normalize("NFKD", key).casefold().translate(_ALIKE)
     word = "".join(c for c in folded if c.isalnum())
-    if (
-        word in _WHOLE
-        or word.startswith(("steer", "xsteer"))
-        or any(part in word for part in _PARTS)
-    ):
+    if word in _WHOLE or word.startswith(_STARTS) or any(part in word for part in _PARTS):
         return True
     if not near or len(word) > _LONGEST or word in _OTHERS:
         return False
