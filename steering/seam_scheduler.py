@@ -108,14 +108,22 @@ def _suspecting(original: Function) -> Function:
     return _preempt_request
 
 
-def _suspect(scheduler: Any, request: Any) -> None:
+def _suspect(scheduler: Any, request: Any, *, aborted: bool = False) -> None:
     """Before a steered request loses its blocks while a step still computes some of them: whether
-    that is finite is not known yet, and when it is, somebody else may have them."""
-    if request.num_in_flight_tokens and _has_plan(request):
-        blocks = _in_flight_blocks(scheduler, request.request_id)
-        scheduler.kv_cache_manager.evict_blocks(blocks)
+    that is steered and finite is not known yet, and when it is, somebody else may have them."""
+    in_flight = bool(request.num_in_flight_tokens)
+    if not (in_flight or aborted) or not _has_plan(request):
+        return
+    blocks = _in_flight_blocks(scheduler, request.request_id)
+    shared = _shared(scheduler, blocks)
+    scheduler.kv_cache_manager.evict_blocks(blocks)
+    if in_flight:
         # Whoever shares one is steered alike, and will be found ill as well.
-        scheduler.steering_soiled |= blocks - _shared(scheduler, blocks)
+        scheduler.steering_soiled |= blocks - shared
+    if aborted:
+        # Nobody will be there to end when it is known. Who shares one of them is misled if it was
+        # not steered. The others may be anybody's by then.
+        scheduler.steering_unseen[request.request_id] = shared
 
 
 def _has_plan(request: Any) -> bool:
@@ -140,14 +148,7 @@ def _giving_back(original: Function) -> Function:
     from vllm.v1.request import RequestStatus
 
     def _free_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
-        _suspect(self, request)
-        if request.status == RequestStatus.FINISHED_ABORTED and _has_plan(request):
-            # It goes while a step computes it: whether that was steered is not known yet.
-            blocks = _in_flight_blocks(self, request.request_id)
-            self.steering_unseen[request.request_id] = blocks
-            self.kv_cache_manager.evict_blocks(blocks)
-            # Who shares one of them is misled if it was not. The others may be anybody's by then.
-            blocks &= _shared(self, blocks)
+        _suspect(self, request, aborted=request.status == RequestStatus.FINISHED_ABORTED)
         self.steering_rows.leave(request.request_id)
         self.steering_refused.discard(request.request_id)
         self.steering_held.pop(request.request_id, None)

@@ -1,13 +1,14 @@
 """What other people's clients see of two servers of ours, one before and one after a change.
 
-python -m tests.clients.compare --before URL|FOLDER --after URL|FOLDER \\
-    --clients PYTHON --lm-eval PYTHON --js FOLDER
+python -m tests.clients.compare --before WHERE --after WHERE
+    [--clients PYTHON] [--lm-eval PYTHON] [--js FOLDER]
 
-A URL is a running server with the vectors of the demo; a FOLDER is a working tree (`git worktree
-add`), whose demo server is started and stopped. PYTHON has the clients (openai, litellm[proxy],
-langchain-openai; lm-eval), --js is a folder with node_modules/openai; each may be left out. Prints a
-Markdown table. `steered` and `unsteered` are by the text: each server is first asked the same
-questions over bare HTTP, with the field and without, at temperature 0.
+WHERE is the URL of a running server that has the vectors of the demo, or a working tree (`git
+worktree add`), whose demo server is started and stopped. PYTHON is that of an environment with the
+clients (openai, litellm[proxy] and langchain-openai; lm-eval); FOLDER has node_modules/openai; what
+is left out is not run. Prints a Markdown table. `steered` and `unsteered` are by the text: each
+server is first asked the same questions over bare HTTP, with the field and without, at temperature
+0.
 """
 
 import argparse

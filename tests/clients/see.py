@@ -1,9 +1,9 @@
 """What Python clients see of a running server that has the vectors of the demo.
 
 python see.py URL, in an environment that has openai, and perhaps litellm and langchain-openai.
-Stands alone: the clients' environment has nothing of ours. A line of JSON for each request: `client`,
-`what` it sent, the `route` whose answer it got, `status`, the answer's `text`, and `receipt`, the
-place where it saw one. `compare.py` reads them.
+Stands alone: the clients' environment has nothing of ours. Prints a line of JSON for each request:
+`client`, `what` it sent, the `route` whose answer it got, `status`, the answer's `text`, and
+`receipt`, the places where it saw one. `compare.py` reads them.
 """
 
 import importlib.metadata
