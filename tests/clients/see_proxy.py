@@ -8,6 +8,7 @@ import contextlib
 import importlib.metadata
 import json
 import os
+import secrets
 import socket
 import subprocess
 import sys
@@ -30,6 +31,8 @@ CHAT = {
     "temperature": 0,
 }
 STARTUP_SECONDS = 300.0
+# It does not start without one.
+MASTER_KEY = f"sk-{secrets.token_hex(16)}"
 
 
 @contextlib.contextmanager
@@ -48,7 +51,11 @@ def proxy() -> Iterator[str]:
         with log.open("wb") as sink:
             process = subprocess.Popen(
                 [*command, "--host", "127.0.0.1", "--port", port, "--telemetry", "False"],
-                env={**os.environ, "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
+                env={
+                    **os.environ,
+                    "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+                    "LITELLM_MASTER_KEY": MASTER_KEY,
+                },
                 stdout=sink,
                 stderr=subprocess.STDOUT,
             )
@@ -75,7 +82,7 @@ def post(address: str, headers: dict[str, str], **fields: Any) -> tuple[Any, byt
     request = urllib.request.Request(
         f"{address}/v1/chat/completions",
         json.dumps({**CHAT, **fields}).encode(),
-        {"Content-Type": "application/json", "Authorization": "Bearer none", **headers},
+        {"Content-Type": "application/json", "Authorization": f"Bearer {MASTER_KEY}", **headers},
     )
     with urllib.request.urlopen(request, timeout=300) as answer:
         return answer.headers, answer.read()
