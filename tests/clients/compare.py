@@ -170,7 +170,10 @@ def serving(where: str) -> Iterator[str]:
         library = ["--library", str(Path(folder, "library"))]
         # A safe path leaves out the folder that we are in: the tree's modules are found first.
         modules = {"PYTHONPATH": tree, "PYTHONSAFEPATH": "1"}
-        with running(tree, [*command, *library], modules, Path(folder, "log")) as server:
+        # vLLM keeps responses only where it is asked to.
+        stored = {"VLLM_ENABLE_RESPONSES_API_STORE": "1"}
+        environment = {**modules, **stored}
+        with running(tree, [*command, *library], environment, Path(folder, "log")) as server:
             yield server.url
 
 
