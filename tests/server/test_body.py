@@ -2,8 +2,6 @@
 
 import contextlib
 import json
-import threading
-import time
 from typing import Any
 
 import pytest
@@ -12,6 +10,7 @@ from hypothesis import strategies as st
 
 from server import body_shape
 from server.body import BodyInvalid, Bounds, places, read
+from tests.server.pauses import longest_pause
 
 LEAVES = st.one_of(
     st.none(), st.booleans(), st.integers(), st.text(alphabet='a"\\[]{}:,é0', max_size=8)
@@ -86,22 +85,6 @@ def test_digits_in_a_text_are_no_number() -> None:
 )
 def test_other_threads_go_on_meanwhile(body: bytes) -> None:
     """With a generous margin: the machines are shared. Parsing it in one go would take seconds."""
-    longest, stop = 0.0, threading.Event()
-
-    def beat() -> None:
-        nonlocal longest
-        last = time.monotonic()
-        while not stop.is_set():
-            time.sleep(0.001)
-            now = time.monotonic()
-            longest, last = max(longest, now - last), now
-
-    thread = threading.Thread(target=beat)
-    thread.start()
-    try:
-        with contextlib.suppress(BodyInvalid):
-            read(body, Bounds())
-    finally:
-        stop.set()
-        thread.join()
-    assert longest < 2
+    with longest_pause() as pause, contextlib.suppress(BodyInvalid):
+        read(body, Bounds())
+    assert pause() < 2

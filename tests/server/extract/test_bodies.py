@@ -1,8 +1,6 @@
 """Bodies that are all structure: refused before anything is built of them."""
 
 import json
-import threading
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +8,7 @@ import pytest
 
 from server.extract.bodies import count_values, lines_of
 from server.extract.request import json_lines, read_request
+from tests.server.pauses import longest_pause
 from vectors.errors import VectorInvalid
 
 HEAD = b'{"name": "x", "method": "mean_difference", '
@@ -43,25 +42,9 @@ def test_it_is_refused_and_the_other_threads_go_on(name: str) -> None:
     """What the event loop sees: the longest that a thread which does next to nothing stood still.
     The bound is loose, for machines that are busy; before, it was up to 56 s."""
     body = HOSTILE[name]()
-    longest, ended = 0.0, threading.Event()
-
-    def beat() -> None:
-        nonlocal longest
-        last = time.monotonic()
-        while not ended.is_set():
-            time.sleep(0.005)
-            now = time.monotonic()
-            longest, last = max(longest, now - last), now
-
-    heart = threading.Thread(target=beat)
-    heart.start()
-    try:
-        with pytest.raises(VectorInvalid):
-            read_request(body)
-    finally:
-        ended.set()
-        heart.join()
-    assert longest < 3.0
+    with longest_pause() as pause, pytest.raises(VectorInvalid):
+        read_request(body)
+    assert pause() < 3.0
 
 
 @pytest.mark.parametrize("unit", [b"[],", b"{},", b"1,"])
