@@ -8,8 +8,8 @@ import torch
 from vectors.errors import VectorInvalid, shown
 from vectors.exchange.found import Found, Options, Part
 from vectors.exchange.rules import Place
-from vectors.glp import refuse_unserved
 from vectors.hook_names import as_steered, steered_place
+from vectors.operation import refuse_unserved
 from vectors.tensors import SITES, TensorKey, check_one_hidden_size, tensor_name
 from vectors.vector import BaseModel, SteeringVector
 

@@ -42,6 +42,12 @@ def glp_found(glp: Glp, tensors: Mapping[str, torch.Tensor], rule: Rule) -> Foun
             f"lists blocks {shown(list(glp.layers))} and the tensors are for "
             f"{shown(sorted(by_layer))}",
         )
+    if absent := sorted(set(glp.layer_scales or ()) - set(by_layer)):
+        raise _key(
+            "glp.layer_scales",
+            f"has scales for blocks {shown(absent)}, which have no direction in the file; it may "
+            "be incomplete: fetch it again, or leave these scales out",
+        )
     return Found(
         measured_where_applied(rule) if glp.measured_there else rule,
         tuple(_summed(glp, layer, parts) for layer, parts in sorted(by_layer.items())),

@@ -10,6 +10,7 @@ from vectors.errors import VectorInvalid, shown
 from vectors.exchange.found import Found, Options, Part, check_floats, part
 from vectors.exchange.rules import Rule, of_hidden_states
 from vectors.hook_names import parse_hook_name
+from vectors.operation import refuse_telling_name
 
 _OUTPUTS: Final = re.compile(
     r"(?:(?:model\.|transformer\.)?(?:layers?|h|blocks?)[._]?|direction\.)?(0*[0-9]{1,4})", re.ASCII
@@ -40,6 +41,7 @@ def named_parts(tensors: Mapping[Any, Any], rule: Rule, options: Options) -> Fou
     if None in places.values() and len(tensors) == 1:
         ((name, value),) = tensors.items()
         if isinstance(value, torch.Tensor):
+            refuse_telling_name(str(name))
             return lone_tensor(value, str(name), rule, options)
     parts = []
     for name, place in places.items():

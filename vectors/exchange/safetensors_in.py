@@ -18,6 +18,7 @@ from vectors.exchange.rules import TENSORS, Rule, made_by
 from vectors.format import read_vector
 from vectors.glp import read_glp, refuse_hidden_meaning
 from vectors.metadata import METADATA_KEY
+from vectors.operation import check_operations
 from vectors.tensors import SITES
 from vectors.vector import SteeringVector
 
@@ -29,6 +30,7 @@ def read_safetensors(path: Path, options: Options) -> Found | SteeringVector:
     `VectorInvalid`.
     """
     tensors, metadata = _tensors(path)
+    check_operations(metadata)
     glp = read_glp(metadata)
     if glp is not None and any(name.startswith("direction.") for name in tensors):
         return glp_found(glp, tensors, _rule(metadata))
@@ -44,7 +46,7 @@ def read_safetensors(path: Path, options: Options) -> Found | SteeringVector:
 
 
 def _rule(metadata: Mapping[str, str]) -> Rule:
-    generator = metadata.get("glp.generator")
+    generator = next((v for k, v in metadata.items() if k.lower() == "glp.generator"), None)
     return made_by(TENSORS, generator[:128]) if generator else TENSORS
 
 

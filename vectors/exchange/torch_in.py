@@ -24,8 +24,9 @@ import torch
 from vectors.errors import VectorInvalid, shown
 from vectors.exchange.found import Found, Options, Part, layer_number, part
 from vectors.exchange.kinds import check_unpacked
-from vectors.exchange.places import lone_tensor, named_parts, squeezed
+from vectors.exchange.places import lone_tensor, named_parts, place_of, squeezed
 from vectors.exchange.rules import BARE, CAA, EASY_EDIT, REFUSAL
+from vectors.operation import check_operations, refuse_telling_name
 
 CAA_NAME: Final = re.compile(r"vec_layer_([0-9]+)(?:_(.+?))?\.pth?", re.ASCII)
 EASY_EDIT_NAME: Final = re.compile(r"layer_([0-9]+)\.pth?", re.ASCII)
@@ -83,6 +84,8 @@ def _check_wrapper(key: object, file: str) -> None:
     a site, an operation, or nobody knows what."""
     word = str(key).strip().lower()
     if any(c.isdigit() for c in word) or word.rstrip("s") in _WRAPPERS:
+        if place_of(str(key)) is None:
+            refuse_telling_name(str(key))
         return
     raise VectorInvalid(
         f"{file} has its tensors under {shown(word)}, which may say where or how they are meant; "
@@ -153,6 +156,7 @@ def read_refusal(path: Path) -> Found:
             param=REFUSAL_METADATA,
             code="bad_metadata",
         )
+    check_operations(metadata)
     pos = metadata.get("pos")
     return Found(REFUSAL, (_part(path, layer),), {"pos": pos} if type(pos) is int else {})
 
