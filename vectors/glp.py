@@ -14,13 +14,12 @@ Keys `glp.*` of a GGUF (typed) or a safetensors file (strings). The rules are th
 """
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from vectors.errors import VectorInvalid, shown
-from vectors.operation import check_operations, refuse_unserved
+from vectors.operation import DESCRIBES, check_operations, refuse_unserved
 
 PREFIX: Final = "glp."
 _BEFORE_GLP: Final = "dspark."
@@ -41,13 +40,6 @@ _READ: Final = frozenset(
         *("orthonormal", "dir_scales", "layer_scales", "layer_ids_zero_based", "content_sha256"),
     )
 )
-_MERE: Final = re.compile(
-    r"(?:generator|method|contrast|base|validation|source|dataset|author|creator|tool)(?:[_.].+)?"
-    r"|created(?:_at|_by)?|derived_at|date|version|name|title|description|notes?|comments?|tags?"
-    r"|licen[cs]e|url|repo(?:_url)?|doi|paper|citation|concept|label|language|seed|model(?:_.+)?"
-    r"|n_(?:embd|layers|prompts|pairs|samples)|hidden_size|num_layers|quality|metrics|architecture"
-)
-"""Keys that say where a file is from; any other may say what it does."""
 
 
 @dataclass(frozen=True)
@@ -177,7 +169,7 @@ def _keys(metadata: Mapping[str, Any]) -> dict[str, Any]:
                 code="bad_glp",
             )
         word = key.removeprefix(PREFIX)
-        if word not in _READ and not _MERE.fullmatch(word):
+        if word not in _READ and not DESCRIBES.fullmatch(word):
             raise VectorInvalid(
                 f"the key {shown(key)} is not known here and may change what the file does, so the "
                 "file is not read without it; leave the key out if it only describes the file",

@@ -61,6 +61,14 @@ _FILL: Final = frozenset(
     )
 )
 """Words that say nothing beside one of `_OTHER`."""
+DESCRIBES: Final = re.compile(
+    r"(?:generator|contrast|base|validation|source|dataset|author|creator|tool)(?:[_.].+)?"
+    r"|method(?:[_.].+)?|created(?:_at|_by)?|derived_at|date|version|name|title|description|notes?"
+    r"|comments?|tags?|licen[cs]e|url|repo(?:_url)?|doi|paper|citation|concept|label|language|seed"
+    r"|model(?:_.+)?|n_(?:embd|layers|prompts|pairs|samples)|hidden_size|num_layers|quality|metrics"
+    r"|architecture"
+)
+"""Keys, in small letters, that say where a vector is from and not what it does."""
 _PLACES: Final = frozenset(("mlp", "ffn", "attn", "attention", "hook", "pre", "mid", "embed"))
 
 
@@ -82,6 +90,11 @@ def check_operations(said: Mapping[Any, Any], within: str = "") -> None:
     well. `within` is the key that `said` itself is under.
     """
     _check(said, within, _DEPTH)
+
+
+def names_making(key: str) -> bool:
+    """Whether `key`, in small letters, may say how a vector was made."""
+    return _MAKING_KEY.fullmatch(key) is not None or _OPERATION_KEY.fullmatch(key) is not None
 
 
 def refuse_telling_name(name: str) -> None:

@@ -5,6 +5,7 @@
     direction.pt, direction_metadata.json      refusal_direction (select_and_save_direction)
     [layers, hidden], or a list of tensors     a row for each layer
     {layer: tensor}                            by number, or by name as in safetensors
+    {"vector": tensor, "layer": 14, ...}       as it says (vectors.exchange.notes)
     [hidden]                                   at the layer that is given
 
 For the command line only, never the server: these files are pickles. `weights_only=True` lets
@@ -24,7 +25,8 @@ import torch
 from vectors.errors import VectorInvalid, shown
 from vectors.exchange.found import Found, Options, Part, layer_number, part
 from vectors.exchange.kinds import check_unpacked
-from vectors.exchange.places import lone_tensor, named_parts, place_of, squeezed
+from vectors.exchange.notes import read_notes, split_notes
+from vectors.exchange.places import lone_tensor, place_of, placed, squeezed, stacked
 from vectors.exchange.rules import BARE, CAA, EASY_EDIT, REFUSAL
 from vectors.operation import check_operations, refuse_telling_name
 
@@ -52,29 +54,27 @@ def read_torch(path: Path, options: Options) -> Found:
         return read_refusal(path)
     value = _load(path)
     # {"vector": tensor}, {"directions": {14: tensor}}: what is inside counts.
-    while isinstance(value, Mapping) and len(value) == 1:
+    said: dict[str, Any] = {}
+    while isinstance(value, Mapping):
+        value, beside = split_notes(value, place_of)
+        said |= beside
+        if len(value) != 1:
+            break
         ((key, inner),) = value.items()
         _check_wrapper(key, path.name)
         if not isinstance(inner, Mapping):
             break
         value = inner
     if isinstance(value, list | tuple):
-        value = _stacked(value, path.name)
+        value = stacked(value, path.name)
     if isinstance(value, Mapping):
-        return named_parts(value, BARE, options)
+        return placed(value, BARE, options, read_notes(said))
     if not isinstance(value, torch.Tensor):
         raise VectorInvalid(
             f"{path.name} holds not a tensor but {type(value).__name__}; save a tensor, or "
             "{layer: tensor}",
             param=path.name[:128],
             code="bad_tensor",
-        )
-    if value.dim() == 3:
-        raise VectorInvalid(
-            f"the tensor has shape {list(value.shape)}; choose one position and save "
-            "[layers, hidden], or save one layer, [hidden]",
-            param=path.name[:128],
-            code="bad_shape",
         )
     return lone_tensor(value, path.name, BARE, options)
 
@@ -94,19 +94,6 @@ def _check_wrapper(key: object, file: str) -> None:
         param=word[:128],
         code="unknown_layout",
     )
-
-
-def _stacked(values: Sequence[Any], name: str) -> torch.Tensor:
-    """A list of [hidden] as [layers, hidden]; raises `VectorInvalid`."""
-    rows = [part(n, f"{name}[{n}]", squeezed(value)).tensor for n, value in enumerate(values)]
-    if not rows or len({row.numel() for row in rows}) > 1:
-        raise VectorInvalid(
-            f"{name} is a list of {len(rows)} tensors of different sizes; a list holds one vector, "
-            "[hidden], for each layer",
-            param=name[:128],
-            code="mixed_hidden_sizes" if rows else "no_tensors",
-        )
-    return torch.stack(rows)
 
 
 def read_caa(paths: Sequence[Path], model: str | None = None) -> Found:
