@@ -1,7 +1,7 @@
 """Where a file's tensors belong: by their names, or by their rows in a stack of all layers."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
 
@@ -20,6 +20,7 @@ _OUTPUTS: Final = re.compile(
 """Names for a block's output: `14`, `layer_14`, `layers.14`, `model.layers.14`, `direction.14`."""
 _COUNTED: Final = re.compile(r"(?:layers?[._]?)?0*[0-9]{1,4}", re.ASCII)
 """Of these, names that are bare numbers, which may count something other than blocks."""
+_AUTOENCODER: Final = ("W_dec", "W_enc", "decoder.weight", "encoder.weight")
 KNOWN_NAMES: Final = (
     "'resid_post.14', 'blocks.14.hook_resid_post', 'direction.14', 'layer_14' or '14'"
 )
@@ -46,6 +47,7 @@ def named_parts(tensors: Mapping[Any, Any], rule: Rule, options: Options) -> Fou
 
 def placed(tensors: Mapping[Any, Any], rule: Rule, options: Options, notes: Notes) -> Found:
     """`named_parts` of what is tensors already, and of what was said beside them."""
+    refuse_autoencoder(name for name in _AUTOENCODER if name in tensors)
     places = {name: _place(name) for name in tensors}
     if not tensors or len(tensors) > 10_000:
         raise VectorInvalid(f"there are {len(tensors)} tensors in it", code="no_tensors")
@@ -214,6 +216,20 @@ def squeezed(value: Any) -> Any:
     if isinstance(value, torch.Tensor) and value.dim() == 2 and value.shape[0] == 1:
         return value[0]
     return value
+
+
+def refuse_autoencoder(names: Iterable[object]) -> None:
+    """Raise `VectorInvalid` for the tensors of a sparse autoencoder, by their names in SAELens,
+    GemmaScope and sparsify: its rows are features, not layers."""
+    for name in names:
+        if name in _AUTOENCODER:
+            raise VectorInvalid(
+                f"this is a sparse autoencoder, with {shown(name)}, not a vector; save the row of "
+                "W_dec of one feature as a tensor named by its place, such as 'resid_post.14' or "
+                "SAELens' hook_name, 'blocks.14.hook_resid_post'",
+                param=str(name),
+                code="unknown_tensor",
+            )
 
 
 def unknown_name(name: object) -> VectorInvalid:

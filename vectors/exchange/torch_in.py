@@ -26,7 +26,14 @@ from vectors.errors import VectorInvalid, shown
 from vectors.exchange.found import Found, Options, Part, layer_number, part
 from vectors.exchange.kinds import check_unpacked
 from vectors.exchange.notes import read_notes, split_notes
-from vectors.exchange.places import lone_tensor, place_of, placed, squeezed, stacked
+from vectors.exchange.places import (
+    lone_tensor,
+    place_of,
+    placed,
+    refuse_autoencoder,
+    squeezed,
+    stacked,
+)
 from vectors.exchange.rules import BARE, CAA, EASY_EDIT, REFUSAL
 from vectors.operation import check_operations, refuse_telling_name
 
@@ -58,6 +65,7 @@ def read_torch(path: Path, options: Options) -> Found:
     while isinstance(value, Mapping):
         value, beside = split_notes(value, place_of)
         said |= beside
+        refuse_autoencoder(value)
         if len(value) != 1:
             break
         ((key, inner),) = value.items()
