@@ -69,6 +69,8 @@ def read_torch(path: Path, options: Options) -> Found:
         if len(value) != 1:
             break
         ((key, inner),) = value.items()
+        if type(key) is int or place_of(str(key)) is not None:
+            break  # {14: ...}: where it belongs.
         _check_wrapper(key, path.name)
         if not isinstance(inner, Mapping):
             break
@@ -92,8 +94,7 @@ def _check_wrapper(key: object, file: str) -> None:
     a site, an operation, or nobody knows what."""
     word = str(key).strip().lower()
     if any(c.isdigit() for c in word) or word.rstrip("s") in _WRAPPERS:
-        if place_of(str(key)) is None:
-            refuse_telling_name(str(key))
+        refuse_telling_name(str(key))
         return
     raise VectorInvalid(
         f"{file} has its tensors under {shown(word)}, which may say where or how they are meant; "

@@ -211,3 +211,19 @@ def test_python_objects_beside_a_vector_are_never_loaded(tmp_path):
     with pytest.raises(VectorInvalid) as caught:
         load(tmp_path / "v.npz")
     assert caught.value.code == "wrong_dtype"
+
+
+@pytest.mark.parametrize("key", [12, "12", "layer_12", "mlp_out.12"])
+def test_a_place_is_not_a_wrapper(key, tmp_path):
+    torch.save({key: {"vector": unit()}}, tmp_path / "v.pt")
+    error = refused(tmp_path / "v.pt", layer=3)
+    assert (error.param, error.code) == (str(key), "bad_tensor")
+    torch.save({key: unit()}, tmp_path / "v.pt")
+    assert names(load(tmp_path / "v.pt")) == [key if "." in str(key) else "resid_post.12"]
+
+
+def test_what_is_said_in_an_object_beside_it_is_read(tmp_path):
+    for inner, param in (({"operation": "project"}, "config.operation"), ({"k": 4}, "config")):
+        given = {"vector": unit(), "layer": 12, "config": inner}
+        torch.save(given, tmp_path / "v.pt")
+        assert refused(tmp_path / "v.pt").param == param
