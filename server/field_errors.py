@@ -1,5 +1,6 @@
 """What pydantic finds wrong with a `steering` field, in our words and with the key's path."""
 
+import re
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -26,6 +27,13 @@ _WORDS: Final = {
     "model_type": "must be an object",
 }
 """Our words for pydantic's kinds of error."""
+_SHAPES: Final = ("model_type", "list_type", "missing", "too_short", "dict_type")
+_EXAMPLES: Final = {
+    "steering": '{"vectors": {"cheerful": 1.5}}',
+    "steering.vectors": '{"cheerful": 1.5}, or [{"id": "cheerful"}]',
+    "steering.vectors[]": '{"id": "cheerful"}',
+}
+"""For clients that send something of another shape altogether."""
 _LONGEST: Final = 128
 """A client's own key may be of any length."""
 
@@ -45,5 +53,8 @@ def explain(error: ValidationError) -> PlanInvalid:
     context: dict[str, Any] = problem.get("ctx", {})
     words = _WORDS.get(problem["type"])
     said = words.format(**context) if words else problem["msg"].removeprefix("Value error, ")
+    example = _EXAMPLES.get(re.sub(r"\[[0-9]+\]", "[]", path))
+    if example is not None and problem["type"] in _SHAPES:
+        said += f"; a right one is {example}"
     code = _CODES.get(problem["type"], "invalid_steering")
     return PlanInvalid(f"{path}: {said}", param=path, code=code)

@@ -165,9 +165,24 @@ def _check(scope: Scope, said: Any, from_header: Any) -> None:
 
 
 def _cannot(scope: Scope, key: str) -> SteersmanError:
+    if meant := _meant(scope):
+        return Misplaced(
+            f"{shown(path_of(scope))} is not a route; send this to {meant}, without slashes that "
+            "are one too many",
+            param=key,
+            code="not_supported",
+        )
     return Misplaced(
         f"{shown(path_of(scope))} cannot be steered; {_routes()}", param=key, code="not_supported"
     )
+
+
+def _meant(scope: Scope) -> str | None:
+    """The route that can be steered of which the path differs by slashes alone; None if it is none
+    such."""
+    path = path_of(scope)
+    plain = re.sub(r"/{2,}", "/", path).rstrip("/")
+    return plain if plain != path and plain in STEERED_PATHS else None
 
 
 def _remedy(scope: Scope) -> str:
@@ -175,6 +190,11 @@ def _remedy(scope: Scope) -> str:
         return (
             f"send the field {FIELD!r} at the top level of the body (Python's SDK: extra_body="
             f'{{"{FIELD}": ...}}; others: as one more field), or the header {HEADER}'
+        )
+    if meant := _meant(scope):
+        return (
+            f"send the field {FIELD!r} at the top level of the body to {meant}: "
+            f"{shown(path_of(scope))}, with its slashes, is not a route"
         )
     return f"this route cannot be steered; {_routes()}"
 

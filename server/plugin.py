@@ -120,6 +120,7 @@ class SteersmanEndpoints:
                 max_steps=settings.max_steps,
                 fingerprint=mark_of_model,
                 require_fingerprint=settings.require_fingerprint,
+                most_added=workers[0]["most_added"],
             ),
             all_doses=Doses(medians, settings.max_relative_dose, settings.max_total_dose),
             drain=state.drain,

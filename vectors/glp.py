@@ -19,13 +19,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from vectors.errors import VectorInvalid, shown
+from vectors.operation import DESCRIBES, check_operations, refuse_unserved
 
 PREFIX: Final = "glp."
 _BEFORE_GLP: Final = "dspark."
 OPERATIONS: Final = ("add", "project")
-SERVED: Final = ("add",)
-"""Of `OPERATIONS`, what the engine does. `refuse_unserved` is the one gate: add a name here once it
-is served."""
 HOOK_POINTS: Final = {
     "residual_stream_post_layer": "resid_post",
     "ffn_out_pre_residual": "mlp_out",
@@ -36,6 +34,12 @@ _MAX_RANK: Final = 64
 _KEPT: Final = (
     "generator", "method", "contrast", "created", "base_revision", "derived_at", "validation"
 )  # fmt: skip
+_READ: Final = frozenset(
+    (
+        *("mode", "spec_version", "hook_point", "structure", "alpha_default", "rank"),
+        *("orthonormal", "dir_scales", "layer_scales", "layer_ids_zero_based", "content_sha256"),
+    )
+)
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,11 @@ class Glp:
 def read_glp(metadata: Mapping[str, Any]) -> Glp | None:
     """Read the keys out of `metadata`; None where there are none.
 
-    Raises `VectorInvalid` whose `param` is the key, for all that is unknown or contradicts itself.
+    Keys are read in any capitals. Raises `VectorInvalid` whose `param` is the key, for all that is
+    unknown or contradicts itself.
     """
     _refuse_before_glp(metadata)
-    keys = {key: value for key, value in metadata.items() if key.startswith(PREFIX)}
+    keys = _keys(metadata)
     if not keys:
         return None
     operation = keys.get("glp.mode", "add")
@@ -120,24 +125,16 @@ def read_glp(metadata: Mapping[str, Any]) -> Glp | None:
     )  # fmt: skip
 
 
-def refuse_unserved(operation: str, param: str = "glp.mode") -> None:
-    """Raise `VectorInvalid` if the engine has no such operation."""
-    if operation not in SERVED:
-        raise VectorInvalid(
-            f"this vector is for the operation `{operation}`, and the operation `{operation}` is "
-            "not served yet; it would do something else if it were added, so it is not imported",
-            param=param,
-            code="operation_not_served",
-        )
-
-
 def refuse_hidden_meaning(metadata: Mapping[str, str], sites: set[str]) -> None:
     """Raise `VectorInvalid` if `glp.*` keys say more than a file of ours says by itself.
 
     For files whose tensors are named as ours, at `sites`: the keys must describe what such a file
-    does anyway, which is to add its tensors there.
+    does anyway, which is to add its tensors there. Other tools' keys that name an operation are
+    read as well.
     """
+    check_operations(metadata)
     glp = read_glp(metadata)
+    metadata = {key.lower(): value for key, value in metadata.items()}
     if glp is None:
         return
     refuse_unserved(glp.operation)
@@ -158,9 +155,34 @@ def refuse_hidden_meaning(metadata: Mapping[str, str], sites: set[str]) -> None:
             )
 
 
+def _keys(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys that are GLP's, in small letters."""
+    keys: dict[str, Any] = {}
+    for written, value in metadata.items():
+        key = written.lower()
+        if not key.startswith(PREFIX):
+            continue
+        if key in keys:
+            raise VectorInvalid(
+                f"the key {key} is there twice, in other capitals; keep one of them",
+                param=written[:128],
+                code="bad_glp",
+            )
+        word = key.removeprefix(PREFIX)
+        if word not in _READ and not DESCRIBES.fullmatch(word):
+            raise VectorInvalid(
+                f"the key {shown(key)} is not known here and may change what the file does, so the "
+                "file is not read without it; leave the key out if it only describes the file",
+                param=written[:128],
+                code="bad_glp",
+            )
+        keys[key] = value
+    return keys
+
+
 def _refuse_before_glp(metadata: Mapping[str, Any]) -> None:
     for key in metadata:
-        if key.startswith(_BEFORE_GLP):
+        if key.lower().startswith(_BEFORE_GLP):
             raise VectorInvalid(
                 f"the key {shown(key)} is of builds from before GLP, whose meaning is not fixed; "
                 "export the vector again with a current weightless, which writes glp.* keys",

@@ -72,10 +72,17 @@ class Library:
         max_steps: int | None = None,
         fingerprint: str | None = None,
         require_fingerprint: bool = False,
+        most_added: float | None = None,
     ) -> None:
         self.root = root
         self._served = ServedModel(
-            hidden_size, num_layers, sites, max_steps, fingerprint, require_fingerprint
+            hidden_size,
+            num_layers,
+            sites,
+            max_steps,
+            fingerprint,
+            require_fingerprint,
+            most_added,
         )
         self._objects = ObjectStore(root / "objects")
         self._names = NameIndex(root / "names")
@@ -128,6 +135,7 @@ class Library:
         if canonical is not vector:
             vector, data = canonical, write_vector(canonical)
         self.check_fits(described(vector))
+        self._check_values(vector)
         with disk.disk_errors():
             # Before the content is written, which would stay for a while; and again when nobody
             # else can change names.
@@ -206,6 +214,9 @@ class Library:
             stored = self._stored(changed, changed.digests[0])
             if digest is not None:
                 self.check_fits(stored, "digest")
+                if coefficient is None and layers is None:
+                    path = self._objects.path(changed.digests[0])
+                    self._check_values(read_vector(path), "digest")
             if description is not None:
                 changed = replace(changed, description=description)
             if safe_range is not None:
@@ -432,6 +443,8 @@ class Library:
             vector = replace(vector, layers=check_layers(layers, available))
         if positions is not None:
             vector = replace(vector, positions=check_positions(positions))
+        if coefficient is not None or layers is not None:
+            self._check_values(vector, "layers" if coefficient is None else "coefficient")
         return vector, self._objects.put(vector, write_vector(vector))
 
     def check_fits(self, vector: Described, param: str | None = None) -> None:
@@ -442,6 +455,14 @@ class Library:
         if misfit is not None:
             misfit.param = param or misfit.param
             raise misfit
+
+    def _check_values(self, vector: SteeringVector, param: str | None = None) -> None:
+        """Raise `VectorInvalid`, about `param` or about the part of the vector, where no request
+        could be steered with its values at its defaults."""
+        unfit = self._served.unfit_values(vector)
+        if unfit is not None:
+            unfit.param = param or unfit.param
+            raise unfit
 
 
 def taken(name: str, digest: str, misfit: str | None) -> VectorConflict:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from vectors.errors import VectorInvalid, shown
 from vectors.hook_names import as_steered, steered_place
-from vectors.tensors import TensorKey, tensor_name
+from vectors.tensors import TensorKey, is_nothing, tensor_name
 from vectors.vector import BaseModel, SteeringVector
 
 
@@ -40,6 +40,9 @@ class ServedModel:
     fingerprint: str | None = None
     require_fingerprint: bool = False
     """Whether a vector that names another fingerprint is refused."""
+    most_added: float | None = None
+    """Most that may be added to one element of the stream (`steering.plan.bound`). With it, values
+    are checked: `unfit_values`."""
 
     def matches(self, vector: Described) -> bool | None:
         """Whether `vector` was made on this model: False where what it says of its base model, or
@@ -61,6 +64,39 @@ class ServedModel:
         for key, shape in vector.tensors.items():
             wrong = wrong or self._wrong_tensor(key, shape)
         return wrong
+
+    def unfit_values(self, vector: SteeringVector) -> VectorInvalid | None:
+        """Why the values of `vector` steer nothing, or cannot be added, at its default layers and
+        coefficient; None if they can. `param` is a tensor's name or "coefficient"."""
+        if self.most_added is None:
+            return None
+        used = {key: t for key, t in vector.tensors.items() if key[1] in vector.layers}
+        if all(is_nothing(tensor) for tensor in used.values()):
+            return VectorInvalid(
+                f"{tensor_name(next(iter(used)))} is all zeros, or as good as zero, and so is all "
+                "that the vector adds by default: it would steer nothing. Check how it was made; "
+                "to see what a model does unsteered, use any vector at coefficient 0",
+                param=tensor_name(next(iter(used))),
+                code="all_zero",
+            )
+        largest = {key: float(tensor.abs().max()) for key, tensor in used.items()}
+        size = sum(largest.values())
+        added = abs(vector.coefficient) * size
+        if added <= self.most_added:
+            return None
+        worst = tensor_name(max(largest, key=lambda key: largest[key]))
+        remedy = (
+            "divide its tensors by a number that makes their norms like the stream's"
+            if size > self.most_added
+            else f"lower its coefficient, to {self.most_added / size:.3g} at most"
+        )
+        return VectorInvalid(
+            f"at its default coefficient, {vector.coefficient:g}, the vector adds up to "
+            f"{added:.3g} to one element of the residual stream, over the {self.most_added:.3g} "
+            f"that this model's dtype bears, so that every request with it is refused; {remedy}",
+            param=worst if size > self.most_added else "coefficient",
+            code="addition_too_large",
+        )
 
     def canonical(self, vector: SteeringVector) -> SteeringVector:
         """`vector` as this model is steered with it: tensors at `resid_pre.L` are moved to

@@ -3,6 +3,8 @@
 import re
 from typing import Final
 
+import torch
+
 from vectors.errors import VectorInvalid, shown
 
 SITES: Final = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
@@ -61,3 +63,12 @@ def check_one_hidden_size(sizes: dict[str, int]) -> int:
                 code="mixed_hidden_sizes",
             )
     return hidden
+
+
+_SMALLEST: Final = float(torch.finfo(torch.float32).tiny)
+
+
+def is_nothing(tensor: torch.Tensor) -> bool:
+    """Whether `tensor`, floats of any shape, is all zeros, or so near to them (under float32's
+    smallest normal number) that no coefficient makes it steer."""
+    return not bool((tensor.abs() >= _SMALLEST).any())

@@ -367,9 +367,17 @@ def test_import_asks_the_server_how_deep_and_how_strong(keyed: Run, tmp_path: Pa
     assert "coefficient 15 gives 0.3" in done.err
     keyed("vectors", "delete", "weak")
     torch.save({n: torch.ones(HIDDEN) for n in (7, 8)}, tmp_path / "past.pt")
-    done = keyed("vectors", "import", str(tmp_path / "past.pt"), "--name", "past")
+    past = ("vectors", "import", str(tmp_path / "past.pt"), "--name", "past")
+    asked = keyed(*past)
+    assert asked.status == 1
+    assert "--layers-are hidden-states" in asked.err
+    done = keyed(*past, "--layers-are", "blocks")
     assert "left out, being past the model's last block: 8" in done.err
     keyed("vectors", "delete", "past")
+    done = keyed(*past, "--layers-are", "hidden-states", "--json")
+    assert done.json["layers"] == [6, 7]
+    keyed("vectors", "delete", "past")
+    assert keyed(*past, "--layers-are", "tokens").status == 2
     offline = keyed(
         "vectors", "import", str(tmp_path / "past.pt"), "--out", str(tmp_path / "v.safetensors")
     )

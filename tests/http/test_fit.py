@@ -55,6 +55,8 @@ def receipt(client: Client, steering: Any, **more: Any) -> Any:
          "--max-steps"),
         ({"resid_post.12": ROW[:320]}, "file", "wrong_hidden_size", "576"),
         ({"resid_post.30": ROW}, "file", "layer_out_of_range", "0..29"),
+        ({"resid_post.12": 0 * ROW}, "resid_post.12", "all_zero", "coefficient 0"),
+        ({"resid_post.12": 1e36 * ROW}, "resid_post.12", "addition_too_large", "divide"),
         ({"resid_post.12": ROW.half()}, "resid_post.12", "wrong_dtype", "to(torch.float32)"),
         ({"resid_post.12": ROW.bfloat16()}, "resid_post.12", "wrong_dtype", "to(torch.float32)"),
         ({"resid_post.12": ROW.double()}, "resid_post.12", "wrong_dtype", "to(torch.float32)"),
@@ -70,6 +72,23 @@ def test_refused_at_the_upload(
     assert (error["param"], error["code"]) == (param, code)
     assert said in error["message"]
     assert client.http.get(f"{URL}/unfit").status_code == 404
+
+
+def test_a_file_that_says_another_operation_is_refused_at_the_upload(client: Client) -> None:
+    for key, value in (("operation", "project"), ("GLP.mode", "project"), ("mode", "clamp")):
+        answer = client.upload(save({"resid_post.12": ROW}, {key: value}), "unfit")
+        assert answer.status_code == 400
+        error = answer.json()["error"]
+        assert (error["param"].lower(), error["code"]) == (key.lower(), "operation_not_served")
+
+
+def test_a_patch_to_what_the_dtype_does_not_bear_is_refused(client: Client, keep: Keep) -> None:
+    keep("bearable", {"resid_post.12": ROW})
+    answer = client.http.patch(f"{URL}/bearable", json={"coefficient": 3e38})
+    assert answer.status_code == 400
+    error = answer.json()["error"]
+    assert (error["param"], error["code"]) == ("coefficient", "addition_too_large")
+    assert client.http.get(f"{URL}/bearable").json()["coefficient"] == 1.0
 
 
 def test_the_input_of_a_block_is_the_output_of_the_one_before(client: Client, keep: Keep) -> None:

@@ -317,3 +317,27 @@ def test_a_form_is_no_way_past(client: TestClient) -> None:
     for data in ({"prompt": "steering=1"}, {"model": "steering"}):
         with pytest.raises(UnicodeDecodeError, match="utf-8"):  # Past the guard: it reads JSON.
             client.post("/v9/invented", data=data, files=files)
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/v1/chat/completions/",
+        "//v1/chat/completions",
+        "/v1//chat/completions",
+        "/v1/chat/completions//",
+    ],
+)
+def test_a_slash_too_many_is_named_as_such(client: TestClient, path: str) -> None:
+    url = f"http://testserver{path}"
+    inside = {"extra_body": {"steering": VECTORS}}
+    for body, param in (({"steering": VECTORS}, "steering"), (inside, "extra_body.steering")):
+        message = refused(client.post(url, json=body), param)["message"]
+        assert f"to {CHAT}" in message
+        assert "is not a route" in message
+        assert "cannot be steered" not in message
+    error = refused(client.post(url, json={}, headers={"X-Steering": "a=1"}), "X-Steering")
+    assert f"to {CHAT}," in error["message"]
+    # Of a route that cannot be steered, and of no route, slashes are not what is wrong.
+    for other in ("/v1/messages/", "/v9/invented/"):
+        refused(client.post(other, json={"steering": VECTORS}), "steering", "not_supported")

@@ -1,3 +1,4 @@
+import json
 import math
 from typing import Any
 
@@ -118,3 +119,24 @@ def test_what_is_wrong_is_named(value: Any, param: str, code: str | None) -> Non
     assert caught.value.param == param
     assert code is None or caught.value.code == code
     assert caught.value.message.startswith(param)
+
+
+@pytest.mark.parametrize("value", ["text", "", False, True, [], ["a"], 3, 0.5])
+def test_what_is_no_field_at_all_is_answered_with_one(value: Any) -> None:
+    with pytest.raises(PlanInvalid) as caught:
+        SteeringField.read(value)
+    assert caught.value.param == "steering"
+    example = caught.value.message.rpartition("a right one is ")[2]
+    assert SteeringField.read(json.loads(example)).uses[0].id == "cheerful"
+
+
+@pytest.mark.parametrize("vectors", ["cheerful", [], {}, None, 5, False])
+def test_what_are_no_vectors_is_answered_with_some(vectors: Any) -> None:
+    for field in ({"vectors": vectors}, {}):
+        with pytest.raises(PlanInvalid) as caught:
+            SteeringField.read(field)
+        assert caught.value.param == "steering.vectors"
+        for example in caught.value.message.rpartition("a right one is ")[2].split(", or "):
+            assert SteeringField.read({"vectors": json.loads(example)}).uses[0].id == "cheerful"
+    with pytest.raises(PlanInvalid, match=r'a right one is \{"id": "cheerful"'):
+        SteeringField.read({"vectors": ["cheerful"]})

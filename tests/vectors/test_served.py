@@ -213,3 +213,88 @@ def test_records_of_before_have_no_model_of_their_own(tmp_path: Path) -> None:
     written["base_model"] = {"fingerprint": 5}
     path.write_text(json.dumps(written))
     assert path in served(tmp_path).problems
+
+
+class TestValues:
+    """What no request could be steered with, or with nothing, is refused where it comes in."""
+
+    @staticmethod
+    def library(root: Path, most: float = 16376.0) -> Library:
+        return served(root, most_added=most)
+
+    @pytest.mark.parametrize("value", [0.0, 1e-40, -1e-45])
+    def test_all_zeros(self, tmp_path: Path, value: float) -> None:
+        library = self.library(tmp_path)
+        row = torch.full((HIDDEN,), value)
+        error = refused(library, file_of({("resid_post", 1): row, ("mlp_out", 2): row[None]}))
+        assert (error.param, error.code) == ("mlp_out.2", "all_zero")
+        assert "coefficient 0" in error.message
+        # Zeros beside something else are somebody's layout; what is used by default counts.
+        mixed = {("resid_post", 1): row, ("resid_post", 2): ROW}
+        assert library.add(file_of(mixed), "mixed")[1]
+        with pytest.raises(VectorInvalid) as caught:
+            library.add(file_of(mixed, layers=(1,)), "other")
+        assert caught.value.code == "all_zero"
+        with pytest.raises(VectorInvalid) as caught:
+            library.update("mixed", layers=(1,))
+        assert (caught.value.param, caught.value.code) == ("layers", "all_zero")
+        assert library.resolve("mixed").layers == (1, 2)
+
+    def test_the_smallest_that_steers(self, tmp_path: Path) -> None:
+        tiny = torch.zeros(HIDDEN)
+        tiny[3] = torch.finfo(torch.float32).tiny
+        assert self.library(tmp_path).add(file_of({("resid_post", 1): tiny}), "tiny")[1]
+
+    @pytest.mark.parametrize(
+        ("scale", "coefficient", "param", "said"),
+        [
+            (1e36, 1.0, "resid_post.1", "divide"),
+            (2000.0, 1.0, "resid_post.1", "divide"),
+            (1.0, 3e38, "coefficient", "lower its coefficient, to 1.02e+03"),
+            (1.0, -2000.0, "coefficient", "lower"),
+        ],
+    )
+    def test_what_the_dtype_does_not_bear(
+        self, tmp_path: Path, scale: float, coefficient: float, param: str, said: str
+    ) -> None:
+        library = self.library(tmp_path)
+        data = file_of({("resid_post", 1): scale * ROW}, coefficient=coefficient)
+        error = refused(library, data)
+        assert (error.param, error.code) == (param, "addition_too_large")
+        assert said in error.message
+        wide = served(tmp_path / "wide", most_added=2.0**50)
+        assert wide.add(file_of({("resid_post", 1): 2000 * ROW}), "wide")[1]
+
+    def test_hook_points_are_summed_and_only_default_layers_count(self, tmp_path: Path) -> None:
+        library = self.library(tmp_path)
+        large = ROW * (16376.0 / HIDDEN)
+        assert library.add(file_of({("resid_post", 1): large}), "one")[1]
+        two = {("resid_post", 1): large, ("mlp_out", 2): ROW[None]}
+        assert library.add(file_of(two, layers=(1,)), "two")[1]
+        with pytest.raises(VectorInvalid) as caught:
+            library.add(file_of(two), "both")
+        assert caught.value.code == "addition_too_large"
+
+    def test_a_patch_is_held_to_it(self, tmp_path: Path) -> None:
+        library = self.library(tmp_path)
+        large = ROW * (16376.0 / HIDDEN)
+        strong, _ = served(tmp_path).add(file_of({("resid_post", 1): large}, coefficient=9), "s")
+        library.add(file_of({("resid_post", 1): large, ("resid_post", 2): ROW}, layers=(1,)), "v")
+        before = library.resolve("v")
+        for change, param in (
+            ({"coefficient": 3e38}, "coefficient"),
+            ({"layers": (1, 2)}, "layers"),
+            ({"digest": strong.digest}, "digest"),
+        ):
+            with pytest.raises(VectorInvalid) as caught:
+                library.update("v", **change)  # type: ignore[arg-type]
+            assert (caught.value.param, caught.value.code) == (param, "addition_too_large")
+            assert library.resolve("v") == before
+        assert library.update("v", digest=strong.digest, coefficient=0.5).coefficient == 0.5
+        # One that is in the library already may still be described.
+        assert library.update("s", description="far too strong").description
+
+    def test_a_library_without_a_model_leaves_values_alone(self, tmp_path: Path) -> None:
+        library = served(tmp_path)
+        assert library.add(file_of({("resid_post", 1): torch.zeros(HIDDEN)}), "zero")[1]
+        assert library.add(file_of({("resid_post", 1): ROW * 1e36}), "huge")[1]

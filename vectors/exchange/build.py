@@ -8,9 +8,15 @@ import torch
 from vectors.errors import VectorInvalid, shown
 from vectors.exchange.found import Found, Options, Part
 from vectors.exchange.rules import Place
-from vectors.glp import refuse_unserved
 from vectors.hook_names import as_steered, steered_place
-from vectors.tensors import SITES, TensorKey, check_one_hidden_size, tensor_name
+from vectors.operation import refuse_unserved
+from vectors.tensors import (
+    SITES,
+    TensorKey,
+    check_one_hidden_size,
+    is_nothing,
+    tensor_name,
+)
 from vectors.vector import BaseModel, SteeringVector
 
 SITE = "resid_post"
@@ -41,11 +47,11 @@ def build(
     kept = {
         key: placed[key]
         for key in sorted(placed)
-        if key[1] >= 0 and (depth is None or key[1] < depth) and bool(placed[key].tensor.any())
+        if key[1] >= 0 and (depth is None or key[1] < depth) and not is_nothing(placed[key].tensor)
     }
     before = [part.name for key, part in placed.items() if key[1] < 0]
     beyond = [p.name for key, p in placed.items() if depth is not None and key[1] >= depth]
-    zero = [p.name for key, p in placed.items() if not p.tensor.any() and p.name not in before]
+    zero = [p.name for key, p in placed.items() if is_nothing(p.tensor) and p.name not in before]
     if not kept:
         raise _nothing_left(place, before, beyond, zero, depth)
     tensors = {key: part.tensor for key, part in kept.items()}
@@ -170,7 +176,8 @@ def _nothing_left(
         )
     if zero and not before:
         return VectorInvalid(
-            f"{_listed(zero)} is all zeros, and there is nothing else: it would steer nothing",
+            f"{_listed(zero)} is all zeros, or as good as that, and there is nothing else: it "
+            "would steer nothing",
             param=zero[0][:128],
             code="all_zero",
         )

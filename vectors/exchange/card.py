@@ -8,6 +8,7 @@ from typing import Any, Final
 import yaml
 
 from vectors.errors import VectorInvalid
+from vectors.operation import check_operations
 from vectors.vector import BaseModel
 
 _MOST_LINES: Final = 2000
@@ -26,6 +27,10 @@ def read_card(folder: Path) -> Card:
     """Read the card of a folder; raises `VectorInvalid` if `config.json` is broken."""
     front, warnings = _front_matter(folder / "README.md")
     config = _config(folder / "config.json")
+    check_operations(front, "README.md")
+    # A model's own configuration says how the model is made.
+    if "architectures" not in config and "model_type" not in config:
+        check_operations(config, "config.json")
     named = _text(front, "base_model") or next(
         (
             config[key]

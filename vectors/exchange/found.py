@@ -2,12 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from vectors.errors import VectorInvalid, shown
 from vectors.exchange.rules import Rule
+
+LayersAre = Literal["blocks", "hidden-states"]
 
 
 @dataclass(frozen=True)
@@ -15,12 +17,14 @@ class Options:
     """What whoever imports says that a file may not say itself.
 
     `numbers` are blocks as the file counts them, `num_layers` counts the blocks of the model that
-    the vector is for, `model` chooses in a CAA folder of several models.
+    the vector is for, `model` chooses in a CAA folder of several models. `layers_are` says what a
+    file's bare numbers count: "blocks", or "hidden-states", of which N is the output of block N-1.
     """
 
     numbers: tuple[int, ...] | None = None
     num_layers: int | None = None
     model: str | None = None
+    layers_are: LayersAre | None = None
 
 
 @dataclass(frozen=True)
@@ -43,8 +47,8 @@ class Found:
     """All of a file. `details` is what else it says, kept in the metadata.
 
     `num_layers` counts the blocks of the model that it was made on. `coefficient` is the default
-    one, `operation` what its vectors do, `param` the key that says so; `warnings` are for whoever
-    imports it.
+    one, `operation` what its vectors do; `warnings` are for whoever imports it. `counted`: its
+    layers are bare numbers, for `Options.layers_are` to say what they count.
     """
 
     rule: Rule
@@ -56,6 +60,7 @@ class Found:
     warnings: tuple[str, ...] = ()
     model: str | None = None
     licence: str | None = None
+    counted: bool = False
 
 
 def part(number: int, name: str, value: object, site: str = "resid_post") -> Part:

@@ -29,6 +29,7 @@ from vectors.exchange.rules import (
 )
 from vectors.glp import read_glp, refuse_hidden_meaning
 from vectors.metadata import METADATA_KEY, parse_metadata
+from vectors.operation import check_operations
 from vectors.vector import SteeringVector
 
 _ARCHITECTURES: Final = ("controlvector", "steeringvector")
@@ -38,6 +39,7 @@ _MAKERS: Final = ("glp.generator", "general.generator", "controlvector.generator
 _BY_NAME: Final = {"repeng": REPENG, "dialz": DIALZ}
 _GENERATOR_KEYS: Final = {"general.architecture", "controlvector.model_hint",
                           "controlvector.layer_count"}  # fmt: skip
+_GLP: Final = ("glp.", "dspark.")
 _DETAILS: Final = ("model_hint", "layer_count", "method")
 
 
@@ -57,7 +59,9 @@ def read_gguf(path: Path) -> Found | SteeringVector:
             code="not_a_control_vector",
         )
     tensors = _tensors(reader)
-    metadata = {k: _field(reader, k) for k in reader.fields if k.startswith(("glp.", "dspark."))}
+    said = {key: _field(reader, key) for key in reader.fields if _is_said(reader, key)}
+    check_operations(said)
+    metadata = {key: value for key, value in said.items() if key.lower().startswith(_GLP)}
     glp = read_glp(metadata)
     ours = _field(reader, METADATA_KEY)
     if isinstance(ours, str):
@@ -114,6 +118,14 @@ def _field(reader: Any, key: str) -> Any:
         return None if field is None else field.contents()
     except (ValueError, IndexError, TypeError) as error:
         raise VectorInvalid(f"the value of {key} is damaged", param=key, code="not_gguf") from error
+
+
+def _is_said(reader: Any, key: str) -> bool:
+    """Whether `key` is the file's own, and not a list of thousands, as tokens are."""
+    field = reader.get_field(key)
+    if key.startswith("GGUF.") or field is None:
+        return False
+    return key.lower().startswith(_GLP) or len(field.data) <= 64
 
 
 def _text(reader: Any, key: str) -> str | None:

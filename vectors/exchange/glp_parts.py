@@ -11,6 +11,7 @@ from vectors.errors import VectorInvalid, shown
 from vectors.exchange.found import Found, Part, part
 from vectors.exchange.rules import Rule, measured_where_applied
 from vectors.glp import Glp
+from vectors.tensors import is_nothing
 
 _NAME: Final = re.compile(r"direction\.([0-9]{1,4})(?:\.([0-9]{1,3}))?", re.ASCII)
 _ORTHONORMAL: Final = 1e-3
@@ -30,7 +31,7 @@ def glp_found(glp: Glp, tensors: Mapping[str, torch.Tensor], rule: Rule) -> Foun
         if index in by_layer.setdefault(layer, {}):
             raise _bad(name, "is there twice under two names")
         found = part(layer, name, tensor, glp.site)
-        if not bool(found.tensor.any()):
+        if is_nothing(found.tensor):
             raise _bad(name, "is all zeros, which is not a direction; leave the layer out")
         by_layer[layer][index] = found
     _check_sha256(glp, tensors)
@@ -41,6 +42,12 @@ def glp_found(glp: Glp, tensors: Mapping[str, torch.Tensor], rule: Rule) -> Foun
             "glp.layer_ids_zero_based",
             f"lists blocks {shown(list(glp.layers))} and the tensors are for "
             f"{shown(sorted(by_layer))}",
+        )
+    if absent := sorted(set(glp.layer_scales or ()) - set(by_layer)):
+        raise _key(
+            "glp.layer_scales",
+            f"has scales for blocks {shown(absent)}, which have no direction in the file; it may "
+            "be incomplete: fetch it again, or leave these scales out",
         )
     return Found(
         measured_where_applied(rule) if glp.measured_there else rule,

@@ -9,7 +9,7 @@ from vectors.errors import LibraryError, VectorInvalid, VectorNotFound
 from vectors.exchange.build import as_numbers, build, fitted
 from vectors.exchange.card import Card, read_card
 from vectors.exchange.folder import read_folder
-from vectors.exchange.found import Found, Options
+from vectors.exchange.found import Found, LayersAre, Options
 from vectors.exchange.kinds import FORMATS
 from vectors.exchange.readers import read_file
 from vectors.names import check_name
@@ -27,6 +27,7 @@ def load(
     as_extracted: bool = False,
     model: str | None = None,
     num_layers: int | None = None,
+    layers_are: LayersAre | None = None,
 ) -> SteeringVector:
     """The vector in `path`, placed where its own library adds it.
 
@@ -35,14 +36,16 @@ def load(
     vectors are added, at the file's own layer numbers. `as_extracted` puts them back where they
     were read instead (see `vectors.exchange.rules`). `model` chooses among the models of a CAA
     folder. `num_layers` counts the blocks of the model that will be steered: what is past the last
-    is left out. What was done is in `method_settings["imported"]`.
+    is left out. `layers_are` says what bare numbers count, in files that have nothing else (rows of
+    a stack, `{14: tensor}`): "blocks", or "hidden-states", of which N is the output of block N-1.
+    What was done is in `method_settings["imported"]`.
 
     Raises `VectorInvalid` naming the file, and the tensor where it is one's fault;
     `VectorNotFound` if there is no such file; `LibraryError` if it cannot be read.
     """
     path = Path(path)
     try:
-        options = Options(as_numbers(layer), num_layers, model)
+        options = Options(as_numbers(layer), num_layers, model, layers_are)
         return _load(path, name, options, site, as_extracted)
     except VectorInvalid as error:
         message = f"{path.name or path}: {error.message}"
@@ -60,6 +63,8 @@ def _load(
     if options.num_layers is None:
         options = replace(options, num_layers=card.base.num_layers)
     found = read_folder(path, options) if path.is_dir() else read_file(path, options)
+    if options.layers_are is not None:
+        _check_counted(found, options, site)
     label = check_name(name) if name is not None else _name_of(path)
     if isinstance(found, Found):
         return build(
@@ -91,6 +96,18 @@ def _load(
         base_model=found.base_model or (card.base if card.base != BaseModel() else None),
         licence=found.licence or card.licence,
     )
+
+
+def _check_counted(found: Found | SteeringVector, options: Options, site: str | None) -> None:
+    if not (isinstance(found, Found) and found.counted):
+        raise VectorInvalid(
+            "this file says itself what its layers count; leave out layers_are", param="layers_are"
+        )
+    if site is not None and options.layers_are == "hidden-states":
+        raise VectorInvalid(
+            "hidden_states are outputs of blocks, resid_post; leave out site or layers_are",
+            param="site",
+        )
 
 
 def _name_of(path: Path) -> str | None:

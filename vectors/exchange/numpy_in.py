@@ -1,8 +1,8 @@
 """NumPy's `.npy` and `.npz`, never with `allow_pickle`.
 
 A `.npy` is [hidden], whose layer must be given, or [layers, hidden]; the arrays of a `.npz` are
-named as tensors elsewhere. What a header announces is compared with what is there, and only then
-read.
+named as tensors elsewhere, with texts and numbers beside them (`vectors.exchange.notes`). What a
+header announces is compared with what is there, and only then read.
 """
 
 import errno
@@ -20,6 +20,7 @@ import torch
 from vectors.errors import VectorInvalid, shown
 from vectors.exchange.found import Found, Options
 from vectors.exchange.kinds import MAX_UNPACKED, check_unpacked
+from vectors.exchange.notes import LAYER_KEY
 from vectors.exchange.places import lone_tensor, named_parts
 from vectors.exchange.rules import ARRAY, ARRAYS
 
@@ -46,7 +47,9 @@ def read_npz(path: Path, options: Options) -> Found:
                 if name in tensors:
                     raise VectorInvalid(f"the array {shown(name)} is there twice", param=name[:128])
                 with archive.open(member) as file:
-                    tensors[name] = _array(cast("BinaryIO", file), name, member.file_size)
+                    tensors[name] = _array(
+                        cast("BinaryIO", file), name, member.file_size, notes=True
+                    )
     except _ERRORS as error:
         raise _broken(path.name, error) from error
     except OSError as error:
@@ -56,8 +59,11 @@ def read_npz(path: Path, options: Options) -> Found:
     return named_parts(tensors, ARRAYS, options)
 
 
-def _array(file: BinaryIO, name: str, size: int) -> torch.Tensor:
-    """The array in `file`, of `size` bytes, as a tensor of its own floating-point type."""
+def _array(file: BinaryIO, name: str, size: int, *, notes: bool = False) -> Any:
+    """The array in `file`, of `size` bytes, as a tensor of its own floating-point type.
+
+    With `notes`, what is said beside tensors as well: a text, a number, a list of layers.
+    """
     try:
         numpy_format: Any = np.lib.format
         version = numpy_format.read_magic(file)
@@ -71,6 +77,13 @@ def _array(file: BinaryIO, name: str, size: int) -> torch.Tensor:
             shape, by_column, dtype = reader(file, max_header_size=10_000)
     except _ERRORS as error:
         raise _broken(name, error) from error
+    if notes and _is_note(name, shape, dtype):
+        count = math.prod(shape) * dtype.itemsize
+        data = file.read(count)
+        if len(data) != count:
+            raise _broken(name, ValueError("it ends too early"))
+        value = np.frombuffer(data, dtype=dtype).reshape(shape).tolist()
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
     if dtype.kind != "f" or dtype.itemsize > 8:
         raise VectorInvalid(
             f"array {shown(name)} is {dtype}; a vector is floating point: save it with "
@@ -92,6 +105,19 @@ def _array(file: BinaryIO, name: str, size: int) -> torch.Tensor:
         raise _broken(name, ValueError("it ends too early"))
     flat = np.frombuffer(data, dtype=dtype).astype(dtype.newbyteorder("="))
     return torch.from_numpy(flat.reshape(shape, order="F" if by_column else "C").copy())
+
+
+def _is_note(name: str, shape: tuple[int, ...], dtype: Any) -> bool:
+    if dtype.hasobject or not 0 < dtype.itemsize <= 1 << 16:
+        return False
+    if shape == ():
+        return dtype.kind in "iubfUS"
+    return (
+        dtype.kind in "iu"
+        and len(shape) == 1
+        and shape[0] <= 10_000
+        and bool(LAYER_KEY.fullmatch(name.lower()))
+    )
 
 
 def _broken(name: str, error: Exception) -> VectorInvalid:

@@ -13,11 +13,12 @@ from safetensors import SafetensorError, safe_open
 from vectors.errors import VectorInvalid, shown
 from vectors.exchange.found import Found, Options
 from vectors.exchange.glp_parts import check_content, glp_found
-from vectors.exchange.places import named_parts, place_of, unknown_name
+from vectors.exchange.places import named_parts, place_of, refuse_autoencoder, unknown_name
 from vectors.exchange.rules import TENSORS, Rule, made_by
 from vectors.format import read_vector
 from vectors.glp import read_glp, refuse_hidden_meaning
 from vectors.metadata import METADATA_KEY
+from vectors.operation import check_operations
 from vectors.tensors import SITES
 from vectors.vector import SteeringVector
 
@@ -29,6 +30,7 @@ def read_safetensors(path: Path, options: Options) -> Found | SteeringVector:
     `VectorInvalid`.
     """
     tensors, metadata = _tensors(path)
+    check_operations(metadata)
     glp = read_glp(metadata)
     if glp is not None and any(name.startswith("direction.") for name in tensors):
         return glp_found(glp, tensors, _rule(metadata))
@@ -44,7 +46,7 @@ def read_safetensors(path: Path, options: Options) -> Found | SteeringVector:
 
 
 def _rule(metadata: Mapping[str, str]) -> Rule:
-    generator = metadata.get("glp.generator")
+    generator = next((v for k, v in metadata.items() if k.lower() == "glp.generator"), None)
     return made_by(TENSORS, generator[:128]) if generator else TENSORS
 
 
@@ -54,13 +56,7 @@ def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
             names = list(file.keys())
             if not names or len(names) > 10_000:
                 raise VectorInvalid(f"there are {len(names)} tensors in it", code="no_tensors")
-            if {"W_enc", "W_dec"} <= set(names):
-                raise VectorInvalid(
-                    "this is a sparse autoencoder, not a vector; save the row of W_dec of one "
-                    "feature as a tensor named by its place, such as 'resid_post.14'",
-                    param="W_dec",
-                    code="unknown_tensor",
-                )
+            refuse_autoencoder(sorted(names))
             # Cloned, because the tensor would be a window on the mapped file.
             known = any(place_of(n) or n.startswith("direction.") for n in names)
             if not known and len(names) > 1:

@@ -6,13 +6,16 @@
 import json
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import torch
 
 from vectors.errors import VectorInvalid, shown
 from vectors.exchange.found import Found, Part, layer_number, part
 from vectors.exchange.rules import ACTIVATION_STEERING
+from vectors.operation import check_operations
+
+_NUMBERS: Final = ("directions", "explained_variances")
 
 
 def read_svec(path: Path) -> Found:
@@ -32,6 +35,7 @@ def read_svec(path: Path) -> Found:
             param="directions",
             code="not_svec",
         )
+    check_operations({key: value for key, value in data.items() if key not in _NUMBERS})
     details = {"model_type": data.get("model_type"), "explained_variances": _variances(data)}
     return Found(
         ACTIVATION_STEERING,

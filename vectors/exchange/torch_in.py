@@ -5,6 +5,7 @@
     direction.pt, direction_metadata.json      refusal_direction (select_and_save_direction)
     [layers, hidden], or a list of tensors     a row for each layer
     {layer: tensor}                            by number, or by name as in safetensors
+    {"vector": tensor, "layer": 14, ...}       as it says (vectors.exchange.notes)
     [hidden]                                   at the layer that is given
 
 For the command line only, never the server: these files are pickles. `weights_only=True` lets
@@ -24,8 +25,17 @@ import torch
 from vectors.errors import VectorInvalid, shown
 from vectors.exchange.found import Found, Options, Part, layer_number, part
 from vectors.exchange.kinds import check_unpacked
-from vectors.exchange.places import lone_tensor, named_parts, squeezed
+from vectors.exchange.notes import read_notes, split_notes
+from vectors.exchange.places import (
+    lone_tensor,
+    place_of,
+    placed,
+    refuse_autoencoder,
+    squeezed,
+    stacked,
+)
 from vectors.exchange.rules import BARE, CAA, EASY_EDIT, REFUSAL
+from vectors.operation import check_operations, refuse_telling_name
 
 CAA_NAME: Final = re.compile(r"vec_layer_([0-9]+)(?:_(.+?))?\.pth?", re.ASCII)
 EASY_EDIT_NAME: Final = re.compile(r"layer_([0-9]+)\.pth?", re.ASCII)
@@ -51,29 +61,30 @@ def read_torch(path: Path, options: Options) -> Found:
         return read_refusal(path)
     value = _load(path)
     # {"vector": tensor}, {"directions": {14: tensor}}: what is inside counts.
-    while isinstance(value, Mapping) and len(value) == 1:
+    said: dict[str, Any] = {}
+    while isinstance(value, Mapping):
+        value, beside = split_notes(value, place_of)
+        said |= beside
+        refuse_autoencoder(value)
+        if len(value) != 1:
+            break
         ((key, inner),) = value.items()
+        if type(key) is int or place_of(str(key)) is not None:
+            break  # {14: ...}: where it belongs.
         _check_wrapper(key, path.name)
         if not isinstance(inner, Mapping):
             break
         value = inner
     if isinstance(value, list | tuple):
-        value = _stacked(value, path.name)
+        value = stacked(value, path.name)
     if isinstance(value, Mapping):
-        return named_parts(value, BARE, options)
+        return placed(value, BARE, options, read_notes(said))
     if not isinstance(value, torch.Tensor):
         raise VectorInvalid(
             f"{path.name} holds not a tensor but {type(value).__name__}; save a tensor, or "
             "{layer: tensor}",
             param=path.name[:128],
             code="bad_tensor",
-        )
-    if value.dim() == 3:
-        raise VectorInvalid(
-            f"the tensor has shape {list(value.shape)}; choose one position and save "
-            "[layers, hidden], or save one layer, [hidden]",
-            param=path.name[:128],
-            code="bad_shape",
         )
     return lone_tensor(value, path.name, BARE, options)
 
@@ -83,6 +94,7 @@ def _check_wrapper(key: object, file: str) -> None:
     a site, an operation, or nobody knows what."""
     word = str(key).strip().lower()
     if any(c.isdigit() for c in word) or word.rstrip("s") in _WRAPPERS:
+        refuse_telling_name(str(key))
         return
     raise VectorInvalid(
         f"{file} has its tensors under {shown(word)}, which may say where or how they are meant; "
@@ -91,19 +103,6 @@ def _check_wrapper(key: object, file: str) -> None:
         param=word[:128],
         code="unknown_layout",
     )
-
-
-def _stacked(values: Sequence[Any], name: str) -> torch.Tensor:
-    """A list of [hidden] as [layers, hidden]; raises `VectorInvalid`."""
-    rows = [part(n, f"{name}[{n}]", squeezed(value)).tensor for n, value in enumerate(values)]
-    if not rows or len({row.numel() for row in rows}) > 1:
-        raise VectorInvalid(
-            f"{name} is a list of {len(rows)} tensors of different sizes; a list holds one vector, "
-            "[hidden], for each layer",
-            param=name[:128],
-            code="mixed_hidden_sizes" if rows else "no_tensors",
-        )
-    return torch.stack(rows)
 
 
 def read_caa(paths: Sequence[Path], model: str | None = None) -> Found:
@@ -153,6 +152,7 @@ def read_refusal(path: Path) -> Found:
             param=REFUSAL_METADATA,
             code="bad_metadata",
         )
+    check_operations(metadata)
     pos = metadata.get("pos")
     return Found(REFUSAL, (_part(path, layer),), {"pos": pos} if type(pos) is int else {})
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from server.cli import parse, paths, show
+from server.cli.errors import Refused, WrongUsage
 from server.cli.help_text import with_examples
 from server.cli.options import Json, Key, Server, connection, wants_json
 from server.cli.vectors.quality import quality_table
 from server.cli.vectors.texts import Texts, read_texts
+from server.cli.vectors.transfer import Replace, name_beside, settle
 from server.cli.watch import check_succeeded, show_texts, watch
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ HELP = with_examples(
       --positive glad.txt --negative sad.txt
     steersman vectors extract honest --method caa --pairs qa.jsonl --layers 8-20
     steersman vectors extract tone --method style --styles texts/
+    steersman vectors extract glad --method mean_difference --replace \\
+      --positive better.txt --negative sad.txt
     steersman vectors extract kind --method probe --pairs p.jsonl --set c=0.1
     """,
 )
@@ -41,6 +45,7 @@ def extract(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="The vector's name.")],
     method: Annotated[str, typer.Option(metavar="METHOD", help="One of those above.")],
+    replace: Replace = False,
     pairs: Annotated[
         Path | None, typer.Option(help="JSONL.", rich_help_panel=_TEXTS, **_READABLE)
     ] = None,
@@ -134,6 +139,12 @@ def extract(
 ) -> None:
     """`steersman vectors extract`."""
     asked = wants_json(ctx, as_json)
+    if replace and no_wait:
+        raise WrongUsage(
+            "--replace needs the vector that the job makes",
+            param="--replace",
+            remedy="leave out --no-wait",
+        )
     texts = read_texts(pairs, positive, negative, styles or [])
     body = {
         "method": method,
@@ -152,7 +163,16 @@ def extract(
         "created_at": created_at,
     }
     with connection(ctx, server, api_key) as client:
-        job = _start(client, {k: v for k, v in body.items() if v is not None}, texts)
+        body = {k: v for k, v in body.items() if v is not None}
+        beside = None
+        try:
+            job = _start(client, body, texts)
+        except Refused as refused:
+            if not replace or refused.code != "vector_exists":
+                raise
+            # What is there answers requests until the new one is made.
+            beside = name_beside(name)
+            job = _start(client, body | {"name": beside}, texts)
         if no_wait:
             if asked:
                 show.print_json(job)
@@ -165,12 +185,15 @@ def extract(
         show_texts(job)
         check_succeeded(job)
         made = [client.vector(vector_id) for vector_id in job["vectors"]]
+        if beside is not None:
+            # Of styles, NAME-STYLE for each.
+            made = [settle(client, v, name + v["id"].removeprefix(beside)) for v in made]
     if asked:
         show.print_json({"job": job, "vectors": made})
         return
-    for vector, vector_id in zip(made, job["vectors"], strict=True):
+    for vector in made:
         quality_table(vector)
-        show.result(f"made {vector_id}")
+        show.result(f"made {vector['id']}")
 
 
 def _start(client: "Client", body: dict[str, Any], texts: Texts) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """`steersman vectors import`: files of other tools, read here; the server gets safetensors only."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -15,6 +16,14 @@ if TYPE_CHECKING:
     from server.cli.client import Client
     from vectors.exchange.dose import Dose
     from vectors.format import SteeringVector
+
+
+class LayersAre(StrEnum):
+    """What a file's bare numbers count."""
+
+    BLOCKS = "blocks"
+    HIDDEN_STATES = "hidden-states"
+
 
 _LEFT_OUT: Final = {
     "left_out": "before the first block",
@@ -59,6 +68,13 @@ def import_vector(
         bool,
         typer.Option("--as-extracted", help="Add it where its tool read it, not where it adds it."),
     ] = False,
+    layers_are: Annotated[
+        LayersAre | None,
+        typer.Option(
+            help="What bare numbers of layers count, where a file has nothing else: blocks, or "
+            "hidden-states, of which N is the output of block N-1."
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Which model's vectors, in a CAA folder of several.")
     ] = None,
@@ -89,6 +105,7 @@ def import_vector(
             as_extracted=as_extracted,
             model=model,
             num_layers=count if type(count) is int else None,
+            layers_are=None if layers_are is None else layers_are.value,
         )
         _tell(found, chosen=numbers is not None)
         return found

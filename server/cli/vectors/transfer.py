@@ -175,8 +175,28 @@ def send(client: "Client", data: bytes, name: str | None, *, replace: bool = Fal
     vector = read_vector(data)
     taken = name or vector.name
     assert taken is not None
-    beside = f"{taken[:40]}-{secrets.token_hex(8)}"
+    beside = name_beside(taken)
     return take_over(client, _post(client, data, beside), taken)
+
+
+def name_beside(name: str) -> str:
+    """A name for what is to take the place of `name`'s vector, until it does."""
+    return f"{name[:40]}-{secrets.token_hex(8)}"
+
+
+def settle(client: "Client", made: dict[str, Any], name: str) -> Any:
+    """Have `name`, whether or not it stands for a vector, stand for `made` (as the server shows
+    it), whose own name goes; what the server says of `name` then."""
+    try:
+        client.vector(name)
+    except Refused as refused:
+        if refused.code != "vector_not_found":
+            raise
+    else:
+        return take_over(client, made, name)
+    kept = _post(client, fetch(client, made["id"])[1], name)
+    client.delete(paths.vector(made["id"]))
+    return kept
 
 
 def take_over(client: "Client", made: dict[str, Any], name: str) -> Any:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from gguf import GGUFWriter
+from gguf import GGUFValueType, GGUFWriter
 from safetensors.torch import save_file
 
 from vectors.errors import VectorInvalid
@@ -33,8 +33,8 @@ def gguf(path: Path, metadata: dict[str, Any], tensors: dict[str, torch.Tensor])
             writer.add_uint32(key, value)
         elif isinstance(value, float):
             writer.add_float32(key, value)
-        else:
-            writer.add_string(key, value)
+        else:  # `add_string` leaves out an empty one.
+            writer.add_key_value(key, value, GGUFValueType.STRING)
     for name, tensor in tensors.items():
         writer.add_tensor(name, tensor.numpy())
     writer.write_header_to_file()

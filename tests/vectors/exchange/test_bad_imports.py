@@ -6,6 +6,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from gguf import GGUFWriter
@@ -226,3 +227,35 @@ def test_safetensors_of_something_else(tmp_path):
 )  # fmt: skip
 def test_bad_options(options):
     assert refused(FIXTURES / "repeng.gguf", **options).param == next(iter(options))
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-40])
+def test_what_would_steer_nothing(value, tmp_path):
+    row = torch.full((4,), value)
+    torch.save({12: row, 13: row}, tmp_path / "v.pt")
+    assert refused(tmp_path / "v.pt").code == "all_zero"
+    torch.save({12: row, 13: torch.ones(4)}, tmp_path / "v.pt")
+    found = load(tmp_path / "v.pt")
+    assert list(found.tensors) == [("resid_post", 13)]
+    assert found.method_settings["imported"]["left_out_zero"] == ["12"]
+
+
+@pytest.mark.parametrize("suffix", ["npz", "pt", "safetensors"])
+@pytest.mark.parametrize(
+    "names",
+    [("W_dec", "W_enc", "b_dec", "b_enc", "threshold"), ("W_dec",), ("W_dec", "encoder.weight"),
+     ("decoder.weight", "decoder.bias")],
+)  # fmt: skip
+def test_an_autoencoder_is_not_a_stack_of_layers(names, suffix, tmp_path):
+    path = tmp_path / f"v.{suffix}"
+    tensors = {name: torch.ones(4, 4) for name in names}
+    if suffix == "npz":
+        np.savez(path, **{name: tensor.numpy() for name, tensor in tensors.items()})
+    elif suffix == "pt":
+        torch.save(tensors, path)
+    else:
+        save_file(tensors, path)
+    error = refused(path, num_layers=4)
+    assert (error.param, error.code) == (names[0], "unknown_tensor")
+    assert "autoencoder" in error.message
+    assert "hook_name" in error.message

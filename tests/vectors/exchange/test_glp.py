@@ -172,8 +172,65 @@ def test_glp_of_rank_2_is_the_sum_of_its_scaled_directions(write):
 
 
 def test_glp_scales_of_one_direction(write):
-    keys = {"glp.spec_version": 2, "glp.dir_scales": "0.5", "glp.layer_scales": "12:4,29:7"}
+    keys = {"glp.spec_version": 2, "glp.dir_scales": "0.5", "glp.layer_scales": "12:4"}
     assert torch.equal(load(write(keys)).tensors["resid_post", 12], 2 * unit())
+
+
+def test_glp_scales_of_blocks_that_are_not_there(write):
+    error = refused(write({"glp.spec_version": 2, "glp.layer_scales": "12:4,29:7"}))
+    assert (error.param, error.code) == ("glp.layer_scales", "bad_glp")
+    assert "29" in error.message
+    assert "fetch it again" in error.message
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("glp.clamp_max", 3.0),
+        ("glp.normalize", True),
+        ("glp.positions", "last"),
+        ("glp.gate", "cosine"),
+        ("glp.alpha", 4.0),
+        ("GLP.clamp_max", 3.0),
+        ("glp.mode", ""),
+    ],
+)
+def test_glp_keys_that_may_change_the_effect_are_refused(write, key, value):
+    error = refused(write({key: value}))
+    assert (error.param, error.code) == (key, "bad_glp")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("glp.generator", "captain-vector 0.4.0"),
+        ("glp.method", "paired_difference_of_means"),
+        ("glp.contrast", "good_vs_bad"),
+        ("glp.created", "2026-11-01"),
+        ("glp.base_model", "org/Tiny"),
+        ("glp.base_revision", "abc"),
+        ("glp.validation.kl", "0.1"),
+        ("glp.description", "calm"),
+        ("glp.license", "mit"),
+    ],
+)
+def test_glp_keys_that_only_describe_pass(write, key, value):
+    assert names(load(write({key: value}))) == ["resid_post.12"]
+
+
+def test_glp_keys_are_read_in_any_capitals(write, tmp_path):
+    assert refused(write({"GLP.mode": "project"})).param == "glp.mode"
+    assert refused(write({"Glp.Mode": "ablate"})).param == "glp.mode"
+    assert load(write({"GLP.Alpha_Default": 4.0})).coefficient == 4.0
+    assert refused(write({"DSPARK.mode": "add"})).param == "DSPARK.mode"
+    twice = refused(write({"glp.mode": "add", "GLP.mode": "project"}))
+    assert twice.param.lower() == "glp.mode"
+    assert (twice.code, "twice" in twice.message) == ("bad_glp", True)
+    data = safetensors(tmp_path / "u.safetensors", {"GLP.mode": "project"},
+                       {"resid_post.12": unit()}).read_bytes()  # fmt: skip
+    with pytest.raises(VectorInvalid) as caught:
+        read_vector(data)
+    assert caught.value.param == "glp.mode"
 
 
 def test_glp_measured_elsewhere_is_a_warning(write):

@@ -1,14 +1,17 @@
 r"""Make the files beside this one, with the libraries whose formats they are; the tests need none.
 
     python -m venv V && V/bin/pip install --no-deps repeng==0.4.0 dialz==1.1.4 \
-        steering-vectors==0.12.2 "transformer-lens<3" sae-lens ... (and what they import)
+        steering-vectors==0.12.2 "transformer-lens<3" ... (and what they import)
     V/bin/python -m tests.vectors.exchange.made.make
+    python -m venv W && W/bin/pip install torch sae-lens gguf     (alone: it wants its own versions)
+    W/bin/python -m tests.vectors.exchange.made.make sae_lens
 
 `manifest.json` says for each file what it was made by, with what options it is imported into a
 model of 4 blocks, and where each of its vectors belongs, as its library counts;
 `expected.safetensors` has the values, and under `residuals|FILE` what the library itself made of
 the tiny model's stream with that file's vector, for those that can steer. A library that is not
-installed is left out, and its files stay as they are.
+installed is left out, and its files stay as they are; so do those of all that are not named on the
+command line, if any are.
 """
 
 import json
@@ -37,6 +40,8 @@ def main() -> None:
         EXPECTED.update(load_file(HERE / "expected.safetensors"))
     for work in (_gguf, _glp, _numpy, _torch, _repeng, _dialz, _steering_vectors,
                  _transformer_lens, _sae_lens):  # fmt: skip
+        if sys.argv[1:] and work.__name__.removeprefix("_") not in sys.argv[1:]:
+            continue
         try:
             work()
         except ImportError as error:
@@ -256,26 +261,25 @@ def _transformer_lens() -> None:
 
 
 def _sae_lens() -> None:
-    from sae_lens import StandardSAE, StandardSAEConfig
+    from sae_lens import JumpReLUSAE, JumpReLUSAEConfig, StandardSAE, StandardSAEConfig, __version__
 
-    torch.manual_seed(0)
-    config = StandardSAEConfig(d_in=HIDDEN, d_sae=4)
-    config.metadata.hook_name = "blocks.2.hook_resid_pre"
-    sae = StandardSAE(config)
-    folder = HERE / "sae-lens"
-    sae.save_model(folder)
-    (folder / "sae_weights.safetensors").replace(
-        made("sae-lens-whole.safetensors", "SAELens", refused="W_dec")
-    )
-    for file in folder.iterdir():
-        file.unlink()
-    folder.rmdir()
-    for feature in range(2):
-        row = sae.W_dec[feature].detach().clone()
-        save_file(
-            {config.metadata.hook_name: row},
-            made(f"sae-lens-feature-{feature}.safetensors", "SAELens", {"resid_post.1": row}),
-        )
+    by = f"SAELens {__version__}"
+    kinds = {"standard": (StandardSAE, StandardSAEConfig),
+             "jumprelu": (JumpReLUSAE, JumpReLUSAEConfig)}  # fmt: skip
+    for name, (kind, config_of) in kinds.items():
+        torch.manual_seed(0)
+        config = config_of(d_in=HIDDEN, d_sae=4)
+        config.metadata.hook_name = f"blocks.2.hook_resid_{'pre' if name == 'standard' else 'post'}"
+        sae = kind(config)
+        # A whole autoencoder, as `save_model` leaves its folder.
+        sae.save_model(made(f"sae-lens-{name}", by, refused="W_dec"))
+        place = "resid_post.1" if name == "standard" else "resid_post.2"
+        for feature in range(2):
+            row = sae.W_dec[feature].detach().clone()
+            save_file(
+                {config.metadata.hook_name: row},
+                made(f"sae-lens-{name}-{feature}.safetensors", by, {place: row}),
+            )
 
 
 if __name__ == "__main__":
