@@ -26,7 +26,7 @@ class BodyInvalid(SteersmanError):
 class Bounds:
     """How much structure a body may have."""
 
-    containers: int = 20_000
+    containers: int = 10_000
     """Lists and objects."""
     depth: int = 100
     values: int = 1_200_000
@@ -35,6 +35,10 @@ class Bounds:
     def times(self, factor: int) -> Self:
         """So many times these bounds, but for the depth."""
         return type(self)(self.containers * factor, self.depth, self.values)
+
+    def over(self, divisor: int) -> Self:
+        """So many times less, but for the depth and the values."""
+        return type(self)(max(1, self.containers // divisor), self.depth, self.values)
 
     def check(self, shape: Shape) -> None:
         """Raise `BodyInvalid`, naming the option, for a shape that is over a bound."""

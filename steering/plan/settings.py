@@ -85,10 +85,11 @@ class Settings:
     """File that gets a line of JSON for every change; None: standard output."""
     max_library_vectors: int = 10_000
     """Names that the library may have."""
-    max_body_bytes: int = 64 * 2**20
+    max_body_bytes: int = 16 * 2**20
     """Largest body of any request but an upload."""
-    max_body_containers: int = 20_000
-    """Lists and objects that a JSON body may hold; ten times as many keys."""
+    max_body_containers: int = 10_000
+    """Lists and objects that a JSON body may hold, a quarter of them where vLLM tries each with
+    many types (/v1/responses); ten times as many keys."""
     max_body_depth: int = 100
     """How deep lists and objects may lie inside one another."""
     max_body_values: int = 1_200_000

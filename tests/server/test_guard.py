@@ -14,7 +14,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from server.body import Bounds
+from server.constraints import MOST_CHARACTERS, MOST_WORDS
 from server.guard import STEERED_PATHS, Guard
+from steering.plan.intent import MOST_CLOSE, MOST_OPENED
 
 JSON = {"content-type": "application/json"}
 CHAT = "/v1/chat/completions"
@@ -317,3 +319,55 @@ def test_a_form_is_no_way_past(client: TestClient) -> None:
     for data in ({"prompt": "steering=1"}, {"model": "steering"}):
         with pytest.raises(UnicodeDecodeError, match="utf-8"):  # Past the guard: it reads JSON.
             client.post("/v9/invented", data=data, files=files)
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v9/invented"])
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({f"k{n}": 1 for n in range(MOST_CLOSE + 1)}, "body"),
+        ({"extra_body": {f"k{n}": 1 for n in range(MOST_CLOSE)}}, "extra_body"),
+        ({"extra_body": {"kwargs": {f"k{n}": 1 for n in range(MOST_CLOSE)}}}, "extra_body.kwargs"),
+        ({"vllm_xargs": {"a": "[" + " " * MOST_OPENED + "]"}}, "vllm_xargs.a"),
+        ({"vllm_xargs": ["[]", " [" + " " * MOST_OPENED + "]"]}, "vllm_xargs"),
+        ({"bad_words": ["a"] * (MOST_WORDS + 1)}, "bad_words"),
+        ({"bad_words": ["a" * MOST_CHARACTERS, "b"]}, "bad_words"),
+        ({"sampling_params": {"bad_words": ["a"] * 2000}}, "sampling_params.bad_words"),
+        ({"structured_outputs": {"choice": ["a"] * 2000}}, "structured_outputs.choice"),
+        ({"structured_outputs": {"regex": "a" * (MOST_CHARACTERS + 1)}}, "structured_outputs"),
+        ({"response_format": {"json_schema": {"k" * MOST_CHARACTERS: ""}}}, "response_format"),
+        ({"text": {"format": {"schema": {"pattern": "a" * MOST_CHARACTERS}}}}, "text"),
+    ],
+)
+def test_what_takes_long_to_look_at_is_refused(path: str, body: dict[str, Any], param: str) -> None:
+    app = Starlette(routes=[Route(path, echo, methods=["POST"])])
+    app.add_middleware(Guard)
+    error = refused(TestClient(app).post(path, json=body), param, "body_too_complex")
+    assert "whatever the server's options; send less" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"k{n}": 1 for n in range(MOST_CLOSE)},
+        {"metadata": {f"k{n}": "[" + " " * 100 for n in range(2000)}},
+        {"vllm_xargs": {"a": "[" + " " * (MOST_OPENED - 2) + "]", "b": "x" * 2 * MOST_OPENED}},
+        {"bad_words": ["a"] * MOST_WORDS, "text": ["a" * 2 * MOST_CHARACTERS]},
+        {"structured_outputs": {"regex": "a" * (MOST_CHARACTERS - 5)}},
+        {"messages": [{"content": "a" * 2 * MOST_CHARACTERS}]},
+    ],
+)
+def test_what_does_not_passes(body: dict[str, Any]) -> None:
+    app = Starlette(routes=[Route(CHAT, echo, methods=["POST"])])
+    app.add_middleware(Guard)
+    assert TestClient(app).post(CHAT, json=body).json()["said"] == body
+
+
+def test_a_response_has_a_quarter_of_the_structure(client: TestClient) -> None:
+    items = {"input": [{}] * 10}
+    assert client.post("/v1/responses", json=items).status_code == 200
+    items = {"input": [{}] * 11}
+    error = refused(client.post("/v1/responses", json=items), "body", "body_too_complex")
+    assert "more than 12 lists and objects" in error["message"]
+    assert "--max-body-containers" in error["message"]
+    assert client.post(CHAT, json=items).status_code == 200

@@ -1,0 +1,56 @@
+"""What a request demands of its answer's text, bounded: vLLM makes grammars of it, and tokens, on the
+event loop."""
+
+from typing import Any, Final
+
+from server.body import BodyInvalid, places
+
+MOST_CHARACTERS: Final = 128 << 10
+MOST_WORDS: Final = 1024
+_TEXTS: Final = ("structured_outputs", "response_format", "text", "bad_words")
+"""Fields whose strings become grammars or tokens: objects, and a list of words."""
+
+
+def check_constraints(body: Any) -> None:
+    """Raise `BodyInvalid` for a request's body, as read, that demands more of its answer than the
+    event loop has time for; a body that is no object demands nothing."""
+    if not isinstance(body, dict):
+        return
+    nested = body.get("sampling_params")
+    _check(body, "")
+    if isinstance(nested, dict):
+        _check(nested, "sampling_params.")
+
+
+def _check(holder: dict[str, Any], where: str) -> None:
+    outputs = holder.get("structured_outputs")
+    for name, words in (
+        ("bad_words", holder.get("bad_words")),
+        ("structured_outputs.choice", outputs.get("choice") if isinstance(outputs, dict) else None),
+    ):
+        if isinstance(words, list) and len(words) > MOST_WORDS:
+            raise _too_much(f"{where}{name}", f"{len(words)} entries, at most {MOST_WORDS}")
+    for name in _TEXTS:
+        said = holder.get(name)
+        whole = list if name == "bad_words" else dict
+        if isinstance(said, whole) and _characters(said) > MOST_CHARACTERS:
+            raise _too_much(f"{where}{name}", f"over {MOST_CHARACTERS} characters, as many as")
+
+
+def _characters(value: Any) -> int:
+    """Of all strings and keys in `value`."""
+    found = 0
+    for _, part in places(value):
+        if isinstance(part, str):
+            found += len(part)
+        elif isinstance(part, dict):
+            found += sum(map(len, part))
+    return found
+
+
+def _too_much(where: str, what: str) -> BodyInvalid:
+    return BodyInvalid(
+        f"{where} has {what} are taken, whatever the server's options; send less",
+        param=where,
+        code="body_too_complex",
+    )
