@@ -1,4 +1,4 @@
-"""What a request demands of its answer's text, bounded: vLLM makes grammars of it, and tokens, on the
+"""What a request demands of its answer's text, bounded: vLLM makes grammars and tokens of it on the
 event loop."""
 
 from typing import Any, Final
