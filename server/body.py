@@ -31,14 +31,12 @@ class Bounds:
     depth: int = 100
     values: int = 1_200_000
     """Members of lists and objects together: a token of a prompt is one."""
+    items: int = 1000
+    """Members of a response's `input`."""
 
     def times(self, factor: int) -> Self:
         """So many times these bounds, but for the depth."""
         return type(self)(self.containers * factor, self.depth, self.values)
-
-    def over(self, divisor: int) -> Self:
-        """So many times less, but for the depth and the values."""
-        return type(self)(max(1, self.containers // divisor), self.depth, self.values)
 
     def check(self, shape: Shape) -> None:
         """Raise `BodyInvalid`, naming the option, for a shape that is over a bound."""

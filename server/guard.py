@@ -13,7 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.body import BodyInvalid, Bounds, read
-from server.constraints import check_constraints
+from server.constraints import check_constraints, check_items
 from server.errors import Misplaced, refuse
 from server.header_field import HEADER, read_header
 from server.paths import is_ours, path_of
@@ -37,9 +37,6 @@ _SMALL: Final = 64 << 10
 """Bytes that are read on the event loop: a thread would take longer."""
 _BIG_AT_ONCE: Final = 2
 _RESPONSES: Final = "/v1/responses"
-_MANY_TYPES: Final = 4
-"""vLLM tries each item of a response's input with some forty types, on the event loop: such bodies
-have so many times less structure."""
 _OURS: Final = 10
 """Our own routes take so many times the structure: texts to make a vector from are plain lists."""
 
@@ -111,14 +108,14 @@ class Guard:
         ours, bounds = is_ours(scope), self._bounds
         if ours:
             bounds = bounds.times(_OURS)
-        elif path_of(scope).startswith(_RESPONSES):
-            bounds = bounds.over(_MANY_TYPES)
 
         def look() -> tuple[Any, str | None]:
             said = read(body, bounds)
             if ours:
                 return said, None
             check_constraints(said)
+            if path_of(scope).startswith(_RESPONSES):
+                check_items(said, bounds.items)
             return said, misplaced(said)
 
         try:

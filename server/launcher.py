@@ -402,12 +402,14 @@ def _own_parser() -> argparse.ArgumentParser:
     add("--max-body-bytes", type=int, default=defaults.max_body_bytes, metavar="BYTES",
         help="largest body of any other request than an upload (default: %(default)s)")  # fmt: skip
     add("--max-body-containers", type=int, default=defaults.max_body_containers, metavar="N",
-        help="lists and objects in the JSON of a request, a quarter of that on /v1/responses "
-        "(default: %(default)s)")  # fmt: skip
+        help="lists and objects in the JSON of a request (default: %(default)s)")  # fmt: skip
     add("--max-body-depth", type=int, default=defaults.max_body_depth, metavar="N",
         help="lists and objects inside one another (default: %(default)s)")  # fmt: skip
     add("--max-body-values", type=int, default=defaults.max_body_values, metavar="N",
         help="members of all lists and objects; a token id is one "
+        "(default: %(default)s)")  # fmt: skip
+    add("--max-input-items", type=int, default=defaults.max_input_items, metavar="N",
+        help="items of the `input` of a response; a quarter of that for its `tools` "
         "(default: %(default)s)")  # fmt: skip
     add("--body-timeout", type=float, default=defaults.body_timeout, metavar="SECONDS",
         help="for a body to arrive; a slower one is a 408 (default: %(default)s)")  # fmt: skip

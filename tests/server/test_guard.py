@@ -363,11 +363,24 @@ def test_what_does_not_passes(body: dict[str, Any]) -> None:
     assert TestClient(app).post(CHAT, json=body).json()["said"] == body
 
 
-def test_a_response_has_a_quarter_of_the_structure(client: TestClient) -> None:
-    items = {"input": [{}] * 10}
-    assert client.post("/v1/responses", json=items).status_code == 200
-    items = {"input": [{}] * 11}
-    error = refused(client.post("/v1/responses", json=items), "body", "body_too_complex")
-    assert "more than 12 lists and objects" in error["message"]
-    assert "--max-body-containers" in error["message"]
-    assert client.post(CHAT, json=items).status_code == 200
+@pytest.mark.parametrize(
+    ("path", "name", "most", "refuses"),
+    [
+        ("/v1/responses", "input", 12, True),
+        ("/v1/responses", "tools", 3, True),
+        (CHAT, "input", 12, False),
+        (CHAT, "tools", 3, False),
+    ],
+)
+def test_items_of_a_response_are_counted(path: str, name: str, most: int, refuses: bool) -> None:
+    app = Starlette(routes=[Route(path, echo, methods=["POST"])])
+    app.add_middleware(Guard, bounds=Bounds(items=12))
+    client = TestClient(app)
+    assert client.post(path, json={name: [{}] * most}).status_code == 200
+    answer = client.post(path, json={name: [{}] * (most + 1)})
+    if not refuses:
+        assert answer.status_code == 200
+        return
+    error = refused(answer, name, "body_too_complex")
+    assert f"at most {most} are taken" in error["message"]
+    assert "--max-input-items" in error["message"]
