@@ -32,7 +32,7 @@ class Bounds:
     values: int = 1_200_000
     """Members of lists and objects together: a token of a prompt is one."""
     items: int = 1000
-    """Members of a response's `input`."""
+    """Members of a response's `input`, or of a batch's `messages`."""
 
     def times(self, factor: int) -> Self:
         """So many times these bounds, but for the depth."""

@@ -22,11 +22,19 @@ def check_constraints(body: Any) -> None:
         _check(nested, "sampling_params.")
 
 
-def check_items(body: Any, most: int) -> None:
-    """Raise `BodyInvalid` for the body of a request for a response, as read, whose `input` has over
-    `most` items, or whose `tools` are over a quarter of that: vLLM tries each with some forty
-    types, which takes 0.1 ms, and 0.3 ms for a tool."""
-    for name, limit in (("input", most), ("tools", max(1, most // 4))):
+def check_items(path: str, body: Any, most: int) -> None:
+    """Raise `BodyInvalid` for the body of a request to `path`, as read, with over `most` items in a
+    response's `input` or a batch's `messages`, or over a quarter of that in a response's `tools`.
+
+    vLLM tries an item of a response with some forty types, which takes 0.1 ms, and 0.3 ms for a
+    tool; it makes a request of each conversation of a batch.
+    """
+    limits: tuple[tuple[str, int], ...] = ()
+    if path.startswith("/v1/responses"):
+        limits = ("input", most), ("tools", max(1, most // 4))
+    elif path == "/v1/chat/completions/batch":
+        limits = (("messages", most),)
+    for name, limit in limits:
         given = body.get(name) if isinstance(body, dict) else None
         if isinstance(given, list) and len(given) > limit:
             raise BodyInvalid(

@@ -36,7 +36,6 @@ _NAMES: Final = re.compile(rb'[ ;]name="([^"\r\n]{1,200})"|(?:^|&)([^=&\s]{1,200
 _SMALL: Final = 64 << 10
 """Bytes that are read on the event loop: a thread would take longer."""
 _BIG_AT_ONCE: Final = 2
-_RESPONSES: Final = "/v1/responses"
 _OURS: Final = 10
 """Our own routes take so many times the structure: texts to make a vector from are plain lists."""
 
@@ -114,8 +113,7 @@ class Guard:
             if ours:
                 return said, None
             check_constraints(said)
-            if path_of(scope).startswith(_RESPONSES):
-                check_items(said, bounds.items)
+            check_items(path_of(scope), said, bounds.items)
             return said, misplaced(said)
 
         try:

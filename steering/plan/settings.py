@@ -95,7 +95,8 @@ class Settings:
     max_body_values: int = 1_200_000
     """Members that the lists and objects of a body may have together; a token id is one."""
     max_input_items: int = 1000
-    """Items that the `input` of a response may have; its `tools` a quarter of that."""
+    """Items that the `input` of a response, or the `messages` of a batch, may have; the `tools` of
+    a response a quarter of that."""
     body_timeout: float = 60.0
     """Seconds that a body may take to arrive; a slower one is a 408."""
     calibrate: bool = True

@@ -149,7 +149,8 @@ MOST: dict[str, tuple[int, str, Callable[[], dict[str, Any]]]] = {
         lambda: chat(response_format={
             "type": "json_schema", "json_schema": {"name": "a", "schema": properties(9_900)}}),
     ),
-    "batch": (400, BATCH, lambda: chat(messages=[[HI]] * 4_900, tools=[CALL])),
+    "batch": (400, BATCH, lambda: chat(messages=[[HI] * 9_900])),
+    "batch of many": (400, BATCH, lambda: chat(messages=[[HI]] * 4_900)),
     "completion: escapes": (400, COMPLETION, lambda: escaped(completion("HERE"))),
     "completion: tokens": (400, COMPLETION, lambda: completion([11] * 1_190_000)),
     "completion: prompts": (400, COMPLETION, lambda: completion(["a"] * 1_190_000)),

@@ -368,6 +368,8 @@ def test_what_does_not_passes(body: dict[str, Any]) -> None:
     [
         ("/v1/responses", "input", 12, True),
         ("/v1/responses", "tools", 3, True),
+        ("/v1/chat/completions/batch", "messages", 12, True),
+        (CHAT, "messages", 12, False),
         (CHAT, "input", 12, False),
         (CHAT, "tools", 3, False),
     ],
