@@ -49,6 +49,7 @@ def _check(holder: dict[str, Any], where: str) -> None:
     outputs = holder.get("structured_outputs")
     for name, words in (
         ("bad_words", holder.get("bad_words")),
+        ("stop_token_ids", holder.get("stop_token_ids")),
         ("structured_outputs.choice", outputs.get("choice") if isinstance(outputs, dict) else None),
     ):
         if isinstance(words, list) and len(words) > MOST_WORDS:

@@ -21,6 +21,9 @@ pytestmark = pytest.mark.engine
 
 HELD_S = 0.2
 """Longest that one request may hold the loop, beyond what the machine does to an idle one."""
+HELD_BY_MUCH_S = 1.0
+"""The same for the largest bodies of vLLM's routes: its own validation of them takes 0.1 s of a core,
+and the machine is shared."""
 TRIES = 4
 """Neighbours on the machine hold it, too: a request holds it if it does so every time."""
 VECTORS = "/v1/steering/vectors"
@@ -47,9 +50,9 @@ class Lags:
                   if b > a]  # fmt: skip
         return max(fuller, default=min(after)), made
 
-    def limit(self, control: float) -> float:
-        """The edge of the bucket that a lag of `HELD_S` beyond `control` is in."""
-        return min(edge for edge in self._buckets() if edge >= control + HELD_S)
+    def limit(self, control: float, held: float) -> float:
+        """The edge of the bucket that a lag of `held` seconds beyond `control` is in."""
+        return min(edge for edge in self._buckets() if edge >= control + held)
 
     def _buckets(self) -> dict[float, float]:
         """How many lags were at most as long as each edge."""
@@ -138,9 +141,9 @@ MOST: dict[str, tuple[int, str, Callable[[], dict[str, Any]]]] = {
         400, CHAT, lambda: chat(vllm_xargs={f"k{n}": "[" + "[]," * 9000 + "[]]" for n in range(9)}),
     ),
     "chat: biases": (400, CHAT, lambda: chat(logit_bias={str(n): 1 for n in range(99_000)})),
-    "chat: bad words": (200, CHAT, lambda: chat(bad_words=[f"a{n}" for n in range(1_024)])),
+    "chat: bad words": (400, CHAT, lambda: chat(bad_words=[f"a{n}" for n in range(1_024)])),
     "chat: stops": (400, CHAT, lambda: chat(stop=["a"] * 1_190_000)),
-    "chat: stop tokens": (200, CHAT, lambda: chat(stop_token_ids=[1] * 1_190_000)),
+    "chat: stop tokens": (400, CHAT, lambda: chat(stop_token_ids=[1] * 1_190_000)),
     "chat: a pattern": (
         400, CHAT, lambda: chat(structured_outputs={"regex": "(a|b)*" * 200_000}),
     ),
@@ -169,7 +172,6 @@ MOST: dict[str, tuple[int, str, Callable[[], dict[str, Any]]]] = {
     "messages": (
         400, "/v1/messages", lambda: chat(messages=[HI] * 9_900),
     ),
-    "tokenize": (400, "/tokenize", lambda: {"json": {"model": "smollm2", "prompt": WORDS}}),
 }  # fmt: skip
 """The largest bodies that vLLM's routes get, and larger ones."""
 
@@ -204,7 +206,7 @@ def test_no_request_holds_the_loop(
 ) -> None:
     status, method, path, make = REQUESTS[what]
     request, worst = client.http.build_request(method, path, **make()), []
-    limit = lags.limit(control)
+    limit = lags.limit(control, HELD_BY_MUCH_S if what in MOST else HELD_S)
     for _ in range(TRIES):
         lag, answer = lags.during(lambda: client.http.send(request))
         assert answer.status_code == status, answer.text[:500]

@@ -331,6 +331,7 @@ def test_a_form_is_no_way_past(client: TestClient) -> None:
         ({"vllm_xargs": {"a": "[" + " " * MOST_OPENED + "]"}}, "vllm_xargs.a"),
         ({"vllm_xargs": ["[]", " [" + " " * MOST_OPENED + "]"]}, "vllm_xargs"),
         ({"bad_words": ["a"] * (MOST_WORDS + 1)}, "bad_words"),
+        ({"stop_token_ids": [1] * (MOST_WORDS + 1)}, "stop_token_ids"),
         ({"bad_words": ["a" * MOST_CHARACTERS, "b"]}, "bad_words"),
         ({"sampling_params": {"bad_words": ["a"] * 2000}}, "sampling_params.bad_words"),
         ({"structured_outputs": {"choice": ["a"] * 2000}}, "structured_outputs.choice"),
