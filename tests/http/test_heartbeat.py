@@ -22,8 +22,8 @@ pytestmark = pytest.mark.engine
 HELD_S = 0.2
 """Longest that one request may hold the loop, beyond what the machine does to an idle one."""
 HELD_BY_MUCH_S = 1.0
-"""The same for the largest bodies of vLLM's routes: its own validation of them takes 0.1 s of a core,
-and the machine is shared."""
+"""The same for the largest bodies of vLLM's routes: its own validation of them takes 0.1 s of a
+core, and the machine is shared."""
 TRIES = 4
 """Neighbours on the machine hold it, too: a request holds it if it does so every time."""
 VECTORS = "/v1/steering/vectors"
