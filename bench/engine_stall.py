@@ -1,9 +1,12 @@
 """How long steering holds the engine core beyond its own compute: heavy plans, long prompts, and
 crowds that wait for bank rows, in vLLM's own scheduler without an engine.
 
-    python -m bench.engine_stall [--waiting 256 1000] [--prompt 32768]
+    python -m bench.engine_stall [--waiting 256 1000] [--prompt 32768] [--crowd 64]
 
-Prints one JSON object. `add_ms` is what one request costs before it queues (its plan read, the keys
+Prints one JSON object. `crowd_ms` has what ours takes of the processor in one step at most when so
+many requests with the largest plans arrive at once: `add` in the scheduler's process for all of
+them, `begin` in a worker for those who begin in that step (plans read and checked, rows leased,
+filled and written). `add_ms` is what one request costs before it queues (its plan read, the keys
 of its blocks, its rows), beside the same prompt unsteered; `pass_ms` the median pass of the
 scheduler over so many that wait.
 """
@@ -15,12 +18,18 @@ import json
 import tempfile
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from statistics import median
 from typing import Any
 
+import torch
+
 from steering.plan import PLAN_KEY, Plan, PlannedVector
+from steering.requests import SteeredRequests
+from steering.seam_config import limits_of
+from steering.tables import Tables, TableSizes
 from tests.steering.hashing import Ask
 from tests.steering.scheduling import Loop, Setup
 
@@ -104,16 +113,82 @@ def passed(folder: Path, waiting: int, policy: str) -> float:
     return round(1e3 * median(taken), 3)
 
 
+CROWDS: dict[str, Callable[[int], Plan]] = {
+    "8 x 90": lambda n: Plan(tuple(vector(k, 90) for k in range(8)), str(n)),
+    "8 x 90, schedules of 1024": lambda n: Plan(
+        tuple(vector(8 * n + k, 90, 1024) for k in range(8)), str(n)
+    ),
+    "1 x 64, 64 steps": lambda n: Plan((vector(0, 64, steps=64),), str(n)),
+    "1 x 64, each its own": lambda n: Plan((vector(n, 64),), str(n)),
+}
+"""The plan of each request of a crowd."""
+
+
+def crowd(folder: Path, many: int, make: Callable[[int], Plan]) -> dict[str, float]:
+    """Milliseconds of the processor for a crowd that arrives at once."""
+    from vllm.v1.request import RequestStatus
+
+    setup = Setup(
+        blocks=9999,
+        seats=many,
+        tokens=8192,
+        longest=1024,
+        bank_rows=ROWS,
+        max_steps=64,
+        max_segments=4,
+        caching=False,
+    )
+    loop = Loop(folder, setup)
+    sizes = TableSizes(90, 4 * many + 9 * 68, 8, ROWS, 576, 8192)
+    places = [(f"site{k}", layer) for k in range(3) for layer in range(30)]
+    limits = replace(
+        limits_of(loop.scheduler.vllm_config), num_layers=30, sites=("site0", "site1", "site2")
+    )
+    worker = SteeredRequests(
+        Tables(sizes, torch.device("cpu")),
+        limits,
+        {place: n for n, place in enumerate(places)},
+        lambda digest, wanted: dict.fromkeys(wanted, torch.ones(64, 576)),
+    )
+    if make(0).vectors[0].steps == 1:
+        worker._load = lambda digest, wanted: dict.fromkeys(wanted, torch.ones(576))
+    requests = [request(f"r{n}", make(n), [1] * 100, None) for n in range(many)]
+    began = time.thread_time()
+    for one in requests:
+        loop.scheduler.add_request(one)
+    add, begin, most, steps, seen = time.thread_time() - began, 0.0, 0, 0, 0
+    while seen < many:
+        output = loop.scheduler.schedule()
+        new = output.scheduled_new_reqs
+        began = time.thread_time()
+        for one in new:
+            worker.start(one.req_id, one.sampling_params.extra_args, 100)
+        worker.settle({one.req_id: n for n, one in enumerate(new)})
+        worker.step([(one.req_id, 100 * n, 100, 0) for n, one in enumerate(new)], 100 * len(new))
+        begin = max(begin, time.thread_time() - began)
+        assert not worker.failed, worker.failed
+        most, steps, seen = max(most, len(new)), steps + 1, seen + len(new)
+        names = [one.req_id for one in new]
+        loop.scheduler.finish_requests(names, RequestStatus.FINISHED_ABORTED)
+        worker.finish(names)
+    found = {"add": add, "begin": begin}
+    return {**{k: round(1e3 * v, 1) for k, v in found.items()}, "at_once": most, "steps": steps}
+
+
 def main() -> None:
     """Measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--waiting", type=int, nargs="+", default=[0, 256, 1000])
     parser.add_argument("--prompt", type=int, default=32_768)
+    parser.add_argument("--crowd", type=int, default=64)
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         Loop(Path(folder), Setup(blocks=9, seats=4)).add(Ask("first", (1, 2, 3), 1))
         found = {
             "prompt_tokens": args.prompt,
+            "crowd_ms": {
+                name: crowd(Path(folder), args.crowd, make) for name, make in CROWDS.items()
+            },
             "add_ms": added(Path(folder), args.prompt),
             "pass_ms": {
                 policy: {str(n): passed(Path(folder), n, policy) for n in args.waiting}

@@ -26,11 +26,13 @@ class BodyInvalid(SteersmanError):
 class Bounds:
     """How much structure a body may have."""
 
-    containers: int = 20_000
+    containers: int = 10_000
     """Lists and objects."""
     depth: int = 100
     values: int = 1_200_000
     """Members of lists and objects together: a token of a prompt is one."""
+    items: int = 1000
+    """Members of a response's `input`, or of a batch's `messages`."""
 
     def times(self, factor: int) -> Self:
         """So many times these bounds, but for the depth."""

@@ -13,6 +13,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from server.body import BodyInvalid, Bounds, read
+from server.constraints import check_constraints, check_items
 from server.errors import Misplaced, refuse
 from server.header_field import HEADER, read_header
 from server.paths import is_ours, path_of
@@ -80,8 +81,8 @@ class Guard:
             return [] if is_ours(scope) else await self._form(scope, receive, steering)
         body, messages = await _received(receive)
         if body:
-            said = await self._said(scope, body, "json" in kind)
-            _check(scope, said, steering)
+            said, path = await self._said(scope, body, "json" in kind)
+            _check(scope, said, path, steering)
         elif steering is not None:
             raise _cannot(scope, HEADER)
         return messages
@@ -101,22 +102,34 @@ class Guard:
             )
         return messages
 
-    async def _said(self, scope: Scope, body: bytes, is_json: bool) -> Any:
-        bounds = self._bounds.times(_OURS) if is_ours(scope) else self._bounds
+    async def _said(self, scope: Scope, body: bytes, is_json: bool) -> tuple[Any, str | None]:
+        """What the body says, and the path of a key of it that is misplaced."""
+        ours, bounds = is_ours(scope), self._bounds
+        if ours:
+            bounds = bounds.times(_OURS)
+
+        def look() -> tuple[Any, str | None]:
+            said = read(body, bounds)
+            if ours:
+                return said, None
+            check_constraints(said)
+            check_items(path_of(scope), said, bounds.items)
+            return said, misplaced(said)
+
         try:
             if len(body) <= _SMALL:
-                said = read(body, bounds)
+                said, path = look()
             else:
                 async with self._big:
-                    said = await run_in_threadpool(read, body, bounds)
+                    said, path = await run_in_threadpool(look)
         except BodyInvalid as error:
             if is_json:
                 raise
             # Not JSON, and not said to be; a route that reads it as such finds the same.
             scope[_BODY] = error
-            return None
+            return None, None
         scope[_BODY] = said
-        return said
+        return said, path
 
 
 def _outside(scope: Scope) -> Any:
@@ -139,12 +152,11 @@ def _outside(scope: Scope) -> Any:
     return read_header(lines)
 
 
-def _check(scope: Scope, said: Any, from_header: Any) -> None:
-    """Refuse a body that means to be steered where it would not be; put what the header says into
-    the field."""
+def _check(scope: Scope, said: Any, path: str | None, from_header: Any) -> None:
+    """Refuse a body that means to be steered where it would not be, such as at `path`; put what the
+    header says into the field."""
     if is_ours(scope):
         return
-    path = misplaced(said)
     if path is not None:
         raise Misplaced(f"{shown(path)} steers nothing; {_remedy(scope)}", param=path)
     steers = path_of(scope) in STEERED_PATHS

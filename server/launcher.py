@@ -408,6 +408,10 @@ def _own_parser() -> argparse.ArgumentParser:
     add("--max-body-values", type=int, default=defaults.max_body_values, metavar="N",
         help="members of all lists and objects; a token id is one "
         "(default: %(default)s)")  # fmt: skip
+    add("--max-input-items", type=int, default=defaults.max_input_items, metavar="N",
+        help="items of the `input` of a response, conversations of a batch; a quarter of that "
+        "for the `tools` of a response "
+        "(default: %(default)s)")  # fmt: skip
     add("--body-timeout", type=float, default=defaults.body_timeout, metavar="SECONDS",
         help="for a body to arrive; a slower one is a 408 (default: %(default)s)")  # fmt: skip
     add("--max-jobs", type=int, default=defaults.max_jobs, metavar="N",

@@ -60,7 +60,10 @@ class SteersmanEndpoints:
         app.add_middleware(
             Guard,
             bounds=Bounds(
-                settings.max_body_containers, settings.max_body_depth, settings.max_body_values
+                settings.max_body_containers,
+                settings.max_body_depth,
+                settings.max_body_values,
+                settings.max_input_items,
             ),
         )
         # The limit is on the file; a form adds its boundaries and names.

@@ -148,5 +148,6 @@ class Steersman:
                 "max_body_containers": self.settings.max_body_containers,
                 "max_body_depth": self.settings.max_body_depth,
                 "max_body_values": self.settings.max_body_values,
+                "max_input_items": self.settings.max_input_items,
             },
         }

@@ -18,6 +18,10 @@ PATIENCE: Final = 1000
 LOOK: Final = 8192
 """How many entries of those who wait are looked at in one pass, at most (about a millisecond)."""
 
+BEGIN: Final = 16_384
+"""Rows of the requests that begin in one pass together, but for one request: the workers take some
+0.005 ms for each (the plan read, its rows leased and written), while all others wait."""
+
 Rank = tuple[float, ...]
 """Lower is served first; equal ranks in the order in which they arrive."""
 
@@ -41,7 +45,8 @@ class RowQueue:
     under one vector share its rows; at most `max_waiting` requests wait; whoever waits is not
     overtaken for ever, because behind a request that waits nobody gets rows that are not set aside
     already, and at most `PATIENCE` pass it who need none; a pass costs those who are let in, never
-    those who wait.
+    those who wait; of a crowd that has its rows, those with over `BEGIN` rows begin a pass later,
+    and so on, each at last.
     """
 
     def __init__(self, capacity: int, max_waiting: int, step_rows: int = 0) -> None:
@@ -67,6 +72,10 @@ class RowQueue:
         """Those who wait, and may lack nothing any more."""
         self._overtaken = 0
         """How many passed the first that waits."""
+        self._begun = 0
+        """Rows of those who begin in the coming pass."""
+        self._later = OrderedDict[str, int]()
+        """Those who have their rows, and begin in a later pass; how many rows."""
 
     @property
     def taken(self) -> int:
@@ -82,8 +91,8 @@ class RowQueue:
         return request_id in self._runs or request_id in self._held
 
     def runs(self, request_id: str) -> bool:
-        """Whether the request has its rows."""
-        return request_id in self._runs
+        """Whether the request has its rows, and its turn to begin has come."""
+        return request_id in self._runs and request_id not in self._later
 
     def arrive(
         self, request_id: str, wanted: Collection[VectorRows], steps: int = 0, rank: Rank = ()
@@ -97,10 +106,12 @@ class RowQueue:
         if first is None or one.place < self._held[first].place:
             if self._fits(one):
                 self._take(request_id, one)
+                self._begin(request_id)
                 return True
         elif lacks is None and not steps and self._overtaken < PATIENCE:
             self._overtaken += 1
             self._take(request_id, one)
+            self._begin(request_id)
             return True
         if len(self._held) >= self.max_waiting:
             return False
@@ -111,8 +122,20 @@ class RowQueue:
         return True
 
     def admit(self) -> list[str]:
-        """Those who waited and have their rows from now on; once a pass of the scheduler."""
+        """Those who waited and begin now; once a pass of the scheduler."""
+        self._give_rows()
         found = []
+        while self._later:
+            rows = next(iter(self._later.values()))
+            if self._begun and self._begun + rows > BEGIN:
+                break
+            self._begun += rows
+            found.append(self._later.popitem(last=False)[0])
+        self._begun = 0
+        return found
+
+    def _give_rows(self) -> None:
+        """Those who waited get what rows there are."""
         looked = 0
         while looked < LOOK and (first := self._first()) is not None:
             if self._blocked == (first, self._changes):
@@ -122,7 +145,6 @@ class RowQueue:
                 self._blocked = first, self._changes
                 break
             self._let_in(first)
-            found.append(first)
             self._overtaken = 0
         while self._doubtful and looked < LOOK and self._overtaken < PATIENCE:
             request_id, _ = self._doubtful.popitem(last=False)
@@ -131,17 +153,16 @@ class RowQueue:
             lacks = next(self._lacking(one), None)
             if lacks is None:
                 self._let_in(request_id)
-                found.append(request_id)
                 self._overtaken += 1
             else:
                 self._watch(request_id, one, lacks)
-        return found
 
     def leave(self, request_id: str) -> None:
         """Give back whatever the request has; does nothing for one that is not here."""
         if request_id not in self:
             return
         self._forget(request_id)
+        self._later.pop(request_id, None)
         wanted, steps = self._runs.pop(request_id, (frozenset[VectorRows](), 0))
         self._steps_taken -= steps
         self._changes += 1
@@ -176,7 +197,20 @@ class RowQueue:
         return new <= room and one.steps <= self.step_rows - self._steps_taken
 
     def _let_in(self, request_id: str) -> None:
-        self._take(request_id, self._forget(request_id))
+        one = self._forget(request_id)
+        self._take(request_id, one)
+        self._later[request_id] = self._rows(request_id)
+
+    def _begin(self, request_id: str) -> None:
+        """Have one that has its rows begin in the coming pass, or after those who shall later."""
+        rows = self._rows(request_id)
+        if self._begun and self._begun + rows > BEGIN:
+            self._later[request_id] = rows
+        else:
+            self._begun += rows
+
+    def _rows(self, request_id: str) -> int:
+        return sum(rows[-1] for rows in self._runs[request_id][0])
 
     def _take(self, request_id: str, one: _Held | None) -> None:
         assert one is not None

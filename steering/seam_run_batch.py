@@ -25,19 +25,24 @@ def install() -> None:
 
 def _refusing(original: Function) -> Function:
     async def run_request(serve: Function, request: Any, *args: Any, **kwargs: Any) -> Any:
-        path = meant(request.body)
-
-        async def refuse(_body: Any) -> Any:
-            raise refused(
-                PlanInvalid(
-                    f"body.{path}: `vllm run-batch` cannot steer; send the line to a server "
-                    "(`steersman serve`), or leave the key out",
-                    param=f"body.{path}",
-                    code="not_supported",
-                )
+        try:
+            path = meant(request.body)
+        except PlanInvalid as error:
+            refusal = error
+        else:
+            if path is None:
+                return await original(serve, request, *args, **kwargs)
+            refusal = PlanInvalid(
+                f"body.{path}: `vllm run-batch` cannot steer; send the line to a server "
+                "(`steersman serve`), or leave the key out",
+                param=f"body.{path}",
+                code="not_supported",
             )
 
-        return await original(serve if path is None else refuse, request, *args, **kwargs)
+        async def refuse(_body: Any) -> Any:
+            raise refused(refusal)
+
+        return await original(refuse, request, *args, **kwargs)
 
     return run_request
 

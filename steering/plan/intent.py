@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
+from steering.plan.errors import PlanInvalid
 from steering.plan.spelling import means_steering
 
 FIELD: Final = "steering"
@@ -23,8 +24,10 @@ CARRIERS: Final = frozenset(
 )
 """Keys under which SDKs, frameworks and vLLM itself take what they do not know."""
 _LONGEST_PATH: Final = 200
-_LONGEST_TEXT: Final = 64 << 10
-"""Characters of a string that is looked into."""
+MOST_CLOSE: Final = 500
+"""Keys of one body whose letters are compared with those of ours, 0.1 ms each."""
+MOST_OPENED: Final = 64 << 10
+"""Characters of the strings of one body that are read as JSON, 1 ms for 1,000."""
 _FREE: Final = re.compile(
     r"(tools\[\]\.function|tools\[\]|functions\[\]|input\[\]\.tools\[\])\.(parameters|(in|out)put_schema)"
     r"|response_format\.((json_schema|structures\[\])\.)?schema|text\.format\.schema"
@@ -49,19 +52,61 @@ class _At(NamedTuple):
     """Whether it is under one of the `CARRIERS`, so that strings may be JSON."""
 
 
+class _Care:
+    """How closely one body may still be looked at, which takes the event loop's time."""
+
+    def __init__(self) -> None:
+        self._keys = MOST_CLOSE
+        self._characters = MOST_OPENED
+
+    def spell(self, path: str, keys: int) -> None:
+        """So many keys of the object at `path` are compared letter by letter. Raises
+        `PlanInvalid`."""
+        self._keys -= keys
+        if self._keys < 0:
+            raise _too_much(path, f"{MOST_CLOSE} keys that a misspelt {FIELD!r} may be among")
+
+    def open(self, path: str, value: Any) -> Any:
+        """The object or list that a string says in JSON; `value` itself where it says none. Raises
+        `PlanInvalid`."""
+        if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
+            return value
+        self._characters -= len(value)
+        if self._characters < 0:
+            raise _too_much(path, f"{MOST_OPENED} characters of JSON in strings")
+        try:
+            said = json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+        return said if isinstance(said, dict | list) else value
+
+
+def _too_much(path: str, what: str) -> PlanInvalid:
+    return PlanInvalid(
+        f"the body has more than {what}, as many as are looked at, whatever the server's options; "
+        "send less",
+        param=path or "body",
+        code="body_too_complex",
+    )
+
+
 def misplaced(body: Any) -> str | None:
     """The path of a key of `body` that means steering and is not the field; None if there is none.
-    A null means nothing."""
+    A null means nothing. Raises `PlanInvalid` for more than is looked at: what nobody has looked at
+    may mean steering."""
+    care = _Care()
     waiting = [_At("", "", body, True, False)]
     while waiting:
         path, kind, value, near, carried = waiting.pop()
         if isinstance(value, list):
             inner = kind if kind.endswith("[]") else f"{kind}[]"
             for n, given in enumerate(value):
-                part = _opened(given) if carried else given
+                part = care.open(path, given) if carried else given
                 if isinstance(part, dict | list):
                     waiting.append(_At(f"{path}[{n}]", inner, part, False, carried))
             continue
+        if near and isinstance(value, dict):
+            care.spell(path, len(value))
         for key, given in value.items() if isinstance(value, dict) else ():
             if given is None or (key == FIELD and not path):
                 continue
@@ -70,7 +115,7 @@ def misplaced(body: Any) -> str | None:
             carries = near and key in CARRIERS
             # What a client notes for itself is text, and its words are its own.
             looks_into = carried or (carries and key != "metadata")
-            part = _opened(given) if looks_into else given
+            part = care.open(join(path, key), given) if looks_into else given
             if isinstance(part, dict | list) and not _free(kind, key, value):
                 inner = f"{kind}.{key}" if kind else key
                 spelt = carries and key != "metadata"
@@ -91,17 +136,6 @@ def _free(kind: str, key: str, holder: Mapping[str, Any]) -> bool:
     return _FREE.fullmatch(f"{kind}.{key}" if kind else key) is not None
 
 
-def _opened(value: Any) -> Any:
-    """The object or list that a string says in JSON; `value` itself where it says none."""
-    if not isinstance(value, str) or len(value) > _LONGEST_TEXT or value.lstrip()[:1] not in "{[":
-        return value
-    try:
-        said = json.loads(value)
-    except (ValueError, RecursionError):
-        return value
-    return said if isinstance(said, dict | list) else value
-
-
 def misplaced_header(headers: Mapping[str, str]) -> str | None:
     """The name of a header that means steering and is not the header, None if there is none."""
     for name, value in headers.items():
@@ -112,11 +146,13 @@ def misplaced_header(headers: Mapping[str, str]) -> str | None:
 
 
 def misplaced_query(pairs: Iterable[tuple[str, str]]) -> str | None:
-    """The first name in a query that means steering, or whose value, in JSON, does."""
+    """The first name in a query that means steering, or whose value, in JSON, does. Raises
+    `PlanInvalid` for more than is looked at."""
+    care = _Care()
     for name, value in pairs:
         if means_steering(name):
             return name
-        said = _opened(value)
+        said = care.open(f"query.{name}"[:_LONGEST_PATH], value)
         if isinstance(said, dict | list) and (inner := misplaced({name: said})) is not None:
             return inner
     return None

@@ -33,6 +33,7 @@ _COUNTS = (
     "max_body_containers",
     "max_body_depth",
     "max_body_values",
+    "max_input_items",
 )
 
 
@@ -85,14 +86,17 @@ class Settings:
     """File that gets a line of JSON for every change; None: standard output."""
     max_library_vectors: int = 10_000
     """Names that the library may have."""
-    max_body_bytes: int = 64 * 2**20
+    max_body_bytes: int = 16 * 2**20
     """Largest body of any request but an upload."""
-    max_body_containers: int = 20_000
+    max_body_containers: int = 10_000
     """Lists and objects that a JSON body may hold; ten times as many keys."""
     max_body_depth: int = 100
     """How deep lists and objects may lie inside one another."""
     max_body_values: int = 1_200_000
     """Members that the lists and objects of a body may have together; a token id is one."""
+    max_input_items: int = 1000
+    """Items that the `input` of a response, or the `messages` of a batch, may have; the `tools` of
+    a response a quarter of that."""
     body_timeout: float = 60.0
     """Seconds that a body may take to arrive; a slower one is a 408."""
     calibrate: bool = True

@@ -21,6 +21,9 @@ pytestmark = pytest.mark.engine
 
 HELD_S = 0.2
 """Longest that one request may hold the loop, beyond what the machine does to an idle one."""
+HELD_BY_MUCH_S = 1.0
+"""The same for the largest bodies of vLLM's routes: its own validation of them takes 0.1 s of a
+core, and the machine is shared."""
 TRIES = 4
 """Neighbours on the machine hold it, too: a request holds it if it does so every time."""
 VECTORS = "/v1/steering/vectors"
@@ -47,9 +50,9 @@ class Lags:
                   if b > a]  # fmt: skip
         return max(fuller, default=min(after)), made
 
-    def limit(self, control: float) -> float:
-        """The edge of the bucket that a lag of `HELD_S` beyond `control` is in."""
-        return min(edge for edge in self._buckets() if edge >= control + HELD_S)
+    def limit(self, control: float, held: float) -> float:
+        """The edge of the bucket that a lag of `held` seconds beyond `control` is in."""
+        return min(edge for edge in self._buckets() if edge >= control + held)
 
     def _buckets(self) -> dict[float, float]:
         """How many lags were at most as long as each edge."""
@@ -88,6 +91,91 @@ def field_of_many(**more: Any) -> dict[str, Any]:
     return {"json": chat_body(steering={"vectors": uses}, **more)}
 
 
+CHAT, COMPLETION, RESPONSE = "/v1/chat/completions", "/v1/completions", "/v1/responses"
+BATCH = "/v1/chat/completions/batch"
+HI = {"role": "user", "content": "a"}
+CALL = {"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}
+ESCAPES = '\\u00e9\\n\\"' * 1_600_000
+"""16 MB."""
+WORDS = "word " * 3_200_000
+KEYS = {f"streaming{n}": "1" for n in range(99_000)}
+"""Names near to ours, as many as a body may have."""
+
+
+def chat(**more: Any) -> dict[str, Any]:
+    return {"json": {"model": "smollm2", "messages": [HI], "max_tokens": 1, **more}}
+
+
+def completion(prompt: Any, **more: Any) -> dict[str, Any]:
+    return {"json": {"model": "smollm2", "prompt": prompt, "max_tokens": 1, **more}}
+
+
+def response(given: Any, **more: Any) -> dict[str, Any]:
+    return {"json": {"model": "smollm2", "input": given, "max_output_tokens": 1, **more}}
+
+
+def escaped(body: dict[str, Any]) -> dict[str, Any]:
+    """The same, with a text of escapes for "HERE"."""
+    text = json.dumps(body["json"]).replace("HERE", ESCAPES)
+    return {"content": text.encode(), "headers": {"content-type": "application/json"}}
+
+
+def properties(count: int) -> dict[str, Any]:
+    return {"type": "object", "properties": {f"k{n}": {"type": "string"} for n in range(count)}}
+
+
+MOST: dict[str, tuple[int, str, Callable[[], dict[str, Any]]]] = {
+    "chat: escapes": (400, CHAT, lambda: escaped(chat(messages=[{**HI, "content": "HERE"}]))),
+    "chat: unknown escapes": (200, CHAT, lambda: escaped(chat(unknown="HERE"))),
+    "chat: a long text": (400, CHAT, lambda: chat(messages=[{**HI, "content": WORDS}])),
+    "chat: messages": (400, CHAT, lambda: chat(messages=[HI] * 9_900)),
+    "chat: parts": (
+        400, CHAT,
+        lambda: chat(messages=[{**HI, "content": [{"type": "text", "text": "a"}] * 9_900}]),
+    ),
+    "chat: tools": (200, CHAT, lambda: chat(tools=[CALL] * 3_300, tool_choice="none")),
+    "chat: keys": (400, CHAT, lambda: chat(**KEYS)),
+    "chat: keys for the template": (400, CHAT, lambda: chat(chat_template_kwargs=KEYS)),
+    "chat: metadata": (200, CHAT, lambda: chat(metadata=KEYS)),
+    "chat: JSON in strings": (
+        400, CHAT, lambda: chat(vllm_xargs={f"k{n}": "[" + "[]," * 9000 + "[]]" for n in range(9)}),
+    ),
+    "chat: biases": (400, CHAT, lambda: chat(logit_bias={str(n): 1 for n in range(99_000)})),
+    "chat: bad words": (400, CHAT, lambda: chat(bad_words=[f"a{n}" for n in range(1_024)])),
+    "chat: stops": (400, CHAT, lambda: chat(stop=["a"] * 1_190_000)),
+    "chat: stop tokens": (400, CHAT, lambda: chat(stop_token_ids=[1] * 1_190_000)),
+    "chat: a pattern": (
+        400, CHAT, lambda: chat(structured_outputs={"regex": "(a|b)*" * 200_000}),
+    ),
+    "chat: a schema": (
+        400, CHAT,
+        lambda: chat(response_format={
+            "type": "json_schema", "json_schema": {"name": "a", "schema": properties(9_900)}}),
+    ),
+    "batch": (400, BATCH, lambda: chat(messages=[[HI] * 9_900])),
+    "batch of many": (400, BATCH, lambda: chat(messages=[[HI]] * 4_900)),
+    "completion: escapes": (400, COMPLETION, lambda: escaped(completion("HERE"))),
+    "completion: tokens": (400, COMPLETION, lambda: completion([11] * 1_190_000)),
+    "completion: prompts": (400, COMPLETION, lambda: completion(["a"] * 1_190_000)),
+    "completion: biases": (
+        400, COMPLETION, lambda: completion("a", logit_bias={str(n): 1 for n in range(99_000)}),
+    ),
+    "response: escapes": (400, RESPONSE, lambda: escaped(response("HERE"))),
+    "response: messages": (400, RESPONSE, lambda: response([HI] * 1_000)),
+    "response: more messages": (400, RESPONSE, lambda: response([HI] * 9_900)),
+    "response: wrong at the end": (400, RESPONSE, lambda: response([*[HI] * 999, {}])),
+    "response: tools": (
+        200, RESPONSE,
+        lambda: response("a", tool_choice="none", tools=[
+            {"type": "function", "name": "f", "parameters": {"type": "object"}}] * 250),
+    ),
+    "messages": (
+        400, "/v1/messages", lambda: chat(messages=[HI] * 9_900),
+    ),
+}  # fmt: skip
+"""The largest bodies that vLLM's routes get, and larger ones."""
+
+
 def extraction() -> dict[str, Any]:
     pairs = [["x" * 400_000, "y" * 400_000]]
     return {"json": {"method": "mean_difference", "name": "/", "pairs": pairs}}
@@ -108,6 +196,7 @@ REQUESTS: dict[str, tuple[int, str, str, Callable[[], dict[str, Any]]]] = {
             "vectors": {f"many-{n}": 0.001 for n in range(2)}})},
     ),
     "extraction": (400, "POST", f"{VECTORS}/extract", extraction),
+    **{what: (status, "POST", path, make) for what, (status, path, make) in MOST.items()},
 }  # fmt: skip
 
 
@@ -117,7 +206,7 @@ def test_no_request_holds_the_loop(
 ) -> None:
     status, method, path, make = REQUESTS[what]
     request, worst = client.http.build_request(method, path, **make()), []
-    limit = lags.limit(control)
+    limit = lags.limit(control, HELD_BY_MUCH_S if what in MOST else HELD_S)
     for _ in range(TRIES):
         lag, answer = lags.during(lambda: client.http.send(request))
         assert answer.status_code == status, answer.text[:500]

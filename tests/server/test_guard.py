@@ -14,7 +14,9 @@ from starlette.routing import Route
 from starlette.testclient import TestClient
 
 from server.body import Bounds
+from server.constraints import MOST_CHARACTERS, MOST_WORDS
 from server.guard import STEERED_PATHS, Guard
+from steering.plan.intent import MOST_CLOSE, MOST_OPENED
 
 JSON = {"content-type": "application/json"}
 CHAT = "/v1/chat/completions"
@@ -341,3 +343,71 @@ def test_a_slash_too_many_is_named_as_such(client: TestClient, path: str) -> Non
     # Of a route that cannot be steered, and of no route, slashes are not what is wrong.
     for other in ("/v1/messages/", "/v9/invented/"):
         refused(client.post(other, json={"steering": VECTORS}), "steering", "not_supported")
+
+
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages", "/v9/invented"])
+@pytest.mark.parametrize(
+    ("body", "param"),
+    [
+        ({f"k{n}": 1 for n in range(MOST_CLOSE + 1)}, "body"),
+        ({"extra_body": {f"k{n}": 1 for n in range(MOST_CLOSE)}}, "extra_body"),
+        ({"extra_body": {"kwargs": {f"k{n}": 1 for n in range(MOST_CLOSE)}}}, "extra_body.kwargs"),
+        ({"vllm_xargs": {"a": "[" + " " * MOST_OPENED + "]"}}, "vllm_xargs.a"),
+        ({"vllm_xargs": ["[]", " [" + " " * MOST_OPENED + "]"]}, "vllm_xargs"),
+        ({"bad_words": ["a"] * (MOST_WORDS + 1)}, "bad_words"),
+        ({"stop_token_ids": [1] * (MOST_WORDS + 1)}, "stop_token_ids"),
+        ({"bad_words": ["a" * MOST_CHARACTERS, "b"]}, "bad_words"),
+        ({"sampling_params": {"bad_words": ["a"] * 2000}}, "sampling_params.bad_words"),
+        ({"structured_outputs": {"choice": ["a"] * 2000}}, "structured_outputs.choice"),
+        ({"structured_outputs": {"regex": "a" * (MOST_CHARACTERS + 1)}}, "structured_outputs"),
+        ({"response_format": {"json_schema": {"k" * MOST_CHARACTERS: ""}}}, "response_format"),
+        ({"text": {"format": {"schema": {"pattern": "a" * MOST_CHARACTERS}}}}, "text"),
+    ],
+)
+def test_what_takes_long_to_look_at_is_refused(path: str, body: dict[str, Any], param: str) -> None:
+    app = Starlette(routes=[Route(path, echo, methods=["POST"])])
+    app.add_middleware(Guard)
+    error = refused(TestClient(app).post(path, json=body), param, "body_too_complex")
+    assert "whatever the server's options; send less" in error["message"]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {f"k{n}": 1 for n in range(MOST_CLOSE)},
+        {"metadata": {f"k{n}": "[" + " " * 100 for n in range(2000)}},
+        {"vllm_xargs": {"a": "[" + " " * (MOST_OPENED - 2) + "]", "b": "x" * 2 * MOST_OPENED}},
+        {"bad_words": ["a"] * MOST_WORDS, "text": ["a" * 2 * MOST_CHARACTERS]},
+        {"structured_outputs": {"regex": "a" * (MOST_CHARACTERS - 5)}},
+        {"messages": [{"content": "a" * 2 * MOST_CHARACTERS}]},
+    ],
+)
+def test_what_does_not_passes(body: dict[str, Any]) -> None:
+    app = Starlette(routes=[Route(CHAT, echo, methods=["POST"])])
+    app.add_middleware(Guard)
+    assert TestClient(app).post(CHAT, json=body).json()["said"] == body
+
+
+@pytest.mark.parametrize(
+    ("path", "name", "most", "refuses"),
+    [
+        ("/v1/responses", "input", 12, True),
+        ("/v1/responses", "tools", 3, True),
+        ("/v1/chat/completions/batch", "messages", 12, True),
+        (CHAT, "messages", 12, False),
+        (CHAT, "input", 12, False),
+        (CHAT, "tools", 3, False),
+    ],
+)
+def test_items_of_a_response_are_counted(path: str, name: str, most: int, refuses: bool) -> None:
+    app = Starlette(routes=[Route(path, echo, methods=["POST"])])
+    app.add_middleware(Guard, bounds=Bounds(items=12))
+    client = TestClient(app)
+    assert client.post(path, json={name: [{}] * most}).status_code == 200
+    answer = client.post(path, json={name: [{}] * (most + 1)})
+    if not refuses:
+        assert answer.status_code == 200
+        return
+    error = refused(answer, name, "body_too_complex")
+    assert f"at most {most} are taken" in error["message"]
+    assert "--max-input-items" in error["message"]

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from steering import row_queue
 from steering.plan.plan import VectorRows
-from steering.row_queue import RowQueue
+from steering.row_queue import BEGIN, RowQueue
 
 
 def rows(*layers: int, vector: str = "a", steps: int = 1) -> frozenset[VectorRows]:
@@ -120,6 +120,47 @@ def test_who_needs_no_rows_passes_so_often_and_no_oftener(monkeypatch: pytest.Mo
     assert queue.admit() == ["large"]
     queue.leave("large")
     assert queue.admit() == ["r3", "r4"]
+
+
+def test_a_crowd_begins_a_few_a_pass() -> None:
+    """All have their rows at once; what the workers do for them is spread over passes."""
+    rows = {("v", "resid_post", n, 1) for n in range(BEGIN // 4)}
+    queue = RowQueue(BEGIN, max_waiting=0)
+    names = [f"r{n}" for n in range(10)]
+    assert all(queue.arrive(name, rows) for name in names)
+    assert queue.arrive("light", {("w", "resid_post", 1, 1)})
+    assert [name for name in names if queue.runs(name)] == names[:4]
+    assert not queue.runs("light"), "no room is left for it in this pass"
+    assert queue.waiting == 0
+    assert queue.admit() == []
+    queue.leave("r5")
+    assert queue.admit() == ["r4", "r6", "r7", "r8"]
+    assert queue.admit() == ["r9", "light"]
+    for name in (*names, "light"):
+        queue.leave(name)
+    assert (queue.taken, queue.admit()) == (0, [])
+
+
+def test_who_needs_more_than_begins_in_a_pass_begins_alone() -> None:
+    queue = RowQueue(3 * BEGIN, max_waiting=0)
+    for n in range(3):
+        assert queue.arrive(f"r{n}", {(f"v{n}", "resid_post", 1, BEGIN + 1 - n)})
+    assert [queue.runs(f"r{n}") for n in range(3)] == [True, False, False]
+    assert [queue.admit() for _ in range(3)] == [[], ["r1"], ["r2"]]
+
+
+def test_those_who_get_rows_begin_a_few_a_pass() -> None:
+    queue = RowQueue(BEGIN, max_waiting=5)
+    queue.arrive("first", {("v", "resid_post", 1, BEGIN)})
+    for n in range(5):
+        assert queue.arrive(f"r{n}", {("w", "resid_post", n, BEGIN // 5)})
+    assert queue.admit() == []
+    more = {("w", "resid_post", n, BEGIN // 5) for n in range(5)}
+    queue.leave("first")
+    assert queue.admit() == [f"r{n}" for n in range(5)]
+    assert all(queue.arrive(f"s{n}", more) for n in range(3))
+    assert [queue.runs(f"s{n}") for n in range(3)] == [True, False, False]
+    assert [queue.admit() for _ in range(3)] == [[], ["s1"], ["s2"]]
 
 
 def test_who_ranks_before_others_is_served_before_them() -> None:

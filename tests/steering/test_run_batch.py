@@ -56,3 +56,13 @@ async def test_other_lines_are_served(wrapped: ModuleType) -> None:
     for fields in ({}, {"steering": None}, {"metadata": {"topic": "steering"}}):
         await wrapped.run_request(serve, line(**fields), run_batch.BatchProgressTracker())
     assert len(served) == 3
+
+
+async def test_a_line_of_more_than_is_looked_at_is_an_error(wrapped: ModuleType) -> None:
+    async def serve(_body: Any) -> Any:
+        raise AssertionError("it is not to be served")
+
+    many = {f"k{n}": "a" for n in range(501)}
+    said = await wrapped.run_request(serve, line(vllm_xargs=many), run_batch.BatchProgressTracker())
+    assert said.response.status_code == 400
+    assert said.error.error.param == "vllm_xargs"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from steering import seam_config
+from steering import row_queue, seam_config
 from steering.plan import PLAN_KEY, Plan, PlannedVector
 from steering.plan.receipt import BANK_FULL
 from tests.steering.hashing import Ask
@@ -104,6 +104,32 @@ def test_all_who_wait_can_be_ended_at_once(folder: Path) -> None:
         loop.add(ask(f"r{n}", n))
     loop.step()
     assert len(loop.abort(None)) == 5
+    loop.check_empty()
+
+
+@pytest.mark.parametrize("policy", ["fcfs", "priority"])
+@pytest.mark.parametrize("v2", [False, True])
+def test_a_crowd_begins_a_few_a_step(
+    folder: Path, policy: str, v2: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows are there for all of them, but the workers' time is not."""
+    monkeypatch.setattr(row_queue, "BEGIN", 16)
+    loop = Loop(folder, Setup(blocks=400, seats=80, tokens=400, bank_rows=64, policy=policy, v2=v2))
+    for n in range(64):
+        loop.add(ask(f"r{n}", n % 32, most=1 + n % 2))
+    loop.add(ask("unsteered"))
+    assert loop.scheduler.get_request_counts() == (0, 65)
+    loop.step()
+    assert loop.scheduled.keys() == {*(f"r{n}" for n in range(8)), "unsteered"}
+    loop.abort([f"r{n}" for n in range(20, 24)])
+    begun = set(loop.scheduled)
+    while begun < loop.asks.keys() - loop.aborted:
+        loop.step()
+        assert len(loop.scheduled.keys() - begun) == 8 or len(begun) > 50
+        begun |= loop.scheduled.keys()
+    loop.finish()
+    assert loop.steps <= 12
+    loop.check_answers()
     loop.check_empty()
 
 
