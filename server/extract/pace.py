@@ -6,7 +6,8 @@ time: a text whose prefill takes the engine t seconds is followed by the next on
 A step takes no more of a text than makes it 1 + share / (1 - share) times as long (4/3 for a
 quarter), so that the engine cuts a longer text up (`portion`); and a further text is in flight only
 where all of them fit into one step so. What a text costs is measured (`steering.plan.steps`), on
-this engine, beside these others: now and then a step goes by without any, to compare with. All by the clock, none by others' progress: it goes on however many they are.
+this engine, beside these others: now and then two steps go by without any, to compare with. All by
+the clock, none by others' progress: it goes on however many they are.
 """
 
 import math
