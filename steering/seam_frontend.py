@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from steering.patching import Function, wrap
-from steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Piece
+from steering.plan.capture import CAPTURE_KEY, CAPTURES, STEP_KEY, Capture, Piece
 from steering.plan.dynamic import STREAM_KEY
 from steering.plan.errors import PlanInvalid
 from steering.plan.limits import Limits
@@ -51,15 +51,16 @@ def _validating(original: Function) -> Function:
 def _collecting(original: Function) -> Function:
     def process_outputs(self: Any, engine_core_outputs: Any, *args: Any, **kwargs: Any) -> Any:
         seen: list[Seen] = []
+        captured = (0, 0)
         for output in engine_core_outputs:
-            receipt = None
             if output.kv_transfer_params is not None:
+                captured = tuple(output.kv_transfer_params.pop(STEP_KEY, captured))
                 # What vLLM has ended already, at a stop string, it ignores: nobody sees more of it.
-                receipt = _collect(output, output.request_id in self.request_states)
+                _collect(output, output.request_id in self.request_states)
             if STEPS.watched:
-                seen.append(Seen(output.request_id, receipt, output.finish_reason is not None))
+                seen.append(Seen(output.request_id, output.finish_reason is not None))
         if seen:
-            _note_step(seen, *args, **kwargs)
+            _note_step(seen, captured, *args, **kwargs)
         return original(self, engine_core_outputs, *args, **kwargs)
 
     return process_outputs
@@ -172,15 +173,20 @@ def _check_capture(request: Any, vllm_config: Any) -> None:
         raise refused(error) from error
 
 
-def _note_step(seen: list[Seen], engine_core_timestamp: Any = None, *_: Any, **__: Any) -> None:
+def _note_step(
+    seen: list[Seen],
+    captured: tuple[int, int],
+    engine_core_timestamp: Any = None,
+    *_: Any,
+    **__: Any,
+) -> None:
     """Note a step's outputs, by the time that `process_outputs` has with them."""
     if engine_core_timestamp is not None:
-        STEPS.note(engine_core_timestamp, seen)
+        STEPS.note(engine_core_timestamp, seen, *captured)
 
 
-def _collect(output: Any, wanted: bool) -> str | None:
-    """Take what is ours off an engine output, and keep it if the request is still `wanted`. The
-    receipt of what was captured of it, if anything was."""
+def _collect(output: Any, wanted: bool) -> None:
+    """Take what is ours off an engine output, and keep it if the request is still `wanted`."""
     piece = output.kv_transfer_params.pop(CAPTURE_KEY, None)
     if piece is not None:
         CAPTURES.deliver(Piece(*piece))
@@ -191,7 +197,6 @@ def _collect(output: Any, wanted: bool) -> str | None:
         else:
             DESK.deliver(output.request_id, WorkerNote.from_wire(wire))
     output.kv_transfer_params = output.kv_transfer_params or None
-    return None if piece is None else str(piece[0])
 
 
 def object_path(library: Path, digest: str) -> Path:

@@ -9,6 +9,7 @@ import heapq
 from operator import attrgetter
 from typing import Any, Final
 
+from steering import seam_portions
 from steering.patching import Function, wrap
 from steering.plan.errors import PlanInvalid
 from steering.plan.plan import Plan
@@ -62,6 +63,7 @@ def _sort_in(queue: Any, came: list[Any]) -> None:
 
 def _queueing(original: Function) -> Function:
     def add_request(self: Any, request: Any) -> None:
+        seam_portions.arrive(self, request)
         try:
             plan = plan_of(request)
             rows_of_steps = _rows_of_steps(plan, request.num_prompt_tokens) if plan else 0

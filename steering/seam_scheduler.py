@@ -10,9 +10,9 @@ import logging
 from collections.abc import Mapping, Set
 from typing import Any
 
-from steering import seam_queue
+from steering import seam_portions, seam_queue
 from steering.patching import Function, wrap
-from steering.plan.capture import CAPTURE_KEY
+from steering.plan.capture import CAPTURE_KEY, STEP_KEY
 from steering.plan.errors import PlanInvalid
 from steering.plan.plan import PLAN_KEY
 from steering.plan.receipt import (
@@ -49,6 +49,7 @@ def install() -> None:
     from vllm.v1.core.sched.scheduler import Scheduler
 
     seam_queue.install()
+    seam_portions.install()
     wrap(Scheduler, "__init__", _with_row_queue)
     wrap(Scheduler, "schedule", _in_lock_step)
     wrap(Scheduler, "_preempt_request", _suspecting)
@@ -64,6 +65,7 @@ def _with_row_queue(original: Function) -> Function:
         self.steering_rows = RowQueue(
             settings.bank_rows, settings.max_waiting, step_rows(self.vllm_config)
         )
+        seam_portions.begin(self)
         self.steering_streams = Streams(self, settings.max_dynamic)
         self.steering_held = dict[str, Any]()
         """Requests that wait for bank rows, and those that end because too many do."""
@@ -82,14 +84,22 @@ def _in_lock_step(original: Function) -> Function:
         seam_queue.let_in(self)
         streams = self.steering_streams
         if not len(streams):
-            return _to_clean(self, original(self, *args, **kwargs))
+            return _with_portions(self, original, *args, **kwargs)
         streams.before_step()
-        output = _to_clean(self, original(self, *args, **kwargs))
+        output = _with_portions(self, original, *args, **kwargs)
         throttled = any((*args, *kwargs.values()))  # `throttle_prefills`, where there is that.
         setattr(output, TOKENS_ATTRIBUTE, streams.after_step(output, throttled=throttled))
         return output
 
     return schedule
+
+
+def _with_portions(scheduler: Any, schedule: Function, *args: Any, **kwargs: Any) -> Any:
+    """vLLM's SchedulerOutput, in which captured prompts have their portion."""
+    seam_portions.before_step(scheduler)
+    output = schedule(scheduler, *args, **kwargs)
+    seam_portions.after_step(scheduler, output)
+    return _to_clean(scheduler, output)
 
 
 def _to_clean(scheduler: Any, output: Any) -> Any:
@@ -152,6 +162,7 @@ def _giving_back(original: Function) -> Function:
         self.steering_rows.leave(request.request_id)
         self.steering_refused.discard(request.request_id)
         self.steering_held.pop(request.request_id, None)
+        self.steering_captured.pop(request.request_id, None)
         return original(self, request, *args, **kwargs)
 
     return _free_request
@@ -190,6 +201,12 @@ def _with_notes(original: Function) -> Function:
                         _put(output, PLAN_KEY, note.to_wire())
                     if output.request_id in report.captured:
                         _put(output, CAPTURE_KEY, report.captured[output.request_id])
+        captured = getattr(scheduler_output, seam_portions.CAPTURED_ATTRIBUTE, None)
+        if captured is not None:
+            for client in outputs.values():
+                # A client's first says it for all of its outputs.
+                for output in client.outputs[:1]:
+                    _put(output, STEP_KEY, list(captured))
         for client_index, output in ended:
             _append(outputs, client_index, output)
         return outputs

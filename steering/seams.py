@@ -25,6 +25,7 @@ _FRONTEND: Final = "steering/seam_frontend.py"
 _SCHEDULER: Final = "steering/seam_scheduler.py"
 _STREAMS: Final = "steering/seam_streams.py"
 _QUEUE: Final = "steering/seam_queue.py"
+_PORTIONS: Final = "steering/seam_portions.py"
 _KEYS: Final = "steering/seam_prefix_cache.py"
 _WORKER: Final = "steering/seam_worker.py"
 _V1: Final = "steering/seam_runner_v1.py"
@@ -97,6 +98,11 @@ SEAMS: Final = (
          "streams of a dynamic request have turns, and others pass them meanwhile"),
     Seam(_QUEUE, EVERY, "vllm.v1.core.sched.scheduler:Scheduler._update_after_schedule",
          ("scheduler_output",), "numbers the steps"),
+    Seam(_PORTIONS, EVERY, "vllm.v1.core.sched.scheduler:Scheduler._mamba_block_aligned_split",
+         ("request", "num_new_tokens"), "a step takes a portion of a captured prompt"),
+    Seam(_PORTIONS, EVERY, "vllm.v1.core.sched.scheduler:Scheduler",
+         ("need_mamba_block_aligned_split", "scheduler_config", "requests", "vllm_config"),
+         "whether that is asked, and beside whom"),
     Seam(_SCHEDULER, EVERY, "vllm.v1.core.sched.scheduler:Scheduler._free_request", ("request",),
          "bank rows come back however a request ends"),
     Seam(_SCHEDULER, EVERY, "vllm.v1.core.sched.scheduler:Scheduler.update_from_output",

@@ -6,7 +6,7 @@ from typing import Any
 
 from server.extract.examples import Example
 from steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Captured, Term
-from steering.plan.steps import CAPTURE_PREFIX, STEPS
+from steering.plan.steps import CAPTURE_PREFIX
 
 
 class CaptureFailed(RuntimeError):
@@ -21,6 +21,8 @@ class Capturer:
     terms: tuple[Term, ...]
     reproducible: bool = False
     in_flight: int = 0
+    portion: int = 0
+    """Most tokens of a text in a step beside others; 0: all."""
 
     def others_in_flight(self) -> int:
         """Requests of this API server's clients that the engine has not finished."""
@@ -32,7 +34,9 @@ class Capturer:
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         receipt = f"{CAPTURE_PREFIX}{secrets.token_hex(8)}"
-        wanted = Capture(receipt, self.terms, example.start, example.stop, each)
+        # Cut up, a text does not come out to the last bit what it is whole.
+        portion = 0 if self.reproducible else self.portion
+        wanted = Capture(receipt, self.terms, example.start, example.stop, each, portion)
         end = len(example.tokens)
         params = SamplingParams(
             temperature=0.0,
@@ -45,7 +49,6 @@ class Capturer:
             detokenize=False,
         )
         CAPTURES.open(wanted)
-        STEPS.expect(receipt, end)
         self.in_flight += 1
         final = None
         try:
@@ -55,7 +58,6 @@ class Capturer:
         finally:
             self.in_flight -= 1
             found = CAPTURES.close(receipt)
-            STEPS.forget(receipt)
         expected = example.stop - example.start
         if final is not None and example.stop > end:
             expected = len(final.outputs[0].token_ids)

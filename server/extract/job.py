@@ -271,6 +271,7 @@ async def _take_all(
                 ):
                     await (wait(pause) if running else asyncio.sleep(pause))
                 pace.spend(cost)
+                capturer.portion = pace.portion()
                 running[asyncio.create_task(one(n))] = cost
             while running:
                 await wait(None)

@@ -2,13 +2,15 @@
 
 While nobody else is there, it takes all, in bites of at most `BITE_S` of engine time, so that
 whoever comes meanwhile waits for no more than that. While somebody is, the share is a share of
-time: a text whose prefill takes the engine t seconds is followed by the next one t / share later,
-and the texts that are in flight together make a step of the others' at most
-1 + 1.5 share / (1 - share) times as long (1.5 times for a quarter), or are two. What a text costs
-is measured (`steering.plan.steps`), on this engine, beside these others. All by the clock, none by
-others' progress: it goes on however many they are.
+time: a text whose prefill takes the engine t seconds is followed by the next one t / share later.
+A step takes no more of a text than makes it 1 + share / (1 - share) times as long (4/3 for a
+quarter), so that the engine cuts a longer text up (`portion`); and a further text is in flight only
+where all of them fit into one step so. What a text costs is measured (`steering.plan.steps`), on
+this engine, beside these others: now and then two steps go by without any, to compare with. All by
+the clock, none by others' progress: it goes on however many they are.
 """
 
+import math
 import time
 from collections.abc import Callable
 from typing import Final
@@ -23,6 +25,10 @@ LOOK_S: Final = 0.05
 LEAST_OF_A_STEP: Final = 0.1
 """Of a step of others', what a text counts for at least: steps vary, and what is measured may be
 nothing by chance."""
+FIRST_PORTION: Final = 4
+"""Tokens of a text in a step while nothing is measured; a portion is at most twice the last."""
+STRETCH: Final = 10
+"""Steps with texts, about, after which two go by without."""
 UNKNOWN_S: Final = 0.005
 """What a token costs while nobody has measured it: much, so that the first texts are few."""
 
@@ -40,6 +46,10 @@ class Pace:
         self._at_once = at_once
         self._next = 0.0
         self._latency: float | None = None
+        self._portion = FIRST_PORTION
+        self._flew = -math.inf
+        """When texts were last in flight."""
+        self._rest_at = time.monotonic() + STRETCH * LOOK_S
 
     def cost(self, example: Example) -> float:
         """Seconds of the engine that a text takes, as far as is known."""
@@ -55,6 +65,12 @@ class Pace:
     def pause(self, cost: float, running: int, in_flight: float) -> float:
         """Seconds after which to ask again; 0: a text of that cost may go. `running` texts are in
         flight, of the cost `in_flight` together."""
+        if running:
+            self._flew = time.monotonic()
+        if not self._alone() and time.monotonic() >= self._rest_at:
+            if running:
+                return LOOK_S
+            self._rest()
         if not running:
             bites = True
         elif running >= self._at_once:
@@ -62,8 +78,7 @@ class Pace:
         elif self._alone():
             bites = in_flight + cost <= BITE_S
         else:
-            # One is computed while the next waits for its step, however much a text costs.
-            bites = running < 2 or in_flight + cost <= self._most_of_a_step()
+            bites = in_flight + cost <= self._most_of_a_step()
         if not bites:
             return LOOK_S
         if self._alone():
@@ -72,7 +87,20 @@ class Pace:
 
     def spend(self, cost: float) -> None:
         """A text of that cost goes. What was not used is not saved up."""
-        self._next = max(self._next, time.monotonic()) + cost / self._share
+        self._flew = time.monotonic()
+        self._next = max(self._next, self._flew) + cost / self._share
+
+    def portion(self) -> int:
+        """Tokens of the next text that a step takes beside others; 0: all. At least one: a text
+        whose every token costs more than a step may be lengthened by is not held up for ever."""
+        if self._share >= 1:
+            return 0
+        token, plain = self._steps.by_token, self._steps.plain
+        if token is not None and plain is not None:
+            most = 2 * self._portion
+            fits = most if not token else int(min(most, self._most_of_a_step() / token))
+            self._portion = max(1, fits)
+        return self._portion
 
     def took(self, example: Example, seconds: float) -> None:
         """A text came back after so long: the most that it can have cost, if nothing better is
@@ -80,9 +108,15 @@ class Pace:
         tokens = max(len(example.tokens), example.stop)
         self._latency = seconds / tokens
 
+    def _rest(self) -> None:
+        """Nothing is in flight. Whoever went now would come into the step that begins next."""
+        ends = self._flew + 2 * (self._steps.plain or 0.0)
+        self._next = max(self._next, ends)
+        self._rest_at = max(ends, time.monotonic()) + STRETCH * (self._steps.plain or LOOK_S)
+
     def _alone(self) -> bool:
         return self._share >= 1 or self._others() <= 0
 
     def _most_of_a_step(self) -> float:
         """Seconds that captures may add to one."""
-        return 1.5 * self._share / (1 - self._share) * (self._steps.plain or 0.0)
+        return self._share / (1 - self._share) * (self._steps.plain or 0.0)

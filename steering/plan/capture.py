@@ -15,6 +15,10 @@ from numpy.typing import NDArray
 
 from steering.plan.errors import PlanInvalid
 
+STEP_KEY: Final = "steersman_captured"
+"""The key of `EngineCoreOutput.kv_transfer_params` that holds what of captures was in the step:
+[tokens of prompts, sequences behind their prompt]."""
+
 CAPTURE_KEY: Final = "steersman_capture"
 """The key of `SamplingParams.extra_args` that holds the capture as a JSON string; of
 `EngineCoreOutput.kv_transfer_params`, what was captured."""
@@ -36,11 +40,14 @@ class Capture:
     """May lie behind the end of the request."""
     each: bool = False
     """Whether every token is wanted by itself, or the mean over them."""
+    portion: int = 0
+    """Most tokens of the prompt that a step takes beside others' requests; 0: all."""
 
     def to_json(self) -> str:
         """The form that `of` takes back."""
         return json.dumps(
-            [self.receipt, self.terms, self.start, self.stop, self.each], separators=(",", ":")
+            [self.receipt, self.terms, self.start, self.stop, self.each, self.portion],
+            separators=(",", ":"),
         )
 
     @classmethod
@@ -49,18 +56,21 @@ class Capture:
         if not extra_args or CAPTURE_KEY not in extra_args:
             return None
         try:
-            receipt, terms, start, stop, each = json.loads(extra_args[CAPTURE_KEY])
+            receipt, terms, start, stop, each, portion = json.loads(extra_args[CAPTURE_KEY])
             found = cls(
                 str(receipt),
                 tuple((str(site), int(layer)) for site, layer in terms),
                 int(start),
                 int(stop),
                 bool(each),
+                int(portion),
             )
         except (ValueError, TypeError) as error:
             raise PlanInvalid(f"not a capture: {error!r:.200}") from error
         if not found.terms or not 0 <= found.start < found.stop:
             raise PlanInvalid("a capture names no place or no token")
+        if found.portion < 0:
+            raise PlanInvalid("a capture's portion is below 0")
         return found
 
 

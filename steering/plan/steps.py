@@ -24,8 +24,6 @@ class Seen(NamedTuple):
     """One output of a step."""
 
     request_id: str
-    receipt: str | None
-    """Of what was captured of it in this step, if anything was."""
     ended: bool
 
 
@@ -49,8 +47,6 @@ class StepClock:
         self._reset()
 
     def _reset(self) -> None:
-        self._texts: dict[str, int] = {}
-        """Tokens of prompts whose first capture has not come, by receipt."""
         self._last: dict[str, float] = {}
         """When others' requests had their last token."""
         self._plain: deque[float] = deque(maxlen=_SAMPLES)
@@ -87,28 +83,16 @@ class StepClock:
             if not self._watchers:
                 self._reset()
 
-    def expect(self, receipt: str, tokens: int) -> None:
-        """A prompt of so many tokens is on its way, with captures under `receipt`."""
-        self._texts[receipt] = tokens
-
-    def forget(self, receipt: str) -> None:
-        """It has ended."""
-        self._texts.pop(receipt, None)
-
-    def note(self, at: float, outputs: Iterable[Seen]) -> None:
+    def note(self, at: float, outputs: Iterable[Seen], tokens: int = 0, sequences: int = 0) -> None:
         """Outputs of the step that ended `at`, by a clock of their own; a step may come in
-        parts."""
+        parts. `tokens` of captured prompts were in it, whether they end in it or not, and so many
+        `sequences` behind theirs; one of the parts says so."""
         if at != self._at:
             self._end()
             self._before, self._at = self._at, at
+        self._tokens, self._sequences = max(self._tokens, tokens), max(self._sequences, sequences)
         for seen in outputs:
-            if seen.receipt is not None:
-                tokens = self._texts.pop(seen.receipt, None)
-                if tokens is None:
-                    self._sequences += 1
-                else:
-                    self._tokens += tokens
-            elif not seen.request_id.startswith(CAPTURE_PREFIX):
+            if not seen.request_id.startswith(CAPTURE_PREFIX):
                 self._others = True
                 before = self._last.pop(seen.request_id, None)
                 if before is not None:

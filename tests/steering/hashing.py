@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from steering import seam_runner_v1, seam_runner_v2
 from steering.plan import Plan
+from steering.plan.capture import Capture
 from steering.plan.dynamic import Companion
 from steering.plan.receipt import StepReport
 from steering.steps import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, TOKENS_ATTRIBUTE
@@ -43,6 +44,7 @@ class Ask(NamedTuple):
     stops: frozenset[int] = frozenset()
     priority: int = 0
     salt: str | None = None
+    capture: Capture | None = None
 
     @property
     def streams(self) -> tuple[Plan | None, ...]:

@@ -12,6 +12,7 @@ from unittest.mock import patch
 
 from steering import seam_prefix_cache, seam_scheduler
 from steering.plan import Plan
+from steering.plan.capture import CAPTURE_KEY
 from steering.plan.plan import PLAN_KEY, Row
 from steering.seam_config import limits_of, step_rows
 from tests.steering.hashing import (
@@ -147,6 +148,8 @@ class Loop:
         if ask.plan is not None:
             limits_of(self.scheduler.vllm_config).check(ask.plan, len(ask.prompt))
             extra[PLAN_KEY] = ask.plan.to_json()
+        if ask.capture is not None:
+            extra[CAPTURE_KEY] = ask.capture.to_json()
         params = SamplingParams(
             temperature=0,
             max_tokens=ask.most,

@@ -1,13 +1,13 @@
 """The pace: alone, beside others, and never nothing."""
 
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
 from server.extract import pace as module
 from server.extract.examples import Example
-from server.extract.pace import BITE_S, Pace
+from server.extract.pace import BITE_S, FIRST_PORTION, Pace
 
 
 class Clock:
@@ -32,46 +32,93 @@ def steps(plain: float | None = 0.1, token: float = 0.002, sequence: float | Non
     return SimpleNamespace(plain=plain, by_token=token, by_sequence=sequence)
 
 
-def simulated(pace: Pace, clock: Clock, seconds: float, step: float, most: int = 10_000) -> float:
-    """Seconds of engine time that texts took, on an engine that has a step of others' every `step`
-    seconds and longer by what the texts in it cost."""
-    end, spent, waiting = clock.now + seconds, 0.0, []
+class Served(NamedTuple):
+    taken: float
+    """Of the engine's time, by texts."""
+    longest: float
+    """Of a step, in seconds."""
+    plain: int
+    """Steps without texts."""
+    texts: int
+
+
+def served(pace: Pace, clock: Clock, token: float, step: float, seconds: float = 400.0) -> Served:
+    """What becomes of an engine that has a step of others' every `step` seconds, longer by what the
+    texts' tokens in it cost, of which it takes the portion that the first says."""
+    end, spent, longest, plain, texts = clock.now + seconds, 0.0, 0.0, 0, 0
+    waiting: list[tuple[int, int, float]] = []
+    """Tokens left, portion, cost."""
     while clock.now < end:
+        left, rest, costs = waiting[0][1] if waiting else 0, [], 0.0
+        for tokens, portion, cost in waiting:
+            taken = min(tokens, left)
+            left -= taken
+            costs += taken * token
+            if taken < tokens:
+                rest.append((tokens - taken, portion, cost))
+        texts += len(waiting) - len(rest)
+        plain += not waiting
         in_step, waiting = waiting, []
-        ends = clock.now + step + sum(in_step)
-        spent += sum(in_step)
+        ends = clock.now + step + costs
+        longest = max(longest, step + costs)
+        spent += costs
         while clock.now < ends:
             cost = pace.cost(text())
-            pause = pace.pause(cost, len(in_step) + len(waiting), sum(in_step) + sum(waiting))
+            # Those of this step are in flight until its end.
+            flying = [one[2] for one in (*in_step, *waiting)]
+            pause = pace.pause(cost, len(flying), sum(flying))
             if pause:
                 clock.now += min(pause, ends - clock.now)
             else:
-                assert len(waiting) < most
                 pace.spend(cost)
-                waiting.append(cost)
-    return spent
+                waiting.append((len(text().tokens), pace.portion(), cost))
+        waiting = rest + waiting
+    return Served(spent / seconds, longest, plain, texts)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.25, 0.5, 0.8])
-@pytest.mark.parametrize("cost", [0.0005, 0.002, 0.02])
-def test_beside_others_it_takes_its_share_and_gets_it(
-    clock: Clock, share: float, cost: float
+@pytest.mark.parametrize("token", [0.0005, 0.0015, 0.005, 0.02])
+def test_beside_others_it_takes_its_share_and_a_step_is_not_much_longer(
+    clock: Clock, share: float, token: float
 ) -> None:
-    """Texts of 10, 40 and 400 ms beside steps of 100 ms."""
-    pace = Pace(share, steps(token=cost), lambda: 8, 64)
-    taken = simulated(pace, clock, 400.0, 0.1) / 400.0
-    assert 0.6 * share <= taken <= 1.05 * share
+    """Texts of 10, 30, 100 and 400 ms beside steps of 100 ms."""
+    pace = Pace(share, steps(token=token), lambda: 8, 64)
+    found = served(pace, clock, token, 0.1)
+    assert found.longest <= max(0.1 / (1 - share), 0.1 + token) + 1e-9
+    assert found.taken <= 1.05 * share
+    # The step between two texts is not taken: of short texts, half of the share is left.
+    assert found.taken >= 0.3 * share
+    assert found.plain > 20, "what a text costs is measured by these"
 
 
-def test_a_step_of_others_is_at_most_half_as_long_again_for_a_quarter(clock: Clock) -> None:
-    """Short texts: as many as that; one that is longer than that has one beside it at most."""
+def test_progress_does_not_depend_on_how_many_others_there_are(clock: Clock) -> None:
+    texts = []
+    for others in (1, 8, 10_000):
+        clock.now = 100.0
+        pace = Pace(0.25, steps(), lambda others=others: others, 64)  # type: ignore[misc]
+        texts.append(served(pace, clock, 0.002, 0.1).texts)
+    assert texts[0] == texts[1] == texts[2] > 400
+
+
+def test_a_step_of_others_is_at_most_a_third_as_long_again_for_a_quarter(clock: Clock) -> None:
+    """Short texts: as many as that. One that is longer goes alone, and is divided."""
     pace = Pace(0.25, steps(token=0.0008), lambda: 8, 64)
     cost = pace.cost(text())
-    assert pace.pause(cost, 2, 2 * cost) == 0
-    assert pace.pause(cost, 3, 3 * cost) > 0
-    long = Pace(0.25, steps(token=0.02), lambda: 8, 64)
-    assert long.pause(0.4, 1, 0.4) == 0
-    assert long.pause(0.4, 2, 0.8) > 0
+    assert pace.pause(cost, 1, cost) == 0
+    assert pace.pause(cost, 2, 2 * cost) > 0
+    long = Pace(0.25, steps(token=0.002), lambda: 8, 64)
+    assert long.pause(0.04, 0, 0.0) == 0
+    assert long.pause(0.04, 1, 0.04) > 0
+    assert [long.portion() for _ in range(4)] == [8, 16, 16, 16]
+
+
+def test_a_portion_is_small_while_nothing_is_measured_and_a_token_at_least() -> None:
+    unknown = Pace(0.25, steps(plain=None), lambda: 8, 64)
+    assert [unknown.portion() for _ in range(3)] == [FIRST_PORTION] * 3
+    assert Pace(0.25, steps(token=3.0), lambda: 8, 64).portion() == 1
+    free = Pace(0.25, steps(token=0.0), lambda: 8, 64)
+    assert [free.portion() for _ in range(3)] == [8, 16, 32]
+    assert Pace(1.0, steps(), lambda: 8, 64).portion() == 0
 
 
 def test_alone_it_takes_all_in_bites(clock: Clock) -> None:
