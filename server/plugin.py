@@ -36,9 +36,17 @@ class SteersmanEndpoints:
         from steering.plan import Settings
 
         settings = Settings.read(getattr(app.state.args, "additional_config", None) or {})
+        bounds = Bounds(
+            settings.max_body_containers,
+            settings.max_body_depth,
+            settings.max_body_values,
+            settings.max_input_items,
+        )
         if not _generates(app):
             if settings.api_keys_file is not None:
                 raise RuntimeError("api_keys_file is for models that generate, and this does not")
+            # Nothing is steered here: a request that means to be is refused.
+            app.add_middleware(Guard, bounds=bounds)
             return
         _log_as_vllm_does()
         audit.write_to(settings.audit_log)
@@ -57,15 +65,7 @@ class SteersmanEndpoints:
         describe(app, STEERED_PATHS, keys=keys is not None)
         # Behind the guard, which reads the body.
         app.add_middleware(CountAnswers)
-        app.add_middleware(
-            Guard,
-            bounds=Bounds(
-                settings.max_body_containers,
-                settings.max_body_depth,
-                settings.max_body_values,
-                settings.max_input_items,
-            ),
-        )
+        app.add_middleware(Guard, bounds=bounds)
         # The limit is on the file; a form adds its boundaries and names.
         app.add_middleware(
             BodyLimit,
