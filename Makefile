@@ -13,12 +13,12 @@ VENV := .venv
 READY := $(VENV)/.ready
 TOOLS := $(VENV)/tools/.ready
 BIN := $(VENV)/bin
-CODE := server steering vectors tests bench
+CODE := client server steering vectors tests bench tools
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint unit engine matrix faults schema load rolling attack compat soak format bench lock clean
+.PHONY: help serve test quick lint unit engine docs pages matrix faults schema load rolling attack compat soak format bench lock clean
 
 help: ## this list
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
@@ -29,6 +29,10 @@ serve: $(READY) ## serve MODEL (none: the demo, SmolLM2 and its vectors) on HOST
 	@exec $(BIN)/steersman serve $(if $(MODEL),'$(MODEL)',--demo) --host $(HOST) --port $(PORT) $(ARGS)
 
 test: lint unit engine ## everything: lint, unit tests, tests on real engines
+
+quick: $(READY) ## lint and the unit tests that need no node and no Debian package, in three minutes
+	$(MAKE) --no-print-directory lint
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not engine and not matrix and not faults' --ignore tests/deploy
 
 lint: $(READY) ## ruff, mypy --strict, the import rule
 	$(BIN)/ruff check .
@@ -42,9 +46,9 @@ unit: $(READY) $(TOOLS) ## tests that need no engine, the manifests of deploy/ a
 engine: $(READY) ## tests on real engines, in a quarter of an hour
 	STEERSMAN_WAYS=keep $(BIN)/python -m pytest -n 2 --dist loadscope -m 'engine and not matrix'
 
-matrix: $(READY) ## every way of running and every model, in an hour or so; rewrites the table in README.md
+matrix: $(READY) ## every way of running and every model, in an hour or so; rewrites the table of docs/ways.md
 	rm -f bench/results/ways.json
-	$(BIN)/python -m pytest tests/matrix tests/engine/test_dynamic_product.py; status=$$?; $(BIN)/python -m tests.matrix.table && exit $$status
+	$(BIN)/python -m pytest tests/matrix tests/engine/test_dynamic_product.py; status=$$?; $(BIN)/python -m tests.support.matrix.table && exit $$status
 
 faults: $(READY) ## kill, fill up and spoil a real server, and see what survives, in a quarter of an hour
 	$(BIN)/python -m pytest tests/faults
@@ -53,21 +57,29 @@ schema: $(READY) ## schemathesis on our routes with the key of every scope, 200 
 	STEERSMAN_SCHEMA_EXAMPLES=200 $(BIN)/python -m pytest tests/operate/test_surface.py --timeout 3600
 
 load: $(READY) ## locust through keys, at once and twice what the server holds; writes docs/load.md's figures
-	$(BIN)/python -m bench.load_test $(ARGS)
-	$(BIN)/python -m bench.load_page
+	$(BIN)/python -m bench.load.run $(ARGS)
+	$(BIN)/python -m bench.load.page
 
 rolling: $(READY) ## restart two servers behind nginx in turn, under load, and lose no request
-	$(BIN)/python -m bench.rolling $(ARGS)
-	$(BIN)/python -m bench.load_page
+	$(BIN)/python -m bench.load.rolling $(ARGS)
+	$(BIN)/python -m bench.load.page
 
 soak: $(READY) ## MINUTES of CLIENTS doing everything at once to one server, every answer checked
-	$(BIN)/python -m bench.soak --minutes $(MINUTES) --clients $(CLIENTS) $(ARGS)
+	$(BIN)/python -m bench.soak.run --minutes $(MINUTES) --clients $(CLIENTS) $(ARGS)
 
 attack: $(READY) ## 500 attacks of twenty kinds by numbers that overflow, and 2,000 victims; ARGS="--way v2"
 	$(BIN)/python -m bench.attack $(ARGS)
 
 compat: $(READY) ## every vLLM from 0.28 on that has a CPU wheel: it passes, or is refused; ARGS=0.31.0 for one
 	$(BIN)/python -m tests.compat.run $(ARGS)
+
+docs: $(READY) ## the site in build/site, every link checked
+	$(BIN)/python -m mkdocs build --strict
+
+pages: $(READY) ## write the generated pages of docs/ anew
+	$(BIN)/python -m tools.docs
+	$(BIN)/python -m tests.compat.seams_page
+	$(BIN)/python -m steersman.client.launch.options
 
 format: $(READY) ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .

@@ -33,7 +33,7 @@ import httpx
 from bench.attack_kinds import KINDS, WORDS, Attack, attack, files
 from bench.report import say
 from bench.servers import demo_model, running, steersman
-from tests.standin import v2_environment
+from tests.support.standin import v2_environment
 
 OPTIONS = (
     "--served-model-name", "smollm2", "--max-model-len", "512", "--block-size", "32",

@@ -14,8 +14,8 @@ import json
 import time
 from random import Random
 
-from steering.plan import Plan, PlannedVector
-from steering.plan.cache_key import CacheKeys
+from steersman.steering.plan import Plan, PlannedVector
+from steersman.steering.plan.cache_key import CacheKeys
 
 BLOCK = 16
 PROMPT = 32_768

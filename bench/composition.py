@@ -26,7 +26,7 @@ Intervals are of 95%, from draws of prompts with replacement, the same for both 
 
 Needs the extras `demo` and `measure`. About a quarter of an hour on one free core. Prints one JSON
 object last, and writes it to bench/results/composition.json, and the figure to
-bench/figures/composition.png.
+docs/figures/composition.png.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from bench.composition_figure import draw
-from bench.demo_measures import MEASURES, repetition
 from bench.distinct import start
 from bench.report import publish, say
 from bench.servers import demo_model
-from steering.plan import DESK, PLAN_KEY, Dynamic, Plan, PlannedVector
-from steering.plan.plan import as_float32
-from vectors.demo.fill import fill_library
-from vectors.library import Library
+from steersman.steering.plan import DESK, PLAN_KEY, Dynamic, Plan, PlannedVector
+from steersman.steering.plan.plan import as_float32
+from steersman.vectors.demo.fill import fill_library
+from steersman.vectors.library.library import Library
+from tools.demo.measures import MEASURES, repetition
 
 Array = NDArray[np.float64]
 
-FIGURE = Path(__file__).parent / "figures" / "composition.png"
+FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "composition.png"
 PROPERTIES = ("cheerful", "first_person")
 TOP_P = 0.95
 CONSTANT = "constant"

@@ -30,10 +30,10 @@ from bench.report import publish, say
 from bench.servers import demo_model
 from bench.summary import quartiles
 from bench.workload import SUBJECTS, VECTORS, random_vectors
-from steering.plan import DESK, PLAN_KEY, Plan, PlannedVector
-from steering.plan.plan import as_float32
-from vectors.format import SteeringVector, write_vector
-from vectors.library import Library
+from steersman.steering.plan import DESK, PLAN_KEY, Plan, PlannedVector
+from steersman.steering.plan.plan import as_float32
+from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.library.library import Library
 
 COUNTS = (0, 1, 2, 4, 8, 16, 32)
 VECTORS_EACH, LAYERS_EACH = 2, 4

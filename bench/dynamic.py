@@ -31,8 +31,8 @@ from bench.report import publish, say
 from bench.servers import demo_model
 from bench.summary import quartiles
 from bench.workload import SUBJECTS
-from steering.plan import PLAN_KEY, Dynamic, Plan, PlannedVector
-from vectors.library import Library
+from steersman.steering.plan import PLAN_KEY, Dynamic, Plan, PlannedVector
+from steersman.vectors.library.library import Library
 
 PROPERTIES = 2
 LENGTHS = (50, 200, 800)

@@ -26,12 +26,12 @@ from typing import Any
 
 import torch
 
-from steering.plan import PLAN_KEY, Plan, PlannedVector
-from steering.requests import SteeredRequests
-from steering.seam_config import limits_of
-from steering.tables import Tables, TableSizes
-from tests.steering.hashing import Ask
-from tests.steering.scheduling import Loop, Setup
+from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
+from steersman.steering.vllm.config import limits_of
+from steersman.steering.worker.requests import SteeredRequests
+from steersman.steering.worker.tables import Tables, TableSizes
+from tests.support.steering.hashing import Ask
+from tests.support.steering.scheduling import Loop, Setup
 
 BLOCK = 16
 ROWS = 4096

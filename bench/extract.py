@@ -21,12 +21,12 @@ from typing import Any
 import httpx
 import torch
 
-from bench.load import send
 from bench.report import publish, say
 from bench.servers import Server, running, steersman
-from vectors.demo.activations import LoadedModel, block_outputs, load_model
-from vectors.demo.contrast import contrasts
-from vectors.demo.model import default_home, prepare_model
+from bench.streams import send
+from steersman.vectors.demo.activations import LoadedModel, block_outputs, load_model
+from steersman.vectors.demo.contrast import contrasts
+from steersman.vectors.demo.model import default_home, prepare_model
 
 PAIRS = 200
 STREAMS, NEW_TOKENS = 4, 64

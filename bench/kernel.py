@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from bench.report import publish
-from steering.op import add
+from steersman.steering.ops.addition import add
 
 TABLE_TERMS = 8
 """Terms that the tables have room for (the server's default), however many are used."""

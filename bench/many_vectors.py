@@ -23,8 +23,8 @@ import psutil
 import torch
 
 from bench.report import publish, say
-from vectors.format import SteeringVector, write_vector
-from vectors.library import Library
+from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.library.library import Library
 
 LAYERS = (10, 14)
 

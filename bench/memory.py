@@ -36,10 +36,10 @@ def one_mode(mode: str, seconds: float, folder: Path) -> list[tuple[int, float]]
     """(requests so far, MiB) every few seconds; runs an engine in this process."""
     from vllm import LLM
 
-    from steering.plan import Plan
-    from tests.engine.engine import Ask, Engine
-    from tests.matrix import tiny
-    from tests.matrix.questions import one
+    from steersman.steering.plan import Plan
+    from tests.support.engine.engine import Ask, Engine
+    from tests.support.matrix import tiny
+    from tests.support.matrix.questions import one
 
     model = tiny.make_model(folder / "model")
     norms = tiny.stream_norms(model, tuple(range(50)))

@@ -26,10 +26,10 @@ import httpx
 import psutil
 from transformers import AutoConfig
 
-from bench.load import Batch, send
 from bench.machine import has_gpu
 from bench.report import publish, say
 from bench.servers import Server, demo_model, plain_vllm, running, steersman
+from bench.streams import Batch, send
 from bench.summary import summary
 from bench.workload import (
     LAYERS_OF_A_MIX,

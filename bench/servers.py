@@ -17,7 +17,7 @@ import httpx
 import psutil
 
 from bench.report import say
-from vectors.demo.model import default_home, prepare_model
+from steersman.vectors.demo.model import default_home, prepare_model
 
 STARTUP_SECONDS = 900.0
 
@@ -54,7 +54,9 @@ def plain_vllm(model: str, options: Sequence[str]) -> list[str]:
     return [sys.executable, "-m", module, "--model", model, *options]
 
 
-def steersman(model: str, options: Sequence[str], module: str = "server.cli") -> list[str]:
+def steersman(
+    model: str, options: Sequence[str], module: str = "steersman.client.cli"
+) -> list[str]:
     return [sys.executable, "-m", module, "serve", model, *options]
 
 

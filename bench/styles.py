@@ -21,13 +21,13 @@ from typing import Any
 
 import httpx
 
-from bench.demo_generate import log_likelihoods
-from bench.demo_measures import PROMPTS
-from bench.demo_sweep import perplexity
 from bench.report import publish
 from bench.servers import demo_model
 from bench.steering_api import ask, extract
-from vectors.demo.activations import LoadedModel, load_model
+from steersman.vectors.demo.activations import LoadedModel, load_model
+from tools.demo.generate import log_likelihoods
+from tools.demo.measures import PROMPTS
+from tools.demo.sweep import perplexity
 
 TEXTS = Path(__file__).parent / "style_texts"
 STYLES = ("cheerful", "gloomy", "fairy_tale", "scientific")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from statistics import median, quantiles
 from typing import Any
 
-from bench.load import Batch
+from bench.streams import Batch
 
 TARGETS = {"idle": 1.01, "one_vector": 1.02, "distinct_mixes": 1.05}
 

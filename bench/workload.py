@@ -10,8 +10,8 @@ import httpx
 import torch
 from safetensors.torch import save
 
-from bench.load import Batch, Body
 from bench.servers import Server
+from bench.streams import Batch, Body
 
 VECTORS = 16
 SUBJECTS = ("rivers", "bread", "clocks", "bridges", "owls", "maps", "rain", "chess")

@@ -13,9 +13,9 @@ from collections.abc import Iterable, Mapping
 from copy import copy
 from typing import Final, NamedTuple, Self
 
-from steering.plan import PlanInvalid, PlannedVector, Settings
-from vectors.format import TensorKey, read_tensors
-from vectors.library import Entry
+from steersman.steering.plan import PlanInvalid, PlannedVector, Settings
+from steersman.vectors.file.format import TensorKey, read_tensors
+from steersman.vectors.library.library import Entry
 
 _log = logging.getLogger("vllm.steersman")
 _REMEMBERED: Final = 4096

@@ -16,10 +16,10 @@ from typing import Any, ClassVar, Final
 from starlette.datastructures import MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from server.errors import Draining, refuse
-from server.extract.jobs import Jobs
-from server.keys.routes import WHILE_DRAINING, route_need
-from server.metrics import METRICS
+from steersman.server.auth.route_scopes import WHILE_DRAINING, route_need
+from steersman.server.errors import Draining, refuse
+from steersman.server.extraction.jobs.jobs import Jobs
+from steersman.server.metrics import METRICS
 
 TELL_EVERY_S: Final = 5.0
 LAST_WORDS_S: Final = 2.0

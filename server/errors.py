@@ -11,11 +11,11 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.types import Receive, Scope, Send
 
-from server.body import BodyInvalid
-from server.metrics import METRICS
-from server.paths import path_of
-from steering.plan import PlanInvalid
-from vectors.errors import (
+from steersman.server.metrics import METRICS
+from steersman.server.middleware.body import BodyInvalid
+from steersman.server.paths import path_of
+from steersman.steering.plan import PlanInvalid
+from steersman.vectors.errors import (
     LibraryFull,
     LibraryReadOnly,
     SteersmanError,
@@ -24,7 +24,7 @@ from vectors.errors import (
     VectorNotFound,
     VectorTooLarge,
 )
-from vectors.methods.errors import ActivationsInvalid
+from steersman.vectors.methods.errors import ActivationsInvalid
 
 
 class BankFull(Exception):

@@ -9,11 +9,11 @@ from fastapi import APIRouter, Request
 from starlette.responses import JSONResponse
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from server.errors import Draining
-from server.metrics import METRICS
-from vectors import disk
-from vectors.errors import SteersmanError
-from vectors.library import Library
+from steersman.server.errors import Draining
+from steersman.server.metrics import METRICS
+from steersman.vectors.errors import SteersmanError
+from steersman.vectors.library import disk
+from steersman.vectors.library.library import Library
 
 LIBRARY_WITHIN_S: Final = 2.0
 """A network file system that has gone away answers nothing at all."""

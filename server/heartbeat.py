@@ -4,7 +4,7 @@ all of them."""
 import asyncio
 from typing import Final
 
-from server.metrics import METRICS
+from steersman.server.metrics import METRICS
 
 EVERY_S: Final = 0.025
 

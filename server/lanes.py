@@ -13,8 +13,8 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Final, ParamSpec, TypeVar
 
-from server.errors import ServerBusy, TooManyRequests
-from server.keys.caller import caller
+from steersman.server.auth.caller import caller
+from steersman.server.errors import ServerBusy, TooManyRequests
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -21,19 +21,24 @@ class SteersmanEndpoints:
     def attach_router(self, app: Any) -> None:
         """Add our routes and replace the four that take the `steering` field; put the gate, with
         its keys, before all."""
-        from server import audit, errors, fail_fast, health, inspect_api, routes, vectors_api
-        from server.body import Bounds
-        from server.drain import Drain, DrainGate
-        from server.extract import api as extract_api
-        from server.guard import STEERED_PATHS, Guard
-        from server.keys.answers import CountAnswers
-        from server.keys.file import Keys
-        from server.keys.gate import Gate
-        from server.keys.vllm_keys import check_store, take_over
-        from server.limits import BodyLimit
-        from server.openapi_page import describe
-        from server.upload import FORM_OVERHEAD
-        from steering.plan import Settings
+        from steersman.server import errors, health
+        from steersman.server.auth import audit
+        from steersman.server.auth.count_answers import CountAnswers
+        from steersman.server.auth.keyfile import Keys
+        from steersman.server.auth.vllm_keys import check_store, take_over
+        from steersman.server.chat import routes
+        from steersman.server.drain import Drain, DrainGate
+        from steersman.server.extraction import api as extract_api
+        from steersman.server.library import inspect as inspect_api
+        from steersman.server.library import routes as vectors_api
+        from steersman.server.library.upload import FORM_OVERHEAD
+        from steersman.server.middleware import fail_fast
+        from steersman.server.middleware.auth import Gate
+        from steersman.server.middleware.body import Bounds
+        from steersman.server.middleware.body_limit import BodyLimit
+        from steersman.server.middleware.refuse_ignored import STEERED_PATHS, Guard
+        from steersman.server.openapi import describe
+        from steersman.steering.plan import Settings
 
         settings = Settings.read(getattr(app.state.args, "additional_config", None) or {})
         bounds = Bounds(
@@ -79,7 +84,7 @@ class SteersmanEndpoints:
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Open the library and take the engine's measure; raises when steering cannot be had."""
-        from server.launch.banner import announce
+        from steersman.server.banner import announce
 
         if engine_client is None or not hasattr(state, "drain"):
             announce(state, args, None)
@@ -87,13 +92,13 @@ class SteersmanEndpoints:
         from dataclasses import replace
         from importlib.metadata import version
 
-        from server import heartbeat
-        from server.calibrate import calibration_mark, fingerprint, median_norms
-        from server.doses import Doses, check_doses_known
-        from server.extract.setup import make_bench
-        from server.state import Steersman
-        from steering.plan import DESK, Limits, Settings
-        from vectors.library import Library
+        from steersman.server import heartbeat
+        from steersman.server.calibration import calibration_mark, fingerprint, median_norms
+        from steersman.server.doses import Doses, check_doses_known
+        from steersman.server.extraction.setup import make_bench
+        from steersman.server.state import Steersman
+        from steersman.steering.plan import DESK, Limits, Settings
+        from steersman.vectors.library.library import Library
 
         config = engine_client.vllm_config
         settings = Settings.read(config.additional_config)
@@ -153,10 +158,9 @@ def _log_as_vllm_does() -> None:
     """vLLM sets the root logger to ERROR and gives handlers to its own: a library's warning of a
     damaged file would be told to nobody."""
     theirs = logging.getLogger("vllm")
-    for room in ("server", "vectors"):
-        ours = logging.getLogger(room)
-        ours.handlers, ours.propagate = theirs.handlers, False
-        ours.setLevel(theirs.level or logging.INFO)
+    ours = logging.getLogger("steersman")
+    ours.handlers, ours.propagate = theirs.handlers, False
+    ours.setLevel(theirs.level or logging.INFO)
 
 
 def _generates(app: Any) -> bool:

@@ -6,21 +6,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from server.audit import audit
-from server.doses import Doses
-from server.drain import Drain
-from server.extract.jobs import Jobs
-from server.keys.caller import caller
-from server.keys.view import View
-from server.metrics import METRICS
-from server.steering_field import SCHEDULES
-from steering.plan import MAX_SCHEDULE, Limits, Row, Settings
-from steering.plan.dynamic import MAX_PROPERTIES
-from vectors.errors import SteersmanError
-from vectors.library import Library
+from steersman.server.auth.audit import audit
+from steersman.server.auth.caller import caller
+from steersman.server.auth.library_view import View
+from steersman.server.chat.field import SCHEDULES
+from steersman.server.doses import Doses
+from steersman.server.drain import Drain
+from steersman.server.extraction.jobs.jobs import Jobs
+from steersman.server.metrics import METRICS
+from steersman.steering.plan import MAX_SCHEDULE, Limits, Row, Settings
+from steersman.steering.plan.dynamic import MAX_PROPERTIES
+from steersman.vectors.errors import SteersmanError
+from steersman.vectors.library.library import Library
 
 if TYPE_CHECKING:
-    from server.extract.job import Bench
+    from steersman.server.extraction.jobs.pipeline import Bench
 
 
 @dataclass

@@ -23,11 +23,11 @@ from typing import Any, Final
 RUN: Final = "STEERSMAN_RUN"
 FORMAT: Final = "STEERSMAN_LOG_FORMAT"
 VERBOSE: Final = "STEERSMAN_VERBOSE"
-LOGGERS: Final = ("vllm", "uvicorn", "uvicorn.access", "server", "steering", "vectors")
+LOGGERS: Final = ("vllm", "uvicorn", "uvicorn.access", "steersman")
 CONFIG: Final[dict[str, Any]] = {
     "version": 1,
     "disable_existing_loggers": False,
-    "handlers": {"steersman": {"()": "steering.logs.make_handler"}},
+    "handlers": {"steersman": {"()": "steersman.steering.logs.make_handler"}},
     # Levels are set by `make_handler`: they depend on the environment.
     "loggers": {name: {"handlers": ["steersman"], "propagate": False} for name in LOGGERS},
 }

@@ -4,7 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import Final, cast
 
-from vectors.errors import VectorInvalid, shown
+from steersman.vectors.errors import VectorInvalid, shown
 
 POSITION_RULES: Final = ("generation", "after_prompt", "prompt", "all")
 Positions = str | dict[str, int]

@@ -8,8 +8,8 @@ from typing import Final
 
 import torch
 
-from vectors.defaults import Positions
-from vectors.tensors import TensorKey, tensor_name
+from steersman.vectors.defaults import Positions
+from steersman.vectors.tensors import TensorKey, tensor_name
 
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 

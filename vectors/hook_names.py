@@ -10,9 +10,9 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Final
 
-from vectors.errors import VectorInvalid
-from vectors.tensors import SITES, TensorKey, tensor_name
-from vectors.vector import SteeringVector
+from steersman.vectors.errors import VectorInvalid
+from steersman.vectors.tensors import SITES, TensorKey, tensor_name
+from steersman.vectors.vector import SteeringVector
 
 _SITES: Final = "|".join(SITES)
 _LAYER: Final = r"(?P<layer>0|[1-9][0-9]{0,3})"

@@ -4,10 +4,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
-from vectors.errors import VectorInvalid, shown
-from vectors.hook_names import as_steered, steered_place
-from vectors.tensors import TensorKey, is_nothing, tensor_name
-from vectors.vector import BaseModel, SteeringVector
+from steersman.vectors.errors import VectorInvalid, shown
+from steersman.vectors.hook_names import as_steered, steered_place
+from steersman.vectors.tensors import TensorKey, is_nothing, tensor_name
+from steersman.vectors.vector import BaseModel, SteeringVector
 
 
 class Described(Protocol):
@@ -41,8 +41,8 @@ class ServedModel:
     require_fingerprint: bool = False
     """Whether a vector that names another fingerprint is refused."""
     most_added: float | None = None
-    """Most that may be added to one element of the stream (`steering.plan.bound`). With it, values
-    are checked: `unfit_values`."""
+    """Most that may be added to one element of the stream (`steersman.steering.plan.bound`). With
+    it, values are checked: `unfit_values`."""
 
     def matches(self, vector: Described) -> bool | None:
         """Whether `vector` was made on this model: False where what it says of its base model, or

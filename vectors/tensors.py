@@ -5,7 +5,7 @@ from typing import Final
 
 import torch
 
-from vectors.errors import VectorInvalid, shown
+from steersman.vectors.errors import VectorInvalid, shown
 
 SITES: Final = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 """TransformerLens' names for the places in a block where a vector can be added."""

@@ -8,16 +8,16 @@ from typing import Any
 
 import torch
 
-from vectors.defaults import (
+from steersman.vectors.defaults import (
     Positions,
     check_layers,
     check_number,
     check_positions,
     check_safe_range,
 )
-from vectors.digest import digest_of
-from vectors.errors import VectorInvalid
-from vectors.tensors import (
+from steersman.vectors.digest import digest_of
+from steersman.vectors.errors import VectorInvalid
+from steersman.vectors.tensors import (
     TensorKey,
     check_one_hidden_size,
     check_shape,
@@ -82,7 +82,7 @@ class SteeringVector:
 
     @cached_property
     def digest(self) -> str:
-        """`sha256:<hex>`, see `vectors.digest`."""
+        """`sha256:<hex>`, see `steersman.vectors.digest`."""
         return digest_of(self.tensors, self.coefficient, self.layers, self.positions)
 
 

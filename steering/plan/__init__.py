@@ -3,12 +3,12 @@
 This package is the one part of `steering` that `server` may import.
 """
 
-from steering.plan.dynamic import Choice, Dynamic
-from steering.plan.errors import PlanInvalid, VectorUnavailable
-from steering.plan.limits import MAX_SCHEDULE, STEERABLE_SITES, Limits
-from steering.plan.plan import PLAN_KEY, Plan, PlannedVector, Row
-from steering.plan.positions import NAMED_RULES, PositionRule, check_rule, interval
-from steering.plan.receipt import (
+from steersman.steering.plan.dynamic import Choice, Dynamic
+from steersman.steering.plan.errors import PlanInvalid, VectorUnavailable
+from steersman.steering.plan.limits import MAX_SCHEDULE, STEERABLE_SITES, Limits
+from steersman.steering.plan.plan import PLAN_KEY, Plan, PlannedVector, Row
+from steersman.steering.plan.positions import NAMED_RULES, PositionRule, check_rule, interval
+from steersman.steering.plan.receipt import (
     BANK_FULL,
     DESK,
     NOT_FINITE,
@@ -17,7 +17,7 @@ from steering.plan.receipt import (
     StepReport,
     WorkerNote,
 )
-from steering.plan.settings import Settings
+from steersman.steering.plan.settings import Settings
 
 __all__ = [
     "BANK_FULL",

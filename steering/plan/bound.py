@@ -8,8 +8,8 @@ stays far under what the model's dtype holds, and what a norm can square.
 from collections.abc import Sequence
 from typing import Final
 
-from steering.plan.errors import PlanInvalid
-from steering.plan.plan import Plan
+from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.plan import Plan
 
 _LARGEST: Final = {"float16": 65504.0, "bfloat16": 3.38e38, "float32": 3.40e38}
 _NORM: Final = 2.0**50

@@ -17,7 +17,7 @@ from itertools import chain, groupby, repeat
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from steering.plan.plan import Plan, PlannedVector, Segment
+    from steersman.steering.plan.plan import Plan, PlannedVector, Segment
 
 DIGEST_BYTES: Final = 16
 

@@ -13,7 +13,7 @@ from typing import Any, Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from steering.plan.errors import PlanInvalid
+from steersman.steering.plan.errors import PlanInvalid
 
 STEP_KEY: Final = "steersman_captured"
 """The key of `EngineCoreOutput.kv_transfer_params` that holds what of captures was in the step:

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Final, NamedTuple, Self
 
-from steering.plan.errors import PlanInvalid
+from steersman.steering.plan.errors import PlanInvalid
 
 STREAM_KEY: Final = "steersman_stream"
 """The key of `SamplingParams.extra_args` that says whose companion a request is. Only the scheduler

@@ -11,8 +11,8 @@ import re
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
-from steering.plan.errors import PlanInvalid
-from steering.plan.spelling import means_steering
+from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.spelling import means_steering
 
 FIELD: Final = "steering"
 CARRIERS: Final = frozenset(

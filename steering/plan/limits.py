@@ -7,12 +7,12 @@ from functools import cached_property
 from itertools import product
 from typing import TYPE_CHECKING, Final, Self
 
-from steering.plan.dynamic import MAX_PROPERTIES, Dynamic
-from steering.plan.errors import PlanInvalid
-from steering.plan.settings import Settings
+from steersman.steering.plan.dynamic import MAX_PROPERTIES, Dynamic
+from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.settings import Settings
 
 if TYPE_CHECKING:
-    from steering.plan.plan import Plan, PlannedVector
+    from steersman.steering.plan.plan import Plan, PlannedVector
 
 MAX_SCHEDULE: Final = 4096
 """Longest list of coefficients, one a token."""
@@ -37,8 +37,8 @@ class Limits:
     sites: tuple[str, ...] = STEERABLE_SITES
     """Sites of this model; a block that is not a plain pre-norm one has `resid_post` only."""
     most_added: float = math.inf
-    """Most that a request may add to one element of the stream (`steering.plan.bound`); checked
-    where the vectors' sizes are known."""
+    """Most that a request may add to one element of the stream (`steersman.steering.plan.bound`);
+    checked where the vectors' sizes are known."""
 
     @property
     def most_segments(self) -> int:

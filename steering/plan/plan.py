@@ -13,10 +13,10 @@ from typing import Any, Final, NamedTuple, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from steering.plan.cache_key import CacheKeys, digest_of_terms
-from steering.plan.dynamic import Dynamic
-from steering.plan.errors import PlanInvalid
-from steering.plan.positions import PositionRule, check_rule, interval
+from steersman.steering.plan.cache_key import CacheKeys, digest_of_terms
+from steersman.steering.plan.dynamic import Dynamic
+from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.positions import PositionRule, check_rule, interval
 
 PLAN_KEY: Final = "steersman"
 """The key of `SamplingParams.extra_args` that holds the plan as a JSON string."""

@@ -8,7 +8,7 @@ prefill, preemption and prefix caching agree.
 from collections.abc import Mapping
 from typing import Final
 
-from steering.plan.errors import PlanInvalid
+from steersman.steering.plan.errors import PlanInvalid
 
 PositionRule = str | tuple[int, int]
 """A name out of `NAMED_RULES`, or explicit (start, stop); negative counts from the prompt's end."""

@@ -8,8 +8,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
-from steering.plan.dynamic import Choice
-from steering.plan.errors import PlanInvalid
+from steersman.steering.plan.dynamic import Choice
+from steersman.steering.plan.errors import PlanInvalid
 
 
 class WorkerNote(NamedTuple):
@@ -82,7 +82,8 @@ class StepReport:
     """Ids of requests whose hidden states or logits are not finite; they are ended, and what they
     left in the cache is cleaned."""
     captured: dict[str, list[Any]] = field(default_factory=dict)
-    """What was captured of requests that are listened to: `steering.plan.capture.Piece`s."""
+    """What was captured of requests that are listened to:
+    `steersman.steering.plan.capture.Piece`s."""
 
 
 class ReceiptDesk:

@@ -6,7 +6,6 @@ import math
 import numpy as np
 import pytest
 
-from bench import demo_measures
 from bench.composition import (
     BOTH,
     GRIDS,
@@ -23,8 +22,9 @@ from bench.composition import (
     weights,
 )
 from bench.composition_figure import COLOURS
-from server.sweep.prompts import PROMPTS as SWEPT
-from steering.plan import Dynamic, PlannedVector
+from steersman.client.sweep.prompts import PROMPTS as SWEPT
+from steersman.steering.plan import Dynamic, PlannedVector
+from tools.demo import measures as demo_measures
 
 VECTORS = [
     PlannedVector(f"sha256:{n:064x}", 1.0, (("resid_post", 14 + n),), "generation")

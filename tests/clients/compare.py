@@ -166,7 +166,7 @@ def serving(where: str) -> Iterator[str]:
         return
     tree = str(Path(where).resolve())
     with tempfile.TemporaryDirectory() as folder:
-        command = [sys.executable, "-m", "server.cli", "serve", "--demo"]
+        command = [sys.executable, "-m", "steersman.client.cli", "serve", "--demo"]
         library = ["--library", str(Path(folder, "library"))]
         # A safe path leaves out the folder that we are in: the tree's modules are found first.
         modules = {"PYTHONPATH": tree, "PYTHONSAFEPATH": "1"}

@@ -12,12 +12,12 @@ from typing import Any
 
 import torch
 
-from steering.plan import Plan, PlannedVector, PositionRule
-from tests.engine.engine import Answer, Ask, Engine
-from tests.matrix.tiny import HIDDEN, LAYERS, SITES, VOCAB
+from steersman.steering.plan import Plan, PlannedVector, PositionRule
+from steersman.vectors.file.format import SteeringVector, TensorKey, write_vector
+from steersman.vectors.library.library import Library
 from tests.reference.reference import ReferenceModel, Term
-from vectors.format import SteeringVector, TensorKey, write_vector
-from vectors.library import Library
+from tests.support.engine.engine import Answer, Ask, Engine
+from tests.support.matrix.tiny import HIDDEN, LAYERS, SITES, VOCAB
 
 TOLERANCE = 1e-4
 RULES: tuple[PositionRule, ...] = ("generation", "after_prompt", "prompt", "all", (2, 70))

@@ -14,9 +14,9 @@ import httpx
 import torch
 
 from bench.servers import running, steersman
+from steersman.vectors.file.format import SteeringVector, write_vector
 from tests.compat.engine import check
-from tests.matrix.tiny import HIDDEN
-from vectors.format import SteeringVector, write_vector
+from tests.support.matrix.tiny import HIDDEN
 
 TOKENS = 6
 OPTIONS = [

@@ -25,11 +25,11 @@ from typing import Any, NamedTuple
 import torch
 
 from bench.machine import describe
-from steering.plan.settings import default_home
-from steering.seam_config import SUPPORTED_VLLM
+from steersman.steering.plan.settings import default_home
+from steersman.steering.vllm.config import SUPPORTED_VLLM
 from tests.compat.environment import Unavailable, prepare
-from tests.matrix.tiny import make_model
-from tests.standin import v2_environment
+from tests.support.matrix.tiny import make_model
+from tests.support.standin import v2_environment
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "compat.json"
@@ -37,7 +37,7 @@ RESULTS = ROOT / "bench" / "results" / "compat.json"
 OLDEST = 28
 SECONDS = 900
 REFUSAL = "RuntimeError: Steersman "
-SOURCES = ("steering", "server", "vectors", "tests/compat")
+SOURCES = ("steersman", "client", "server", "steering", "vectors", "tests/compat")
 ENGINE = ["-m", "tests.compat.engine"]
 SERVER = ["-m", "tests.compat.http"]
 PLAIN = ["-c", "import sys, tests.compat.engine as e; e.start(e.Path(sys.argv[1]))"]

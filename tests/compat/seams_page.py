@@ -1,4 +1,4 @@
-"""docs/seams.md, written from `steering/seams.py` and what `make compat` found.
+"""docs/seams.md, written from `steering/vllm/seams.py` and what `make compat` found.
 
 python -m tests.compat.seams_page
 """
@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from steering.seam_check import Seam
-from steering.seam_config import SUPPORTED_VLLM
-from steering.seams import SEAMS
+from steersman.steering.vllm.config import SUPPORTED_VLLM
+from steersman.steering.vllm.seam_check import Seam
+from steersman.steering.vllm.seams import SEAMS
 from tests.compat.run import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "seams.md"
@@ -17,9 +17,9 @@ PAGE = ROOT / "docs" / "seams.md"
 HEAD = """\
 # Where Steersman touches vLLM
 
-Written by `python -m tests.compat.seams_page`; change `steering/seams.py`. Each seam is one small
-module, and a new vLLM release means reading these places again, adding it to `SUPPORTED_VLLM` in
-`steering/seam_config.py` and running `make compat`. Supported: {supported}.
+Written by `python -m tests.compat.seams_page`; change `steering/vllm/seams.py`. Each seam is one
+small module, and a new vLLM release means reading these places again, adding it to `SUPPORTED_VLLM`
+in `steering/vllm/config.py` and running `make compat`. Supported: {supported}.
 
 Each process checks its part of the table before it installs anything, and refuses to start where a
 name, a parameter or an attribute is missing (the launcher's part is checked by tests only). A

@@ -90,7 +90,7 @@ def test_options_that_texts_advise_are_there() -> None:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    from server.launcher import _own_parser
+    from steersman.client.launch.serve import _own_parser
 
     kubectl = {"--previous", "--force"}
     texts = " ".join(" ".join(rule["annotations"].values()) for rule in ALERTS)

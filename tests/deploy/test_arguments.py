@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from server.launcher import _own_parser, _workers_here
+from steersman.client.launch.serve import _own_parser, _workers_here
 from tests.deploy.rendered import RENDERINGS, workloads
 
 SERVERS = [

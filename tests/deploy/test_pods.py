@@ -128,7 +128,7 @@ def test_probed_paths_are_served() -> None:
     from fastapi import FastAPI
     from vllm.entrypoints.serve.instrumentator.health import router as alive
 
-    from server.health import router as ready
+    from steersman.server.health import router as ready
 
     app = FastAPI()
     app.include_router(alive)

@@ -15,14 +15,14 @@ from typing import Any
 import pytest
 import torch
 
-from steering.plan import Plan, PlannedVector, PositionRule
-from steering.plan.plan import as_float32
-from steering.plan.settings import default_home
-from tests.engine.engine import Engine
+from steersman.steering.plan import Plan, PlannedVector, PositionRule
+from steersman.steering.plan.plan import as_float32
+from steersman.steering.plan.settings import default_home
+from steersman.vectors.demo.model import prepare_model
+from steersman.vectors.file.format import SteeringVector, TensorKey, write_vector
+from steersman.vectors.library.library import Library
 from tests.reference.reference import ReferenceModel
-from vectors.demo.model import prepare_model
-from vectors.format import SteeringVector, TensorKey, write_vector
-from vectors.library import Library
+from tests.support.engine.engine import Engine
 
 SITES = ("resid_post", "attn_out", "mlp_out")
 LAYERS, HIDDEN = 30, 576

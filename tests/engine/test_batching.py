@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from steering.plan import Plan
+from steersman.steering.plan import Plan
 from tests.engine.conftest import Shelf
-from tests.engine.engine import Answer, Ask, Engine, furthest
+from tests.support.engine.engine import Answer, Ask, Engine, furthest
 
 NEW_TOKENS = 10
 CLOSE = 1e-4

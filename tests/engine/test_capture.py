@@ -8,12 +8,12 @@ import pytest
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 
-from steering.plan import Plan
-from steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Captured
-from steering.plan.plan import PLAN_KEY
+from steersman.steering.plan import Plan
+from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Captured
+from steersman.steering.plan.plan import PLAN_KEY
 from tests.engine.conftest import LAYERS, Shelf
-from tests.engine.engine import Ask, Engine, parameters
 from tests.reference.reference import ReferenceModel
+from tests.support.engine.engine import Ask, Engine, parameters
 
 EVERYWHERE = tuple(("resid_post", layer) for layer in range(LAYERS))
 BRANCHES = (("attn_out", 3), ("mlp_out", 3), ("attn_out", 17), ("resid_post", 17))

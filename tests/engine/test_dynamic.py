@@ -11,12 +11,12 @@ from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
-from steering.plan import DESK, PLAN_KEY, Dynamic, Plan, PlanInvalid
-from steering.plan.dynamic import STREAM_KEY
+from steersman.steering.plan import DESK, PLAN_KEY, Dynamic, Plan, PlanInvalid
+from steersman.steering.plan.dynamic import STREAM_KEY
 from tests.engine.conftest import Shelf
-from tests.engine.dynamic import Setting, distances
-from tests.engine.engine import Answer, Ask, Engine, answer, furthest, parameters
 from tests.reference.reference import ReferenceModel
+from tests.support.engine.dynamic import Setting, distances
+from tests.support.engine.engine import Answer, Ask, Engine, answer, furthest, parameters
 
 CLOSE = 1e-4
 NOTHING = (0,) * 8

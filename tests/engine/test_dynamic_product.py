@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from tests.engine.conftest import Shelf
-from tests.engine.dynamic import Setting, distances
-from tests.engine.engine import Ask, Engine
-from tests.engine.v2_asks import prompt as random_prompt
-from tests.matrix import tiny
 from tests.reference.reference import ReferenceModel
+from tests.support.engine.dynamic import Setting, distances
+from tests.support.engine.engine import Ask, Engine
+from tests.support.engine.v2_asks import prompt as random_prompt
+from tests.support.matrix import tiny
 
 TOKENS = 40
 CLOSE = 1e-3

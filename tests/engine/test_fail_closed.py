@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from vllm.exceptions import VLLMValidationError
 
-from steering.plan import Plan
+from steersman.steering.plan import Plan
 from tests.engine.conftest import Shelf
-from tests.engine.engine import Ask, Engine, answer, parameters
+from tests.support.engine.engine import Ask, Engine, answer, parameters
 
 START = """
 import sys
@@ -21,7 +21,7 @@ print("STARTED")
 """
 
 FORGETFUL = """
-import steering.seam_worker as seam
+import steersman.steering.vllm.worker.worker as seam
 instrument = seam.instrument
 def forgetful(blocks, *rest):
     instrument(blocks, *rest)

@@ -5,11 +5,11 @@ from collections.abc import Iterator
 import pytest
 import torch
 
-from steering.plan import Plan, PlannedVector
-from steering.plan.plan import as_float32
+from steersman.steering.plan import Plan, PlannedVector
+from steersman.steering.plan.plan import as_float32
+from steersman.vectors.file.format import SteeringVector, write_vector
 from tests.engine.conftest import HIDDEN, Shelf
-from tests.engine.engine import Ask, Engine
-from vectors.format import SteeringVector, write_vector
+from tests.support.engine.engine import Ask, Engine
 
 HUGE = 3e38
 LENGTHS = (9, 40, 3, 70)

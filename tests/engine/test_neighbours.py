@@ -2,9 +2,9 @@
 
 import pytest
 
-from steering.plan import Plan
+from steersman.steering.plan import Plan
 from tests.engine.conftest import SITES, Shelf
-from tests.engine.engine import Ask, Engine
+from tests.support.engine.engine import Ask, Engine
 
 LENGTHS = (3, 40, 17, 90, 1, 64)
 STEERED = (1, 3, 4)

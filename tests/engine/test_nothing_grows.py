@@ -5,9 +5,9 @@ import sys
 
 import psutil
 
-from steering.plan import Plan
+from steersman.steering.plan import Plan
 from tests.engine.conftest import Shelf
-from tests.engine.engine import Ask, Engine
+from tests.support.engine.engine import Ask, Engine
 
 ROUNDS, REQUESTS = 8, 48
 BYTES, BLOCKS = 2048, 4

@@ -7,11 +7,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from steering.plan import Plan, PlannedVector, PositionRule
+from steersman.steering.plan import Plan, PlannedVector, PositionRule
 from tests.engine.conftest import LAYERS, SITES, Shelf
-from tests.engine.engine import Ask, Engine
 from tests.reference.reference import ReferenceModel, Term
-from tests.steering.make import rules
+from tests.support.engine.engine import Ask, Engine
+from tests.support.steering.make import rules
 
 TOLERANCE = 1e-4
 MAX_DOSE = 0.5

@@ -2,10 +2,10 @@
 
 import pytest
 
-from steering.plan import Plan
+from steersman.steering.plan import Plan
 from tests.engine.conftest import Shelf
-from tests.engine.engine import Answer, Ask, Engine, furthest, parameters
-from tests.engine.engine import answer as to_answer
+from tests.support.engine.engine import Answer, Ask, Engine, furthest, parameters
+from tests.support.engine.engine import answer as to_answer
 
 BLOCK = 32
 """The engine's block size in tokens; only whole blocks are shared."""

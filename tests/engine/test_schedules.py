@@ -2,11 +2,11 @@
 
 from dataclasses import replace
 
-from steering.plan import Plan, PlannedVector
-from steering.plan.plan import as_float32
+from steersman.steering.plan import Plan, PlannedVector
+from steersman.steering.plan.plan import as_float32
 from tests.engine.conftest import Shelf
-from tests.engine.engine import Ask, Engine, furthest
 from tests.reference.reference import ReferenceModel, Term
+from tests.support.engine.engine import Ask, Engine, furthest
 
 CLOSE = 1e-4
 TOKENS = 8

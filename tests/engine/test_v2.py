@@ -1,6 +1,7 @@
 """vLLM's V2 model runner: all that holds for V1, on one real engine and a tiny model.
 
-Triton's interpreter runs the runner's kernels (tests/standin), so a step takes a tenth of a second.
+Triton's interpreter runs the runner's kernels (tests/support/standin), so a step takes a tenth of a
+second.
 """
 
 from collections.abc import Iterator
@@ -10,17 +11,17 @@ from pathlib import Path
 import pytest
 import torch
 
-from steering.plan import Plan, PlannedVector
-from tests.engine import v2_asks
+from steersman.steering.plan import Plan, PlannedVector
+from steersman.vectors.file.format import SteeringVector, write_vector
 from tests.engine.conftest import SITES, Shelf
-from tests.engine.dynamic import Setting, distances
-from tests.engine.engine import Answer, Ask, furthest
-from tests.engine.remote import RemoteEngine, RemoteFailed
-from tests.matrix import exams_special, tiny
 from tests.reference.lens import assert_tokens
 from tests.reference.reference import ReferenceModel
-from tests.standin import v2_environment
-from vectors.format import SteeringVector, write_vector
+from tests.support.engine import v2_asks
+from tests.support.engine.dynamic import Setting, distances
+from tests.support.engine.engine import Answer, Ask, furthest
+from tests.support.engine.remote import RemoteEngine, RemoteFailed
+from tests.support.matrix import exams_special, tiny
+from tests.support.standin import v2_environment
 
 TOLERANCE = 1e-4
 BLOCK = 32

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from bench.servers import demo_model
-from tests.faults.deployment import Deployment
-from tests.http.client import Client
 from tests.http.conftest import make_vector
+from tests.support.faults.deployment import Deployment
+from tests.support.http.client import Client
 
 __all__ = ["make_vector"]
 ORDER = (

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import extraction
+from steersman.vectors.library.library import Library
 from tests.faults.conftest import Said
-from tests.faults.deployment import VECTORS, Deployment, until
-from tests.faults.sound import error_of, listed, steered
-from tests.http.client import Client, completion_body
-from vectors.library import Library
+from tests.support.faults import extraction
+from tests.support.faults.deployment import VECTORS, Deployment, until
+from tests.support.faults.sound import error_of, listed, steered
+from tests.support.http.client import Client, completion_body
 
 HOURS = 3
 INSTALLED = Path("/usr/lib/x86_64-linux-gnu/faketime/libfaketime.so.1")

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 
+from steersman.vectors.file.format import read_tensors
 from tests.faults.conftest import Said
-from tests.faults.deployment import VECTORS, Deployment
-from tests.faults.sound import error_of, listed, steered
-from tests.http.client import Client
-from vectors.format import read_tensors
+from tests.support.faults.deployment import VECTORS, Deployment
+from tests.support.faults.sound import error_of, listed, steered
+from tests.support.http.client import Client
 
 STRONG = 2.0
 

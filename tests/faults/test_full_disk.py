@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.faults import extraction
 from tests.faults.conftest import Said
-from tests.faults.deployment import VECTORS, Deployment
-from tests.faults.sound import error_of, listed, rests, steered
-from tests.http.client import Client
+from tests.support.faults import extraction
+from tests.support.faults.deployment import VECTORS, Deployment
+from tests.support.faults.sound import error_of, listed, rests, steered
+from tests.support.http.client import Client
 
 
 @pytest.fixture(scope="module")

@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from tests.faults import extraction
 from tests.faults.conftest import Said
-from tests.faults.deployment import VECTORS, Deployment, alive, until
-from tests.faults.sound import listed, rests, steered
-from tests.http.client import Client, chat_body
+from tests.support.faults import extraction
+from tests.support.faults.deployment import VECTORS, Deployment, alive, until
+from tests.support.faults.sound import listed, rests, steered
+from tests.support.http.client import Client, chat_body
 
 TIMEOUT_S = 15
 

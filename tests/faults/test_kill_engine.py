@@ -8,9 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 
 from tests.faults.conftest import Said
-from tests.faults.deployment import Deployment, alive, shared_memory, until
-from tests.faults.sound import listed, steered
-from tests.http.client import Client, completion_body
+from tests.support.faults.deployment import Deployment, alive, shared_memory, until
+from tests.support.faults.sound import listed, steered
+from tests.support.http.client import Client, completion_body
 
 
 def test_requests_end_in_an_error_and_the_server_goes(

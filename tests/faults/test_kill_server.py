@@ -19,15 +19,15 @@ import psutil
 import pytest
 import torch
 
-from tests.faults import extraction
+from steersman.vectors.file.format import SteeringVector, read_vector, write_vector
+from steersman.vectors.library.disk import TEMP_PREFIX
 from tests.faults.conftest import Said
-from tests.faults.deployment import VECTORS, Deployment, alive, shared_memory, until
-from tests.faults.sound import listed, rests, steered
-from tests.faults.writer import Writer
-from tests.http.client import Client, completion_body
 from tests.http.conftest import HIDDEN
-from vectors.disk import TEMP_PREFIX
-from vectors.format import SteeringVector, read_vector, write_vector
+from tests.support.faults import extraction
+from tests.support.faults.deployment import VECTORS, Deployment, alive, shared_memory, until
+from tests.support.faults.sound import listed, rests, steered
+from tests.support.faults.writer import Writer
+from tests.support.http.client import Client, completion_body
 
 STEERING = {"vectors": {"kept": 1.0}}
 BODY = completion_body(max_tokens=900, ignore_eos=True, stream=True, steering=STEERING)

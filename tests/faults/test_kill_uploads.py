@@ -13,15 +13,15 @@ import httpx
 import pytest
 
 from bench.servers import free_port
+from steersman.vectors.file.format import read_vector
+from steersman.vectors.library.library import Library
 from tests.faults.conftest import Said
-from tests.faults.deployment import until
-from tests.faults.sound import listed, rests
-from tests.faults.writer import Writer
-from tests.http.client import Client
-from tests.server.make import HIDDEN, VECTORS
-from tests.vectors.make import vector_file
-from vectors.format import read_vector
-from vectors.library import Library
+from tests.support.faults.deployment import until
+from tests.support.faults.sound import listed, rests
+from tests.support.faults.writer import Writer
+from tests.support.http.client import Client
+from tests.support.server.make import HIDDEN, VECTORS
+from tests.support.vectors.make import vector_file
 
 KILLS = 20
 SERVERS = """
@@ -30,8 +30,8 @@ from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
 from server import errors
-from server.vectors_api import build_router
-from tests.server.make import steersman
+from steersman.server.library.routes import build_router
+from tests.support.server.make import steersman
 
 for line in sys.stdin:
     child = os.fork()

@@ -12,9 +12,9 @@ import httpx
 import psutil
 
 from tests.faults.conftest import Said
-from tests.faults.deployment import VECTORS, Deployment, until
-from tests.faults.slow import Trickle
-from tests.http.client import Client, chat_body
+from tests.support.faults.deployment import VECTORS, Deployment, until
+from tests.support.faults.slow import Trickle
+from tests.support.http.client import Client, chat_body
 
 CLIENTS = 200
 OTHERS = 12

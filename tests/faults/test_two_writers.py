@@ -13,19 +13,19 @@ from typing import Any
 
 import pytest
 
+from steersman.vectors.file.format import read_vector
 from tests.faults.conftest import Said
-from tests.faults.deployment import VECTORS, Deployment
-from tests.faults.sound import error_of, listed, steered
-from tests.http.client import Client
-from vectors.format import read_vector
+from tests.support.faults.deployment import VECTORS, Deployment
+from tests.support.faults.sound import error_of, listed, steered
+from tests.support.http.client import Client
 
 ROUNDS = 20
 LATER_S = 0.08
 REPLICA = """
 import json, sys, time
 from pathlib import Path
-from vectors.errors import SteersmanError
-from vectors.library import Library
+from steersman.vectors.errors import SteersmanError
+from steersman.vectors.library.library import Library
 
 library = Library(Path(sys.argv[1]))
 for line in sys.stdin:

@@ -12,10 +12,10 @@ import pytest
 import torch
 
 from bench.servers import Server, running, steersman
-from steering.plan.settings import default_home
-from tests.http.client import Client
-from vectors.demo.model import prepare_model
-from vectors.format import SteeringVector, write_vector
+from steersman.steering.plan.settings import default_home
+from steersman.vectors.demo.model import prepare_model
+from steersman.vectors.file.format import SteeringVector, write_vector
+from tests.support.http.client import Client
 
 HIDDEN = 576
 NORM = 60.0

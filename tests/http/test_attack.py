@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 
 from bench.attack_kinds import KINDS, Attack, attack, files
-from tests.http.client import Client
+from tests.support.http.client import Client
 
 VICTIMS = 6
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.http.client import Client, chat_body
+from tests.support.http.client import Client, chat_body
 
 BAD: list[tuple[Any, int, str]] = [
     ({"vectors": {"nobody": 1.0}}, 400, "steering.vectors[0].id"),

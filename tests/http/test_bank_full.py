@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.http.client import Client, chat_body
+from tests.support.http.client import Client, chat_body
 
 TOKENS = 100
 QUESTION = "Describe a harbour at dawn."

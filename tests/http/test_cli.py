@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from bench.servers import Server
-from server.cli import main
-from tests.http.client import Client
+from steersman.client.cli import main
+from tests.support.http.client import Client
 
 GLAD = ["I am so happy!", "What a joy it is.", "We laughed all day.", "She smiled with delight."]
 SAD = ["I am so unhappy.", "What a pity it is.", "We cried all day.", "She frowned with grief."]
@@ -156,7 +156,7 @@ def test_ctrl_c_cancels_the_job(client: Client, server: Server, tmp_path: Path) 
     texts = ["--positive", str(tmp_path / "a"), "--negative", str(tmp_path / "b")]
     args = ["vectors", "extract", name, "--method", "mean_difference", "--layers", "12", *texts]
     process = subprocess.Popen(
-        [sys.executable, "-m", "server.cli", *args],
+        [sys.executable, "-m", "steersman.client.cli", *args],
         env=os.environ | {"STEERSMAN_SERVER": server.url},
         stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         # In the background of a shell, as CI may run this, a process is started deaf to Ctrl-C.

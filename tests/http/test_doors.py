@@ -5,8 +5,8 @@ import time
 
 import pytest
 
-from tests.http.client import Client, chat_body, completion_body
-from tests.http.doors import PAGE, STEERED, STEERS, observe, page, routes
+from tests.support.http.client import Client, chat_body, completion_body
+from tests.support.http.doors import PAGE, STEERED, STEERS, observe, page, routes
 
 JSON = {"Content-Type": "application/json"}
 
@@ -31,7 +31,7 @@ def test_each_place_on_each_route(client: Client, seen: dict[str, dict[str, str]
 
 def test_the_page_is_what_was_seen(seen: dict[str, dict[str, str]]) -> None:
     assert PAGE.read_text() == page(seen), (
-        "write docs/doors.md again: python -m tests.http.doors URL VECTOR"
+        "write docs/doors.md again: python -m tests.support.http.doors URL VECTOR"
     )
 
 

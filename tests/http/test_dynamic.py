@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.http.client import FRANCE, Client, chat_body, completion_body
+from steersman.vectors.file.format import SteeringVector, write_vector
 from tests.http.conftest import HIDDEN, NORM
-from vectors.format import SteeringVector, write_vector
+from tests.support.http.client import FRANCE, Client, chat_body, completion_body
 
 DYNAMIC = {"start": 0.6, "max": 0.6, "top_p": 0.9, "kl": "sum"}
 

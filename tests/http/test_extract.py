@@ -12,11 +12,11 @@ import torch
 from numpy.typing import NDArray
 from transformers import AutoTokenizer
 
-from tests.http.client import Client
+from steersman.vectors.demo.contrast import contrasts
+from steersman.vectors.file.format import read_vector
 from tests.reference.methods import component, logistic
 from tests.reference.reference import ReferenceModel
-from vectors.demo.contrast import contrasts
-from vectors.format import read_vector
+from tests.support.http.client import Client
 
 LAYERS = 30
 QUESTION = "Write a sentence."

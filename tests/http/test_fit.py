@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import save
 
-from tests.http.client import Client
+from steersman.vectors.file.format import BaseModel, SteeringVector, write_vector
 from tests.http.conftest import HIDDEN, NORM
-from vectors.format import BaseModel, SteeringVector, write_vector
+from tests.support.http.client import Client
 
 URL = "/v1/steering/vectors"
 ROW = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(5))

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from bench.servers import Server
-from tests.http.client import Client, chat_body
 from tests.http.conftest import HIDDEN
-from tests.vectors.make import raw_file, tensor_entry
+from tests.support.http.client import Client, chat_body
+from tests.support.vectors.make import raw_file, tensor_entry
 
 pytestmark = pytest.mark.engine
 

@@ -13,10 +13,10 @@ from gguf import GGUFWriter
 from safetensors.torch import save_file
 
 from bench.servers import Server
-from server.cli import main
-from tests.http.client import Client, completion_body
+from steersman.client.cli import main
+from steersman.vectors.file.format import SteeringVector, write_vector
 from tests.http.conftest import HIDDEN, NORM
-from vectors.format import SteeringVector, write_vector
+from tests.support.http.client import Client, completion_body
 
 LAYER = 12
 BLOCKS = 30

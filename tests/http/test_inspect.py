@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load
 
-from tests.http.client import Client
 from tests.reference.lens import assert_tokens
+from tests.support.http.client import Client
 
 URL = "/v1/steering/vectors"
 

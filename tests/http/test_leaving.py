@@ -1,6 +1,6 @@
 """A client that leaves takes its work along, however much of it there was."""
 
-from tests.http.client import Client, completion_body
+from tests.support.http.client import Client, completion_body
 
 PROMPTS, EACH = 30, 1000
 

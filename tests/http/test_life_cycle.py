@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.http.client import Client, chat_body
+from tests.support.http.client import Client, chat_body
 
 
 def test_an_upload_is_there_for_the_next_request(

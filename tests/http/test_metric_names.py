@@ -7,10 +7,10 @@ import pytest
 from prometheus_client import REGISTRY, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from server.metrics import METRICS
+from steersman.server.metrics import METRICS
 from tests.deploy.expressions import ELSEWHERE, TARGET_LABELS, Expression, everything, rules
 from tests.deploy.promql import Selector, reads
-from tests.http.client import Client
+from tests.support.http.client import Client
 
 SELDOM = {("status", "5xx")}
 """Labels' values that a healthy server has no sample with."""

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from tests.http.client import Client, chat_body, completion_body
+from tests.support.http.client import Client, chat_body, completion_body
 
 
 def test_an_unsteered_answer_is_stock_vllms(client: Client, rnd: str) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 import httpx
 
 from bench.servers import plain_vllm, running
-from tests.http.client import Client
+from tests.support.http.client import Client
 
 
 def test_vllms_own_server_steers_with_the_plugin_named(

@@ -13,19 +13,19 @@ import pytest
 import torch
 
 from bench.servers import Server
-from server.cli import main
-from server.sweep.ask import Answer, Asker
-from server.sweep.fluency import perplexity
-from server.sweep.grid import UNSTEERED, Cell
-from server.sweep.measures import make_measure
-from server.sweep.prompts import PROMPTS
-from tests.http.client import Client
-from vectors.demo.activations import load_model
-from vectors.demo.contrast import contrasts
-from vectors.demo.defaults import load_defaults
-from vectors.demo.directions import find_directions
-from vectors.demo.make import build_vector
-from vectors.format import BaseModel, write_vector
+from steersman.client.cli import main
+from steersman.client.sweep.ask import Answer, Asker
+from steersman.client.sweep.fluency import perplexity
+from steersman.client.sweep.grid import UNSTEERED, Cell
+from steersman.client.sweep.measures import make_measure
+from steersman.client.sweep.prompts import PROMPTS
+from steersman.vectors.demo.activations import load_model
+from steersman.vectors.demo.contrast import contrasts
+from steersman.vectors.demo.defaults import load_defaults
+from steersman.vectors.demo.directions import find_directions
+from steersman.vectors.demo.make import build_vector
+from steersman.vectors.file.format import BaseModel, write_vector
+from tests.support.http.client import Client
 
 LAYER = 14
 URL = "/v1/steering/vectors/cheerful"

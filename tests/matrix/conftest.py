@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 
-from tests.matrix import start, tiny
-from tests.matrix.bench import Bench
-from tests.matrix.questions import questions
 from tests.reference.reference import ReferenceModel
+from tests.support.matrix import start, tiny
+from tests.support.matrix.bench import Bench
+from tests.support.matrix.questions import questions
 
 # So that a failed comparison says what it compared.
-pytest.register_assert_rewrite("tests.matrix.judge")
+pytest.register_assert_rewrite("tests.support.matrix.judge")
 
 
 @pytest.fixture(scope="session")

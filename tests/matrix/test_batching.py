@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from tests.matrix import judge
-from tests.matrix.bench import Bench
-from tests.matrix.results import way
 from tests.reference.reference import ReferenceModel
+from tests.support.matrix import judge
+from tests.support.matrix.bench import Bench
+from tests.support.matrix.results import way
 
 BLOCK = 32
 

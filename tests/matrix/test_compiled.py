@@ -15,22 +15,22 @@ from typing import Any
 import pytest
 import torch
 
-from tests.matrix import judge, tiny
 from tests.matrix.conftest import Bench
-from tests.matrix.results import way
-from tests.matrix.start import OPTIONS, ROOT, base_environment
 from tests.reference.reference import ReferenceModel
+from tests.support.matrix import judge, tiny
+from tests.support.matrix.results import way
+from tests.support.matrix.start import OPTIONS, ROOT, base_environment
 
 pytestmark = pytest.mark.matrix
 
 WITHOUT_STEERSMAN = """
-import steering.plugin
-steering.plugin.register = lambda: None
+import steersman.steering.vllm.plugin
+steersman.steering.vllm.plugin.register = lambda: None
 """
 
 WITHOUT_ITS_KEY = """
-import steering.seam_config
-steering.seam_config.install = lambda: None
+import steersman.steering.vllm.config
+steersman.steering.vllm.config.install = lambda: None
 """
 
 # On a CPU vLLM compiles in another mode than on GPUs, in which it cannot load what it has saved
@@ -52,7 +52,7 @@ FixFunctionalizationPass.__call__ = lambda self, graph: None
 
 RUN = """
 from pathlib import Path
-from tests.matrix.child import main
+from tests.support.matrix.child import main
 main(Path(sys.argv[1]), Path(sys.argv[2]))
 """
 

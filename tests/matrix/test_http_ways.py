@@ -16,9 +16,10 @@ from typing import Any
 import pytest
 
 from bench.receipts import Usage, steered_tokens
-from steering.plan.settings import default_home
-from tests.matrix import judge
-from tests.matrix.http_asks import (
+from steersman.steering.plan.settings import default_home
+from steersman.vectors.demo.model import prepare_model
+from tests.support.matrix import judge
+from tests.support.matrix.http_asks import (
     CHAT,
     COMPLETION,
     TOLERANCE,
@@ -30,9 +31,8 @@ from tests.matrix.http_asks import (
     make_vector,
     put,
 )
-from tests.matrix.http_fleet import Door, Fleet, fleet
-from tests.matrix.results import way
-from vectors.demo.model import prepare_model
+from tests.support.matrix.http_fleet import Door, Fleet, fleet
+from tests.support.matrix.results import way
 
 pytestmark = [pytest.mark.matrix, pytest.mark.timeout(1800)]
 WIDE = 5e-4

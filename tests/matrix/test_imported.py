@@ -1,5 +1,5 @@
 """Files of other tools, in the engine: the stream moves behind the block that the import says, and
-not before it. (That their own libraries move it there too is tests/vectors/exchange/test_probe.py.)
+not before it. (That their own libraries move it there too is tests/vectors/formats/test_probe.py.)
 """
 
 from pathlib import Path
@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 import torch
 
-from steering.plan import Plan, PlannedVector
-from tests.engine.engine import Ask
-from tests.matrix import start, tiny
-from tests.vectors.exchange.make_fixtures import FIXTURES
-from tests.vectors.exchange.tiny import HIDDEN, LAYERS
-from vectors.exchange import load
-from vectors.format import SteeringVector, write_vector
-from vectors.library import Library
+from steersman.steering.plan import Plan, PlannedVector
+from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.formats import load
+from steersman.vectors.library.library import Library
+from tests.support.engine.engine import Ask
+from tests.support.matrix import start, tiny
+from tests.support.vectors.tiny import HIDDEN, LAYERS
+from tests.vectors.formats.make_fixtures import FIXTURES
 
 FILES: dict[str, dict[str, Any]] = {
     "repeng.gguf": {},

@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from tests.matrix import judge, tiny
-from tests.matrix.bench import Bench
-from tests.matrix.results import way
+from tests.support.matrix import judge, tiny
+from tests.support.matrix.bench import Bench
+from tests.support.matrix.results import way
 
 RANK, ALPHA = 8, 16
 SLOTS = 2

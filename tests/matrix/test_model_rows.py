@@ -4,9 +4,9 @@ from typing import Any
 
 import pytest
 
-from tests.matrix import models_table
-from tests.matrix.family import Family
 from tests.matrix.test_models import check
+from tests.support.matrix import models_table
+from tests.support.matrix.family import Family
 
 GOOD = {"sites": ["resid_post"], "layers": [0], "unsteered": 1e-6}
 STEERED = {"resid_post.0": {"off": 1e-6, "moved": 1.0}}

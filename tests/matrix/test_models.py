@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.matrix.family import Family
-from tests.matrix.models import FAMILIES
-from tests.matrix.models_table import FILE, page, record
+from tests.support.matrix.family import Family
+from tests.support.matrix.models import FAMILIES
+from tests.support.matrix.models_table import FILE, page, record
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4
@@ -29,7 +29,7 @@ def find(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Find]:
     with (
         (folder / "log").open("w+") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.matrix.model_run", str(folder)],
+            [sys.executable, "-m", "tests.support.matrix.model_run", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -104,4 +104,5 @@ def check(family: Family, found: dict[str, Any]) -> None:
 
 
 def test_the_page_of_models_says_what_was_found() -> None:
-    assert FILE.read_text(encoding="utf-8") == page(), "run `python -m tests.matrix.models_table`"
+    written = FILE.read_text(encoding="utf-8")
+    assert written == page(), "run `python -m tests.support.matrix.models_table`"

@@ -9,18 +9,18 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
-from steering.blocks import NotInstrumentable
-from steering.plan.settings import default_home
-from steering.ways import check_ways
-from tests.matrix import judge, tiny
-from tests.matrix.bench import Bench
-from tests.matrix.judge_dynamic import furthest_choice
-from tests.matrix.questions import questions
-from tests.matrix.results import way
-from tests.matrix.start import EngineFailed, threads
+from steersman.steering.plan.settings import default_home
+from steersman.steering.vllm.unsupported import check_ways
+from steersman.steering.worker.blocks import NotInstrumentable
+from steersman.vectors.demo.model import prepare_model
 from tests.reference.lens import assert_tokens
-from tests.steering.test_ways import config
-from vectors.demo.model import prepare_model
+from tests.steering.vllm.test_unsupported import config
+from tests.support.matrix import judge, tiny
+from tests.support.matrix.bench import Bench
+from tests.support.matrix.judge_dynamic import furthest_choice
+from tests.support.matrix.questions import questions
+from tests.support.matrix.results import way
+from tests.support.matrix.start import EngineFailed, threads
 
 
 def tensor_parallel(bench: Bench, workers: int, **options: Any) -> dict[str, Any]:

@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from steering.plan import Plan
-from tests.matrix import judge
-from tests.matrix.bench import Bench
-from tests.matrix.questions import one
-from tests.matrix.results import way
+from steersman.steering.plan import Plan
+from tests.support.matrix import judge
+from tests.support.matrix.bench import Bench
+from tests.support.matrix.questions import one
+from tests.support.matrix.results import way
 
 LARGEST = 127
 DOSES = {0: 0.4, 2: -0.5}

@@ -8,15 +8,15 @@ from typing import Any
 
 import pytest
 
-from steering.plan.settings import default_home
-from tests.matrix import judge, tiny
-from tests.matrix.bench import Bench
-from tests.matrix.judge_dynamic import furthest_choice
-from tests.matrix.questions import questions
-from tests.matrix.results import way
-from tests.matrix.start import threads
-from tests.standin import v2_environment
-from vectors.demo.model import prepare_model
+from steersman.steering.plan.settings import default_home
+from steersman.vectors.demo.model import prepare_model
+from tests.support.matrix import judge, tiny
+from tests.support.matrix.bench import Bench
+from tests.support.matrix.judge_dynamic import furthest_choice
+from tests.support.matrix.questions import questions
+from tests.support.matrix.results import way
+from tests.support.matrix.start import threads
+from tests.support.standin import v2_environment
 
 pytestmark = pytest.mark.matrix
 

@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 from vllm.sampling_params import BeamSearchParams
 
-from tests.matrix import judge
-from tests.matrix.bench import Bench
-from tests.matrix.questions import NEW_TOKENS
-from tests.matrix.results import way
 from tests.reference.reference import ReferenceModel
+from tests.support.matrix import judge
+from tests.support.matrix.bench import Bench
+from tests.support.matrix.questions import NEW_TOKENS
+from tests.support.matrix.results import way
 
 
 @pytest.mark.engine
@@ -75,7 +75,7 @@ def test_prompt_embeddings(bench: Bench, expected: dict[str, Any]) -> None:
 @pytest.mark.matrix
 def test_sleep(bench: Bench, expected: dict[str, Any]) -> None:
     """On a CPU vLLM's sleep lets go of nothing but the prefix cache; `--enable-sleep-mode` itself
-    is an error there. tests/steering/test_sleep.py sees that a GPU's keeps our tables."""
+    is an error there. tests/steering/vllm/test_sleep.py sees that a GPU's keeps our tables."""
     with way("sleep and wake-up") as row:
         found = bench.here({"asleep": {}}, enable_prefix_caching=True)["asleep"]
         for level in ("1", "2"):

@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from tests.engine.engine import Ask
-from tests.matrix import judge
-from tests.matrix.bench import Bench
-from tests.matrix.results import way
+from tests.support.engine.engine import Ask
+from tests.support.matrix import judge
+from tests.support.matrix.bench import Bench
+from tests.support.matrix.results import way
 
 LONG = 48
 

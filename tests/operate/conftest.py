@@ -12,9 +12,9 @@ import pytest
 import yaml
 
 from bench.servers import Server, running, steersman
-from server.keys.file import LOOK_EVERY_S, hash_of
-from tests.http.client import Client
+from steersman.server.auth.keyfile import LOOK_EVERY_S, hash_of
 from tests.http.conftest import make_vector, model
+from tests.support.http.client import Client
 
 __all__ = ["make_vector", "model"]
 

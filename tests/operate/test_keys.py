@@ -11,8 +11,8 @@ import openai
 import pytest
 
 from bench.servers import Server
-from tests.http.client import Client, chat_body, completion_body
 from tests.operate.conftest import KEYS, LOOKED, OPERATORS, As, Place
+from tests.support.http.client import Client, chat_body, completion_body
 
 pytestmark = pytest.mark.engine
 

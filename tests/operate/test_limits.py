@@ -8,8 +8,8 @@ from collections.abc import Callable
 import pytest
 
 from bench.servers import Server
-from tests.http.client import chat_body
 from tests.operate.conftest import As
+from tests.support.http.client import chat_body
 
 pytestmark = pytest.mark.engine
 

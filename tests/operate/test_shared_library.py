@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.http.client import Client
+from tests.support.http.client import Client
 
 pytestmark = pytest.mark.engine
 Clients = Callable[[int, str | None], Client]

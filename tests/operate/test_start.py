@@ -22,7 +22,7 @@ class Start:
 
     def __init__(self, folder: Path, model: Path, *options: str) -> None:
         self.log = folder / "log"
-        command = [sys.executable, "-m", "server.cli", "serve", str(model), *options]
+        command = [sys.executable, "-m", "steersman.client.cli", "serve", str(model), *options]
         command += ["--port", str(free_port()), "--library", str(folder / "library")]
         with self.log.open("wb") as sink:
             self.process = subprocess.Popen(

@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from bench.servers import Server
-from tests.http.client import Client, chat_body
+from tests.support.http.client import Client, chat_body
 
 pytestmark = pytest.mark.engine
 

@@ -10,16 +10,16 @@ from typing import Any
 import pytest
 import torch
 
-from server.doses import Doses, check_doses_known
-from server.resolve import Resolved, resolve
-from server.state import Steersman
-from server.steering_field import SteeringField
-from steering.plan import Limits, PlanInvalid, PlannedVector
-from steering.plan.settings import Settings
-from tests.server import make
-from tests.server.make import steersman
-from vectors.format import SteeringVector, write_vector
-from vectors.library import Library
+from steersman.server.chat.field import SteeringField
+from steersman.server.chat.resolve import Resolved, resolve
+from steersman.server.doses import Doses, check_doses_known
+from steersman.server.state import Steersman
+from steersman.steering.plan import Limits, PlanInvalid, PlannedVector
+from steersman.steering.plan.settings import Settings
+from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.library.library import Library
+from tests.support.server import make
+from tests.support.server.make import steersman
 
 MEDIANS = {f"resid_post.{layer}": 10.0 * (layer + 1) for layer in range(4)}
 Ask = Callable[..., Resolved]

@@ -14,8 +14,8 @@ from starlette.responses import StreamingResponse
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
-from server import drain
-from server.drain import Drain, DrainGate
+from steersman.server import drain
+from steersman.server.drain import Drain, DrainGate
 
 
 class Engine:

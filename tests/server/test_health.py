@@ -13,9 +13,9 @@ from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 from vllm.v1.engine.exceptions import EngineDeadError
 
-from server import health
-from server.drain import Drain
-from vectors.library import Library
+from steersman.server import health
+from steersman.server.drain import Drain
+from steersman.vectors.library.library import Library
 
 
 class Engine:

@@ -14,12 +14,12 @@ import pytest
 import torch
 import uvicorn
 
-from server import health, heartbeat
-from server.metrics import METRICS
-from tests.server.extract.fakes import HIDDEN, LAYERS
-from tests.server.keys.host import JOBS, VECTORS, Site
-from tests.vectors.make import raw_file, tensor_entry
-from vectors.format import SteeringVector, write_vector
+from steersman.server import health, heartbeat
+from steersman.server.metrics import METRICS
+from steersman.vectors.file.format import SteeringVector, write_vector
+from tests.support.server.extraction import HIDDEN, LAYERS
+from tests.support.server.host import JOBS, VECTORS, Site
+from tests.support.vectors.make import raw_file, tensor_entry
 
 HELD_S = 0.2
 """Longest that one request may hold the loop, beyond what the machine does to a loop that has

@@ -10,12 +10,12 @@ from typing import Any
 
 import pytest
 
-from server import health
-from server.errors import ServerBusy, TooManyRequests, response
-from server.keys.caller import Caller, caller, enter
-from server.lanes import CHANGES, Lane
-from tests.server.keys.host import JOBS, VECTORS, Site, content
-from tests.server.keys.make import rights
+from steersman.server import health
+from steersman.server.auth.caller import Caller, caller, enter
+from steersman.server.errors import ServerBusy, TooManyRequests, response
+from steersman.server.lanes import CHANGES, Lane
+from tests.support.server.host import JOBS, VECTORS, Site, content
+from tests.support.server.keys import rights
 
 
 class Work:

@@ -7,11 +7,11 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from server import routes
-from server.guard import STEERED_PATHS
-from server.openapi_page import TITLE, describe
-from server.steering_field import SteeringField
-from steering.plan import PlanInvalid
+from steersman.server.chat import routes
+from steersman.server.chat.field import SteeringField
+from steersman.server.middleware.refuse_ignored import STEERED_PATHS
+from steersman.server.openapi import TITLE, describe
+from steersman.steering.plan import PlanInvalid
 
 USE = {"id": "a"}
 

@@ -5,7 +5,7 @@ from argparse import Namespace
 from fastapi import APIRouter, FastAPI
 from fastapi.testclient import TestClient
 
-from server.plugin import SteersmanEndpoints, _make_way
+from steersman.server.plugin import SteersmanEndpoints, _make_way
 
 
 def test_of_two_routes_of_one_path_ours_answers() -> None:

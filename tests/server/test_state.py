@@ -4,8 +4,8 @@ from pathlib import Path
 
 from prometheus_client import REGISTRY
 
-from server.vector_schemas import Capabilities
-from tests.server.make import steersman
+from steersman.server.library.schemas import Capabilities
+from tests.support.server.make import steersman
 
 
 def test_capabilities(tmp_path: Path) -> None:

@@ -7,12 +7,12 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bench.soak_asks import content_questions, fixed_questions, golden_answer
-from bench.soak_clients import Client, Tally
-from bench.soak_server import open_window
-from bench.soak_shelf import CONTENTS, Guest, Shelf
-from server.keys import routes
-from tests.soak.fake import Fake
+from bench.soak.asks import content_questions, fixed_questions, golden_answer
+from bench.soak.clients import Client, Tally
+from bench.soak.server import open_window
+from bench.soak.shelf import CONTENTS, Guest, Shelf
+from steersman.server.auth import route_scopes as routes
+from tests.support.soak import Fake
 
 ANSWERS = 300
 

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from vectors.errors import VectorInvalid
-from vectors.format import SteeringVector
-from vectors.hook_names import as_steered, parse_hook_name, steered_place, steered_places
+from steersman.vectors.errors import VectorInvalid
+from steersman.vectors.file.format import SteeringVector
+from steersman.vectors.hook_names import as_steered, parse_hook_name, steered_place, steered_places
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from tests.vectors.make import HIDDEN, vector_file
-from vectors.errors import VectorConflict, VectorInvalid
-from vectors.format import BaseModel, SteeringVector, read_vector, write_vector
-from vectors.library import Library
+from steersman.vectors.errors import VectorConflict, VectorInvalid
+from steersman.vectors.file.format import BaseModel, SteeringVector, read_vector, write_vector
+from steersman.vectors.library.library import Library
+from tests.support.vectors.make import HIDDEN, vector_file
 
 ROW = torch.arange(1.0, HIDDEN + 1)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from vectors.demo.errors import DemoError
+from steersman.vectors.demo.errors import DemoError
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Contrast:
 @cache
 def contrasts() -> dict[str, Contrast]:
     """Every contrast shipped with the package, by name, in alphabetical order."""
-    folder = resources.files("vectors.demo") / "texts"
+    folder = resources.files("steersman.vectors.demo") / "texts"
     found = {}
     for file in sorted(folder.iterdir(), key=lambda entry: entry.name):
         if file.name.endswith(".json"):

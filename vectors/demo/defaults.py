@@ -1,4 +1,4 @@
-"""What `bench/demo_vectors.py` measured: each vector's layers, strength and safe range."""
+"""What `tools/demo/vectors.py` measured: each vector's layers, strength and safe range."""
 
 import json
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Literal, get_args
 
-from vectors.demo.errors import DemoError
+from steersman.vectors.demo.errors import DemoError
 
 Read = Literal["last", "mean"]
 """Where a text is read: at its last token, or as the mean over its tokens."""
@@ -26,7 +26,7 @@ class DemoDefaults:
 
 def load_defaults() -> dict[str, DemoDefaults]:
     """The measured defaults, by vector; raises `DemoError` if the package's file is broken."""
-    file = resources.files("vectors.demo") / "defaults.json"
+    file = resources.files("steersman.vectors.demo") / "defaults.json"
     try:
         given = json.loads(file.read_text(encoding="utf-8"))["vectors"]
         return {name: _parse(fields) for name, fields in sorted(given.items())}

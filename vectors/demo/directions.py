@@ -10,9 +10,9 @@ from typing import NamedTuple
 
 import torch
 
-from vectors.demo.activations import LoadedModel, text_activations
-from vectors.demo.contrast import Contrast
-from vectors.demo.defaults import READS, Read
+from steersman.vectors.demo.activations import LoadedModel, text_activations
+from steersman.vectors.demo.contrast import Contrast
+from steersman.vectors.demo.defaults import READS, Read
 
 Progress = Callable[[str], None]
 

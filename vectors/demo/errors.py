@@ -2,7 +2,7 @@
 
 from typing import ClassVar
 
-from vectors.errors import SteersmanError
+from steersman.vectors.errors import SteersmanError
 
 
 class DemoError(SteersmanError):

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from vectors.demo.make import make_vectors
-from vectors.errors import VectorConflict
-from vectors.library import Library
+from steersman.vectors.demo.make import make_vectors
+from steersman.vectors.errors import VectorConflict
+from steersman.vectors.library.library import Library
 
 Progress = Callable[[str], None]
 

@@ -7,8 +7,8 @@
     probe             weights of a logistic regression, length 1 or the mean difference along them
     per_step          mean(A) - mean(B) at each generation step, at `attn_out`
 
-All are plain functions; the paper stands in the module's docstring. `vectors.quality` measures
-what comes out.
+All are plain functions; the paper stands in the module's docstring.
+`steersman.vectors.methods.quality` measures what comes out.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,14 +18,14 @@ from typing import Any, Final, Literal
 
 import torch
 
-from vectors.methods.caa import caa, rescale
-from vectors.methods.errors import ActivationsInvalid
-from vectors.methods.mean_difference import mean_difference
-from vectors.methods.per_step import StepDifference, StepMeans, step_difference
-from vectors.methods.probe import probe_direction
-from vectors.methods.repe import CENTRINGS, principal_component
-from vectors.methods.rows import Rows
-from vectors.tensors import SITES
+from steersman.vectors.methods.caa import caa, rescale
+from steersman.vectors.methods.errors import ActivationsInvalid
+from steersman.vectors.methods.mean_difference import mean_difference
+from steersman.vectors.methods.per_step import StepDifference, StepMeans, step_difference
+from steersman.vectors.methods.probe import probe_direction
+from steersman.vectors.methods.repe import CENTRINGS, principal_component
+from steersman.vectors.methods.rows import Rows
+from steersman.vectors.tensors import SITES
 
 __all__ = [
     "METHODS",

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import torch
 
-from vectors.methods.errors import ActivationsInvalid
-from vectors.methods.rows import Mean, Rows, check_paired, difference
+from steersman.vectors.methods.errors import ActivationsInvalid
+from steersman.vectors.methods.rows import Mean, Rows, check_paired, difference
 
 
 def caa(positive: Rows, negative: Rows) -> torch.Tensor:

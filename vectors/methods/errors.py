@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import ClassVar
 
-from vectors.errors import SteersmanError
+from steersman.vectors.errors import SteersmanError
 
 
 class ActivationsInvalid(SteersmanError, ValueError):

@@ -13,7 +13,7 @@ output and adds to block i's MLP output; these vectors are for the place where t
 
 import torch
 
-from vectors.methods.rows import Mean, Rows, difference
+from steersman.vectors.methods.rows import Mean, Rows, difference
 
 
 def mean_difference(positive: Rows, negative: Rows) -> torch.Tensor:

@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 
 import torch
 
-from vectors.methods.errors import ActivationsInvalid
-from vectors.methods.rows import MIN_ROWS, Mean, check_differ, check_row, gap
+from steersman.vectors.methods.errors import ActivationsInvalid
+from steersman.vectors.methods.rows import MIN_ROWS, Mean, check_differ, check_row, gap
 
 MAX_STEPS: Final = 30
 """As many as the paper's."""

@@ -20,9 +20,9 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 
-from vectors.methods.errors import ActivationsInvalid
-from vectors.methods.rows import NOISE, Rows, check_differ, stacked_sides
-from vectors.methods.split import Sides
+from steersman.vectors.methods.errors import ActivationsInvalid
+from steersman.vectors.methods.rows import NOISE, Rows, check_differ, stacked_sides
+from steersman.vectors.methods.split import Sides
 
 Length = Literal["unit", "scaled"]
 _MAX_ITERATIONS: Final = 10_000

@@ -13,8 +13,8 @@ from typing import Final, Literal, get_args
 
 import torch
 
-from vectors.methods.errors import ActivationsInvalid
-from vectors.methods.rows import NOISE, Rows, check_differ, stacked_sides
+from steersman.vectors.methods.errors import ActivationsInvalid
+from steersman.vectors.methods.rows import NOISE, Rows, check_differ, stacked_sides
 
 Centring = Literal["pca_diff", "pca_center"]
 CENTRINGS: Final[tuple[Centring, ...]] = get_args(Centring)

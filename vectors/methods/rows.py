@@ -15,7 +15,7 @@ from typing import Final, Self
 
 import torch
 
-from vectors.methods.errors import ActivationsInvalid
+from steersman.vectors.methods.errors import ActivationsInvalid
 
 Rows = torch.Tensor | Iterable[torch.Tensor]
 """A tensor [rows, layers, width], or rows [layers, width] one after another; float32."""

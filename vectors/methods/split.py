@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import torch
 
-from vectors.methods.errors import ActivationsInvalid
-from vectors.methods.rows import MIN_ROWS
+from steersman.vectors.methods.errors import ActivationsInvalid
+from steersman.vectors.methods.rows import MIN_ROWS
 
 
 class Sides(NamedTuple):

@@ -1,6 +1,6 @@
 import pytest
 
-from bench.demo_sweep import MOST_PERPLEXITY, OWN, Grid, Point, Variant, choose
+from tools.demo.sweep import MOST_PERPLEXITY, OWN, Grid, Point, Variant, choose
 
 BLOCK = Variant("last", (3,))
 PAIR = Variant("mean", (1, 2, 3, 4))

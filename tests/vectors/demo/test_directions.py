@@ -3,11 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.vectors.demo.tiny import save_tiny
-from vectors.demo.activations import QUESTION, LoadedModel, load_model, text_activations
-from vectors.demo.contrast import Contrast
-from vectors.demo.directions import find_directions
-from vectors.demo.errors import DemoError
+from steersman.vectors.demo.activations import QUESTION, LoadedModel, load_model, text_activations
+from steersman.vectors.demo.contrast import Contrast
+from steersman.vectors.demo.directions import find_directions
+from steersman.vectors.demo.errors import DemoError
+from tests.support.vectors.demo import save_tiny
 
 TEXTS = ["the sun is up", "a dog", "rain fell on the old grey town all night", "she sang"]
 CONTRAST = Contrast("mood", "", tuple(TEXTS[:2]), tuple(TEXTS[2:]))

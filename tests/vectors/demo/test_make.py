@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.vectors.demo.tiny import HIDDEN, save_tiny
-from vectors.demo.activations import QUESTION
-from vectors.demo.contrast import contrasts
-from vectors.demo.defaults import load_defaults
-from vectors.demo.make import LAYERS, make_vectors
-from vectors.format import read_vector
+from steersman.vectors.demo.activations import QUESTION
+from steersman.vectors.demo.contrast import contrasts
+from steersman.vectors.demo.defaults import load_defaults
+from steersman.vectors.demo.make import LAYERS, make_vectors
+from steersman.vectors.file.format import read_vector
+from tests.support.vectors.demo import HIDDEN, save_tiny
 
 BLOCKS = 30
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from vectors.demo.errors import DemoError
-from vectors.demo.model import (
+from steersman.vectors.demo.errors import DemoError
+from steersman.vectors.demo.model import (
     CONVERSION,
     GGUF_SHA256,
     default_home,
@@ -78,7 +78,7 @@ def test_home_follows_the_environment(tmp_path: Path, monkeypatch: pytest.Monkey
 
 @pytest.mark.engine
 def test_the_real_model_answers() -> None:
-    from vectors.demo.activations import load_model
+    from steersman.vectors.demo.activations import load_model
 
     loaded = load_model(prepare_model(default_home()))
     ids = loaded.chat_ids("What is the capital of France?")

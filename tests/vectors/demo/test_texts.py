@@ -1,7 +1,7 @@
-from bench.demo_measures import KITCHEN_WORDS, MEASURES, PROMPTS, SPACE_WORDS, words
-from vectors.demo.contrast import contrasts
-from vectors.demo.defaults import load_defaults
-from vectors.demo.make import LAYERS
+from steersman.vectors.demo.contrast import contrasts
+from steersman.vectors.demo.defaults import load_defaults
+from steersman.vectors.demo.make import LAYERS
+from tools.demo.measures import KITCHEN_WORDS, MEASURES, PROMPTS, SPACE_WORDS, words
 
 
 def test_every_side_has_forty_texts_of_its_own() -> None:

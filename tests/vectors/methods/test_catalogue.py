@@ -5,9 +5,9 @@ import inspect
 import pytest
 import torch
 
-from tests.vectors.methods.rows import two_sides
-from vectors.methods import METHODS, PROJECTION_INPUT, ActivationsInvalid, Method, caa
-from vectors.tensors import SITES
+from steersman.vectors.methods import METHODS, PROJECTION_INPUT, ActivationsInvalid, Method, caa
+from steersman.vectors.tensors import SITES
+from tests.support.vectors.rows import two_sides
 
 FITS = {name: method for name, method in METHODS.items() if method.fit is not None}
 

@@ -5,10 +5,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steersman.vectors.methods import ActivationsInvalid, caa, mean_difference, rescale
+from steersman.vectors.methods.rows import Mean
 from tests.reference.methods import means as reference
-from tests.vectors.methods.rows import assert_same_direction, two_sides
-from vectors.methods import ActivationsInvalid, caa, mean_difference, rescale
-from vectors.methods.rows import Mean
+from tests.support.vectors.rows import assert_same_direction, two_sides
 
 counts = st.integers(2, 9)
 seeds = st.integers(0, 2**31)

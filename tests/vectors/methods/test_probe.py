@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from steersman.vectors.methods import ActivationsInvalid, mean_difference, probe_direction
 from tests.reference.methods.logistic import logistic
-from tests.vectors.methods.rows import assert_same_direction, two_sides
-from vectors.methods import ActivationsInvalid, mean_difference, probe_direction
+from tests.support.vectors.rows import assert_same_direction, two_sides
 
 
 def expected_direction(positive: torch.Tensor, negative: torch.Tensor, c: float) -> torch.Tensor:

@@ -6,13 +6,19 @@ import sys
 import pytest
 import torch
 
+from steersman.vectors.file.format import read_vector, write_vector
+from steersman.vectors.methods import METHODS, ActivationsInvalid, mean_difference
+from steersman.vectors.methods.quality import (
+    measure,
+    norm_measures,
+    recommend,
+    separation,
+    split_half_cosine,
+)
+from steersman.vectors.methods.split import Sides, relabelled, split
 from tests.reference.methods.logistic import auroc
-from tests.vectors.make import vector
-from tests.vectors.methods.rows import two_sides
-from vectors.format import read_vector, write_vector
-from vectors.methods import METHODS, ActivationsInvalid, mean_difference
-from vectors.methods.split import Sides, relabelled, split
-from vectors.quality import measure, norm_measures, recommend, separation, split_half_cosine
+from tests.support.vectors.make import vector
+from tests.support.vectors.rows import two_sides
 
 LAYERS = [4, 5, 6]
 

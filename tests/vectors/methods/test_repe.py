@@ -6,10 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from steersman.vectors.methods import ActivationsInvalid, mean_difference, principal_component
+from steersman.vectors.methods.repe import CENTRINGS, Centring
 from tests.reference.methods.component import principal_component as reference
-from tests.vectors.methods.rows import assert_same_direction, cosines, two_sides
-from vectors.methods import ActivationsInvalid, mean_difference, principal_component
-from vectors.methods.repe import CENTRINGS, Centring
+from tests.support.vectors.rows import assert_same_direction, cosines, two_sides
 
 
 @pytest.mark.parametrize("centring", CENTRINGS)

@@ -1,0 +1,1 @@
+"""Everything that talks to a server: the command line, chat, sweeps, and `steersman serve`."""

@@ -1,0 +1,1 @@
+"""`steersman chat`: a conversation, steered as it goes."""

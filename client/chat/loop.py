@@ -1,0 +1,192 @@
+"""The turns of a conversation, and the commands between them."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any, Final, TextIO
+
+from steersman.client.chat.stream import Answer, stream_answer
+from steersman.client.cli import parse, show
+from steersman.client.cli.vectors.listing import print_vectors
+from steersman.client.errors import CliError, WrongUsage
+from steersman.client.http import Client
+
+COMMANDS = "/steer ID C | off, /vectors, /set NAME VALUE, /reset, /quit"
+SAMPLING: Final = ("temperature", "top_p", "max_tokens", "seed")
+
+
+@dataclass
+class Conversation:
+    """What has been said, and how the next answer is steered.
+
+    `options` go into every request as they are. `steering` maps ids to coefficients, None where the
+    vector's own is meant.
+    """
+
+    client: Client
+    options: dict[str, Any]
+    system: str | None = None
+    as_json: bool = False
+    steering: dict[str, float | None] = field(default_factory=dict)
+    messages: list[dict[str, str]] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all but the system message."""
+        self.messages = [{"role": "system", "content": self.system}] if self.system else []
+
+    def steer(self, steering: dict[str, float | None]) -> None:
+        """Steer from the next answer on. Raises `Refused` if the server lacks one of the vectors,
+        and nothing changes."""
+        for vector_id in steering:
+            self.client.vector(vector_id)
+        self.steering = steering
+
+    def body(self, text: str) -> dict[str, Any]:
+        """The request for an answer to `text`."""
+        messages = [*self.messages, {"role": "user", "content": text}]
+        body = {**self.options, "messages": messages, "stream": True}
+        if self.steering:
+            body["steering"] = {
+                "vectors": [
+                    {"id": vector_id} | ({} if value is None else {"coefficient": value})
+                    for vector_id, value in self.steering.items()
+                ]
+            }
+        return body
+
+    def say(self, text: str) -> None:
+        """One turn. An answer that fails or is interrupted leaves the conversation as it was.
+        Raises `Refused`, `Unreachable`, `KeyboardInterrupt`."""
+        answer = stream_answer(self.client, self.body(text), aloud=not self.as_json)
+        self.messages += [
+            {"role": "user", "content": text},
+            {"role": "assistant", "content": answer.text},
+        ]
+        if self.as_json:
+            show.print_json(answer.to_json())
+        else:
+            show.note(receipt_line(answer))
+            if answer.finish_reason == "length":
+                show.note("[cut off at max_tokens; /set max_tokens 1000 allows more]")
+
+    def set(self, name: str, text: str) -> None:
+        """Sample with another value of `name` from the next answer on; `off` leaves it to the
+        server. Raises `WrongUsage`; what the server does not take, it refuses with the answer."""
+        if name not in SAMPLING:
+            raise WrongUsage(f"{name} cannot be set", remedy=f"set one of {', '.join(SAMPLING)}")
+        if text == "off":
+            self.options.pop(name, None)
+            return
+        value = parse.coefficient(text)
+        whole = name in ("max_tokens", "seed")
+        if value is None or (whole and not value.is_integer()):
+            kind = "a whole number" if whole else "a number"
+            raise WrongUsage(f"{name} is {kind}, not {text!r}")
+        self.options[name] = int(value) if whole else value
+
+    def sampling(self) -> str:
+        """How answers are sampled, in words."""
+        parts = [f"{name} {self.options[name]:g}" for name in SAMPLING if name in self.options]
+        return ", ".join(parts) or "sampled as the server does by default"
+
+    def steered(self) -> str:
+        """How the next answer is steered, in words."""
+        if not self.steering:
+            return "not steered"
+        parts = (
+            vector_id if value is None else f"{vector_id} {value:g}"
+            for vector_id, value in self.steering.items()
+        )
+        return f"steered: {', '.join(parts)}"
+
+
+def converse(conversation: Conversation, source: TextIO) -> None:
+    """Take turns until `source` ends or says /quit. At a terminal a failed turn is told and the
+    next may come; from a pipe it raises."""
+    person = source.isatty()
+    if person:
+        show.note(f"{conversation.options['model']}: {COMMANDS}")
+        show.note(conversation.sampling())
+    for line in _typed() if person else source:
+        text = line.strip()
+        if not text:
+            continue
+        try:
+            if text.startswith("/"):
+                if not command(conversation, text):
+                    return
+            else:
+                conversation.say(text)
+        except KeyboardInterrupt:
+            if not person:
+                raise
+            show.note("\nstopped; the question and its answer are not part of the conversation")
+        except CliError as failure:
+            if not person:
+                raise
+            show.error(failure, as_json=False)
+
+
+def command(conversation: Conversation, text: str) -> bool:
+    """Do what a line that begins with a slash says; False to end. Raises `CliError`."""
+    name, *words = text.split()
+    match name:
+        case "/quit" | "/exit":
+            return False
+        case "/reset":
+            conversation.reset()
+            show.note("forgotten")
+        case "/vectors":
+            _show_vectors(conversation)
+        case "/set" if len(words) in (0, 2):
+            if words:
+                conversation.set(*words)
+            show.note(conversation.sampling())
+        case "/set":
+            raise WrongUsage("/set takes a name and a value", remedy="as in /set temperature 0.2")
+        case "/steer":
+            if words == ["off"]:
+                conversation.steering = {}
+            elif words:
+                conversation.steer(parse.steering(words))
+            show.note(conversation.steered())
+        case _:
+            raise WrongUsage(f"{name} is not known", remedy=f"use {COMMANDS}")
+    return True
+
+
+def receipt_line(answer: Answer) -> str:
+    """The receipt of an answer in one line."""
+    if answer.receipt is None:
+        return "[not steered]"
+    parts = []
+    for vector in answer.receipt["vectors"]:
+        doses = vector.get("relative_dose")
+        dose = f", dose {max(doses.values()):.2g}" if doses else ""
+        parts.append(
+            f"{vector['id']} {vector['coefficient']:g} at {show.layers(vector['layers'])}{dose}, "
+            f"{vector['steered_tokens']} tokens"
+        )
+    return f"[{'; '.join(parts)}]"
+
+
+def _show_vectors(conversation: Conversation) -> None:
+    found = conversation.client.vectors()
+    if conversation.as_json:
+        show.print_json({"object": "list", "data": found})
+    else:
+        print_vectors(found)
+
+
+def _typed() -> Iterator[str]:
+    """Lines typed at a terminal, with history and editing; Ctrl-C at the prompt ends all."""
+    import readline  # noqa: F401  `input` uses it once it is imported.
+
+    while True:
+        try:
+            yield input("you> ")
+        except EOFError:
+            show.note("")
+            return

@@ -1,0 +1,152 @@
+"""The commands, and what is common to all: options, errors, exit status."""
+
+import importlib
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from steersman.client.chat import command as chat
+from steersman.client.cli import jobs, keys
+from steersman.client.cli import vectors as vectors_group
+from steersman.client.cli.help_text import with_examples
+from steersman.client.cli.options import Common, Json, Key, Server
+from steersman.client.errors import INTERRUPTED, CliError
+
+
+class Guarded(TyperGroup):
+    """A group whose commands' failures are told in words, with the exit status that belongs to
+    each; what is left to raise is a bug."""
+
+    def invoke(self, ctx: Any) -> Any:
+        """Run the command that was asked for."""
+        from steersman.vectors.errors import SteersmanError
+
+        try:
+            return super().invoke(ctx)
+        except CliError as error:
+            failure = error
+        except SteersmanError as error:
+            failure = CliError(error.message, param=error.param, code=error.code)
+        except KeyboardInterrupt:
+            raise typer.Exit(INTERRUPTED) from None
+        from steersman.client.cli import show
+
+        show.error(failure, ctx.ensure_object(Common).json)
+        raise typer.Exit(failure.exit_code)
+
+
+app = typer.Typer(
+    name="steersman",
+    cls=Guarded,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode="rich",
+    no_args_is_help=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.add_typer(vectors_group.app, name="vectors")
+app.add_typer(jobs.app, name="jobs")
+app.add_typer(keys.app, name="keys")
+app.command("chat", help=chat.HELP, short_help=chat.SHORT)(chat.chat)
+
+_WHOLE = {
+    "ignore_unknown_options": True,
+    "allow_extra_args": True,
+    "allow_interspersed_args": False,
+}
+"""For a command that passes on all of its arguments as they are."""
+
+
+def run(args: Sequence[str]) -> int:
+    """Run `args`; returns the exit status."""
+    try:
+        app(args=list(args), prog_name="steersman")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else 1
+    return 0
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        from importlib.metadata import version
+
+        typer.echo(f"steersman {version('steersman')}")
+        raise typer.Exit
+
+
+@app.callback(
+    invoke_without_command=True,
+    help=with_examples(
+        "Serve a language model whose every request can be steered, and talk to such a server.",
+        """
+        steersman serve --demo          prepare and serve the demo model
+        steersman chat                  talk to it; /steer cheerful 1.5
+        steersman vectors list          what can be steered
+        steersman --server http://gpu1:8000 --api-key KEY jobs list
+        """,
+        after="Exit status: 0 done, 1 the server refused or failed, 2 wrong usage, "
+        "3 no server answers, 130 interrupted.",
+    ),
+)
+def _root(
+    ctx: typer.Context,
+    server: Server = None,
+    api_key: Key = None,
+    as_json: Json = False,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")
+    ] = False,
+) -> None:
+    """Take the options that stand before the command's name."""
+    ctx.obj = Common(server, api_key, as_json)
+    if ctx.invoked_subcommand is None:
+        ctx.get_help()  # Prints it, since typer draws help with rich.
+        raise typer.Exit(2)
+
+
+@app.command(
+    "serve",
+    add_help_option=False,
+    context_settings=_WHOLE,
+    help="Serve a model behind the OpenAI API; each request may steer it.",
+)
+def _serve(ctx: typer.Context) -> None:
+    """Hand over to the launcher, with its argparse and vLLM's."""
+    from steersman.client.launch.serve import serve
+
+    raise typer.Exit(serve(ctx.args))
+
+
+@app.command(
+    "sweep",
+    add_help_option=False,
+    context_settings=_WHOLE,
+    help="Measure behaviour against fluency over coefficients and layers.",
+)
+def _sweep(ctx: typer.Context) -> None:
+    """Hand over to the sweep, whose imports are heavy."""
+    hand_over(ctx, "steersman.client.sweep.command", "sweep")
+
+
+@vectors_group.app.command(
+    "inspect",
+    add_help_option=False,
+    context_settings=_WHOLE,
+    help="Look into a vector: norms, neighbours, tokens it points at.",
+)
+def _inspect(ctx: typer.Context) -> None:
+    """Hand over to the inspection, whose imports are heavy."""
+    hand_over(ctx, "steersman.client.sweep.inspect_command", "inspect")
+
+
+def hand_over(ctx: typer.Context, module: str, function: str) -> None:
+    """Run a typer command of another module, imported only now, with the arguments of `ctx` and the
+    module's `HELP`."""
+    lone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    found = importlib.import_module(module)
+    lone.command(ctx.info_name, help=found.HELP)(getattr(found, function))
+    command = typer.main.get_command(lone)
+    with command.make_context(ctx.info_name, ctx.args, parent=ctx.parent) as own:
+        command.invoke(own)

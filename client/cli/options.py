@@ -1,0 +1,111 @@
+"""Options of every client command, which may stand before the command's name or behind it."""
+
+import ipaddress
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Annotated, Final
+from urllib.parse import urlsplit
+
+import typer
+
+if TYPE_CHECKING:
+    from steersman.client.http import Client
+
+DEFAULT_SERVER: Final = "http://127.0.0.1:8000"
+
+PANEL: Final = "Connection and output"
+Server = Annotated[
+    str | None,
+    typer.Option(
+        "--server",
+        metavar="URL",
+        rich_help_panel=PANEL,
+        help=f"The server.  \\[env: STEERSMAN_SERVER; default: {DEFAULT_SERVER}]",
+    ),
+]
+Key = Annotated[
+    str | None,
+    typer.Option(
+        "--api-key",
+        metavar="KEY",
+        rich_help_panel=PANEL,
+        help="Its key.  \\[env: STEERSMAN_API_KEY; on this machine also OPENAI_API_KEY]",
+    ),
+]
+Json = Annotated[
+    bool,
+    typer.Option(
+        "--json",
+        rich_help_panel=PANEL,
+        help="JSON on stdout and nothing else there; messages go to stderr.",
+    ),
+]
+
+
+@dataclass
+class Common:
+    """The three options as they stand before the command's name; `json` also once it is known that
+    the command itself has it, so that an error is printed in the form that was asked for."""
+
+    server: str | None = None
+    key: str | None = None
+    json: bool = False
+
+
+def common(ctx: typer.Context) -> Common:
+    """What stands before the name of `ctx`'s command."""
+    found = ctx.find_root().ensure_object(Common)
+    assert found is not None
+    return found
+
+
+def wants_json(ctx: typer.Context, as_json: bool) -> bool:
+    """Whether `--json` was given, before the command's name or (`as_json`) behind it."""
+    shared = common(ctx)
+    shared.json = shared.json or as_json
+    return shared.json
+
+
+def address(ctx: typer.Context, server: str | None) -> str:
+    """The server's URL without `/v1`: `server` or what else says it."""
+    url = server or common(ctx).server or os.environ.get("STEERSMAN_SERVER") or DEFAULT_SERVER
+    url = url if "://" in url else f"http://{url}"
+    return url.rstrip("/").removesuffix("/v1").rstrip("/")
+
+
+def api_key(ctx: typer.Context, key: str | None, url: str) -> str | None:
+    """The key for the server at `url`: `key`, or what else names it; None for a server without one.
+
+    `OPENAI_API_KEY` may be the key of an account at OpenAI, so it goes to this machine at most.
+    """
+    environment = os.environ.get("STEERSMAN_API_KEY")
+    if not environment and is_loopback(url):
+        environment = os.environ.get("OPENAI_API_KEY")
+    return key or common(ctx).key or environment or None
+
+
+def is_loopback(url: str) -> bool:
+    """Whether `url` names this machine by a loopback address or as `localhost`: no name is looked
+    up, because what a name stands for is decided elsewhere."""
+    try:
+        host = urlsplit(url).hostname or ""
+    except ValueError:
+        return False
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+@contextmanager
+def connection(ctx: typer.Context, server: str | None, key: str | None) -> Iterator["Client"]:
+    """A client of the server that the options and the environment name."""
+    from steersman.client.http import Client
+
+    url = address(ctx, server)
+    with Client(url, api_key(ctx, key, url)) as client:
+        yield client

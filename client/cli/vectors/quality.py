@@ -1,0 +1,58 @@
+"""The measures of an extraction, layer by layer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from steersman.client.cli import show
+
+
+def quality_table(vector: Mapping[str, Any]) -> bool:
+    """Print the measures in a vector's metadata, the recommended layer marked; False if it has
+    none. `vector` is as the server shows it."""
+    quality = vector["method_settings"].get("quality")
+    if not isinstance(quality, Mapping) or not vector["norms"]:
+        return False
+    advice = quality.get("recommended") or {}
+    rows, marked = [], []
+    for n, name in enumerate(sorted(vector["norms"], key=_place)):
+        chosen = name.rpartition(".")[2] == str(advice.get("layer"))
+        if chosen:
+            marked.append(n)
+        rows.append(
+            (
+                name,
+                show.number(_at(quality, "separation", name)),
+                show.number(_at(quality, "split_half_cosine", name)),
+                show.number(vector["norms"][name]),
+                show.number(_at(quality, "relative_norms", name)),
+                "<- recommended" if chosen else "",
+            )
+        )
+    columns = ("tensor", "separation", "split-half cosine", "norm", "relative norm")
+    show.table((*columns, ""), rows, title=vector["id"], numbers=columns[1:], marked=marked)
+    null = quality.get("null")
+    if isinstance(null, Mapping):
+        at = null["separation"]
+        show.note(
+            f"with shuffled labels, the separation at layer {null['layer']} is "
+            f"{at['mean']:.2f} ± {at['sd']:.2f}"
+        )
+    if not advice and quality.get("reason"):
+        show.result(f"not recommended: {quality['reason']}")
+    if advice:
+        low, high = advice["range"]
+        show.result(
+            f"recommended: layer {advice['layer']}, coefficient {advice['coefficient']:.4g} "
+            f"({low:.3g} to {high:.3g}), by {advice['basis']}"
+        )
+    return True
+
+
+def _place(name: str) -> tuple[str, int]:
+    site, _, layer = name.rpartition(".")
+    return site, int(layer)
+
+
+def _at(quality: Mapping[str, Any], measure: str, name: str) -> float | None:
+    found = quality.get(measure)
+    return found.get(name) if isinstance(found, Mapping) else None

@@ -1,0 +1,196 @@
+"""The server over HTTP: paths in, JSON out, refusals as exceptions."""
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final, Self
+
+import httpx
+
+from steersman.client import paths
+from steersman.client.cli.options import is_loopback
+from steersman.client.errors import Refused, Unreachable, WrongUsage
+
+_REMEDIES: Final = {
+    401: "give the server's key with --api-key, or in STEERSMAN_API_KEY",
+    403: "use a key that may do this",
+    404: "is this the address of a Steersman server? See --server",
+    502: "the proxy reaches no server; is it up?",
+    504: "the proxy waited too long; ask for less at once",
+}
+"""For answers that are not Steersman's own, which say what to do in their message."""
+_REMEDIES_BY_CODE: Final = {
+    "vector_exists": "put it in that one's place with --replace, choose another --name, or "
+    "`steersman vectors delete` that one first",
+    "vector_not_found": "`steersman vectors list` shows those that there are",
+    "job_not_found": "`steersman jobs list` shows those that there are",
+    "too_many_jobs": "`steersman jobs list` shows them",
+}
+
+
+_IN_HTTP: Final = re.compile(r"[;,]? (?:and )?(?:GET|PATCH|POST|DELETE|upload this) .*$", re.DOTALL)
+"""The part of a server's message that says what to do over HTTP, which the remedy says here."""
+
+
+class Client:
+    """One server. Every call raises `Refused` for an answer that is an error, and `Unreachable`."""
+
+    def __init__(
+        self, url: str, key: str | None, transport: httpx.BaseTransport | None = None
+    ) -> None:
+        self.url = url
+        headers = {"Authorization": f"Bearer {key}"} if key else {}
+        try:
+            self._http = httpx.Client(
+                base_url=url,
+                headers=headers,
+                # An answer may take as long as it takes; nobody to talk to is known at once.
+                timeout=httpx.Timeout(None, connect=10.0),
+                transport=transport,
+                mounts=without_proxy(url),
+            )
+        except (httpx.InvalidURL, UnicodeEncodeError) as error:
+            raise WrongUsage(f"{url!r} or its key cannot be used: {error}", param="--server") from (
+                error
+            )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._http.close()
+
+    def get(self, path: str, **query: Any) -> Any:
+        """The JSON at `path`."""
+        return self._json("GET", path, params=query)
+
+    def post(self, path: str, **body: Any) -> Any:
+        """The JSON that comes back for `body`: httpx's `json`, or `data` and `files`."""
+        return self._json("POST", path, **body)
+
+    def patch(self, path: str, body: dict[str, Any]) -> Any:
+        """The JSON of what `body` changed."""
+        return self._json("PATCH", path, json=body)
+
+    def delete(self, path: str) -> Any:
+        """The JSON that says so."""
+        return self._json("DELETE", path)
+
+    def content(self, path: str) -> bytes:
+        """The bytes at `path`."""
+        with self._sent("GET", path) as answer:
+            return answer.read()
+
+    @contextmanager
+    def stream(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
+        """The events of a stream of server-sent events, as JSON, without the last, `[DONE]`."""
+        with self._sent("POST", path, json=body) as answer:
+            yield self._events(answer)
+
+    def vector(self, vector_id: str) -> Any:
+        """What the server knows of one vector."""
+        return self.get(paths.vector(vector_id))
+
+    def vectors(self, most: int | None = None) -> list[dict[str, Any]]:
+        """All vectors by name, or the first `most`, page by page."""
+        found: list[dict[str, Any]] = []
+        query: dict[str, Any] = {}
+        while most is None or len(found) < most:
+            size = 1000 if most is None else min(1000, most - len(found))
+            page = self.get(paths.VECTORS, limit=size, **query)
+            found += page["data"]
+            if not page["has_more"]:
+                break
+            query = {"after": page["last_id"]}
+        return found
+
+    def job(self, job_id: str) -> Any:
+        """One job."""
+        return self.get(paths.job(job_id))
+
+    def cancel(self, job_id: str) -> Any:
+        """The job, which is asked to stop."""
+        return self.delete(paths.job(job_id))
+
+    def _json(self, method: str, path: str, **request: Any) -> Any:
+        with self._sent(method, path, **request) as answer:
+            try:
+                return json.loads(answer.read())
+            except ValueError:
+                raise Refused(
+                    f"the answer to {method} {path} is not JSON",
+                    status=answer.status_code,
+                    remedy=_REMEDIES[404],
+                ) from None
+
+    @contextmanager
+    def _sent(self, method: str, path: str, **request: Any) -> Iterator[httpx.Response]:
+        try:
+            with self._http.stream(method, path, **request) as answer:
+                if not answer.is_success:
+                    answer.read()
+                    raise refusal(answer)
+                yield answer
+        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+            raise WrongUsage(f"{self.url!r} is no address: {error}", param="--server") from error
+        except httpx.TransportError as error:
+            raise self._unreachable(error) from error
+
+    def _unreachable(self, error: httpx.TransportError) -> Unreachable:
+        why = str(error) or type(error).__name__
+        if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+            return Unreachable(f"the connection to {self.url} broke ({why})", code="unreachable")
+        return Unreachable(
+            f"no server answers at {self.url} ({why})",
+            param="--server",
+            remedy="start one with `steersman serve`, or say where it is with --server or in "
+            "STEERSMAN_SERVER",
+            code="unreachable",
+        )
+
+    def _events(self, answer: httpx.Response) -> Iterator[dict[str, Any]]:
+        for line in answer.iter_lines():
+            if not line.startswith("data: ") or line == "data: [DONE]":
+                continue
+            event = json.loads(line.removeprefix("data: "))
+            if "error" in event:
+                raise _refused(event["error"], 0, None)
+            yield event
+
+
+def without_proxy(url: str) -> dict[str, None]:
+    """httpx's `mounts` that keep requests to this machine, and the key in them, off any proxy."""
+    return dict.fromkeys(("http://", "https://", "all://")) if is_loopback(url) else {}
+
+
+def refusal(answer: httpx.Response) -> Refused:
+    """The exception that says what `answer`, an error, says."""
+    try:
+        body = json.loads(answer.content)
+    except ValueError:
+        body = None
+    error = body.get("error", body.get("detail")) if isinstance(body, dict) else None
+    wait = answer.headers.get("retry-after")
+    return _refused(error or answer.reason_phrase, answer.status_code, wait)
+
+
+def _refused(error: Any, status: int, wait: str | None) -> Refused:
+    if not isinstance(error, dict) or not isinstance(error.get("message"), str):
+        message = f"the server answered {status}: {error}" if status else str(error)
+        return Refused(message, status=status, remedy=_REMEDIES.get(status))
+    code = error.get("code") if isinstance(error.get("code"), str) else None
+    remedy = _REMEDIES_BY_CODE.get(code or "")
+    if wait is not None:
+        remedy = f"try again in {wait} s" + (f"; {remedy}" if remedy else "")
+    message = error["message"]
+    if code in _REMEDIES_BY_CODE:
+        message = _IN_HTTP.sub("", message)
+    return Refused(
+        message,
+        status=status,
+        param=error.get("param"),
+        remedy=remedy,
+        code=code,
+        kind=error.get("type"),
+    )

@@ -1,0 +1,113 @@
+"""The two questions of a cell: a steered answer, and what the unsteered model thinks of it."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx
+
+from steersman.client.errors import Refused
+from steersman.client.sweep.grid import UNSTEERED, Cell
+from steersman.client.sweep.http import post
+
+
+@dataclass(frozen=True)
+class Answer:
+    """A model's answer. `tokens` are all it generated, the end of its turn included if it came."""
+
+    prompt: str
+    text: str
+    prompt_tokens: tuple[int, ...] = ()
+    tokens: tuple[int, ...] = ()
+    first: Mapping[int, float] = field(default_factory=dict)
+    """Log-probabilities at the first token of the answer, by token id, as far as asked for."""
+    relative_dose: Mapping[str, float] | None = None
+    """From the receipt: by layer; None if not steered, or the server is not calibrated."""
+
+
+@dataclass(frozen=True)
+class Asker:
+    """One vector's version at one server. All methods raise what `post` raises."""
+
+    http: httpx.AsyncClient
+    model: str
+    vector: str
+    """`name@<hex>`: the same version from the first cell to the last."""
+    digest: str
+    max_tokens: int = 48
+
+    async def answer(self, prompt: str, cell: Cell, **fields: Any) -> Answer:
+        """The greedy answer to `prompt`; `fields` go into the request besides."""
+        body: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": prompt}],
+            "temperature": 0,
+            "max_tokens": self.max_tokens,
+            "return_token_ids": True,
+            **fields,
+        }
+        if cell != UNSTEERED:
+            steer = {"id": self.vector, "coefficient": cell.coefficient, "layers": [*cell.layers]}
+            body["steering"] = {"vectors": [steer]}
+        answer = await post(self.http, "/v1/chat/completions", body)
+        choice = answer["choices"][0]
+        if choice.get("token_ids") is None or answer.get("prompt_token_ids") is None:
+            raise Refused("the server sends no token ids, by which text is scored; is it vLLM?")
+        return Answer(
+            prompt=prompt,
+            text=choice["message"]["content"] or "",
+            prompt_tokens=tuple(answer["prompt_token_ids"]),
+            tokens=tuple(choice["token_ids"]),
+            first=_first(choice.get("logprobs")),
+            relative_dose=self._dose(answer, cell),
+        )
+
+    async def log_probabilities(self, answer: Answer) -> list[float]:
+        """Of each token of `answer` after its prompt and the tokens before it, unsteered.
+
+        The very tokens are sent, not the text: cutting text into tokens again may cut differently.
+        """
+        if not answer.tokens:
+            return []
+        body = {
+            "model": self.model,
+            "prompt": [*answer.prompt_tokens, *answer.tokens],
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 0,
+        }
+        scored = (await post(self.http, "/v1/completions", body))["choices"][0]["prompt_logprobs"]
+        behind_prompt = scored[len(answer.prompt_tokens) :]
+        return [
+            float(at[str(token)]["logprob"])
+            for at, token in zip(behind_prompt, answer.tokens, strict=True)
+        ]
+
+    async def tokenize(self, text: str) -> list[int]:
+        """Token ids of `text` alone."""
+        body = {"model": self.model, "prompt": text, "add_special_tokens": False}
+        return list((await post(self.http, "/tokenize", body))["tokens"])
+
+    def _dose(self, answer: dict[str, Any], cell: Cell) -> Mapping[str, float] | None:
+        if cell == UNSTEERED:
+            return None
+        receipts = (answer.get("steering") or {}).get("vectors") or []
+        if [receipt.get("digest") for receipt in receipts] != [self.digest]:
+            raise Refused(
+                f"an answer with coefficient {cell.coefficient:g} has no receipt for "
+                f"{self.vector}: is this a Steersman server?"
+            )
+        dose: Mapping[str, float] | None = receipts[0].get("relative_dose")
+        return dose
+
+
+def _first(logprobs: Any) -> dict[int, float]:
+    """By token id, from a request with `return_tokens_as_token_ids`."""
+    if not logprobs or not logprobs.get("content"):
+        return {}
+    found = logprobs["content"][0]["top_logprobs"]
+    return {
+        int(at["token"].removeprefix("token_id:")): float(at["logprob"])
+        for at in found
+        if at["token"].startswith("token_id:")
+    }

@@ -1,0 +1,74 @@
+"""One line of JSON for every change: who, when, from where, what.
+
+    {"time": "2026-11-22T20:15:03.120Z", "audit": "vector.created", "key": "alice", "client":
+     "10.0.3.7", "request_id": null, "vector": "cheerful", "digest": "sha256:..."}
+
+Events: vector.created, vector.updated, vector.deleted, job.submitted, job.cancelled, admin.called,
+keys.loaded. To standard output among the log's lines, or to the file of `--audit-log`, which is
+opened anew for each line, so that it can be moved away.
+"""
+
+import asyncio
+import contextvars
+import json
+import logging
+import os
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from steersman.server.auth.caller import caller
+
+_WRITER: Final = ThreadPoolExecutor(1, "steersman-audit")
+"""A thread of its own: a disk that hangs must stop neither the event loop nor other work."""
+_log = logging.getLogger("vllm.steersman")
+
+
+class _Sink:
+    """Where lines go."""
+
+    path: str | None = None
+
+
+def write_to(path: str | None) -> None:
+    """Send lines to the file `path` from now on; None: to standard output."""
+    _Sink.path = path
+
+
+async def audit_line(event: str, **fields: Any) -> None:
+    """`audit` for code on the event loop: the line is written in a thread."""
+    context = contextvars.copy_context()
+
+    def write() -> None:
+        context.run(audit, event, **fields)
+
+    await asyncio.get_running_loop().run_in_executor(_WRITER, write)
+
+
+def audit(event: str, **fields: Any) -> None:
+    """Write one line. It waits for the disk, so: in a thread, or at start. What cannot be written
+    is reported in the log, and does not undo the change."""
+    who = caller()
+    line = {
+        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "audit": event,
+        "key": who.rights.name or None,
+        "client": who.address,
+        "request_id": who.request_id,
+        **fields,
+    }
+    text = json.dumps(line) + "\n"
+    try:
+        if _Sink.path is None:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+            return
+        # Lines of several processes do not mix: one write each, at the end.
+        file = os.open(_Sink.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o640)
+        try:
+            os.write(file, text.encode())
+        finally:
+            os.close(file)
+    except OSError as error:
+        _log.error("audit line not written (%s): %s", error, text.rstrip())

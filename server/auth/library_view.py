@@ -1,0 +1,101 @@
+"""The library as a key sees it: what it may not see is not there."""
+
+from typing import Any
+
+from steersman.server.auth.rights import Rights
+from steersman.server.errors import NotAllowed
+from steersman.vectors.library.entry import StoredVector
+from steersman.vectors.library.library import (
+    Entries,
+    Entry,
+    Library,
+    Records,
+    check_is_name,
+    not_found,
+)
+from steersman.vectors.library.names import parse_id
+
+
+class View:
+    """The methods of `Library` that requests use, for one key. Raises what they raise, and for a
+    hidden name exactly what they raise for one that is not there."""
+
+    def __init__(self, library: Library, rights: Rights, max_vectors: int) -> None:
+        """`max_vectors`: names that the library may have, whoever made them."""
+        self._library = library
+        self._rights = rights
+        self._max_vectors = max_vectors
+
+    def resolve(self, vector_id: str) -> Entry:
+        """See `Library.resolve`."""
+        self._check(vector_id)
+        return self._library.resolve(vector_id)
+
+    def check_fits(self, vector: StoredVector | Entry, param: str | None = None) -> None:
+        """See `Library.check_fits`."""
+        self._library.check_fits(vector, param)
+
+    def page(self, after: str | None, limit: int, fits: bool | None = None) -> tuple[Entries, bool]:
+        """See `Library.page`."""
+        return self._library.page(after, limit, self._rights.sees, fits)
+
+    def list(self) -> Entries:
+        """See `Library.list`."""
+        return [entry for entry in self._library.list() if self._rights.sees(entry.name)]
+
+    def content_path(self, entry: Entry) -> Any:
+        """See `Library.content_path`."""
+        return self._library.content_path(entry)
+
+    def add(self, data: bytes, name: str | None = None) -> tuple[Entry, bool]:
+        """See `Library.add`. Raises `NotAllowed` for a name outside the key's patterns, and where
+        there are as many vectors as may be."""
+        owner = self._rights.name or None
+        return self._library.add(data, name, owner=owner, admit=self._admit)
+
+    def update(self, name: str, **changes: Any) -> Entry:
+        """See `Library.update`."""
+        check_is_name(name)
+        self._check(name)
+        visible = None if self._rights.sees_all else self._rights.sees
+        return self._library.update(name, **changes, visible=visible)
+
+    def delete(self, name: str) -> None:
+        """See `Library.delete`."""
+        check_is_name(name)
+        self._check(name)
+        self._library.delete(name)
+
+    def check_may_name(self, name: str) -> None:
+        """Raise `NotAllowed` if the key may not make a vector of this `name`."""
+        if not self._rights.sees(name):
+            raise NotAllowed(
+                f"this key is for names like {', '.join(self._rights.vectors)}, and {name!r} is "
+                "none; choose another name",
+                param="name",
+                code="name_not_allowed",
+            ) from None
+
+    def _check(self, vector_id: str) -> None:
+        name = parse_id(vector_id).name
+        if not self._rights.sees(name):
+            raise not_found(name)
+
+    def _admit(self, name: str, records: Records) -> None:
+        self.check_may_name(name)
+        if name in records:
+            return
+        own, most = self._rights.name or None, self._rights.max_vectors
+        if most is not None and sum(r.owner == own for r in records.values()) >= most:
+            raise NotAllowed(
+                f"this key has made {most} vectors, as many as it may (max_vectors): delete some",
+                param="name",
+                code="too_many_vectors",
+            )
+        if len(records) >= self._max_vectors:
+            raise NotAllowed(
+                f"the library has {self._max_vectors} vectors, as many as it may: delete some, or "
+                "have the server started with a higher --max-library-vectors",
+                param="name",
+                code="library_limit",
+            )

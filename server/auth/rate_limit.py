@@ -1,0 +1,109 @@
+"""How often and how much at once a key asks, counted in answers: see
+`steersman.server.auth.count_answers`.
+
+By the monotonic clock, which no administrator and no leap second moves: the rate limiters of
+libraries that we looked at go by the wall clock, and lock a key out when that is set back. Each API
+server process counts for itself.
+"""
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from steersman.server.auth.rights import Rights
+from steersman.server.errors import NotAllowed, TooManyRequests
+
+
+@dataclass
+class _Use:
+    """One key's."""
+
+    running: int = 0
+    tokens: float = 0.0
+    """Answers that it may ask for at once now; `per_minute` at the most."""
+    counted_at: float | None = None
+
+
+class Meter:
+    """Counts of every key, by name, so that they outlive a new keys file."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
+        self._uses: dict[str, _Use] = {}
+
+    def enter(self, rights: Rights, count: int = 1, before: int = 0) -> None:
+        """Count `count` answers in, of a request of which `before` are counted already.
+
+        Raises `TooManyRequests`, or `NotAllowed` where waiting would not help, and then they are
+        not counted.
+        """
+        _check_can_be(rights, before + count)
+        use = self._uses.setdefault(rights.name, _Use())
+        most = rights.max_concurrent_requests
+        if most is not None and use.running + count > most:
+            raise TooManyRequests(
+                f"{use.running - before} answers to other requests of this key are being made, and "
+                f"{most} may be at once (max_concurrent_requests): wait for one of them to end",
+                code="too_many_concurrent_requests",
+            )
+        if rights.requests_per_minute is not None:
+            self._take(use, rights.requests_per_minute, count)
+        use.running += count
+
+    def leave(self, rights: Rights, count: int = 1) -> None:
+        """Count them out again."""
+        use = self._uses[rights.name]
+        use.running -= count
+        if use.running == 0 and use.counted_at is None:
+            del self._uses[rights.name]
+
+    def _take(self, use: _Use, per_minute: int, count: int) -> None:
+        """A bucket that holds a minute's answers and fills evenly."""
+        now = self._clock()
+        if use.counted_at is None:
+            use.tokens = per_minute
+        else:
+            filled = use.tokens + (now - use.counted_at) * per_minute / 60
+            use.tokens = min(float(per_minute), filled)
+        use.counted_at = now
+        if use.tokens < count:
+            raise TooManyRequests(
+                f"this key may make {per_minute} requests a minute (requests_per_minute), of which "
+                "each answer counts as one",
+                code="rate_limit_exceeded",
+                retry_after=math.ceil((count - use.tokens) * 60 / per_minute),
+            )
+        use.tokens -= count
+
+
+class Ticket:
+    """One request among what its key asks, from its first byte to the end of its answers."""
+
+    def __init__(self, meter: Meter, rights: Rights) -> None:
+        """Count one answer in. Raises what `Meter.enter` raises."""
+        self._meter, self._rights = meter, rights
+        meter.enter(rights)
+        self._answers = 1
+
+    def count(self, answers: int) -> None:
+        """Have the request count as `answers`, if those are more than it counts as by now. Raises
+        what `Meter.enter` raises."""
+        if answers > self._answers:
+            self._meter.enter(self._rights, answers - self._answers, self._answers)
+            self._answers = answers
+
+    def leave(self) -> None:
+        """The request has ended."""
+        self._meter.leave(self._rights, self._answers)
+
+
+def _check_can_be(rights: Rights, answers: int) -> None:
+    for name in ("max_concurrent_requests", "requests_per_minute"):
+        most = getattr(rights, name)
+        if most is not None and answers > most:
+            raise NotAllowed(
+                f"this request makes {answers} answers, and this key may have {most} ({name}): ask "
+                "for fewer in one request (n, prompts, conversations)",
+                code="too_many_answers",
+            )

@@ -1,0 +1,103 @@
+"""What stands on the terminal when the server is up: where it is, what it has, what to paste."""
+
+import asyncio
+import json
+import logging
+import multiprocessing
+import os
+import sys
+from pathlib import Path
+from typing import Any, Final
+
+from steersman.steering.logs import FORMAT, RUN
+
+NAMES: Final = 8
+"""Vectors that are named; the others are counted."""
+logger = logging.getLogger("vllm.steersman")
+
+
+def announce(state: Any, args: Any, model: dict[str, Any] | None) -> None:
+    """Once uvicorn of the app's `state` listens: mark the server as ready and print the banner, if
+    `steersman serve` started it. Of several API servers the first one prints it; none does for a
+    model that does not generate, which has no `model` to speak of."""
+    folder = os.environ.get(RUN)
+    if folder:
+        state.announcing = asyncio.get_running_loop().create_task(
+            _announce(state, args, model, Path(folder))
+        )
+
+
+async def _announce(state: Any, args: Any, model: dict[str, Any] | None, run: Path) -> None:
+    # uvicorn says it in an attribute alone.
+    while not getattr(getattr(state, "server", None), "started", False):  # noqa: ASYNC110
+        await asyncio.sleep(0.05)
+    try:
+        (run / "ready").touch()
+        if errors := (run / "trace").read_text(errors="replace"):
+            logger.warning("errors during the start, which went on nevertheless:\n%s", errors)
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        logger.warning("%s cannot be used: %s", run, error.strerror)
+    name = multiprocessing.current_process().name
+    first = multiprocessing.parent_process() is None or name.endswith("_0")
+    if model is None or not first:
+        return
+    try:
+        library = state.steersman.whole_library
+        entries, _ = await asyncio.to_thread(library.page, None, NAMES)
+        count = await asyncio.to_thread(library.count)
+    except Exception:
+        logger.exception("the vectors cannot be listed")
+        entries, count = [], 0
+    names = [entry.name for entry in entries]
+    text = banner(args, model, names, count, keys=state.steersman.settings.api_keys_file)
+    if os.environ.get(FORMAT) == "json":
+        logger.info("ready: %s serves at %s", model["id"], url_of(args))
+    else:
+        print(text, file=sys.stderr, flush=True)
+
+
+def url_of(args: Any) -> str:
+    """Where a client on this machine finds the server of vLLM's `args`."""
+    if args.uds:
+        return f"unix:{args.uds}"
+    host = args.host or "127.0.0.1"
+    host = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}.get(host, f"[{host}]" if ":" in host else host)
+    return f"http{'s' if args.ssl_keyfile else ''}://{host}:{args.port}"
+
+
+def banner(
+    args: Any, model: dict[str, Any], vectors: list[str], count: int, *, keys: str | None
+) -> str:
+    """The banner's lines. `model` is what /v1/steering/capabilities says of it; `vectors` are the
+    first of `count` names."""
+    url = url_of(args)
+    named = ", ".join(vectors)
+    if count > len(vectors):
+        named += f" and {count - len(vectors)} more"
+    body: dict[str, Any] = {
+        "model": model["id"],
+        "max_tokens": 60,
+        "temperature": 0.7,
+        "messages": [{"role": "user", "content": "Tell me about your weekend."}],
+    }
+    if vectors:
+        first = "cheerful" if "cheerful" in vectors else vectors[0]
+        body["steering"] = {"vectors": {first: 1.5}} if first == "cheerful" else {
+            "vectors": [{"id": first}]}  # fmt: skip
+    where = ["--unix-socket", args.uds, "http://here"] if args.uds else [url]
+    key = ' -H "Authorization: Bearer $STEERSMAN_API_KEY"' if keys or args.api_key else ""
+    closed = f"keys in {keys}" if keys else "--api-key" if args.api_key else ""
+    return "\n".join(
+        [
+            "",
+            f"  Steersman serves {model['id']} at {url}",
+            f"  vectors: {named or 'none yet; `steersman vectors extract --help`'}",
+            f"  access:  {closed or 'no keys: whoever reaches this address may do everything'}",
+            "  try:",
+            f"    curl {' '.join(where)}/v1/chat/completions"
+            f"{key} -H 'Content-Type: application/json' -d '{json.dumps(body)}'",
+            "",
+        ]
+    )

@@ -1,0 +1,263 @@
+"""The `steering` field of a request: its schema, and reading it with errors that name the key.
+
+What one key means beside another is for `steersman.server.chat.strength` to say.
+"""
+
+import math
+from typing import Annotated, Any, Final, Literal, Self
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+
+from steersman.server.chat.field_errors import explain
+from steersman.steering.plan import MAX_SCHEDULE, PlanInvalid, check_rule
+from steersman.steering.plan.plan import as_float32
+
+SCHEDULES: Final = ("constant", "start", "diminishing")
+MAX_USES: Final = 4096
+"""Vectors that are looked at at all; `max_vectors` is what a request may name."""
+MAX_LAYERS: Final = 4096
+_MAX_KEYS: Final = 32
+"""Of an object whose known keys are fewer: each that is not known would be an error of its own."""
+
+
+def _show_scale(schema: dict[str, Any]) -> None:
+    """`scale` in the schema, which knows fields only."""
+    number = {"anyOf": [{"type": "number"}, {"type": "null"}]}
+    schema["properties"]["scale"] = {**number, "description": "An alias of `coefficient`."}
+    schema["not"] = {"required": ["coefficient", "scale"]}
+
+
+def _show_lengths(most: int) -> Any:
+    """Puts the lengths of lists and objects on the members of a union, where they mean them."""
+
+    def show(schema: dict[str, Any]) -> None:
+        for key in ("minLength", "maxLength"):
+            schema.pop(key, None)
+        for part in schema.get("anyOf", ()):
+            if part.get("type") == "array":
+                part |= {"minItems": 1, "maxItems": most}
+            if part.get("type") == "object":
+                part |= {"minProperties": 1, "maxProperties": most}
+
+    return show
+
+
+def _known_schedule(value: Any) -> Any:
+    """By hand: of a union pydantic tells what is wrong for each of its members."""
+    if value is None or (isinstance(value, str) and value in SCHEDULES):
+        return value
+    if not isinstance(value, list):
+        raise ValueError(f"must be one of {', '.join(SCHEDULES)}, or a list of coefficients")
+    if not 1 <= len(value) <= MAX_SCHEDULE:
+        raise ValueError(f"must have 1 to {MAX_SCHEDULE} coefficients, not {len(value)}")
+    for n, one in enumerate(value):
+        if not _is_finite(one):
+            raise ValueError(f"number {n} of its coefficients must be a finite number")
+    return value
+
+
+def _is_finite(value: Any) -> bool:
+    """Whether `value` is a number, and one that the engine's float32 can hold."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    try:
+        return math.isfinite(as_float32(float(value)))
+    except OverflowError:
+        return False
+
+
+Schedule = Annotated[
+    Literal["constant", "start", "diminishing"] | list[StrictFloat] | None,
+    BeforeValidator(_known_schedule),
+    Field(
+        json_schema_extra=_show_lengths(MAX_SCHEDULE),
+        description="How the coefficient goes from token to token: `constant` (the default); "
+        "`start`: the first steered token only; `diminishing`: down to 0 `over` so many tokens; or "
+        f"a list of 1 to {MAX_SCHEDULE} coefficients, one a steered token, in place of "
+        "`coefficient`.",
+    ),
+]
+Over = Annotated[
+    StrictInt | None,
+    Field(
+        ge=1,
+        le=MAX_SCHEDULE,
+        description="Steered tokens of a `diminishing` schedule, which needs it: the i-th, counted "
+        "from 0, gets coefficient * (1 - i / over).",
+    ),
+]
+After = Annotated[
+    Literal["stop", "hold"] | None,
+    Field(
+        description="What comes behind the last step of a vector that has a tensor for each "
+        "generation step, or behind the last of a list of coefficients: `stop` steering (the "
+        "default) or `hold` the last."
+    ),
+]
+
+
+class _Bounded(BaseModel):
+    """An object that is refused at once where it is much larger than any that is right."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_keys(cls, data: Any) -> Any:
+        if isinstance(data, dict) and len(data) > _MAX_KEYS:
+            raise ValueError(f"has {len(data)} keys, of which most are unknown")
+        return data
+
+
+class PositionRange(_Bounded):
+    """Tokens start <= t < stop, counted from the start of the request; negative from the prompt's
+    end."""
+
+    start: StrictInt
+    stop: StrictInt
+
+
+class VectorUse(_Bounded):
+    """One vector of a request, and how to use it."""
+
+    model_config = ConfigDict(json_schema_extra=_show_scale)
+
+    id: StrictStr = Field(
+        min_length=1,
+        max_length=1024,
+        description="Name of a vector, or name@<first 12+ hex digits of its digest>.",
+    )
+    coefficient: StrictFloat | None = Field(
+        None,
+        description="How strongly; default: the vector's own. `scale` is an alias. With `dynamic`: "
+        "the most that this vector may get, 0 or more; default: `dynamic.max`.",
+    )
+    layers: list[StrictInt] | None = Field(
+        None,
+        fail_fast=True,
+        min_length=1,
+        max_length=MAX_LAYERS,
+        description="Layers to add at; default: the vector's own.",
+    )
+    positions: Literal["generation", "after_prompt", "prompt", "all"] | PositionRange | None = (
+        Field(
+            None,
+            description="Tokens to steer; default: the vector's own, else `generation`. With "
+            "`dynamic`: `generation`.",
+        )
+    )
+    schedule: Schedule = None
+    over: Over = None
+    after: After = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _scale_is_coefficient(cls, data: Any) -> Any:
+        if isinstance(data, dict) and "scale" in data:
+            if "coefficient" in data:
+                raise ValueError("give `coefficient` or its alias `scale`, not both")
+            data = dict(data)
+            data["coefficient"] = data.pop("scale")
+        return data
+
+    @field_validator("coefficient")
+    @classmethod
+    def _finite(cls, value: float | None) -> float | None:
+        if value is not None and not math.isfinite(value):
+            raise ValueError("must be a finite number")
+        return value
+
+    @field_validator("positions", mode="before")
+    @classmethod
+    def _known_rule(cls, value: Any) -> Any:
+        if value is not None:
+            try:
+                check_rule(value)
+            except PlanInvalid as error:
+                raise ValueError(error.message) from error
+        return value
+
+
+class DynamicComposition(_Bounded):
+    """Dynamic Activation Composition: each of 1 to 4 vectors gets, at every new token, the
+    coefficient that follows from how far it moves the next-token distribution."""
+
+    start: StrictFloat = Field(
+        2.0, ge=0, allow_inf_nan=False, description="Coefficient at which each vector is tried."
+    )
+    max: StrictFloat = Field(
+        2.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="The most that a vector without a `coefficient` of its own may get.",
+    )
+    top_p: StrictFloat = Field(
+        0.95,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Mass of the distributions that is compared.",
+    )
+    kl: Literal["mean", "sum"] = Field(
+        "mean",
+        description="The divergence divided by the number of tokens compared, as in the authors' "
+        "code, or the plain one, as in their paper.",
+    )
+
+
+class SteeringField(_Bounded):
+    """Which vectors steer this request. See `GET /v1/steering/vectors` for what there is.
+
+    `schedule`, `over` and `after` are for all vectors; what a vector says itself wins.
+    """
+
+    vectors: Annotated[
+        list[VectorUse] | dict[str, StrictFloat | None],
+        Field(
+            min_length=1,
+            max_length=MAX_USES,
+            json_schema_extra=_show_lengths(MAX_USES),
+            description='A list of uses, or the short form {"cheerful": 1.5, "formal": -0.5}.',
+        ),
+    ]
+    dynamic: DynamicComposition | None = Field(
+        None, description="Set the coefficients anew at every token; null: they are as asked for."
+    )
+    schedule: Schedule = None
+    over: Over = None
+    after: After = None
+
+    @field_validator("vectors", mode="before")
+    @classmethod
+    def _long_form(cls, value: Any) -> Any:
+        if isinstance(value, dict | list) and len(value) > MAX_USES:
+            raise ValueError(f"must have at most {MAX_USES} entries, not {len(value)}")
+        if isinstance(value, dict):
+            return [{"id": name, "coefficient": c} for name, c in value.items()]
+        return value
+
+    @property
+    def uses(self) -> list[VectorUse]:
+        """The vectors in their long form."""
+        if isinstance(self.vectors, dict):
+            raise TypeError("a SteeringField is made by `read`, which normalises its vectors")
+        return self.vectors
+
+    @classmethod
+    def read(cls, value: Any) -> Self:
+        """Validate a request's `steering` value; raises `PlanInvalid` naming the offending key."""
+        try:
+            return cls.model_validate(value)
+        except ValidationError as error:
+            raise explain(error) from error

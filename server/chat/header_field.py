@@ -1,0 +1,53 @@
+"""The `X-Steering` header: the field for programs that can set headers and nothing else."""
+
+import re
+from typing import Any, Final
+
+from steersman.server.middleware.body import BodyInvalid, Bounds, read
+from steersman.steering.plan import PlanInvalid
+from steersman.vectors.errors import shown
+
+HEADER: Final = "X-Steering"
+_BOUNDS: Final = Bounds(containers=2_000, depth=20, values=10_000)
+_NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
+
+
+def read_header(lines: list[str]) -> Any:
+    """The `steering` value that the header's `lines` say; None if they say nothing.
+
+    `cheerful=1.5,formal=-0.5` names vectors with their coefficients; a name alone takes the
+    vector's own. What begins with a brace is the field in JSON. Raises `PlanInvalid`.
+    """
+    said = [line.strip() for line in lines if line.strip()]
+    if not said or said == ["null"]:
+        return None
+    if any(line.startswith("{") for line in said):
+        if len(said) > 1:
+            raise _wrong("send it once where it is JSON")
+        try:
+            return read(said[0].encode("latin-1"), _BOUNDS)
+        except BodyInvalid as error:
+            raise _wrong(error.message.replace("the body", "the value")) from None
+    uses: list[dict[str, Any]] = []
+    for part in ",".join(said).split(","):
+        name, equals, number = (text.strip() for text in part.partition("="))
+        if not name:
+            raise _wrong(f"{shown(part)} names no vector")
+        use: dict[str, Any] = {"id": name}
+        if equals:
+            if not _NUMBER.fullmatch(number) or len(number) > 64:
+                raise _wrong(f"{shown(number)} is not a number: a coefficient follows the =")
+            use["coefficient"] = float(number)
+        if any(name == other["id"] for other in uses):
+            raise _wrong(f"it names {shown(name)} twice")
+        uses.append(use)
+    return {"vectors": uses}
+
+
+def _wrong(what: str) -> PlanInvalid:
+    return PlanInvalid(
+        f"{HEADER}: {what}; write it as cheerful=1.5,formal=-0.5, or as the JSON of the steering "
+        "field",
+        param=HEADER,
+        code="invalid_header",
+    )

@@ -1,0 +1,1 @@
+"""What goes onto an answer: receipt, trace, note and header, whole or streamed."""

@@ -1,0 +1,68 @@
+"""The receipt, as the OpenAPI document describes it. Nothing is validated by these models."""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
+from vllm.entrypoints.openai.completion.protocol import CompletionResponse
+from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
+
+from steersman.server.chat.field import PositionRange
+
+
+class VectorReceipt(BaseModel):
+    """What one vector of a request did."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str = Field(description="As the request said it.")
+    digest: str = Field(description="Of the content that was used: sha256:<64 hex digits>.")
+    site: str | list[str]
+    layers: list[int]
+    coefficient: float = Field(
+        description="As it was used; of a list, its strongest; of a dynamic request, the cap."
+    )
+    positions: str | PositionRange
+    relative_dose: dict[str, float] | None = Field(
+        description="By layer: ||c v|| over the median norm of the residual stream there; null: "
+        "not known on this server."
+    )
+    steered_tokens: int = Field(
+        description="Counted where the addition happens, over all answers; not in the header."
+    )
+
+
+class Receipt(BaseModel):
+    """How a request was steered. The header `Steering-Receipt` has it without counts."""
+
+    model_config = ConfigDict(extra="allow")
+
+    vectors: list[VectorReceipt]
+    dynamic: dict[str, Any] | list[dict[str, Any]] | None = Field(
+        description="Of a dynamic request: by vector, coefficients and divergences of every token; "
+        "a list of that with several answers. In the header: whether it is one."
+    )
+    source: Literal["request"] = Field(description="What said how to steer.")
+    note: str | None = Field(None, description="Where nothing returned could have changed: why.")
+
+
+Steering = Receipt | None
+"""Left out of an answer that is not steered."""
+
+
+class SteeredChatResponse(ChatCompletionResponse):
+    """A chat completion, with the receipt where it is steered."""
+
+    steering: Steering = None
+
+
+class SteeredCompletionResponse(CompletionResponse):
+    """A completion, with the receipt where it is steered."""
+
+    steering: Steering = None
+
+
+class SteeredResponsesResponse(ResponsesResponse):
+    """A response, with the receipt where it is steered."""
+
+    steering: Steering = None

@@ -1,0 +1,127 @@
+"""vLLM's request models with one more field; sampling parameters take the plan along."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field, PrivateAttr, SkipValidation
+from vllm.entrypoints.openai.chat_completion.protocol import (  # type: ignore[attr-defined]
+    BatchChatCompletionRequest,
+    ChatCompletionRequest,
+    StreamOptions,
+)
+from vllm.entrypoints.openai.completion.protocol import CompletionRequest
+from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
+
+from steersman.server.chat.field import SteeringField
+from steersman.server.chat.reply.trace import Answers
+from steersman.server.chat.reply.trace_stream import Asked
+from steersman.steering.plan import PLAN_KEY, Plan
+
+# The schema is pydantic's, the reading is ours (SteeringField.read), so that errors name the key.
+Steering = Annotated[
+    SkipValidation[SteeringField | None],
+    Field(default=None, description="Which vectors steer this request, and how strongly."),
+]
+
+
+class _Steered:
+    """What the request models have in common: a plan that their sampling parameters carry."""
+
+    _plan: Plan | None
+
+    def steer(self, plan: Plan) -> None:
+        """Have this request's sampling parameters carry `plan`."""
+        self._plan = plan
+
+    @property
+    def answers(self) -> Answers:
+        """The sequences that answer this request."""
+        return Answers()
+
+    @property
+    def sampled(self) -> int | None:
+        """How many new tokens an answer has at most; None if the request does not say."""
+        for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
+            # Not as an attribute: reading one that is deprecated warns.
+            if (most := vars(self).get(name)) is not None:
+                return int(most)
+        return None
+
+    def count_tokens(self, *, forced: bool) -> Asked | None:
+        """Have a stream of this request count its tokens in every chunk, and say what it `Asked`
+        for; None if it makes no such stream. `forced`: the server counts them whoever asks."""
+        return None
+
+    def to_sampling_params(self, *args: Any, **kwargs: Any) -> Any:
+        """vLLM's sampling parameters, with the plan."""
+        params = super().to_sampling_params(*args, **kwargs)  # type: ignore[misc]
+        if self._plan is not None:
+            params.extra_args = {**(params.extra_args or {}), PLAN_KEY: self._plan.to_json()}
+        return params
+
+
+class _Streamed(_Steered):
+    """A request whose stream can count tokens."""
+
+    if TYPE_CHECKING:  # They are vLLM's fields.
+        stream: bool | None
+        stream_options: StreamOptions | None
+
+    def count_tokens(self, *, forced: bool) -> Asked | None:
+        if not self.stream:
+            return None
+        if forced:
+            return Asked(total=True, each=True)
+        options = self.stream_options or StreamOptions()
+        total = bool(options.include_usage)
+        self.stream_options = StreamOptions(include_usage=True, continuous_usage_stats=True)
+        return Asked(total, each=total and bool(options.continuous_usage_stats))
+
+
+class SteeredChatRequest(_Streamed, ChatCompletionRequest):
+    """A chat completion with a `steering` field."""
+
+    steering: Steering
+    _plan: Plan | None = PrivateAttr(default=None)
+
+    @property
+    def answers(self) -> Answers:
+        return Answers(max(1, self.n or 1))
+
+
+class SteeredCompletionRequest(_Streamed, CompletionRequest):
+    """A completion with a `steering` field."""
+
+    steering: Steering
+    _plan: Plan | None = PrivateAttr(default=None)
+
+    @property
+    def answers(self) -> Answers:
+        prompt = self.prompt
+        # A list of numbers is one prompt, of tokens.
+        one = not isinstance(prompt, list) or not prompt or isinstance(prompt[0], int)
+        return Answers(max(1, self.n), 1 if one else len(prompt or ()))
+
+
+class SteeredResponsesRequest(_Steered, ResponsesRequest):
+    """A response with a `steering` field."""
+
+    steering: Steering
+    _plan: Plan | None = PrivateAttr(default=None)
+
+
+class SteeredBatchRequest(_Steered, BatchChatCompletionRequest):
+    """A batch of chats under one `steering` field."""
+
+    steering: Steering
+    _plan: Plan | None = PrivateAttr(default=None)
+
+    @property
+    def answers(self) -> Answers:
+        return Answers(prompts=len(self.messages))
+
+    def to_chat_completion_request(self, messages: Any) -> SteeredChatRequest:
+        data = self.model_dump(exclude={"messages", "steering"}, exclude_none=True)
+        request = SteeredChatRequest.model_validate({**data, "messages": messages})
+        if self._plan is not None:
+            request.steer(self._plan)
+        return request

@@ -1,0 +1,217 @@
+"""From names to a plan: what the client wrote, then the vector's defaults, within the limits."""
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+from steersman.server.auth.library_view import View
+from steersman.server.chat.field import DynamicComposition, PositionRange, SteeringField, VectorUse
+from steersman.server.chat.safe_range import outside_safe_ranges
+from steersman.server.chat.strength import Strength, check_shared, strength
+from steersman.server.doses import Doses
+from steersman.steering.plan import (
+    STEERABLE_SITES,
+    Dynamic,
+    Limits,
+    Plan,
+    PlanInvalid,
+    PlannedVector,
+    PositionRule,
+    check_rule,
+)
+from steersman.steering.plan.bound import check_added
+from steersman.steering.plan.plan import as_float32
+from steersman.vectors.errors import VectorInvalid, VectorNotFound
+from steersman.vectors.library.library import Entry
+from steersman.vectors.tensors import TensorKey, tensor_name
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """A plan, and for each of its vectors the receipt without counts."""
+
+    plan: Plan
+    draft: list[dict[str, Any]]
+
+
+def resolve(
+    field: SteeringField,
+    receipt: str,
+    library: View,
+    limits: Limits,
+    doses: Doses,
+    enforce_safe_range: bool = False,
+) -> Resolved:
+    """The plan for `field`. Reads the library: not for the event loop. Raises `PlanInvalid` or the
+    library's `VectorNotFound`."""
+    limits.check_count(len(field.uses))
+    planned, strengths, entries, given = [], [], [], []
+    for n, use in enumerate(field.uses):
+        where = f"steering.vectors[{n}]"
+        entry = _find(library, use.id, f"{where}.id")
+        terms = _terms(use, entry, where, limits)
+        steps = _steps(use, entry, terms, where)
+        strong = strength(field, n, use, entry.coefficient, steps)
+        vector = PlannedVector(
+            digest=entry.digest,
+            coefficient=strong.coefficient,
+            terms=terms,
+            positions=_positions(field, use, entry, where),
+            schedule=strong.schedule,
+            steps=1 if steps is None else steps,
+            hold=strong.hold,
+        )
+        relative = doses.relative(entry, vector)
+        doses.check(relative, repr(use.id), strong.param)
+        if field.dynamic is not None:
+            _check_start(field.dynamic, use.id, entry, vector, doses)
+        planned.append(vector)
+        strengths.append(strong)
+        entries.append(entry)
+        given.append(relative)
+    check_shared(field, strengths)
+    doses.check_sum(given)
+    plan = Plan(tuple(planned), receipt, _dynamic(field.dynamic))
+    _check(plan, limits, strengths)
+    check_added(
+        plan,
+        [
+            sum(doses.norms_of(entry)[term].largest for term in vector.terms)
+            for entry, vector in zip(entries, planned, strict=True)
+        ],
+        limits.most_added,
+    )
+    outside = outside_safe_ranges(entries, planned)
+    if enforce_safe_range:
+        _check_ranges(field, entries, outside, strengths)
+    parts = zip(field.uses, entries, planned, given, outside, strengths, strict=True)
+    return Resolved(plan, [_draft(use.id, *part) for use, *part in parts])
+
+
+def _find(library: View, name: str, param: str) -> Entry:
+    try:
+        entry = library.resolve(name)
+        library.check_fits(entry, param)
+    except (VectorInvalid, VectorNotFound) as error:
+        error.param = param
+        raise
+    return entry
+
+
+def _terms(use: VectorUse, entry: Entry, where: str, limits: Limits) -> tuple[TensorKey, ...]:
+    """Where the vector is added."""
+    available = {layer for _, layer in entry.tensors}
+    layers = set(use.layers if use.layers is not None else entry.layers)
+    for layer in sorted(layers):
+        limits.check_layer(layer, f"{where}.layers")
+    if absent := sorted(layers - available):
+        raise PlanInvalid(
+            f"vector {use.id!r} has no layer {absent[0]}; it has {sorted(available)}",
+            param=f"{where}.layers",
+            code="layer_not_in_vector",
+        )
+    terms = tuple(sorted(key for key in entry.tensors if key[1] in layers))
+    for site, _ in terms:
+        if site not in STEERABLE_SITES:
+            raise PlanInvalid(
+                f"vector {use.id!r} is for site {site!r}; this server steers "
+                + ", ".join(STEERABLE_SITES),
+                param=f"{where}.id",
+                code="site_not_supported",
+            )
+    return terms
+
+
+def _steps(use: VectorUse, entry: Entry, terms: tuple[TensorKey, ...], where: str) -> int | None:
+    """How many generation steps the vector has a tensor for; None for one that is for all tokens,
+    [hidden]. [1, hidden] is one step."""
+    steps: dict[TensorKey, int | None] = {}
+    for key in terms:
+        shape = entry.tensors[key]
+        steps[key] = shape[0] if len(shape) > 1 else None
+    if len(set(steps.values())) > 1:
+        found = ", ".join(
+            f"{tensor_name(key)} has {'none, it is for all tokens' if n is None else n}"
+            for key, n in steps.items()
+        )
+        raise PlanInvalid(
+            f"the tensors of vector {use.id!r} have different numbers of steps ({found:.200}); "
+            "name layers that have the same",
+            param=f"{where}.layers",
+            code="different_steps",
+        )
+    return next(iter(steps.values()), None)
+
+
+def _check_start(
+    dynamic: DynamicComposition, name: str, entry: Entry, vector: PlannedVector, doses: Doses
+) -> None:
+    """Raise `PlanInvalid` where the companion that has `vector` alone would exceed a dose."""
+    alone = replace(vector, coefficient=as_float32(dynamic.start))
+    who = f"{name!r}, which is tried at `start` ({dynamic.start:g}),"
+    doses.check(doses.relative(entry, alone), who, "steering.dynamic.start")
+
+
+def _check_ranges(
+    field: SteeringField,
+    entries: list[Entry],
+    outside: list[bool | None],
+    strengths: list[Strength],
+) -> None:
+    """Raise `PlanInvalid` for a vector outside its safe range."""
+    for use, entry, out, strong in zip(field.uses, entries, outside, strengths, strict=True):
+        if out and entry.safe_range is not None:
+            low, high = entry.safe_range
+            raise PlanInvalid(
+                f"vector {use.id!r} is safe from {low:g} to {high:g}, over all its uses in a "
+                "request, and this server steers only within that (--enforce-safe-range); choose a "
+                "coefficient in between",
+                param=strong.param,
+                code="outside_safe_range",
+            )
+
+
+def _positions(field: SteeringField, use: VectorUse, entry: Entry, where: str) -> PositionRule:
+    default: Any = entry.positions if field.dynamic is None else "generation"
+    rule: Any = default if use.positions is None else use.positions
+    if isinstance(rule, PositionRange):
+        rule = (rule.start, rule.stop)
+    return check_rule(rule, f"{where}.positions")
+
+
+def _dynamic(asked: DynamicComposition | None) -> Dynamic | None:
+    return None if asked is None else Dynamic(asked.start, asked.top_p, asked.kl == "mean")
+
+
+def _check(plan: Plan, limits: Limits, strengths: list[Strength]) -> None:
+    """Check `plan`, and name the key that the client wrote where it is not `coefficient`."""
+    try:
+        limits.check(plan)
+    except PlanInvalid as error:
+        written = {f"steering.vectors[{n}].coefficient": s.param for n, s in enumerate(strengths)}
+        error.param = written.get(error.param, error.param)
+        raise
+
+
+def _draft(
+    name: str,
+    entry: Entry,
+    vector: PlannedVector,
+    relative: dict[str, float] | None,
+    outside: bool | None,
+    strong: Strength,
+) -> dict[str, Any]:
+    sites = sorted({site for site, _ in vector.terms})
+    rule = vector.positions
+    return {
+        "id": name,
+        "digest": vector.digest,
+        "site": sites[0] if len(sites) == 1 else sites,
+        "layers": sorted({layer for _, layer in vector.terms}),
+        "coefficient": vector.coefficient,
+        "positions": rule if isinstance(rule, str) else {"start": rule[0], "stop": rule[1]},
+        **strong.said,
+        "relative_dose": relative and {layer: round(dose, 4) for layer, dose in relative.items()},
+        "total_dose": None if relative is None else round(sum(relative.values()), 4),
+        "outside_safe_range": outside,
+        "base_model_matches": entry.base_model_matches,
+    }

@@ -1,0 +1,155 @@
+"""The OpenAI routes that steer: vLLM's own handlers, a plan before, a receipt after."""
+
+from asyncio import CancelledError
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel
+from starlette.responses import Response, StreamingResponse
+from vllm.entrypoints.openai.chat_completion import api_router as vllm_chat
+from vllm.entrypoints.openai.completion import api_router as vllm_completion
+from vllm.entrypoints.openai.responses import api_router as vllm_responses
+from vllm.entrypoints.serve.engine.protocol import ErrorResponse
+from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
+
+from steersman.server.chat.header_field import HEADER
+from steersman.server.chat.reply.peek import first_chunk_error
+from steersman.server.chat.reply.receipt_schema import (
+    SteeredChatResponse,
+    SteeredCompletionResponse,
+    SteeredResponsesResponse,
+)
+from steersman.server.chat.reply.reply import Keep, with_receipt
+from steersman.server.chat.reply.trace_stream import traced
+from steersman.server.chat.requests import (
+    SteeredBatchRequest,
+    SteeredChatRequest,
+    SteeredCompletionRequest,
+    SteeredResponsesRequest,
+)
+from steersman.server.chat.steered_request import Session
+from steersman.server.library.schemas import ErrorEnvelope
+from steersman.server.middleware.refuse_ignored import FROM_HEADER
+from steersman.steering.plan import PlanInvalid
+from steersman.vectors.errors import SteersmanError
+
+Handler = Callable[[Any, Request], Awaitable[Response | None]]
+
+_ERRORS: dict[int | str, dict[str, Any]] = {
+    **{code: {"model": ErrorEnvelope} for code in (400, 401, 403, 408, 413, 429, 503)},
+    **{code: {"model": ErrorResponse} for code in (404, 500, 501)},
+}
+
+
+def _options(answer: type[BaseModel]) -> dict[str, Any]:
+    return {
+        "dependencies": [Depends(validate_json_request)],
+        "responses": {
+            200: {"model": answer, "content": {"text/event-stream": {}}, "description": "OK"},
+            **_ERRORS,
+        },
+        "response_model": None,
+    }
+
+
+router = APIRouter()
+
+
+@router.post("/v1/chat/completions", **_options(SteeredChatResponse))
+async def create_chat_completion(request: SteeredChatRequest, raw_request: Request) -> Any:
+    """A chat completion, steered if the request says so."""
+    return await _steered(request, raw_request, vllm_chat.create_chat_completion)
+
+
+@router.post("/v1/chat/completions/batch", **_options(SteeredChatResponse))
+async def create_batch_chat_completion(request: SteeredBatchRequest, raw_request: Request) -> Any:
+    """Several chats in one request, under one steering."""
+    return await _steered(request, raw_request, vllm_chat.create_batch_chat_completion)
+
+
+@router.post("/v1/completions", **_options(SteeredCompletionResponse))
+async def create_completion(request: SteeredCompletionRequest, raw_request: Request) -> Any:
+    """A completion, steered if the request says so."""
+    return await _steered(request, raw_request, vllm_completion.create_completion)
+
+
+@router.post("/v1/responses", **_options(SteeredResponsesResponse))
+async def create_responses(request: SteeredResponsesRequest, raw_request: Request) -> Any:
+    """A response, steered if the request says so."""
+    return await _steered(request, raw_request, vllm_responses.create_responses, _kept(raw_request))
+
+
+def _kept(raw_request: Request) -> Keep:
+    """Puts a receipt on a response that vLLM stores, which then has it when it is retrieved."""
+    stored = getattr(vllm_responses.responses(raw_request), "response_store", {})
+
+    def keep(response_id: str, receipt: dict[str, Any]) -> None:
+        if (response := stored.get(response_id)) is not None:
+            response.steering = receipt
+
+    return keep
+
+
+async def _steered(
+    request: Any, raw_request: Request, handler: Handler, keep: Keep | None = None
+) -> Response | None:
+    if request.steering is None:
+        return await handler(request, raw_request)
+    _refuse_unsteerable(request)
+    state = raw_request.app.state
+    session = await _begun(request, raw_request)
+    request.steer(session.plan)
+    asked = None
+    if session.trace is not None:
+        asked = request.count_tokens(forced=state.args.enable_force_include_usage)
+    try:
+        response = await handler(request, raw_request)
+        if isinstance(response, StreamingResponse):
+            response = await _look(response, raw_request)
+        if isinstance(response, StreamingResponse) and session.trace is not None and asked:
+            response.body_iterator = traced(response.body_iterator, session.trace, asked)
+        if refusal := session.refusal():
+            raise refusal
+    except BaseException as error:
+        refusal = session.refusal()
+        session.close("aborted" if isinstance(error, CancelledError) else "failed")
+        if refusal is not None:
+            raise refusal from None
+        if isinstance(error.__cause__, PlanInvalid):
+            raise error.__cause__ from None
+        raise
+    return with_receipt(response, session, keep)
+
+
+async def _begun(request: Any, raw_request: Request) -> Session:
+    """The session of `request`. What is wrong with a steering that its header said, names that."""
+    app = raw_request.app.state.steersman
+    try:
+        return await Session.begin(app, request.steering, request.answers, request.sampled)
+    except (PlanInvalid, SteersmanError) as error:
+        if raw_request.scope.get(FROM_HEADER):
+            error.param = HEADER
+        raise
+
+
+@with_cancellation  # type: ignore[untyped-decorator]
+async def _look(response: StreamingResponse, raw_request: Request) -> Response | None:
+    """`response` once it has begun; None if the client goes away before that."""
+    return await first_chunk_error(response)
+
+
+def _refuse_unsteerable(request: Any) -> None:
+    """Raise `PlanInvalid` for ways of asking that the plan would not reach."""
+    if getattr(request, "use_beam_search", False):
+        raise PlanInvalid(
+            "steering does not work with use_beam_search: leave one of the two out",
+            param="use_beam_search",
+            code="not_supported",
+        )
+    if getattr(request, "background", False):
+        raise PlanInvalid(
+            "steering does not work with background responses: set background to false",
+            param="background",
+            code="not_supported",
+        )

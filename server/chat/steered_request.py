@@ -1,0 +1,136 @@
+"""One steered HTTP request from its field to its receipt."""
+
+import asyncio
+import contextlib
+import secrets
+import weakref
+from typing import Any, Self
+
+from fastapi.concurrency import run_in_threadpool
+
+from steersman.server.chat.field import SteeringField
+from steersman.server.chat.reply.note import note
+from steersman.server.chat.reply.trace import Answers, Trace
+from steersman.server.chat.resolve import Resolved, resolve
+from steersman.server.errors import BankFull, NotSteered
+from steersman.server.metrics import METRICS
+from steersman.server.state import Steersman
+from steersman.steering.plan import BANK_FULL, DESK, NOT_FINITE, PlanInvalid, Row
+from steersman.vectors.errors import VectorNotFound
+
+
+class Session:
+    """Holds what a steered request holds: its bank rows, its companion streams and its place at the
+    receipt desk.
+
+    Guarantee: `close`, or else the collection of the session itself, gives everything back, once.
+    Assumption: sessions are made and closed on one event loop. Their collection may happen in any
+    thread, in the middle of anything, so it takes no lock: it leaves a word with that loop.
+    """
+
+    @classmethod
+    async def begin(
+        cls, app: Steersman, value: Any, answers: Answers, sampled: int | None = None
+    ) -> Self:
+        """Validate `value`, the `steering` of a request that so many sequences answer, with at most
+        `sampled` new tokens. Raises
+        `PlanInvalid`, for an unknown vector too."""
+        # In a thread: where the library's disk hangs, the others of the server must not.
+        return cls(app, await run_in_threadpool(resolved, app, value), answers, sampled)
+
+    def __init__(
+        self, app: Steersman, made: Resolved, answers: Answers, sampled: int | None = None
+    ) -> None:
+        plan, receipt = made.plan, made.plan.receipt
+        dynamic = plan.dynamic is not None
+        rows, companions = plan.rows(), (len(plan.vectors) + 1) * answers.total if dynamic else 0
+        ids = [part["id"] for part in made.draft]
+        self.plan = plan
+        divided = plan.dynamic is not None and plan.dynamic.mean
+        self.trace = Trace(receipt, ids, answers, divided=divided) if dynamic else None
+        """Of a dynamic request."""
+        self._draft = made.draft
+        self._note = note(plan, sampled)
+        app.enter(rows, companions)
+        DESK.open(receipt)
+        held = (app, receipt, rows, companions)
+        self._held = held
+        self._unclosed = weakref.finalize(self, _give_back_on, _loop(), *held)
+
+    def refusal(self) -> Exception | None:
+        """`PlanInvalid` if the front end refused the plan or its stream overflowed, `BankFull` or
+        `NotSteered` if the engine ended the request for that."""
+        if (invalid := DESK.rejection(self.plan.receipt)) is not None:
+            return invalid
+        said = DESK.refusal(self.plan.receipt)
+        if said is None:
+            return None
+        if said.code == NOT_FINITE:
+            return PlanInvalid(said.message, param="steering.vectors", code=NOT_FINITE)
+        return BankFull(said.message) if said.code == BANK_FULL else NotSteered(said.message)
+
+    def was_steered(self) -> bool:
+        """Whether a worker has said what it did for this request."""
+        return bool(DESK.read(self.plan.receipt))
+
+    def receipt(self) -> dict[str, Any]:
+        """The receipt as of now: counts are summed over all answers (n, several prompts)."""
+        notes = DESK.read(self.plan.receipt)
+        totals = [sum(n.steered_tokens[k] for n in notes) for k in range(len(self._draft))]
+        vectors = [
+            {**draft, "steered_tokens": total}
+            for draft, total in zip(self._draft, totals, strict=True)
+        ]
+        dynamic = self.trace.whole() if self.trace else None
+        return {"vectors": vectors, "dynamic": dynamic, **self._rest()}
+
+    def promise(self) -> dict[str, Any]:
+        """What is known of the receipt before the first token: no counts, and of a dynamic request
+        that it is one."""
+        return {"vectors": self._draft, "dynamic": self.trace is not None, **self._rest()}
+
+    def _rest(self) -> dict[str, Any]:
+        return {"source": "request", **({"note": self._note} if self._note else {})}
+
+    def close(self, outcome: str) -> None:
+        """Give everything back and count the outcome; later calls do nothing."""
+        if self._unclosed.detach() is not None:
+            METRICS.observe(DESK.read(self.plan.receipt), outcome)
+            said = DESK.refusal(self.plan.receipt)
+            METRICS.not_finite.inc(said is not None and said.code == NOT_FINITE)
+            _give_back(*self._held)
+
+
+def resolved(app: Steersman, value: Any) -> Resolved:
+    """The plan for the field `value`. Raises `PlanInvalid`, or what the library raises. Reads the
+    library, so: not on the event loop."""
+    field = SteeringField.read(value)
+    enforce = app.settings.enforce_safe_range
+    try:
+        return resolve(field, secrets.token_hex(8), app.library, app.limits, app.doses, enforce)
+    except VectorNotFound as error:
+        # No 404: clients take that for the model, and proxies for a deployment that is ill.
+        param = error.param or "steering"
+        raise PlanInvalid(error.message, param=param, code=error.code) from None
+
+
+def _loop() -> asyncio.AbstractEventLoop | None:
+    """The loop that runs this; None without one, where there are no other threads either."""
+    try:
+        return asyncio.get_running_loop()
+    except RuntimeError:
+        return None
+
+
+def _give_back_on(loop: asyncio.AbstractEventLoop | None, *held: Any) -> None:
+    if loop is None:
+        _give_back(*held)
+        return
+    # Of a loop that is closed nobody reads the counts any more.
+    with contextlib.suppress(RuntimeError):
+        loop.call_soon_threadsafe(_give_back, *held)
+
+
+def _give_back(app: Steersman, receipt: str, rows: frozenset[Row], companions: int) -> None:
+    DESK.close(receipt)
+    app.leave(rows, companions)

@@ -1,0 +1,133 @@
+"""How strongly each use of a vector steers, token by token: what its keys and those of the whole
+field mean together."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from steersman.server.chat.field import DynamicComposition, SteeringField, VectorUse
+from steersman.steering.plan import PlanInvalid
+from steersman.steering.plan.plan import as_float32
+
+
+@dataclass(frozen=True)
+class Strength:
+    """The strength of one use."""
+
+    coefficient: float
+    """Of a list, the strongest; of a dynamic request, the most that it may be."""
+    schedule: tuple[float, ...]
+    hold: bool
+    param: str
+    """The key that says how strong it is: where to complain of a dose."""
+    said: dict[str, Any]
+    """What the receipt repeats of it."""
+
+
+def strength(
+    field: SteeringField, n: int, use: VectorUse, default: float, steps: int | None
+) -> Strength:
+    """What the `n`-th use in `field` asks for, of a vector with this `default` coefficient and so
+    many `steps`; None: it is for all tokens. Raises `PlanInvalid` for keys that contradict each
+    other."""
+    where = f"steering.vectors[{n}]"
+    schedule, owner = field.schedule, "steering"
+    if use.schedule is not None:
+        schedule, owner = use.schedule, where
+    if field.dynamic is not None and schedule is not None:
+        raise PlanInvalid(
+            "a schedule goes with a static request; leave it out, or `dynamic`",
+            param=f"{owner}.schedule",
+        )
+    over = _over(field, use, schedule, where, owner)
+    after = _after(field, use, schedule, where, steps)
+    varied = None if schedule == "constant" else schedule
+    said = {"schedule": varied, "over": over, "steps": steps, "after": after}
+    said = {key: value for key, value in said.items() if value is not None}
+    hold, param = after == "hold", f"{where}.coefficient"
+    # The engine has one row for a vector of one step: that it stops behind it, a schedule says.
+    once = steps == 1 and not hold
+    if field.dynamic is not None:
+        if once:
+            raise PlanInvalid(
+                "the vector has one step, so there is one token to compose; send "
+                '`"after": "hold"` to have the step go on, or upload the tensors as [hidden]',
+                param=f"{where}.after",
+            )
+        return _cap(field.dynamic, use, hold, param, said)
+    if isinstance(schedule, list):
+        if use.coefficient is not None:
+            raise PlanInvalid(
+                "the schedule lists the coefficients; leave `coefficient` out, or the schedule",
+                param=param,
+            )
+        listed = tuple(as_float32(c) for c in (schedule[:1] if once else schedule))
+        return Strength(max(listed, key=abs), listed, hold, f"{owner}.schedule", said)
+    coefficient = default if use.coefficient is None else use.coefficient
+    expanded = _expanded("start" if once else schedule, coefficient, over)
+    return Strength(as_float32(coefficient), expanded, hold, param, said)
+
+
+def check_shared(field: SteeringField, strengths: list[Strength]) -> None:
+    """Raise `PlanInvalid` for a key of the whole field that none of its vectors has a use for."""
+    if field.over is not None and not any("over" in one.said for one in strengths):
+        raise PlanInvalid(_NO_OVER, param="steering.over")
+    if field.after is not None and not any("after" in one.said for one in strengths):
+        raise PlanInvalid(_NO_AFTER, param="steering.after")
+
+
+_NO_OVER = '`over` goes with the schedule "diminishing"; leave it out'
+_NO_AFTER = (
+    "`after` says what comes behind the last step of a vector that has steps, or behind the last "
+    "of a list of coefficients; there is neither: leave it out"
+)
+
+
+def _over(
+    field: SteeringField, use: VectorUse, schedule: Any, where: str, owner: str
+) -> int | None:
+    if schedule != "diminishing":
+        if use.over is not None:
+            raise PlanInvalid(_NO_OVER, param=f"{where}.over")
+        return None
+    over = field.over if use.over is None else use.over
+    if over is None:
+        raise PlanInvalid(
+            'the schedule "diminishing" needs `over`, how many tokens it takes to come to 0',
+            param=f"{owner}.over",
+            code="missing_field",
+        )
+    return over
+
+
+def _after(
+    field: SteeringField, use: VectorUse, schedule: Any, where: str, steps: int | None
+) -> str | None:
+    """What comes behind the last step or coefficient; None if there is no last."""
+    if steps is None and not isinstance(schedule, list):
+        if use.after is not None:
+            raise PlanInvalid(_NO_AFTER, param=f"{where}.after")
+        return None
+    after = use.after or field.after or "stop"
+    if after == "hold" and schedule in ("start", "diminishing"):
+        owner = "steering" if use.after is None else where
+        raise PlanInvalid(
+            f'the schedule "{schedule}" comes to an end, there is nothing to hold; use "stop"',
+            param=f"{owner}.after",
+        )
+    return after
+
+
+def _cap(
+    dynamic: DynamicComposition, use: VectorUse, hold: bool, param: str, said: dict[str, Any]
+) -> Strength:
+    if use.coefficient is None:
+        return Strength(as_float32(dynamic.max), (), hold, "steering.dynamic.max", said)
+    return Strength(as_float32(use.coefficient), (), hold, param, said)
+
+
+def _expanded(schedule: str | None, coefficient: float, over: int | None) -> tuple[float, ...]:
+    if schedule == "start":
+        return (as_float32(coefficient),)
+    if over is not None:
+        return tuple(as_float32(coefficient * (1 - i / over)) for i in range(over))
+    return ()

@@ -1,8 +1,0 @@
-"""`python -m server.cli`: the same as `steersman`."""
-
-import sys
-
-from server.cli import main
-
-if __name__ == "__main__":
-    sys.exit(main())

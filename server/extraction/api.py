@@ -1,0 +1,234 @@
+"""REST for extraction: make a vector on the served model, and watch it being made."""
+
+import json
+from dataclasses import replace
+from typing import Annotated, Any, Final, Protocol
+
+from fastapi import APIRouter, Depends, Request
+from starlette.datastructures import UploadFile
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from steersman.server.auth.audit import audit_line
+from steersman.server.auth.caller import caller
+from steersman.server.auth.library_view import View
+from steersman.server.extraction.jobs.job import Job
+from steersman.server.extraction.jobs.jobs import Jobs, job_not_found
+from steersman.server.extraction.jobs.pipeline import Bench, run
+from steersman.server.extraction.request import (
+    ExtractRequest,
+    Row,
+    check_paired,
+    check_sides,
+    json_lines,
+    needs_template,
+    read_request,
+    rows_of,
+)
+from steersman.server.host import host
+from steersman.server.lanes import READS, TEXTS
+from steersman.server.library.openapi import errors
+from steersman.vectors.errors import VectorConflict, VectorInvalid, VectorNotFound
+
+LISTED_BAD_ROWS: Final = 10
+"""Of each job in a list; `GET /v1/steering/jobs/{id}` has all."""
+_FORM_FIELD: Final = 1 << 20
+"""Largest `request` part of a form, in bytes; the texts are in its file."""
+
+
+class Host(Protocol):
+    """What the routes need of `app.state.steersman`."""
+
+    jobs: Jobs
+    bench: Bench
+    library: View
+    max_extract_rows: int
+
+
+Steersman = Annotated[Host, Depends(host)]
+
+
+def build_router() -> APIRouter:
+    """The routes. Put it on the app before that of the vectors, whose paths are greedy."""
+    router = APIRouter(prefix="/v1/steering", tags=["steering"], responses=errors(500))
+    router.add_api_route(
+        "/vectors/extract",
+        extract,
+        methods=["POST"],
+        status_code=202,
+        responses=errors(400, 408, 409, 413, 507),
+        openapi_extra={"requestBody": _BODY},
+    )
+    router.add_api_route("/jobs", list_jobs, methods=["GET"])
+    one = "/jobs/{job_id}"
+    router.add_api_route(one, get_job, methods=["GET"], responses=errors(404))
+    router.add_api_route(one, cancel_job, methods=["DELETE"], responses=errors(404, 507))
+    return router
+
+
+async def extract(request: Request, host: Steersman) -> dict[str, Any]:
+    """Start a job that makes a vector; `GET /v1/steering/jobs/{id}` tells how far it is."""
+    body, lines = await _body(request)
+    most = host.max_extract_rows
+    # In threads: reading 60 MiB takes long, and nobody else is to wait for it.
+    wanted = await TEXTS.run(read_request, body, most)
+    rows = await TEXTS.run(_rows, wanted, lines, most)
+    bench = replace(host.bench, library=host.library)
+    names = await READS.run(_free_names, wanted, rows, bench)
+    # Before it is queued: what is wrong with the request is an error at once.
+    if needs_template(wanted, rows):
+        await TEXTS.run(bench.reader(wanted).check_template)
+    bench.place(wanted.capture_site, tuple(wanted.layers or ()))
+    _check_steps(wanted, bench)
+
+    async def work(job: Job) -> None:
+        await run(job, wanted, rows, bench)
+
+    rights = caller().rights
+    job = await host.jobs.submit(
+        wanted.method, wanted.name, work, rights.name or None, rights.max_jobs, names
+    )
+    await audit_line("job.submitted", job=job.id, vector=wanted.name, method=wanted.method)
+    return job.to_json()
+
+
+async def list_jobs(host: Steersman) -> Response:
+    """All jobs that are remembered, newest first, each with its first bad rows."""
+    return await READS.run(_list, host.jobs)
+
+
+async def get_job(job_id: str, host: Steersman) -> Response:
+    """One job: how far it is, or what came of it."""
+    return await READS.run(lambda: _json(_find(host.jobs, job_id).to_json()))
+
+
+async def cancel_job(job_id: str, host: Steersman) -> dict[str, Any]:
+    """Cancel a job; one that has ended stays as it is."""
+    job = await READS.run(_find, host.jobs, job_id)
+    if await host.jobs.cancel(job):
+        await audit_line("job.cancelled", job=job.id, vector=job.name)
+    return job.to_json()
+
+
+def _list(jobs: Jobs) -> Response:
+    # One at a time: the interpreter is held for each of these, and no longer.
+    texts = [json.dumps(_short(job.to_json())) for job in jobs.list() if _may_see(job)]
+    text = f'{{"object": "list", "data": [{", ".join(texts)}]}}'
+    return Response(text, media_type="application/json")
+
+
+def _short(job: dict[str, Any]) -> dict[str, Any]:
+    """A job as lists show it: there may be thousands of bad rows."""
+    bad = job["bad_rows"]
+    return {**job, "bad_rows": bad[:LISTED_BAD_ROWS], "bad_rows_total": len(bad)}
+
+
+def _json(answer: dict[str, Any]) -> Response:
+    return Response(json.dumps(answer), media_type="application/json")
+
+
+def _find(jobs: Jobs, job_id: str) -> Job:
+    """Raises `VectorNotFound`, also for a job that makes a vector the caller may not see."""
+    job = jobs.find(job_id)
+    if not _may_see(job):
+        raise job_not_found(job_id)
+    return job
+
+
+def _may_see(job: Job) -> bool:
+    """Whether the caller may know of all names that the job makes, and of its own: the labels of
+    its bad rows are parts of them."""
+    return all(caller().rights.sees(name) for name in (job.name, *job.makes))
+
+
+async def _body(request: Request) -> tuple[bytes | str, bytes | None]:
+    """The request as JSON, and the file beside it if there is one."""
+    if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
+        return await request.body(), None
+    try:
+        form = await request.form(max_files=1, max_fields=2, max_part_size=_FORM_FIELD)
+    except HTTPException as error:
+        raise VectorInvalid(
+            f"the form cannot be read: {error.detail}", param="file", code="bad_form"
+        ) from None
+    try:
+        file, wanted = form.get("file"), form.get("request")
+        if not isinstance(file, UploadFile) or not isinstance(wanted, str):
+            raise VectorInvalid(
+                "send two parts: request (JSON) and file (JSONL)", param="file", code="bad_form"
+            )
+        return wanted, await file.read()
+    finally:
+        await form.close()
+
+
+def _rows(wanted: ExtractRequest, lines: bytes | None, most: int) -> list[Row]:
+    rows: list[Row] = []
+    for row in rows_of(wanted, None if lines is None else json_lines(lines, most)):
+        if len(rows) == most:
+            raise VectorInvalid(
+                f"there are more than {most} texts, this server's limit (--max-extract-rows)",
+                param="file" if lines is not None else "pairs",
+                code="too_many_rows",
+            )
+        rows.append(row)
+    if wanted.how.paired:
+        check_paired(rows)
+    check_sides(wanted, rows)
+    return rows
+
+
+def _check_steps(wanted: ExtractRequest, bench: Bench) -> None:
+    """The library would refuse the vector; after the work."""
+    most = bench.max_steps
+    if wanted.method == "per_step" and most is not None and wanted.steps > most:
+        raise VectorInvalid(
+            f"a vector of {wanted.steps} steps cannot be steered with here, at most {most} are "
+            f"allowed; send steps of at most {most}, or have the server started with a higher "
+            "--max-steps",
+            param="steps",
+            code="too_many_steps",
+        )
+
+
+def _free_names(wanted: ExtractRequest, rows: list[Row], bench: Bench) -> list[str]:
+    """The names of the vectors to come. One that is taken is told before the work, not after it.
+    Raises `VectorConflict`, `NotAllowed`."""
+    names = [wanted.name]
+    if wanted.how.inputs == "styles":
+        names = [f"{wanted.name}-{label}" for label in dict.fromkeys(row.label for row in rows)]
+    # The bare name of styles, too: the job goes by it.
+    for name in (wanted.name, *names):
+        bench.library.check_may_name(name)
+    for name in names:
+        try:
+            bench.library.resolve(name)
+        except VectorNotFound:
+            continue
+        raise VectorConflict(f"{name!r} is in use; delete it, or choose another name", param="name")
+    return names
+
+
+_BODY: Final = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": ExtractRequest.model_json_schema()},
+        "multipart/form-data": {
+            "schema": {
+                "type": "object",
+                "required": ["request", "file"],
+                "properties": {
+                    "request": {
+                        "type": "string",
+                        "description": "The JSON object as above, without texts.",
+                    },
+                    "file": {
+                        "type": "string",
+                        "format": "binary",
+                        "description": "JSONL, one text or pair a line.",
+                    },
+                },
+            }
+        },
+    },
+}

@@ -1,0 +1,177 @@
+"""From rows to vectors: the method's own function, and how good what comes out is."""
+
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from steersman.server.extraction.jobs.threads import Stop
+from steersman.server.extraction.request import ExtractRequest
+from steersman.vectors.errors import VectorInvalid
+from steersman.vectors.file.format import BaseModel, SteeringVector
+from steersman.vectors.methods import ActivationsInvalid, StepMeans, step_difference
+from steersman.vectors.methods.quality import DOSE, measure, middle_layer, norm_measures
+from steersman.vectors.methods.rows import check_differ
+from steersman.vectors.methods.split import Sides
+from steersman.vectors.tensors import tensor_name
+
+
+class Place(NamedTuple):
+    """Where the rows were read, and of which model."""
+
+    site: str
+    layers: tuple[int, ...]
+    median_norms: tuple[float, ...] | None
+    """Median ||h|| of the residual stream at each of `layers`; None if it was not measured."""
+    base_model: BaseModel
+
+
+def fit(
+    request: ExtractRequest, rows: Mapping[str, Tensor], place: Place, stop: Stop
+) -> list[SteeringVector]:
+    """One vector, or one a style. `rows` are [rows, layers, hidden] by label. Raises
+    `ActivationsInvalid`, `VectorInvalid`; and what `stop` raises, which is asked at each layer."""
+    how = request.how
+    assert how.fit is not None
+    make = partial(how.fit, **request.settings)
+
+    def function(positive: Tensor, negative: Tensor) -> Tensor:
+        stop()
+        return make(positive, negative)
+
+    if how.inputs != "styles":
+        return [_fitted(request, request.name, function, rows["positive"], rows["negative"], place)]
+    found = []
+    for style in rows:
+        others = torch.cat([stack for other, stack in rows.items() if other != style])
+        name = f"{request.name}-{style}"
+        found.append(_fitted(request, name, function, rows[style], others, place))
+    return found
+
+
+def fit_steps(
+    request: ExtractRequest, sides: Mapping[str, StepMeans], place: Place
+) -> SteeringVector:
+    """The vector of `per_step`. Raises `ActivationsInvalid`."""
+    found = step_difference(sides["positive"], sides["negative"], request.steps)
+    alive = {"positive": list(found.alive_positive), "negative": list(found.alive_negative)}
+    vectors = _dosed(found.vectors, request.unit_dose, place)
+    quality = {
+        "alive": alive,
+        "recommended": None,
+        "reason": "how good a vector by step is, nothing measures here: steersman sweep does",
+        **norm_measures(vectors, place.layers, place.median_norms, place.site),
+    }
+    tensors = {(place.site, n): vectors[:, i] for i, n in enumerate(place.layers)}
+    return _vector(request, request.name, tensors, quality, place)
+
+
+def _fitted(
+    request: ExtractRequest,
+    name: str,
+    function: Callable[[Tensor, Tensor], Tensor],
+    positive: Tensor,
+    negative: Tensor,
+    place: Place,
+) -> SteeringVector:
+    sides = Sides(positive, negative)
+    directions = _dosed(_by_layer(function, sides), request.unit_dose, place)
+    quality = measure(
+        directions,
+        *sides,
+        function,
+        layers=place.layers,
+        num_layers=place.base_model.num_layers or len(place.layers),
+        median_norms=place.median_norms,
+        site=place.site,
+        paired=request.how.paired,
+        seed=request.seed,
+    )
+    tensors = {(place.site, n): directions[i] for i, n in enumerate(place.layers)}
+    return _vector(request, name, tensors, quality, place)
+
+
+def _by_layer(function: Callable[[Tensor, Tensor], Tensor], sides: Sides) -> Tensor:
+    """`function` of one layer after another, so that it can stop in between; and of all layers
+    where the sides do not differ, one error."""
+    found: list[Tensor] = []
+    differs = torch.ones(sides.positive.shape[1], dtype=torch.bool)
+    for layer in range(len(differs)):
+        try:
+            found.append(function(*sides.at(layer)))
+        except ActivationsInvalid as error:
+            if error.code != "identical_sides":
+                raise
+            differs[layer] = False
+    check_differ(differs)
+    return torch.cat(found)
+
+
+def _dosed(directions: Tensor, dose: float | None, place: Place) -> Tensor:
+    """`directions` [..., layers, hidden] so that coefficient 1 has the relative dose `dose` at each
+    layer; of vectors by step, the longest."""
+    if dose is None:
+        return directions
+    if place.median_norms is None:
+        raise VectorInvalid(
+            "unit_dose needs the model's median norms, which this server has not measured",
+            param="unit_dose",
+            code="not_calibrated",
+        )
+    lengths = directions.double().norm(dim=-1)
+    longest = lengths.amax(0) if lengths.ndim == 2 else lengths
+    wanted = dose * torch.tensor(place.median_norms, dtype=torch.float64)
+    scaled: Tensor = directions * (wanted / longest)[:, None]
+    return scaled.float()
+
+
+def _vector(
+    request: ExtractRequest,
+    name: str,
+    tensors: dict[tuple[str, int], Tensor],
+    quality: dict[str, Any],
+    place: Place,
+) -> SteeringVector:
+    """With defaults as recommended, where there is a recommendation. No range is called safe: what
+    text is like at a coefficient, `steersman sweep` measures."""
+    norms = quality.pop("norms")
+    coefficient, layers = _defaults(quality, norms, place)
+    return SteeringVector(
+        tensors={key: tensor.contiguous() for key, tensor in tensors.items()},
+        name=name,
+        description=request.description,
+        method=request.method,
+        method_settings={
+            "tokens": request.token_rule,
+            "prompt": request.prompt,
+            "unit_dose": request.unit_dose,
+            **request.settings,
+            "quality": quality,
+        },
+        base_model=place.base_model,
+        coefficient=coefficient,
+        layers=layers,
+        positions="all" if request.method == "style" else "generation",
+        norms=norms,
+        licence=request.licence,
+        created_at=request.created_at or datetime.now(UTC).isoformat(timespec="seconds"),
+    )
+
+
+def _defaults(
+    quality: Mapping[str, Any], norms: Mapping[str, float], place: Place
+) -> tuple[float, tuple[int, ...]]:
+    """Coefficient and layers; no layers: all. Where nothing is recommended, a mild dose at the
+    middle layer stands for it: the vector has to have some, and 1 at every layer breaks text."""
+    advice = quality["recommended"]
+    if advice is not None:
+        return advice["coefficient"], (advice["layer"],)
+    if place.median_norms is None or quality.get("alive"):
+        return 1.0, ()
+    lengths = [norms[tensor_name((place.site, layer))] for layer in place.layers]
+    num_layers = place.base_model.num_layers or len(place.layers)
+    middle = middle_layer(lengths, layers=place.layers, num_layers=num_layers)
+    return DOSE * place.median_norms[middle] / lengths[middle], (place.layers[middle],)

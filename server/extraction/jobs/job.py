@@ -1,0 +1,133 @@
+"""A job's state, and the small file beside the library that it is kept in.
+
+Such files are read and written in threads only: a volume that hangs stops the job, and not the
+server.
+"""
+
+import asyncio
+import json
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+from steersman.vectors.library.disk import disk_errors, replace
+
+EVERY_S: Final = 1.0
+_MEMORY: Final = ("folder", "began_at", "saved_at", "saving")
+"""Fields of a job that are not written."""
+_T = TypeVar("_T")
+_DISK: Final = ThreadPoolExecutor(4, "steersman-jobs")
+"""Not the loop's own threads: vLLM needs one of those to stop, also when the volume hangs."""
+
+
+async def on_disk(work: Callable[..., _T], *args: Any) -> _T:
+    """What `work` makes, in one of the threads for the files of jobs."""
+    return await asyncio.get_running_loop().run_in_executor(_DISK, work, *args)
+
+
+class Cancelled(Exception):
+    """Somebody cancelled the job."""
+
+
+@dataclass
+class Job:
+    """One job, as `GET /v1/steering/jobs/{id}` shows it."""
+
+    id: str
+    method: str
+    name: str
+    status: str = "queued"
+    phase: str = "waiting"
+    created_at: int = field(default_factory=lambda: int(time.time()))
+    started_at: float | None = None
+    ended_at: float | None = None
+    updated_at: float = field(default_factory=time.time)
+    owner: str | None = None
+    """Name of the key that it was submitted with."""
+    makes: list[str] = field(default_factory=list)
+    """Names of the vectors to come; `name` itself, but for styles."""
+    done: int = 0
+    total: int = 0
+    bad_rows: list[dict[str, Any]] = field(default_factory=list)
+    samples: list[dict[str, Any]] = field(default_factory=list)
+    """Of some texts, the token that is read."""
+    warnings: list[dict[str, str]] = field(default_factory=list)
+    """What is likely not meant: a code and a message each."""
+    result: list[str] = field(default_factory=list)
+    error: dict[str, Any] | None = None
+    folder: Path | None = field(default=None, repr=False)
+    """Of its state; not written there."""
+    elapsed_s: float = 0.0
+    """Since it began to run, when its state was written."""
+    began_at: float | None = field(default=None, repr=False)
+    saved_at: float = field(default=0.0, repr=False)
+    """Both by the monotonic clock: the wall clock may be set."""
+    saving: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
+    """Held from looking at the state until it is written: no older one lands on a newer."""
+
+    async def enter(self, phase: str) -> None:
+        """Begin another part of the work. Raises `LibraryError`."""
+        self.phase = phase
+        await on_disk(self.save)
+
+    async def advance(self) -> None:
+        """One more text is done. Raises `LibraryError`."""
+        self.done += 1
+        if time.monotonic() - self.saved_at >= EVERY_S:
+            await on_disk(self.save)
+
+    def check(self) -> None:
+        """Raise `Cancelled` if somebody cancelled it, here or in another API server. Reads the
+        disk, as `save` writes it: for threads. Raises `LibraryError`, too."""
+        if self.folder is None:
+            return
+        with disk_errors():
+            cancelled = (self.folder / f"{self.id}.cancel").exists()
+        if cancelled:
+            raise Cancelled
+
+    def save(self) -> None:
+        """Write its state. Raises `LibraryError`."""
+        if self.folder is None:
+            return
+        with self.saving:
+            self.saved_at, self.updated_at = time.monotonic(), time.time()
+            if self.began_at is not None:
+                self.elapsed_s = self.saved_at - self.began_at
+            state = {name: getattr(self, name) for name in WRITTEN}
+            with disk_errors():
+                replace(self.folder / f"{self.id}.json", json.dumps(state).encode())
+
+    def to_json(self) -> dict[str, Any]:
+        """What clients are shown: rate in texts a second, estimate in seconds."""
+        rate = eta = None
+        if self.elapsed_s and self.done:
+            rate = round(self.done / self.elapsed_s, 2)
+            if self.status == "running":
+                eta = round((self.total - self.done) * self.elapsed_s / self.done, 1)
+        return {
+            "id": self.id,
+            "object": "steering.job",
+            "type": "extract",
+            "status": self.status,
+            "phase": self.phase,
+            "method": self.method,
+            "name": self.name,
+            "created_at": self.created_at,
+            "started_at": self.started_at,
+            "ended_at": self.ended_at,
+            "progress": {"done": self.done, "total": self.total, "rate": rate, "eta_s": eta},
+            "bad_rows": self.bad_rows,
+            "samples": self.samples,
+            "warnings": self.warnings,
+            "vectors": self.result,
+            "error": self.error,
+        }
+
+
+WRITTEN: Final = frozenset(f.name for f in fields(Job)) - {*_MEMORY}
+"""Fields of a job that are in its file."""

@@ -1,0 +1,1 @@
+"""REST for vectors: routes, schemas, uploads, inspection."""

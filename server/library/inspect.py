@@ -1,0 +1,219 @@
+"""REST: what a vector is like. Lengths, cosines with the library's others, and the logit lens."""
+
+from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar, cast
+
+import torch
+from fastapi import APIRouter, Depends, Request
+from starlette.responses import Response
+
+from steersman.server.auth.library_view import View
+from steersman.server.doses import Doses
+from steersman.server.extraction.jobs.pipeline import Bench
+from steersman.server.host import host
+from steersman.server.lanes import INSPECTIONS
+from steersman.server.library.inspect_schemas import (
+    Inspection,
+    Similar,
+    Similarity,
+    TensorInspection,
+    TokenEffect,
+)
+from steersman.server.library.openapi import errors
+from steersman.vectors.errors import SteersmanError, VectorInvalid, shown
+from steersman.vectors.file.format import TensorKey, read_tensors, tensor_name
+from steersman.vectors.library.library import Entry
+
+MAX_COMPARED: Final = 1000
+"""Other vectors that one inspection reads."""
+MAX_COUNT: Final = 100
+COUNT: Final = 10
+
+T = TypeVar("T")
+Directions = dict[TensorKey, torch.Tensor]
+"""float32 [hidden] each: the tensor, or the mean of its steps."""
+
+
+class Host(Protocol):
+    """What the route needs of `app.state.steersman`."""
+
+    library: View
+    doses: Doses
+    bench: Bench
+
+
+Steersman = Annotated[Host, Depends(host)]
+
+
+def build_router() -> APIRouter:
+    """The route. Put it on the app before those of the vectors, whose paths are greedy."""
+    router = APIRouter(prefix="/v1/steering", tags=["steering"], responses=errors(500))
+    router.add_api_route(
+        "/vectors/{vector_id:path}/inspect",
+        inspect,
+        methods=["GET"],
+        response_model=Inspection,
+        responses=errors(400, 404),
+        openapi_extra={"parameters": [_COUNT_PARAMETER]},
+    )
+    return router
+
+
+async def inspect(vector_id: str, request: Request, host: Steersman) -> Response:
+    """Norms, similarity to the other vectors, and top and bottom tokens of each tensor."""
+    for key in request.query_params:
+        if key != "count":
+            raise VectorInvalid(
+                f"{shown(key)} is not known here; use count", param=key[:128], code="unknown_field"
+            )
+    count = _count(request.query_params.get("count"))
+    read = await INSPECTIONS.run(_read, host, vector_id)
+    lens = await _lens(host.bench.engine, read.directions, count)
+    return await INSPECTIONS.run(_answer, host, read, lens, count)
+
+
+class _Read(NamedTuple):
+    """What the library says about the vector."""
+
+    entry: Entry
+    tensors: Directions
+    directions: Directions
+    similarity: Similarity
+    left_out: int
+
+
+def _read(host: Host, vector_id: str) -> _Read:
+    entry = host.library.resolve(vector_id)
+    host.library.check_fits(entry, "id")
+    tensors = read_tensors(entry.path, entry.tensors)
+    directions = {key: t if t.ndim == 1 else t.mean(dim=0) for key, t in tensors.items()}
+    return _Read(entry, tensors, directions, *compare(host.library, entry, directions))
+
+
+def _answer(host: Host, read: _Read, lens: dict[str, Any], count: int) -> Response:
+    """As JSON. Decodes up to 200 tokens of each tensor, so: not on the event loop."""
+    entry, tensors, directions, similarity, left_out = read
+    doses = host.doses
+    quality = entry.method_settings.get("quality")
+
+    def one(row: int, key: TensorKey) -> TensorInspection:
+        site, layer = key
+        norm = float(tensors[key].double().norm(dim=-1).max())
+        said = lens["tokens"][row]
+        return TensorInspection(
+            name=tensor_name(key),
+            site=site,
+            layer=layer,
+            shape=list(tensors[key].shape),
+            default=layer in entry.layers,
+            norm=norm,
+            relative_norm=None if doses.medians is None else norm / doses.stream_norm(layer),
+            top_tokens=_effects(said["top"], host.bench.tokenizer),
+            bottom_tokens=_effects(said["bottom"], host.bench.tokenizer),
+            similar=_nearest(similarity, row, count),
+        )
+
+    found = Inspection(
+        id=entry.name,
+        digest=entry.digest,
+        coefficient=entry.coefficient,
+        layers=list(entry.layers),
+        recommended=_part(quality, "recommended", dict),
+        not_recommended=_part(quality, "reason", str),
+        final_norm=lens["norm"],
+        tensors=[one(row, key) for row, key in enumerate(directions)],
+        similarity=similarity,
+        not_compared=left_out,
+    )
+    return Response(found.model_dump_json(), media_type="application/json")
+
+
+def _part(quality: object, name: str, kind: type[T]) -> T | None:
+    """Of what somebody wrote into a file: what is there, if it is of that kind."""
+    found = quality.get(name) if isinstance(quality, dict) else None
+    return found if isinstance(found, kind) else None
+
+
+def compare(library: View, entry: Entry, directions: Directions) -> tuple[Similarity, int]:
+    """Cosines of `directions` with every other name's tensors, and how many names were left out:
+    a library may hold vectors of several models."""
+    names: list[str] = []
+    columns: list[list[float | None]] = []
+    everybody = [other for other in library.list() if other.name != entry.name]
+    others = [other for other in everybody if _alike(entry, other)]
+    left_out = len(everybody) - min(len(others), MAX_COMPARED)
+    for other in others[:MAX_COMPARED]:
+        shared = [key for key in directions if key in other.tensors]
+        try:
+            theirs = read_tensors(other.path, shared)
+        except SteersmanError:
+            left_out += 1
+            continue
+        names.append(other.name)
+        columns.append(
+            [
+                _cosine(mine, theirs[key]) if key in theirs else None
+                for key, mine in directions.items()
+            ]
+        )
+    rows = [list(row) for row in zip(*columns, strict=True)] or [[] for _ in directions]
+    return Similarity(tensors=[tensor_name(k) for k in directions], vectors=names, cosines=rows), (
+        left_out
+    )
+
+
+def _alike(entry: Entry, other: Entry) -> bool:
+    """Whether a cosine of the two means something: of one width, and not of two models."""
+    mine, theirs = (e.base_model.fingerprint if e.base_model else None for e in (entry, other))
+    return entry.hidden_size == other.hidden_size and (
+        mine is None or theirs is None or mine == theirs
+    )
+
+
+async def _lens(engine: Any, directions: Directions, count: int) -> dict[str, Any]:
+    rows = [direction.contiguous().numpy().tobytes() for direction in directions.values()]
+    # The engine does this between two steps: its requests wait for some rows of logits.
+    answers = await engine.collective_rpc("steering_lens", args=(rows, count))
+    # Under tensor parallelism the logits are gathered on one rank; the others have none.
+    found = next((answer for answer in answers if answer is not None), None)
+    if found is None:
+        raise SteersmanError(
+            "no worker gave logits, so there is nothing to look at the vector with"
+        )
+    return cast("dict[str, Any]", found)
+
+
+def _cosine(mine: torch.Tensor, theirs: torch.Tensor) -> float | None:
+    a, b = mine.double(), (theirs if theirs.ndim == 1 else theirs.mean(dim=0)).double()
+    size = float(a.norm() * b.norm())
+    return float(a @ b) / size if size > 0 else None
+
+
+def _nearest(similarity: Similarity, row: int, count: int) -> list[Similar]:
+    known = [
+        Similar(id=name, cosine=cosine)
+        for name, cosine in zip(similarity.vectors, similarity.cosines[row], strict=True)
+        if cosine is not None
+    ]
+    return sorted(known, key=lambda s: (-abs(s.cosine), s.id))[:count]
+
+
+def _effects(found: list[tuple[int, float]], tokenizer: Any) -> list[TokenEffect]:
+    return [TokenEffect(id=i, text=tokenizer.decode([i]), logit=logit) for i, logit in found]
+
+
+def _count(text: str | None) -> int:
+    if text is None:
+        return COUNT
+    if text.isascii() and text.isdigit() and len(text) <= 3 and 1 <= int(text) <= MAX_COUNT:
+        return int(text)
+    raise VectorInvalid(
+        f"count must be 1 to {MAX_COUNT}, not {shown(text)}", param="count", code="invalid_query"
+    )
+
+
+_COUNT_PARAMETER: Final = {
+    "name": "count",
+    "in": "query",
+    "schema": {"type": "integer", "minimum": 1, "maximum": MAX_COUNT, "default": COUNT},
+    "description": "How many tokens, and how many similar vectors, of each tensor.",
+}

@@ -1,0 +1,300 @@
+"""REST for vectors: the routes under /v1/steering.
+
+Bodies and queries are read by hand: FastAPI's own validation answers in a shape that is not
+OpenAI's, and vLLM's handler for it drops the offending key. Work and answers that may be long are
+made in `steersman.server.lanes`, never on the event loop.
+"""
+
+import json
+from collections.abc import Iterable
+from typing import Annotated, Any, Final, Protocol
+
+from fastapi import APIRouter, Depends, Request
+from pydantic import BaseModel, ValidationError
+from starlette.responses import FileResponse, Response
+
+from steersman.server.auth.library_view import View
+from steersman.server.chat.field import PositionRange
+from steersman.server.host import host
+from steersman.server.lanes import CHANGES, READS
+from steersman.server.library.openapi import (
+    FILE_TYPE,
+    LIST_PARAMETERS,
+    MAX_PAGE,
+    PAGE,
+    PATCH_BODY,
+    UPLOAD_BODY,
+    errors,
+)
+from steersman.server.library.schemas import (
+    Capabilities,
+    ListedVector,
+    Vector,
+    VectorDeleted,
+    VectorList,
+    VectorPatch,
+)
+from steersman.server.library.upload import Upload, read_upload
+from steersman.server.metrics import METRICS
+from steersman.vectors.errors import VectorInvalid, VectorNotFound, shown
+from steersman.vectors.file.format import write_vector
+from steersman.vectors.library.library import Entry, read_content
+
+_MAX_PATCH_BYTES: Final = 1 << 20
+MAX_PAGE_BYTES: Final = 4 << 20
+"""Of the vectors on one page of a list; a page ends early rather than be longer."""
+
+
+class Host(Protocol):
+    """What the routes need of `app.state.steersman`."""
+
+    library: View
+
+    @property
+    def max_upload_bytes(self) -> int:
+        """Largest file that is taken, in bytes."""
+
+    def on_change(self, event: str, name: str, digest: str | None) -> None:
+        """Called after "created", "updated" and "deleted", in a thread."""
+
+    def capabilities(self) -> dict[str, Any]:
+        """Fields of `Capabilities`."""
+
+
+Steersman = Annotated[Host, Depends(host)]
+
+
+def build_router() -> APIRouter:
+    """The routes. They raise `SteersmanError`s: `steersman.server.errors.install` must be on the
+    app."""
+    router = APIRouter(prefix="/v1/steering", tags=["steering"], responses=errors(500))
+    router.add_api_route(
+        "/capabilities", capabilities, methods=["GET"], response_model=Capabilities
+    )
+    router.add_api_route(
+        "/vectors",
+        list_vectors,
+        methods=["GET"],
+        response_model=VectorList,
+        responses=errors(400),
+        openapi_extra={"parameters": LIST_PARAMETERS},
+    )
+    router.add_api_route(
+        "/vectors",
+        create_vector,
+        methods=["POST"],
+        status_code=201,
+        response_model=Vector,
+        responses=errors(400, 408, 409, 413, 507)
+        | {200: {"model": Vector, "description": "It was here already"}},
+        openapi_extra={"requestBody": UPLOAD_BODY},
+    )
+    # Before the next: `:path` is greedy. It lets an id with a slash reach us, for an error of ours.
+    router.add_api_route(
+        "/vectors/{vector_id:path}/content",
+        get_content,
+        methods=["GET"],
+        response_class=FileResponse,
+        responses=errors(400, 404)
+        | {200: {"content": {FILE_TYPE: {}}}, 304: {"description": "Unchanged"}},
+    )
+    one: dict[str, Any] = {"path": "/vectors/{vector_id:path}", "responses": errors(400, 404)}
+    router.add_api_route(**one, endpoint=get_vector, methods=["GET"], response_model=Vector)
+    router.add_api_route(
+        **one | {"responses": errors(400, 404, 507)},
+        endpoint=patch_vector,
+        methods=["PATCH"],
+        response_model=Vector,
+        openapi_extra={"requestBody": PATCH_BODY},
+    )
+    router.add_api_route(
+        **one, endpoint=delete_vector, methods=["DELETE"], response_model=VectorDeleted
+    )
+    return router
+
+
+async def capabilities(host: Steersman) -> dict[str, Any]:
+    """What this server can steer, and its limits."""
+    return host.capabilities()
+
+
+async def list_vectors(request: Request, host: Steersman) -> Response:
+    """A page of vectors, by name, without what may be long: `method_settings` and `norms`."""
+    query = request.query_params
+    for key in query:
+        if key not in ("after", "limit", "fits"):
+            raise VectorInvalid(
+                f"{shown(key)} is not known here; use after, limit and fits",
+                param=key[:128],
+                code="unknown_field",
+            )
+    return await READS.run(
+        _page,
+        host,
+        query.get("after"),
+        _limit(query.get("limit")),
+        _fits(query.get("fits")),
+    )
+
+
+async def create_vector(request: Request, host: Steersman) -> Response:
+    """Upload a safetensors file. 201, or 200 if this name has this very content already."""
+    async with read_upload(request, host.max_upload_bytes) as upload:
+        return await CHANGES.run(_add, host, upload)
+
+
+async def get_vector(vector_id: str, host: Steersman) -> Response:
+    """One vector, with all that is known about it."""
+    return await READS.run(lambda: _json(Vector.of(host.library.resolve(vector_id))))
+
+
+async def get_content(vector_id: str, request: Request, host: Steersman) -> Response:
+    """The vector's safetensors file. Its ETag is the digest."""
+    known = request.headers.get("if-none-match", "")
+    return await READS.run(_content, host, vector_id, known)
+
+
+async def patch_vector(vector_id: str, request: Request, host: Steersman) -> Response:
+    """Change the description, the defaults, or what the name stands for. Other defaults make a new
+    version with a digest of its own; the old ones stay addressable."""
+    body = bytearray()
+    async for chunk in request.stream():
+        body += chunk
+        if len(body) > _MAX_PATCH_BYTES:
+            raise VectorInvalid(
+                f"the body is over {_MAX_PATCH_BYTES} bytes", param="body", code="invalid_body"
+            )
+    return await CHANGES.run(_patch, host, vector_id, bytes(body))
+
+
+async def delete_vector(vector_id: str, host: Steersman) -> Response:
+    """Take a vector away: gone for new requests at once; requests in flight finish with it."""
+    return await CHANGES.run(_delete, host, vector_id)
+
+
+def _delete(host: Host, vector_id: str) -> Response:
+    try:
+        entry: Entry | None = host.library.resolve(vector_id)
+    except VectorNotFound:
+        entry = None  # A damaged vector cannot be read, and must be deletable.
+    host.library.delete(vector_id)
+    host.on_change("deleted", vector_id, entry.digest if entry else None)
+    return _json(VectorDeleted(id=vector_id))
+
+
+def _page(host: Host, after: str | None, limit: int, fits: bool | None) -> Response:
+    entries, more = host.library.page(after, limit, fits=fits)
+    texts: list[str] = []
+    size = 0
+    for entry in entries:
+        # One at a time: the interpreter is held for each of these, and no longer.
+        text = ListedVector.of(entry).model_dump_json()
+        size += len(text)
+        if texts and size > MAX_PAGE_BYTES:
+            more = True
+            break
+        texts.append(text)
+    shown_entries = entries[: len(texts)]
+    rest = VectorList(
+        data=[],
+        first_id=shown_entries[0].name if shown_entries else None,
+        last_id=shown_entries[-1].name if shown_entries else None,
+        has_more=more,
+    ).model_dump(mode="json", exclude={"data"})
+    return _listed(rest, texts)
+
+
+def _listed(rest: dict[str, Any], texts: Iterable[str]) -> Response:
+    """A list whose members are JSON already."""
+    head = json.dumps(rest)[:-1]
+    return Response(f'{head}, "data": [{", ".join(texts)}]}}', media_type="application/json")
+
+
+def _json(answer: BaseModel, status: int = 200) -> Response:
+    return Response(answer.model_dump_json(), status, media_type="application/json")
+
+
+def _content(host: Host, vector_id: str, known: str) -> Response:
+    entry = host.library.resolve(vector_id)
+    etag = f'"{entry.digest}"'
+    if etag in (tag.strip().removeprefix("W/") for tag in known.split(",")):
+        return Response(status_code=304, headers={"ETag": etag})
+    if entry.foreign:
+        return Response(
+            write_vector(read_content(entry)),
+            media_type=FILE_TYPE,
+            headers={
+                "ETag": etag,
+                "Content-Disposition": f'attachment; filename="{entry.name}.safetensors"',
+            },
+        )
+    return FileResponse(
+        host.library.content_path(entry),
+        media_type=FILE_TYPE,
+        filename=f"{entry.name}.safetensors",
+        headers={"ETag": etag},
+    )
+
+
+def _add(host: Host, upload: Upload) -> Response:
+    with METRICS.upload.time():
+        entry, created = host.library.add(upload.file.read(), upload.name)
+    if created:
+        host.on_change("created", entry.name, entry.digest)
+    return _json(Vector.of(entry), 201 if created else 200)
+
+
+def _patch(host: Host, vector_id: str, body: bytes) -> Response:
+    patch = _read_patch(body)
+    positions = patch.positions
+    entry = host.library.update(
+        vector_id,
+        description=patch.description,
+        coefficient=patch.coefficient,
+        layers=None if patch.layers is None else tuple(patch.layers),
+        positions=positions.model_dump() if isinstance(positions, PositionRange) else positions,
+        safe_range=patch.safe_range,
+        digest=patch.digest,
+    )
+    host.on_change("updated", entry.name, entry.digest)
+    return _json(Vector.of(entry))
+
+
+def _read_patch(body: bytes) -> VectorPatch:
+    try:
+        patch = VectorPatch.model_validate_json(body)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_context=False)[0]
+        param = str(first["loc"][0])[:128] if first["loc"] else "body"
+        code = "unknown_field" if first["type"] == "extra_forbidden" else "invalid_body"
+        raise VectorInvalid(f"{param}: {first['msg']}", param=param, code=code) from None
+    if not patch.model_fields_set:
+        raise VectorInvalid(
+            f"nothing to change; send some of {', '.join(VectorPatch.model_fields)}",
+            param="body",
+            code="invalid_body",
+        )
+    for key in patch.model_fields_set:
+        if getattr(patch, key) is None:
+            raise VectorInvalid(
+                f"{key} cannot be null; leave it out to keep it", param=key, code="invalid_body"
+            )
+    return patch
+
+
+def _limit(text: str | None) -> int:
+    if text is None:
+        return PAGE
+    if text.isascii() and text.isdigit() and len(text) <= 4 and 1 <= int(text) <= MAX_PAGE:
+        return int(text)
+    raise VectorInvalid(
+        f"limit must be 1 to {MAX_PAGE}, not {shown(text)}", param="limit", code="invalid_query"
+    )
+
+
+def _fits(text: str | None) -> bool | None:
+    if text in (None, "true", "false"):
+        return None if text is None else text == "true"
+    raise VectorInvalid(
+        f"fits must be true or false, not {shown(text)}", param="fits", code="invalid_query"
+    )

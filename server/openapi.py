@@ -1,0 +1,75 @@
+"""What the OpenAPI document says of the whole server: its name, keys, and the gate's errors."""
+
+from importlib.metadata import version
+from typing import Any, Final
+
+from fastapi import FastAPI
+
+from steersman.server.auth.route_scopes import PUBLIC, need_of
+from steersman.server.library.schemas import ErrorEnvelope
+
+TITLE: Final = "vLLM with Steersman"
+_SCHEME: Final = "key"
+_GATE: Final = {
+    "401": "The key is missing or not known.",
+    "403": "The key may not do this, or nobody may.",
+    "429": "The key asks more than it may, or too much waits.",
+    "503": "The server is about to stop, or its vector bank is full; Retry-After says when to try.",
+}
+_BODY: Final = {
+    "400": "The request is wrong; `param` names the key.",
+    "408": "The body did not arrive in time.",
+    "413": "The body is over the limit.",
+}
+_HEADER: Final = {
+    "name": "X-Steering",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "The `steering` field in short, as in cheerful=1.5,formal=-0.5, or its JSON.",
+}
+_RECEIPT: Final = {
+    "Steering-Receipt": {
+        "schema": {"type": "string"},
+        "description": "JSON: what is known of the receipt before the first token.",
+    }
+}
+
+
+def describe(app: FastAPI, steered: frozenset[str], *, keys: bool) -> None:
+    """Have the document of `app` name the server, its `keys` if it has any, the gate's errors on
+    every route, and the header and its receipt on those that are `steered`."""
+    app.title, app.version = TITLE, version("steersman")
+    made = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            _complete(made(), steered, keys)
+        return made()
+
+    app.openapi = openapi  # type: ignore[method-assign]
+
+
+def _complete(document: dict[str, Any], steered: frozenset[str], keys: bool) -> None:
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    if "ErrorEnvelope" not in schemas:
+        schema = ErrorEnvelope.model_json_schema(ref_template="#/components/schemas/{model}")
+        schemas |= schema.pop("$defs", {})
+        schemas["ErrorEnvelope"] = schema
+    components["securitySchemes"] = {_SCHEME: {"type": "http", "scheme": "bearer"}}
+    for path, methods in document["paths"].items():
+        for method, operation in methods.items():
+            public = need_of(method.upper(), path) == PUBLIC
+            operation["security"] = [] if public else [{_SCHEME: []}, *([] if keys else [{}])]
+            said = {} if public else dict(_GATE)
+            said |= _BODY if method in ("post", "put", "patch") else {}
+            for status, words in said.items():
+                operation["responses"].setdefault(status, _error(words))
+            if path in steered and method == "post":
+                operation.setdefault("parameters", []).append(_HEADER)
+                operation["responses"]["200"]["headers"] = _RECEIPT
+
+
+def _error(words: str) -> dict[str, Any]:
+    schema = {"$ref": "#/components/schemas/ErrorEnvelope"}
+    return {"description": words, "content": {"application/json": {"schema": schema}}}

@@ -1,0 +1,1 @@
+"""The operations that change a residual stream: in torch, and as Triton kernels."""

@@ -1,0 +1,119 @@
+"""The operation as a Triton kernel. Importing this needs Triton; only the CUDA form does.
+
+One program adds one token's vectors to `BLOCK` of its hidden dimensions, so the grid depends on
+shapes alone and a captured CUDA graph replays it for whatever the tables then say. A token that is
+not steered costs its program one load of four bytes.
+
+The terms of a token are not visited one after another: all indices and coefficients are loaded at
+once with the stream, then the rows of the bank as one tile. In decode a step waits for memory, not
+for arithmetic, and so a program waits three times in a row, however many terms there are. A term
+at coefficient 0 (unused ones are) is masked out of the tile: it costs no memory traffic, and
+nothing that lies in its bank row can leak.
+"""
+
+import triton
+import triton.language as tl
+from torch import Tensor
+
+WIDEST_BLOCK = 1024
+"""Hidden dimensions of one program: a few programs a token even at batch 1, and no spills."""
+
+TERMS_AT_ONCE = 8
+"""Terms in one tile; where the tables have more, a program goes through them tile by tile."""
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def add_block(  # type: ignore[no-untyped-def]
+    hidden,
+    bank,
+    index,
+    coefficient,
+    token_row,
+    token_gain,
+    width,
+    token_stride,
+    column_stride,
+    bank_stride,
+    index_stride,
+    coefficient_stride,
+    gain_stride,
+    TERMS: tl.constexpr,  # noqa: N803 (Triton's custom for what is known when it compiles)
+    TILE: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    """One program, for token `program_id(0)` and the `program_id(1)`-th block of its dimensions."""
+    # All offsets in 64 bits: rows times hidden size passes 2^31 in a large bank or prefill.
+    token = tl.program_id(0).to(tl.int64)
+    row = tl.load(token_row + token).to(tl.int64)
+    if row < 0:
+        return
+    columns = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = columns < width
+    place = hidden + token * token_stride + columns * column_stride
+    stream = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    delta = tl.zeros((BLOCK,), dtype=tl.float32)
+    for first in tl.static_range(0, TERMS, TILE):
+        terms = first + tl.arange(0, TILE)
+        there = terms < TERMS
+        c = tl.load(coefficient + row * coefficient_stride + terms, mask=there, other=0.0)
+        c *= tl.load(token_gain + token * gain_stride + terms, mask=there, other=1.0)
+        i = tl.load(index + row * index_stride + terms, mask=there, other=0).to(tl.int64)
+        used = (c != 0.0)[:, None] & inside[None, :]
+        vectors = tl.load(bank + i[:, None] * bank_stride + columns[None, :], mask=used, other=0.0)
+        delta += tl.sum(c[:, None] * vectors, axis=0)
+    tl.store(place, (stream + delta).to(hidden.dtype.element_ty), mask=inside)
+
+
+def add_rows(
+    hidden: Tensor,
+    bank: Tensor,
+    index: Tensor,
+    coefficient: Tensor,
+    token_row: Tensor,
+    token_gain: Tensor,
+) -> None:
+    """The operation on the tensors' device; arguments as of `steersman.steering.ops.addition.add`.
+
+    One launch. Allocates nothing and waits for nothing. `hidden` may have any strides; of `index`,
+    `coefficient` and `token_gain` the terms of a row, of `bank` the dimensions of a row must lie
+    side by side. Raises ValueError for tables that do not go with `hidden`: the kernel would read
+    past their end.
+    """
+    tokens, width = hidden.shape
+    terms = index.shape[1]
+    fits = min(len(token_row), len(token_gain)) >= tokens and bank.shape[1] == width
+    alike = index.shape == coefficient.shape and token_gain.shape[1] == terms
+    if not (fits and alike and _dense(bank, index, coefficient, token_gain)):
+        raise ValueError(
+            f"hidden {tuple(hidden.shape)} does not go with bank {tuple(bank.shape)}, index "
+            f"{tuple(index.shape)}, coefficient {tuple(coefficient.shape)}, token_row "
+            f"{tuple(token_row.shape)} and token_gain {tuple(token_gain.shape)}, or the rows of "
+            "one of them are not dense"
+        )
+    if tokens == 0 or width == 0 or terms == 0:
+        return
+    block = min(triton.next_power_of_2(width), WIDEST_BLOCK)
+    # Tokens are the first axis of the grid: the second ends at 65535.
+    add_block[(tokens, triton.cdiv(width, block))](
+        hidden,
+        bank,
+        index,
+        coefficient,
+        token_row,
+        token_gain,
+        width,
+        hidden.stride(0),
+        hidden.stride(1),
+        bank.stride(0),
+        index.stride(0),
+        coefficient.stride(0),
+        token_gain.stride(0),
+        TERMS=terms,
+        TILE=min(triton.next_power_of_2(terms), TERMS_AT_ONCE),
+        BLOCK=block,
+        num_warps=4,
+    )
+
+
+def _dense(*tables: Tensor) -> bool:
+    return all(table.stride(1) == 1 or table.shape[1] == 1 for table in tables)

@@ -1,0 +1,1 @@
+"""What the engine core decides: who gets bank rows, and a dynamic answer's companions."""

@@ -1,0 +1,244 @@
+"""Who may take rows of the bank now, who waits, who is turned away: kept by the scheduler.
+
+The workers' allocator (`steering/worker/bank.py`) then never runs out, because every request that
+reaches a worker has its rows set aside here first.
+"""
+
+import heapq
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Collection, Iterator, Set
+from dataclasses import dataclass
+from typing import Final
+
+from steersman.steering.plan.plan import VectorRows
+
+PATIENCE: Final = 1000
+"""How many requests with rows that are set aside already may pass the first that waits."""
+
+LOOK: Final = 8192
+"""How many entries of those who wait are looked at in one pass, at most (about a millisecond)."""
+
+BEGIN: Final = 16_384
+"""Rows of the requests that begin in one pass together, but for one request: the workers take some
+0.005 ms for each (the plan read, its rows leased and written), while all others wait."""
+
+Rank = tuple[float, ...]
+"""Lower is served first; equal ranks in the order in which they arrive."""
+
+
+@dataclass
+class _Held:
+    """A request that waits."""
+
+    wanted: Set[VectorRows]
+    steps: int
+    place: tuple[Rank, int]
+    watched: VectorRows | None = None
+    """Rows that it lacks: while nobody has them, it cannot pass the others."""
+
+
+class RowQueue:
+    """Sets bank rows aside for requests, when they arrive or as soon as others give them back.
+
+    Assumption: `arrive`, then `leave`, for each request, which needs at most `capacity` rows.
+    Guarantees: rows set aside never exceed `capacity`, nor those for steps `step_rows`; requests
+    under one vector share its rows; at most `max_waiting` requests wait; whoever waits is not
+    overtaken for ever, because behind a request that waits nobody gets rows that are not set aside
+    already, and at most `PATIENCE` pass it who need none; a pass costs those who are let in, never
+    those who wait; of a crowd that has its rows, those with over `BEGIN` rows begin a pass later,
+    and so on, each at last.
+    """
+
+    def __init__(self, capacity: int, max_waiting: int, step_rows: int = 0) -> None:
+        self.capacity = capacity
+        self.step_rows = step_rows
+        """Table rows for requests that need one for each of many steps."""
+        self.max_waiting = max_waiting
+        self._runs: dict[str, tuple[Set[VectorRows], int]] = {}
+        """What is set aside for each, and how many rows for steps."""
+        self._users: Counter[VectorRows] = Counter()
+        self._taken = 0
+        self._steps_taken = 0
+        self._changes = 0
+        """Counts whatever may let somebody in."""
+        self._held: dict[str, _Held] = {}
+        self._line: list[tuple[Rank, int, str]] = []
+        """A heap over `_held`; those who left are taken off as they come to the front."""
+        self._arrivals = 0
+        self._blocked: tuple[str, int] | None = None
+        """Who was first and did not fit, and at which count of changes."""
+        self._watchers: defaultdict[VectorRows, dict[str, None]] = defaultdict(dict)
+        self._doubtful = OrderedDict[str, None]()
+        """Those who wait, and may lack nothing any more."""
+        self._overtaken = 0
+        """How many passed the first that waits."""
+        self._begun = 0
+        """Rows of those who begin in the coming pass."""
+        self._later = OrderedDict[str, int]()
+        """Those who have their rows, and begin in a later pass; how many rows."""
+
+    @property
+    def taken(self) -> int:
+        """Rows set aside now."""
+        return self._taken
+
+    @property
+    def waiting(self) -> int:
+        """Requests that have not got their rows yet."""
+        return len(self._held)
+
+    def __contains__(self, request_id: str) -> bool:
+        return request_id in self._runs or request_id in self._held
+
+    def runs(self, request_id: str) -> bool:
+        """Whether the request has its rows, and its turn to begin has come."""
+        return request_id in self._runs and request_id not in self._later
+
+    def arrive(
+        self, request_id: str, wanted: Collection[VectorRows], steps: int = 0, rank: Rank = ()
+    ) -> bool:
+        """Set rows aside for a request, or let it wait; False, and nothing kept, if too many wait
+        already. `steps`: table rows that it needs for steps, at most `step_rows`."""
+        self._arrivals += 1
+        one = _Held(frozenset(wanted), steps, (rank, self._arrivals))
+        first = self._first()
+        lacks = next(self._lacking(one), None)
+        if first is None or one.place < self._held[first].place:
+            if self._fits(one):
+                self._take(request_id, one)
+                self._begin(request_id)
+                return True
+        elif lacks is None and not steps and self._overtaken < PATIENCE:
+            self._overtaken += 1
+            self._take(request_id, one)
+            self._begin(request_id)
+            return True
+        if len(self._held) >= self.max_waiting:
+            return False
+        self._held[request_id] = one
+        heapq.heappush(self._line, (*one.place, request_id))
+        if not steps:  # For those, their turn has to come.
+            self._watch(request_id, one, lacks)
+        return True
+
+    def admit(self) -> list[str]:
+        """Those who waited and begin now; once a pass of the scheduler."""
+        self._give_rows()
+        found = []
+        while self._later:
+            rows = next(iter(self._later.values()))
+            if self._begun and self._begun + rows > BEGIN:
+                break
+            self._begun += rows
+            found.append(self._later.popitem(last=False)[0])
+        self._begun = 0
+        return found
+
+    def _give_rows(self) -> None:
+        """Those who waited get what rows there are."""
+        looked = 0
+        while looked < LOOK and (first := self._first()) is not None:
+            if self._blocked == (first, self._changes):
+                break
+            looked += len(self._held[first].wanted)
+            if not self._fits(self._held[first]):
+                self._blocked = first, self._changes
+                break
+            self._let_in(first)
+            self._overtaken = 0
+        while self._doubtful and looked < LOOK and self._overtaken < PATIENCE:
+            request_id, _ = self._doubtful.popitem(last=False)
+            one = self._held[request_id]
+            looked += len(one.wanted)
+            lacks = next(self._lacking(one), None)
+            if lacks is None:
+                self._let_in(request_id)
+                self._overtaken += 1
+            else:
+                self._watch(request_id, one, lacks)
+
+    def leave(self, request_id: str) -> None:
+        """Give back whatever the request has; does nothing for one that is not here."""
+        if request_id not in self:
+            return
+        self._forget(request_id)
+        self._later.pop(request_id, None)
+        wanted, steps = self._runs.pop(request_id, (frozenset[VectorRows](), 0))
+        self._steps_taken -= steps
+        self._changes += 1
+        for rows in wanted:
+            self._users[rows] -= 1
+            if not self._users[rows]:
+                del self._users[rows]
+                self._taken -= rows[-1]
+
+    def _first(self) -> str | None:
+        """The first of those who wait."""
+        if not self._held:
+            self._line.clear()
+            self._overtaken = 0
+            return None
+        if len(self._line) > 2 * len(self._held) + 64:
+            self._line = [(*one.place, name) for name, one in self._held.items()]
+            heapq.heapify(self._line)
+        while True:
+            rank, number, name = self._line[0]
+            one = self._held.get(name)
+            if one is not None and one.place == (rank, number):
+                return name
+            heapq.heappop(self._line)
+
+    def _lacking(self, one: _Held) -> Iterator[VectorRows]:
+        return (rows for rows in one.wanted if rows not in self._users)
+
+    def _fits(self, one: _Held) -> bool:
+        new = sum(rows[-1] for rows in self._lacking(one))
+        room = self.capacity - self._taken
+        return new <= room and one.steps <= self.step_rows - self._steps_taken
+
+    def _let_in(self, request_id: str) -> None:
+        one = self._forget(request_id)
+        self._take(request_id, one)
+        self._later[request_id] = self._rows(request_id)
+
+    def _begin(self, request_id: str) -> None:
+        """Have one that has its rows begin in the coming pass, or after those who shall later."""
+        rows = self._rows(request_id)
+        if self._begun and self._begun + rows > BEGIN:
+            self._later[request_id] = rows
+        else:
+            self._begun += rows
+
+    def _rows(self, request_id: str) -> int:
+        return sum(rows[-1] for rows in self._runs[request_id][0])
+
+    def _take(self, request_id: str, one: _Held | None) -> None:
+        assert one is not None
+        self._changes += 1
+        self._runs[request_id] = one.wanted, one.steps
+        self._steps_taken += one.steps
+        for rows in one.wanted:
+            if rows not in self._users:
+                self._taken += rows[-1]
+                for watcher in self._watchers.pop(rows, ()):
+                    self._held[watcher].watched = None
+                    self._doubtful[watcher] = None
+            self._users[rows] += 1
+
+    def _watch(self, request_id: str, one: _Held, lacks: VectorRows | None) -> None:
+        one.watched = lacks
+        if lacks is None:
+            self._doubtful[request_id] = None
+        else:
+            self._watchers[lacks][request_id] = None
+
+    def _forget(self, request_id: str) -> _Held | None:
+        """Take a request off those who wait."""
+        self._doubtful.pop(request_id, None)
+        one = self._held.pop(request_id, None)
+        if one is not None and one.watched is not None:
+            watchers = self._watchers[one.watched]
+            del watchers[request_id]
+            if not watchers:
+                del self._watchers[one.watched]
+        return one

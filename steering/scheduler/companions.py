@@ -1,0 +1,236 @@
+"""Seam: dynamic requests in vLLM's scheduler (`v1/core/sched/scheduler.py`, `v1/request.py`).
+
+An answer that is composed dynamically needs the next-token distributions of k + 1 other histories
+over its own tokens: unsteered, and each property alone. Each is a request of the scheduler like any
+other, a companion, with blocks of its own and a prefix that the cache shares. What makes them
+streams of one answer:
+
+- A companion's sampled token is dropped. It has computed all its tokens then, and vLLM passes over
+  such a request until it has one more: the answer's, which is appended when it is known.
+- The answer is held (`Request.next_decode_eligible_step`) until its companions have computed the
+  tokens that it has; the coefficients follow from their logits, in the worker.
+
+So a token takes two steps, in both of which everybody else runs too.
+"""
+
+import time
+from typing import Any, NamedTuple
+
+from steersman.steering.plan.dynamic import STREAM_KEY
+from steersman.steering.plan.plan import PLAN_KEY, Plan
+
+FOREVER = 2**62
+"""No step of the scheduler has this number."""
+
+
+class Group(NamedTuple):
+    """An answer and its companions, vLLM's requests."""
+
+    answer: Any
+    companions: tuple[Any, ...]
+
+    @property
+    def members(self) -> tuple[Any, ...]:
+        """All of them, those first that run first."""
+        return (*self.companions, self.answer)
+
+
+class Streams:
+    """The dynamic requests of one scheduler, in the order in which they came.
+
+    Guarantees: at most `most` run at once; one at a time is let in, stream by stream, so that two
+    that have half of what they need never wait for each other; what an answer's companions hold
+    goes with it, however it goes.
+    """
+
+    def __init__(self, scheduler: Any, most: int) -> None:
+        self._scheduler = scheduler
+        self._most = most
+        self._groups: dict[str, Group] = {}
+        self._answer: dict[str, str] = {}
+        """Of each companion."""
+        self.hopeless = set[str]()
+        """Answers that do not fit even alone: who let them in has miscounted."""
+        self._alone: Group | None = None
+        """The only group that may be let in, until its answer has one token more."""
+        self._alone_at = 0
+        self._turn: list[Group] = []
+        """Those that may run in the coming step."""
+        self._idle = False
+        """Whether the last step computed nothing, though it was free to."""
+
+    def __len__(self) -> int:
+        """Companions that there are."""
+        return len(self._answer)
+
+    def arrive(self, answer: Any, plan: Plan) -> tuple[Any, ...]:
+        """The companions of a new request, to be added to the scheduler."""
+        count = len(plan.vectors) + 1
+        companions = tuple(_companion(answer, plan, stream) for stream in range(count))
+        self._groups[answer.request_id] = Group(answer, companions)
+        self._answer.update((c.request_id, answer.request_id) for c in companions)
+        return companions
+
+    def answer_of(self, request_id: str) -> str:
+        """Whose companion a request is; its own id for any other."""
+        return self._answer.get(request_id, request_id)
+
+    def is_companion(self, request_id: str) -> bool:
+        """Whether no client knows this request."""
+        return request_id in self._answer
+
+    def may_run(self, request: Any) -> bool:
+        """Whether a waiting request may run, as far as groups are concerned."""
+        group = self._groups.get(self.answer_of(request.request_id))
+        if self._alone is not None and group is not self._alone:
+            return False
+        if group is None:
+            return True
+        if group is not self._entering():
+            return False
+        if request is group.answer:
+            return _caught_up(group)
+        # The prompt's blocks are computed once: by the first stream, for the others to find.
+        first = group.companions[0]
+        cached = self._scheduler.cache_config.enable_prefix_caching
+        shares = cached and request.num_prompt_tokens > self._scheduler.block_size
+        return request is first or not shares or first.num_computed_tokens >= first.num_tokens
+
+    def before_step(self) -> None:
+        """Hold the answers whose companions have yet to compute their token."""
+        for group in self._groups.values():
+            group.answer.next_decode_eligible_step = 0 if _caught_up(group) else FOREVER
+        if self._alone is not None and self._alone.answer.num_tokens > self._alone_at:
+            self._alone = None
+        self._turn = self._in_order()[: self._most]
+        if self._idle:
+            self._make_way()
+
+    def after_step(self, output: Any, *, throttled: bool) -> dict[str, int]:
+        """Take note of a step, vLLM's SchedulerOutput; `throttled`: no prompt was to be computed in
+        it. For each companion in it, the last token that it computes."""
+        free = not throttled and self._scheduler.pause_state.name == "UNPAUSED"
+        lost = output.preempted_req_ids  # Somebody had room for others.
+        self._idle = free and not lost and output.total_num_scheduled_tokens == 0
+        scheduled = [self._scheduler.requests[n] for n in output.num_scheduled_tokens]
+        return {
+            one.request_id: one.all_token_ids[one.num_computed_tokens - 1]
+            for one in scheduled
+            if one.request_id in self._answer
+        }
+
+    def drop_samples(self, runner_output: Any) -> None:
+        """Take off a step's output what was sampled for companions."""
+        rows, sampled = runner_output.req_id_to_index, runner_output.sampled_token_ids
+        for companion in self._answer if sampled else ():
+            if companion in rows:
+                sampled[rows[companion]] = []
+
+    def follow(self) -> None:
+        """Give companions the token that their answer got."""
+        for answer, companions in self._groups.values():
+            for companion in companions:
+                for token in answer.all_token_ids[companion.num_tokens :]:
+                    companion.append_output_token_ids(token)
+
+    def orphans(self) -> set[str]:
+        """Ids of companions whose answer has ended. They are forgotten here."""
+        gone = [name for name, group in self._groups.items() if group.answer.is_finished()]
+        found = set[str]()
+        for name in gone:
+            self.hopeless.discard(name)
+            found |= {c.request_id for c in self._groups.pop(name).companions}
+        if self._alone is not None and self._alone.answer.is_finished():
+            self._alone = None
+        for companion in found:
+            del self._answer[companion]
+        return found
+
+    def members_of(self, request_id: str) -> tuple[Any, ...]:
+        """All streams of an answer, those first that run first; none for any other request."""
+        group = self._groups.get(request_id)
+        return group.members if group is not None else ()
+
+    def with_companions(self, request_ids: set[str]) -> set[str]:
+        """These requests, and the companions of those that are answers."""
+        groups = [self._groups[name] for name in request_ids if name in self._groups]
+        return request_ids | {c.request_id for group in groups for c in group.companions}
+
+    def _entering(self) -> Group | None:
+        """The first group that does not run as a whole, if it may; none that waits for bank rows:
+        others have them, whom it must not keep out."""
+        rows = self._scheduler.steering_rows
+        return next(
+            (g for g in self._turn if not _whole(g) and rows.runs(g.answer.request_id)), None
+        )
+
+    def _make_way(self) -> None:
+        """Nobody ran, though the first group could. Until it has come a token further nobody else
+        is let in, who might be before it in the queue; and what it lacks, other groups give back
+        that have a part of what they need, the last of them first."""
+        scheduler, entering = self._scheduler, self._entering()
+        if entering is None or not any(_waits(m) and self.may_run(m) for m in entering.members):
+            return
+        others = [g for g in self._in_order() if g is not entering and any(map(_runs, g.members))]
+        for request in reversed(others[-1].members if others else ()):
+            if _runs(request):
+                scheduler.running.remove(request)
+                scheduler._preempt_request(request, time.monotonic())
+        if self._alone is entering and not others:
+            self.hopeless.add(entering.answer.request_id)
+        self._alone, self._alone_at = entering, entering.answer.num_tokens
+
+    def _in_order(self) -> list[Group]:
+        """The groups, those first that vLLM serves first, but behind those that have bank rows
+        already: for these it might wait."""
+        groups, rows = list(self._groups.values()), self._scheduler.steering_rows
+        if self._scheduler.policy.value == "priority":
+            groups.sort(key=lambda group: (group.answer.priority, group.answer.arrival_time))
+        return sorted(groups, key=lambda group: not rows.runs(group.answer.request_id))
+
+
+def _companion(answer: Any, plan: Plan, stream: int) -> Any:
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.request import Request
+
+    extra: dict[str, Any] = {STREAM_KEY: [answer.request_id, stream]}
+    alone = plan.alone(stream)
+    if alone is not None:
+        extra[PLAN_KEY] = alone.to_json()
+    params = SamplingParams(
+        temperature=0, max_tokens=answer.max_tokens, detokenize=False, extra_args=extra
+    )
+    return Request(
+        f"{answer.request_id}-stream{stream}",
+        answer.prompt_token_ids,
+        params,
+        None,
+        client_index=answer.client_index,
+        arrival_time=answer.arrival_time,
+        lora_request=answer.lora_request,
+        cache_salt=answer.cache_salt,
+        priority=answer.priority,
+        block_hasher=answer._block_hasher,
+    )
+
+
+def _runs(request: Any) -> bool:
+    return bool(request.status.name == "RUNNING")
+
+
+def _whole(group: Group) -> bool:
+    """Whether all of a group is let in."""
+    return all(map(_runs, group.members))
+
+
+def _waits(request: Any) -> bool:
+    """Whether a request waits for nothing but its turn."""
+    return request.status.name in ("WAITING", "PREEMPTED")
+
+
+def _caught_up(group: Group) -> bool:
+    """Whether all companions have computed all that the answer has."""
+    return all(
+        _runs(one) and one.num_computed_tokens == one.num_tokens == group.answer.num_tokens
+        for one in group.companions
+    )

@@ -1,0 +1,1 @@
+"""The seams: the only folder of this room that imports vllm."""

@@ -1,0 +1,96 @@
+"""Seam: how much of a captured prompt a step takes (`v1/core/sched/scheduler.py: Scheduler`).
+
+Beside other requests, the prompts that are captured have so many tokens of a step as the first of
+them says (`Capture.portion`), and one when they come. vLLM asks `_mamba_block_aligned_split` how
+many of a request's tokens to take, where `need_mamba_block_aligned_split` is set.
+"""
+
+from typing import Any, Final
+
+from steersman.steering.plan.capture import CAPTURE_KEY, Capture
+from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.vllm.patching import Function, wrap
+
+CAPTURED_ATTRIBUTE: Final = "steersman_captured"
+"""Attribute of SchedulerOutput: the tokens of captured prompts in the step, and how many captured
+requests are behind their prompt in it."""
+
+
+def install() -> None:
+    """Wrap the scheduler's method. Idempotent."""
+    from vllm.v1.core.sched.scheduler import Scheduler
+
+    wrap(Scheduler, "_mamba_block_aligned_split", _in_portions)
+
+
+def begin(scheduler: Any) -> None:
+    """For a new scheduler."""
+    scheduler.steering_captured = dict[str, int]()
+    """The portion of each request that is captured; 0: it is not divided."""
+    scheduler.steering_aligned = scheduler.need_mamba_block_aligned_split
+    scheduler.steering_divides = (
+        scheduler.scheduler_config.enable_chunked_prefill
+        and scheduler.vllm_config.speculative_config is None
+        # These have places of their own at which a prompt may be cut.
+        and not scheduler.need_mamba_block_aligned_split
+    )
+    scheduler.steering_portion_left = None
+
+
+def arrive(scheduler: Any, request: Any) -> None:
+    """A request comes."""
+    extra_args = getattr(request.sampling_params, "extra_args", None) or {}
+    if CAPTURE_KEY in extra_args:
+        try:
+            capture = Capture.of(extra_args)
+        except PlanInvalid:
+            return  # It is not captured.
+        if capture is not None:
+            scheduler.steering_captured[request.request_id] = capture.portion
+
+
+def before_step(scheduler: Any) -> None:
+    """Have vLLM ask, if somebody is to be divided."""
+    captured = scheduler.steering_captured
+    scheduler.steering_portion_left = None
+    divides = (
+        scheduler.steering_divides
+        and any(captured.values())
+        and len(captured) < len(scheduler.requests)
+    )
+    scheduler.need_mamba_block_aligned_split = scheduler.steering_aligned or divides
+
+
+def after_step(scheduler: Any, output: Any) -> None:
+    """Count what of captures is in the step."""
+    tokens = behind = 0
+    for request_id in scheduler.steering_captured.keys() & output.num_scheduled_tokens.keys():
+        request, number = scheduler.requests[request_id], output.num_scheduled_tokens[request_id]
+        of_prompt = request.num_prompt_tokens - (request.num_computed_tokens - number)
+        if of_prompt > 0:
+            tokens += min(number, of_prompt)
+        else:
+            behind += 1
+    if tokens or behind:
+        setattr(output, CAPTURED_ATTRIBUTE, (tokens, behind))
+
+
+def _in_portions(original: Function) -> Function:
+    def _mamba_block_aligned_split(
+        self: Any, request: Any, num_new_tokens: int, *args: Any, **kwargs: Any
+    ) -> int:
+        if self.steering_aligned:
+            aligned: int = original(self, request, num_new_tokens, *args, **kwargs)
+            return aligned
+        portion = self.steering_captured.get(request.request_id, 0)
+        if not portion or num_new_tokens <= 1:
+            return num_new_tokens
+        if self.steering_portion_left is None:
+            self.steering_portion_left = portion
+        # If one that waits got none, vLLM would let nobody in who waits behind it.
+        least = 0 if request.status.name == "RUNNING" else 1
+        taken: int = max(least, min(num_new_tokens, self.steering_portion_left))
+        self.steering_portion_left = max(0, self.steering_portion_left - taken)
+        return taken
+
+    return _mamba_block_aligned_split

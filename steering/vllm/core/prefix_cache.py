@@ -1,0 +1,53 @@
+"""Seam: prefix-cache keys (`v1/core/kv_cache_utils.py: generate_block_hash_extra_keys`).
+
+A block's key gains exactly the steering of its own tokens; the chain of parent hashes covers the
+tokens before. Blocks before the first steered token keep vLLM's key and are shared with everybody.
+"""
+
+import sys
+from typing import Any
+
+from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.plan import PLAN_KEY
+from steersman.steering.vllm.core.request import cache_keys_of, plan_of
+from steersman.steering.vllm.patching import Function, wrap
+
+_NAME = "generate_block_hash_extra_keys"
+_OFFLOAD = "vllm.v1.simple_kv_offload.manager"
+"""Imports the function by name, if it is imported at all; so does `block_pool`."""
+
+
+def install() -> None:
+    """Replace the function wherever vLLM refers to it. Idempotent."""
+    from vllm.v1.core import block_pool, kv_cache_utils
+
+    for module in (kv_cache_utils, block_pool, sys.modules.get(_OFFLOAD)):
+        if hasattr(module, _NAME):
+            wrap(module, _NAME, _with_steering)
+
+
+def _with_steering(original: Function) -> Function:
+    def extra_keys(request: Any, start: int, stop: int, start_mm: int) -> Any:
+        keys, next_mm = original(request, start, stop, start_mm)
+        own = steering_key(request, start, stop)
+        if own is None:
+            return keys, next_mm
+        return (*(keys or ()), (PLAN_KEY, own)), next_mm
+
+    return extra_keys
+
+
+def steering_key(request: Any, start: int, stop: int) -> str | None:
+    """Key of the steering in tokens [start, stop) of a vLLM request, None if there is none."""
+    try:
+        plan = plan_of(request)
+        if plan is None:
+            return None
+        if plan.dynamic is None:
+            return cache_keys_of(request, plan).of(start, stop)
+        # Its coefficients are found while it runs: for itself alone, should it be preempted.
+        first = min(vector.span(request.num_prompt_tokens)[0] for vector in plan.vectors)
+        return f"dynamic:{request.request_id}" if stop > first else None
+    except PlanInvalid:
+        # The worker will end this request; until then its blocks must be nobody else's.
+        return f"invalid:{request.request_id}"

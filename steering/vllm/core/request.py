@@ -1,0 +1,33 @@
+"""Seam: vLLM's request in the engine core (`v1/request.py: Request`), and the plan it carries."""
+
+from typing import Any
+
+from steersman.steering.plan.cache_key import CacheKeys
+from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.plan import PLAN_KEY, Plan
+
+
+def plan_of(request: Any) -> Plan | None:
+    """The plan of a request, read once; None if it is not steered. Raises `PlanInvalid`."""
+    params = request.sampling_params
+    if params is None or not params.extra_args or PLAN_KEY not in params.extra_args:
+        return None
+    found: Plan | PlanInvalid | None = getattr(request, "_steersman_plan", None)
+    if found is None:
+        try:
+            found = Plan.of(params.extra_args)
+        except PlanInvalid as error:
+            found = error
+        request._steersman_plan = found
+    if isinstance(found, PlanInvalid):
+        raise found.with_traceback(None)
+    return found
+
+
+def cache_keys_of(request: Any, plan: Plan) -> CacheKeys:
+    """The keys of a request's blocks, laid out once. Raises `PlanInvalid`."""
+    prompt_tokens: int = request.num_prompt_tokens
+    kept: tuple[int, CacheKeys] | None = getattr(request, "_steersman_keys", None)
+    if kept is None or kept[0] != prompt_tokens:
+        kept = request._steersman_keys = (prompt_tokens, CacheKeys(plan, prompt_tokens))
+    return kept[1]

@@ -1,0 +1,204 @@
+"""Seam: vLLM's front end (`v1/engine/input_processor.py`, `v1/engine/output_processor.py`).
+
+Every route and the offline `LLM` class pass here, so limits hold whoever wrote the plan.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, STEP_KEY, Capture, Piece
+from steersman.steering.plan.dynamic import STREAM_KEY
+from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.limits import Limits
+from steersman.steering.plan.plan import PLAN_KEY, Plan
+from steersman.steering.plan.receipt import DESK, Refusal, WorkerNote
+from steersman.steering.plan.settings import Settings
+from steersman.steering.plan.spelling import means_steering
+from steersman.steering.plan.step_clock import STEPS, Seen
+from steersman.steering.vllm.config import limits_of, no_dynamic
+from steersman.steering.vllm.patching import Function, wrap
+
+
+def install() -> None:
+    """Wrap `InputProcessor.process_inputs` and `OutputProcessor.process_outputs`. Idempotent."""
+    from vllm.v1.engine.input_processor import InputProcessor
+    from vllm.v1.engine.output_processor import OutputProcessor
+
+    wrap(InputProcessor, "process_inputs", _validating)
+    wrap(OutputProcessor, "process_outputs", _collecting)
+
+
+def _validating(original: Function) -> Function:
+    def process_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
+        request = original(self, *args, **kwargs)
+        params = request.sampling_params
+        if params is not None and params.extra_args:
+            _check_keys(params.extra_args)
+            if STREAM_KEY in params.extra_args:
+                raise refused(
+                    PlanInvalid(f"{STREAM_KEY!r} among the extra arguments is this server's own")
+                )
+            if PLAN_KEY in params.extra_args:
+                _check(request, self.vllm_config)
+            if CAPTURE_KEY in params.extra_args:
+                _check_capture(request, self.vllm_config)
+        return request
+
+    return process_inputs
+
+
+def _collecting(original: Function) -> Function:
+    def process_outputs(self: Any, engine_core_outputs: Any, *args: Any, **kwargs: Any) -> Any:
+        seen: list[Seen] = []
+        captured = (0, 0)
+        for output in engine_core_outputs:
+            if output.kv_transfer_params is not None:
+                captured = tuple(output.kv_transfer_params.pop(STEP_KEY, captured))
+                # What vLLM has ended already, at a stop string, it ignores: nobody sees more of it.
+                _collect(output, output.request_id in self.request_states)
+            if STEPS.watched:
+                seen.append(Seen(output.request_id, output.finish_reason is not None))
+        if seen:
+            _note_step(seen, captured, *args, **kwargs)
+        return original(self, engine_core_outputs, *args, **kwargs)
+
+    return process_outputs
+
+
+def _check_keys(extra_args: Mapping[str, Any]) -> None:
+    """Refuse extra arguments that mean steering and are not a plan: vLLM would ignore them."""
+    for key, value in extra_args.items():
+        if value is None or key in (PLAN_KEY, STREAM_KEY, CAPTURE_KEY):
+            continue
+        if isinstance(key, str) and means_steering(key):
+            where = f"extra_args.{key[:128]}"
+            raise refused(
+                PlanInvalid(
+                    f"{where} steers nothing: serve the model (`steersman serve`) and send the "
+                    "`steering` field to a route that has it, or leave it out",
+                    param=where,
+                    code="misplaced_steering",
+                )
+            )
+
+
+def _check(request: Any, vllm_config: Any) -> None:
+    """Validate a request's plan; raises vLLM's validation error, a 400 on every route, with the
+    `PlanInvalid` as its cause."""
+    plan = None
+    try:
+        plan = Plan.of(request.sampling_params.extra_args)
+        if plan is None:
+            return
+        if DESK.guarded and not DESK.is_open(plan.receipt):
+            raise PlanInvalid(
+                f"{PLAN_KEY!r} among the extra arguments is this server's own; use the `steering` "
+                "field of a route that has it"
+            )
+        if request.prompt_token_ids is None or request.resumable:
+            raise PlanInvalid("steering needs a prompt of tokens that does not grow")
+        limits: Limits = limits_of(vllm_config)
+        limits.check(plan, len(request.prompt_token_ids))
+        if plan.dynamic is not None:
+            _check_dynamic(request, len(plan.vectors) + 2, vllm_config)
+        if DESK.guarded:
+            return  # The server has resolved them, in a thread: a disk may hang.
+        library = Path(Settings.read(vllm_config.additional_config).library)
+        for vector in plan.vectors:
+            if not object_path(library, vector.digest).is_file():
+                raise PlanInvalid(
+                    f"no vector {vector.digest[:19]} in the library", param="steering.vectors"
+                )
+    except PlanInvalid as error:
+        if plan is not None:
+            DESK.reject(plan.receipt, error)
+        raise refused(error) from error
+
+
+def _check_dynamic(request: Any, streams: int, vllm_config: Any) -> None:
+    """Refuse a dynamic request that this engine could never run; it has so many `streams`."""
+    media = "prompts with images, audio or video" if request.mm_features else None
+    if refused := no_dynamic(vllm_config) or media:
+        raise PlanInvalid(
+            f"dynamic composition does not go with {refused}",
+            param="steering.dynamic",
+            code="not_supported",
+        )
+    scheduler = vllm_config.scheduler_config
+    seats = scheduler.max_num_active_seqs or scheduler.max_num_seqs
+    if streams > seats:
+        raise PlanInvalid(
+            f"the request needs {streams} sequences, this engine runs {seats} at once; name fewer "
+            "vectors, or start the server with a higher --max-num-seqs",
+            param="steering.vectors",
+            code="too_many_terms",
+        )
+    cache = vllm_config.cache_config
+    longest = len(request.prompt_token_ids) + request.sampling_params.max_tokens
+    if cache.kv_cache_size_tokens is not None:
+        # One block stands for none, and some are kept free for those who run.
+        blocks = cache.kv_cache_size_tokens // cache.block_size
+        blocks -= 1 + int(vllm_config.scheduler_config.watermark * blocks)
+        room = blocks // streams * cache.block_size
+        if longest > room:
+            raise PlanInvalid(
+                f"{streams} sequences of up to {longest} tokens do not fit into this engine's "
+                f"cache, of {room} tokens they do; lower the request's token limit",
+                param="max_tokens",
+                code="too_many_tokens",
+            )
+
+
+def refused(error: PlanInvalid) -> Exception:
+    """`error` as vLLM's own validation error, which is a 400 wherever it is raised."""
+    from vllm.exceptions import VLLMValidationError
+
+    class PlanRefused(VLLMValidationError):
+        def __str__(self) -> str:
+            return str(self.args[0])
+
+    return PlanRefused(error.message, parameter=error.param)
+
+
+def _check_capture(request: Any, vllm_config: Any) -> None:
+    """Refuse captures that nobody in this server asked for, and those that would come out wrong."""
+    try:
+        capture = Capture.of(request.sampling_params.extra_args)
+        if capture is None or not CAPTURES.is_open(capture.receipt):
+            raise PlanInvalid(f"{CAPTURE_KEY!r} among the extra arguments is this server's own")
+        if vllm_config.speculative_config and capture.stop > len(request.prompt_token_ids or ()):
+            raise PlanInvalid("drafts of new tokens cannot be told from the tokens kept")
+    except PlanInvalid as error:
+        raise refused(error) from error
+
+
+def _note_step(
+    seen: list[Seen],
+    captured: tuple[int, int],
+    engine_core_timestamp: Any = None,
+    *_: Any,
+    **__: Any,
+) -> None:
+    """Note a step's outputs, by the time that `process_outputs` has with them."""
+    if engine_core_timestamp is not None:
+        STEPS.note(engine_core_timestamp, seen, *captured)
+
+
+def _collect(output: Any, wanted: bool) -> None:
+    """Take what is ours off an engine output, and keep it if the request is still `wanted`."""
+    piece = output.kv_transfer_params.pop(CAPTURE_KEY, None)
+    if piece is not None:
+        CAPTURES.deliver(Piece(*piece))
+    wire = output.kv_transfer_params.pop(PLAN_KEY, None)
+    if wire is not None and wanted:
+        if isinstance(wire, dict):
+            DESK.refuse(Refusal(**wire))
+        else:
+            DESK.deliver(output.request_id, WorkerNote.from_wire(wire))
+    output.kv_transfer_params = output.kv_transfer_params or None
+
+
+def object_path(library: Path, digest: str) -> Path:
+    """Where the library keeps the file of `digest` (DESIGN: immutable files by digest)."""
+    return library / "objects" / f"{digest.removeprefix('sha256:')}.safetensors"

@@ -1,0 +1,77 @@
+"""Entry point `vllm.general_plugins`: vLLM calls `register` in every process it starts.
+
+Imports happen inside, so that whatever is wrong is raised by the call: vLLM logs and skips a
+plugin that fails to import, but a plugin that raises stops the start, as it must.
+"""
+
+import logging
+import multiprocessing
+import os
+
+from steersman.steering.vllm.patching import Function, wrap
+
+NAME = "steersman"
+OFF = (
+    "Steersman is installed and not switched on: a `steering` field in a request is ignored, and "
+    "answered unsteered. Set VLLM_PLUGINS=steersman (several names with commas and no blanks), or "
+    "start with `steersman serve`."
+)
+_log = logging.getLogger("vllm.steersman")
+"""Below vLLM's, whose handlers write it."""
+
+
+def register() -> None:
+    """Install all seams where `VLLM_PLUGINS` names us. Idempotent.
+
+    vLLM calls every general plugin when the variable is not set, but serves no routes of ours then:
+    an engine that nobody can ask to steer is left alone. Raises RuntimeError for a vLLM that is not
+    supported, and whatever keeps our routes from being imported.
+    """
+    named = os.environ.get("VLLM_PLUGINS")
+    if NAME not in [name.strip() for name in (named or "").split(",")]:
+        if named is None and multiprocessing.parent_process() is None:
+            _log.warning(OFF)
+        return
+    # Read by vLLM when it makes its configuration: on GPUs it would choose V2 for most models. That
+    # is steered too (set it to 1), but what was seen of it ran in Triton's interpreter on a CPU.
+    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
+    from importlib.metadata import entry_points
+
+    import vllm
+
+    from steersman.steering.ops import addition as op
+    from steersman.steering.vllm import config as seam_config
+    from steersman.steering.vllm import frontend as seam_frontend
+    from steersman.steering.vllm import parent_watch as orphan
+    from steersman.steering.vllm import run_batch as seam_run_batch
+    from steersman.steering.vllm import seams
+    from steersman.steering.vllm.core import prefix_cache as seam_prefix_cache
+    from steersman.steering.vllm.core import scheduler as seam_scheduler
+    from steersman.steering.vllm.worker import worker as seam_worker
+
+    seam_config.check_version(vllm.__version__)
+    seams.check(seams.EVERY)
+    seam_config.check_frontend()
+    # vLLM would log that the routes cannot be imported, and answer 200 to a field it ignores.
+    for routes in entry_points(group="vllm.endpoint_plugins", name=NAME):
+        wrap(routes.load(), "attach_router", _after_checking)
+    seam_config.install()
+    seam_frontend.install()
+    seam_run_batch.install()
+    seam_prefix_cache.install()
+    seam_scheduler.install()
+    seam_worker.install()
+    orphan.leave_with_parent()
+    del op  # importing it registered the operation
+
+
+def _after_checking(original: Function) -> Function:
+    """Check what our routes need where they are attached: the API server alone imports it."""
+
+    def attach_router(*args: object) -> None:
+        from steersman.steering.vllm import seams
+
+        seams.check(seams.API_SERVER)
+        original(*args)
+
+    return attach_router

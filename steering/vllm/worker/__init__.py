@@ -1,0 +1,1 @@
+"""Seams in a worker: vLLM's worker, its model runners, its model, its cache."""

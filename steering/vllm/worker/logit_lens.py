@@ -1,0 +1,101 @@
+"""Seam: the model's final norm and unembedding (`models/interfaces_base.py: compute_logits`).
+
+The logit lens: which tokens a direction of the residual stream raises, were it all there is in the
+stream behind the last block. (nostalgebraist, "interpreting GPT: the logit lens", 2020; as
+TransformerLens has it with the final norm's weight folded into the unembedding.)
+
+The model's own modules compute it, in the model's dtype, so an unembedding that is quantised,
+packed away by the CPU backend, scaled, or divided among tensor-parallel ranks is the one that is
+served. Both model runners have what is used of them here.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from steersman.steering.worker.blocks import Block
+
+_AT_ONCE = 8
+"""Rows of logits that are held at once, vocabulary times float32 each."""
+
+
+class Extremes(NamedTuple):
+    """The tokens that one direction raises and lowers most: (id, logit), the extremest first."""
+
+    top: list[tuple[int, float]]
+    bottom: list[tuple[int, float]]
+
+
+class Lens:
+    """What the residual stream says, by the served model's own last steps."""
+
+    def __init__(self, runner: Any, blocks: Sequence[Block], dtype: torch.dtype) -> None:
+        self._runner = runner
+        self._dtype = dtype
+        self.norm_name, self._norm = final_norm(runner.get_model(), blocks)
+
+    def read(self, directions: Tensor, count: int) -> list[Extremes] | None:
+        """The `count` most raised and most lowered tokens of each of [n, hidden] float32 rows.
+
+        A row is scaled to a root mean square of 1, which is where the norm would bring it anyhow.
+        What norm and unembedding give for no direction at all, their biases, is taken off. Logits
+        are float32. None on a tensor-parallel rank to which vLLM gives no logits; all ranks must
+        call this alike, for the logits are gathered.
+        """
+        rows = [self._logits(part) for part in torch.split(_unit(directions), _AT_ONCE)]
+        found = [_extremes(row, count) for part in rows if part is not None for row in part]
+        return found if len(found) == len(directions) else None
+
+    @torch.inference_mode()
+    def _logits(self, rows: Tensor) -> Tensor | None:
+        device = self._runner.device
+        nothing = torch.zeros_like(rows[:1])
+        stream = torch.cat([rows, nothing]).to(device=device, dtype=self._dtype)
+        normed: Any = self._norm(stream) if self._norm is not None else stream
+        # Some norms return a residual too, which is None here.
+        normed = normed[0] if isinstance(normed, tuple) else normed
+        # Linear but for the biases (and a soft cap, which keeps the order).
+        normed = normed - normed[-1]
+        # No adapter for anyone, one row a request; without LoRA it does nothing.
+        ones = np.ones(len(stream), dtype=np.int32)
+        with self._runner.maybe_select_dummy_loras(self._runner.lora_config, ones):
+            logits = self._runner.get_model().compute_logits(normed)
+        if logits is None:
+            return None
+        said: Tensor = logits.float().cpu()
+        return said[:-1] - said[-1]
+
+
+def final_norm(
+    model: nn.Module, blocks: Sequence[Block]
+) -> tuple[str | None, Callable[[Tensor], Tensor] | None]:
+    """Name and module of the norm behind the last block: the norm beside the list of blocks, and
+    of several the one that was built last. (None, None) if there is none."""
+    for parent_name, parent in model.named_modules():
+        lists = [m for m in parent.children() if isinstance(m, nn.ModuleList)]
+        if not any(len(m) and m[0] is blocks[0].module for m in lists):
+            continue
+        norms = [(n, m) for n, m in parent.named_children() if "norm" in type(m).__name__.lower()]
+        if norms:
+            name, module = norms[-1]
+            return f"{parent_name}.{name}".lstrip("."), module
+    return None, None
+
+
+def _unit(directions: Tensor) -> Tensor:
+    """Rows at a root mean square of 1; a row of zeros stays one."""
+    size = directions.double().norm(dim=-1, keepdim=True).clamp_min(1e-30)
+    unit: Tensor = directions.double() * (directions.shape[-1] ** 0.5 / size)
+    return unit.float()
+
+
+def _extremes(logits: Tensor, count: int) -> Extremes:
+    count = min(count, len(logits))
+    top, bottom = logits.topk(count), logits.topk(count, largest=False)
+    return Extremes(
+        list(zip(top.indices.tolist(), top.values.tolist(), strict=True)),
+        list(zip(bottom.indices.tolist(), bottom.values.tolist(), strict=True)),
+    )

@@ -1,0 +1,65 @@
+"""Seam: one pass of the bare model (`forward_context.py: set_forward_context`), as a function.
+
+Without attention metadata, as in vLLM's own profile run: attention layers give zeros, and tokens do
+not see each other. Compiled graphs are passed over: Python runs, and nothing is compiled early.
+Both model runners have what is used of them here (`v1/worker/lora_model_runner_mixin.py`).
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from steersman.steering.worker.blocks import NotInstrumentable
+
+
+def run_without_graphs() -> None:
+    """Have the forward pass of the running step run the model's Python, on all ranks alike: not its
+    compiled graph, and no captured one. As vLLM does for steps that encode."""
+    from vllm.config import CUDAGraphMode
+    from vllm.forward_context import get_forward_context
+
+    context = get_forward_context()
+    context.skip_compiled = True
+    context.cudagraph_runtime_mode = CUDAGraphMode.NONE
+
+
+def bare_forward(runner: Any, vllm_config: Any) -> Callable[[int], Tensor]:
+    """A function of a number of tokens that returns their final hidden states [n, hidden].
+
+    Raises `NotInstrumentable` for an encoder-decoder, whose prompt and answer are not one stream.
+    """
+    from vllm.forward_context import set_forward_context
+
+    model, device = runner.get_model(), runner.device
+    config = vllm_config.model_config
+    if config.is_encoder_decoder:
+        raise NotInstrumentable(
+            f"{type(model).__name__} is an encoder-decoder; Steersman steers decoder-only models"
+        )
+
+    def forward(tokens: int) -> Tensor:
+        ids = torch.arange(tokens, device=device) % config.get_vocab_size()
+        shape = (3, tokens) if config.uses_mrope else (tokens,)
+        inputs = {"input_ids": ids, "inputs_embeds": None}
+        if config.is_multimodal_model:
+            inputs["inputs_embeds"] = model.embed_input_ids(ids)
+        with (
+            # No adapter for anyone; without LoRA it does nothing.
+            runner.maybe_select_dummy_loras(runner.lora_config, np.array([tokens], dtype=np.int32)),
+            set_forward_context(None, vllm_config, num_tokens=tokens, skip_compiled=True),
+        ):
+            output = model(
+                **inputs,
+                positions=torch.zeros(shape, dtype=torch.long, device=device),
+                intermediate_tensors=None,
+            )
+        # With hidden states for a draft model besides, it is the first.
+        hidden = output[0] if isinstance(output, tuple) else output
+        if not isinstance(hidden, Tensor):
+            raise NotInstrumentable("the model's forward pass returned no hidden states")
+        return hidden
+
+    return forward

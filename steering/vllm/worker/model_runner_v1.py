@@ -1,0 +1,104 @@
+"""Seam: vLLM's V1 model runner (`v1/worker/gpu_model_runner.py`, `cpu_model_runner.py`).
+
+Touched: `_update_states` (requests come and go), `_prepare_inputs` (this step's tokens),
+`_model_forward` (the gate is open for it alone), `sample_tokens` (the step's hidden states and
+logits are looked at; its output takes our report along), `requests`, `input_batch`,
+`query_start_loc`, `positions`; and by `seam_dummy_run.py`, `_dummy_run`.
+
+Both methods that prepare a step run inside `synchronize_input_prep`, on the stream of the forward.
+"""
+
+import functools
+from typing import Any
+
+from steersman.steering.vllm.worker import cache_blocks as seam_cache
+from steersman.steering.vllm.worker import dummy_run as seam_dummy_run
+from steersman.steering.vllm.worker.model import run_without_graphs
+from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, Attached, Span, Steps
+
+HOLDER = "_model_runner_output"
+"""Attribute of an asynchronous output that has the ModelRunnerOutput."""
+
+
+def attach(runner: Any, steps: Steps) -> Attached:
+    """Make `runner` tell `steps` about its requests and steps."""
+    update_states = runner._update_states
+    prepare_inputs = runner._prepare_inputs
+    model_forward = runner._model_forward
+    sample_tokens = runner.sample_tokens
+
+    @functools.wraps(update_states)
+    def update(scheduler_output: Any) -> Any:
+        if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
+            seam_cache.clean(runner, blocks)
+        steps.gone(scheduler_output.finished_req_ids)
+        if steps.companions:
+            _give_tokens(runner, steps, scheduler_output.scheduled_cached_reqs)
+        result = update_states(scheduler_output)
+        for new in scheduler_output.scheduled_new_reqs:
+            if new.sampling_params is not None:
+                prompt_tokens = runner.requests[new.req_id].num_prompt_tokens
+                steps.came(new.req_id, new.sampling_params.extra_args, prompt_tokens)
+        steps.batch(runner.input_batch.req_id_to_index)
+        return result
+
+    @functools.wraps(prepare_inputs)
+    def prepare(scheduler_output: Any, num_scheduled_tokens: Any) -> Any:
+        result = prepare_inputs(scheduler_output, num_scheduled_tokens)
+        if not steps.idle:
+            spans = _spans(runner, steps, num_scheduled_tokens)
+            steps.run(spans, scheduler_output.total_num_scheduled_tokens)
+        return result
+
+    @functools.wraps(model_forward)
+    def forward(*args: Any, **kwargs: Any) -> Any:
+        try:
+            if steps.listened_to:
+                run_without_graphs()
+            return model_forward(*args, **kwargs)
+        finally:
+            steps.over()
+
+    @functools.wraps(sample_tokens)
+    def sample(grammar_output: Any) -> Any:
+        state = runner.execute_model_state
+        if state is not None:
+            rows = runner.input_batch.req_id_to_index
+            # Drafts have logits of their own; then a request has several rows.
+            one_each = state.spec_decode_metadata is None
+            steps.look(state.hidden_states, rows, state.logits if one_each else None)
+            if steps.companions:
+                steps.logits(state.logits, rows)
+        output = sample_tokens(grammar_output)
+        steps.report(output, HOLDER)
+        return output
+
+    runner._update_states = update
+    runner._prepare_inputs = prepare
+    runner._model_forward = forward
+    runner.sample_tokens = sample
+    # Attention has no metadata in such a run, and mixes nothing.
+    return Attached(runner.positions, seam_dummy_run.attach(runner, steps), runner.max_num_tokens)
+
+
+def _give_tokens(runner: Any, steps: Steps, cached: Any) -> None:
+    """Companions go on with their answer's tokens, not with those that were sampled for them. Who
+    was not in the step before, as none of them was behind a token of the answer's, comes with
+    all its tokens."""
+    for request_id in cached.req_ids:
+        tokens = cached.all_token_ids.get(request_id)
+        if tokens is not None and request_id in steps.companions:
+            state = runner.requests[request_id]
+            state.output_token_ids = tokens[state.num_prompt_tokens :]
+
+
+def _spans(runner: Any, steps: Steps, num_scheduled_tokens: Any) -> list[Span]:
+    batch = runner.input_batch
+    offsets = runner.query_start_loc.np
+    spans = []
+    for request_id in steps.minded:
+        row = batch.req_id_to_index.get(request_id)
+        if row is not None:
+            count, first = num_scheduled_tokens[row], batch.num_computed_tokens_cpu[row]
+            spans.append(Span(request_id, int(offsets[row]), int(count), int(first)))
+    return spans

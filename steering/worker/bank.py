@@ -1,0 +1,99 @@
+"""The bank's rows: which vector sits in which row, who uses it, what may be evicted."""
+
+from collections import OrderedDict
+from collections.abc import Callable, Collection
+
+from steersman.steering.plan.errors import VectorUnavailable
+from steersman.steering.plan.plan import Row
+
+ZERO_ROW = 0
+"""Row 0 is all zeros for ever: unused terms point at it."""
+
+
+class RowAllocator:
+    """Leases rows 1..capacity by what they hold. Least recently used rows are reused first.
+
+    Assumption: `fill(row, key)` writes the vector into the bank and raises if it cannot.
+    Guarantees: a leased row keeps its content until its last lease ends; `lease` takes all rows
+    asked for or none; `check` raises if the books do not balance.
+    """
+
+    def __init__(self, capacity: int, fill: Callable[[int, Row], None]) -> None:
+        self._fill = fill
+        self._free = list(range(capacity, 0, -1))
+        self._row: dict[Row, int] = {}
+        self._leases: dict[Row, int] = {}
+        self._idle: OrderedDict[Row, None] = OrderedDict()
+        self.capacity = capacity
+
+    @property
+    def used(self) -> int:
+        """Rows under lease now."""
+        return len(self._leases)
+
+    @property
+    def resident(self) -> int:
+        """Rows that hold a vector, leased or not."""
+        return len(self._row)
+
+    def resident_vectors(self) -> int:
+        """Distinct vectors with at least one resident row."""
+        return len({digest for digest, *_ in self._row})
+
+    def missing(self, keys: Collection[Row]) -> list[Row]:
+        """Those of `keys` that are not resident, in ascending order."""
+        return sorted(key for key in keys if key not in self._row)
+
+    def lease(self, keys: Collection[Row]) -> dict[Row, int]:
+        """Row of each key, each under one more lease, filled where it was not resident.
+
+        Raises `VectorUnavailable` with nothing leased when the rows do not fit, or whatever `fill`
+        raises.
+        """
+        absent = self.missing(keys)
+        reusable = sum(1 for key in self._idle if key not in keys)
+        if len(absent) > len(self._free) + reusable:
+            raise VectorUnavailable(
+                f"the bank's {self.capacity} rows are in use and {len(absent)} more are needed"
+            )
+        for key in keys:
+            self._idle.pop(key, None)
+            self._leases[key] = self._leases.get(key, 0) + 1
+        try:
+            for key in absent:
+                self._place(key)
+        except BaseException:
+            self.release(keys)
+            raise
+        return {key: self._row[key] for key in keys}
+
+    def release(self, keys: Collection[Row]) -> None:
+        """End one lease on each key. Content stays until the row is wanted for another."""
+        for key in keys:
+            self._leases[key] -= 1
+            if self._leases[key] == 0:
+                del self._leases[key]
+                if key in self._row:
+                    self._idle[key] = None
+
+    def _place(self, key: Row) -> None:
+        if self._free:
+            row = self._free.pop()
+        else:
+            evicted, _ = self._idle.popitem(last=False)
+            row = self._row.pop(evicted)
+        try:
+            self._fill(row, key)
+        except BaseException:
+            self._free.append(row)
+            raise
+        self._row[key] = row
+
+    def check(self) -> None:
+        """Raise RuntimeError unless every row is exactly one of free, idle and leased."""
+        rows = sorted([*self._free, *self._row.values()])
+        books = set(self._leases) | set(self._idle)
+        if rows != list(range(1, self.capacity + 1)) or books != set(self._row):
+            raise RuntimeError("the bank's rows do not add up")
+        if set(self._leases) & set(self._idle):
+            raise RuntimeError("a bank row is both leased and idle")

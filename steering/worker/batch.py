@@ -1,0 +1,236 @@
+"""What every model runner tells us: requests come, requests go, this step's tokens.
+
+Knows nothing of vLLM. A `seam_runner_*` attaches one `Steps` to a runner, and gives back what else
+we use of it.
+"""
+
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from steersman.steering.plan.capture import CAPTURE_KEY
+from steersman.steering.plan.dynamic import Companion
+from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.plan import PLAN_KEY, Plan
+from steersman.steering.plan.receipt import StepReport
+from steersman.steering.worker.capture import Captures
+from steersman.steering.worker.composition import Composer, NotComposed
+from steersman.steering.worker.finite import Look, Watched
+from steersman.steering.worker.hooks import Gate
+from steersman.steering.worker.requests import SteeredRequests
+
+REPORT_ATTRIBUTE = "steersman"
+"""Attribute of ModelRunnerOutput that carries the StepReport to the scheduler's process."""
+
+
+CLEAN_ATTRIBUTE = "steersman_clean"
+"""Attribute of SchedulerOutput that carries the cache blocks to fill with zeros before the step."""
+
+TOKENS_ATTRIBUTE = "steersman_tokens"
+"""Attribute of SchedulerOutput that carries, for each companion in the step, the last token that it
+computes."""
+
+
+class Span(NamedTuple):
+    """One request's part of a step's batch."""
+
+    request_id: str
+    offset: int
+    """Place of its first token in the batch."""
+    tokens: int
+    """How many tokens of it the step computes."""
+    first: int
+    """Index in the request of the first of them."""
+
+
+class Attached(NamedTuple):
+    """What we use of a model runner besides its steps."""
+
+    positions: Tensor
+    """[max tokens] int64: the token index of each token of the running step."""
+    probe: Callable[[int], Tensor | None]
+    """Runs n dummy tokens as they are marked; their final hidden states [>= n, hidden]."""
+    probe_tokens: int
+    """The most tokens that a probe may have so that none sees another."""
+
+
+class Steps:
+    """One runner's steps.
+
+    Assumption: in each step, `gone`, then `came` for each new request, then `batch` and `run`, all
+    before the forward pass is queued; `over` after it; then `report`.
+    Guarantee: outside of `run` ... `over` the gate is shut, and after `rest` no token is marked.
+    """
+
+    def __init__(
+        self, steered: SteeredRequests, captures: Captures, composer: Composer, gate: Gate
+    ) -> None:
+        self._steered = steered
+        self._captures = captures
+        self._composer = composer
+        self._gate = gate
+        self._ends: dict[str, int] = {}
+        """Of each companion in the running step, the index of the last token that it computes."""
+        self._watched: list[Watched] = []
+        """The parts of the running step that steering has shaped."""
+        self._look: Look | None = None
+
+    @property
+    def idle(self) -> bool:
+        """Whether there is nobody to steer or listen to, nothing to report or left to unmark."""
+        steered = self._steered
+        others = self._captures.live or self._composer.companions
+        return not (steered.live or steered.failed or steered.active_slots or others)
+
+    @property
+    def minded(self) -> Collection[str]:
+        """Whose spans `run` wants, of those in the batch."""
+        steered, captured = self._steered.live.keys(), self._captures.live.keys()
+        companions = self._composer.companions.keys()
+        return steered | captured | companions if captured or companions else steered
+
+    @property
+    def listened_to(self) -> bool:
+        """Whether somebody listens to this step, which needs the model's Python to run."""
+        return bool(self._gate.listeners)
+
+    def came(
+        self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
+    ) -> None:
+        """A request is new to the runner. It may have been there before: V2 forgets a request that
+        is preempted, and both runners are given one again when its client adds to its prompt."""
+        if not extra_args:
+            return
+        if CAPTURE_KEY in extra_args:
+            self._captures.start(request_id, extra_args, prompt_tokens)
+        companion = Companion.of(extra_args)
+        if companion is not None:
+            self._composer.came(request_id, companion)
+        if PLAN_KEY not in extra_args or request_id in self._steered.failed:
+            return
+        if not self._resumed(request_id, extra_args, prompt_tokens):
+            self._steered.finish([request_id])
+            self._steered.start(request_id, extra_args, prompt_tokens)
+
+    def _resumed(
+        self, request_id: str, extra_args: Mapping[str, object], prompt_tokens: int
+    ) -> bool:
+        known = self._steered.live.get(request_id)
+        if known is None or known.prompt_tokens != prompt_tokens:
+            return False
+        try:
+            return known.plan == Plan.of(extra_args)
+        except PlanInvalid:
+            return False
+
+    def gone(self, request_ids: Iterable[str]) -> None:
+        """Requests ended, however they ended. Not for those that were preempted."""
+        if self._steered.live or self._steered.failed:
+            self._steered.finish(request_ids)
+        if self._captures.live:
+            self._captures.finish(request_ids)
+        if self._composer.companions:
+            self._composer.gone(request_ids)
+
+    def batch(self, request_ids: Mapping[str, int]) -> None:
+        """Who is in the runner's batch now."""
+        if self._steered.live:
+            self._steered.settle(request_ids)
+
+    def run(self, spans: Iterable[Span], tokens: int) -> None:
+        """Mark the tokens of a step of so many: `spans` has that of each `minded` request in it."""
+        steered, captured = self._steered.live, self._captures.live
+        companions = self._composer.companions
+        spans = list(spans)
+        self._watched = [
+            Watched(span.request_id, span.offset, span.tokens)
+            for span in spans
+            if span.request_id in steered or span.request_id in companions
+        ]
+        if captured or companions:
+            self._captures.step(span for span in spans if span.request_id in captured)
+            self._ends = {
+                span.request_id: span.first + span.tokens - 1
+                for span in spans
+                if span.request_id in companions
+            }
+            self._compose(spans)
+            spans = [span for span in spans if span.request_id in steered]
+        self._steered.step(spans, tokens)
+        self._gate.set(self._steered.active_slots)
+
+    def _compose(self, spans: Iterable[Span]) -> None:
+        """Find the coefficients of the answers in the step."""
+        for span in spans:
+            request = self._steered.live.get(span.request_id)
+            if request is None or request.plan.dynamic is None:
+                continue
+            last = span.first + span.tokens - 1
+            # A prompt's earlier part, or what was computed before a preemption, needs none.
+            if last - request.prompt_tokens + 1 >= len(request.choices):
+                try:
+                    choice = self._composer.choose(span.request_id, request.plan, last)
+                    request.choices.append(choice)
+                except NotComposed as error:
+                    self._steered.fail(span.request_id, str(error))
+
+    @property
+    def companions(self) -> Collection[str]:
+        """Requests whose logits are wanted, and which go on with the tokens of another."""
+        return self._composer.companions
+
+    def logits(self, logits: Tensor, row_of: Mapping[str, int]) -> None:
+        """The next-token logits [requests, vocabulary] of the running step, and whose row is
+        which."""
+        for request_id, position in self._ends.items():
+            self._composer.hear(request_id, position, logits[row_of[request_id]])
+        self._ends = {}
+
+    def look(self, hidden: Tensor, row_of: Mapping[str, int], logits: Tensor | None) -> None:
+        """Have the numbers of the running step's steered requests checked; arguments as of
+        `steersman.steering.worker.finite.Look`. Nothing is done where nobody is steered."""
+        if self._watched:
+            self._look = Look(self._watched, hidden, row_of, logits)
+
+    def over(self) -> None:
+        """The forward pass was queued."""
+        self._gate.set(frozenset())
+        self._captures.over()
+
+    def rest(self) -> None:
+        """Unmark the last step: a forward pass comes that is nobody's."""
+        if self._steered.active_slots:
+            self._steered.step((), 0)
+            self._steered.take_report()
+            self.over()
+
+    def report(self, output: Any, holder: str) -> None:
+        """Put the step's report on a ModelRunnerOutput, or on the one that an asynchronous output
+        has in its attribute `holder`."""
+        if output is not None:
+            report = self._steered.take_report()
+            if report is not None:
+                report.captured = self._captures.take()
+                setattr(getattr(output, holder, output), REPORT_ATTRIBUTE, report)
+                if self._look is not None:
+                    _report_ill(output, report, self._look)
+        self._look = None
+
+
+def _report_ill(output: Any, report: StepReport, look: Look) -> None:
+    """Put the requests that `look` finds ill on the report: at once where the step is over, else
+    when vLLM waits for the step's output."""
+    if not hasattr(output, "get_output"):
+        report.ill = look.ill()
+        return
+    get_output = output.get_output
+
+    @functools.wraps(get_output)
+    def get_with_ill() -> Any:
+        result = get_output()
+        report.ill = look.ill()
+        return result
+
+    output.get_output = get_with_ill

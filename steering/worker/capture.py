@@ -1,0 +1,140 @@
+"""Requests inside a worker that are listened to: a step's tokens become sums at each place.
+
+Knows nothing of vLLM. Listens in the sites' wrappers, after the addition: what is captured is what
+the next block sees.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from steersman.steering.plan.capture import Capture, Piece, Term
+from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.worker.hooks import Gate
+
+
+@dataclass
+class _Live:
+    capture: Capture
+    prompt_tokens: int
+    reached: int = 0
+    """Tokens below this index were captured already: a resumed request computes them again."""
+    tokens: int = 0
+    kept: list[Tensor] = field(default_factory=list)
+    """[rows, terms, hidden] float32 on the host, of steps that gave the request no output."""
+
+
+@dataclass
+class _Part:
+    """One request's rows of a step."""
+
+    request_id: str
+    rows: slice
+    tokens: int
+    over: bool
+    """Whether the step gives the request an output."""
+
+
+class Captures:
+    """All captures of one worker.
+
+    Guarantees: each wanted token is captured once, however the request is cut into steps; nothing
+    is kept of a request but what waits for its next output.
+    """
+
+    def __init__(self, gate: Gate, places: Collection[Term], device: torch.device) -> None:
+        """`places`: the (site, layer) pairs that can be listened to."""
+        self.live: dict[str, _Live] = {}
+        self._gate = gate
+        self._places = frozenset(places)
+        self._device = device
+        self._parts: list[_Part] = []
+        self._tokens = torch.empty(0, dtype=torch.long)
+        self._rows = torch.empty(0, dtype=torch.long)
+        self._count = 0
+        self._heard: dict[Term, Tensor] = {}
+
+    def start(
+        self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
+    ) -> None:
+        """Take note of a new request, or of one that was preempted and comes back. What cannot be
+        captured is left out: who asked finds tokens missing."""
+        try:
+            capture = Capture.of(extra_args)
+        except PlanInvalid:
+            return
+        if capture is None or not self._places.issuperset(capture.terms):
+            return
+        known = self.live.get(request_id)
+        if known is None or known.capture != capture:
+            self.live[request_id] = _Live(capture, prompt_tokens)
+
+    def finish(self, request_ids: Iterable[str]) -> None:
+        """Forget requests that ended."""
+        for request_id in request_ids:
+            self.live.pop(request_id, None)
+
+    def step(self, spans: Iterable[tuple[str, int, int, int]]) -> None:
+        """Listen to the tokens of the next forward pass; `spans` as of `SteeredRequests.step`."""
+        self._parts, tokens, rows, count = [], list[int](), list[int](), 0
+        for request_id, offset, number, first in spans:
+            request = self.live[request_id]
+            lo = max(request.capture.start, first, request.reached)
+            hi = min(request.capture.stop, first + number)
+            over = first + number >= request.prompt_tokens
+            taken = max(0, hi - lo)
+            height = taken if request.capture.each else min(taken, 1)
+            begin = offset + lo - first
+            tokens += range(begin, begin + taken)
+            rows += range(count, count + taken) if request.capture.each else [count] * taken
+            if taken or (over and request.tokens):
+                rows_of_it = slice(count, count + height)
+                self._parts.append(_Part(request_id, rows_of_it, taken, over))
+            request.reached = max(request.reached, first + number)
+            count += height
+        self._heard = {}
+        self._count = count
+        if tokens:
+            self._tokens = torch.tensor(tokens, device=self._device)
+            self._rows = torch.tensor(rows, device=self._device)
+            self._gate.listeners.append(self._hear)
+
+    def over(self) -> None:
+        """The forward pass was queued."""
+        if self._hear in self._gate.listeners:
+            self._gate.listeners.remove(self._hear)
+
+    def _hear(self, site: str, layer: int, parts: tuple[Tensor, ...]) -> None:
+        values = [part.index_select(0, self._tokens).double() for part in parts]
+        value = values[0] if len(values) == 1 else values[0] + values[1]
+        sums = value.new_zeros(self._count, value.shape[1])
+        self._heard[site, layer] = sums.index_add_(0, self._rows, value)
+
+    def take(self) -> dict[str, list[object]]:
+        """For each request that the step gives an output, its `Piece` as it travels."""
+        parts, self._parts = self._parts, []
+        heard, self._heard = self._heard, {}
+        on_host = {place: n for n, place in enumerate(heard)}
+        stacked = torch.stack(tuple(heard.values())).float().cpu() if heard else None
+        pieces = {}
+        for part in parts:
+            request = self.live.get(part.request_id)
+            if request is None:
+                continue
+            terms = request.capture.terms
+            if part.tokens and stacked is not None and all(t in on_host for t in terms):
+                chosen = stacked[[on_host[t] for t in terms], part.rows]
+                request.kept.append(chosen.transpose(0, 1))
+                request.tokens += part.tokens
+            if part.over and request.tokens:
+                kept = torch.cat(request.kept)
+                if not request.capture.each:
+                    kept = kept.sum(0, keepdim=True)
+                piece = Piece(
+                    request.capture.receipt, request.tokens, kept.contiguous().numpy().tobytes()
+                )
+                pieces[part.request_id] = piece.to_wire()
+                request.kept, request.tokens = [], 0
+        return pieces

@@ -1,0 +1,95 @@
+"""Dynamic Activation Composition in a worker: from the streams' logits to the coefficients.
+
+Scalena, Sarti and Nissim 2024, as METHODS.md describes their code. Knows nothing of vLLM.
+"""
+
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from steersman.steering.plan.dynamic import Choice, Companion, Dynamic
+from steersman.steering.plan.plan import Plan
+
+
+class NotComposed(Exception):
+    """The coefficients of a token cannot be found; the request must end."""
+
+
+class _Heard(NamedTuple):
+    position: int
+    logits: Tensor
+
+
+class Composer:
+    """The companions of one worker, and the last that each said.
+
+    Assumption: an answer's token is chosen for after all its companions have computed it.
+    """
+
+    def __init__(self) -> None:
+        self.companions: dict[str, Companion] = {}
+        self._heard: dict[str, dict[int, _Heard]] = {}
+        """By answer and stream."""
+
+    def came(self, request_id: str, companion: Companion) -> None:
+        """A companion is new to the runner, or there again."""
+        self.companions[request_id] = companion
+
+    def gone(self, request_ids: Iterable[str]) -> None:
+        """Requests ended."""
+        for request_id in request_ids:
+            companion = self.companions.pop(request_id, None)
+            if companion is not None:
+                self._heard.pop(companion.answer, None)
+
+    def hear(self, request_id: str, position: int, logits: Tensor) -> None:
+        """Keep a companion's next-token logits [vocabulary] behind the token at `position`."""
+        answer, stream = self.companions[request_id]
+        # Cloned: samplers write into their input, and a row would keep the whole batch alive.
+        kept = _Heard(position, logits.float().clone())
+        self._heard.setdefault(answer, {})[stream] = kept
+
+    def choose(self, answer: str, plan: Plan, position: int) -> Choice:
+        """The coefficients of an answer's token. Raises `NotComposed`."""
+        dynamic = plan.dynamic
+        assert dynamic is not None
+        heard = self._heard.get(answer, {})
+        streams = [heard.get(n) for n in range(len(plan.vectors) + 1)]
+        there = [one.logits for one in streams if one is not None and one.position == position]
+        if len(there) != len(streams):
+            raise NotComposed(f"not all streams have come to the token {position}")
+        caps = torch.tensor([v.coefficient for v in plan.vectors], device=there[0].device)
+        found = divergences(there[0], torch.stack(there[1:]), dynamic)
+        chosen = torch.minimum(found.clamp(min=0), caps)
+        values = torch.stack([chosen, found]).tolist()
+        if not bool(torch.isfinite(found).all()):
+            raise NotComposed(f"the divergences at the token {position} are {values[1]}")
+        return Choice(*map(tuple, values))
+
+
+def divergences(plain: Tensor, steered: Tensor, dynamic: Dynamic) -> Tensor:
+    """KL(plain || steered), each over the union of the two nuclei: float32 [k].
+
+    `plain` [vocabulary], `steered` [k, vocabulary]: logits, float32.
+    """
+    p, q = torch.log_softmax(plain, dim=-1), torch.log_softmax(steered, dim=-1)
+    union = nucleus(p, dynamic.top_p) | nucleus(q, dynamic.top_p)
+    p, q = (
+        torch.log_softmax(x.masked_fill(~union, -torch.inf), dim=-1) for x in (p.expand_as(q), q)
+    )
+    total = torch.where(union, p.exp() * (p - q), 0.0).sum(-1)
+    return total / union.sum(-1) if dynamic.mean else total
+
+
+def nucleus(logprobs: Tensor, top_p: float) -> Tensor:
+    """Bool [..., vocabulary]: the likeliest tokens that together reach `top_p`, with the one that
+    crosses it."""
+    if top_p >= 1:
+        return torch.ones_like(logprobs, dtype=torch.bool)
+    values, order = logprobs.exp().sort(dim=-1, descending=True, stable=True)
+    before = values.cumsum(-1) - values
+    inside = before < top_p
+    inside[..., 0] = True  # However small `top_p` is: in float32 it may be 0.
+    return torch.zeros_like(inside).scatter(-1, order, inside)

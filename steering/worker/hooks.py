@@ -1,0 +1,133 @@
+"""The way through a layer: after a site's module has run, its output gets the addition."""
+
+from collections.abc import Callable, Set
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from steersman.steering.ops.addition import add_marked
+from steersman.steering.plan.limits import STEERABLE_SITES
+from steersman.steering.worker.blocks import Block
+from steersman.steering.worker.tables import Tables
+
+Forward = Callable[..., Any]
+Listener = Callable[[str, int, tuple[Tensor, ...]], None]
+"""(site, layer, one or two tensors [tokens, hidden] whose sum is what lies there)."""
+
+
+class Gate:
+    """Which slots a step steers, for eager mode; and who listens at the sites.
+
+    In compiled or captured mode `always` is set: Python does not run in the forward pass there, so
+    the operation is part of the graph and decides by its tables alone. A step with listeners has to
+    run without graphs.
+    """
+
+    def __init__(self, slots: int, *, always: bool) -> None:
+        self.always = always
+        self.open = [False] * slots
+        self._opened: Set[int] = frozenset()
+        self.listeners: list[Listener] = []
+
+    def set(self, slots: Set[int]) -> None:
+        """Open exactly `slots`."""
+        for slot in self._opened - slots:
+            self.open[slot] = False
+        for slot in slots - self._opened:
+            self.open[slot] = True
+        self._opened = slots
+
+
+def modules_of(block: Block) -> dict[str, nn.Module | None]:
+    """The module after which each site lies."""
+    return dict(zip(STEERABLE_SITES, (block.module, block.attn, block.mlp), strict=True))
+
+
+def site_slots(blocks: list[Block]) -> dict[tuple[str, int], int]:
+    """Table slot of each (site, layer).
+
+    A site is there for all blocks or for none, so that a limit on sites is a limit on slots.
+    """
+    slots = {}
+    for n, site in enumerate(STEERABLE_SITES):
+        if all(modules_of(block)[site] is not None for block in blocks):
+            for block in blocks:
+                slots[site, block.layer] = n * len(blocks) + block.layer
+    return slots
+
+
+def instrument(
+    blocks: list[Block], slots: dict[tuple[str, int], int], tables: Tables, gate: Gate
+) -> None:
+    """Wrap the forward of every site's module. Call once, before vLLM profiles or compiles."""
+    for block in blocks:
+        for site, module in modules_of(block).items():
+            if module is not None and (site, block.layer) in slots:
+                slot = slots[site, block.layer]
+                module.forward = _steered(module.forward, site, block, slot, tables, gate)
+
+
+def _steered(
+    forward: Forward, site: str, block: Block, slot: int, tables: Tables, gate: Gate
+) -> Forward:
+    bank, index, coefficient = tables.bank, tables.index[slot], tables.coefficient[slot]
+    operands = (bank, index, coefficient, tables.token_row, tables.token_gain)
+    is_open = gate.open
+    on_host = bank.device.type == "cpu"
+
+    def in_graph(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        torch.ops.steersman.add(stream_part(output), *operands)
+        if not torch.compiler.is_compiling():
+            for listen in gate.listeners:
+                listen(site, block.layer, value_parts(output, site, block))
+        return output
+
+    def eager(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        if is_open[slot]:
+            hidden, marked = stream_part(output), tables.marked
+            if on_host and marked is not None:
+                add_marked(hidden, tables.added(slot), marked)
+            else:
+                torch.ops.steersman.add(hidden, *operands)
+        for listen in gate.listeners:
+            listen(site, block.layer, value_parts(output, site, block))
+        return output
+
+    return in_graph if gate.always else eager
+
+
+def stream_part(output: Any) -> Tensor:
+    """The tensor [tokens, hidden] of a module's output that an addition goes to, in place.
+
+    Most of vLLM's blocks return `(hidden_states, residual)`, whose sum is the stream: adding to the
+    first is adding to the sum. Those of its Transformers backend have a batch of one in front.
+    Raises TypeError for any other shape of output.
+    """
+    part = output[0] if isinstance(output, tuple) else output
+    if isinstance(part, Tensor) and part.dim() == 3 and part.shape[0] == 1:
+        part = part[0]
+    if not isinstance(part, Tensor) or part.dim() != 2:
+        raise TypeError(f"a steered module returned {type(part).__name__}, not [tokens, hidden]")
+    return part
+
+
+def stream_parts(output: Any) -> tuple[Tensor, ...]:
+    """One or two tensors [tokens, hidden], alike in shape, that a module returned, and nothing
+    else. Raises TypeError for any other output."""
+    items = [x for x in output if x is not None] if isinstance(output, tuple) else [output]
+    parts = tuple(stream_part(item) for item in items)
+    if len(parts) not in (1, 2) or parts[0].shape != parts[-1].shape:
+        raise TypeError(f"a module returned {len(parts)} tensors that are no residual stream")
+    return parts
+
+
+def value_parts(output: Any, site: str, block: Block) -> tuple[Tensor, ...]:
+    """One or two tensors [tokens, hidden] whose sum lies at a site: the residual stream behind a
+    block, a branch's output before it joins the stream."""
+    if site != "resid_post":
+        return (stream_part(output),)
+    parts = stream_parts(output)
+    return parts if block.split else parts[:1]

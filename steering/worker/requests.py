@@ -1,0 +1,274 @@
+"""Steered requests inside a worker: a plan becomes table rows, a step becomes token rows.
+
+Knows nothing of vLLM; `seam_runner` tells it which requests came, went, and run this step.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steersman.steering.plan.bound import check_added
+from steersman.steering.plan.dynamic import Choice
+from steersman.steering.plan.errors import PlanInvalid, VectorUnavailable
+from steersman.steering.plan.limits import Limits
+from steersman.steering.plan.plan import EVERY_STEP, Plan, Row, Segment
+from steersman.steering.plan.receipt import StepReport, WorkerNote
+from steersman.steering.worker.bank import ZERO_ROW, RowAllocator
+from steersman.steering.worker.tables import Tables
+
+LoadVectors = Callable[[str, list[tuple[str, int]]], Mapping[tuple[str, int], Tensor]]
+"""(digest, [(site, layer), ...]) -> {(site, layer): [hidden] or [steps, hidden] f32}; or
+`VectorUnavailable`."""
+
+
+@dataclass
+class LiveRequest:
+    """A steered request that vLLM has not finished."""
+
+    plan: Plan
+    prompt_tokens: int
+    segments: tuple[Segment, ...]
+    keys: frozenset[Row]
+    in_batch: bool = False
+    table_rows: list[int] = field(default_factory=list)
+    """One a segment while the request is in the batch; empty while it is preempted."""
+    written: set[int] = field(default_factory=set)
+    """Those of them that say what their segment adds: a request of many steps needs one at a
+    time."""
+    rows: Mapping[Row, int] = field(default_factory=dict)
+    """Bank row of each of `keys` while the request is in the batch."""
+    choices: list[Choice] = field(default_factory=list)
+    """Of a dynamic request: what was found for each token from the last of the prompt on."""
+    told: int = 0
+    """How many of the choices have been reported."""
+    counted_to: int = 0
+    """Tokens below this index are counted already: a resumed request computes them again."""
+    steered: list[int] = field(default_factory=list)
+    loads: tuple[float, ...] = ()
+
+
+class SteeredRequests:
+    """All steered requests of one worker, with the rows they hold.
+
+    Guarantees: table rows and bank leases are held exactly while a request is in the batch; a
+    request that cannot be steered is reported in `StepReport.failed`, never left unsteered in
+    silence.
+    """
+
+    def __init__(
+        self,
+        tables: Tables,
+        limits: Limits,
+        slots: Mapping[tuple[str, int], int],
+        load: LoadVectors,
+        anyone: Callable[[bool], bool] = bool,
+        most_added: float = math.inf,
+    ) -> None:
+        """`anyone(failed)` says whether a load failed on any tensor-parallel rank: all ranks must
+        steer a request, or none. `most_added`: as `steersman.steering.plan.bound.check_added` takes
+        it."""
+        self.tables = tables
+        self.limits = limits
+        self.slots = slots
+        self.live: dict[str, LiveRequest] = {}
+        self.failed: dict[str, str] = {}
+        self._load = load
+        self._anyone = anyone
+        self.most_added = most_added
+        self._largest = [0.0] * (1 + tables.sizes.bank_rows)
+        """Largest absolute element of each bank row."""
+        self._loaded: dict[tuple[str, str, int], Tensor] = {}
+        self.bank = RowAllocator(tables.sizes.bank_rows, self._fill)
+        self._free_rows = list(range(tables.sizes.table_rows - 1, -1, -1))
+        self._report: StepReport | None = None
+
+    def start(self, request_id: str, extra_args: Mapping[str, object] | None, prompt: int) -> None:
+        """Take note of a new request. Its plan is validated here once more."""
+        try:
+            plan = Plan.of(extra_args)
+            if plan is None:
+                return
+            self.limits.check(plan, prompt)
+            self.live[request_id] = LiveRequest(
+                plan, prompt, plan.segments(prompt), plan.rows(), steered=[0] * len(plan.vectors)
+            )
+        except PlanInvalid as error:
+            self.failed[request_id] = str(error)
+
+    def finish(self, request_ids: Iterable[str]) -> None:
+        """Forget requests that ended, however they ended."""
+        for request_id in request_ids:
+            self.failed.pop(request_id, None)
+            request = self.live.pop(request_id, None)
+            if request is not None:
+                self._leave_batch(request)
+
+    def fail(self, request_id: str, reason: str) -> None:
+        """Have a request end in error."""
+        self._leave_batch(self.live.pop(request_id))
+        self.failed[request_id] = reason
+
+    def settle(self, in_batch: Mapping[str, int]) -> None:
+        """Match rows to the batch: those who left give rows back before newcomers take them."""
+        for request_id, request in self.live.items():
+            if request.in_batch and request_id not in in_batch:
+                self._leave_batch(request)
+        for request_id in list(self.live):
+            request = self.live[request_id]
+            if not request.in_batch and request_id in in_batch:
+                try:
+                    self._enter_batch(request)
+                except VectorUnavailable as error:
+                    self.fail(request_id, str(error))
+
+    def step(self, spans: Iterable[tuple[str, int, int, int]], tokens: int) -> None:
+        """Mark this step's steered tokens.
+
+        `spans` gives, for each steered request in the batch, (request id, offset of its first token
+        in the batch, how many tokens it computes, token index of the first in the request).
+        """
+        self.tables.begin_step()
+        report = StepReport(failed=dict(self.failed))
+        for request_id, offset, count, first in spans:
+            request = self.live[request_id]
+            for row, segment in zip(request.table_rows, request.segments, strict=True):
+                lo, hi = max(segment.start, first), min(segment.stop, first + count)
+                if lo >= hi:
+                    continue
+                if row not in request.written:
+                    self._write(request, row, segment)
+                gains = None
+                if request.plan.varies:
+                    gains = _gains(request, segment, lo, hi)
+                self.tables.mark(offset + lo - first, offset + hi - first, row, gains)
+                fresh = max(0, hi - max(lo, request.counted_to))
+                for n in segment.active:
+                    request.steered[n] += fresh
+            request.counted_to = max(request.counted_to, first + count)
+            report.notes[request_id] = self._note(request)
+            report.reach[request_id] = request.counted_to
+        self.tables.commit(tokens)
+        self._report = report
+
+    @property
+    def active_slots(self) -> frozenset[int]:
+        """Slots that the latest step steers."""
+        return self.tables.active_slots
+
+    @property
+    def free_table_rows(self) -> int:
+        """Table rows that no request holds."""
+        return len(self._free_rows)
+
+    def take_report(self) -> StepReport | None:
+        """The report of the latest step, once."""
+        report, self._report = self._report, None
+        return report
+
+    def _note(self, request: LiveRequest) -> WorkerNote:
+        loads = request.loads
+        # The chunks of a prompt but for its last have no output, and their notes go nowhere.
+        if request.counted_to >= request.prompt_tokens:
+            request.loads = ()
+        new = tuple(request.choices[request.told :])
+        request.told = len(request.choices)
+        return WorkerNote(
+            request.plan.receipt,
+            tuple(request.steered),
+            self.bank.resident_vectors() if loads else -1,
+            loads,
+            new,
+        )
+
+    def _enter_batch(self, request: LiveRequest) -> None:
+        loads = []
+        missing = self.bank.missing(request.keys)
+        trouble: VectorUnavailable | None = None
+        try:
+            for digest in sorted({key[0] for key in missing}):
+                began = time.perf_counter()
+                wanted = sorted({(site, layer) for d, site, layer, _ in missing if d == digest})
+                try:
+                    for (site, layer), tensor in self._load(digest, wanted).items():
+                        self._loaded[digest, site, layer] = tensor
+                except VectorUnavailable as error:
+                    trouble = error
+                loads.append(time.perf_counter() - began)
+            if missing and self._anyone(trouble is not None):
+                raise trouble or VectorUnavailable("another rank could not load the vector")
+            request.rows = self.bank.lease(request.keys)
+        finally:
+            self._loaded.clear()
+        try:
+            check_added(request.plan, self._elements(request), self.most_added)
+        except PlanInvalid as error:
+            self.bank.release(request.keys)
+            raise VectorUnavailable(str(error)) from error
+        request.in_batch = True
+        request.loads += tuple(loads)
+        request.table_rows = [self._free_rows.pop() for _ in request.segments]
+
+    def _elements(self, request: LiveRequest) -> list[float]:
+        """For each vector of a request, what `steersman.steering.plan.bound.most_added` wants of
+        it."""
+        found = []
+        for vector in request.plan.vectors:
+            steps = sorted({vector.tensor_at(step) for step in range(vector.steps)})
+            places = [
+                max(self._largest[request.rows[vector.digest, *term, step]] for step in steps)
+                for term in vector.terms
+            ]
+            found.append(sum(places))
+        return found
+
+    def _write(self, request: LiveRequest, table_row: int, segment: Segment) -> None:
+        """Have `table_row` say what `segment` adds; where coefficients change from token to token,
+        the gains are they."""
+        varies = request.plan.varies
+        terms: dict[int, list[tuple[int, float]]] = {}
+        for k, (n, step) in enumerate(zip(segment.active, segment.steps, strict=True)):
+            vector = request.plan.vectors[n]
+            for site, layer in vector.terms:
+                row = request.rows[vector.digest, site, layer, step]
+                pairs = terms.setdefault(self.slots[site, layer], [])
+                if varies:  # A token's k-th gain is for its k-th vector at every layer.
+                    pairs += [(ZERO_ROW, 0.0)] * (k - len(pairs))
+                pairs.append((row, 1.0 if varies else vector.coefficient))
+        self.tables.write_row(table_row, terms)
+        request.written.add(table_row)
+
+    def _leave_batch(self, request: LiveRequest) -> None:
+        if request.in_batch:
+            request.in_batch = False
+            self._free_rows.extend(request.table_rows)
+            request.table_rows = []
+            request.written.clear()
+            request.rows = {}
+            self.bank.release(request.keys)
+
+    def _fill(self, row: int, key: Row) -> None:
+        digest, site, layer, step = key
+        tensor = self._loaded[digest, site, layer]
+        steps = tensor if tensor.dim() == 2 else tensor[None]
+        if step >= len(steps) or (step == EVERY_STEP and len(steps) > 1):
+            raise VectorUnavailable(
+                f"{digest[:19]} {site}.{layer} has a tensor for each of {len(steps)} steps, which "
+                "is not what the plan says"
+            )
+        self.tables.fill_bank(row, steps[step])
+        self._largest[row] = float(steps[step].abs().max())
+
+
+def _gains(
+    request: LiveRequest, segment: Segment, lo: int, hi: int
+) -> NDArray[np.float32] | Sequence[Sequence[float]]:
+    """[hi - lo, active]: the coefficients of the segment's vectors at its tokens [lo, hi)."""
+    if request.plan.dynamic is not None:
+        first = 1 - request.prompt_tokens
+        return [one.coefficients for one in request.choices[first + lo : first + hi]]
+    return request.plan.gains(segment, lo, hi, request.prompt_tokens)

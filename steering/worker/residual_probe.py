@@ -1,0 +1,188 @@
+"""What a block's output is, and whether its branches join the residual stream as they are.
+
+Neither can be read off a module: a branch may be scaled or normed before it joins, and a second
+tensor in a block's output may be half of the stream or a leftover. So the model is run a few times
+once it is loaded, each time with another thing moved, and arithmetic decides.
+"""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from steersman.steering.worker.blocks import Block, NotInstrumentable
+from steersman.steering.worker.hooks import modules_of, stream_parts
+
+Forward = Callable[[int], Tensor]
+Key = tuple[str, int]
+
+SUM_TOLERANCE = 0.25
+"""Two ways of one addition may round differently, all the way to the last layer."""
+BRANCH_TOLERANCE = 0.02
+"""Within one block: bfloat16 rounds by less than 0.005, and a factor of 1.03 is seen."""
+LOUD = 4.0
+"""What is added to a branch is this many times as long as the stream: it drowns rounding."""
+
+
+def examine(blocks: list[Block], forward: Forward, hidden: int, max_tokens: int) -> list[Block]:
+    """`blocks` with `split` known, and with only those branches that join the stream as they are.
+
+    `forward(n)` runs the model on n <= `max_tokens` tokens that do not see each other, and returns
+    the final hidden states [n, ...]; `hidden` is the stream's width. Raises `NotInstrumentable`
+    where what a block returns is not the stream: then nothing could be steered rightly.
+    """
+    width = max(1, max_tokens // 2)
+    found: list[Block] = []
+    for start in range(0, len(blocks), width):
+        found += _Examination(blocks[start : start + width], forward, hidden).result()
+    return found
+
+
+class _Addition(NamedTuple):
+    part: int
+    """Which tensor of the output it goes to."""
+    token: int
+    vector: Tensor
+
+
+class _Examination:
+    """Of so few blocks that each has two tokens to itself: n and n + len(blocks)."""
+
+    def __init__(self, blocks: list[Block], forward: Forward, hidden: int) -> None:
+        self.blocks, self.forward = blocks, forward
+        self.outputs: dict[Key, list[Tensor]] = defaultdict(list)
+        self.final = self._run({})
+        self.plain = self.outputs
+        for block in blocks:
+            _check_outputs(block, self.plain["resid_post", block.layer], hidden)
+        self.probes = [self._probe(block) for block in blocks]
+
+    def result(self) -> list[Block]:
+        first, second = self._moved(0), self._moved(1)
+        found = []
+        for n, block in enumerate(self.blocks):
+            split = bool(second[n].any())
+            if not first[n].any() or not first[n].isfinite().all():
+                raise NotInstrumentable(f"what is added to the output of {_name(block)} is lost")
+            if split and (second[n] - first[n]).norm() > SUM_TOLERANCE * first[n].norm():
+                raise NotInstrumentable(f"the sum that {_name(block)} returns is not the stream")
+            found.append(replace(block, split=split))
+        return self._with_true_branches(found)
+
+    def _moved(self, part: int) -> Tensor:
+        """How much each block's token moves at the end when `part` of the block's output does."""
+        additions = {
+            ("resid_post", block.layer): _Addition(part, n, probe)
+            for n, (block, probe) in enumerate(zip(self.blocks, self.probes, strict=True))
+        }
+        return self._run(additions).float() - self.final.float()
+
+    def _with_true_branches(self, blocks: list[Block]) -> list[Block]:
+        """Each block's first token has its attention moved, the second its MLP. The stream must
+        gain what the branch gained, and after the attention also what the MLP made of it."""
+        additions = {
+            (site, block.layer): _Addition(0, n + second * len(blocks), LOUD * probe)
+            for n, (block, probe) in enumerate(zip(blocks, self.probes, strict=True))
+            for second, site in enumerate(("attn_out", "mlp_out"))
+        }
+        self._run(additions)
+        found = []
+        for block, probe in zip(blocks, self.probes, strict=True):
+            stream = self._gain("resid_post", block, slice(None if block.split else 1))
+            mlp = self._gain("mlp_out", block, slice(1))
+            mlp[1] = 0
+            errors = (stream - mlp - LOUD * probe).norm(dim=-1) / (LOUD * probe.norm())
+            joins = [
+                # A module that blocks share is run more than once, and is none's.
+                error <= BRANCH_TOLERANCE and len(self.plain[site, block.layer]) == 1
+                for error, site in zip(errors.tolist(), ("attn_out", "mlp_out"), strict=True)
+            ]
+            found.append(
+                replace(
+                    block,
+                    attn=block.attn if joins[0] else None,
+                    mlp=block.mlp if joins[1] else None,
+                )
+            )
+        return found
+
+    def _gain(self, site: str, block: Block, parts: slice) -> Tensor:
+        """What `site` of `block` has more than in the plain run, at its two tokens: [2, hidden]."""
+        after, before = self.outputs[site, block.layer], self.plain[site, block.layer]
+        if not before:
+            return torch.zeros_like(self.plain["resid_post", block.layer][0][0])
+        return (after[0] - before[0])[parts].sum(0)
+
+    def _probe(self, block: Block) -> Tensor:
+        """A random vector [hidden] as long as the stream at the block's first token."""
+        stream = self.plain["resid_post", block.layer][0].sum(0)[0]
+        generator = torch.Generator().manual_seed(block.layer)
+        random = torch.randn(len(stream), generator=generator).to(stream.device)
+        probe: Tensor = random * (stream.norm().clamp(min=1.0) / random.norm())
+        return probe
+
+    def _run(self, additions: Mapping[Key, _Addition]) -> Tensor:
+        """One pass with `additions`. Puts into `outputs`, for each call of a site's module, its
+        output's tensors at the two tokens of its block: [parts, 2, hidden] float32."""
+        self.outputs = defaultdict(list)
+
+        def look(key: Key, tokens: list[int], output: Any) -> None:
+            try:
+                parts = stream_parts(output)
+            except TypeError:
+                return
+            if key in additions:
+                part, token, vector = additions[key]
+                if part < len(parts):
+                    parts[part][token] += vector.to(parts[part].dtype)
+            self.outputs[key].append(torch.stack([part[tokens].float() for part in parts]))
+
+        with ExitStack() as stack, torch.inference_mode():
+            for n, block in enumerate(self.blocks):
+                for site, module in modules_of(block).items():
+                    if module is not None:
+                        tokens, key = [n, n + len(self.blocks)], (site, block.layer)
+                        stack.enter_context(_watched(module, key, tokens, look))
+            return self.forward(2 * len(self.blocks)).clone()
+
+
+@contextmanager
+def _watched(
+    module: nn.Module, key: Key, tokens: list[int], look: Callable[[Key, list[int], Any], None]
+) -> Iterator[None]:
+    """Calls `look(key, tokens, output)` after each forward of `module`."""
+    forward, own = module.forward, "forward" in vars(module)
+
+    def watched(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        look(key, tokens, output)
+        return output
+
+    module.forward = watched
+    try:
+        yield
+    finally:
+        if own:
+            module.forward = forward
+        else:
+            del module.forward
+
+
+def _check_outputs(block: Block, outputs: list[Tensor], hidden: int) -> None:
+    if len(outputs) != 1:
+        raise NotInstrumentable(
+            f"{_name(block)} must return one residual stream [tokens, hidden] in a pass, "
+            f"whole or in two parts, and returned {len(outputs)}"
+        )
+    if outputs[0].shape[-1] != hidden:
+        raise NotInstrumentable(
+            f"{_name(block)} returned a stream {outputs[0].shape[-1]} wide, not {hidden}"
+        )
+
+
+def _name(block: Block) -> str:
+    return f"block {block.layer} ({type(block.module).__name__})"

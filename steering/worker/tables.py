@@ -1,0 +1,152 @@
+"""The tensors that the operation reads. Allocated once, before vLLM's profile run."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import islice
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from steersman.steering.ops.addition import Marked, sums
+from steersman.steering.worker.bank import ZERO_ROW
+from steersman.steering.worker.staging import StagedRows
+
+_AT_ONCE = 2**21
+"""Floats of sums that are kept for the slots to come."""
+
+
+@dataclass(frozen=True)
+class TableSizes:
+    """Sizes of the tables. `slots` counts (site, layer) pairs that can be steered."""
+
+    slots: int
+    table_rows: int
+    terms: int
+    bank_rows: int
+    hidden: int
+    tokens: int
+
+
+class Tables:
+    """`bank` [1 + bank_rows, hidden] f32; `index` i32 and `coefficient` f32 [slots, rows, K];
+    `token_row` [tokens] i32 and `token_gain` [tokens, K] f32, written through `StagedRows`."""
+
+    def __init__(self, sizes: TableSizes, device: torch.device) -> None:
+        self.sizes = sizes
+        shape = (sizes.slots, sizes.table_rows, sizes.terms)
+        self.bank = torch.zeros(1 + sizes.bank_rows, sizes.hidden, device=device)
+        self.index = torch.full(shape, ZERO_ROW, dtype=torch.int32, device=device)
+        self.coefficient = torch.zeros(shape, device=device)
+        self.token_row = torch.full((sizes.tokens,), -1, dtype=torch.int32, device=device)
+        self.token_gain = torch.ones(sizes.tokens, sizes.terms, device=device)
+        self._staged = StagedRows.on(self.token_row)
+        self._staged_gains = StagedRows.on(self.token_gain, rest=1)
+        self._marks: list[tuple[int, int, int]] = []
+        self._gains: dict[int, np.ndarray] = {}
+        self.width = 1
+        """Terms that any table row has had so far, at most K: the rest need not be looked at."""
+        self.marked: Marked | None = None
+        """The step's tokens as host indices, where the tables are on the CPU."""
+        self._slots_of: dict[int, frozenset[int]] = {}
+        """Slots at which each table row has terms."""
+        self.active_slots: frozenset[int] = frozenset()
+        """Slots at which a token of the step is steered."""
+        self._ahead: set[int] = set()
+        """Those of them that the forward pass has still to come to."""
+        self._added: dict[int, Tensor] = {}
+
+    def fill_bank(self, row: int, vector: Tensor) -> None:
+        """Write `vector` [hidden] float32 into bank row `row`."""
+        self.bank[row].copy_(vector)
+
+    def write_row(self, row: int, terms: dict[int, list[tuple[int, float]]]) -> None:
+        """Set table row `row`: for each slot, its (bank row, coefficient) terms."""
+        self._slots_of[row] = frozenset(terms)
+        slots, _, width = self.index.shape
+        index = np.full((slots, width), ZERO_ROW, dtype=np.int32)
+        coefficient = np.zeros((slots, width), dtype=np.float32)
+        for slot, pairs in terms.items():
+            self.width = max(self.width, len(pairs))
+            index[slot, : len(pairs)] = [bank_row for bank_row, _ in pairs]
+            coefficient[slot, : len(pairs)] = [c for _, c in pairs]
+        self.index[:, row].copy_(torch.from_numpy(index))
+        self.coefficient[:, row].copy_(torch.from_numpy(coefficient))
+
+    def begin_step(self) -> None:
+        """Mark every token as not steered (on the host)."""
+        self._staged.begin()
+        self._staged_gains.begin()
+        self._marks.clear()
+        self._gains.clear()
+
+    def mark(
+        self,
+        start: int,
+        stop: int,
+        row: int,
+        gains: NDArray[np.float32] | Sequence[Sequence[float]] | None = None,
+    ) -> None:
+        """Tokens [start, stop) of this step's batch are steered by table row `row`; with `gains`,
+        for each of the tokens what the coefficient of each term is multiplied by."""
+        self._staged.mark(start, stop, row)
+        self._marks.append((start, stop, row))
+        if gains is not None:
+            values = np.ones((stop - start, self.sizes.terms), dtype=np.float32)
+            values[:, : len(gains[0])] = gains
+            self._staged_gains.mark(start, stop, values)
+            self._gains[start] = values
+
+    def commit(self, tokens: int) -> None:
+        """Make the step's rows visible to the device: the one copy a step makes."""
+        self._staged.commit(tokens)
+        self._staged_gains.commit(0)
+        rows = {row for _, _, row in self._marks}
+        self.active_slots = frozenset().union(*(self._slots_of.get(row, ()) for row in rows))
+        if self.token_row.device.type == "cpu":
+            self.marked = self._as_indices() if self._marks else None
+            self._ahead = set(self.active_slots)
+            self._added.clear()
+
+    def added(self, slot: int) -> Tensor:
+        """[u, hidden] float32: what each of `marked.rows` adds at `slot`, on the CPU.
+
+        Taken for many slots at once: for a few tokens, thirty operations cost thirty times one.
+        """
+        if slot not in self._added:
+            assert self.marked is not None
+            rows, gains = self.marked.rows, self.marked.gains
+            most = max(1, _AT_ONCE // (len(rows) * self.sizes.hidden))
+            others = (one for one in self._ahead if one != slot and one not in self._added)
+            slots = [slot, *islice(others, most - 1)]
+            chosen = torch.tensor(slots).unsqueeze(1), rows.unsqueeze(0)
+            index, coefficient = (
+                table[chosen][..., : self.width] for table in (self.index, self.coefficient)
+            )
+            if gains is not None:
+                coefficient = coefficient * gains[:, : self.width]
+            sums_of_slots = sums(self.bank, index, coefficient)
+            self._added.update(zip(slots, sums_of_slots, strict=True))
+        self._ahead.discard(slot)
+        return self._added.pop(slot)
+
+    def _as_indices(self) -> Marked:
+        tokens: list[int] = []
+        rows: list[int] = []
+        spread: list[int] = []
+        gains = []
+        for start, stop, row in sorted(self._marks):
+            # Gains tell the tokens of one row apart: each has its own entry, the others one a mark.
+            own = self._gains.get(start)
+            first, count = len(rows), stop - start
+            tokens += range(start, stop)
+            rows += [row] * (1 if own is None else count)
+            spread += [first] * count if own is None else range(first, first + count)
+            gains.append(np.ones((1, self.sizes.terms), np.float32) if own is None else own)
+        return Marked(
+            torch.tensor(tokens),
+            torch.tensor(rows),
+            torch.tensor(spread) if len(rows) < len(tokens) else None,
+            torch.from_numpy(np.vstack(gains)) if self._gains else None,
+        )

@@ -1,0 +1,47 @@
+"""What the command line says of an extraction: tokens, warnings, why nothing is recommended."""
+
+from typing import Any
+
+import pytest
+
+from steersman.client.cli.vectors.quality import quality_table
+from steersman.client.cli.watch import show_texts
+
+
+def vector(**quality: Any) -> dict[str, Any]:
+    return {
+        "id": "x",
+        "norms": {"resid_post.3": 2.0, "resid_post.4": 1.0},
+        "method_settings": {"quality": {"separation": {"resid_post.3": 0.395}, **quality}},
+    }
+
+
+def test_where_nothing_is_recommended_it_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    null = {"layer": 3, "separation": {"mean": 0.51, "sd": 0.12}}
+    assert quality_table(vector(recommended=None, reason="it may be chance", null=null))
+    said = capsys.readouterr()
+    assert "not recommended: it may be chance" in said.out
+    assert "<- recommended" not in said.out
+    assert "0.51 ± 0.12" in said.err
+
+
+def test_a_recommendation_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
+    advice = {"layer": 3, "coefficient": 1.5, "range": [1.0, 2.0], "basis": "middle layers"}
+    assert quality_table(vector(recommended=advice))
+    said = capsys.readouterr().out
+    assert "recommended: layer 3, coefficient 1.5 (1 to 2)" in said
+    assert "not recommended" not in said
+
+
+def test_vectors_of_older_servers_are_shown_too(capsys: pytest.CaptureFixture[str]) -> None:
+    assert quality_table(vector())
+    assert "recommended" not in capsys.readouterr().out
+
+
+def test_tokens_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    sample = {"row": 2, "label": "positive", "token": ".", "before": "I love it", "tokens": 1}
+    show_texts({"samples": [sample], "warnings": [{"code": "same_token", "message": "all alike"}]})
+    said = capsys.readouterr().err
+    assert "row 2 (positive): '.' after 'I love it'" in said
+    assert "warning: all alike" in said
+    show_texts({})

@@ -1,0 +1,171 @@
+"""One request from its field to its receipt: what it says, what it holds, and that this is given
+back once."""
+
+import asyncio
+import gc
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+from prometheus_client import REGISTRY
+
+from steersman.server.chat.reply.trace import Answers
+from steersman.server.chat.steered_request import Session, resolved
+from steersman.server.state import Steersman
+from steersman.steering.plan import DESK, Choice, PlanInvalid, Row, WorkerNote
+from tests.support.server.make import steersman
+
+DYNAMIC = {"vectors": ["plain", "other"], "dynamic": {"max": 3.0}}
+
+
+@pytest.fixture
+def app(tmp_path: Path) -> Steersman:
+    return steersman(tmp_path)
+
+
+def session(app: Steersman, field: Any, answers: Answers | None = None) -> Session:
+    uses = [{"id": use} if isinstance(use, str) else use for use in field["vectors"]]
+    return Session(app, resolved(app, {**field, "vectors": uses}), answers or Answers())
+
+
+def streams() -> float | None:
+    return REGISTRY.get_sample_value("steering_companion_streams")
+
+
+def deliver(of: Session, name: str, steered: tuple[int, ...], *choices: Choice) -> None:
+    DESK.deliver(name, WorkerNote(of.plan.receipt, steered, -1, (), choices))
+
+
+def test_a_static_receipt(app: Steersman) -> None:
+    made = session(app, {"vectors": ["plain"]})
+    deliver(made, "x", (7,))
+    assert made.trace is None
+    receipt = made.receipt()
+    assert receipt["dynamic"] is None
+    (said,) = receipt["vectors"]
+    assert set(said) == {
+        "id", "digest", "site", "layers", "coefficient", "positions", "relative_dose",
+        "total_dose", "outside_safe_range", "base_model_matches", "steered_tokens",
+    }  # fmt: skip
+    made.close("completed")
+
+
+def test_a_receipt_repeats_the_schedule(app: Steersman) -> None:
+    uses = [
+        {"id": "plain", "schedule": "diminishing", "over": 2},
+        {"id": "steps", "schedule": [1, 2], "after": "hold"},
+    ]
+    made = session(app, {"vectors": uses})
+    keys = ("coefficient", "schedule", "over", "steps", "after")
+    said = [{k: v[k] for k in keys if k in v} for v in made.receipt()["vectors"]]
+    assert said == [
+        {"coefficient": 0.5, "schedule": "diminishing", "over": 2},
+        {"coefficient": 2.0, "schedule": [1.0, 2.0], "steps": 3, "after": "hold"},
+    ]
+    made.close("completed")
+
+
+def test_a_dynamic_receipt(app: Steersman) -> None:
+    made = session(app, DYNAMIC)
+    deliver(made, "x", (1, 1), Choice((3.0, 0.5), (4.0, 0.5)))
+    deliver(made, "x", (2, 2), Choice((0.25, 0.0), (0.25, 0.0)))
+    receipt = made.receipt()
+    assert [v["coefficient"] for v in receipt["vectors"]] == [3.0, 3.0]
+    assert receipt["dynamic"] == {
+        "plain": {
+            "coefficients": [3.0, 0.25], "divergences": [4.0, 0.25], "mean_coefficient": 1.625,
+        },
+        "other": {
+            "coefficients": [0.5, 0.0], "divergences": [0.5, 0.0], "mean_coefficient": 0.25,
+        },
+    }  # fmt: skip
+    made.close("completed")
+
+
+def test_several_answers(app: Steersman) -> None:
+    made = session(app, {"vectors": ["plain"], "dynamic": {}}, Answers(n=2))
+    for n in (1, 0):
+        deliver(made, f"{n}_chatcmpl-x-00000000", (1,), Choice((float(n),), (0.0,)))
+    receipt = made.receipt()
+    assert [one["plain"]["coefficients"] for one in receipt["dynamic"]] == [[0.0], [1.0]]
+    assert receipt["vectors"][0]["steered_tokens"] == 2
+    made.close("completed")
+
+
+def test_companions_in_flight(app: Steersman) -> None:
+    static = session(app, {"vectors": ["plain", "other"]}, Answers(n=5))
+    assert streams() == 0
+    one = session(app, DYNAMIC)
+    assert streams() == 3
+    several = session(app, {"vectors": ["plain"], "dynamic": {}}, Answers(n=2, prompts=3))
+    assert streams() == 3 + 12
+    one.close("completed")
+    one.close("failed")
+    assert streams() == 12
+    static.close("completed")
+    several.close("aborted")
+    assert streams() == 0
+
+
+def test_a_session_that_nobody_closes_gives_its_companions_back(app: Steersman) -> None:
+    made = session(app, DYNAMIC)
+    receipt = made.plan.receipt
+    assert streams() == 3
+    del made
+    gc.collect()
+    assert streams() == 0
+    assert not DESK.is_open(receipt)
+    assert not app.rows
+
+
+def test_a_refused_request_holds_nothing(app: Steersman) -> None:
+    with pytest.raises(PlanInvalid):
+        session(app, {"vectors": ["plain"] * 5, "dynamic": {}})
+    assert (streams(), len(app.rows)) == (0, 0)
+
+
+def test_collected_in_any_thread_it_is_counted_out_on_the_loop(app: Steersman) -> None:
+    """A collection may happen in the middle of anything, with any lock held."""
+    threads: set[int] = set()
+    real = app.leave
+
+    def leave(rows: frozenset[Row], companions: int) -> None:
+        threads.add(threading.get_ident())
+        real(rows, companions)
+
+    app.leave = leave  # type: ignore[method-assign]
+
+    async def main() -> None:
+        made = [session(app, DYNAMIC) for _ in range(40)]
+        receipts = [one.plan.receipt for one in made]
+        assert streams() == 120
+        pool = [threading.Thread(target=collect, args=(made[n::4],)) for n in range(4)]
+        del made[:]
+        for thread in pool:
+            thread.start()
+        for thread in pool:
+            thread.join()
+        gc.collect()
+        # Nothing has changed behind the loop's back.
+        assert streams() == 120
+        await asyncio.sleep(0)
+        assert streams() == 0
+        assert not app.rows
+        assert not any(DESK.is_open(receipt) for receipt in receipts)
+
+    def collect(ours: list[Session]) -> None:
+        while ours:
+            del ours[0]
+
+    asyncio.run(main())
+    assert threads == {threading.get_ident()}
+
+
+def test_a_session_that_outlives_its_loop_harms_nobody(app: Steersman) -> None:
+    async def main() -> Session:
+        return session(app, DYNAMIC)
+
+    made = asyncio.run(main())
+    del made
+    gc.collect()

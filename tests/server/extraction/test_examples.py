@@ -1,0 +1,76 @@
+"""Which tokens of a text are read, and which texts are not."""
+
+import json
+from typing import Any
+
+import pytest
+
+from steersman.server.extraction.examples import BadRow, Example, Reader
+from steersman.server.extraction.request import Row, read_request
+from tests.support.server.extraction import Tokenizer
+
+
+def read(text: Any, prompt: Any = None, *, tokenizer: Any = None, **request: Any) -> Example:
+    body = {"method": "mean_difference", "name": "x", "pairs": [["a", "b"]], **request}
+    reader = Reader(read_request(json.dumps(body)), tokenizer or Tokenizer(), 100)
+    return reader.read(Row(1, ("pair", 1), "positive", text, prompt))
+
+
+def chat(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+@pytest.mark.parametrize("text", ["Yes (A)", "(7)", chat("Tea?", "(b)")])
+@pytest.mark.parametrize("prompt", [None, "Well?"])
+def test_the_answers_letter_is_read(text: Any, prompt: str | None) -> None:
+    example = read(text, prompt, method="caa")
+    assert example.stop - example.start == 1
+    assert chr(example.tokens[example.start]) in "A7b"
+
+
+@pytest.mark.parametrize("text", ["I love it.", "(A) ", "(A).", "A)", "(AB)", "(A)\n", "( )"])
+@pytest.mark.parametrize("prompt", [None, "Well?"])
+def test_without_an_answers_letter_nothing_is_read(text: str, prompt: str | None) -> None:
+    with pytest.raises(BadRow, match="no answer in brackets"):
+        read(text, prompt, method="caa")
+
+
+def test_a_question_is_no_answer() -> None:
+    with pytest.raises(BadRow, match="no answer in brackets"):
+        read([{"role": "user", "content": "(A)"}], method="caa")
+
+
+@pytest.mark.parametrize("tokens", ["last", "mean"])
+def test_the_first_token_of_a_raw_text_is_never_read(tokens: str) -> None:
+    with pytest.raises(BadRow, match="no tokens to read"):
+        read("x", tokens=tokens)
+    assert read("xy", tokens=tokens).start == 1
+    # Behind a prompt it is not the sequence's first.
+    assert read("x", "Well?", tokens=tokens).stop == len("<user>Well?<assistant>x")
+
+
+def test_nor_at_the_first_step() -> None:
+    with pytest.raises(BadRow, match="no tokens to read"):
+        read("x", method="per_step")
+    assert read("xy", method="per_step", steps=5).start == 1
+
+
+@pytest.mark.parametrize(
+    ("text", "prompt"),
+    [
+        ("half \ud800", None),
+        ("half \ud800", "Well?"),
+        ("whole", "\udfff?"),
+        (chat("\ud800", "whole"), None),
+        (chat("whole", "\ud800"), None),
+    ],
+)
+def test_half_a_surrogate_pair_is_one_bad_row(text: Any, prompt: str | None) -> None:
+    with pytest.raises(BadRow, match="surrogate"):
+        read(text, prompt)
+
+
+def test_what_a_template_says_is_short_and_can_be_written() -> None:
+    with pytest.raises(BadRow, match="unknown role") as caught:
+        read([{"role": "\ud800" * 10_000, "content": "x"}])
+    assert len(str(caught.value).encode()) < 300

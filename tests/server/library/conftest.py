@@ -1,0 +1,44 @@
+"""The REST of vectors on a bare FastAPI app: its library, its events and a client of it."""
+
+from types import SimpleNamespace
+
+import pytest
+from fastapi import FastAPI
+from starlette.testclient import TestClient
+
+from steersman.server import errors
+from steersman.server.library.routes import build_router
+from steersman.server.middleware.body_limit import BodyLimit
+from steersman.vectors.library.library import Library
+from tests.support.server.vectors_rest import LIMIT
+from tests.support.vectors.make import HIDDEN
+
+
+@pytest.fixture
+def library(tmp_path):
+    return Library(tmp_path, hidden_size=HIDDEN, num_layers=8)
+
+
+@pytest.fixture
+def events():
+    return []
+
+
+@pytest.fixture
+def client(library, events):
+    app = FastAPI()
+    errors.install(app)
+    app.include_router(build_router())
+    app.add_middleware(BodyLimit, max_upload_bytes=2 * LIMIT)
+    app.state.steersman = SimpleNamespace(
+        library=library,
+        max_upload_bytes=LIMIT,
+        on_change=lambda event, name, _: events.append((event, name)),
+        capabilities=lambda: {
+            "version": "1", "model": "m", "num_layers": 8, "hidden_size": HIDDEN,
+            "sites": ["resid_post"], "median_norms": None, "limits": {"max_vectors": 16},
+        },
+    )  # fmt: skip
+    # A server error must come as an answer, as it would over HTTP.
+    with TestClient(app, raise_server_exceptions=False) as client:
+        yield client

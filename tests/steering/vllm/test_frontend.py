@@ -1,0 +1,74 @@
+"""Dynamic requests that an engine could never run are refused where it takes them in."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from steersman.steering.plan import PlanInvalid
+from steersman.steering.vllm.frontend import _check_dynamic, _check_keys
+
+BLOCK = 16
+
+
+def config(**changes: Any) -> Any:
+    """An engine of eight seats and ten blocks, of which one stands for none."""
+    scheduler = {
+        "async_scheduling": False,
+        "max_num_seqs": 8,
+        "max_num_active_seqs": None,
+        "watermark": 0.0,
+    }
+    cache = SimpleNamespace(kv_cache_size_tokens=10 * BLOCK, block_size=BLOCK)
+    return SimpleNamespace(
+        speculative_config=changes.pop("speculative_config", None),
+        scheduler_config=SimpleNamespace(**scheduler | changes),
+        cache_config=cache,
+    )
+
+
+def request(prompt: int = 3, tokens: int = 13, media: bool = False) -> Any:
+    return SimpleNamespace(
+        prompt_token_ids=[0] * prompt,
+        sampling_params=SimpleNamespace(max_tokens=tokens),
+        mm_features=["picture"] if media else [],
+    )
+
+
+def test_one_that_fits() -> None:
+    _check_dynamic(request(), 8, config())
+    _check_dynamic(request(tokens=45), 3, config())
+
+
+@pytest.mark.parametrize(
+    ("asked", "streams", "changes", "param", "words"),
+    [
+        (request(), 3, {"speculative_config": object()}, "steering.dynamic", "speculative"),
+        (request(), 3, {"async_scheduling": True}, "steering.dynamic", "--no-async-scheduling"),
+        (request(media=True), 3, {}, "steering.dynamic", "images"),
+        (request(), 6, {"max_num_seqs": 5}, "steering.vectors", "--max-num-seqs"),
+        (request(), 6, {"max_num_active_seqs": 5}, "steering.vectors", "runs 5 at once"),
+        # A token over a block's end is a block more, for each stream.
+        (request(tokens=14), 5, {}, "max_tokens", "of 16 tokens they do"),
+        (request(tokens=46), 3, {}, "max_tokens", "of 48 tokens they do"),
+        (request(tokens=45), 3, {"watermark": 0.1}, "max_tokens", "of 32 tokens they do"),
+    ],
+)  # fmt: skip
+def test_what_does_not_fit_is_told_why(
+    asked: Any, streams: int, changes: dict[str, Any], param: str, words: str
+) -> None:
+    with pytest.raises(PlanInvalid, match=words) as refused:
+        _check_dynamic(asked, streams, config(**changes))
+    assert refused.value.param == param
+
+
+@pytest.mark.parametrize("key", ["steering", "steer", "steering_vectors", "sv_scale", "Steering"])
+def test_extra_arguments_that_mean_steering_are_refused(key: str) -> None:
+    # Also those of vLLM's own `LLM`, where there is no route to ask.
+    with pytest.raises(Exception, match="steersman serve") as refused:
+        _check_keys({key: {"vectors": {"a": 1}}})
+    assert getattr(refused.value, "parameter", None) == f"extra_args.{key}"
+
+
+def test_other_extra_arguments_pass() -> None:
+    _check_keys({"steering": None, "steersman": "{}", "kv_transfer_params": {}, "string": 1})

@@ -1,0 +1,82 @@
+"""Keys of the prefix cache on vLLM's own requests: what they cost, and what form they have."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
+from steersman.steering.plan.cache_key import CacheKeys
+from steersman.steering.vllm.core import prefix_cache as seam_prefix_cache
+from tests.support.steering.make import digest, plan_of, planned
+
+BLOCK = 16
+
+
+def hashed(text: str, tokens: int) -> Any:
+    """A request whose blocks have their hashes."""
+    from vllm.sampling_params import SamplingParams
+    from vllm.utils.hashing import sha256
+    from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
+    from vllm.v1.request import Request
+
+    seam_prefix_cache.install()
+    init_none_hash(sha256)
+    params = SamplingParams(max_tokens=9, extra_args={PLAN_KEY: text})
+    hasher = get_request_block_hasher(BLOCK, sha256)
+    return Request("r", [1] * tokens, params, None, block_hasher=hasher)
+
+
+def test_a_long_prompt_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """CASES 4.4, 4.21: not for each of its blocks; counted, not timed."""
+    called = Counter[str]()
+
+    def count(owner: type, name: str) -> None:
+        original = getattr(owner, name)
+
+        def counting(*args: Any) -> Any:
+            called[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(owner, name, counting)
+
+    count(Plan, "segments")
+    count(Plan, "from_json")
+    count(CacheKeys, "of")
+    terms = tuple(("resid_post", layer) for layer in range(90))
+    heavy = Plan(
+        tuple(PlannedVector(digest(n), 1.0, terms, "all", (0.5,) * 1024) for n in range(8))
+    )
+    request = hashed(heavy.to_json(), 2000 * BLOCK)
+    assert called == {"from_json": 1, "segments": 1, "of": 2000}
+    request.append_output_token_ids([2] * BLOCK)
+    assert called == {"from_json": 1, "segments": 1, "of": 2001}
+
+
+def test_a_plan_that_nobody_can_read_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    called = Counter[str]()
+
+    def counting(text: object) -> Plan:
+        called["from_json"] += 1
+        return original(text)
+
+    original = Plan.from_json
+    monkeypatch.setattr(Plan, "from_json", counting)
+    request = hashed("{}", 50 * BLOCK)
+    assert called["from_json"] == 1
+    assert seam_prefix_cache.steering_key(request, 0, BLOCK) == "invalid:r"
+
+
+def test_keys_are_strings_as_events_want_them() -> None:
+    """`to_event_extra_keys` publishes the second of each pair, in MessagePack."""
+    from vllm.v1.core.kv_cache_utils import generate_block_hash_extra_keys, to_event_extra_keys
+
+    request = hashed(plan_of(planned(positions=(20, 24))).to_json(), 3 * BLOCK)
+    found = [
+        generate_block_hash_extra_keys(request, start, start + BLOCK, 0)[0]
+        for start in range(0, 3 * BLOCK, BLOCK)
+    ]
+    assert [keys is None for keys in found] == [True, False, True]
+    ((key,),) = [keys for keys in to_event_extra_keys(found) or () if keys is not None]
+    assert isinstance(key, str)
+    assert key.startswith("20:24:")

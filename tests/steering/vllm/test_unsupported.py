@@ -1,0 +1,79 @@
+"""Ways of running that are refused, without an engine."""
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from steersman.steering.vllm.unsupported import check_device, check_ways
+from steersman.steering.worker.blocks import NotInstrumentable
+
+
+def config(connector: str | None = None, **changes: Any) -> SimpleNamespace:
+    """As much of a VllmConfig as is looked at."""
+    parallel = {
+        "pipeline_parallel_size": 1,
+        "use_ubatching": False,
+        "prefill_context_parallel_size": 1,
+        "use_sequence_parallel_moe": False,
+    }
+    passes = {"enable_sp": False}
+    cache = {"kv_sharing_fast_prefill": False}
+    for name, value in changes.items():
+        next(part for part in (parallel, passes, cache) if name in part)[name] = value
+    transfer = None if connector is None else SimpleNamespace(kv_connector=connector)
+    return SimpleNamespace(
+        parallel_config=SimpleNamespace(**parallel),
+        cache_config=SimpleNamespace(**cache),
+        compilation_config=SimpleNamespace(pass_config=SimpleNamespace(**passes)),
+        kv_transfer_config=transfer,
+    )
+
+
+RUNNER = SimpleNamespace(use_async_spec_decode=False)
+
+
+def test_ways_that_are_steered_pass() -> None:
+    check_ways(config(), RUNNER)
+    check_ways(config(), SimpleNamespace())
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"pipeline_parallel_size": 2}, "pipeline parallel"),
+        ({"use_ubatching": True}, "micro-batches"),
+        ({"prefill_context_parallel_size": 2}, "prefill context parallel"),
+        ({"kv_sharing_fast_prefill": True}, "fast prefill"),
+        ({"use_sequence_parallel_moe": True}, "expert parallel with sequence parallel"),
+        ({"enable_sp": True}, "sequence parallel"),
+        ({"connector": "OffloadingConnector"}, "the KV connector OffloadingConnector"),
+    ],
+)
+def test_ways_that_are_not_are_named(changes: dict[str, Any], named: str) -> None:
+    with pytest.raises(NotInstrumentable, match=f"cannot steer under {named}"):
+        check_ways(config(**changes), RUNNER)
+
+
+def test_drafts_whose_place_only_the_device_knows_are_refused() -> None:
+    with pytest.raises(NotInstrumentable, match="asynchronous speculative decoding"):
+        check_ways(config(), SimpleNamespace(use_async_spec_decode=True))
+
+
+def test_devices() -> None:
+    from vllm.platforms import PlatformEnum, current_platform
+
+    check_device(current_platform)
+    for kind in PlatformEnum:
+        platform = SimpleNamespace(_enum=kind)
+        if kind in (PlatformEnum.CPU, PlatformEnum.CUDA, PlatformEnum.ROCM):
+            check_device(platform)
+        else:
+            with pytest.raises(NotInstrumentable, match=f"cannot steer on {kind.name} devices"):
+                check_device(platform)
+
+
+def test_vllms_configuration_has_what_is_looked_at() -> None:
+    from vllm.config import ParallelConfig
+
+    assert ParallelConfig().use_sequence_parallel_moe is False

@@ -1,0 +1,129 @@
+"""Coefficients out of logits, against the definitions token by token."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from steersman.steering.plan import Choice, Dynamic, Plan
+from steersman.steering.plan.dynamic import Companion
+from steersman.steering.worker.composition import Composer, NotComposed, divergences, nucleus
+from tests.reference.dynamic import divergence
+from tests.reference.dynamic import nucleus as plain_nucleus
+from tests.support.steering.make import planned
+
+VOCAB = 50
+
+
+def logits(seed: int, rows: int, sharpness: float) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(rows, VOCAB, generator=generator) * sharpness
+
+
+@settings(deadline=None)
+@given(
+    st.integers(0, 10**6),
+    st.integers(1, 4),
+    st.sampled_from([0.1, 1.0, 4.0, 30.0]),
+    st.floats(0.01, 0.99),
+    st.booleans(),
+)
+def test_divergences_are_those_of_the_reference(
+    seed: int, properties: int, sharpness: float, top_p: float, mean: bool
+) -> None:
+    plain, *alone = torch.log_softmax(logits(seed, 1 + properties, sharpness), dim=-1)
+    found = divergences(plain, torch.stack(alone), Dynamic(2.0, top_p, mean))
+    wanted = [divergence(plain, one, top_p, mean) for one in alone]
+    assert found.tolist() == pytest.approx(wanted, abs=1e-5, rel=1e-4)
+
+
+def test_the_nucleus_has_the_token_that_crosses() -> None:
+    chances = torch.tensor([0.1, 0.5, 0.15, 0.25])
+    for top_p, size in ((0.3, 1), (0.5, 1), (0.51, 2), (0.74, 2), (0.76, 3), (0.89, 3), (0.91, 4)):
+        found = nucleus(chances.log(), top_p)
+        assert int(found.sum()) == size
+        assert set(found.nonzero().flatten().tolist()) == plain_nucleus(chances.log(), top_p)
+    assert bool(nucleus(chances.log(), 1.0).all())
+
+
+def test_a_union_of_one_token_is_no_divergence() -> None:
+    plain = torch.tensor([9.0, 0.0, 0.0])
+    alone = torch.tensor([[5.0, 1.0, 0.0], [0.0, 9.0, 0.0]])
+    for mean in (True, False):
+        found = divergences(plain, alone, Dynamic(2.0, 0.5, mean))
+        assert found[0] == 0
+        assert found[1] > 1
+
+
+def composer(streams: int, position: int = 7) -> Composer:
+    """An answer "a" whose streams have come to `position`, all but the first a little apart."""
+    made = Composer()
+    for n in range(streams):
+        made.came(f"a{n}", Companion("a", n))
+        made.hear(f"a{n}", position, torch.tensor([1.0, n, 0.0]))
+    return made
+
+
+def test_coefficients_are_clipped_each_to_its_cap() -> None:
+    vectors = tuple(planned(n, cap) for n, cap in enumerate((100.0, 0.25, 0.0, 100.0)))
+    plan = Plan(vectors, "", Dynamic(2.0, 1.0, False))
+    found = composer(5).choose("a", plan, 7)
+    assert isinstance(found, Choice)
+    free, capped, never, other = found.coefficients
+    assert (free, other) == (found.divergences[0], found.divergences[3])
+    assert capped == 0.25 < found.divergences[1]
+    assert never == 0.0 < found.divergences[2]
+
+
+def test_equal_properties_get_equal_coefficients() -> None:
+    same = composer(3)
+    same.hear("a2", 7, torch.tensor([1.0, 1.0, 0.0]))
+    plan = Plan((planned(1, 9.0), planned(1, 9.0)), "", Dynamic(2.0, 0.9, True))
+    one, other = same.choose("a", plan, 7).coefficients
+    assert one == other > 0
+
+
+def test_without_all_streams_at_the_token_nothing_is_chosen() -> None:
+    plan = Plan((planned(1), planned(2)), "", Dynamic(2.0, 0.95, True))
+    with pytest.raises(NotComposed, match="token 7"):
+        composer(2).choose("a", plan, 7)
+    late = composer(3)
+    late.hear("a1", 6, torch.zeros(3))
+    with pytest.raises(NotComposed, match="token 7"):
+        late.choose("a", plan, 7)
+
+
+def test_what_is_not_a_number_is_no_coefficient() -> None:
+    broken = composer(2)
+    broken.hear("a1", 7, torch.full((3,), math.nan))
+    with pytest.raises(NotComposed, match="nan"):
+        broken.choose("a", Plan((planned(),), "", Dynamic(2.0, 0.95, True)), 7)
+
+
+def test_logits_are_kept_as_they_were() -> None:
+    batch = torch.zeros(4, VOCAB, dtype=torch.bfloat16)
+    made = Composer()
+    for n in range(2):
+        made.came(f"a{n}", Companion("a", n))
+        made.hear(f"a{n}", 0, batch[n])
+    batch += torch.arange(VOCAB)
+    plan = Plan((planned(1, 9.0),), "", Dynamic(2.0, 0.95, True))
+    assert made.choose("a", plan, 0).divergences == (0.0,)
+
+
+def test_nothing_is_kept_of_those_who_went() -> None:
+    made = composer(3)
+    made.gone(["a0", "a1", "a2", "never came"])
+    assert not made.companions
+    assert not made._heard
+
+
+def test_a_nucleus_has_a_token_however_small_its_mass() -> None:
+    """1e-46 is above 0, and 0 in float32."""
+    logprobs = torch.log_softmax(torch.tensor([[0.1, 2.0, -1.0], [5.0, 0.0, 0.0]]), dim=-1)
+    found = nucleus(logprobs, 1e-46)
+    assert found.tolist() == [[False, True, False], [True, False, False]]
+    dynamic = Dynamic(start=2.0, top_p=5e-324, mean=True)
+    assert bool(torch.isfinite(divergences(logprobs[0], logprobs[1:], dynamic)).all())

@@ -1,0 +1,176 @@
+"""What a step marks on its way to a device that lags behind the host."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from steersman.steering.worker.staging import StagedRows
+
+TOKENS = 12
+
+
+def rows() -> Tensor:
+    return torch.full((TOKENS,), -1, dtype=torch.int32)
+
+
+def gains() -> Tensor:
+    return torch.ones(TOKENS, 2)
+
+
+targets = pytest.mark.parametrize("target", [rows, gains])
+"""What is staged, at rest everywhere."""
+Target = Callable[[], Tensor]
+
+
+def rest_of(target: Target) -> float:
+    return float(target().flatten()[0])
+
+
+class Device:
+    """Copies and forward passes in one queue; runs them when it likes, or is waited for."""
+
+    def __init__(self, target: Target = rows) -> None:
+        self.target = target()
+        self.rest = rest_of(target)
+        self.seen: list[Any] = []
+        self._queue: list[tuple[Tensor, int] | None] = []
+        self._done = 0
+
+    @property
+    def copies(self) -> list[int]:
+        """How many tokens each copy has that was ever queued."""
+        return [work[1] for work in self._queue if work is not None]
+
+    def staged(self) -> StagedRows:
+        """The way to `target` as on a GPU: by two buffers."""
+        return StagedRows(self.target, [Buffer(self), Buffer(self)], self.rest)
+
+    def copy(self, rows: Tensor, tokens: int) -> int:
+        """Queue a copy; its place in the queue."""
+        self._queue.append((rows, tokens))
+        return len(self._queue)
+
+    def forward(self) -> None:
+        """Queue a forward pass, which sees `target` as it is then."""
+        self._queue.append(None)
+
+    def run(self, upto: int) -> None:
+        """Do what is queued before place `upto`."""
+        while self._done < min(upto, len(self._queue)):
+            work = self._queue[self._done]
+            if work is None:
+                self.seen.append(self.target.tolist())
+            else:
+                rows, tokens = work
+                self.target[:tokens] = rows[:tokens]
+            self._done += 1
+
+    def do_some(self, number: int) -> None:
+        self.run(self._done + number)
+
+    def finish(self) -> None:
+        self.run(len(self._queue))
+
+
+class Buffer:
+    """Memory that `Device` reads when it comes to it, not when the copy is queued."""
+
+    def __init__(self, device: Device) -> None:
+        self.rows = torch.full_like(device.target, device.rest)
+        self._device = device
+        self._sent = 0
+
+    def send(self, target: Tensor, tokens: int) -> None:
+        assert target is self._device.target
+        self._sent = self._device.copy(self.rows, tokens)
+
+    def wait(self) -> None:
+        self._device.run(self._sent)
+
+
+Step = tuple[int, list[tuple[int, int, int]], int]
+"""(tokens that `commit` is told of, marks, how much the device does meanwhile)."""
+
+
+@st.composite
+def steps(draw: st.DrawFn) -> list[Step]:
+    made = []
+    for _ in range(draw(st.integers(1, 12))):
+        tokens = draw(st.integers(0, TOKENS))
+        cuts = draw(st.lists(st.integers(0, tokens), max_size=4).map(sorted))
+        marks = [(a, b, n) for n, (a, b) in enumerate(itertools.pairwise(cuts)) if a < b]
+        made.append((draw(st.sampled_from([tokens, 0])), marks, draw(st.integers(0, 4))))
+    return made
+
+
+@targets
+@given(made=steps())
+def test_each_forward_pass_sees_the_marks_of_its_own_step(target: Target, made: list[Step]) -> None:
+    device = Device(target)
+    staged = device.staged()
+    expected = []
+    for tokens, marks, meanwhile in made:
+        staged.begin()
+        wanted = target().numpy()
+        for start, stop, number in marks:
+            value: Any = number
+            if wanted.ndim == 2:  # each token its own values
+                value = number + np.arange(2.0 * (stop - start)).reshape(-1, 2) / 64
+            staged.mark(start, stop, value)
+            wanted[start:stop] = value
+        staged.commit(tokens)
+        device.forward()
+        expected.append(wanted.tolist())
+        device.do_some(meanwhile)
+    device.finish()
+    assert device.seen == expected
+
+
+def test_the_host_goes_on_while_one_copy_is_under_way() -> None:
+    """Otherwise two buffers would be no better than one and a wait."""
+    device = Device()
+    staged = device.staged()
+    for _ in range(2):
+        staged.begin()
+        staged.commit(3)
+        device.forward()
+    assert device.seen == []
+    staged.begin()
+    assert len(device.seen) == 0
+    staged.commit(3)
+    staged.begin()
+    assert len(device.seen) == 1
+
+
+@targets
+def test_no_copy_where_nothing_is_marked_and_nothing_was(target: Target) -> None:
+    """Most steps have no gains: those make one copy, of rows."""
+    device = Device(target)
+    staged = device.staged()
+    for marked in (0, 5, 3, 0, 0, 4):
+        staged.begin()
+        if marked:
+            staged.mark(0, marked, 9)
+        staged.commit(0)
+    assert device.copies == [5, 5, 3, 4]
+
+
+@targets
+def test_on_the_host_there_is_nothing_to_copy(target: Target) -> None:
+    there, wanted = target(), target()
+    staged = StagedRows.on(there, rest_of(target))
+    staged.begin()
+    staged.mark(2, 4, 7)
+    staged.commit(4)
+    wanted[2:4] = 7
+    assert torch.equal(there, wanted)
+    staged.begin()
+    staged.commit(4)
+    assert torch.equal(there, target())

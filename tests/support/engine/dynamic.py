@@ -1,0 +1,71 @@
+"""Dynamic and scheduled requests, each as a plan for the engine and in the reference's words."""
+
+from dataclasses import dataclass
+
+import torch
+
+from steersman.steering.plan import Dynamic, Plan, PlannedVector, WorkerNote
+from steersman.steering.plan.plan import as_float32
+from steersman.vectors.file.format import SteeringVector
+from tests.engine.conftest import Shelf
+from tests.reference.dynamic import Composed, Property, compose
+from tests.reference.reference import ReferenceModel
+from tests.support.engine.engine import Answer
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How a dynamic request is asked for."""
+
+    properties: int = 2
+    mean: bool = False
+    top_p: float = 0.95
+    start: float = 0.25
+    cap: float = 0.25
+    steps: int = 1
+    """Of each property's vector."""
+    hold: bool = False
+    layers: tuple[int, ...] = (10, 14)
+
+    def vectors(self, shelf: Shelf) -> list[SteeringVector]:
+        seeds = range(self.properties)
+        if self.steps == 1:
+            return [shelf.vector(seed) for seed in seeds]
+        return [shelf.stepped(seed, self.steps) for seed in seeds]
+
+    def plan(self, shelf: Shelf) -> Plan:
+        terms = tuple(("resid_post", layer) for layer in self.layers)
+        vectors = tuple(
+            PlannedVector(
+                one.digest, as_float32(self.cap), terms, "generation",
+                steps=self.steps, hold=self.hold,
+            )
+            for one in self.vectors(shelf)
+        )  # fmt: skip
+        return Plan(vectors, "", Dynamic(self.start, self.top_p, self.mean))
+
+    def reference(
+        self, reference: ReferenceModel, shelf: Shelf, prompt: tuple[int, ...], tokens: int
+    ) -> Composed:
+        properties = [
+            Property(
+                {("resid_post", layer): one.tensors["resid_post", layer] for layer in self.layers},
+                as_float32(self.cap),
+                self.hold,
+            )
+            for one in self.vectors(shelf)
+        ]
+        return compose(
+            reference, prompt, properties, tokens,
+            start=as_float32(self.start), top_p=self.top_p, mean=self.mean,
+        )  # fmt: skip
+
+
+def distances(answer: Answer, notes: list[WorkerNote], wanted: Composed) -> tuple[float, float]:
+    """How far coefficients and divergences are from the reference's. The tokens must be equal."""
+    assert list(answer.tokens) == wanted.tokens
+    (note,) = notes
+    found = torch.tensor([[c.coefficients, c.divergences] for c in note.choices])
+    there = torch.tensor([wanted.coefficients, wanted.divergences]).transpose(0, 1)
+    apart = (found - there).abs().amax(dim=(0, 2))
+    return float(apart[0]), float(apart[1])

@@ -1,0 +1,156 @@
+"""Exams of single ways of running. As in `exams.py`, they run where the engine is."""
+
+from dataclasses import replace
+from typing import Any
+
+import torch
+from vllm.exceptions import VLLMValidationError
+from vllm.lora.request import LoRARequest
+from vllm.sampling_params import StructuredOutputsParams
+
+from steersman.steering.plan import Dynamic, Plan
+from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture
+from tests.support.engine.engine import Ask, Engine, parameters
+from tests.support.matrix.exams import ask, plain, status
+from tests.support.matrix.tiny import HIDDEN, LAYERS
+
+LETTERS = "abcd"
+
+
+def scheduling(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
+    """Whether the engine schedules asynchronously."""
+    config = engine.llm.llm_engine.vllm_config.scheduler_config
+    return {"async": config.async_scheduling}
+
+
+def structured(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
+    """Answers of twelve letters by a grammar, steered and not; and by a list of allowed tokens."""
+    ids = [engine.llm.get_tokenizer().convert_tokens_to_ids(letter) for letter in LETTERS]
+    grammar = StructuredOutputsParams(regex="[abcd]{12}")
+    options = {"structured_outputs": grammar, "min_tokens": 0, "logprobs": len(ids)}
+    return {
+        "ids": ids,
+        "listed": ask(engine, asks, {"allowed_token_ids": ids, "logprobs": len(ids)}),
+        "grammar": ask(engine, asks, options),
+        "unsteered": ask(engine, plain(asks), options),
+    }
+
+
+def embeddings(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
+    """A prompt of embeddings instead of tokens: how many tokens an unsteered answer to it has, and
+    what a steered one is told."""
+    prompt = {"prompt_embeds": torch.randn(9, HIDDEN, generator=torch.Generator().manual_seed(0))}
+    steered = next(one for one in asks if one.plan)
+    (output,) = engine.llm.generate([prompt], parameters(Ask((), tokens=2)), use_tqdm=False)
+    try:
+        engine.llm.generate([prompt], parameters(steered), use_tqdm=False)
+    except VLLMValidationError as error:
+        return {"unsteered": len(output.outputs[0].token_ids), "steered": str(error)}
+    return {"unsteered": len(output.outputs[0].token_ids), "steered": "was answered"}
+
+
+def asleep(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
+    """Answers after a sleep of each level, with vectors in the bank and blocks in the cache."""
+    before = status(engine)
+    ask(engine, asks)
+    found: dict[str, Any] = {"before": before}
+    for level in (1, 2):
+        engine.llm.sleep(level=level)
+        engine.llm.wake_up()
+        found[str(level)] = ask(engine, asks)
+    return {**found, "after": status(engine)}
+
+
+def adapted(engine: Engine, asks: list[Ask], adapter: str) -> dict[str, Any]:
+    """Every second request with the adapter; all of them with it; nobody steered."""
+    lora = LoRARequest("matrix", 1, adapter)
+    every_second = [lora if n % 2 else None for n in range(len(asks))]
+    return {
+        "before": status(engine),
+        "half": ask(engine, asks, lora_request=every_second),
+        "half_unsteered": ask(engine, plain(asks), lora_request=every_second),
+        "all": ask(engine, asks, lora_request=[lora] * len(asks)),
+        "none": ask(engine, asks, lora_request=[None] * len(asks)),
+        "after": status(engine),
+    }
+
+
+def lens(
+    engine: Engine, asks: list[Ask], rows: list[list[float]], count: int
+) -> list[dict[str, Any] | None]:
+    """What each worker says of directions of the stream, [n][hidden], through the unembedding."""
+    sent = [torch.tensor(row).numpy().tobytes() for row in rows]
+    found: list[dict[str, Any] | None] = engine.llm.collective_rpc(
+        "steering_lens", args=(sent, count)
+    )
+    return found
+
+
+def captured(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
+    """The mean of the stream over each prompt but its first token, [layers][hidden], captured in
+    one batch; at how many places one hears something who listens to all; and the usual answers."""
+    before = ask(engine, asks)
+    engine.llm.collective_rpc("steering_listen")
+    wanted = [one for one in plain(asks) if len(one.prompt) > 1]
+    streams = _streams(engine, wanted, LAYERS, 1)
+    (medians,) = engine.llm.collective_rpc("steering_heard")
+    return {
+        "prompts": [list(one.prompt) for one in wanted],
+        "streams": streams,
+        "places": len(medians),
+        "before": before,
+        "after": ask(engine, asks),
+    }
+
+
+def moved(engine: Engine, asks: list[Ask], layers: int) -> list[Any]:
+    """How far each request's steering moves the stream behind each block at the prompt's last
+    token, [layers][hidden]."""
+    last = len(asks[0].prompt) - 1
+    steered = torch.tensor(_streams(engine, asks, layers, last))
+    found: list[Any] = (
+        steered - torch.tensor(_streams(engine, plain(asks), layers, last))
+    ).tolist()
+    return found
+
+
+def _streams(engine: Engine, asks: list[Ask], layers: int, first: int) -> list[Any]:
+    """Means of the stream over prompt tokens from `first` on, [layers][hidden], one batch."""
+    params, captures = [], []
+    for n, one in enumerate(asks):
+        terms = tuple(("resid_post", layer) for layer in range(layers))
+        captures.append(Capture(f"c{n}", terms, first, len(one.prompt)))
+        CAPTURES.open(captures[-1])
+        given = parameters(one)
+        given.extra_args = {**(given.extra_args or {}), CAPTURE_KEY: captures[-1].to_json()}
+        given.skip_reading_prefix_cache = True
+        params.append(given)
+    prompts = [{"prompt_token_ids": list(one.prompt)} for one in asks]
+    engine.llm.generate(prompts, params, use_tqdm=False)
+    found = [CAPTURES.close(capture.receipt) for capture in captures]
+    return [None if one is None else one.values.tolist() for one in found]
+
+
+def is_v2(engine: Engine, _asks: list[Ask]) -> bool:
+    """Whether the engine runs vLLM's V2 model runner."""
+    return bool(engine.llm.llm_engine.vllm_config.use_v2_model_runner)
+
+
+def dynamic(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
+    """Answers to the first few steered requests, their vectors composed dynamically, and what was
+    found for each token; what every worker has left afterwards."""
+    composed = [composition(one) for one in asks if one.plan][:3]
+    found = engine.noted(*composed, *plain(asks)[:3])[: len(composed)]
+    return {
+        "asks": [[one.prompt, one.plan.to_json(), one.tokens] for one in composed if one.plan],
+        "tokens": [answer.tokens for answer, _ in found],
+        "choices": [notes[0].choices for _, notes in found],
+        "after": status(engine),
+    }
+
+
+def composition(ask: Ask) -> Ask:
+    """The same request with its vectors as properties."""
+    assert ask.plan is not None
+    vectors = (replace(v, coefficient=0.5, positions="generation") for v in ask.plan.vectors)
+    return replace(ask, plan=Plan(tuple(vectors), "", Dynamic(0.5, 0.95, False)))

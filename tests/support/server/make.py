@@ -1,0 +1,66 @@
+"""A server's view without a server, over a library of small vectors, for tests."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from steersman.server.chat.field import SteeringField
+from steersman.server.chat.resolve import Resolved, resolve
+from steersman.server.doses import Doses
+from steersman.server.state import Steersman
+from steersman.steering.plan import Limits, Settings
+from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.library.library import Library
+
+LAYERS, HIDDEN = 4, 2
+MEDIANS = {f"resid_post.{layer}": 10.0 * (layer + 1) for layer in range(LAYERS)}
+ONE = torch.tensor([6.0, 8.0])
+VECTORS = {
+    "plain": SteeringVector({("resid_post", 1): ONE}, coefficient=0.5, positions="all"),
+    "other": SteeringVector({("resid_post", 2): ONE}),
+    "steps": SteeringVector({("resid_post", 1): torch.stack([ONE, 2 * ONE, ONE])}),
+    "uneven": SteeringVector(
+        {("resid_post", 1): torch.ones(3, HIDDEN), ("resid_post", 2): torch.ones(2, HIDDEN)}
+    ),
+    "single": SteeringVector({("resid_post", 1): ONE[None]}),
+    "mixed": SteeringVector({("resid_post", 1): ONE[None], ("resid_post", 2): ONE}),
+    "ranged": SteeringVector({("resid_post", 1): ONE}, safe_range=(-1.0, 2.0)),
+    "long": SteeringVector({("resid_post", 1): torch.ones(9, HIDDEN)}),
+}
+"""`plain` has a coefficient and positions of its own; `long` has more steps than are allowed."""
+
+
+def library(root: Path) -> Library:
+    """A library of `VECTORS`."""
+    made = Library(root, hidden_size=HIDDEN, num_layers=LAYERS)
+    for name, vector in VECTORS.items():
+        made.add(write_vector(vector), name)
+    return made
+
+
+def steersman(
+    root: Path,
+    dose: float | None = None,
+    total: float | None = None,
+    *,
+    composes: bool = True,
+    **settings: Any,
+) -> Steersman:
+    """What the routes share, on a server that allows doses up to `dose`, and `total` in sum."""
+    set_ = Settings(library=str(root), max_steps=8, max_coefficient=100.0, **settings)
+    return Steersman(
+        settings=set_,
+        limits=Limits.of(set_, LAYERS),
+        whole_library=library(root),
+        all_doses=Doses(MEDIANS, dose, total),
+        model={"id": "m", "num_layers": LAYERS, "hidden_size": HIDDEN, "fingerprint": "f",
+               "sites": ["resid_post"], "composes": composes},
+        version="1",
+    )  # fmt: skip
+
+
+def ask(app: Steersman, field: Any) -> Resolved:
+    """What a request with this `steering` would carry."""
+    enforce = app.settings.enforce_safe_range
+    return resolve(SteeringField.read(field), "r", app.library, app.limits, app.doses, enforce)

@@ -1,0 +1,364 @@
+"""A model runner that hashes instead of computing, for vLLM's scheduler without an engine.
+
+The state behind a token is a hash of all tokens up to it and of what is added at each, read from
+and written to cache blocks as attention would; the next token follows from the state. So a block
+that holds something else, a token that the worker does not know, and a choice made on other
+histories all change what is answered.
+
+A state may be no number (`NAN`): then so are all behind it, and whoever has a block with one in it,
+though behind the end of its own tokens, would answer nothing.
+"""
+
+import functools
+import zlib
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import count
+from typing import Any, NamedTuple
+
+from steersman.steering.plan import Plan
+from steersman.steering.plan.capture import Capture
+from steersman.steering.plan.dynamic import Companion
+from steersman.steering.plan.receipt import StepReport
+from steersman.steering.vllm.worker import model_runner_v1 as seam_runner_v1
+from steersman.steering.vllm.worker import model_runner_v2 as seam_runner_v2
+from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, TOKENS_ATTRIBUTE
+from tests.support.steering.make import added_by, digest
+
+BLOCK = 4
+"""Tokens of a cache block."""
+VOCABULARY = 64
+NAN = -1
+"""A state that is not finite; no hash is this."""
+OVERFLOWING = digest(999_999)
+"""A vector after which no state is finite."""
+
+
+class Ask(NamedTuple):
+    """What a client asks."""
+
+    name: str
+    prompt: tuple[int, ...]
+    most: int
+    """`max_tokens`."""
+    plan: Plan | None = None
+    stops: frozenset[int] = frozenset()
+    priority: int = 0
+    salt: str | None = None
+    capture: Capture | None = None
+
+    @property
+    def streams(self) -> tuple[Plan | None, ...]:
+        """The plans of its companions: none, and each vector alone."""
+        if self.plan is None or self.plan.dynamic is None:
+            return ()
+        start = self.plan.dynamic.start
+        return None, *(Plan((replace(v, coefficient=start),)) for v in self.plan.vectors)
+
+    def blocks(self, longest: int = 1024) -> int:
+        """Cache blocks that it needs, its companions included: its last token is not computed."""
+        tokens = min(len(self.prompt) + self.most, longest) - 1
+        return (len(self.streams) + 1) * -(-tokens // BLOCK)
+
+
+def companion(ask: Ask, stream: int) -> str:
+    """Id of one of its companions."""
+    return f"{ask.name}-stream{stream}"
+
+
+def mix(before: int, token: int, added: int) -> int:
+    """State behind one more token."""
+    return NAN if NAN in (before, added) else hash((before, token, added))
+
+
+def sampled(state: int) -> int:
+    return state % VOCABULARY
+
+
+@functools.lru_cache(maxsize=100_000)
+def added(plan: Plan | None, token: int, prompt_tokens: int) -> int:
+    """What a plan that is not dynamic adds at a token."""
+    found = []
+    for vector in plan.vectors if plan else ():
+        how = added_by(vector, token, prompt_tokens)
+        if how is not None and how[1]:
+            if vector.digest == OVERFLOWING:
+                return NAN
+            found += [(site, layer, vector.digest, *how) for site, layer in vector.terms]
+    return zlib.crc32(repr(sorted(found)).encode()) if found else 0
+
+
+def chosen(states: Sequence[int]) -> int:
+    """What is added at a token of a dynamic answer, whose companions are in these states."""
+    return hash(tuple(states))
+
+
+def answer_to(ask: Ask, longest: int) -> tuple[int, ...]:
+    """The tokens of the answer, had the request been alone and nothing ever taken from it."""
+    tokens, state, states = list(ask.prompt), 0, [0] * len(ask.streams)
+    prompt = len(ask.prompt)
+    for i in count():
+        states = [
+            mix(before, tokens[i], added(plan, i, prompt))
+            for before, plan in zip(states, ask.streams, strict=True)
+        ]
+        if states:
+            extra = chosen(states) if i >= prompt - 1 else 0
+        else:
+            extra = added(ask.plan, i, prompt)
+        state = mix(state, tokens[i], extra)
+        if i < prompt - 1:
+            continue
+        tokens.append(sampled(state))
+        ended = len(tokens) - prompt >= ask.most or len(tokens) >= longest
+        if ended or tokens[-1] in ask.stops:
+            return tuple(tokens[prompt:])
+    raise AssertionError
+
+
+@dataclass
+class Live:
+    """One request, as a worker knows it."""
+
+    prompt: list[int]
+    plan: Plan | None
+    blocks: list[int]
+    first: int
+    output_token_ids: list[int] = field(default_factory=list)
+
+    @property
+    def num_prompt_tokens(self) -> int:
+        return len(self.prompt)
+
+
+class Heard(NamedTuple):
+    """The last that a companion computed."""
+
+    position: int
+    state: int
+    tokens: tuple[int, ...]
+
+
+class Worker:
+    """What both model runners do: compute, listen, choose, sample."""
+
+    def __init__(self) -> None:
+        self.requests: dict[str, Live] = {}
+        self.companions: dict[str, Companion] = {}
+        self.heard: dict[str, dict[int, Heard]] = {}
+        """By answer and stream."""
+        self.choices: dict[str, list[int]] = {}
+        self.fail: dict[str, str] = {}
+        """Who shall be reported as impossible to steer, when it runs next."""
+        self.cleaned = 0
+        """Blocks that were filled with zeros."""
+        self._cache: dict[tuple[int, int], int] = {}
+
+    def run(self, output: Any) -> Any:
+        """Execute one SchedulerOutput."""
+        from vllm.v1.outputs import ModelRunnerOutput
+
+        for block in getattr(output, CLEAN_ATTRIBUTE, ()):
+            self.cleaned += 1
+            for slot in range(BLOCK):
+                self._cache.pop((block, slot), None)
+        self.forget(output.finished_req_ids)
+        self.take(output)
+        spans = {
+            name: (self.requests[name].first, self.requests[name].first + tokens)
+            for name, tokens in output.num_scheduled_tokens.items()
+        }
+        for name, (_, stop) in spans.items():
+            self._choose(name, stop - 1)
+        # Who finds a block in the cache may be in one step with who computes it.
+        in_order = sorted(spans, key=lambda name: spans[name])
+        states = {name: self._compute(name, *spans[name]) for name in in_order}
+        for name, (_, stop) in spans.items():
+            if name in self.companions:
+                answer, stream = self.companions[name]
+                tokens = tuple(self.tokens(name)[:stop])
+                self.heard.setdefault(answer, {})[stream] = Heard(stop - 1, states[name], tokens)
+        samples = []
+        for name, (_, stop) in spans.items():
+            last = stop == len(self.tokens(name))
+            samples.append([sampled(states[name])] if last else [])
+            if last:
+                self.keep(name, samples[-1][0])
+        ran = ModelRunnerOutput(
+            req_ids=list(spans),
+            req_id_to_index={name: n for n, name in enumerate(spans)},
+            sampled_token_ids=samples,
+            logprobs=None,
+            prompt_logprobs_dict={},
+            pooler_output=[],
+        )
+        failed = {name: why for name, why in self.fail.items() if name in spans}
+        ill = [name for name, state in states.items() if state == NAN]
+        if failed or ill:
+            setattr(ran, REPORT_ATTRIBUTE, StepReport(failed=failed, ill=ill))
+        return ran
+
+    def take(self, output: Any) -> None:
+        """Requests come and go on."""
+        raise NotImplementedError
+
+    def tokens(self, name: str) -> list[int]:
+        """What the runner holds for a request's tokens."""
+        raise NotImplementedError
+
+    def keep(self, name: str, token: int) -> None:
+        """A token was sampled."""
+        raise NotImplementedError
+
+    def came(self, new: Any, tokens: list[int]) -> None:
+        """A new request, or one that a runner is given anew."""
+        assert new.req_id not in self.requests, f"{new.req_id} is there already"
+        extra = new.sampling_params.extra_args
+        self.requests[new.req_id] = Live(
+            tokens, Plan.of(extra), list(new.block_ids[0]), new.num_computed_tokens
+        )
+        said = Companion.of(extra)
+        if said is not None:
+            self.companions[new.req_id] = said
+
+    def forget(self, names: Collection[str]) -> None:
+        """Requests ended."""
+        for name in names:
+            self.requests.pop(name, None)
+            self.choices.pop(name, None)
+            said = self.companions.pop(name, None)
+            if said is not None:
+                self.heard.pop(said.answer, None)
+
+    def _choose(self, name: str, last: int) -> None:
+        """Find what is added at the last token of a dynamic answer in this step."""
+        request = self.requests[name]
+        if request.plan is None or request.plan.dynamic is None:
+            return
+        choices = self.choices.setdefault(name, [])
+        new = last - request.num_prompt_tokens + 2 - len(choices)
+        if new <= 0:
+            return  # A part of its prompt, or computed before, as after a preemption.
+        assert new == 1, f"{name} runs ahead of its companions by {new} tokens"
+        heard = self.heard.get(name, {})
+        streams = [heard.get(n) for n in range(len(request.plan.vectors) + 1)]
+        tokens = tuple(self.tokens(name)[: last + 1])
+        states = []
+        for stream, one in enumerate(streams):
+            assert one is not None, f"{name} is at {last}, its stream {stream} nowhere"
+            assert one.position == last, f"{name} is at {last}, its stream {stream}: {one}"
+            assert one.tokens == tokens, f"{name} and its stream {stream} at {last}"
+            states.append(one.state)
+        choices.append(chosen(states))
+
+    def _compute(self, name: str, first: int, stop: int) -> int:
+        """Compute tokens [first, stop); the state behind the last."""
+        request, tokens = self.requests[name], self.tokens(name)
+        assert stop <= len(tokens), f"{name}: {stop} of {len(tokens)} tokens"
+        assert stop <= len(request.blocks) * BLOCK, f"{name}: no block for token {stop - 1}"
+        state = self._cache[self._place(request, first - 1)] if first else 0
+        for i in range(first, stop):
+            state = mix(state, tokens[i], self._added(name, request, i))
+            self._cache[self._place(request, i)] = state
+        if state != NAN:
+            left = [(b, s) for b in request.blocks for s in range(BLOCK)]
+            assert NAN not in map(self._cache.get, left), f"{name} has a block that is not clean"
+        return state
+
+    def _added(self, name: str, request: Live, token: int) -> int:
+        prompt = request.num_prompt_tokens
+        if request.plan is None or request.plan.dynamic is None:
+            return added(request.plan, token, prompt)
+        return self.choices[name][token - prompt + 1] if token >= prompt - 1 else 0
+
+    @staticmethod
+    def _place(request: Live, token: int) -> tuple[int, int]:
+        return request.blocks[token // BLOCK], token % BLOCK
+
+
+class WorkerV1(Worker):
+    """As `vllm/v1/worker/gpu_model_runner.py` keeps requests."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._batch: dict[str, list[int]] = {}
+        """Tokens of those that were in the last step: what is sampled for them is added here."""
+
+    def take(self, output: Any) -> None:
+        cached = output.scheduled_cached_reqs
+        seam_runner_v1._give_tokens(self, self, cached)  # type: ignore[arg-type]
+        scheduled = output.num_scheduled_tokens.keys() - cached.resumed_req_ids
+        self._batch = {name: self._batch[name] for name in self._batch.keys() & scheduled}
+        for new in output.scheduled_new_reqs:
+            self.came(new, list(new.prompt_token_ids))
+        for name, first, blocks, outputs in zip(
+            cached.req_ids,
+            cached.num_computed_tokens,
+            cached.new_block_ids,
+            cached.num_output_tokens,
+            strict=True,
+        ):
+            request = self.requests[name]
+            request.first = first
+            del request.output_token_ids[outputs:]
+            if name in cached.resumed_req_ids:
+                request.blocks = []
+            request.blocks += blocks[0] if blocks else ()
+        for name in output.num_scheduled_tokens:
+            request = self.requests[name]
+            self._batch.setdefault(name, [*request.prompt, *request.output_token_ids])
+
+    def tokens(self, name: str) -> list[int]:
+        return self._batch[name]
+
+    def keep(self, name: str, token: int) -> None:
+        self._batch[name].append(token)
+        self.requests[name].output_token_ids.append(token)
+
+    def forget(self, names: Collection[str]) -> None:
+        super().forget(names)
+        for name in names:
+            self._batch.pop(name, None)
+
+
+class WorkerV2(Worker):
+    """As `vllm/v1/worker/gpu/model_runner.py` keeps requests: those that are preempted come anew,
+    and behind what a request came with, it goes on with what was sampled last."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.last_sampled_tokens: dict[str, int] = {}
+        self._prefill: dict[str, int] = {}
+        self._tokens: dict[str, list[int]] = {}
+
+    @property
+    def req_id_to_index(self) -> dict[str, str]:
+        return {name: name for name in self.requests}
+
+    def take(self, output: Any) -> None:
+        for name in output.preempted_req_ids:
+            self.requests.pop(name, None)
+        for new in output.scheduled_new_reqs:
+            self._tokens[new.req_id] = list(new.prefill_token_ids)
+            self._prefill[new.req_id] = len(new.prefill_token_ids)
+            self.came(new, list(new.prompt_token_ids))
+        cached = output.scheduled_cached_reqs
+        assert not cached.resumed_req_ids
+        for name, first, blocks in zip(
+            cached.req_ids, cached.num_computed_tokens, cached.new_block_ids, strict=True
+        ):
+            self.requests[name].first = first
+            self.requests[name].blocks += blocks[0] if blocks else ()
+        if self.companions:
+            seam_runner_v2._give_tokens(self, getattr(output, TOKENS_ATTRIBUTE, {}))
+        for name, tokens in output.num_scheduled_tokens.items():
+            stop = self.requests[name].first + tokens
+            if stop > self._prefill[name]:
+                self._tokens[name][stop - 1] = self.last_sampled_tokens[name]
+
+    def tokens(self, name: str) -> list[int]:
+        return self._tokens[name]
+
+    def keep(self, name: str, token: int) -> None:
+        self._tokens[name].append(token)
+        self.last_sampled_tokens[name] = token

@@ -1,0 +1,84 @@
+"""The CUDA form of the operation on the CPU, under Triton's interpreter, in a process of its own.
+
+Triton reads `TRITON_INTERPRET` when it is first imported, and vLLM imports it in the test process.
+The other process gets whole storages and sends them back, so a write past a view is seen here.
+"""
+
+import atexit
+import functools
+import io
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import BinaryIO
+
+import torch
+from torch import Tensor
+
+
+class Refused(ValueError):
+    """The ValueError that the operation raised in the other process."""
+
+
+def interpreted(
+    hidden: Tensor,
+    bank: Tensor,
+    index: Tensor,
+    coefficient: Tensor,
+    token_row: Tensor,
+    token_gain: Tensor,
+) -> None:
+    """The operation in place, on the storages of the arguments. Arguments as of `add`."""
+    worker = _worker()
+    arguments = [hidden, bank, index, coefficient, token_row, token_gain]
+    assert worker.stdin is not None
+    assert worker.stdout is not None
+    _write(worker.stdin, arguments)
+    answer = _read(worker.stdout)
+    if isinstance(answer, str):
+        raise Refused(answer)
+    assert isinstance(answer, list), "the interpreter's process ended; its error is on stderr"
+    for mine, theirs in zip(arguments, answer, strict=True):
+        mine.untyped_storage().copy_(theirs.untyped_storage())
+
+
+@functools.cache
+def _worker() -> subprocess.Popen[bytes]:
+    worker = subprocess.Popen(
+        [sys.executable, "-m", "tests.support.steering.interpreted"],
+        cwd=Path(__file__).parents[3],
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    atexit.register(worker.kill)
+    return worker
+
+
+def _write(pipe: BinaryIO | io.BufferedIOBase, what: object) -> None:
+    buffer = io.BytesIO()
+    torch.save(what, buffer)
+    pipe.write(buffer.tell().to_bytes(8) + buffer.getvalue())
+    pipe.flush()
+
+
+def _read(pipe: BinaryIO | io.BufferedIOBase) -> object:
+    length = int.from_bytes(pipe.read(8))
+    return torch.load(io.BytesIO(pipe.read(length)), weights_only=True) if length else None
+
+
+def _serve() -> None:
+    from steersman.steering.ops.addition import add_on_cuda
+
+    while isinstance(arguments := _read(sys.stdin.buffer), list):
+        try:
+            add_on_cuda(*arguments)
+        except ValueError as error:
+            _write(sys.stdout.buffer, str(error))
+        else:
+            _write(sys.stdout.buffer, arguments)
+
+
+if __name__ == "__main__":
+    _serve()

@@ -1,0 +1,1 @@
+"""How the defaults of the demo vectors were chosen."""

@@ -1,0 +1,1 @@
+"""One vector in one safetensors file: header, metadata, tensors."""

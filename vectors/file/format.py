@@ -1,0 +1,155 @@
+"""The file: one safetensors file a vector.
+
+Tensors are named `<site>.<layer>` (`resid_post.14`), float32, [hidden] or [steps, hidden]. All else
+is optional: one JSON object, as a string under the metadata key `steersman`, with
+
+    format_version   1                      coefficient   default strength, 1
+    name             default for uploads    layers        default layers, all it has
+    description      text                   positions     default positions, "generation"
+    method           text                   safe_range    [lowest, highest] coefficient
+    method_settings  object                 norms         {"resid_post.14": length}
+    base_model       {"id", "hidden_size", "num_layers", "fingerprint"}
+    licence          text                   created_at    ISO 8601
+
+Pickle is never loaded.
+"""
+
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO, Final
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from steersman.vectors.defaults import POSITION_RULES, Positions
+from steersman.vectors.errors import LibraryError, VectorInvalid, VectorNotFound
+from steersman.vectors.file.glp import refuse_hidden_meaning
+from steersman.vectors.file.header import MAX_HEADER_BYTES, Header, read_header
+from steersman.vectors.file.metadata import (
+    FORMAT_VERSION,
+    MAX_DESCRIPTION,
+    MAX_METADATA_BYTES,
+    METADATA_KEY,
+    check_metadata_size,
+    metadata_text,
+    metadata_too_large,
+    parse_metadata,
+)
+from steersman.vectors.tensors import SITES, TensorKey, check_shape, parse_tensor_name, tensor_name
+from steersman.vectors.vector import BaseModel, SteeringVector
+
+_HOPELESS: Final = 4 * MAX_METADATA_BYTES + 16 * MAX_DESCRIPTION
+"""Characters of our metadata that are too many, however much of them is escapes: not parsed."""
+
+__all__ = [
+    "FORMAT_VERSION",
+    "MAX_HEADER_BYTES",
+    "MAX_METADATA_BYTES",
+    "METADATA_KEY",
+    "POSITION_RULES",
+    "SITES",
+    "BaseModel",
+    "Positions",
+    "SteeringVector",
+    "TensorKey",
+    "parse_tensor_name",
+    "read_new",
+    "read_tensors",
+    "read_vector",
+    "tensor_name",
+    "write_vector",
+]
+
+
+def read_vector(
+    source: Path | str | bytes, max_header_bytes: int = MAX_HEADER_BYTES
+) -> SteeringVector:
+    """Read a whole vector from a path or from a file's bytes.
+
+    Raises `VectorInvalid` for anything wrong with it, `VectorNotFound` if there is no such file
+    and `LibraryError` if it cannot be read.
+    """
+    if isinstance(source, bytes):
+        return _read(io.BytesIO(source), len(source), max_header_bytes)
+    path = Path(source)
+    try:
+        with path.open("rb") as file:
+            return _read(file, path.stat().st_size, max_header_bytes)
+    except FileNotFoundError:
+        raise VectorNotFound(f"there is no file {path.name!r}") from None
+    except OSError as error:
+        raise LibraryError(f"{path.name!r} cannot be read: {error.strerror}") from error
+
+
+def read_new(data: bytes) -> SteeringVector:
+    """`read_vector` for a file that is to be kept: its metadata, other tools' keys included, is at
+    most `MAX_METADATA_BYTES`. Raises `VectorInvalid`."""
+    file = io.BytesIO(data)
+    header = read_header(file, len(data))
+    others = {k: v for k, v in header.metadata.items() if k != METADATA_KEY}
+    size = sum(len(text.encode("utf-8", "replace")) for pair in others.items() for text in pair)
+    if size > MAX_METADATA_BYTES:
+        raise metadata_too_large(size, "__metadata__")
+    own = header.metadata.get(METADATA_KEY, "")
+    if len(own) > _HOPELESS:
+        raise metadata_too_large(len(own), METADATA_KEY)
+    vector = _with_values(file, header)
+    check_metadata_size(vector)
+    return vector
+
+
+def write_vector(vector: SteeringVector) -> bytes:
+    """The file of `vector`: the same bytes for the same vector. Raises `VectorInvalid` if its
+    metadata is over `MAX_METADATA_BYTES`."""
+    text = metadata_text(vector)
+    # Cloned, because safetensors refuses tensors that share memory.
+    tensors = {tensor_name(key): tensor.clone() for key, tensor in vector.tensors.items()}
+    return bytes(save(tensors, metadata={METADATA_KEY: text}))
+
+
+def read_tensors(path: Path, keys: Iterable[TensorKey]) -> dict[TensorKey, torch.Tensor]:
+    """Only these tensors, float32, [hidden] or [steps, hidden], without parsing the metadata.
+
+    Raises `VectorNotFound` if the file is gone, `VectorInvalid` if it is broken or lacks one.
+    """
+    found: dict[TensorKey, torch.Tensor] = {}
+    try:
+        with safe_open(path, framework="pt", device="cpu") as file:
+            names = set(file.keys())
+            for key in keys:
+                name = tensor_name(key)
+                if name not in names:
+                    raise VectorInvalid(f"the vector has no tensor {name!r}", param=name)
+                # Cloned, because the tensor would be a window on the mapped file.
+                found[key] = _sound(name, file.get_tensor(name).clone())
+    except FileNotFoundError:
+        raise VectorNotFound(f"there is no file {path.name!r}") from None
+    except (SafetensorError, OSError) as error:
+        raise VectorInvalid(f"{path.name!r} cannot be read: {error}", param="file") from error
+    return found
+
+
+def _read(file: BinaryIO, size: int, max_header_bytes: int) -> SteeringVector:
+    return _with_values(file, read_header(file, size, max_header_bytes))
+
+
+def _with_values(file: BinaryIO, header: Header) -> SteeringVector:
+    refuse_hidden_meaning(header.metadata, {site for site, _ in header.tensors})
+    fields = parse_metadata(header.metadata)
+    tensors = {}
+    for key, span in header.tensors.items():
+        file.seek(span.start)
+        values = bytearray(file.read(span.stop - span.start))
+        if len(values) != span.stop - span.start:
+            raise VectorInvalid("the file is cut off", param="file", code="truncated")
+        tensors[key] = torch.frombuffer(values, dtype=torch.float32).reshape(span.shape)
+    return SteeringVector(tensors, **fields)
+
+
+def _sound(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    check_shape(name, tuple(tensor.shape))
+    if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
+        raise VectorInvalid(f"tensor {name!r} is not float32, or not finite", param=name)
+    return tensor

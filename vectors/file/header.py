@@ -1,0 +1,168 @@
+"""The header of a safetensors file, read before anything else of it is touched.
+
+A file is 8 bytes (little-endian length of the header), the header as JSON, and the tensors' bytes
+back to back. The length is checked before the JSON is parsed, so a hostile header costs nothing.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Final
+
+from steersman.vectors.errors import VectorInvalid, shown
+from steersman.vectors.tensors import (
+    TensorKey,
+    check_one_hidden_size,
+    check_shape,
+    parse_tensor_name,
+)
+
+MAX_HEADER_BYTES: Final = 1 << 20
+"""Largest header that is read; a new file's metadata has a lower limit, `MAX_METADATA_BYTES`."""
+_FLOAT32_BYTES: Final = 4
+_ZIP, _PICKLE_PROTOCOLS = b"PK\x03\x04", (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
+
+
+@dataclass(frozen=True)
+class TensorSpan:
+    """Where one float32 tensor lies: [start, stop) in bytes from the beginning of the file."""
+
+    shape: tuple[int, ...]
+    start: int
+    stop: int
+
+
+@dataclass(frozen=True)
+class Header:
+    """All of a file but its values."""
+
+    tensors: Mapping[TensorKey, TensorSpan]
+    metadata: Mapping[str, str]
+    hidden_size: int
+
+
+def read_header(file: BinaryIO, size: int, max_header_bytes: int = MAX_HEADER_BYTES) -> Header:
+    """Read and check the header of `file`, which is `size` bytes long and at its beginning.
+
+    Raises `VectorInvalid` for anything but a whole safetensors file of well-named float32 tensors.
+    """
+    start = file.read(8)
+    if not start:
+        raise VectorInvalid("the file is empty", param="file", code="empty_file")
+    if len(start) < 8:
+        raise _not_safetensors("it is shorter than 8 bytes")
+    length = int.from_bytes(start, "little")
+    if length > max_header_bytes:
+        _refuse_pickle(start)
+        raise VectorInvalid(
+            f"the first 8 bytes announce a header of {length} bytes, at most {max_header_bytes} "
+            "are read; either this is no safetensors file, or its metadata is far too large",
+            param="file",
+            code="header_too_large",
+        )
+    if 8 + length > size:
+        raise _truncated(f"its header should be {length} bytes and {size - 8} are there")
+    fields = _parse(file.read(length))
+    metadata = _metadata(fields.pop("__metadata__", {}))
+    tensors = {parse_tensor_name(n): _span(n, spec, 8 + length) for n, spec in fields.items()}
+    _check_layout(tensors, 8 + length, size)
+    sizes = {f"{s}.{n}": check_shape(f"{s}.{n}", t.shape) for (s, n), t in tensors.items()}
+    hidden_size = check_one_hidden_size(sizes)
+    return Header({key: tensors[key] for key in sorted(tensors)}, metadata, hidden_size)
+
+
+def _refuse_pickle(start: bytes) -> None:
+    # Only asked of impossible lengths: a header of 0x480 bytes begins like a pickle, too.
+    if start.startswith((_ZIP, *_PICKLE_PROTOCOLS)):
+        raise VectorInvalid(
+            "this is a pickle or torch.save file, which can run code and is never loaded; "
+            "write the tensors with safetensors.torch.save_file",
+            param="file",
+            code="pickle",
+        )
+
+
+def _parse(text: bytes) -> dict[str, Any]:
+    try:
+        fields = json.loads(text.decode("utf-8"), object_pairs_hook=no_duplicates)
+    except VectorInvalid:
+        raise
+    except (ValueError, RecursionError):
+        raise _not_safetensors("its header is not JSON") from None
+    if not isinstance(fields, dict):
+        raise _not_safetensors("its header is not a JSON object")
+    return fields
+
+
+def no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """The JSON object of `pairs`, in time linear in their number: for `json`'s `object_pairs_hook`.
+
+    Raises `VectorInvalid` if a key is there twice: readers disagree about which one counts.
+    """
+    fields: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in fields:
+            raise VectorInvalid(f"the header has {shown(name)} twice", param=name[:128])
+        fields[name] = value
+    return fields
+
+
+def _metadata(value: object) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(v, str) for v in value.values()):
+        raise VectorInvalid(
+            "safetensors metadata maps strings to strings",
+            param="__metadata__",
+            code="bad_metadata",
+        )
+    return value
+
+
+def _span(name: str, spec: object, data_start: int) -> TensorSpan:
+    match spec:
+        case {"dtype": str(dtype), "shape": [*shape], "data_offsets": [start, stop]} if (
+            type(start) is int and type(stop) is int
+        ):
+            pass
+        case _:
+            raise _not_safetensors(f"its header does not describe tensor {name!r}")
+    if dtype != "F32":
+        raise VectorInvalid(
+            f"tensor {name!r} is {shown(dtype)}; vectors are float32 (F32): convert each tensor "
+            "with tensor.to(torch.float32), whole numbers of a quantised one with its scale, and "
+            "save them again with safetensors.torch.save_file",
+            param=name,
+            code="wrong_dtype",
+        )
+    if not all(type(n) is int and 0 <= n < 2**48 for n in shape):
+        raise _not_safetensors(f"the shape of tensor {name!r} is not a list of sizes")
+    check_shape(name, tuple(shape))
+    count = _FLOAT32_BYTES
+    for n in shape:
+        count *= n
+    if stop - start != count:
+        raise _not_safetensors(f"tensor {name!r} does not fill the {stop - start} bytes it claims")
+    return TensorSpan(tuple(shape), data_start + start, data_start + stop)
+
+
+def _check_layout(tensors: Mapping[TensorKey, TensorSpan], start: int, size: int) -> None:
+    """The format allows no gap and no overlap, so nothing can hide in a file or be read twice."""
+    for span in sorted(tensors.values(), key=lambda span: span.start):
+        if span.start != start:
+            raise _not_safetensors("its tensors overlap or leave gaps")
+        start = span.stop
+    if start > size:
+        raise _truncated(f"its tensors end at byte {start} and the file at {size}")
+    if start < size:
+        raise _not_safetensors(f"{size - start} bytes follow the last tensor")
+
+
+def _truncated(reason: str) -> VectorInvalid:
+    return VectorInvalid(f"the file is cut off: {reason}", param="file", code="truncated")
+
+
+def _not_safetensors(reason: str) -> VectorInvalid:
+    return VectorInvalid(
+        f"this is not a safetensors file: {reason}; write it with safetensors.torch.save_file",
+        param="file",
+        code="not_safetensors",
+    )

@@ -1,0 +1,141 @@
+"""Export to a GGUF control vector, which llama.cpp, repeng and others add to every token.
+
+What a runtime does with such a file: it adds all of `direction.N` to the outputs of blocks N >= 1,
+at strength 1 unless told otherwise. So only the layers that the vector steers by default are
+written; the default coefficient is not folded in, since every runtime takes a strength and the
+floats stay the vector's own, byte for byte. The rest of what we know of the vector goes along as
+one string, `steersman`, which other readers ignore and our importer takes back.
+"""
+
+import tempfile
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from steersman.vectors.defaults import check_layers
+from steersman.vectors.errors import LibraryError, VectorInvalid
+from steersman.vectors.file.metadata import METADATA_KEY, metadata_text
+from steersman.vectors.formats.gguf_package import gguf_package
+from steersman.vectors.library import disk
+from steersman.vectors.tensors import TensorKey, parse_tensor_name, tensor_name
+from steersman.vectors.vector import SteeringVector
+
+
+class Exported(NamedTuple):
+    """What was written: block numbers, and the strength at which it does what the vector does.
+
+    `command` is how to give it to llama.cpp.
+    """
+
+    path: Path
+    layers: tuple[int, ...]
+    strength: float
+    command: str
+
+
+def save_gguf(
+    vector: SteeringVector,
+    path: Path | str,
+    *,
+    layers: Iterable[int] | None = None,
+    fold_coefficient: bool = False,
+    model_hint: str | None = None,
+) -> Exported:
+    """Write `vector` to `path` as a control vector, in one step, over whatever was there.
+
+    `layers` are the vector's own default ones unless given. `fold_coefficient` multiplies the
+    floats by the default coefficient, for runtimes without a strength. `model_hint` is what repeng
+    compares before it adds two vectors (a model type, such as `llama`). Raises `VectorInvalid` for
+    what a control vector cannot say, `LibraryError` if the disk refuses.
+    """
+    target = Path(path)
+    exported = expressible(vector, vector.layers if layers is None else layers)
+    if fold_coefficient:
+        scaled = {key: t * exported.coefficient for key, t in exported.tensors.items()}
+        exported = replace(exported, tensors=scaled, coefficient=1.0, safe_range=None, norms={})
+    try:
+        disk.replace(target, _encode(exported, model_hint or _model_hint(vector)))
+    except OSError as error:
+        raise LibraryError(f"cannot write {target.name!r}: {error.strerror}") from error
+    strength = exported.coefficient
+    flag = "--control-vector" if strength == 1.0 else "--control-vector-scaled"
+    value = str(target) if strength == 1.0 else f"{target}:{strength:g}"
+    return Exported(target, exported.layers, strength, f"{flag} {value}")
+
+
+def expressible(vector: SteeringVector, layers: Iterable[int]) -> SteeringVector:
+    """The vector as a control vector can say it: `resid_post` of blocks from 1, one vector each.
+
+    `resid_pre.N` becomes `resid_post.N-1`, which is the same stream. Raises `VectorInvalid`.
+    """
+    chosen = check_layers(layers, {layer for _, layer in vector.tensors})
+    tensors = {key: t for key, t in vector.tensors.items() if key[1] in chosen}
+    for key, tensor in tensors.items():
+        if tensor.dim() != 1:
+            raise VectorInvalid(
+                f"tensor {tensor_name(key)!r} has a vector for each of {tensor.shape[0]} generated "
+                "tokens, and a control vector has one for all; export one step, or their mean, as "
+                "a vector of its own",
+                param=tensor_name(key),
+                code="bad_shape",
+            )
+    sites = {site for site, _ in tensors}
+    if sites not in ({"resid_post"}, {"resid_pre"}):
+        raise VectorInvalid(
+            f"a control vector is added to the outputs of blocks (resid_post) only, and this one "
+            f"has {', '.join(sorted(sites))}; export a vector with the tensors of resid_post alone",
+            param="site",
+            code="site_not_in_format",
+        )
+    shift = -1 if sites == {"resid_pre"} else 0
+    moved = {("resid_post", layer + shift): t for (_, layer), t in tensors.items()}
+    if min(layer for _, layer in moved) < 1:
+        raise VectorInvalid(
+            f"layer {-shift} cannot be written: llama.cpp counts control vectors from block 1 and "
+            f"refuses a file with direction.0; export the others with layers=, "
+            f"here {[layer for layer in chosen if layer + shift > 0]}",
+            param="layers",
+            code="layer_out_of_range",
+        )
+    return replace(
+        vector,
+        tensors=moved,
+        layers=tuple(layer for _, layer in moved),
+        norms=_moved_norms(vector, tensors, shift),
+    )
+
+
+def _moved_norms(
+    vector: SteeringVector, tensors: dict[TensorKey, torch.Tensor], shift: int
+) -> dict[str, float]:
+    norms = {parse_tensor_name(name): norm for name, norm in vector.norms.items()}
+    return {
+        tensor_name(("resid_post", key[1] + shift)): norms[key] for key in tensors if key in norms
+    }
+
+
+def _encode(vector: SteeringVector, model_hint: str) -> bytes:
+    writer_class = gguf_package().GGUFWriter
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / "vector.gguf"
+        writer = writer_class(file, "controlvector")
+        writer.add_string("controlvector.model_hint", model_hint)
+        writer.add_uint32("controlvector.layer_count", len(vector.tensors))
+        writer.add_string(METADATA_KEY, metadata_text(vector))
+        for (_, layer), tensor in vector.tensors.items():
+            writer.add_tensor(f"direction.{layer}", tensor.numpy())
+        writer.write_header_to_file()
+        writer.write_kv_data_to_file()
+        writer.write_tensors_to_file()
+        writer.close()
+        return file.read_bytes()
+
+
+def _model_hint(vector: SteeringVector) -> str:
+    imported = vector.method_settings.get("imported")
+    if isinstance(imported, dict) and isinstance(imported.get("model_hint"), str):
+        return str(imported["model_hint"])
+    return (vector.base_model.id if vector.base_model else None) or "unknown"

@@ -1,0 +1,117 @@
+"""One way in: recognise a file or a folder by its content and name, and read it."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+
+from steersman.vectors.errors import LibraryError, VectorInvalid, VectorNotFound
+from steersman.vectors.formats.build import as_numbers, build, fitted
+from steersman.vectors.formats.card import Card, read_card
+from steersman.vectors.formats.imported import Found, LayersAre, Options
+from steersman.vectors.formats.kinds import FORMATS
+from steersman.vectors.formats.readers.dispatch import read_file
+from steersman.vectors.formats.readers.folder import read_folder
+from steersman.vectors.library.names import check_name
+from steersman.vectors.vector import BaseModel, SteeringVector
+
+__all__ = ["FORMATS", "load"]
+
+
+def load(
+    path: Path | str,
+    *,
+    name: str | None = None,
+    layer: int | Iterable[int] | None = None,
+    site: str | None = None,
+    as_extracted: bool = False,
+    model: str | None = None,
+    num_layers: int | None = None,
+    layers_are: LayersAre | None = None,
+) -> SteeringVector:
+    """The vector in `path`, placed where its own library adds it.
+
+    `name` is the file's or folder's unless given. `layer` is the block, or blocks, steered by
+    default, counted as the file counts; a bare tensor's only place. `site` overrides where the
+    vectors are added, at the file's own layer numbers. `as_extracted` puts them back where they
+    were read instead (see `steersman.vectors.formats.rules`). `model` chooses among the models of a
+    CAA folder. `num_layers` counts the blocks of the model that will be steered: what is past the
+    last is left out. `layers_are` says what bare numbers count, in files that have nothing else
+    (rows of a stack, `{14: tensor}`): "blocks", or "hidden-states", of which N is the output of
+    block N-1. What was done is in `method_settings["imported"]`.
+
+    Raises `VectorInvalid` naming the file, and the tensor where it is one's fault;
+    `VectorNotFound` if there is no such file; `LibraryError` if it cannot be read.
+    """
+    path = Path(path)
+    try:
+        options = Options(as_numbers(layer), num_layers, model, layers_are)
+        return _load(path, name, options, site, as_extracted)
+    except VectorInvalid as error:
+        message = f"{path.name or path}: {error.message}"
+        raise VectorInvalid(message, param=error.param, code=error.code) from error
+    except FileNotFoundError:
+        raise VectorNotFound(f"there is no file {str(path)!r}") from None
+    except OSError as error:
+        raise LibraryError(f"{path.name!r} cannot be read: {error.strerror}") from error
+
+
+def _load(
+    path: Path, name: str | None, options: Options, site: str | None, as_extracted: bool
+) -> SteeringVector:
+    card = read_card(path) if path.is_dir() else Card(BaseModel(), None)
+    if options.num_layers is None:
+        options = replace(options, num_layers=card.base.num_layers)
+    found = read_folder(path, options) if path.is_dir() else read_file(path, options)
+    if options.layers_are is not None:
+        _check_counted(found, options, site)
+    label = check_name(name) if name is not None else _name_of(path)
+    if isinstance(found, Found):
+        return build(
+            replace(found, warnings=(*found.warnings, *card.warnings)),
+            options,
+            file=path.name,
+            name=label,
+            site=site,
+            as_extracted=as_extracted,
+            base=card.base,
+            licence=card.licence,
+        )
+    if site is not None or as_extracted:
+        raise VectorInvalid(
+            "this file says itself where its vectors are added; leave out site and as_extracted",
+            param="site" if site is not None else "as_extracted",
+        )
+    numbers = options.numbers
+    fit, beyond = fitted(replace(found, layers=numbers) if numbers else found, options.num_layers)
+    settings = dict(fit.method_settings)
+    if beyond:
+        settings["imported"] = {
+            **(settings.get("imported") or {}), "left_out_past_last_block": beyond
+        }  # fmt: skip
+    return replace(
+        fit,
+        name=name or found.name or label,
+        method_settings=settings,
+        base_model=found.base_model or (card.base if card.base != BaseModel() else None),
+        licence=found.licence or card.licence,
+    )
+
+
+def _check_counted(found: Found | SteeringVector, options: Options, site: str | None) -> None:
+    if not (isinstance(found, Found) and found.counted):
+        raise VectorInvalid(
+            "this file says itself what its layers count; leave out layers_are", param="layers_are"
+        )
+    if site is not None and options.layers_are == "hidden-states":
+        raise VectorInvalid(
+            "hidden_states are outputs of blocks, resid_post; leave out site or layers_are",
+            param="site",
+        )
+
+
+def _name_of(path: Path) -> str | None:
+    """The file's name as a vector may have it, or None."""
+    stem = path.resolve().name if path.is_dir() else path.stem
+    plain = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", stem)).strip("._-")
+    return plain[:128] or None

@@ -1,0 +1,67 @@
+"""`.svec`, the JSON of IBM's activation-steering (`SteeringVector.save`).
+
+`{"model_type": text, "directions": {"N": [numbers]}, "explained_variances": {"N": number}}`.
+"""
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+
+from steersman.vectors.errors import VectorInvalid, shown
+from steersman.vectors.file.operation import check_operations
+from steersman.vectors.formats.imported import Found, Part, layer_number, part
+from steersman.vectors.formats.rules import ACTIVATION_STEERING
+
+_NUMBERS: Final = ("directions", "explained_variances")
+
+
+def read_svec(path: Path) -> Found:
+    """Read a `.svec` file; raises `VectorInvalid`."""
+    try:
+        data = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
+    except (ValueError, RecursionError) as error:
+        raise VectorInvalid(
+            f"this is not a whole JSON file ({shown(str(error))}), as .svec files are",
+            param="file",
+            code="not_svec",
+        ) from error
+    directions = data.get("directions") if isinstance(data, dict) else None
+    if not isinstance(directions, dict) or not directions:
+        raise VectorInvalid(
+            'this JSON file is not a .svec: it has no object "directions" of layers and vectors',
+            param="directions",
+            code="not_svec",
+        )
+    check_operations({key: value for key, value in data.items() if key not in _NUMBERS})
+    details = {"model_type": data.get("model_type"), "explained_variances": _variances(data)}
+    return Found(
+        ACTIVATION_STEERING,
+        tuple(_part(number, values) for number, values in directions.items()),
+        {key: value for key, value in details.items() if value},
+    )
+
+
+def _part(number: str, values: object) -> Part:
+    name = f"directions.{number}"
+    try:
+        # float64, as JSON has it; `part` rounds to float32, from which these were written.
+        tensor = torch.tensor(values, dtype=torch.float64)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise VectorInvalid(
+            f"tensor {shown(name)} is not a list of numbers", param=name[:128], code="bad_tensor"
+        ) from error
+    return part(layer_number(name, number), name, tensor)
+
+
+def _variances(data: dict[str, Any]) -> dict[str, float]:
+    given = data.get("explained_variances")
+    if not isinstance(given, dict):
+        return {}
+    return {
+        number: float(value)
+        for number, value in given.items()
+        if isinstance(value, int | float) and math.isfinite(value)
+    }

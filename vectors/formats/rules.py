@@ -1,0 +1,78 @@
+"""Where each library adds the vector that its file numbers N, and where it had read it.
+
+All places are outputs of blocks, `resid_post`: the input of block N is the output of block N-1, and
+`resid_post` is what the engine steers. What is right for a file is what its own library does with
+it, so `applied` is the default; `extracted` differs where a library reads at one block and adds at
+the next, and is there for those who want the vector back where it was measured. Sources read
+(2026-11):
+
+    repeng              0.4.0 extract.py reads hidden_states[N + 1]; control.py adds to block N's
+                        output at all tokens
+    dialz               1.1.4 vector.py: the same code under another architecture name
+    llama.cpp           common.cpp stores direction.N at (N-1) * n_embd and llama-adapter.cpp takes
+                        layer il from (il-1) * n_embd: block N's output, all tokens, N >= 1
+    cvector-generator   mean.hpp, pca.hpp: the output of block I (`l_out`) becomes direction.I+1
+    activation-steering steering_vector.py reads hidden_states[N + 1]; leash_layer.py adds to block
+                        N's input
+    CAA                 llama_wrapper.py: block N's output both times, from the last prompt token on
+    EasyEdit            model_wrapper.py: as CAA, but all tokens
+    refusal_direction   hook_utils.py: block N's input both times, all tokens
+"""
+
+from dataclasses import dataclass, replace
+from typing import Final, NamedTuple
+
+from steersman.vectors.defaults import Positions
+
+
+class Place(NamedTuple):
+    """A place in the words of the file's library, and the shift from N to a `resid_post` layer."""
+
+    words: str
+    shift: int
+
+
+@dataclass(frozen=True)
+class Rule:
+    """What a library does with its files. `extracted` is None where nobody can know."""
+
+    format: str
+    library: str
+    applied: Place
+    extracted: Place | None
+    positions: Positions
+
+
+_OUTPUT: Final = Place("output of block N", 0)
+_OUTPUT_BEFORE: Final = Place("output of block N-1", -1)
+_INPUT: Final = Place("input of block N", -1)
+
+REPENG: Final = Rule("gguf", "repeng", _OUTPUT, _OUTPUT, "all")
+DIALZ: Final = Rule("gguf", "dialz", _OUTPUT, _OUTPUT, "all")
+CVECTOR_GENERATOR: Final = Rule(
+    "gguf", "llama.cpp cvector-generator", _OUTPUT, _OUTPUT_BEFORE, "all"
+)
+CONTROL_VECTOR: Final = Rule("gguf", "unknown", _OUTPUT, None, "all")
+ACTIVATION_STEERING: Final = Rule("svec", "activation-steering", _INPUT, _OUTPUT, "all")
+CAA: Final = Rule("pt", "CAA", _OUTPUT, _OUTPUT, "generation")
+EASY_EDIT: Final = Rule("pt", "EasyEdit", _OUTPUT, _OUTPUT, "all")
+REFUSAL: Final = Rule("pt", "refusal_direction", _INPUT, _INPUT, "all")
+BARE: Final = Rule("pt", "unknown", _OUTPUT, None, "generation")
+TENSORS: Final = Rule("safetensors", "unknown", _OUTPUT, None, "generation")
+ARRAY: Final = Rule("npy", "unknown", _OUTPUT, None, "generation")
+ARRAYS: Final = Rule("npz", "unknown", _OUTPUT, None, "generation")
+
+
+def of_hidden_states(rule: Rule) -> Rule:
+    """`rule` for a file whose N counts Hugging Face's `hidden_states`, of which 0 is embeddings."""
+    return replace(rule, applied=Place("hidden_states[N], the output of block N-1", -1))
+
+
+def made_by(rule: Rule, maker: str) -> Rule:
+    """`rule` for a file that says that `maker`, of which nothing is known here, wrote it."""
+    return replace(rule, library=maker)
+
+
+def measured_where_applied(rule: Rule) -> Rule:
+    """`rule` for a file that says that it was measured where it is applied."""
+    return replace(rule, extracted=rule.applied)

@@ -1,0 +1,1 @@
+"""Named vectors in a directory that several processes share."""

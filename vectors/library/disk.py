@@ -1,0 +1,130 @@
+"""Files that are whole or absent: temp file, fsync, rename, fsync of the directory."""
+
+import contextlib
+import errno
+import fcntl
+import logging
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Final
+
+from steersman.vectors.errors import LibraryError, LibraryFull, LibraryReadOnly
+
+TEMP_PREFIX: Final = ".tmp-"
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_NOT_ALLOWED: Final = (errno.EACCES, errno.EPERM)
+FULL: Final = "the vector library's disk is full; nothing was changed"
+READ_ONLY: Final = (
+    "the vector library cannot be written; nothing was changed: have its directory (--library) "
+    "mounted for writing, and owned by the user that the server runs as"
+)
+_log = logging.getLogger(__name__)
+
+
+@contextlib.contextmanager
+def disk_errors() -> Iterator[None]:
+    """Turn `OSError` into `LibraryError`. What the client reads names no path; the log does."""
+    try:
+        yield
+    except OSError as error:
+        _log.error("vector library: %s", error)
+        if error.errno in _FULL:
+            raise LibraryFull(FULL) from error
+        if error.errno == errno.EROFS:
+            raise LibraryReadOnly(READ_ONLY) from error
+        if error.errno in _NOT_ALLOWED:
+            raise LibraryReadOnly(
+                f"the vector library's disk refused ({error.strerror}); nothing was changed: have "
+                "its directory (--library) and what is in it owned by the user that the server "
+                "runs as"
+            ) from error
+        raise LibraryError(
+            f"the vector library's disk refused ({error.strerror or type(error).__name__}); "
+            "nothing was changed"
+        ) from error
+
+
+def obstacle(directory: Path) -> str | None:
+    """Why nothing could be written under `directory` now, as far as can be seen without writing;
+    None if nothing is in the way. Raises `OSError` where it cannot be looked at."""
+    with contextlib.suppress(PermissionError):
+        space = os.statvfs(directory)
+        if not space.f_flag & os.ST_RDONLY and os.access(directory, os.W_OK | os.X_OK):
+            return FULL if not space.f_bavail or not space.f_favail else None
+    return READ_ONLY
+
+
+def replace(path: Path, data: bytes, *, mode: int | None = None) -> None:
+    """Put `data` at `path` in one step, over whatever was there. The file gets the permission bits
+    `mode`, or without it those that the umask leaves of 0666."""
+    temporary = path.with_name(f"{TEMP_PREFIX}{secrets.token_hex(8)}")
+    # Not tempfile's 0600: replicas may run as other users, so the umask decides.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+    try:
+        with open(descriptor, "wb") as file:
+            if mode is not None:
+                os.fchmod(descriptor, mode)
+            file.write(data)
+            file.flush()
+            os.fsync(descriptor)
+        os.replace(temporary, path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    sync_directory(path.parent)
+
+
+def remove(path: Path) -> None:
+    """Remove `path`, and have it stay removed. Raises `FileNotFoundError`."""
+    path.unlink()
+    sync_directory(path.parent)
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames and removals in `path` outlive a power cut."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock file `path` against other processes; a dead process holds nothing.
+
+    Some network file systems have no locks. There, replicas that change one name at the same moment
+    leave one of the two changes, whole.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
+                raise
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def touch(path: Path) -> None:
+    """Set the modification time of `path` to now, if it is there."""
+    with contextlib.suppress(FileNotFoundError):
+        os.utime(path)
+
+
+def remove_older(directory: Path, cutoff: float, unwanted: Callable[[str], bool]) -> int:
+    """Remove the files of `directory` that are `unwanted` by name and older than `cutoff` (s)."""
+    removed = 0
+    with os.scandir(directory) as files:
+        for file in files:
+            with contextlib.suppress(FileNotFoundError):
+                if unwanted(file.name) and file.stat().st_mtime < cutoff:
+                    os.unlink(file.path)
+                    removed += 1
+    if removed:
+        sync_directory(directory)
+    return removed

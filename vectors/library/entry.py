@@ -1,0 +1,183 @@
+"""What the library says about a vector: all of it but the values.
+
+Thousands of these are held at once, and a file decides how long its metadata is. So what may be
+long is held as JSON text, and parsed where it is read.
+"""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from steersman.vectors.defaults import Positions, check_layers
+from steersman.vectors.file.glp import refuse_hidden_meaning
+from steersman.vectors.file.header import read_header
+from steersman.vectors.file.metadata import parse_metadata
+from steersman.vectors.library.record import Record
+from steersman.vectors.served import ServedModel
+from steersman.vectors.tensors import TensorKey
+from steersman.vectors.vector import BaseModel, SteeringVector, check_base_model
+
+
+class _Long:
+    """The fields of a file's metadata that may be long."""
+
+    details: str
+
+    @property
+    def method_settings(self) -> dict[str, Any]:
+        """Parsed anew at every call."""
+        settings: dict[str, Any] = json.loads(self.details).get("method_settings", {})
+        return settings
+
+    @property
+    def norms(self) -> dict[str, float]:
+        """Length of each tensor by its name, as far as the file says; parsed at every call."""
+        norms: dict[str, float] = json.loads(self.details).get("norms", {})
+        return norms
+
+
+@dataclass(frozen=True)
+class StoredVector(_Long):
+    """An object file's header and metadata. `size` is in bytes."""
+
+    size: int
+    hidden_size: int
+    tensors: Mapping[TensorKey, tuple[int, ...]]
+    layers: tuple[int, ...]
+    description: str = ""
+    name: str | None = None
+    method: str | None = None
+    base_model: BaseModel | None = None
+    coefficient: float = 1.0
+    positions: Positions = "generation"
+    safe_range: tuple[float, float] | None = None
+    licence: str | None = None
+    created_at: str | None = None
+    details: str = "{}"
+    """`method_settings` and `norms`, as JSON."""
+
+    @property
+    def weight(self) -> int:
+        """Roughly the bytes of memory that it takes."""
+        return 1024 + 2 * len(self.details) + 4 * len(self.description) + 256 * len(self.tensors)
+
+
+@dataclass(frozen=True)
+class Entry(_Long):
+    """One version of a named vector.
+
+    `created_at` and `updated_at` are the name's, in Unix seconds; `made_at` is the file's, in
+    ISO 8601. `tensors` gives shapes, [hidden] or [steps, hidden]. `versions` are the name's
+    digests, newest first. `size` is in bytes.
+    """
+
+    name: str
+    digest: str
+    path: Path
+    description: str
+    method: str | None
+    base_model: BaseModel | None
+    coefficient: float
+    layers: tuple[int, ...]
+    positions: Positions
+    safe_range: tuple[float, float] | None
+    licence: str | None
+    made_at: str | None
+    created_at: int
+    updated_at: int
+    hidden_size: int
+    misfit: str | None
+    """Why the served model cannot be steered with it; None if it can."""
+    base_model_matches: bool | None
+    """Whether it was made on the served model; None where it does not say."""
+    tensors: Mapping[TensorKey, tuple[int, ...]]
+    size: int
+    versions: tuple[str, ...]
+    foreign: bool
+    """See `Record.foreign`."""
+    details: str
+    """See `StoredVector.details`."""
+
+
+def read_stored(path: Path) -> StoredVector:
+    """Read an object's header and metadata, and check them; the values are not touched.
+
+    Raises `VectorInvalid` for a broken file and `OSError` for one that is not there.
+    """
+    size = path.stat().st_size
+    with path.open("rb") as file:
+        header = read_header(file, size)
+    refuse_hidden_meaning(header.metadata, {site for site, _ in header.tensors})
+    fields = parse_metadata(header.metadata)
+    available = {layer for _, layer in header.tensors}
+    layers = check_layers(fields.pop("layers", available), available)
+    check_base_model(fields.get("base_model"), header.hidden_size, max(available))
+    long = {name: fields.pop(name) for name in ("method_settings", "norms") if name in fields}
+    shapes = {key: span.shape for key, span in header.tensors.items()}
+    return StoredVector(
+        size, header.hidden_size, shapes, layers, **fields, details=json.dumps(long)
+    )
+
+
+def make_entry(
+    record: Record, digest: str, path: Path, stored: StoredVector, served: ServedModel
+) -> Entry:
+    """Put a name's record and one of its objects together, beside the model that is served."""
+    foreign = digest in record.foreign
+    if foreign:
+        stored = bare(stored)
+    current = digest == record.digests[0]
+    own_description = record.description if current else None
+    own_range = record.safe_range if current else None
+    stored = replace(stored, base_model=(current and record.base_model) or stored.base_model)
+    misfit = served.misfit(stored)
+    return Entry(
+        name=record.name,
+        digest=digest,
+        path=path,
+        description=stored.description if own_description is None else own_description,
+        method=stored.method,
+        base_model=stored.base_model,
+        coefficient=stored.coefficient,
+        layers=stored.layers,
+        positions=stored.positions,
+        safe_range=own_range or stored.safe_range,
+        licence=stored.licence,
+        made_at=stored.created_at,
+        created_at=record.created_at,
+        updated_at=record.updated_at,
+        hidden_size=stored.hidden_size,
+        misfit=None if misfit is None else misfit.message,
+        base_model_matches=served.matches(stored),
+        tensors=stored.tensors,
+        size=stored.size,
+        versions=record.digests,
+        foreign=foreign,
+        details=stored.details,
+    )
+
+
+def bare(stored: StoredVector) -> StoredVector:
+    """What follows from the content alone."""
+    numbers = sum(math.prod(shape) for shape in stored.tensors.values())
+    return StoredVector(
+        4 * numbers,
+        stored.hidden_size,
+        stored.tensors,
+        stored.layers,
+        coefficient=stored.coefficient,
+        positions=stored.positions,
+    )
+
+
+def described(vector: SteeringVector) -> StoredVector:
+    """What is looked at of `vector` where it is not in a library yet; its size is that of its
+    numbers."""
+    shapes = {key: tuple(tensor.shape) for key, tensor in vector.tensors.items()}
+    numbers = sum(math.prod(shape) for shape in shapes.values())
+    return StoredVector(
+        4 * numbers, vector.hidden_size, shapes, vector.layers, base_model=vector.base_model
+    )
