@@ -1,0 +1,1 @@
+"""Pages that are written from the code: `python -m tools.docs` writes them, a test compares."""
