@@ -79,7 +79,6 @@ docs: $(READY) ## the site in build/site, every link checked
 pages: $(READY) ## write the generated pages of docs/ anew
 	$(BIN)/python -m tools.docs
 	$(BIN)/python -m tests.compat.seams_page
-	$(BIN)/python -m steersman.client.launch.options
 
 format: $(READY) ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .

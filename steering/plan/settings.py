@@ -1,14 +1,19 @@
 """Steersman's settings inside vLLM: `--additional-config '{"steersman": {...}}'`.
 
-vLLM carries `additional_config` to every process and into its compile-cache key.
+vLLM carries `additional_config` to every process and into its compile-cache key. `Settings` is the
+one definition: the options of `steersman serve`, their checks, the table of docs/operate.md and the
+limits of `GET /v1/steering/capabilities` follow from it.
 """
 
-import math
 import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, NamedTuple, Self, get_args
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
+
+MEBI = 2**20
 
 
 def default_home() -> Path:
@@ -16,91 +21,173 @@ def default_home() -> Path:
     return Path(os.environ.get("STEERSMAN_HOME") or Path.home() / ".cache" / "steersman")
 
 
-_COUNTS = (
-    "bank_rows",
-    "max_terms",
-    "max_vectors",
-    "max_segments",
-    "max_upload_bytes",
-    "max_extract_rows",
-    "max_jobs",
-    "max_steps",
-    "max_schedule_total",
-    "max_plan_terms",
-    "max_dynamic",
-    "max_library_vectors",
-    "max_body_bytes",
-    "max_body_containers",
-    "max_body_depth",
-    "max_body_values",
-    "max_input_items",
-)
+class Option(NamedTuple):
+    """How a setting appears on the command line and in capabilities."""
+
+    metavar: str
+    flag: str
+    """The option; empty: the setting's name with dashes."""
+    limit: bool
+    """Whether clients need it: it is among the limits in capabilities, under the option's name."""
+    unset: str
+    """What None means."""
 
 
-@dataclass(frozen=True)
-class Settings:
+def setting(
+    default: Any,
+    what: str,
+    metavar: str = "",
+    *,
+    flag: str = "",
+    limit: bool = False,
+    unset: str = "",
+) -> Any:
+    """A field of `Settings`: its default, its help text, and its `Option`."""
+    extra: Any = {"option": Option(metavar, flag, limit, unset)}
+    if callable(default):
+        return Field(default_factory=default, description=what, json_schema_extra=extra)
+    return Field(default, description=what, json_schema_extra=extra)
+
+
+Count = Annotated[int, Field(ge=1), "a whole number of at least 1"]
+CountOrZero = Annotated[int, Field(ge=0), "a whole number, 0 or more"]
+Positive = Annotated[float, Field(gt=0), "a positive number"]
+Share = Annotated[float, Field(gt=0, le=1), "above 0 and at most 1"]
+Place = Annotated[str, Field(min_length=1), "a path"]
+Switch = Annotated[bool, "true or false"]
+
+
+class Settings(BaseModel):
     """Everything an operator can set; each field is a key of `additional_config["steersman"]`."""
 
-    library: str = field(default_factory=lambda: str(default_home() / "library"))
-    """Directory of the vector library; every worker must be able to read it."""
-    bank_rows: int = 4096
-    """Rows of the bank: one row holds one vector of one site and layer (hidden x 4 bytes)."""
-    max_waiting: int = 256
-    """How many requests may wait for rows of the bank, in each engine; the next is a 503."""
-    max_terms: int = 8
-    """K: how many vectors of one request may meet at one site and layer."""
-    max_vectors: int = 32
-    """How many vectors one request may name."""
-    max_segments: int = 4
-    """How many stretches of a request with different sets of active vectors are told apart."""
-    max_steps: int = 64
-    """How many generation steps a vector with a tensor for each may have."""
-    max_schedule_total: int = 8192
-    """How many coefficients all schedules of a request may list together."""
-    max_plan_terms: int = 16_384
-    """How many terms a request may have, counted for each step or stretch of tokens anew: what a
-    worker writes for it while others wait."""
-    max_dynamic: int = 8
-    """How many dynamic requests run at once in each engine; the next ones wait for their turn."""
-    max_coefficient: float = 10_000.0
-    """Largest absolute coefficient that is accepted."""
-    max_relative_dose: float | None = None
-    """Largest ||c v|| / median ||h|| at a layer that is accepted; None sets no limit."""
-    max_total_dose: float | None = None
-    """Largest sum of these over all layers that is accepted; None sets no limit."""
-    enforce_safe_range: bool = False
-    """Refuse coefficients outside a vector's `safe_range`."""
-    require_fingerprint: bool = False
-    """Refuse vectors whose file names the fingerprint of another model."""
-    max_upload_bytes: int = 64 * 2**20
-    """Largest body of an upload to /v1/steering/vectors."""
-    max_extract_rows: int = 4096
-    """Most texts of one extraction."""
-    max_jobs: int = 8
-    """How many extractions may run or wait in one API server; one runs at a time."""
-    extract_share: float = 0.25
-    """Share of the engine that an API server's extractions take while its clients use it."""
-    api_keys_file: str | None = None
-    """YAML file, or directory of such, with the hashes and rights of keys; None: no keys."""
-    audit_log: str | None = None
-    """File that gets a line of JSON for every change; None: standard output."""
-    max_library_vectors: int = 10_000
-    """Names that the library may have."""
-    max_body_bytes: int = 16 * 2**20
-    """Largest body of any request but an upload."""
-    max_body_containers: int = 10_000
-    """Lists and objects that a JSON body may hold; ten times as many keys."""
-    max_body_depth: int = 100
-    """How deep lists and objects may lie inside one another."""
-    max_body_values: int = 1_200_000
-    """Members that the lists and objects of a body may have together; a token id is one."""
-    max_input_items: int = 1000
-    """Items that the `input` of a response, or the `messages` of a batch, may have; the `tools` of
-    a response a quarter of that."""
-    body_timeout: float = 60.0
-    """Seconds that a body may take to arrive; a slower one is a 408."""
-    calibrate: bool = True
-    """Measure the model's median residual norms when they are not in the cache yet."""
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+    library: Place = setting(
+        lambda: str(default_home() / "library"),
+        "directory of the vector library; every worker must be able to read it",
+        "DIR",
+    )
+    bank_rows: Count = setting(
+        4096,
+        "rows of the vector bank, each one vector at one site and layer",
+        "N",
+        limit=True,
+    )
+    max_waiting: CountOrZero = setting(
+        256,
+        "steered requests that may wait, in each engine, because others have the rows of the "
+        "bank (or of the tables, for steps) that they need, or wait before them; the next is a "
+        "503",
+        "N",
+        limit=True,
+    )
+    max_terms: Count = setting(
+        8, "vectors of one request that may meet at one site and layer", "K", limit=True
+    )
+    max_vectors: Count = setting(32, "vectors that one request may name", "N", limit=True)
+    max_segments: Count = setting(
+        4, "stretches of a request with different sets of active vectors", "N", limit=True
+    )
+    calibrate: Switch = setting(
+        True,
+        "measure the model's median residual norms when they are not known yet; relative doses "
+        "need them",
+    )
+    max_steps: Count = setting(
+        64, "generation steps of a vector that has a tensor for each", "N", limit=True
+    )
+    max_schedule_total: Count = setting(
+        8192,
+        "coefficients that all schedules of one request may list together",
+        "N",
+        limit=True,
+    )
+    max_plan_terms: Count = setting(
+        16_384,
+        "terms of one request: its vectors times their layers, for each step or stretch of "
+        "tokens anew",
+        "N",
+        limit=True,
+    )
+    max_dynamic: Count = setting(
+        8,
+        "dynamic requests that run at once in each engine, each answer with a companion "
+        "sequence for every vector and one more; the next wait",
+        "N",
+        flag="--max-dynamic-requests",
+        limit=True,
+    )
+    max_coefficient: Positive = setting(10_000.0, "largest absolute coefficient", "C", limit=True)
+    max_relative_dose: Positive | None = setting(
+        None,
+        "largest ||c v|| / median ||h|| at a layer",
+        "D",
+        limit=True,
+        unset="no limit",
+    )
+    max_total_dose: Positive | None = setting(
+        None,
+        "largest sum of these over all layers of a request",
+        "D",
+        limit=True,
+        unset="no limit",
+    )
+    enforce_safe_range: Switch = setting(
+        False, "refuse coefficients outside a vector's safe range, which receipts mark otherwise"
+    )
+    require_fingerprint: Switch = setting(
+        False,
+        "refuse vectors whose file names another model's fingerprint, which uploads, lists and "
+        "receipts mark otherwise",
+    )
+    max_upload_bytes: Count = setting(64 * MEBI, "largest vector upload", "BYTES", limit=True)
+    max_extract_rows: Count = setting(4096, "texts of one extraction", "N", limit=True)
+    api_keys_file: Place | None = setting(
+        None,
+        "keys, their scopes and limits: YAML, or a directory of it; read again when it changes; "
+        "`steersman keys new` makes an entry",
+        "PATH",
+        unset="no keys",
+    )
+    audit_log: Place | None = setting(
+        None, "a line of JSON for every change", "FILE", unset="standard output"
+    )
+    max_library_vectors: Count = setting(10_000, "vectors in the library", "N", limit=True)
+    max_body_bytes: Count = setting(
+        16 * MEBI,
+        "largest body of any other request than an upload",
+        "BYTES",
+        limit=True,
+    )
+    max_body_containers: Count = setting(
+        10_000,
+        "lists and objects in the JSON of a request; ten times as many keys",
+        "N",
+        limit=True,
+    )
+    max_body_depth: Count = setting(100, "lists and objects inside one another", "N", limit=True)
+    max_body_values: Count = setting(
+        1_200_000,
+        "members of all lists and objects; a token id is one",
+        "N",
+        limit=True,
+    )
+    max_input_items: Count = setting(
+        1000,
+        "items of the `input` of a response, conversations of a batch; a quarter of that for "
+        "the `tools` of a response",
+        "N",
+        limit=True,
+    )
+    body_timeout: Positive = setting(60.0, "for a body to arrive; a slower one is a 408", "SECONDS")
+    max_jobs: Count = setting(8, "extractions that may run or wait, one running", "N", limit=True)
+    extract_share: Share = setting(
+        0.25,
+        "share of the engine that an extraction takes, and gets, while clients of its API "
+        "server use it; above 0, at most 1",
+        "S",
+        limit=True,
+    )
 
     @property
     def most_segments(self) -> int:
@@ -109,52 +196,56 @@ class Settings:
 
     @classmethod
     def read(cls, additional_config: object) -> Self:
-        """Settings out of vLLM's `additional_config`; unknown keys and wrong values raise."""
+        """Settings out of vLLM's `additional_config`. Raises ValueError for an unknown key or a
+        wrong value, naming it and what it must be."""
         section: Any = {}
         if isinstance(additional_config, Mapping):
             section = additional_config.get("steersman", {})
         if not isinstance(section, Mapping):
             raise ValueError('additional_config["steersman"] must be an object')
-        known = {f.name for f in fields(cls)}
-        if unknown := sorted(set(section) - known):
-            raise ValueError(
-                f"unknown steersman setting {unknown[0]!r}; known: {', '.join(sorted(known))}"
-            )
-        settings = cls(**section)
-        settings._check()
-        return settings
-
-    def _check(self) -> None:
-        for name in _COUNTS:
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"steersman setting {name} must be a whole number of at least 1")
-        if (
-            isinstance(self.max_waiting, bool)
-            or not isinstance(self.max_waiting, int)
-            or self.max_waiting < 0
-        ):
-            raise ValueError("steersman setting max_waiting must be a whole number, 0 or more")
-        for name in ("max_coefficient", "max_relative_dose", "max_total_dose", "body_timeout"):
-            value = getattr(self, name)
-            if value is None and name in ("max_relative_dose", "max_total_dose"):
-                continue
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 < value < math.inf:
-                raise ValueError(f"steersman setting {name} must be a positive number")
-        share = self.extract_share
-        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1:
-            raise ValueError("steersman setting extract_share must be above 0 and at most 1")
-        if not isinstance(self.library, str) or not self.library:
-            raise ValueError("steersman setting library must be the path of a directory")
-        for name in ("api_keys_file", "audit_log"):
-            value = getattr(self, name)
-            if value is not None and (not isinstance(value, str) or not value):
-                raise ValueError(f"steersman setting {name} must be a path, or null")
-        for name in ("enforce_safe_range", "require_fingerprint", "calibrate"):
-            if not isinstance(getattr(self, name), bool):
-                raise ValueError(f"steersman setting {name} must be true or false")
+        try:
+            return cls(**section)
+        except ValidationError as error:
+            name = str(error.errors(include_url=False)[0]["loc"][0])
+        if name not in cls.model_fields:
+            known = ", ".join(sorted(cls.model_fields))
+            raise ValueError(f"unknown steersman setting {name!r}; known: {known}")
+        raise ValueError(f"steersman setting {name} must be {_needs(cls.model_fields[name])}")
 
     def to_dict(self) -> dict[str, Any]:
         """The JSON object that `read` takes back."""
-        return asdict(self)
+        return self.model_dump()
+
+    def limits(self) -> dict[str, Any]:
+        """Those that are limits of a request or an upload, by their names in capabilities."""
+        return {
+            flag_of(name).removeprefix("--").replace("-", "_"): getattr(self, name)
+            for name, field in type(self).model_fields.items()
+            if option_of(field).limit
+        }
+
+
+def option_of(field: FieldInfo) -> Option:
+    """How a setting appears elsewhere."""
+    extra: Any = field.json_schema_extra
+    option: Option = extra["option"]
+    return option
+
+
+def flag_of(name: str) -> str:
+    """The option that sets a setting."""
+    return option_of(Settings.model_fields[name]).flag or f"--{name.replace('_', '-')}"
+
+
+def kind_of(field: FieldInfo) -> type:
+    """bool, int, float or str; of `X | None`, X."""
+    kind: Any = next(iter(get_args(field.annotation)), field.annotation)
+    found: type = get_args(kind)[0] if get_args(kind) else kind
+    return found
+
+
+def _needs(field: FieldInfo) -> str:
+    """What a value must be, in words."""
+    inside = [one for kind in get_args(field.annotation) for one in get_args(kind)]
+    (words,) = [one for one in [*field.metadata, *inside] if isinstance(one, str)]
+    return f"{words}, or null" if type(None) in get_args(field.annotation) else words

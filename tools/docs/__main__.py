@@ -8,9 +8,10 @@ from pathlib import Path
 from tools.docs.commands import commands
 from tools.docs.metrics import metrics
 from tools.docs.rest import rest
+from tools.docs.settings import operate
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = {"rest.md": rest, "commands.md": commands, "metrics.md": metrics}
+PAGES = {"rest.md": rest, "commands.md": commands, "metrics.md": metrics, "operate.md": operate}
 """Of each page, what writes it."""
 
 

@@ -1,11 +1,9 @@
-"""The page of options is the options: made from the settings and the launcher's parser."""
+"""The options are the settings: one for each, in both spellings."""
 
 import json
-from dataclasses import fields
 
 import pytest
 
-from steersman.client.launch.options import PAGE, page, table
 from steersman.client.launch.run import Run
 from steersman.client.launch.serve import (
     _explicit,
@@ -18,38 +16,24 @@ from steersman.steering.logs import CONFIG
 from steersman.steering.plan import Settings
 
 
-def test_the_page_is_up_to_date() -> None:
-    text = PAGE.read_text()
-    assert text == page(text), "python -m steersman.client.launch.options writes it anew"
-
-
-def test_every_setting_has_an_option_and_a_row() -> None:
-    options = option_of_setting()
-    rows = table().splitlines()[2:]
-    assert [row.split("|")[2].strip(" `") for row in rows] == [f.name for f in fields(Settings)]
-    assert options.keys() == {f.name for f in fields(Settings)}
-    for row in rows:
-        assert len(row.replace("\\|", "").split("|")) == 6
-
-
 def test_both_spellings_give_the_same_settings() -> None:
     parser = _own_parser()
-    for setting in fields(Settings):
-        default = getattr(Settings(), setting.name)
-        option = option_of_setting()[setting.name]
+    for name in Settings.model_fields:
+        default = getattr(Settings(), name)
+        option = option_of_setting()[name]
         if isinstance(default, bool):
             value = not default
             words = [option if value else option.replace("--", "--no-", 1)]
-        elif isinstance(default, int | float) or setting.name.endswith("_dose"):
+        elif isinstance(default, int | float) or name.endswith("_dose"):
             value = 3 if isinstance(default, int) else (default or 5.0) / 2
             words = [option, str(value)]
         else:
             value = "/tmp/place"
             words = [option, value]
         by_flag = Settings.read({"steersman": _settings(parser.parse_args(words))})
-        by_key = Settings.read({"steersman": {setting.name: value}})
-        assert getattr(by_flag, setting.name) == getattr(by_key, setting.name) == value
-        assert _explicit(words) == {setting.name: value}
+        by_key = Settings.read({"steersman": {name: value}})
+        assert getattr(by_flag, name) == getattr(by_key, name) == value
+        assert _explicit(words) == {name: value}
 
 
 @pytest.mark.parametrize(
