@@ -7,7 +7,8 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from safetensors.torch import save
+
+from steersman.vectors.file.format import SteeringVector, write_vector
 
 HIDDEN, LAYERS = 576, 30
 SIZES = {"one": 1.0, "stream": 60.0, "bound": 2.0**44, "e19": 1e19, "e30": 1e30, "e38": 3e38}
@@ -42,7 +43,10 @@ def files() -> dict[str, bytes]:
 
 
 def _file(layers: dict[int, torch.Tensor]) -> bytes:
-    return save({f"resid_post.{n}": v.clone() for n, v in layers.items()})
+    """With a default coefficient at which it may be uploaded; an attack brings its own."""
+    tensors = {("resid_post", n): v.clone() for n, v in layers.items()}
+    most = sum(float(v.abs().max()) for v in layers.values())
+    return write_vector(SteeringVector(tensors, coefficient=min(1.0, BOUND / 2 / most)))
 
 
 def attack(kind: int, draw: random.Random) -> Attack:
