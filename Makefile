@@ -18,10 +18,10 @@ CODE := server steering vectors tests bench
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test lint unit engine matrix faults schema load rolling attack compat soak format bench lock clean
+.PHONY: help serve test lint unit engine matrix faults schema load rolling attack compat soak format bench lock image image-test clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
 	@echo
 	@echo 'make serve MODEL=Qwen/Qwen3-0.6B PORT=9000 HOST=0.0.0.0 ARGS="--max-model-len 4096"'
 
@@ -75,6 +75,12 @@ format: $(READY) ## rewrite the code as ruff wants it
 
 bench: $(READY) ## what steering costs per output token
 	$(BIN)/python -m bench.overhead $(ARGS)
+
+image: ## build the CPU's container image, with docker, podman or buildah
+	@PYTHON='$(PYTHON)' deploy/image/build.sh
+
+image-test: image $(READY) $(TOOLS) ## run it as the manifests do: read-only, not root, steered, drained; writes figures.md
+	@$(BIN)/python -m deploy.image.check --write deploy/image/figures.md
 
 lock: ## write requirements/cpu.txt anew (UPGRADE=1: newest versions)
 	PYTHON='$(PYTHON)' requirements/lock.sh

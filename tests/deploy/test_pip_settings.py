@@ -1,0 +1,48 @@
+"""What the pip inside an image's build is given of the pip outside it."""
+
+from pathlib import Path
+
+from deploy.image.pip_settings import configuration, folders, settings
+
+
+def test_the_environment_goes_before_files() -> None:
+    listing = (
+        ":env:.index-url='https://c.example/simple'\n"
+        ":env:.default-timeout='180'\n"
+        "global.index-url='https://a.example/simple'\n"
+        "install.index-url='https://b.example/simple'\n"
+        "install.find-links='/x'\n"
+        "global.find-links='/y'\n"
+        "download.proxy='http://p.example'\n"
+    )
+    assert settings(listing) == {
+        "index-url": "https://c.example/simple",
+        "timeout": "180",
+        "find-links": "/x",
+    }
+
+
+def test_only_where_packages_come_from_is_carried() -> None:
+    found = {
+        "extra-index-url": "file:///opt/simple\nhttps://e.example/simple",
+        "cert": "/etc/ours.crt",
+        "constraint": "/etc/constraints.txt",
+        "require-virtualenv": "true",
+    }
+    assert configuration(found) == (
+        "[global]\n"
+        "extra-index-url = file:///opt/simple https://e.example/simple\n"
+        "cert = /run/secrets/ca\n"
+    )
+    assert configuration({}) == "[global]\n"
+
+
+def test_local_folders(tmp_path: Path) -> None:
+    (tmp_path / "index" / "simple").mkdir(parents=True)
+    (tmp_path / "wheels").mkdir()
+    found = {
+        "index-url": "https://pypi.org/simple",
+        "extra-index-url": f"file://{tmp_path}/index/simple https://e.example/simple",
+        "find-links": f"{tmp_path}/wheels {tmp_path}/gone https://f.example/links.html",
+    }
+    assert folders(found) == [f"{tmp_path}/index", f"{tmp_path}/wheels"]
