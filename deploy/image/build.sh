@@ -62,7 +62,6 @@ fi
 
 secrets=$(mktemp -d)
 trap 'rm -rf "$secrets"' EXIT INT TERM
-"$python" "$here/pip_settings.py" conf >"$secrets/pip"
 ca=$("$python" "$here/pip_settings.py" ca)
 folders=$("$python" "$here/pip_settings.py" folders)
 
@@ -74,15 +73,23 @@ docker)
     # docker's build mounts no folders of the host.
     if [ -n "$folders" ]; then
         say "pip here also looks into folders, which a build by docker cannot: $(echo "$folders" | tr '\n' ' ')"
-        grep -vE '^find-links|file://' "$secrets/pip" >"$secrets/pip.docker"
-        mv "$secrets/pip.docker" "$secrets/pip"
     fi
+    "$python" "$here/pip_settings.py" conf >"$secrets/pip"
     ;;
 *)
     # chroot: needs neither cgroups nor a runtime, and what is run comes from this repository and its pins.
     # docker's format, because OCI's has no HEALTHCHECK.
     set -- "$@" --format docker --isolation chroot
-    for folder in $folders; do set -- "$@" --volume "$folder:$folder:ro"; done
+    # A volume leaves the folder that it was mounted on in the image. /mnt is in any; the others are made in $mounts.
+    "$python" "$here/pip_settings.py" conf /mnt >"$secrets/pip"
+    mounts=$secrets/mounts
+    number=0
+    for folder in $folders; do
+        if [ $number = 0 ]; then set -- "$@" --volume "$mounts:/mnt"; fi
+        mkdir -p "$mounts/$number"
+        set -- "$@" --volume "$folder:/mnt/$number:ro"
+        number=$((number + 1))
+    done
     # With vfs each layer is a copy of all that is beneath it.
     if ! "$engine" info 2>/dev/null | grep -qiE 'graphdrivername"?: "?vfs'; then set -- "$@" --layers; fi
     ;;

@@ -295,6 +295,10 @@ def look_at_container(server: Server) -> None:
 def look_at_answers(server: Server, figures: Figures) -> None:
     """Health, keys, a plain answer, a steered one, and both again."""
     promise(server.request("/health", key="")[0] == 200, "/health answers without a key")
+    image = server.engine.inspect("container", server.name)["Image"]
+    _, *health = server.engine.inspect("image", image)["Config"]["Healthcheck"]["Test"]
+    done = server.engine.do("exec", server.name, *health, check=False)
+    promise(done.returncode == 0, "the image's own health check passes", done.stderr)
     status, _ = server.request("/v1/chat/completions", CONVERSATION, key="")
     promise(status == 401, "a request without a key is refused", status)
     plain, steered = server.text(), server.text(steering=STEERING)

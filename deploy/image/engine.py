@@ -4,7 +4,8 @@ import json
 import resource
 import shutil
 import subprocess
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # podman's second way is for machines without systemd, or whose cgroups (versions 1 and 2 at once)
@@ -20,25 +21,32 @@ class EngineError(Exception):
     """The engine did not do what it was told to; the message has what it printed."""
 
 
+def _limits() -> list[str]:
+    """Limits of `run` that need no capability, as podman's own defaults may.
+
+    podman first lowers its own limit of processes to the kernel's highest process number.
+    """
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    processes = resource.getrlimit(resource.RLIMIT_NPROC)[1]
+    highest = int(Path("/proc/sys/kernel/pid_max").read_text())
+    if not 0 <= processes < highest:
+        processes = highest
+    return [f"--ulimit=nproc={processes}", *([f"--ulimit=nofile={files}"] if files >= 0 else [])]
+
+
 @dataclass(frozen=True)
 class Engine:
     """A container engine that runs containers here."""
 
     command: list[str]
-    limits: list[str] = field(default_factory=list)
+    limits: list[str]
+    """Options of `run` for any container."""
 
     @classmethod
     def find(cls, image: str) -> "Engine":
         """The first that has `image` and runs it. EngineError says what each one printed."""
-        # Without these, podman raises the limits to its own defaults, which needs a capability.
-        limits = [
-            f"--ulimit={name}={resource.getrlimit(number)[1]}"
-            for name, number in (
-                ("nofile", resource.RLIMIT_NOFILE),
-                ("nproc", resource.RLIMIT_NPROC),
-            )
-            if resource.getrlimit(number)[1] != resource.RLIM_INFINITY
-        ]
+        # podman gives the image's health check to systemd, which need not be there.
+        limits = [*_limits(), "--no-healthcheck"]
         failures = []
         for command in _WAYS:
             if not shutil.which(command[0]):

@@ -93,7 +93,16 @@ def packages():
     # The base image's pip; the environment has none of its own.
     pip = next(p for p in ("/usr/local/bin/python3", "/usr/bin/python3") if os.path.exists(p))
     check = subprocess.run(
-        [pip, "-m", "pip", "--python", sys.executable, "--disable-pip-version-check", "check"],
+        [
+            pip,
+            "-m",
+            "pip",
+            "--python",
+            sys.executable,
+            "--disable-pip-version-check",
+            "--no-cache-dir",
+            "check",
+        ],
         capture_output=True,
         text=True,
         check=False,

@@ -1,9 +1,10 @@
 """pip's settings on this machine, for the pip inside an image's build.
 
-    python pip_settings.py conf       a pip.conf: indexes, folders, certificates (the secret `ca`)
-    python pip_settings.py folders    the local folders that it names, one a line
-    python pip_settings.py ca         the file of certificates, if pip is told to use one
+    python pip_settings.py conf [MOUNT]    a pip.conf; its certificates are the secret `ca`
+    python pip_settings.py folders         the local folders that it names, one a line
+    python pip_settings.py ca              the file of certificates, if pip is told to use one
 
+The folders are MOUNT/0, MOUNT/1 and so on in the build; without MOUNT they are left out.
 Read from `pip config list`, which knows pip's files and its environment variables.
 """
 
@@ -33,32 +34,50 @@ def settings(listing: str) -> dict[str, str]:
     return {option: value for option, (_, value) in ranked.items()}
 
 
-def configuration(found: dict[str, str]) -> str:
+def configuration(found: dict[str, str], mount: str | None) -> str:
     """A pip.conf with those of `found` that are carried into a build."""
+    places = {folder: f"{mount}/{number}" for number, folder in enumerate(folders(found))}
     lines = ["[global]"]
-    lines += [
-        f"{option} = {' '.join(found[option].split())}" for option in CARRIED if option in found
-    ]
+    for option in CARRIED:
+        words = []
+        for word in found.get(option, "").split():
+            folder = _folder(option, word)
+            if folder is None:
+                words.append(word)
+            elif mount is not None and folder in places:
+                words.append("file://" + places[folder] + _path(word).removeprefix(folder))
+        if words:
+            lines.append(f"{option} = {' '.join(words)}")
     if "cert" in found:
         lines.append(f"cert = {CA_IN_BUILD}")
     return "\n".join(lines) + "\n"
 
 
 def folders(found: dict[str, str]) -> list[str]:
-    """The local folders that `found` takes packages from: absolute paths.
+    """The local folders that `found` takes packages from: absolute paths, those that are there."""
+    named = {
+        folder
+        for option in CARRIED
+        for word in found.get(option, "").split()
+        if (folder := _folder(option, word)) and Path(folder).is_dir()
+    }
+    return sorted(named)
+
+
+def _path(word: str) -> str:
+    return word.removeprefix("file://").rstrip("/")
+
+
+def _folder(option: str, word: str) -> str | None:
+    """The folder that a build needs for `word` of `option`; None where it is not a local path.
 
     Of an index it is the parent, because its files lie beside it.
     """
-    named = set()
-    for option in ("index-url", "extra-index-url"):
-        for address in found.get(option, "").split():
-            if address.startswith("file://"):
-                named.add(str(Path(address.removeprefix("file://")).resolve().parent))
-    for place in found.get("find-links", "").split():
-        path = Path(place.removeprefix("file://"))
-        if path.is_absolute() and path.is_dir():
-            named.add(str(path))
-    return sorted(named)
+    if option.endswith("index-url"):
+        return str(Path(_path(word)).parent) if word.startswith("file://") else None
+    if option == "find-links" and (word.startswith("file://") or "://" not in word):
+        return _path(word)
+    return None
 
 
 def main(argv: list[str]) -> int:
@@ -70,8 +89,8 @@ def main(argv: list[str]) -> int:
     )
     found = settings(listing.stdout)
     match argv:
-        case ["conf"]:
-            print(configuration(found), end="")
+        case ["conf", *rest] if len(rest) < 2:
+            print(configuration(found, rest[0] if rest else None), end="")
         case ["folders"]:
             print(*folders(found), sep="\n")
         case ["ca"]:
