@@ -76,8 +76,8 @@ format: $(READY) ## rewrite the code as ruff wants it
 bench: $(READY) ## what steering costs per output token
 	$(BIN)/python -m bench.overhead $(ARGS)
 
-image: ## build the CPU's container image, with docker, podman or buildah
-	@PYTHON='$(PYTHON)' deploy/image/build.sh
+image: ## build the CPU's container image, with docker, podman or buildah; ARGS="--no-cache"
+	@PYTHON='$(PYTHON)' deploy/image/build.sh cpu $(ARGS)
 
 image-test: image $(READY) $(TOOLS) ## run it as the manifests do: read-only, not root, steered, drained; writes figures.md
 	@$(BIN)/python -m deploy.image.check --write deploy/image/figures.md

@@ -1,5 +1,6 @@
 #!/bin/sh
-# build.sh [TARGET]: builds deploy/Dockerfile's target (cpu), with docker, podman or buildah, whichever is there first.
+# build.sh [TARGET [OPTION...]]: builds deploy/Dockerfile's target (cpu), with docker, podman or buildah, whichever is
+# there first. Options are the engine's: --no-cache
 #
 #   ENGINE=buildah          rather that one
 #   TAG=registry/name:tag   rather than steersman:VERSION-TARGET
@@ -9,6 +10,7 @@
 set -eu
 cd "$(dirname "$0")/../.."
 target=${1:-cpu}
+[ $# = 0 ] || shift
 here=deploy/image
 python=${PYTHON:-python3}
 
@@ -65,7 +67,7 @@ trap 'rm -rf "$secrets"' EXIT INT TERM
 ca=$("$python" "$here/pip_settings.py" ca)
 folders=$("$python" "$here/pip_settings.py" folders)
 
-set -- -f deploy/Dockerfile --target "$target" -t "$tag" --secret "id=pip,src=$secrets/pip"
+set -- "$@" -f deploy/Dockerfile --target "$target" -t "$tag" --secret "id=pip,src=$secrets/pip"
 if [ -n "$ca" ]; then set -- "$@" --secret "id=ca,src=$ca"; fi
 if [ -n "${TORCH_INDEX:-}" ]; then set -- "$@" --build-arg "TORCH_INDEX=$TORCH_INDEX"; fi
 case $engine in
