@@ -191,8 +191,11 @@ def options(folder: Path, key_file: Path) -> tuple[list[str], list[str], int]:
     [(container, arguments)] = pod.servers
     volumes = {volume["name"]: volume for volume in pod.spec["volumes"]}
     identity = pod.spec["securityContext"]
+    resources = container["resources"]
     chosen = [
-        f"--memory={_bytes(container['resources']['limits']['memory'])}",
+        # As a kubelet makes them of limits and requests.
+        f"--memory={_bytes(resources['limits']['memory'])}",
+        f"--cpu-shares={int(resources['requests']['cpu']) * 1024}",
         f"--user={identity['runAsUser']}:{identity['runAsGroup']}",
         "--cap-drop=all",
         "--security-opt=no-new-privileges",
@@ -294,8 +297,9 @@ def look_at_container(server: Server) -> None:
 def look_at_answers(server: Server, figures: Figures) -> None:
     """Health, keys, a plain answer, a steered one, and both again."""
     promise(server.request("/health", key="")[0] == 200, "/health answers without a key")
-    image = server.engine.inspect("container", server.name)["Image"]
-    _, *health = server.engine.inspect("image", image)["Config"]["Healthcheck"]["Test"]
+    image = server.engine.inspect("image", server.engine.inspect("container", server.name)["Image"])
+    # docker has it in the configuration, podman beside it.
+    _, *health = (image.get("Healthcheck") or image["Config"]["Healthcheck"])["Test"]
     done = server.engine.do("exec", server.name, *health, check=False)
     promise(done.returncode == 0, "the image's own health check passes", done.stderr)
     status, _ = server.request("/v1/chat/completions", CONVERSATION, key="")
