@@ -15,7 +15,8 @@ command -v debootstrap >/dev/null 2>&1 ||
 [ "$(id -u)" = 0 ] || fail "$name cannot be pulled, and debootstrap, which would make one like it, needs root"
 
 root=$(mktemp -d)
-trap 'rm -rf "$root" "$root.Dockerfile" "$root.log"' EXIT INT TERM
+# debootstrap mounts /proc and /sys in there, and leaves them when it is interrupted.
+trap 'rm -rf --one-file-system "$root" "$root.Dockerfile" "$root.log"' EXIT INT TERM
 chmod 755 "$root"
 debootstrap --variant=minbase --include=ca-certificates,netbase,tzdata,python3,python3-pip \
     "$release" "$root" "$mirror" >"$root.log" 2>&1 || { tail -n 20 "$root.log" >&2; fail "debootstrap failed"; }

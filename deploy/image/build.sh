@@ -63,7 +63,12 @@ if [ "$target" = cpu ]; then
 fi
 
 secrets=$(mktemp -d)
-trap 'rm -rf "$secrets"' EXIT INT TERM
+# Not rm -rf: folders of this machine are mounted over some of it, in the build's own view of the files.
+clean() {
+    rm -f "$secrets/pip"
+    find "$secrets" -xdev -depth -type d -exec rmdir {} \; 2>/dev/null || :
+}
+trap clean EXIT INT TERM
 ca=$("$python" "$here/pip_settings.py" ca)
 folders=$("$python" "$here/pip_settings.py" folders)
 

@@ -310,6 +310,11 @@ def look_at_answers(server: Server, figures: Figures) -> None:
     promise(bool(plain.strip()) and plain != steered, "steering changes the answer", plain, steered)
     promise(server.text() == plain, "the plain answer is the same after it")
     promise(server.text(steering=STEERING) == steered, "the steered one, too")
+    peak = server.sh(
+        "cat /sys/fs/cgroup/memory.peak /sys/fs/cgroup/memory/memory.max_usage_in_bytes"
+    ).stdout.split()
+    if peak:
+        figures.add("memory at its peak, files' pages included", f"{int(peak[0]) / 2**30:.1f} GiB")
 
 
 def drain(server: Server, grace: int, figures: Figures) -> None:
