@@ -339,15 +339,18 @@ def drain(server: Server, grace: int, figures: Figures) -> None:
     reader = threading.Thread(target=read, daemon=True)
     reader.start()
     promise(begun.wait(120), "a stream begins")
+    asking = server.command("drained", "/v1/chat/completions", json.dumps(CONVERSATION))
+    late = subprocess.Popen([*server.engine.command, *asking], stdout=subprocess.PIPE, text=True)
+    assert late.stdout is not None
+    promise(late.stdout.readline() == "ready\n", "/ready answers 200 until SIGTERM")
     server.engine.do("kill", "--signal=TERM", server.name)
     signalled = time.monotonic()
     before = len(events)
-    while (ready := server.request("/ready", key="")[0]) == 200 and process.poll() is None:
-        time.sleep(0.1)
-    promise(ready == 503, "/ready answers 503 while it drains", ready)
-    status, _ = server.request("/v1/chat/completions", CONVERSATION)
-    promise(status == 503, "a new request is refused with 503", status)
-    promise(process.poll() is None, "... while the stream still runs")
+    ready, _, status = late.stdout.readline().strip().partition(" ")
+    promise(ready == "503", "/ready answers 503 while it drains", ready)
+    promise(status == "503", "a new request is refused with 503", status)
+    promise("end" not in events, "... while the stream still runs")
+    late.wait(60)
     while server.state()["Status"] == "running" and time.monotonic() - signalled < grace:
         time.sleep(0.2)
     took = time.monotonic() - signalled

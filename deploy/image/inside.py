@@ -2,6 +2,8 @@
 
     python inside.py request PATH [BODY]    KEY in the environment; prints {"status", "body"}
     python inside.py stream PATH BODY       prints each event as it comes, then "end"
+    python inside.py drained PATH BODY      prints "ready", waits until /ready is not 200, then asks
+                                            for PATH; prints both statuses
     python inside.py packages               prints what is installed, and what must not be there
 
 The standard library alone: it is the image that is tried, not this file.
@@ -12,6 +14,7 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
 from importlib import metadata
@@ -46,20 +49,37 @@ def ask(path, body):
     )
 
 
-def request(path, body=None):
+def answer(path, body=None):
+    """The status, 0 where nobody answers, and the body."""
     try:
-        with ask(path, body) as answer:
-            status, text = answer.status, answer.read()
+        with ask(path, body) as response:
+            status, text = response.status, response.read()
     except urllib.error.HTTPError as error:
         status, text = error.code, error.read()
     except (urllib.error.URLError, ConnectionError) as error:
         status, text = 0, str(error).encode()
-    print(json.dumps({"status": status, "body": text.decode(errors="replace")}))
+    return status, text.decode(errors="replace")
+
+
+def request(path, body=None):
+    status, text = answer(path, body)
+    print(json.dumps({"status": status, "body": text}))
+
+
+def drained(path, body):
+    """Starts before the signal: a process that is started in a busy container takes its time."""
+    ready, _ = answer("/ready")
+    print("ready", flush=True)
+    while ready == 200:
+        time.sleep(0.05)
+        ready, _ = answer("/ready")
+    status, _ = answer(path, body)
+    print(ready, status, flush=True)
 
 
 def stream(path, body):
-    with ask(path, body) as answer:
-        for line in answer:
+    with ask(path, body) as response:
+        for line in response:
             if line.startswith(b"data: "):
                 print(line[6:].decode().strip(), flush=True)
     print("end", flush=True)
@@ -146,4 +166,6 @@ def _writable(path):
 
 
 if __name__ == "__main__":
-    {"request": request, "stream": stream, "packages": packages}[sys.argv[1]](*sys.argv[2:])
+    {"request": request, "stream": stream, "drained": drained, "packages": packages}[sys.argv[1]](
+        *sys.argv[2:]
+    )
