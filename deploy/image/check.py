@@ -342,7 +342,7 @@ def drain(server: Server, grace: int, figures: Figures) -> None:
     asking = server.command("drained", "/v1/chat/completions", json.dumps(CONVERSATION))
     late = subprocess.Popen([*server.engine.command, *asking], stdout=subprocess.PIPE, text=True)
     assert late.stdout is not None
-    promise(late.stdout.readline() == "ready\n", "/ready answers 200 until SIGTERM")
+    promise(late.stdout.readline() == "200\n", "/ready answers 200 until SIGTERM")
     server.engine.do("kill", "--signal=TERM", server.name)
     signalled = time.monotonic()
     before = len(events)

@@ -2,8 +2,8 @@
 
     python inside.py request PATH [BODY]    KEY in the environment; prints {"status", "body"}
     python inside.py stream PATH BODY       prints each event as it comes, then "end"
-    python inside.py drained PATH BODY      prints "ready", waits until /ready is not 200, then asks
-                                            for PATH; prints both statuses
+    python inside.py drained PATH BODY      prints the status of /ready, waits until it is not 200, asks
+                                            for PATH, and prints both
     python inside.py packages               prints what is installed, and what must not be there
 
 The standard library alone: it is the image that is tried, not this file.
@@ -69,7 +69,7 @@ def request(path, body=None):
 def drained(path, body):
     """Starts before the signal: a process that is started in a busy container takes its time."""
     ready, _ = answer("/ready")
-    print("ready", flush=True)
+    print(ready, flush=True)
     while ready == 200:
         time.sleep(0.05)
         ready, _ = answer("/ready")

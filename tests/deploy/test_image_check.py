@@ -1,10 +1,14 @@
 """How deploy/image/check.py starts the container; what follows is `make image-test`."""
 
+import json
 import re
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
+from deploy.image import inside
 from deploy.image.check import ABSENT, BrokenPromise, options, promise
 from tests.deploy.rendered import workloads
 from tests.deploy.tools import ROOT
@@ -32,6 +36,44 @@ def test_the_container_is_started_as_the_pod(tmp_path: Path) -> None:
 def test_a_promise_that_does_not_hold() -> None:
     with pytest.raises(BrokenPromise, match="no compiler: gcc"):
         promise(False, "no compiler", "gcc")
+
+
+class _Stopping(BaseHTTPRequestHandler):
+    """/ready is 200 twice, and then all is 503."""
+
+    ready = 0
+
+    def do_GET(self) -> None:
+        type(self).ready += 1
+        self.send_response(200 if self.ready <= 2 else 503)
+        self.end_headers()
+
+    def do_POST(self) -> None:
+        self.send_response(503 if self.ready == 3 else 500)
+        self.end_headers()
+        self.wfile.write(self.headers["Authorization"].encode())
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def test_what_is_asked_from_inside(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    server = ThreadingHTTPServer(("127.0.0.1", 0), _Stopping)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    monkeypatch.setattr(inside, "SERVER", f"http://127.0.0.1:{server.server_port}")
+    monkeypatch.setenv("KEY", "abc")
+    try:
+        inside.drained("/v1/chat/completions", "{}")
+        assert capsys.readouterr().out == "200\n503 503\n"
+        inside.request("/v1/chat/completions", "{}")
+        assert json.loads(capsys.readouterr().out) == {"status": 503, "body": "Bearer abc"}
+    finally:
+        server.shutdown()
+        server.server_close()
+    inside.request("/ready")
+    assert json.loads(capsys.readouterr().out)["status"] == 0
 
 
 def test_what_pip_check_may_miss_is_what_is_left_out() -> None:
