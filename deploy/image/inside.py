@@ -2,7 +2,7 @@
 
     python inside.py request PATH [BODY]    KEY in the environment; prints {"status", "body"}
     python inside.py stream PATH BODY       prints each event as it comes, then "end"
-    python inside.py drained PATH BODY      prints the status of /ready, waits until that is not 200,
+    python inside.py drained PATH BODY      prints the status of /ready, waits until it is another,
                                             asks for PATH, and prints both
     python inside.py packages               prints what is installed, and what must not be there
 
