@@ -18,10 +18,10 @@ CODE := client server steering vectors tests bench tools
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test quick lint unit engine docs pages matrix faults schema load rolling attack compat soak format bench lock clean
+.PHONY: help serve test quick lint unit engine docs pages matrix faults schema load rolling attack compat soak format bench lock image image-test clean
 
 help: ## this list
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /\1\t/' | expand -t 10
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
 	@echo
 	@echo 'make serve MODEL=Qwen/Qwen3-0.6B PORT=9000 HOST=0.0.0.0 ARGS="--max-model-len 4096"'
 
@@ -86,6 +86,12 @@ format: $(READY) ## rewrite the code as ruff wants it
 
 bench: $(READY) ## what steering costs per output token
 	$(BIN)/python -m bench.overhead $(ARGS)
+
+image: ## build the CPU's container image, with docker, podman or buildah; ARGS="--no-cache"
+	@PYTHON='$(PYTHON)' deploy/image/build.sh cpu $(ARGS)
+
+image-test: image $(READY) $(TOOLS) ## run it as the manifests do: read-only, not root, steered, drained; writes figures.md
+	@$(BIN)/python -m deploy.image.check --write deploy/image/figures.md
 
 lock: ## write requirements/cpu.txt anew (UPGRADE=1: newest versions)
 	PYTHON='$(PYTHON)' requirements/lock.sh

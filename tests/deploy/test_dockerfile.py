@@ -3,9 +3,11 @@
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
+from setuptools import find_packages
 
 from tests.deploy.rendered import RENDERINGS, workloads
 from tests.deploy.tools import DEPLOY, ROOT, hadolint
@@ -88,18 +90,32 @@ def test_images_of_the_manifests_are_targets() -> None:
     assert images == {f"steersman:{version[1]}-{target}" for target in FINAL}
 
 
-def test_the_context_has_what_is_copied_and_no_more() -> None:
-    kept = {
-        line[1:] for line in (ROOT / ".dockerignore").read_text().splitlines() if line[:1] == "!"
+def _code() -> set[str]:
+    """The top folders that the package is built from: those it finds, and those it links to."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    found = {
+        name.partition(".")[0]
+        for name in find_packages(
+            str(ROOT), include=project["tool"]["setuptools"]["packages"]["find"]["include"]
+        )
     }
+    links = [path for name in found for path in (ROOT / name).rglob("*") if path.is_symlink()]
+    return found | {path.resolve().relative_to(ROOT).parts[0] for path in links}
+
+
+def test_the_context_has_what_is_used_and_no_more() -> None:
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    kept = {line[1:] for line in lines if line[:1] == "!" and (ROOT / line[1:]).exists()}
     copied = set()
     for _, lines in stages().values():
         for line in lines:
             if line.startswith("COPY ") and "--from=" not in line:
                 copied |= set(line.split()[1:-1])
             copied |= set(re.findall(r"type=bind,source=(\S+?),", line))
-    assert copied == kept
-    assert all((ROOT / path).exists() for path in copied)
+    # `COPY . .` takes all of it, for the package's build.
+    assert "." in copied
+    project = {"pyproject.toml", "README.md", "LICENSE"}
+    assert (copied - {"."}) | project | _code() == kept
 
 
 def _distributions(*argv: str) -> subprocess.CompletedProcess[str]:
