@@ -5,8 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from steersman.server.extraction.examples import Example
-from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Captured, Term
+from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Captured
 from steersman.steering.plan.step_clock import CAPTURE_PREFIX
+from steersman.vectors.tensors import HookPoint
 
 
 class CaptureFailed(RuntimeError):
@@ -18,7 +19,7 @@ class Capturer:
     """Captures out of one engine (vLLM's `AsyncLLM`)."""
 
     engine: Any
-    terms: tuple[Term, ...]
+    terms: tuple[HookPoint, ...]
     reproducible: bool = False
     in_flight: int = 0
     portion: int = 0

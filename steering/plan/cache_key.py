@@ -16,6 +16,8 @@ from hashlib import blake2b
 from itertools import chain, groupby, repeat
 from typing import TYPE_CHECKING, Final
 
+from steersman.vectors.tensors import HookPoint
+
 if TYPE_CHECKING:
     from steersman.steering.plan.plan import Plan, PlannedVector, Segment
 
@@ -140,7 +142,7 @@ def _coefficients(vector: "PlannedVector", step: int, count: int) -> Sequence[fl
     return (*listed, *repeat(vector.schedule[-1], count - len(listed)))
 
 
-def digest_of_terms(digest: str, terms: Sequence[tuple[str, int]]) -> bytes:
+def digest_of_terms(digest: str, terms: Sequence[HookPoint]) -> bytes:
     """Names a vector at a multiset of (site, layer), whatever their order."""
     said = json.dumps([digest, sorted(terms)], separators=(",", ":"))
     return blake2b(said.encode(), digest_size=DIGEST_BYTES).digest()

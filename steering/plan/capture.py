@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from steersman.steering.plan.errors import PlanInvalid
+from steersman.vectors.tensors import HookPoint
 
 STEP_KEY: Final = "steersman_captured"
 """The key of `EngineCoreOutput.kv_transfer_params` that holds what of captures was in the step:
@@ -23,9 +24,6 @@ CAPTURE_KEY: Final = "steersman_capture"
 """The key of `SamplingParams.extra_args` that holds the capture as a JSON string; of
 `EngineCoreOutput.kv_transfer_params`, what was captured."""
 
-Term = tuple[str, int]
-"""(site, layer)."""
-
 
 @dataclass(frozen=True)
 class Capture:
@@ -33,7 +31,7 @@ class Capture:
 
     receipt: str
     """Names the `CaptureDesk` entry that it goes to."""
-    terms: tuple[Term, ...]
+    terms: tuple[HookPoint, ...]
     start: int
     """Token index, counted from the start of the request."""
     stop: int
@@ -59,7 +57,7 @@ class Capture:
             receipt, terms, start, stop, each, portion = json.loads(extra_args[CAPTURE_KEY])
             found = cls(
                 str(receipt),
-                tuple((str(site), int(layer)) for site, layer in terms),
+                tuple(HookPoint(str(site), int(layer)) for site, layer in terms),
                 int(start),
                 int(stop),
                 bool(each),

@@ -4,12 +4,12 @@ import math
 from collections import Counter, defaultdict
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from typing import TYPE_CHECKING, Final, Self
 
 from steersman.steering.plan.dynamic import MAX_PROPERTIES, Dynamic
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.settings import Settings
+from steersman.vectors.tensors import HookPoint
 
 if TYPE_CHECKING:
     from steersman.steering.plan.plan import Plan, PlannedVector
@@ -46,9 +46,11 @@ class Limits:
         return self.max_segments + self.max_steps
 
     @cached_property
-    def _places(self) -> frozenset[tuple[str, int]]:
+    def _places(self) -> frozenset[HookPoint]:
         """All (site, layer) that there are."""
-        return frozenset(product(self.sites, range(self.num_layers)))
+        return frozenset(
+            HookPoint(site, layer) for site in self.sites for layer in range(self.num_layers)
+        )
 
     @classmethod
     def of(cls, settings: Settings, num_layers: int) -> Self:
@@ -95,7 +97,7 @@ class Limits:
                 param="steering.vectors",
             )
         self.check_count(len(plan.vectors))
-        meetings: Counter[tuple[str, int]] = Counter()
+        meetings: Counter[HookPoint] = Counter()
         together: defaultdict[str, float] = defaultdict(float)
         for n, vector in enumerate(plan.vectors):
             where = f"steering.vectors[{n}]"

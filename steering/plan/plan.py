@@ -17,6 +17,7 @@ from steersman.steering.plan.cache_key import CacheKeys, digest_of_terms
 from steersman.steering.plan.dynamic import Dynamic
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.positions import PositionRule, check_rule, interval
+from steersman.vectors.tensors import HookPoint
 
 PLAN_KEY: Final = "steersman"
 """The key of `SamplingParams.extra_args` that holds the plan as a JSON string."""
@@ -65,7 +66,7 @@ class PlannedVector:
     """"sha256:" and 64 hex digits."""
     coefficient: float
     """float32-exact. In a dynamic plan, the most it may be."""
-    terms: tuple[tuple[str, int], ...]
+    terms: tuple[HookPoint, ...]
     """(site, layer) pairs, ascending."""
     positions: PositionRule
     schedule: tuple[float, ...] = ()
@@ -271,7 +272,7 @@ def _read_vector(item: Mapping[str, Any]) -> PlannedVector:
     for site, layer in item["terms"]:
         if not isinstance(site, str) or not isinstance(layer, int) or isinstance(layer, bool):
             raise PlanInvalid("a plan's terms are (site, layer) pairs")
-        terms.add((site, layer))
+        terms.add(HookPoint(site, layer))
     positions, steps, hold = item["positions"], item.get("steps", 1), item.get("hold", False)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise PlanInvalid("a plan's steps are a whole number of at least 1")

@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steersman.steering.plan.capture import Capture, Piece, Term
+from steersman.steering.plan.capture import Capture, Piece
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.worker.hooks import Gate
+from steersman.vectors.tensors import HookPoint
 
 
 @dataclass
@@ -44,7 +45,7 @@ class Captures:
     is kept of a request but what waits for its next output.
     """
 
-    def __init__(self, gate: Gate, places: Collection[Term], device: torch.device) -> None:
+    def __init__(self, gate: Gate, places: Collection[HookPoint], device: torch.device) -> None:
         """`places`: the (site, layer) pairs that can be listened to."""
         self.live: dict[str, _Live] = {}
         self._gate = gate
@@ -54,7 +55,7 @@ class Captures:
         self._tokens = torch.empty(0, dtype=torch.long)
         self._rows = torch.empty(0, dtype=torch.long)
         self._count = 0
-        self._heard: dict[Term, Tensor] = {}
+        self._heard: dict[HookPoint, Tensor] = {}
 
     def start(
         self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
@@ -110,7 +111,7 @@ class Captures:
         values = [part.index_select(0, self._tokens).double() for part in parts]
         value = values[0] if len(values) == 1 else values[0] + values[1]
         sums = value.new_zeros(self._count, value.shape[1])
-        self._heard[site, layer] = sums.index_add_(0, self._rows, value)
+        self._heard[HookPoint(site, layer)] = sums.index_add_(0, self._rows, value)
 
     def take(self) -> dict[str, list[object]]:
         """For each request that the step gives an output, its `Piece` as it travels."""

@@ -10,6 +10,7 @@ from steersman.steering.ops.addition import add_marked
 from steersman.steering.plan.limits import STEERABLE_SITES
 from steersman.steering.worker.blocks import Block
 from steersman.steering.worker.tables import Tables
+from steersman.vectors.tensors import HookPoint
 
 Forward = Callable[..., Any]
 Listener = Callable[[str, int, tuple[Tensor, ...]], None]
@@ -44,7 +45,7 @@ def modules_of(block: Block) -> dict[str, nn.Module | None]:
     return dict(zip(STEERABLE_SITES, (block.module, block.attn, block.mlp), strict=True))
 
 
-def site_slots(blocks: list[Block]) -> dict[tuple[str, int], int]:
+def site_slots(blocks: list[Block]) -> dict[HookPoint, int]:
     """Table slot of each (site, layer).
 
     A site is there for all blocks or for none, so that a limit on sites is a limit on slots.
@@ -53,18 +54,19 @@ def site_slots(blocks: list[Block]) -> dict[tuple[str, int], int]:
     for n, site in enumerate(STEERABLE_SITES):
         if all(modules_of(block)[site] is not None for block in blocks):
             for block in blocks:
-                slots[site, block.layer] = n * len(blocks) + block.layer
+                slots[HookPoint(site, block.layer)] = n * len(blocks) + block.layer
     return slots
 
 
 def instrument(
-    blocks: list[Block], slots: dict[tuple[str, int], int], tables: Tables, gate: Gate
+    blocks: list[Block], slots: dict[HookPoint, int], tables: Tables, gate: Gate
 ) -> None:
     """Wrap the forward of every site's module. Call once, before vLLM profiles or compiles."""
     for block in blocks:
         for site, module in modules_of(block).items():
-            if module is not None and (site, block.layer) in slots:
-                slot = slots[site, block.layer]
+            place = HookPoint(site, block.layer)
+            if module is not None and place in slots:
+                slot = slots[place]
                 module.forward = _steered(module.forward, site, block, slot, tables, gate)
 
 

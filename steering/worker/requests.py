@@ -20,8 +20,9 @@ from steersman.steering.plan.plan import EVERY_STEP, Plan, Row, Segment
 from steersman.steering.plan.receipt import StepReport, WorkerNote
 from steersman.steering.worker.bank import ZERO_ROW, RowAllocator
 from steersman.steering.worker.tables import Tables
+from steersman.vectors.tensors import HookPoint
 
-LoadVectors = Callable[[str, list[tuple[str, int]]], Mapping[tuple[str, int], Tensor]]
+LoadVectors = Callable[[str, list[HookPoint]], Mapping[HookPoint, Tensor]]
 """(digest, [(site, layer), ...]) -> {(site, layer): [hidden] or [steps, hidden] f32}; or
 `VectorUnavailable`."""
 
@@ -64,7 +65,7 @@ class SteeredRequests:
         self,
         tables: Tables,
         limits: Limits,
-        slots: Mapping[tuple[str, int], int],
+        slots: Mapping[HookPoint, int],
         load: LoadVectors,
         anyone: Callable[[bool], bool] = bool,
         most_added: float = math.inf,
@@ -192,7 +193,9 @@ class SteeredRequests:
         try:
             for digest in sorted({key[0] for key in missing}):
                 began = time.perf_counter()
-                wanted = sorted({(site, layer) for d, site, layer, _ in missing if d == digest})
+                wanted = sorted(
+                    {HookPoint(site, layer) for d, site, layer, _ in missing if d == digest}
+                )
                 try:
                     for (site, layer), tensor in self._load(digest, wanted).items():
                         self._loaded[digest, site, layer] = tensor
@@ -235,7 +238,7 @@ class SteeredRequests:
             vector = request.plan.vectors[n]
             for site, layer in vector.terms:
                 row = request.rows[vector.digest, site, layer, step]
-                pairs = terms.setdefault(self.slots[site, layer], [])
+                pairs = terms.setdefault(self.slots[HookPoint(site, layer)], [])
                 if varies:  # A token's k-th gain is for its k-th vector at every layer.
                     pairs += [(ZERO_ROW, 0.0)] * (k - len(pairs))
                 pairs.append((row, 1.0 if varies else vector.coefficient))

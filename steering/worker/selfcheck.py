@@ -8,13 +8,14 @@ from torch import Tensor
 from steersman.steering.worker.blocks import NotInstrumentable
 from steersman.steering.worker.hooks import Gate
 from steersman.steering.worker.tables import Tables
+from steersman.vectors.tensors import HookPoint
 
 PROBE_ROW = 1
 
 
 def self_check(
     tables: Tables,
-    slots: dict[tuple[str, int], int],
+    slots: dict[HookPoint, int],
     gate: Gate,
     forward: Callable[[int], Tensor | None],
     most_tokens: int,
@@ -54,8 +55,8 @@ def _run(
     tables: Tables,
     gate: Gate,
     forward: Callable[[int], Tensor | None],
-    part: list[tuple[str, int]],
-    slots: dict[tuple[str, int], int],
+    part: list[HookPoint],
+    slots: dict[HookPoint, int],
     *,
     steered: bool,
 ) -> Tensor:

@@ -28,6 +28,7 @@ from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.methods import ActivationsInvalid, StepMeans
 from steersman.vectors.methods.rows import check_count
+from steersman.vectors.tensors import HookPoint
 
 logger = logging.getLogger("vllm.steersman")
 
@@ -88,7 +89,7 @@ async def run(job: Job, request: ExtractRequest, rows: list[Row], bench: Bench) 
     job.warnings += warnings(request, examples, bench.tokenizer)
     job.total = len(examples)
     await job.enter("capturing")
-    terms = tuple((place.site, layer) for layer in place.layers)
+    terms = tuple(HookPoint(place.site, layer) for layer in place.layers)
     capturer = Capturer(bench.engine, terms, request.reproducible)
     work = _Work(job, request, examples, capturer, place, bench)
     if request.method == "per_step":

@@ -44,6 +44,7 @@ from steersman.steering.worker.residual_probe import examine
 from steersman.steering.worker.selfcheck import self_check
 from steersman.steering.worker.tables import Tables
 from steersman.vectors.file.format import read_vector
+from steersman.vectors.tensors import HookPoint
 
 
 class WorkerSteering:
@@ -76,7 +77,7 @@ class WorkerSteering:
         self.gate = Gate(self.tables.sizes.slots, always=not runs_python(vllm_config))
         library = Path(Settings.read(vllm_config.additional_config).library)
 
-        def load(digest: str, keys: list[tuple[str, int]]) -> Mapping[tuple[str, int], Tensor]:
+        def load(digest: str, keys: list[HookPoint]) -> Mapping[HookPoint, Tensor]:
             try:
                 tensors = _read_whole(object_path(library, digest), digest, keys)
             except Exception as error:
@@ -109,9 +110,7 @@ class WorkerSteering:
         )
 
 
-def _read_whole(
-    path: Path, digest: str, keys: list[tuple[str, int]]
-) -> dict[tuple[str, int], Tensor]:
+def _read_whole(path: Path, digest: str, keys: list[HookPoint]) -> dict[HookPoint, Tensor]:
     """The tensors `keys` out of the file of `digest`. All of the file is read: a bit that has
     turned over on the disk makes another vector, which nobody asked for."""
     vector = read_vector(path)
