@@ -1,4 +1,4 @@
-"""Seam: dynamic requests in vLLM's scheduler (`v1/core/sched/scheduler.py`, `v1/request.py`).
+"""Dynamic requests in the scheduler: an answer and the companions beside it.
 
 An answer that is composed dynamically needs the next-token distributions of k + 1 other histories
 over its own tokens: unsteered, and each property alone. Each is a request of the scheduler like any
@@ -14,13 +14,17 @@ So a token takes two steps, in both of which everybody else runs too.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from steersman.steering.plan.dynamic import STREAM_KEY
-from steersman.steering.plan.plan import PLAN_KEY, Plan
+from steersman.steering.plan.plan import Plan
 
 FOREVER = 2**62
 """No step of the scheduler has this number."""
+
+
+MakeCompanion = Callable[[Any, Plan, int], Any]
+"""(answer, its plan, stream) -> the engine's request of that companion."""
 
 
 class Group(NamedTuple):
@@ -43,8 +47,9 @@ class Streams:
     goes with it, however it goes.
     """
 
-    def __init__(self, scheduler: Any, most: int) -> None:
+    def __init__(self, scheduler: Any, most: int, make: MakeCompanion) -> None:
         self._scheduler = scheduler
+        self._make = make
         self._most = most
         self._groups: dict[str, Group] = {}
         self._answer: dict[str, str] = {}
@@ -66,7 +71,7 @@ class Streams:
     def arrive(self, answer: Any, plan: Plan) -> tuple[Any, ...]:
         """The companions of a new request, to be added to the scheduler."""
         count = len(plan.vectors) + 1
-        companions = tuple(_companion(answer, plan, stream) for stream in range(count))
+        companions = tuple(self._make(answer, plan, stream) for stream in range(count))
         self._groups[answer.request_id] = Group(answer, companions)
         self._answer.update((c.request_id, answer.request_id) for c in companions)
         return companions
@@ -187,31 +192,6 @@ class Streams:
         if self._scheduler.policy.value == "priority":
             groups.sort(key=lambda group: (group.answer.priority, group.answer.arrival_time))
         return sorted(groups, key=lambda group: not rows.runs(group.answer.request_id))
-
-
-def _companion(answer: Any, plan: Plan, stream: int) -> Any:
-    from vllm.sampling_params import SamplingParams
-    from vllm.v1.request import Request
-
-    extra: dict[str, Any] = {STREAM_KEY: [answer.request_id, stream]}
-    alone = plan.alone(stream)
-    if alone is not None:
-        extra[PLAN_KEY] = alone.to_json()
-    params = SamplingParams(
-        temperature=0, max_tokens=answer.max_tokens, detokenize=False, extra_args=extra
-    )
-    return Request(
-        f"{answer.request_id}-stream{stream}",
-        answer.prompt_token_ids,
-        params,
-        None,
-        client_index=answer.client_index,
-        arrival_time=answer.arrival_time,
-        lora_request=answer.lora_request,
-        cache_salt=answer.cache_salt,
-        priority=answer.priority,
-        block_hasher=answer._block_hasher,
-    )
 
 
 def _runs(request: Any) -> bool:

@@ -23,11 +23,13 @@ process or share one."""
 _CONFIG: Final = "steering/vllm/config.py"
 _FRONTEND: Final = "steering/vllm/frontend.py"
 _SCHEDULER: Final = "steering/vllm/core/scheduler.py"
+_REQUEST: Final = "steering/vllm/core/request.py"
 _STREAMS: Final = "steering/scheduler/companions.py"
 _QUEUE: Final = "steering/vllm/core/waiting.py"
 _PORTIONS: Final = "steering/vllm/core/portions.py"
 _KEYS: Final = "steering/vllm/core/prefix_cache.py"
 _WORKER: Final = "steering/vllm/worker/worker.py"
+_MODEL: Final = "steering/vllm/worker/model.py"
 _V1: Final = "steering/vllm/worker/model_runner_v1.py"
 _V2: Final = "steering/vllm/worker/model_runner_v2.py"
 _DUMMY: Final = "steering/vllm/worker/dummy_run.py"
@@ -75,7 +77,7 @@ SEAMS: Final = (
     Seam(_FRONTEND, EVERY, "vllm.sampling_params:SamplingParams", ("extra_args",),
          "carries the plan"),
     # Engine core
-    Seam("steering/vllm/core/request.py", EVERY, "vllm.v1.request:Request",
+    Seam(_REQUEST, EVERY, "vllm.v1.request:Request",
          ("request_id", "sampling_params", "num_prompt_tokens", "num_computed_tokens",
           "client_index", "trace_headers", "take_events", "get_finished_reason"),
          "the plan of a request; how it ends"),
@@ -140,10 +142,12 @@ SEAMS: Final = (
          "who is in a step"),
     Seam(_STREAMS, EVERY, "vllm.v1.request:Request",
          ("next_decode_eligible_step", "append_output_token_ids", "all_token_ids", "num_tokens",
-          "num_computed_tokens", "is_finished", "client_index", "arrival_time", "lora_request",
-          "cache_salt", "priority", "block_hasher", "max_tokens"),
+          "num_computed_tokens", "is_finished", "arrival_time", "priority"),
          "a companion is a request of the scheduler; an answer is held"),
-    Seam(_STREAMS, EVERY, "vllm.sampling_params:SamplingParams",
+    Seam(_REQUEST, EVERY, "vllm.v1.request:Request",
+         ("client_index", "arrival_time", "lora_request", "cache_salt", "priority", "block_hasher",
+          "max_tokens"), "a companion is made like its answer"),
+    Seam(_REQUEST, EVERY, "vllm.sampling_params:SamplingParams",
          ("temperature", "max_tokens", "detokenize", "extra_args"), "those of a companion"),
     Seam(_FRONTEND, EVERY, "vllm.config:CacheConfig", ("kv_cache_size_tokens", "block_size"),
          "a dynamic request that could never run is refused"),
@@ -179,10 +183,10 @@ SEAMS: Final = (
          "as above"),
     Seam("steering/vllm/unsupported.py", WORKER, "vllm.config:KVTransferConfig", ("kv_connector",),
          "as above: it could hand blocks of steered requests to others"),
-    Seam("steering/worker/blocks.py", WORKER,
+    Seam(_MODEL, WORKER,
          "vllm.model_executor.layers.attention_layer_base:AttentionLayerBase", (),
          "a block is what holds an attention or state-space layer"),
-    Seam("steering/worker/blocks.py", WORKER, "vllm.model_executor.layers.linear:LinearBase", (),
+    Seam(_MODEL, WORKER, "vllm.model_executor.layers.linear:LinearBase", (),
          "an MLP is what holds a matrix besides"),
     Seam("steering/vllm/worker/mamba.py", WORKER,
          "vllm.model_executor.layers.mamba.mamba_mixer:MambaMixer.forward_impl",
@@ -192,20 +196,20 @@ SEAMS: Final = (
          ("projected_states", "output"), "as above"),
     Seam("steering/vllm/worker/mamba.py", WORKER, "vllm.forward_context:get_forward_context", (),
          "whether it is such a run"),
-    Seam("steering/vllm/worker/model.py", WORKER, "vllm.forward_context:set_forward_context",
+    Seam(_MODEL, WORKER, "vllm.forward_context:set_forward_context",
          ("attn_metadata", "vllm_config", "num_tokens", "skip_compiled"),
          "a few passes of the model when it is loaded tell what its blocks return"),
-    Seam("steering/vllm/worker/model.py", WORKER,
+    Seam(_MODEL, WORKER,
          "vllm.v1.worker.lora_model_runner_mixin:LoRAModelRunnerMixin.maybe_select_dummy_loras",
          ("lora_config", "num_scheduled_tokens"), "no adapter in such a pass"),
-    Seam("steering/vllm/worker/model.py", WORKER, "vllm.forward_context:ForwardContext",
+    Seam(_MODEL, WORKER, "vllm.forward_context:ForwardContext",
          ("skip_compiled", "cudagraph_runtime_mode"),
          "a step that is listened to runs the model's Python"),
-    Seam("steering/vllm/worker/model.py", WORKER, "vllm.forward_context:get_forward_context", (),
+    Seam(_MODEL, WORKER, "vllm.forward_context:get_forward_context", (),
          "that step's context"),
-    Seam("steering/vllm/worker/model.py", WORKER, "vllm.config:CUDAGraphMode", ("NONE",),
+    Seam(_MODEL, WORKER, "vllm.config:CUDAGraphMode", ("NONE",),
          "as above"),
-    Seam("steering/vllm/worker/model.py", WORKER, "vllm.config:ModelConfig",
+    Seam(_MODEL, WORKER, "vllm.config:ModelConfig",
          ("get_vocab_size", "uses_mrope", "is_multimodal_model", "is_encoder_decoder"),
          "what such a pass is given; encoder-decoders are refused"),
     Seam("steering/vllm/worker/logit_lens.py", WORKER,

@@ -3,6 +3,7 @@
 from typing import Any
 
 from steersman.steering.plan.cache_key import CacheKeys
+from steersman.steering.plan.dynamic import STREAM_KEY
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.plan import PLAN_KEY, Plan
 
@@ -31,3 +32,29 @@ def cache_keys_of(request: Any, plan: Plan) -> CacheKeys:
     if kept is None or kept[0] != prompt_tokens:
         kept = request._steersman_keys = (prompt_tokens, CacheKeys(plan, prompt_tokens))
     return kept[1]
+
+
+def companion_of(answer: Any, plan: Plan, stream: int) -> Any:
+    """A new companion of `answer`: greedy, without text, of the same prompt, adapter and client."""
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.request import Request
+
+    extra: dict[str, Any] = {STREAM_KEY: [answer.request_id, stream]}
+    alone = plan.alone(stream)
+    if alone is not None:
+        extra[PLAN_KEY] = alone.to_json()
+    params = SamplingParams(
+        temperature=0, max_tokens=answer.max_tokens, detokenize=False, extra_args=extra
+    )
+    return Request(
+        f"{answer.request_id}-stream{stream}",
+        answer.prompt_token_ids,
+        params,
+        None,
+        client_index=answer.client_index,
+        arrival_time=answer.arrival_time,
+        lora_request=answer.lora_request,
+        cache_salt=answer.cache_salt,
+        priority=answer.priority,
+        block_hasher=answer._block_hasher,
+    )

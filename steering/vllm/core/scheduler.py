@@ -27,7 +27,7 @@ from steersman.steering.scheduler.companions import Streams
 from steersman.steering.vllm.config import step_rows
 from steersman.steering.vllm.core import portions as seam_portions
 from steersman.steering.vllm.core import waiting as seam_queue
-from steersman.steering.vllm.core.request import plan_of
+from steersman.steering.vllm.core.request import companion_of, plan_of
 from steersman.steering.vllm.core.waiting import STEP_ATTRIBUTE
 from steersman.steering.vllm.patching import Function, wrap
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, TOKENS_ATTRIBUTE
@@ -67,7 +67,7 @@ def _with_row_queue(original: Function) -> Function:
             settings.bank_rows, settings.max_waiting, step_rows(self.vllm_config)
         )
         seam_portions.begin(self)
-        self.steering_streams = Streams(self, settings.max_dynamic)
+        self.steering_streams = Streams(self, settings.max_dynamic, companion_of)
         self.steering_held = dict[str, Any]()
         """Requests that wait for bank rows, and those that end because too many do."""
         self.steering_refused = set[str]()

@@ -32,7 +32,7 @@ from steersman.steering.vllm.worker import mamba as seam_mamba
 from steersman.steering.vllm.worker import model_runner_v1 as seam_runner_v1
 from steersman.steering.vllm.worker import model_runner_v2 as seam_runner_v2
 from steersman.steering.vllm.worker.logit_lens import Lens
-from steersman.steering.vllm.worker.model import bare_forward
+from steersman.steering.vllm.worker.model import bare_forward, layer_types
 from steersman.steering.worker.batch import Steps
 from steersman.steering.worker.blocks import find_blocks
 from steersman.steering.worker.capture import Captures
@@ -67,7 +67,7 @@ class WorkerSteering:
         forward = bare_forward(runner, vllm_config)
         self.tables = Tables(table_sizes(vllm_config, runner.max_num_tokens), runner.device)
         blocks = examine(
-            find_blocks(runner.get_model(), num_layers(vllm_config)),
+            find_blocks(runner.get_model(), num_layers(vllm_config), layer_types()),
             forward,
             self.tables.sizes.hidden,
             runner.max_num_tokens,

@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 import steersman.steering.ops.addition  # noqa: F401  (importing it registers torch.ops.steersman.add)
-from steersman.steering.worker.blocks import NotInstrumentable, find_blocks
+from steersman.steering.worker.blocks import NotInstrumentable
 from steersman.steering.worker.hooks import Gate, instrument, site_slots
 from steersman.steering.worker.selfcheck import self_check
 from steersman.steering.worker.tables import Tables, TableSizes
-from tests.support.steering.tiny import HIDDEN, Decoder, decoder
+from tests.support.steering.tiny import HIDDEN, Decoder, blocks_of, decoder
 
 LAYERS = 4
 
@@ -21,7 +21,7 @@ class Engine:
 
     def __init__(self, *, table_rows: int = 20, always: bool = False) -> None:
         self.model: Decoder = decoder(LAYERS)
-        blocks = find_blocks(self.model, LAYERS)
+        blocks = blocks_of(self.model, LAYERS)
         self.slots = site_slots(blocks)
         self.tables = Tables(
             TableSizes(

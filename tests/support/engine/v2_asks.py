@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from steersman.steering.plan import DESK, Plan, PlannedVector, PositionRule, WorkerNote
+from steersman.steering.vllm.worker.model import layer_types
 from steersman.steering.worker.blocks import NotInstrumentable, find_blocks
 from steersman.steering.worker.hooks import modules_of
 from tests.engine.conftest import SITES, Shelf
@@ -126,7 +127,7 @@ def check_without(engine: Engine, lost: list[tuple[str, int]]) -> str:
 
 
 def _check_without(worker: Any, lost: list[tuple[str, int]]) -> str:
-    blocks = find_blocks(worker.model_runner.get_model(), LAYERS)
+    blocks = find_blocks(worker.model_runner.get_model(), LAYERS, layer_types())
     modules = [modules_of(blocks[layer])[site] for site, layer in lost]
     kept = [vars(module).pop("forward") for module in modules]
     try:
