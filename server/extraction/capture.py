@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from steersman.server.extraction.examples import Example
-from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Captured
+from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, CaptureResult
 from steersman.steering.plan.step_clock import CAPTURE_PREFIX
 from steersman.vectors.tensors import HookPoint
 
@@ -15,7 +15,7 @@ class CaptureFailed(RuntimeError):
 
 
 @dataclass
-class Capturer:
+class CaptureClient:
     """Captures out of one engine (vLLM's `AsyncLLM`)."""
 
     engine: Any
@@ -30,7 +30,7 @@ class Capturer:
         waiting: int = self.engine.output_processor.get_num_unfinished_requests()
         return waiting - self.in_flight
 
-    async def capture(self, example: Example, *, each: bool = False) -> Captured:
+    async def capture(self, example: Example, *, each: bool = False) -> CaptureResult:
         """What lies at `terms` at the example's tokens. Raises `CaptureFailed`."""
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 

@@ -72,7 +72,7 @@ class Capture:
         return found
 
 
-class Piece(NamedTuple):
+class CaptureChunk(NamedTuple):
     """What some steps captured of one request."""
 
     receipt: str
@@ -86,7 +86,7 @@ class Piece(NamedTuple):
         return list(self)
 
 
-class Captured(NamedTuple):
+class CaptureResult(NamedTuple):
     """What was captured of one request."""
 
     tokens: int
@@ -122,7 +122,7 @@ class CaptureDesk:
         with self._lock:
             self._open[capture.receipt] = _Entry(capture)
 
-    def deliver(self, piece: Piece) -> None:
+    def deliver(self, piece: CaptureChunk) -> None:
         """Add what some steps captured."""
         with self._lock:
             entry = self._open.get(piece.receipt)
@@ -138,18 +138,18 @@ class CaptureDesk:
                     0.0 if entry.total is None else entry.total
                 )
 
-    def close(self, receipt: str) -> Captured | None:
+    def close(self, receipt: str) -> CaptureResult | None:
         """What was collected, once; None if nothing was."""
         with self._lock:
             entry = self._open.pop(receipt, None)
         if entry is None or not entry.tokens:
             return None
         if entry.total is not None:
-            return Captured(entry.tokens, (entry.total / entry.tokens).astype(np.float32))
-        return Captured(entry.tokens, np.concatenate(entry.rows))
+            return CaptureResult(entry.tokens, (entry.total / entry.tokens).astype(np.float32))
+        return CaptureResult(entry.tokens, np.concatenate(entry.rows))
 
 
-def _hidden(capture: Capture, piece: Piece) -> int:
+def _hidden(capture: Capture, piece: CaptureChunk) -> int:
     rows = piece.tokens if capture.each else 1
     return len(piece.values) // (4 * rows * len(capture.terms))
 

@@ -42,7 +42,7 @@ class Limits:
 
     @property
     def most_segments(self) -> int:
-        """Most table rows of one request."""
+        """Most table entries of one request."""
         return self.max_segments + self.max_steps
 
     @cached_property

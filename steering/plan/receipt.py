@@ -83,7 +83,7 @@ class StepReport:
     left in the cache is cleaned."""
     captured: dict[str, list[Any]] = field(default_factory=dict)
     """What was captured of requests that are listened to:
-    `steersman.steering.plan.capture.Piece`s."""
+    `steersman.steering.plan.capture.CaptureChunk`s."""
 
 
 class ReceiptDesk:

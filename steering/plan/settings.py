@@ -104,7 +104,7 @@ class Settings:
 
     @property
     def most_segments(self) -> int:
-        """Most table rows of one request."""
+        """Most table entries of one request."""
         return self.max_segments + self.max_steps
 
     @classmethod

@@ -37,11 +37,11 @@ class _Held:
     """Rows that it lacks: while nobody has them, it cannot pass the others."""
 
 
-class RowQueue:
+class AdmissionQueue:
     """Sets bank rows aside for requests, when they arrive or as soon as others give them back.
 
-    Assumption: `arrive`, then `leave`, for each request, which needs at most `capacity` rows.
-    Guarantees: rows set aside never exceed `capacity`, nor those for steps `step_rows`; requests
+    Assumption: `add`, then `remove`, for each request, which needs at most `capacity` rows.
+    Guarantees: rows set aside never exceed `capacity`, nor those for steps `step_entries`; requests
     under one vector share its rows; at most `max_waiting` requests wait; whoever waits is not
     overtaken for ever, because behind a request that waits nobody gets rows that are not set aside
     already, and at most `PATIENCE` pass it who need none; a pass costs those who are let in, never
@@ -49,10 +49,10 @@ class RowQueue:
     and so on, each at last.
     """
 
-    def __init__(self, capacity: int, max_waiting: int, step_rows: int = 0) -> None:
+    def __init__(self, capacity: int, max_waiting: int, step_entries: int = 0) -> None:
         self.capacity = capacity
-        self.step_rows = step_rows
-        """Table rows for requests that need one for each of many steps."""
+        self.step_entries = step_entries
+        """Table entries for requests that need one for each of many steps."""
         self.max_waiting = max_waiting
         self._runs: dict[str, tuple[Set[VectorRows], int]] = {}
         """What is set aside for each, and how many rows for steps."""
@@ -90,15 +90,15 @@ class RowQueue:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._runs or request_id in self._held
 
-    def runs(self, request_id: str) -> bool:
+    def is_admitted(self, request_id: str) -> bool:
         """Whether the request has its rows, and its turn to begin has come."""
         return request_id in self._runs and request_id not in self._later
 
-    def arrive(
+    def add(
         self, request_id: str, wanted: Collection[VectorRows], steps: int = 0, rank: Rank = ()
     ) -> bool:
         """Set rows aside for a request, or let it wait; False, and nothing kept, if too many wait
-        already. `steps`: table rows that it needs for steps, at most `step_rows`."""
+        already. `steps`: table entries that it needs for steps, at most `step_entries`."""
         self._arrivals += 1
         one = _Held(frozenset(wanted), steps, (rank, self._arrivals))
         first = self._first()
@@ -121,7 +121,7 @@ class RowQueue:
             self._watch(request_id, one, lacks)
         return True
 
-    def admit(self) -> list[str]:
+    def try_admit(self) -> list[str]:
         """Those who waited and begin now; once a pass of the scheduler."""
         self._give_rows()
         found = []
@@ -157,7 +157,7 @@ class RowQueue:
             else:
                 self._watch(request_id, one, lacks)
 
-    def leave(self, request_id: str) -> None:
+    def remove(self, request_id: str) -> None:
         """Give back whatever the request has; does nothing for one that is not here."""
         if request_id not in self:
             return
@@ -194,7 +194,7 @@ class RowQueue:
     def _fits(self, one: _Held) -> bool:
         new = sum(rows[-1] for rows in self._lacking(one))
         room = self.capacity - self._taken
-        return new <= room and one.steps <= self.step_rows - self._steps_taken
+        return new <= room and one.steps <= self.step_entries - self._steps_taken
 
     def _let_in(self, request_id: str) -> None:
         one = self._forget(request_id)

@@ -39,27 +39,27 @@ class Group(NamedTuple):
         return (*self.companions, self.answer)
 
 
-class Streams:
+class CompanionScheduler:
     """The dynamic requests of one scheduler, in the order in which they came.
 
-    Guarantees: at most `most` run at once; one at a time is let in, stream by stream, so that two
-    that have half of what they need never wait for each other; what an answer's companions hold
-    goes with it, however it goes.
+    Guarantees: at most `max_running` run at once; one at a time is let in, stream by stream, so
+    that two that have half of what they need never wait for each other; what an answer's companions
+    hold goes with it, however it goes.
     """
 
-    def __init__(self, scheduler: Any, most: int, make: MakeCompanion) -> None:
+    def __init__(self, scheduler: Any, max_running: int, make: MakeCompanion) -> None:
         self._scheduler = scheduler
         self._make = make
-        self._most = most
+        self._max_running = max_running
         self._groups: dict[str, Group] = {}
         self._answer: dict[str, str] = {}
         """Of each companion."""
-        self.hopeless = set[str]()
+        self.infeasible = set[str]()
         """Answers that do not fit even alone: who let them in has miscounted."""
-        self._alone: Group | None = None
+        self._exclusive_group: Group | None = None
         """The only group that may be let in, until its answer has one token more."""
-        self._alone_at = 0
-        self._turn: list[Group] = []
+        self._exclusive_until = 0
+        self._admissible: list[Group] = []
         """Those that may run in the coming step."""
         self._idle = False
         """Whether the last step computed nothing, though it was free to."""
@@ -68,7 +68,7 @@ class Streams:
         """Companions that there are."""
         return len(self._answer)
 
-    def arrive(self, answer: Any, plan: Plan) -> tuple[Any, ...]:
+    def add(self, answer: Any, plan: Plan) -> tuple[Any, ...]:
         """The companions of a new request, to be added to the scheduler."""
         count = len(plan.vectors) + 1
         companions = tuple(self._make(answer, plan, stream) for stream in range(count))
@@ -87,7 +87,7 @@ class Streams:
     def may_run(self, request: Any) -> bool:
         """Whether a waiting request may run, as far as groups are concerned."""
         group = self._groups.get(self.answer_of(request.request_id))
-        if self._alone is not None and group is not self._alone:
+        if self._exclusive_group is not None and group is not self._exclusive_group:
             return False
         if group is None:
             return True
@@ -105,9 +105,12 @@ class Streams:
         """Hold the answers whose companions have yet to compute their token."""
         for group in self._groups.values():
             group.answer.next_decode_eligible_step = 0 if _caught_up(group) else FOREVER
-        if self._alone is not None and self._alone.answer.num_tokens > self._alone_at:
-            self._alone = None
-        self._turn = self._in_order()[: self._most]
+        if (
+            self._exclusive_group is not None
+            and self._exclusive_group.answer.num_tokens > self._exclusive_until
+        ):
+            self._exclusive_group = None
+        self._admissible = self._in_order()[: self._max_running]
         if self._idle:
             self._make_way()
 
@@ -131,22 +134,22 @@ class Streams:
             if companion in rows:
                 sampled[rows[companion]] = []
 
-    def follow(self) -> None:
+    def append_answer_tokens(self) -> None:
         """Give companions the token that their answer got."""
         for answer, companions in self._groups.values():
             for companion in companions:
                 for token in answer.all_token_ids[companion.num_tokens :]:
                     companion.append_output_token_ids(token)
 
-    def orphans(self) -> set[str]:
+    def pop_orphaned_companions(self) -> set[str]:
         """Ids of companions whose answer has ended. They are forgotten here."""
         gone = [name for name, group in self._groups.items() if group.answer.is_finished()]
         found = set[str]()
         for name in gone:
-            self.hopeless.discard(name)
+            self.infeasible.discard(name)
             found |= {c.request_id for c in self._groups.pop(name).companions}
-        if self._alone is not None and self._alone.answer.is_finished():
-            self._alone = None
+        if self._exclusive_group is not None and self._exclusive_group.answer.is_finished():
+            self._exclusive_group = None
         for companion in found:
             del self._answer[companion]
         return found
@@ -164,9 +167,14 @@ class Streams:
     def _entering(self) -> Group | None:
         """The first group that does not run as a whole, if it may; none that waits for bank rows:
         others have them, whom it must not keep out."""
-        rows = self._scheduler.steering_rows
+        rows = self._scheduler.steering_admission
         return next(
-            (g for g in self._turn if not _whole(g) and rows.runs(g.answer.request_id)), None
+            (
+                g
+                for g in self._admissible
+                if not _whole(g) and rows.is_admitted(g.answer.request_id)
+            ),
+            None,
         )
 
     def _make_way(self) -> None:
@@ -181,17 +189,17 @@ class Streams:
             if _runs(request):
                 scheduler.running.remove(request)
                 scheduler._preempt_request(request, time.monotonic())
-        if self._alone is entering and not others:
-            self.hopeless.add(entering.answer.request_id)
-        self._alone, self._alone_at = entering, entering.answer.num_tokens
+        if self._exclusive_group is entering and not others:
+            self.infeasible.add(entering.answer.request_id)
+        self._exclusive_group, self._exclusive_until = entering, entering.answer.num_tokens
 
     def _in_order(self) -> list[Group]:
         """The groups, those first that vLLM serves first, but behind those that have bank rows
         already: for these it might wait."""
-        groups, rows = list(self._groups.values()), self._scheduler.steering_rows
+        groups, rows = list(self._groups.values()), self._scheduler.steering_admission
         if self._scheduler.policy.value == "priority":
             groups.sort(key=lambda group: (group.answer.priority, group.answer.arrival_time))
-        return sorted(groups, key=lambda group: not rows.runs(group.answer.request_id))
+        return sorted(groups, key=lambda group: not rows.is_admitted(group.answer.request_id))
 
 
 def _runs(request: Any) -> bool:

@@ -64,8 +64,8 @@ def table_sizes(vllm_config: Any, max_tokens: int) -> TableSizes:
     settings = Settings.read(vllm_config.additional_config)
     return TableSizes(
         slots=len(STEERABLE_SITES) * num_layers(vllm_config),
-        table_rows=vllm_config.scheduler_config.max_num_seqs * settings.max_segments
-        + step_rows(vllm_config),
+        table_entries=vllm_config.scheduler_config.max_num_seqs * settings.max_segments
+        + step_entries(vllm_config),
         terms=settings.max_terms,
         bank_rows=settings.bank_rows,
         hidden=int(vllm_config.model_config.get_hidden_size()),
@@ -73,8 +73,8 @@ def table_sizes(vllm_config: Any, max_tokens: int) -> TableSizes:
     )
 
 
-def step_rows(vllm_config: Any) -> int:
-    """Table rows for requests that need one for each of many steps: enough for any one of them,
+def step_entries(vllm_config: Any) -> int:
+    """Table entries for requests that need one for each of many steps: enough for any one of them,
     its companions included."""
     settings = Settings.read(vllm_config.additional_config)
     return (MAX_PROPERTIES + 1) * settings.most_segments

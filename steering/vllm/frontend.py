@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, STEP_KEY, Capture, Piece
+from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, STEP_KEY, Capture, CaptureChunk
 from steersman.steering.plan.dynamic import STREAM_KEY
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.limits import Limits
@@ -189,7 +189,7 @@ def _collect(output: Any, wanted: bool) -> None:
     """Take what is ours off an engine output, and keep it if the request is still `wanted`."""
     piece = output.kv_transfer_params.pop(CAPTURE_KEY, None)
     if piece is not None:
-        CAPTURES.deliver(Piece(*piece))
+        CAPTURES.deliver(CaptureChunk(*piece))
     wire = output.kv_transfer_params.pop(PLAN_KEY, None)
     if wire is not None and wanted:
         if isinstance(wire, dict):

@@ -37,7 +37,7 @@ class LayerTypes(NamedTuple):
 
 
 def find_blocks(model: nn.Module, num_layers: int, types: LayerTypes) -> list[Block]:
-    """Blocks of `model`, in order, and what may be their branches (`examine` says if they are).
+    """Blocks of `model`, in order, and what may be their branches (see `probe_blocks`).
 
     The decoder is the one ModuleList of `num_layers` entries that holds `types.mixer` layers; in a
     model of several modalities, that of its language model. Raises `NotInstrumentable` where there

@@ -10,9 +10,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steersman.steering.plan.capture import Capture, Piece
+from steersman.steering.plan.capture import Capture, CaptureChunk
 from steersman.steering.plan.errors import PlanInvalid
-from steersman.steering.worker.hooks import Gate
+from steersman.steering.worker.hooks import ActiveSlots
 from steersman.vectors.tensors import HookPoint
 
 
@@ -38,24 +38,26 @@ class _Part:
     """Whether the step gives the request an output."""
 
 
-class Captures:
+class CaptureTracker:
     """All captures of one worker.
 
     Guarantees: each wanted token is captured once, however the request is cut into steps; nothing
     is kept of a request but what waits for its next output.
     """
 
-    def __init__(self, gate: Gate, places: Collection[HookPoint], device: torch.device) -> None:
+    def __init__(
+        self, active: ActiveSlots, places: Collection[HookPoint], device: torch.device
+    ) -> None:
         """`places`: the (site, layer) pairs that can be listened to."""
         self.live: dict[str, _Live] = {}
-        self._gate = gate
+        self._active = active
         self._places = frozenset(places)
         self._device = device
         self._parts: list[_Part] = []
         self._tokens = torch.empty(0, dtype=torch.long)
         self._rows = torch.empty(0, dtype=torch.long)
         self._count = 0
-        self._heard: dict[HookPoint, Tensor] = {}
+        self._sums: dict[HookPoint, Tensor] = {}
 
     def start(
         self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
@@ -95,28 +97,28 @@ class Captures:
                 self._parts.append(_Part(request_id, rows_of_it, taken, over))
             request.reached = max(request.reached, first + number)
             count += height
-        self._heard = {}
+        self._sums = {}
         self._count = count
         if tokens:
             self._tokens = torch.tensor(tokens, device=self._device)
             self._rows = torch.tensor(rows, device=self._device)
-            self._gate.listeners.append(self._hear)
+            self._active.listeners.append(self._add_up)
 
-    def over(self) -> None:
+    def end_forward(self) -> None:
         """The forward pass was queued."""
-        if self._hear in self._gate.listeners:
-            self._gate.listeners.remove(self._hear)
+        if self._add_up in self._active.listeners:
+            self._active.listeners.remove(self._add_up)
 
-    def _hear(self, site: str, layer: int, parts: tuple[Tensor, ...]) -> None:
+    def _add_up(self, site: str, layer: int, parts: tuple[Tensor, ...]) -> None:
         values = [part.index_select(0, self._tokens).double() for part in parts]
         value = values[0] if len(values) == 1 else values[0] + values[1]
         sums = value.new_zeros(self._count, value.shape[1])
-        self._heard[HookPoint(site, layer)] = sums.index_add_(0, self._rows, value)
+        self._sums[HookPoint(site, layer)] = sums.index_add_(0, self._rows, value)
 
     def take(self) -> dict[str, list[object]]:
-        """For each request that the step gives an output, its `Piece` as it travels."""
+        """For each request that the step gives an output, its `CaptureChunk` as it travels."""
         parts, self._parts = self._parts, []
-        heard, self._heard = self._heard, {}
+        heard, self._sums = self._sums, {}
         on_host = {place: n for n, place in enumerate(heard)}
         stacked = torch.stack(tuple(heard.values())).float().cpu() if heard else None
         pieces = {}
@@ -133,7 +135,7 @@ class Captures:
                 kept = torch.cat(request.kept)
                 if not request.capture.each:
                     kept = kept.sum(0, keepdim=True)
-                piece = Piece(
+                piece = CaptureChunk(
                     request.capture.receipt, request.tokens, kept.contiguous().numpy().tobytes()
                 )
                 pieces[part.request_id] = piece.to_wire()

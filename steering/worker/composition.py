@@ -17,7 +17,7 @@ class NotComposed(Exception):
     """The coefficients of a token cannot be found; the request must end."""
 
 
-class _Heard(NamedTuple):
+class _StreamLogits(NamedTuple):
     position: int
     logits: Tensor
 
@@ -30,32 +30,32 @@ class Composer:
 
     def __init__(self) -> None:
         self.companions: dict[str, Companion] = {}
-        self._heard: dict[str, dict[int, _Heard]] = {}
+        self._logits: dict[str, dict[int, _StreamLogits]] = {}
         """By answer and stream."""
 
-    def came(self, request_id: str, companion: Companion) -> None:
+    def add(self, request_id: str, companion: Companion) -> None:
         """A companion is new to the runner, or there again."""
         self.companions[request_id] = companion
 
-    def gone(self, request_ids: Iterable[str]) -> None:
+    def remove(self, request_ids: Iterable[str]) -> None:
         """Requests ended."""
         for request_id in request_ids:
             companion = self.companions.pop(request_id, None)
             if companion is not None:
-                self._heard.pop(companion.answer, None)
+                self._logits.pop(companion.answer, None)
 
-    def hear(self, request_id: str, position: int, logits: Tensor) -> None:
+    def record_logits(self, request_id: str, position: int, logits: Tensor) -> None:
         """Keep a companion's next-token logits [vocabulary] behind the token at `position`."""
         answer, stream = self.companions[request_id]
         # Cloned: samplers write into their input, and a row would keep the whole batch alive.
-        kept = _Heard(position, logits.float().clone())
-        self._heard.setdefault(answer, {})[stream] = kept
+        kept = _StreamLogits(position, logits.float().clone())
+        self._logits.setdefault(answer, {})[stream] = kept
 
     def choose(self, answer: str, plan: Plan, position: int) -> Choice:
         """The coefficients of an answer's token. Raises `NotComposed`."""
         dynamic = plan.dynamic
         assert dynamic is not None
-        heard = self._heard.get(answer, {})
+        heard = self._logits.get(answer, {})
         streams = [heard.get(n) for n in range(len(plan.vectors) + 1)]
         there = [one.logits for one in streams if one is not None and one.position == position]
         if len(there) != len(streams):

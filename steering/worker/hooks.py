@@ -17,7 +17,7 @@ Listener = Callable[[str, int, tuple[Tensor, ...]], None]
 """(site, layer, one or two tensors [tokens, hidden] whose sum is what lies there)."""
 
 
-class Gate:
+class ActiveSlots:
     """Which slots a step steers, for eager mode; and who listens at the sites.
 
     In compiled or captured mode `always` is set: Python does not run in the forward pass there, so
@@ -27,16 +27,16 @@ class Gate:
 
     def __init__(self, slots: int, *, always: bool) -> None:
         self.always = always
-        self.open = [False] * slots
+        self.flags = [False] * slots
         self._opened: Set[int] = frozenset()
         self.listeners: list[Listener] = []
 
     def set(self, slots: Set[int]) -> None:
         """Open exactly `slots`."""
         for slot in self._opened - slots:
-            self.open[slot] = False
+            self.flags[slot] = False
         for slot in slots - self._opened:
-            self.open[slot] = True
+            self.flags[slot] = True
         self._opened = slots
 
 
@@ -59,7 +59,7 @@ def site_slots(blocks: list[Block]) -> dict[HookPoint, int]:
 
 
 def instrument(
-    blocks: list[Block], slots: dict[HookPoint, int], tables: Tables, gate: Gate
+    blocks: list[Block], slots: dict[HookPoint, int], tables: Tables, active: ActiveSlots
 ) -> None:
     """Wrap the forward of every site's module. Call once, before vLLM profiles or compiles."""
     for block in blocks:
@@ -67,22 +67,22 @@ def instrument(
             place = HookPoint(site, block.layer)
             if module is not None and place in slots:
                 slot = slots[place]
-                module.forward = _steered(module.forward, site, block, slot, tables, gate)
+                module.forward = _steered(module.forward, site, block, slot, tables, active)
 
 
 def _steered(
-    forward: Forward, site: str, block: Block, slot: int, tables: Tables, gate: Gate
+    forward: Forward, site: str, block: Block, slot: int, tables: Tables, active: ActiveSlots
 ) -> Forward:
     bank, index, coefficient = tables.bank, tables.index[slot], tables.coefficient[slot]
-    operands = (bank, index, coefficient, tables.token_row, tables.token_gain)
-    is_open = gate.open
+    operands = (bank, index, coefficient, tables.token_entry, tables.token_gain)
+    is_open = active.flags
     on_host = bank.device.type == "cpu"
 
     def in_graph(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
         torch.ops.steersman.add(stream_part(output), *operands)
         if not torch.compiler.is_compiling():
-            for listen in gate.listeners:
+            for listen in active.listeners:
                 listen(site, block.layer, value_parts(output, site, block))
         return output
 
@@ -94,11 +94,11 @@ def _steered(
                 add_marked(hidden, tables.added(slot), marked)
             else:
                 torch.ops.steersman.add(hidden, *operands)
-        for listen in gate.listeners:
+        for listen in active.listeners:
             listen(site, block.layer, value_parts(output, site, block))
         return output
 
-    return in_graph if gate.always else eager
+    return in_graph if active.always else eager
 
 
 def stream_part(output: Any) -> Tensor:

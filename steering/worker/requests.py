@@ -1,4 +1,4 @@
-"""Steered requests inside a worker: a plan becomes table rows, a step becomes token rows.
+"""Steered requests inside a worker: a plan becomes table entries, a step becomes token rows.
 
 Knows nothing of vLLM; `seam_runner` tells it which requests came, went, and run this step.
 """
@@ -36,16 +36,16 @@ class LiveRequest:
     segments: tuple[Segment, ...]
     keys: frozenset[Row]
     in_batch: bool = False
-    table_rows: list[int] = field(default_factory=list)
+    table_entries: list[int] = field(default_factory=list)
     """One a segment while the request is in the batch; empty while it is preempted."""
-    written: set[int] = field(default_factory=set)
+    entries_written: set[int] = field(default_factory=set)
     """Those of them that say what their segment adds: a request of many steps needs one at a
     time."""
     rows: Mapping[Row, int] = field(default_factory=dict)
     """Bank row of each of `keys` while the request is in the batch."""
     choices: list[Choice] = field(default_factory=list)
     """Of a dynamic request: what was found for each token from the last of the prompt on."""
-    told: int = 0
+    num_choices_reported: int = 0
     """How many of the choices have been reported."""
     counted_to: int = 0
     """Tokens below this index are counted already: a resumed request computes them again."""
@@ -56,7 +56,7 @@ class LiveRequest:
 class SteeredRequests:
     """All steered requests of one worker, with the rows they hold.
 
-    Guarantees: table rows and bank leases are held exactly while a request is in the batch; a
+    Guarantees: table entries and bank leases are held exactly while a request is in the batch; a
     request that cannot be steered is reported in `StepReport.failed`, never left unsteered in
     silence.
     """
@@ -85,7 +85,7 @@ class SteeredRequests:
         """Largest absolute element of each bank row."""
         self._loaded: dict[tuple[str, str, int], Tensor] = {}
         self.bank = RowAllocator(tables.sizes.bank_rows, self._fill)
-        self._free_rows = list(range(tables.sizes.table_rows - 1, -1, -1))
+        self._free_entries = list(range(tables.sizes.table_entries - 1, -1, -1))
         self._report: StepReport | None = None
 
     def start(self, request_id: str, extra_args: Mapping[str, object] | None, prompt: int) -> None:
@@ -109,12 +109,12 @@ class SteeredRequests:
             if request is not None:
                 self._leave_batch(request)
 
-    def fail(self, request_id: str, reason: str) -> None:
+    def mark_failed(self, request_id: str, reason: str) -> None:
         """Have a request end in error."""
         self._leave_batch(self.live.pop(request_id))
         self.failed[request_id] = reason
 
-    def settle(self, in_batch: Mapping[str, int]) -> None:
+    def sync_batch(self, in_batch: Mapping[str, int]) -> None:
         """Match rows to the batch: those who left give rows back before newcomers take them."""
         for request_id, request in self.live.items():
             if request.in_batch and request_id not in in_batch:
@@ -125,7 +125,7 @@ class SteeredRequests:
                 try:
                     self._enter_batch(request)
                 except VectorUnavailable as error:
-                    self.fail(request_id, str(error))
+                    self.mark_failed(request_id, str(error))
 
     def step(self, spans: Iterable[tuple[str, int, int, int]], tokens: int) -> None:
         """Mark this step's steered tokens.
@@ -137,11 +137,11 @@ class SteeredRequests:
         report = StepReport(failed=dict(self.failed))
         for request_id, offset, count, first in spans:
             request = self.live[request_id]
-            for row, segment in zip(request.table_rows, request.segments, strict=True):
+            for row, segment in zip(request.table_entries, request.segments, strict=True):
                 lo, hi = max(segment.start, first), min(segment.stop, first + count)
                 if lo >= hi:
                     continue
-                if row not in request.written:
+                if row not in request.entries_written:
                     self._write(request, row, segment)
                 gains = None
                 if request.plan.varies:
@@ -162,9 +162,9 @@ class SteeredRequests:
         return self.tables.active_slots
 
     @property
-    def free_table_rows(self) -> int:
-        """Table rows that no request holds."""
-        return len(self._free_rows)
+    def free_table_entries(self) -> int:
+        """Table entries that no request holds."""
+        return len(self._free_entries)
 
     def take_report(self) -> StepReport | None:
         """The report of the latest step, once."""
@@ -176,8 +176,8 @@ class SteeredRequests:
         # The chunks of a prompt but for its last have no output, and their notes go nowhere.
         if request.counted_to >= request.prompt_tokens:
             request.loads = ()
-        new = tuple(request.choices[request.told :])
-        request.told = len(request.choices)
+        new = tuple(request.choices[request.num_choices_reported :])
+        request.num_choices_reported = len(request.choices)
         return WorkerNote(
             request.plan.receipt,
             tuple(request.steered),
@@ -214,7 +214,7 @@ class SteeredRequests:
             raise VectorUnavailable(str(error)) from error
         request.in_batch = True
         request.loads += tuple(loads)
-        request.table_rows = [self._free_rows.pop() for _ in request.segments]
+        request.table_entries = [self._free_entries.pop() for _ in request.segments]
 
     def _elements(self, request: LiveRequest) -> list[float]:
         """For each vector of a request, what `steersman.steering.plan.bound.most_added` wants of
@@ -229,9 +229,9 @@ class SteeredRequests:
             found.append(sum(places))
         return found
 
-    def _write(self, request: LiveRequest, table_row: int, segment: Segment) -> None:
-        """Have `table_row` say what `segment` adds; where coefficients change from token to token,
-        the gains are they."""
+    def _write(self, request: LiveRequest, table_entry: int, segment: Segment) -> None:
+        """Write what `segment` adds into `table_entry`; where coefficients change from token to
+        token, the entry has 1 for each and the gains have them."""
         varies = request.plan.varies
         terms: dict[int, list[tuple[int, float]]] = {}
         for k, (n, step) in enumerate(zip(segment.active, segment.steps, strict=True)):
@@ -242,15 +242,15 @@ class SteeredRequests:
                 if varies:  # A token's k-th gain is for its k-th vector at every layer.
                     pairs += [(ZERO_ROW, 0.0)] * (k - len(pairs))
                 pairs.append((row, 1.0 if varies else vector.coefficient))
-        self.tables.write_row(table_row, terms)
-        request.written.add(table_row)
+        self.tables.write_entry(table_entry, terms)
+        request.entries_written.add(table_entry)
 
     def _leave_batch(self, request: LiveRequest) -> None:
         if request.in_batch:
             request.in_batch = False
-            self._free_rows.extend(request.table_rows)
-            request.table_rows = []
-            request.written.clear()
+            self._free_entries.extend(request.table_entries)
+            request.table_entries = []
+            request.entries_written.clear()
             request.rows = {}
             self.bank.release(request.keys)
 

@@ -28,7 +28,9 @@ LOUD = 4.0
 """What is added to a branch is this many times as long as the stream: it drowns rounding."""
 
 
-def examine(blocks: list[Block], forward: Forward, hidden: int, max_tokens: int) -> list[Block]:
+def probe_blocks(
+    blocks: list[Block], forward: Forward, hidden: int, max_tokens: int
+) -> list[Block]:
     """`blocks` with `split` known, and with only those branches that join the stream as they are.
 
     `forward(n)` runs the model on n <= `max_tokens` tokens that do not see each other, and returns
@@ -38,7 +40,7 @@ def examine(blocks: list[Block], forward: Forward, hidden: int, max_tokens: int)
     width = max(1, max_tokens // 2)
     found: list[Block] = []
     for start in range(0, len(blocks), width):
-        found += _Examination(blocks[start : start + width], forward, hidden).result()
+        found += _ProbedBlocks(blocks[start : start + width], forward, hidden).result()
     return found
 
 
@@ -49,7 +51,7 @@ class _Addition(NamedTuple):
     vector: Tensor
 
 
-class _Examination:
+class _ProbedBlocks:
     """Of so few blocks that each has two tokens to itself: n and n + len(blocks)."""
 
     def __init__(self, blocks: list[Block], forward: Forward, hidden: int) -> None:

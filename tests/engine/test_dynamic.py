@@ -180,7 +180,7 @@ def test_two_hundred_with_random_ends_leave_nothing(
             if output.finished:
                 ended += 1
                 running.remove(output.request_id)
-        streams = max(streams, len(scheduler.steering_streams))
+        streams = max(streams, len(scheduler.steering_companions))
         if running and chance.random() < 0.06:
             llm.abort_request([running.pop(chance.randrange(len(running)))])
     assert ended > 80

@@ -37,8 +37,8 @@ def begin(scheduler: Any) -> None:
     scheduler.steering_portion_left = None
 
 
-def arrive(scheduler: Any, request: Any) -> None:
-    """A request comes."""
+def track(scheduler: Any, request: Any) -> None:
+    """Note the portion of a new request that is captured."""
     extra_args = getattr(request.sampling_params, "extra_args", None) or {}
     if CAPTURE_KEY in extra_args:
         try:

@@ -22,9 +22,9 @@ from steersman.steering.plan.receipt import (
     WorkerNote,
 )
 from steersman.steering.plan.settings import Settings
-from steersman.steering.scheduler.admission import RowQueue
-from steersman.steering.scheduler.companions import Streams
-from steersman.steering.vllm.config import step_rows
+from steersman.steering.scheduler.admission import AdmissionQueue
+from steersman.steering.scheduler.companions import CompanionScheduler
+from steersman.steering.vllm.config import step_entries
 from steersman.steering.vllm.core import portions as seam_portions
 from steersman.steering.vllm.core import waiting as seam_queue
 from steersman.steering.vllm.core.request import companion_of, plan_of
@@ -63,11 +63,11 @@ def _with_row_queue(original: Function) -> Function:
     def __init__(self: Any, *args: Any, **kwargs: Any) -> None:  # noqa: N807 - it is wrapped
         original(self, *args, **kwargs)
         settings = Settings.read(self.vllm_config.additional_config)
-        self.steering_rows = RowQueue(
-            settings.bank_rows, settings.max_waiting, step_rows(self.vllm_config)
+        self.steering_admission = AdmissionQueue(
+            settings.bank_rows, settings.max_waiting, step_entries(self.vllm_config)
         )
         seam_portions.begin(self)
-        self.steering_streams = Streams(self, settings.max_dynamic, companion_of)
+        self.steering_companions = CompanionScheduler(self, settings.max_dynamic, companion_of)
         self.steering_held = dict[str, Any]()
         """Requests that wait for bank rows, and those that end because too many do."""
         self.steering_refused = set[str]()
@@ -83,13 +83,13 @@ def _with_row_queue(original: Function) -> Function:
 def _in_lock_step(original: Function) -> Function:
     def schedule(self: Any, *args: Any, **kwargs: Any) -> Any:
         seam_queue.let_in(self)
-        streams = self.steering_streams
-        if not len(streams):
+        companions = self.steering_companions
+        if not len(companions):
             return _with_portions(self, original, *args, **kwargs)
-        streams.before_step()
+        companions.before_step()
         output = _with_portions(self, original, *args, **kwargs)
         throttled = any((*args, *kwargs.values()))  # `throttle_prefills`, where there is that.
-        setattr(output, TOKENS_ATTRIBUTE, streams.after_step(output, throttled=throttled))
+        setattr(output, TOKENS_ATTRIBUTE, companions.after_step(output, throttled=throttled))
         return output
 
     return schedule
@@ -143,13 +143,13 @@ def _has_plan(request: Any) -> bool:
 
 def _with_companions(original: Function) -> Function:
     def finish_requests(self: Any, request_ids: Any, finished_status: Any) -> Any:
-        streams = self.steering_streams
-        if request_ids is not None and len(streams):
+        companions = self.steering_companions
+        if request_ids is not None and len(companions):
             request_ids = {request_ids} if isinstance(request_ids, str) else set(request_ids)
-            request_ids = streams.with_companions(request_ids)
+            request_ids = companions.with_companions(request_ids)
         ended = original(self, request_ids, finished_status)
-        seen = [request for request in ended if not streams.is_companion(request.request_id)]
-        streams.orphans()
+        seen = [request for request in ended if not companions.is_companion(request.request_id)]
+        companions.pop_orphaned_companions()
         return seen
 
     return finish_requests
@@ -160,7 +160,7 @@ def _giving_back(original: Function) -> Function:
 
     def _free_request(self: Any, request: Any, *args: Any, **kwargs: Any) -> Any:
         _suspect(self, request, aborted=request.status == RequestStatus.FINISHED_ABORTED)
-        self.steering_rows.leave(request.request_id)
+        self.steering_admission.remove(request.request_id)
         self.steering_refused.discard(request.request_id)
         self.steering_held.pop(request.request_id, None)
         self.steering_captured.pop(request.request_id, None)
@@ -175,23 +175,23 @@ def _with_notes(original: Function) -> Function:
     def update_from_output(self: Any, scheduler_output: Any, runner_output: Any) -> Any:
         report = getattr(runner_output, REPORT_ATTRIBUTE, None)
         ended: list[tuple[int, Any]] = []
-        streams = self.steering_streams
-        streams.drop_samples(runner_output)
+        companions = self.steering_companions
+        companions.drop_samples(runner_output)
         if report is not None and (report.failed or report.ill):
             ended += _end_failed(self, report)
         if self.steering_refused:
             ended += _end(self, dict.fromkeys(self.steering_refused, _FULL), BANK_FULL)
-        if streams.hopeless:
-            ended += _end(self, dict.fromkeys(streams.hopeless, _TOO_LARGE), UNAVAILABLE)
+        if companions.infeasible:
+            ended += _end(self, dict.fromkeys(companions.infeasible, _TOO_LARGE), UNAVAILABLE)
         # Those that end in this step are not there any more afterwards.
         noted = {name: self.requests.get(name) for name in report.notes} if report else {}
         _forget_seen(self, scheduler_output)
         outputs = original(self, scheduler_output, runner_output)
-        if len(streams):
+        if len(companions):
             # An answer that was stopped left its companions.
-            if orphans := streams.orphans():
+            if orphans := companions.pop_orphaned_companions():
                 self.finish_requests(orphans, RequestStatus.FINISHED_STOPPED)
-            streams.follow()
+            companions.append_answer_tokens()
         if report is not None:
             for client in outputs.values():
                 for output in client.outputs:
@@ -246,7 +246,7 @@ def _end_failed(scheduler: Any, report: StepReport) -> list[tuple[int, Any]]:
         held = (_blocks_of(scheduler, n) for n in (*failed, *misled) if n in scheduler.requests)
         scheduler.steering_soiled |= (spoiled | behind) & set[int]().union(*held)
     # What fails a companion fails its answer, of which alone a client knows.
-    answer_of = scheduler.steering_streams.answer_of
+    answer_of = scheduler.steering_companions.answer_of
     reasons = {answer_of(name): why for name, why in {**failed, **misled}.items()}
     # Who shares blocks with a request that is not finite, is steered there as that is.
     ill = {answer_of(name) for name in report.ill} | ({*misled} if report.ill else set())

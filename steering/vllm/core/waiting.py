@@ -23,8 +23,9 @@ _CAME = attrgetter("arrival_time")
 
 
 def install() -> None:
-    """Wrap the scheduler's methods. Idempotent. Assumption: `steering_rows`, `steering_streams`,
-    `steering_refused` and `steering_held`, the requests kept apart, are attributes of it."""
+    """Wrap the scheduler's methods. Idempotent. Assumption: `steering_admission`,
+    `steering_companions`, `steering_refused` and `steering_held`, the requests kept apart, are
+    attributes of it."""
     from vllm.v1.core.sched.scheduler import Scheduler
 
     wrap(Scheduler, "add_request", _queueing)
@@ -38,8 +39,8 @@ def let_in(scheduler: Any) -> None:
     """Before a pass: those that have got their rows come into vLLM's queue."""
     held = scheduler.steering_held
     came = []
-    for request_id in scheduler.steering_rows.admit():
-        for request in scheduler.steering_streams.members_of(request_id) or (held[request_id],):
+    for request_id in scheduler.steering_admission.try_admit():
+        for request in scheduler.steering_companions.members_of(request_id) or (held[request_id],):
             del held[request.request_id]
             came.append(request)
             scheduler._enqueue_waiting_request(request)
@@ -63,7 +64,7 @@ def _sort_in(queue: Any, came: list[Any]) -> None:
 
 def _queueing(original: Function) -> Function:
     def add_request(self: Any, request: Any) -> None:
-        seam_portions.arrive(self, request)
+        seam_portions.track(self, request)
         try:
             plan = plan_of(request)
             rows_of_steps = _rows_of_steps(plan, request.num_prompt_tokens) if plan else 0
@@ -73,11 +74,11 @@ def _queueing(original: Function) -> Function:
             original(self, request)
             return
         name, rank = request.request_id, _rank(self, request)
-        if not self.steering_rows.arrive(name, plan.row_sets(), rows_of_steps, rank):
+        if not self.steering_admission.add(name, plan.row_sets(), rows_of_steps, rank):
             self.steering_refused.add(name)
         original(self, request)
         if plan.dynamic is not None and name not in self.steering_refused:
-            for companion in self.steering_streams.arrive(request, plan):
+            for companion in self.steering_companions.add(request, plan):
                 original(self, companion)
 
     return add_request
@@ -91,7 +92,7 @@ def _rank(scheduler: Any, request: Any) -> Rank:
 
 
 def _rows_of_steps(plan: Plan, prompt_tokens: int) -> int:
-    """Table rows that a request and its companions need for the steps of their vectors."""
+    """Table entries that a request and its companions need for the steps of their vectors."""
     plans = [plan]
     if plan.dynamic is not None:
         plans += filter(None, map(plan.alone, range(len(plan.vectors) + 1)))
@@ -112,11 +113,11 @@ def _keeping_apart(original: Function) -> Function:
 
 def _has_rows(scheduler: Any, request: Any) -> bool:
     """Whether a request has its bank rows, or needs none."""
-    rows = scheduler.steering_rows
-    name = scheduler.steering_streams.answer_of(request.request_id)
+    rows = scheduler.steering_admission
+    name = scheduler.steering_companions.answer_of(request.request_id)
     if name in scheduler.steering_refused:
         return False
-    return name not in rows or bool(rows.runs(name))
+    return name not in rows or bool(rows.is_admitted(name))
 
 
 def _counting_all(original: Function) -> Function:
@@ -130,7 +131,7 @@ def _counting_all(original: Function) -> Function:
 def _in_turn(original: Function) -> Function:
     def _handle_blocked_waiting_request(self: Any, request: Any) -> bool:
         free = original(self, request) and _has_rows(self, request)
-        return bool(free and self.steering_streams.may_run(request))
+        return bool(free and self.steering_companions.may_run(request))
 
     return _handle_blocked_waiting_request
 

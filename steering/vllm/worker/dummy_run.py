@@ -20,7 +20,7 @@ def attach(runner: Any, steps: Steps) -> Callable[[int], Tensor | None]:
 
     @functools.wraps(dummy_run)
     def dummy(*args: Any, **kwargs: Any) -> Any:
-        steps.rest()
+        steps.clear_marks()
         return dummy_run(*args, **kwargs)
 
     def probe(tokens: int) -> Tensor | None:

@@ -31,15 +31,15 @@ def attach(runner: Any, steps: Steps) -> Attached:
     def update(scheduler_output: Any) -> Any:
         if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
             seam_cache.clean(runner, blocks)
-        steps.gone(scheduler_output.finished_req_ids)
+        steps.finish_requests(scheduler_output.finished_req_ids)
         if steps.companions:
             _give_tokens(runner, steps, scheduler_output.scheduled_cached_reqs)
         result = update_states(scheduler_output)
         for new in scheduler_output.scheduled_new_reqs:
             if new.sampling_params is not None:
                 prompt_tokens = runner.requests[new.req_id].num_prompt_tokens
-                steps.came(new.req_id, new.sampling_params.extra_args, prompt_tokens)
-        steps.batch(runner.input_batch.req_id_to_index)
+                steps.add_request(new.req_id, new.sampling_params.extra_args, prompt_tokens)
+        steps.sync_batch(runner.input_batch.req_id_to_index)
         return result
 
     @functools.wraps(prepare_inputs)
@@ -47,17 +47,17 @@ def attach(runner: Any, steps: Steps) -> Attached:
         result = prepare_inputs(scheduler_output, num_scheduled_tokens)
         if not steps.idle:
             spans = _spans(runner, steps, num_scheduled_tokens)
-            steps.run(spans, scheduler_output.total_num_scheduled_tokens)
+            steps.begin_step(spans, scheduler_output.total_num_scheduled_tokens)
         return result
 
     @functools.wraps(model_forward)
     def forward(*args: Any, **kwargs: Any) -> Any:
         try:
-            if steps.listened_to:
+            if steps.has_listeners:
                 run_without_graphs()
             return model_forward(*args, **kwargs)
         finally:
-            steps.over()
+            steps.end_forward()
 
     @functools.wraps(sample_tokens)
     def sample(grammar_output: Any) -> Any:
@@ -66,11 +66,11 @@ def attach(runner: Any, steps: Steps) -> Attached:
             rows = runner.input_batch.req_id_to_index
             # Drafts have logits of their own; then a request has several rows.
             one_each = state.spec_decode_metadata is None
-            steps.look(state.hidden_states, rows, state.logits if one_each else None)
+            steps.check_finite(state.hidden_states, rows, state.logits if one_each else None)
             if steps.companions:
-                steps.logits(state.logits, rows)
+                steps.record_logits(state.logits, rows)
         output = sample_tokens(grammar_output)
-        steps.report(output, HOLDER)
+        steps.attach_report(output, HOLDER)
         return output
 
     runner._update_states = update
@@ -96,7 +96,7 @@ def _spans(runner: Any, steps: Steps, num_scheduled_tokens: Any) -> list[Span]:
     batch = runner.input_batch
     offsets = runner.query_start_loc.np
     spans = []
-    for request_id in steps.minded:
+    for request_id in steps.tracked_request_ids:
         row = batch.req_id_to_index.get(request_id)
         if row is not None:
             count, first = num_scheduled_tokens[row], batch.num_computed_tokens_cpu[row]

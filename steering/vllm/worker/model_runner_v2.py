@@ -66,21 +66,21 @@ def attach(runner: Any, steps: Steps) -> Attached:
     def finish(scheduler_output: Any) -> None:
         if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
             seam_cache.clean(runner, blocks)
-        steps.gone(scheduler_output.finished_req_ids)
+        steps.finish_requests(scheduler_output.finished_req_ids)
         finish_requests(scheduler_output)
 
     @functools.wraps(add_request)
     def add(req_index: int, new: Any) -> None:
         add_request(req_index, new)
         if new.sampling_params is not None:
-            steps.came(new.req_id, new.sampling_params.extra_args, new.prompt_len)
+            steps.add_request(new.req_id, new.sampling_params.extra_args, new.prompt_len)
 
     @functools.wraps(preprocess_state)
     def preprocess(input_batch: Any, *args: Any, **kwargs: Any) -> None:
         preprocess_state(input_batch, *args, **kwargs)
         if not steps.idle:
-            steps.batch(runner.req_states.req_id_to_index)
-            steps.run(_spans(input_batch, steps), input_batch.num_tokens)
+            steps.sync_batch(runner.req_states.req_id_to_index)
+            steps.begin_step(_spans(input_batch, steps), input_batch.num_tokens)
 
     @functools.wraps(update_requests)
     def update(scheduler_output: Any) -> None:
@@ -97,7 +97,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
             return sample_rows(hidden_states, input_batch, grammar_output)
         finally:
             if unseen:  # Ranks that share requests out among them take logits another way.
-                steps.look(*unseen.pop(), None)
+                steps.check_finite(*unseen.pop(), None)
 
     @functools.wraps(compute_logits)
     def compute(*args: Any, **kwargs: Any) -> Any:
@@ -105,14 +105,14 @@ def attach(runner: Any, steps: Steps) -> Attached:
         if unseen and logits is not None:
             hidden, rows = unseen.pop()
             # Drafts have logits of their own; then a request has several rows.
-            steps.look(hidden, rows, logits if len(logits) == len(rows) else None)
+            steps.check_finite(hidden, rows, logits if len(logits) == len(rows) else None)
         return logits
 
     @functools.wraps(sample_tokens)
     def sample(grammar_output: Any) -> Any:
-        steps.over()
+        steps.end_forward()
         output = sample_tokens(grammar_output)
-        steps.report(output, HOLDER)
+        steps.attach_report(output, HOLDER)
         return output
 
     state.add_request = add
@@ -145,11 +145,11 @@ def _hear(runner: Any, steps: Steps, hidden_states: Any, batch: Any) -> None:
     if rows:
         chosen = batch.logits_indices[list(rows.values())]
         logits = runner.model.compute_logits(hidden_states[chosen])
-        steps.logits(logits, {name: n for n, name in enumerate(rows)})
+        steps.record_logits(logits, {name: n for n, name in enumerate(rows)})
 
 
 def _spans(batch: Any, steps: Steps) -> list[Span]:
-    minded = steps.minded
+    tracked = steps.tracked_request_ids
     return [
         Span(
             request_id,
@@ -158,5 +158,5 @@ def _spans(batch: Any, steps: Steps) -> list[Span]:
             int(batch.num_computed_tokens_np[row]),
         )
         for row, request_id in enumerate(batch.req_ids)
-        if request_id in minded
+        if request_id in tracked
     ]

@@ -35,12 +35,12 @@ from steersman.steering.vllm.worker.logit_lens import Lens
 from steersman.steering.vllm.worker.model import bare_forward, layer_types
 from steersman.steering.worker.batch import Steps
 from steersman.steering.worker.blocks import find_blocks
-from steersman.steering.worker.capture import Captures
+from steersman.steering.worker.capture import CaptureTracker
 from steersman.steering.worker.composition import Composer
-from steersman.steering.worker.hooks import Gate, instrument, site_slots
+from steersman.steering.worker.hooks import ActiveSlots, instrument, site_slots
 from steersman.steering.worker.norms import NormListener
 from steersman.steering.worker.requests import SteeredRequests
-from steersman.steering.worker.residual_probe import examine
+from steersman.steering.worker.residual_probe import probe_blocks
 from steersman.steering.worker.selfcheck import self_check
 from steersman.steering.worker.tables import Tables
 from steersman.vectors.file.format import read_vector
@@ -66,7 +66,7 @@ class WorkerSteering:
         seam_mamba.install()
         forward = bare_forward(runner, vllm_config)
         self.tables = Tables(table_sizes(vllm_config, runner.max_num_tokens), runner.device)
-        blocks = examine(
+        blocks = probe_blocks(
             find_blocks(runner.get_model(), num_layers(vllm_config), layer_types()),
             forward,
             self.tables.sizes.hidden,
@@ -74,7 +74,7 @@ class WorkerSteering:
         )
         self.slots = site_slots(blocks)
         self.lens = Lens(runner, blocks, vllm_config.model_config.dtype)
-        self.gate = Gate(self.tables.sizes.slots, always=not runs_python(vllm_config))
+        self.active = ActiveSlots(self.tables.sizes.slots, always=not runs_python(vllm_config))
         library = Path(Settings.read(vllm_config.additional_config).library)
 
         def load(digest: str, keys: list[HookPoint]) -> Mapping[HookPoint, Tensor]:
@@ -95,18 +95,20 @@ class WorkerSteering:
         limits = dataclasses.replace(limits_of(vllm_config), sites=self.sites)
         most = largest_addition(str(vllm_config.model_config.dtype).removeprefix("torch."))
         self.steered = SteeredRequests(self.tables, limits, self.slots, load, _anyone, most)
-        instrument(blocks, self.slots, self.tables, self.gate)
+        instrument(blocks, self.slots, self.tables, self.active)
         seam = seam_runner_v2 if v2 else seam_runner_v1
         # V2 chooses a step's graph before it tells us what is in the step.
-        self.listens = not (v2 and self.gate.always)
+        self.listens = not (v2 and self.active.always)
         self.composer = Composer()
-        captures = Captures(self.gate, self.slots if self.listens else (), runner.device)
-        self.attached = seam.attach(runner, Steps(self.steered, captures, self.composer, self.gate))
+        captures = CaptureTracker(self.active, self.slots if self.listens else (), runner.device)
+        self.attached = seam.attach(
+            runner, Steps(self.steered, captures, self.composer, self.active)
+        )
 
     def check(self) -> None:
         """Steer a probe through every layer; raises `NotInstrumentable` where it is lost."""
         self_check(
-            self.tables, self.slots, self.gate, self.attached.probe, self.attached.probe_tokens
+            self.tables, self.slots, self.active, self.attached.probe, self.attached.probe_tokens
         )
 
 
@@ -169,7 +171,7 @@ def steering_status(self: Any) -> dict[str, Any]:
         "vectors_resident": bank.resident_vectors(),
         "requests": len(steering.steered.live),
         "companions": len(steering.composer.companions),
-        "free_table_rows": steering.steered.free_table_rows,
+        "free_table_entries": steering.steered.free_table_entries,
         "most_added": steering.steered.most_added,
         "listens": steering.listens,
         "composes": no_dynamic(self.vllm_config) is None,
@@ -184,15 +186,15 @@ def steering_status(self: Any) -> dict[str, Any]:
 def steering_listen(self: Any) -> None:
     """Start measuring the residual stream of whatever runs (calibration)."""
     steering: WorkerSteering = self.steering
-    steering.gate.listeners.append(NormListener(steering.attached.positions))
+    steering.active.listeners.append(NormListener(steering.attached.positions))
 
 
 def steering_heard(self: Any) -> dict[str, float]:
     """Stop measuring; the median residual norm of each "<site>.<layer>"."""
     steering: WorkerSteering = self.steering
-    heard = [x for x in steering.gate.listeners if isinstance(x, NormListener)]
+    heard = [x for x in steering.active.listeners if isinstance(x, NormListener)]
     for listener in heard:
-        steering.gate.listeners.remove(listener)
+        steering.active.listeners.remove(listener)
     return heard[0].medians() if heard else {}
 
 

@@ -8,9 +8,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersman.steering.plan.capture import CAPTURE_KEY, Capture, Captured, CaptureDesk, Piece
-from steersman.steering.worker.capture import Captures
-from steersman.steering.worker.hooks import Gate
+from steersman.steering.plan.capture import (
+    CAPTURE_KEY,
+    Capture,
+    CaptureChunk,
+    CaptureDesk,
+    CaptureResult,
+)
+from steersman.steering.worker.capture import CaptureTracker
+from steersman.steering.worker.hooks import ActiveSlots
 
 HIDDEN, PROMPT = 5, 12
 PLACES = (("resid_post", 0), ("attn_out", 1))
@@ -20,8 +26,8 @@ class Bench:
     """A worker's captures, and the stream that its requests would have: a number for each token."""
 
     def __init__(self) -> None:
-        self.gate = Gate(4, always=False)
-        self.captures = Captures(self.gate, PLACES, torch.device("cpu"))
+        self.active = ActiveSlots(4, always=False)
+        self.captures = CaptureTracker(self.active, PLACES, torch.device("cpu"))
         self.desk = CaptureDesk()
 
     def start(self, capture: Capture) -> None:
@@ -38,15 +44,15 @@ class Bench:
             offset += tokens
         batch = torch.cat(streams)
         self.captures.step(span for span in placed if span[0] in self.captures.live)
-        for listen in self.gate.listeners:
+        for listen in self.active.listeners:
             # In two parts, as most of vLLM's blocks return it; and another place's half as large.
             listen("resid_post", 0, (batch - 1, torch.ones_like(batch)))
             listen("attn_out", 1, (batch / 2,))
-        self.captures.over()
-        assert not self.gate.listeners
+        self.captures.end_forward()
+        assert not self.active.listeners
         pieces = self.captures.take()
         for wire in pieces.values():
-            self.desk.deliver(Piece(*wire))  # type: ignore[arg-type]
+            self.desk.deliver(CaptureChunk(*wire))  # type: ignore[arg-type]
         return list(pieces)
 
 
@@ -61,7 +67,7 @@ def expected(capture: Capture, stop: int) -> np.ndarray:
     return (rows if capture.each else rows.double().mean(0).float()).numpy()
 
 
-def check(found: Captured | None, capture: Capture, stop: int) -> None:
+def check(found: CaptureResult | None, capture: Capture, stop: int) -> None:
     assert found is not None
     assert found.tokens == stop - capture.start
     np.testing.assert_allclose(found.values, expected(capture, stop), rtol=1e-6)
@@ -117,5 +123,5 @@ def test_what_cannot_be_listened_to_is_never_delivered() -> None:
 
 def test_pieces_of_nobody_are_dropped() -> None:
     desk = CaptureDesk()
-    desk.deliver(Piece("gone", 1, b"\0" * 4 * HIDDEN))
+    desk.deliver(CaptureChunk("gone", 1, b"\0" * 4 * HIDDEN))
     assert desk.close("gone") is None

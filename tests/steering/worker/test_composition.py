@@ -61,8 +61,8 @@ def composer(streams: int, position: int = 7) -> Composer:
     """An answer "a" whose streams have come to `position`, all but the first a little apart."""
     made = Composer()
     for n in range(streams):
-        made.came(f"a{n}", Companion("a", n))
-        made.hear(f"a{n}", position, torch.tensor([1.0, n, 0.0]))
+        made.add(f"a{n}", Companion("a", n))
+        made.record_logits(f"a{n}", position, torch.tensor([1.0, n, 0.0]))
     return made
 
 
@@ -106,8 +106,8 @@ def test_logits_are_kept_as_they_were() -> None:
     batch = torch.zeros(4, VOCAB, dtype=torch.bfloat16)
     made = Composer()
     for n in range(2):
-        made.came(f"a{n}", Companion("a", n))
-        made.hear(f"a{n}", 0, batch[n])
+        made.add(f"a{n}", Companion("a", n))
+        made.record_logits(f"a{n}", 0, batch[n])
     batch += torch.arange(VOCAB)
     plan = Plan((planned(1, 9.0),), "", Dynamic(2.0, 0.95, True))
     assert made.choose("a", plan, 0).divergences == (0.0,)
@@ -115,7 +115,7 @@ def test_logits_are_kept_as_they_were() -> None:
 
 def test_nothing_is_kept_of_those_who_went() -> None:
     made = composer(3)
-    made.gone(["a0", "a1", "a2", "never came"])
+    made.remove(["a0", "a1", "a2", "never came"])
     assert not made.companions
     assert not made._heard
 

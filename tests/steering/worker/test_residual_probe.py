@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from steersman.steering.worker.blocks import Block as Found
 from steersman.steering.worker.blocks import NotInstrumentable
 from steersman.steering.worker.hooks import site_slots, stream_part, stream_parts, value_parts
-from steersman.steering.worker.residual_probe import examine
+from steersman.steering.worker.residual_probe import probe_blocks
 from tests.support.steering.tiny import HIDDEN, Block, Decoder, blocks_of
 
 LAYERS = 3
@@ -99,7 +99,7 @@ def found(model: nn.Module, max_tokens: int = 64) -> list[Found]:
         generator = torch.Generator().manual_seed(0)
         return model(torch.randn(tokens, HIDDEN, generator=generator))
 
-    return examine(blocks_of(model, LAYERS), forward, HIDDEN, max_tokens)
+    return probe_blocks(blocks_of(model, LAYERS), forward, HIDDEN, max_tokens)
 
 
 def sites(blocks: list[Found]) -> set[tuple[bool, bool, bool]]:
@@ -201,7 +201,7 @@ def test_a_block_whose_output_goes_nowhere_is_refused() -> None:
 def test_a_stream_of_another_width_is_refused() -> None:
     model = Decoder([Block(n) for n in range(LAYERS)])
     with pytest.raises(NotInstrumentable, match=f"a stream {HIDDEN} wide, not 9"):
-        examine(blocks_of(model, LAYERS), lambda n: model(torch.ones(n, HIDDEN)), 9, 64)
+        probe_blocks(blocks_of(model, LAYERS), lambda n: model(torch.ones(n, HIDDEN)), 9, 64)
 
 
 def test_outputs_and_their_stream() -> None:

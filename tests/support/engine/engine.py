@@ -77,7 +77,7 @@ class Engine:
 
     def rows_taken(self) -> tuple[int, int]:
         """Bank rows that the scheduler has set aside, and how many requests wait for some."""
-        rows = self.llm.llm_engine.engine_core.engine_core.scheduler.steering_rows  # type: ignore[attr-defined]
+        rows = self.llm.llm_engine.engine_core.engine_core.scheduler.steering_admission  # type: ignore[attr-defined]
         return rows.taken, rows.waiting
 
     def left(self) -> tuple[int, ...]:
@@ -89,7 +89,7 @@ class Engine:
         used = round(scheduler.get_kv_cache_usage() * 10**6)
         worker = self.status()
         return (
-            len(scheduler.requests), len(scheduler.steering_streams), *self.rows_taken(), used,
+            len(scheduler.requests), len(scheduler.steering_companions), *self.rows_taken(), used,
             worker["requests"], worker["companions"], worker["bank_rows_used"],
         )  # fmt: skip
 

@@ -13,7 +13,7 @@ from unittest.mock import patch
 from steersman.steering.plan import Plan
 from steersman.steering.plan.capture import CAPTURE_KEY
 from steersman.steering.plan.plan import PLAN_KEY, Row
-from steersman.steering.vllm.config import limits_of, step_rows
+from steersman.steering.vllm.config import limits_of, step_entries
 from steersman.steering.vllm.core import prefix_cache as seam_prefix_cache
 from steersman.steering.vllm.core import scheduler as seam_scheduler
 from tests.support.steering.hashing import (
@@ -191,7 +191,7 @@ class Loop:
         self._check_tables()
         for name in output.preempted_req_ids:
             said = "ordinary"
-            if self.scheduler.steering_streams.is_companion(name):
+            if self.scheduler.steering_companions.is_companion(name):
                 said = "companion"
             elif self.asks[name].streams:
                 said = "answer"
@@ -232,7 +232,7 @@ class Loop:
         assert not scheduler._inflight_prefills
         assert not scheduler.steering_refused
         assert not scheduler.steering_held
-        streams, rows = scheduler.steering_streams, scheduler.steering_rows
+        streams, rows = scheduler.steering_companions, scheduler.steering_admission
         assert (len(streams), streams._groups) == (0, {})
         assert (rows.taken, rows.waiting, rows._steps_taken) == (0, 0, 0)
         assert all(not kept for kept in (rows._users, rows._runs, rows._watchers, rows._doubtful))
@@ -259,4 +259,4 @@ class Loop:
                 else:  # Each seat has so many.
                     assert segments <= limits.max_segments
         assert len(bank) <= limits.bank_rows
-        assert table <= step_rows(config)
+        assert table <= step_entries(config)
