@@ -15,7 +15,7 @@ from steersman.server.chat.resolve import Resolved, resolve
 from steersman.server.errors import BankFull, NotSteered
 from steersman.server.metrics import METRICS
 from steersman.server.state import Steersman
-from steersman.steering.plan import BANK_FULL, DESK, NOT_FINITE, PlanInvalid, Row
+from steersman.steering.plan import BANK_FULL, DESK, NOT_FINITE, BankKey, PlanInvalid
 from steersman.vectors.errors import VectorNotFound
 
 
@@ -43,7 +43,7 @@ class Session:
     ) -> None:
         plan, receipt = made.plan, made.plan.receipt
         dynamic = plan.dynamic is not None
-        rows, companions = plan.rows(), (len(plan.vectors) + 1) * answers.total if dynamic else 0
+        rows, companions = plan.bank_keys, (len(plan.vectors) + 1) * answers.total if dynamic else 0
         ids = [part["id"] for part in made.draft]
         self.plan = plan
         divided = plan.dynamic is not None and plan.dynamic.mean
@@ -131,6 +131,6 @@ def _give_back_on(loop: asyncio.AbstractEventLoop | None, *held: Any) -> None:
         loop.call_soon_threadsafe(_give_back, *held)
 
 
-def _give_back(app: Steersman, receipt: str, rows: frozenset[Row], companions: int) -> None:
+def _give_back(app: Steersman, receipt: str, rows: frozenset[BankKey], companions: int) -> None:
     DESK.close(receipt)
     app.leave(rows, companions)

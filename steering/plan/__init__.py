@@ -6,7 +6,7 @@ This package is the one part of `steering` that `server` may import.
 from steersman.steering.plan.dynamic import Choice, Dynamic
 from steersman.steering.plan.errors import PlanInvalid, VectorUnavailable
 from steersman.steering.plan.limits import MAX_SCHEDULE, STEERABLE_SITES, Limits
-from steersman.steering.plan.plan import PLAN_KEY, Plan, PlannedVector, Row
+from steersman.steering.plan.plan import PLAN_KEY, BankKey, Plan, PlannedVector
 from steersman.steering.plan.positions import NAMED_RULES, PositionRule, check_rule, interval
 from steersman.steering.plan.receipt import (
     BANK_FULL,
@@ -27,6 +27,7 @@ __all__ = [
     "NOT_FINITE",
     "PLAN_KEY",
     "STEERABLE_SITES",
+    "BankKey",
     "Choice",
     "Dynamic",
     "Limits",
@@ -36,7 +37,6 @@ __all__ = [
     "PositionRule",
     "ReceiptDesk",
     "Refusal",
-    "Row",
     "Settings",
     "StepReport",
     "VectorUnavailable",

@@ -35,8 +35,7 @@ class CacheKeys:
     def __init__(self, plan: "Plan", prompt_tokens: int) -> None:
         """Raises `PlanInvalid` for positions outside the prompt."""
         self._plan = plan
-        self._spans = [vector.span(prompt_tokens) for vector in plan.vectors]
-        self._segments = plan.segments(prompt_tokens)
+        self._spans, _, self._segments = plan.layout(prompt_tokens)
         self._starts = [segment.start for segment in self._segments]
         counts = Counter(vector.digest for vector in plan.vectors)
         self._repeated = {n for n, v in enumerate(plan.vectors) if counts[v.digest] > 1}

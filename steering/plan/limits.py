@@ -184,7 +184,7 @@ class Limits:
                 param="steering.vectors",
                 code="too_many_terms",
             )
-        if (stretches := len(plan.stretches(prompt_tokens))) > self.max_segments:
+        if (stretches := len(plan.layout(prompt_tokens).stretches)) > self.max_segments:
             raise PlanInvalid(
                 "the position rules of the vectors cut the request into "
                 f"{stretches} stretches, at most {self.max_segments} "

@@ -16,7 +16,7 @@ from steersman.steering.plan.bound import check_added
 from steersman.steering.plan.dynamic import Choice
 from steersman.steering.plan.errors import PlanInvalid, VectorUnavailable
 from steersman.steering.plan.limits import Limits
-from steersman.steering.plan.plan import EVERY_STEP, Plan, Row, Segment
+from steersman.steering.plan.plan import EVERY_STEP, BankKey, Plan, Segment
 from steersman.steering.plan.receipt import StepReport, WorkerNote
 from steersman.steering.worker.bank import ZERO_ROW, RowAllocator
 from steersman.steering.worker.tables import Tables
@@ -28,21 +28,27 @@ LoadVectors = Callable[[str, list[HookPoint]], Mapping[HookPoint, Tensor]]
 
 
 @dataclass
+class Lease:
+    """The rows and table entries of one request in the runner's batch."""
+
+    rows: Mapping[BankKey, int]
+    """Bank row of each of the plan's keys."""
+    entries: list[int]
+    """Table entry of each segment."""
+    entries_written: set[int] = field(default_factory=set)
+    """Those of `entries` that have what their segment adds: a request of many steps needs one at a
+    time."""
+
+
+@dataclass
 class LiveRequest:
     """A steered request that vLLM has not finished."""
 
     plan: Plan
     prompt_tokens: int
     segments: tuple[Segment, ...]
-    keys: frozenset[Row]
-    in_batch: bool = False
-    table_entries: list[int] = field(default_factory=list)
-    """One a segment while the request is in the batch; empty while it is preempted."""
-    entries_written: set[int] = field(default_factory=set)
-    """Those of them that say what their segment adds: a request of many steps needs one at a
-    time."""
-    rows: Mapping[Row, int] = field(default_factory=dict)
-    """Bank row of each of `keys` while the request is in the batch."""
+    lease: Lease | None = None
+    """What the request holds while it is in the batch; None before, and while it is preempted."""
     choices: list[Choice] = field(default_factory=list)
     """Of a dynamic request: what was found for each token from the last of the prompt on."""
     num_choices_reported: int = 0
@@ -96,7 +102,7 @@ class SteeredRequests:
                 return
             self.limits.check(plan, prompt)
             self.live[request_id] = LiveRequest(
-                plan, prompt, plan.segments(prompt), plan.rows(), steered=[0] * len(plan.vectors)
+                plan, prompt, plan.segments(prompt), steered=[0] * len(plan.vectors)
             )
         except PlanInvalid as error:
             self.failed[request_id] = str(error)
@@ -117,11 +123,11 @@ class SteeredRequests:
     def sync_batch(self, in_batch: Mapping[str, int]) -> None:
         """Match rows to the batch: those who left give rows back before newcomers take them."""
         for request_id, request in self.live.items():
-            if request.in_batch and request_id not in in_batch:
+            if request.lease is not None and request_id not in in_batch:
                 self._leave_batch(request)
         for request_id in list(self.live):
             request = self.live[request_id]
-            if not request.in_batch and request_id in in_batch:
+            if request.lease is None and request_id in in_batch:
                 try:
                     self._enter_batch(request)
                 except VectorUnavailable as error:
@@ -137,16 +143,18 @@ class SteeredRequests:
         report = StepReport(failed=dict(self.failed))
         for request_id, offset, count, first in spans:
             request = self.live[request_id]
-            for row, segment in zip(request.table_entries, request.segments, strict=True):
+            lease = request.lease
+            assert lease is not None, f"{request_id} computes tokens outside of the batch"
+            for entry, segment in zip(lease.entries, request.segments, strict=True):
                 lo, hi = max(segment.start, first), min(segment.stop, first + count)
                 if lo >= hi:
                     continue
-                if row not in request.entries_written:
-                    self._write(request, row, segment)
+                if entry not in lease.entries_written:
+                    self._write(request.plan, lease, entry, segment)
                 gains = None
                 if request.plan.varies:
                     gains = _gains(request, segment, lo, hi)
-                self.tables.mark(offset + lo - first, offset + hi - first, row, gains)
+                self.tables.mark(offset + lo - first, offset + hi - first, entry, gains)
                 fresh = max(0, hi - max(lo, request.counted_to))
                 for n in segment.active:
                     request.steered[n] += fresh
@@ -188,7 +196,7 @@ class SteeredRequests:
 
     def _enter_batch(self, request: LiveRequest) -> None:
         loads = []
-        missing = self.bank.missing(request.keys)
+        missing = self.bank.missing(request.plan.bank_keys)
         trouble: VectorUnavailable | None = None
         try:
             for digest in sorted({key[0] for key in missing}):
@@ -204,57 +212,52 @@ class SteeredRequests:
                 loads.append(time.perf_counter() - began)
             if missing and self._anyone(trouble is not None):
                 raise trouble or VectorUnavailable("another rank could not load the vector")
-            request.rows = self.bank.lease(request.keys)
+            rows = self.bank.lease(request.plan.bank_keys)
         finally:
             self._loaded.clear()
         try:
-            check_added(request.plan, self._elements(request), self.most_added)
+            check_added(request.plan, self._elements(request.plan, rows), self.most_added)
         except PlanInvalid as error:
-            self.bank.release(request.keys)
+            self.bank.release(rows)
             raise VectorUnavailable(str(error)) from error
-        request.in_batch = True
         request.loads += tuple(loads)
-        request.table_entries = [self._free_entries.pop() for _ in request.segments]
+        request.lease = Lease(rows, [self._free_entries.pop() for _ in request.segments])
 
-    def _elements(self, request: LiveRequest) -> list[float]:
-        """For each vector of a request, what `steersman.steering.plan.bound.most_added` wants of
-        it."""
+    def _elements(self, plan: Plan, rows: Mapping[BankKey, int]) -> list[float]:
+        """For each vector of `plan`, the `elements` that `most_added` takes."""
         found = []
-        for vector in request.plan.vectors:
+        for vector in plan.vectors:
             steps = sorted({vector.tensor_at(step) for step in range(vector.steps)})
             places = [
-                max(self._largest[request.rows[vector.digest, *term, step]] for step in steps)
+                max(self._largest[rows[BankKey(vector.digest, *term, step)]] for step in steps)
                 for term in vector.terms
             ]
             found.append(sum(places))
         return found
 
-    def _write(self, request: LiveRequest, table_entry: int, segment: Segment) -> None:
-        """Write what `segment` adds into `table_entry`; where coefficients change from token to
-        token, the entry has 1 for each and the gains have them."""
-        varies = request.plan.varies
+    def _write(self, plan: Plan, lease: Lease, entry: int, segment: Segment) -> None:
+        """Write what `segment` adds into table entry `entry`. Where coefficients change from token
+        to token, the entry has 1 for each, and the gains have the coefficients."""
+        varies = plan.varies
         terms: dict[int, list[tuple[int, float]]] = {}
         for k, (n, step) in enumerate(zip(segment.active, segment.steps, strict=True)):
-            vector = request.plan.vectors[n]
+            vector = plan.vectors[n]
             for site, layer in vector.terms:
-                row = request.rows[vector.digest, site, layer, step]
+                row = lease.rows[BankKey(vector.digest, site, layer, step)]
                 pairs = terms.setdefault(self.slots[HookPoint(site, layer)], [])
                 if varies:  # A token's k-th gain is for its k-th vector at every layer.
                     pairs += [(ZERO_ROW, 0.0)] * (k - len(pairs))
                 pairs.append((row, 1.0 if varies else vector.coefficient))
-        self.tables.write_entry(table_entry, terms)
-        request.entries_written.add(table_entry)
+        self.tables.write_entry(entry, terms)
+        lease.entries_written.add(entry)
 
     def _leave_batch(self, request: LiveRequest) -> None:
-        if request.in_batch:
-            request.in_batch = False
-            self._free_entries.extend(request.table_entries)
-            request.table_entries = []
-            request.entries_written.clear()
-            request.rows = {}
-            self.bank.release(request.keys)
+        lease, request.lease = request.lease, None
+        if lease is not None:
+            self._free_entries.extend(lease.entries)
+            self.bank.release(lease.rows)
 
-    def _fill(self, row: int, key: Row) -> None:
+    def _fill(self, row: int, key: BankKey) -> None:
         digest, site, layer, step = key
         tensor = self._loaded[digest, site, layer]
         steps = tensor if tensor.dim() == 2 else tensor[None]

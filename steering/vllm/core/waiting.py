@@ -74,7 +74,7 @@ def _queueing(original: Function) -> Function:
             original(self, request)
             return
         name, rank = request.request_id, _rank(self, request)
-        if not self.steering_admission.add(name, plan.row_sets(), rows_of_steps, rank):
+        if not self.steering_admission.add(name, plan.row_sets, rows_of_steps, rank):
             self.steering_refused.add(name)
         original(self, request)
         if plan.dynamic is not None and name not in self.steering_refused:

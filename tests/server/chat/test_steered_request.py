@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from steersman.server.chat.reply.trace import Answers
 from steersman.server.chat.steered_request import Session, resolved
 from steersman.server.state import Steersman
-from steersman.steering.plan import DESK, Choice, PlanInvalid, Row, WorkerNote
+from steersman.steering.plan import DESK, BankKey, Choice, PlanInvalid, WorkerNote
 from tests.support.server.make import steersman
 
 DYNAMIC = {"vectors": ["plain", "other"], "dynamic": {"max": 3.0}}
@@ -130,7 +130,7 @@ def test_collected_in_any_thread_it_is_counted_out_on_the_loop(app: Steersman) -
     threads: set[int] = set()
     real = app.leave
 
-    def leave(rows: frozenset[Row], companions: int) -> None:
+    def leave(rows: frozenset[BankKey], companions: int) -> None:
         threads.add(threading.get_ident())
         real(rows, companions)
 

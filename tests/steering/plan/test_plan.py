@@ -83,7 +83,7 @@ def test_segments_cover_exactly_the_rules(data: st.DataObject, prompt_tokens: in
 
 def test_rows_are_one_per_vector_site_and_layer_whatever_the_coefficient() -> None:
     plan = plan_of(planned(1, 0.5, (2, 3)), planned(1, -7.0, (3, 4), "all"), planned(2, 1.0, (2,)))
-    assert plan.rows() == {
+    assert plan.bank_keys == {
         (digest(1), "resid_post", 2, -1),
         (digest(1), "resid_post", 3, -1),
         (digest(1), "resid_post", 4, -1),

@@ -351,7 +351,7 @@ class Crowd:
         self.resets = rng.choice([0, 0, 2])
         seats = max(len(ask.streams) + 1 for ask in self.asks) + rng.choice([0, 1, 3])
         longest = rng.choice([28, 64])
-        rows = max(len(ask.plan.rows()) if ask.plan else 1 for ask in self.asks)
+        rows = max(len(ask.plan.bank_keys) if ask.plan else 1 for ask in self.asks)
         self.setup = Setup(
             blocks=1 + max(ask.blocks(longest) for ask in self.asks) + rng.choice([0, 0, 1, 4]),
             seats=seats,

@@ -12,7 +12,7 @@ from unittest.mock import patch
 
 from steersman.steering.plan import Plan
 from steersman.steering.plan.capture import CAPTURE_KEY
-from steersman.steering.plan.plan import PLAN_KEY, Row
+from steersman.steering.plan.plan import PLAN_KEY, BankKey
 from steersman.steering.vllm.config import limits_of, step_entries
 from steersman.steering.vllm.core import prefix_cache as seam_prefix_cache
 from steersman.steering.vllm.core import scheduler as seam_scheduler
@@ -247,12 +247,12 @@ class Loop:
         """Whoever may be in a worker's batch has its rows there."""
         config = self.scheduler.vllm_config
         limits = limits_of(config)
-        bank = set[Row]()
+        bank = set[BankKey]()
         table = 0
         for request in self.scheduler.running:
             plan = Plan.of(request.sampling_params.extra_args)
             if plan is not None:
-                bank |= plan.rows()
+                bank |= plan.bank_keys
                 segments = len(plan.segments(request.num_prompt_tokens))
                 if any(vector.steps > 1 for vector in plan.vectors):
                     table += segments
