@@ -41,7 +41,7 @@ class ServedModel:
     require_fingerprint: bool = False
     """Whether a vector that names another fingerprint is refused."""
     most_added: float | None = None
-    """Most that may be added to one element of the stream (`steersman.steering.plan.bound`). With
+    """Most that may be added to one element of the stream (`steersman.steering.plan.limits`). With
     it, values are checked: `unfit_values`."""
 
     def matches(self, vector: Described) -> bool | None:

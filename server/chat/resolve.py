@@ -18,7 +18,7 @@ from steersman.steering.plan import (
     PositionRule,
     check_rule,
 )
-from steersman.steering.plan.bound import check_added
+from steersman.steering.plan.limits import check_added
 from steersman.steering.plan.plan import as_float32
 from steersman.vectors.errors import VectorInvalid, VectorNotFound
 from steersman.vectors.library.library import Entry

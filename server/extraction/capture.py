@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from steersman.server.extraction.examples import Example
-from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, CaptureResult
+from steersman.steering.plan.capture import CAPTURE_KEY, Capture, CaptureResult
+from steersman.steering.plan.inbox import CAPTURES
 from steersman.steering.plan.step_clock import CAPTURE_PREFIX
 from steersman.vectors.tensors import HookPoint
 

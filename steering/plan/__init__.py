@@ -5,27 +5,20 @@ This package is the one part of `steering` that `server` may import.
 
 from steersman.steering.plan.dynamic import Choice, Dynamic
 from steersman.steering.plan.errors import PlanInvalid, VectorUnavailable
+from steersman.steering.plan.inbox import RECEIPTS, ReceiptInbox
 from steersman.steering.plan.limits import MAX_SCHEDULE, STEERABLE_SITES, Limits
 from steersman.steering.plan.plan import PLAN_KEY, BankKey, Plan, PlannedVector
 from steersman.steering.plan.positions import NAMED_RULES, PositionRule, check_rule, interval
-from steersman.steering.plan.receipt import (
-    BANK_FULL,
-    DESK,
-    NOT_FINITE,
-    ReceiptDesk,
-    Refusal,
-    StepReport,
-    WorkerNote,
-)
+from steersman.steering.plan.receipt import BANK_FULL, NOT_FINITE, Refusal, StepReport, WorkerNote
 from steersman.steering.plan.settings import Settings
 
 __all__ = [
     "BANK_FULL",
-    "DESK",
     "MAX_SCHEDULE",
     "NAMED_RULES",
     "NOT_FINITE",
     "PLAN_KEY",
+    "RECEIPTS",
     "STEERABLE_SITES",
     "BankKey",
     "Choice",
@@ -35,7 +28,7 @@ __all__ = [
     "PlanInvalid",
     "PlannedVector",
     "PositionRule",
-    "ReceiptDesk",
+    "ReceiptInbox",
     "Refusal",
     "Settings",
     "StepReport",

@@ -5,9 +5,8 @@ request's outputs, step by step, and add up here. Nothing holds a prompt's whole
 """
 
 import json
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
@@ -30,7 +29,7 @@ class Capture:
     """The stream of tokens [start, stop) of one request, at each of `terms`."""
 
     receipt: str
-    """Names the `CaptureDesk` entry that it goes to."""
+    """Names the `CaptureInbox` entry that it goes to."""
     terms: tuple[HookPoint, ...]
     start: int
     """Token index, counted from the start of the request."""
@@ -92,67 +91,3 @@ class CaptureResult(NamedTuple):
     tokens: int
     values: NDArray[np.float32]
     """[terms, hidden], the mean over the tokens; or [tokens, terms, hidden] if each was wanted."""
-
-
-@dataclass
-class _Entry:
-    capture: Capture
-    tokens: int = 0
-    total: NDArray[np.float64] | None = None
-    rows: list[NDArray[np.float32]] = field(default_factory=list)
-
-
-class CaptureDesk:
-    """Collects pieces by receipt name. One desk a process; thread-safe.
-
-    Assumption: whoever opens a receipt closes it. Guarantee: pieces for a receipt that is not open
-    are dropped.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[str, _Entry] = {}
-
-    def is_open(self, receipt: str) -> bool:
-        """Whether somebody collects under `receipt`: nobody else's captures may run."""
-        return receipt in self._open
-
-    def open(self, capture: Capture) -> None:
-        """Start collecting what `capture` asks for."""
-        with self._lock:
-            self._open[capture.receipt] = _Entry(capture)
-
-    def deliver(self, piece: CaptureChunk) -> None:
-        """Add what some steps captured."""
-        with self._lock:
-            entry = self._open.get(piece.receipt)
-            if entry is None:
-                return
-            values = np.frombuffer(piece.values, np.float32)
-            shaped = values.reshape(-1, len(entry.capture.terms), _hidden(entry.capture, piece))
-            entry.tokens += piece.tokens
-            if entry.capture.each:
-                entry.rows.append(shaped)
-            else:
-                entry.total = shaped[0].astype(np.float64) + (
-                    0.0 if entry.total is None else entry.total
-                )
-
-    def close(self, receipt: str) -> CaptureResult | None:
-        """What was collected, once; None if nothing was."""
-        with self._lock:
-            entry = self._open.pop(receipt, None)
-        if entry is None or not entry.tokens:
-            return None
-        if entry.total is not None:
-            return CaptureResult(entry.tokens, (entry.total / entry.tokens).astype(np.float32))
-        return CaptureResult(entry.tokens, np.concatenate(entry.rows))
-
-
-def _hidden(capture: Capture, piece: CaptureChunk) -> int:
-    rows = piece.tokens if capture.each else 1
-    return len(piece.values) // (4 * rows * len(capture.terms))
-
-
-CAPTURES = CaptureDesk()
-"""This process's desk: vLLM's output processor delivers here, the HTTP layer reads."""

@@ -143,7 +143,7 @@ class PlannedVector:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of one request's steering. `receipt` names the desk entry its counts go to."""
+    """All of one request's steering. `receipt` names the entry of `RECEIPTS` for its counts."""
 
     vectors: tuple[PlannedVector, ...]
     receipt: str = ""

@@ -1,15 +1,13 @@
 """Counts on their way from the worker that added to the client that asked.
 
 Worker -> `StepReport` on vLLM's step output -> `WorkerNote` on each request's output -> the
-front-end's `ReceiptDesk`, where the HTTP layer collects it under the plan's receipt name.
+front-end's `ReceiptInbox`, where the HTTP layer collects it under the plan's receipt name.
 """
 
-import threading
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
 from steersman.steering.plan.dynamic import Choice
-from steersman.steering.plan.errors import PlanInvalid
 
 
 class WorkerNote(NamedTuple):
@@ -84,83 +82,3 @@ class StepReport:
     captured: dict[str, list[Any]] = field(default_factory=dict)
     """What was captured of requests that are listened to:
     `steersman.steering.plan.capture.CaptureChunk`s."""
-
-
-class ReceiptDesk:
-    """Latest note of every sequence, by receipt name. One desk a process; thread-safe.
-
-    Assumption: whoever opens a receipt closes it. Guarantee: notes for a receipt that is not open
-    are dropped, so requests that nobody collects leave nothing behind.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[str, dict[str, WorkerNote]] = {}
-        self._refused: dict[str, Refusal] = {}
-        self._invalid: dict[str, PlanInvalid] = {}
-
-    guarded = False
-    """Whether only plans with an open receipt may run: set by the HTTP server, whose clients must
-    not write plans past its checks."""
-
-    def is_open(self, receipt: str) -> bool:
-        """Whether somebody collects notes under `receipt`."""
-        return receipt in self._open
-
-    def open(self, receipt: str) -> None:
-        """Start collecting notes under `receipt`."""
-        with self._lock:
-            self._open[receipt] = {}
-
-    def deliver(self, sequence: str, note: WorkerNote) -> None:
-        """Keep `note` as the latest of `sequence` (one of the n answers to a request)."""
-        with self._lock:
-            notes = self._open.get(note.receipt)
-            if notes is not None:
-                earlier = notes.get(sequence)
-                notes[sequence] = note.after(earlier) if earlier else note
-
-    def read(self, receipt: str) -> list[WorkerNote]:
-        """Latest note of each sequence under `receipt`."""
-        with self._lock:
-            return list(self._open.get(receipt, {}).values())
-
-    def by_sequence(self, receipt: str) -> dict[str, WorkerNote]:
-        """The same, under the name of each sequence."""
-        with self._lock:
-            return dict(self._open.get(receipt, {}))
-
-    def refuse(self, refusal: Refusal) -> None:
-        """Keep why one of the sequences under a receipt did not run."""
-        with self._lock:
-            if refusal.receipt in self._open:
-                self._refused[refusal.receipt] = refusal
-
-    def refusal(self, receipt: str) -> Refusal | None:
-        """Why a sequence under `receipt` did not run, if one did not."""
-        return self._refused.get(receipt)
-
-    def reject(self, receipt: str, error: PlanInvalid) -> None:
-        """Keep what the front end found wrong with the plan under `receipt`: on its way through
-        vLLM's own errors the code is lost."""
-        with self._lock:
-            if receipt in self._open:
-                self._invalid.setdefault(receipt, error)
-
-    def rejection(self, receipt: str) -> PlanInvalid | None:
-        """What was found wrong with the plan under `receipt`, if anything was."""
-        return self._invalid.get(receipt)
-
-    def close(self, receipt: str) -> None:
-        """Forget `receipt`."""
-        with self._lock:
-            self._invalid.pop(receipt, None)
-            self._open.pop(receipt, None)
-            self._refused.pop(receipt, None)
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-
-DESK = ReceiptDesk()
-"""This process's desk: vLLM's output processor delivers here, the HTTP layer reads."""

@@ -133,7 +133,3 @@ def _middle(values: Collection[float]) -> float | None:
         return None
     cut = len(values) // 4
     return max(0.0, fmean(sorted(values)[cut : len(values) - cut]))
-
-
-STEPS: Final = StepClock()
-"""This process's: the front end's seam notes, extraction reads."""

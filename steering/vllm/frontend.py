@@ -7,15 +7,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, STEP_KEY, Capture, CaptureChunk
+from steersman.steering.plan.capture import CAPTURE_KEY, STEP_KEY, Capture, CaptureChunk
 from steersman.steering.plan.dynamic import STREAM_KEY
 from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.inbox import CAPTURES, RECEIPTS, STEPS
+from steersman.steering.plan.intent import means_steering
 from steersman.steering.plan.limits import Limits
 from steersman.steering.plan.plan import PLAN_KEY, Plan
-from steersman.steering.plan.receipt import DESK, Refusal, WorkerNote
+from steersman.steering.plan.receipt import Refusal, WorkerNote
 from steersman.steering.plan.settings import Settings
-from steersman.steering.plan.spelling import means_steering
-from steersman.steering.plan.step_clock import STEPS, Seen
+from steersman.steering.plan.step_clock import Seen
 from steersman.steering.vllm.config import limits_of, no_dynamic
 from steersman.steering.vllm.patching import Function, wrap
 
@@ -91,7 +92,7 @@ def _check(request: Any, vllm_config: Any) -> None:
         plan = Plan.of(request.sampling_params.extra_args)
         if plan is None:
             return
-        if DESK.guarded and not DESK.is_open(plan.receipt):
+        if RECEIPTS.guarded and not RECEIPTS.is_open(plan.receipt):
             raise PlanInvalid(
                 f"{PLAN_KEY!r} among the extra arguments is this server's own; use the `steering` "
                 "field of a route that has it"
@@ -102,7 +103,7 @@ def _check(request: Any, vllm_config: Any) -> None:
         limits.check(plan, len(request.prompt_token_ids))
         if plan.dynamic is not None:
             _check_dynamic(request, len(plan.vectors) + 2, vllm_config)
-        if DESK.guarded:
+        if RECEIPTS.guarded:
             return  # The server has resolved them, in a thread: a disk may hang.
         library = Path(Settings.read(vllm_config.additional_config).library)
         for vector in plan.vectors:
@@ -112,7 +113,7 @@ def _check(request: Any, vllm_config: Any) -> None:
                 )
     except PlanInvalid as error:
         if plan is not None:
-            DESK.reject(plan.receipt, error)
+            RECEIPTS.reject(plan.receipt, error)
         raise refused(error) from error
 
 
@@ -193,9 +194,9 @@ def _collect(output: Any, wanted: bool) -> None:
     wire = output.kv_transfer_params.pop(PLAN_KEY, None)
     if wire is not None and wanted:
         if isinstance(wire, dict):
-            DESK.refuse(Refusal(**wire))
+            RECEIPTS.refuse(Refusal(**wire))
         else:
-            DESK.deliver(output.request_id, WorkerNote.from_wire(wire))
+            RECEIPTS.deliver(output.request_id, WorkerNote.from_wire(wire))
     output.kv_transfer_params = output.kv_transfer_params or None
 
 

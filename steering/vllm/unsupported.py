@@ -5,7 +5,7 @@ What is steered is tested in `tests/matrix/`, which also makes the README's tabl
 
 from typing import Any, Final
 
-from steersman.steering.worker.blocks import NotInstrumentable
+from steersman.steering.plan.errors import NotInstrumentable
 
 DEVICES: Final = ("cpu", "cuda", "rocm")
 """Values of vLLM's `PlatformEnum` whose runners have the attributes that the seams read."""

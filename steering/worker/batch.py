@@ -12,11 +12,11 @@ from torch import Tensor
 
 from steersman.steering.plan.capture import CAPTURE_KEY
 from steersman.steering.plan.dynamic import Companion
-from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.errors import NotComposed, PlanInvalid
 from steersman.steering.plan.plan import PLAN_KEY, Plan
 from steersman.steering.plan.receipt import StepReport
 from steersman.steering.worker.capture import CaptureTracker
-from steersman.steering.worker.composition import Composer, NotComposed
+from steersman.steering.worker.composition import Composer
 from steersman.steering.worker.finite import FiniteCheck, Watched
 from steersman.steering.worker.hooks import ActiveSlots
 from steersman.steering.worker.requests import SteeredRequests

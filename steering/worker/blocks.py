@@ -5,9 +5,7 @@ from typing import NamedTuple
 
 from torch import nn
 
-
-class NotInstrumentable(RuntimeError):
-    """The model is not one that Steersman can steer; the message says what is missing."""
+from steersman.steering.plan.errors import NotInstrumentable
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,8 @@ import torch
 from torch import Tensor
 
 from steersman.steering.plan.dynamic import Choice, Companion, Dynamic
+from steersman.steering.plan.errors import NotComposed
 from steersman.steering.plan.plan import Plan
-
-
-class NotComposed(Exception):
-    """The coefficients of a token cannot be found; the request must end."""
 
 
 class _StreamLogits(NamedTuple):

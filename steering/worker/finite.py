@@ -1,6 +1,6 @@
 """Whether what came out of a step is finite, for the requests that it steers.
 
-An addition is bounded (`steering/plan/bound.py`), but a model may overflow by itself on a stream
+An addition is bounded (`steering/plan/limits.py`), but a model may overflow by itself on a stream
 that it has never seen. A token whose stream is not finite leaves NaN among the keys and values of
 the cache, and an attention kernel multiplies what lies behind the end of a sequence by zero: zero
 times NaN is NaN, and the next owner of the block would answer nothing. Knows nothing of vLLM.

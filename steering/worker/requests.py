@@ -12,10 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steersman.steering.plan.bound import check_added
 from steersman.steering.plan.dynamic import Choice
 from steersman.steering.plan.errors import PlanInvalid, VectorUnavailable
-from steersman.steering.plan.limits import Limits
+from steersman.steering.plan.limits import Limits, check_added
 from steersman.steering.plan.plan import EVERY_STEP, BankKey, Plan, Segment
 from steersman.steering.plan.receipt import StepReport, WorkerNote
 from steersman.steering.worker.bank import ZERO_ROW, RowAllocator
@@ -76,9 +75,8 @@ class SteeredRequests:
         anyone: Callable[[bool], bool] = bool,
         most_added: float = math.inf,
     ) -> None:
-        """`anyone(failed)` says whether a load failed on any tensor-parallel rank: all ranks must
-        steer a request, or none. `most_added`: as `steersman.steering.plan.bound.check_added` takes
-        it."""
+        """`anyone(failed)` returns whether a load failed on any tensor-parallel rank: all ranks
+        must steer a request, or none. `most_added`: as `check_added` takes it."""
         self.tables = tables
         self.limits = limits
         self.slots = slots

@@ -14,7 +14,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from steersman.steering.worker.blocks import Block, NotInstrumentable
+from steersman.steering.plan.errors import NotInstrumentable
+from steersman.steering.worker.blocks import Block
 from steersman.steering.worker.hooks import modules_of, stream_parts
 from steersman.vectors.tensors import HookPoint
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from steersman.steering.worker.blocks import NotInstrumentable
+from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.hooks import ActiveSlots
 from steersman.steering.worker.tables import Tables
 from steersman.vectors.tensors import HookPoint

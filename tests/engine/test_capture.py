@@ -9,7 +9,8 @@ from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 
 from steersman.steering.plan import Plan
-from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, CaptureResult
+from steersman.steering.plan.capture import CAPTURE_KEY, Capture, CaptureResult
+from steersman.steering.plan.inbox import CAPTURES
 from steersman.steering.plan.plan import PLAN_KEY
 from tests.engine.conftest import LAYERS, Shelf
 from tests.reference.reference import ReferenceModel

@@ -23,7 +23,7 @@ from steersman.server.extraction.jobs.threads import Stop, in_thread
 from steersman.server.extraction.look import samples, warnings
 from steersman.server.extraction.pace import Pace
 from steersman.server.extraction.request import SIDES, ExtractRequest, Row, settled
-from steersman.steering.plan.step_clock import STEPS
+from steersman.steering.plan.inbox import STEPS
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.methods import ActivationsInvalid, StepMeans

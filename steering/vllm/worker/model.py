@@ -12,7 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steersman.steering.worker.blocks import LayerTypes, NotInstrumentable
+from steersman.steering.plan.errors import NotInstrumentable
+from steersman.steering.worker.blocks import LayerTypes
 
 
 def layer_types() -> LayerTypes:

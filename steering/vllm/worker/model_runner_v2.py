@@ -13,10 +13,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.vllm.worker import cache_blocks as seam_cache
 from steersman.steering.vllm.worker import dummy_run as seam_dummy_run
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
-from steersman.steering.worker.blocks import NotInstrumentable
 
 HOLDER = "model_runner_output"
 """Attribute of an asynchronous output that has the ModelRunnerOutput."""

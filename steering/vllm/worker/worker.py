@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from steersman.steering.plan.bound import largest_addition
 from steersman.steering.plan.errors import VectorUnavailable
-from steersman.steering.plan.limits import STEERABLE_SITES
+from steersman.steering.plan.limits import STEERABLE_SITES, largest_addition
 from steersman.steering.plan.settings import Settings
 from steersman.steering.vllm import seams
 from steersman.steering.vllm.config import (
@@ -35,10 +34,9 @@ from steersman.steering.vllm.worker.logit_lens import Lens
 from steersman.steering.vllm.worker.model import bare_forward, layer_types
 from steersman.steering.worker.batch import Steps
 from steersman.steering.worker.blocks import find_blocks
-from steersman.steering.worker.capture import CaptureTracker
+from steersman.steering.worker.capture import CaptureTracker, NormListener
 from steersman.steering.worker.composition import Composer
 from steersman.steering.worker.hooks import ActiveSlots, instrument, site_slots
-from steersman.steering.worker.norms import NormListener
 from steersman.steering.worker.requests import SteeredRequests
 from steersman.steering.worker.residual_probe import probe_blocks
 from steersman.steering.worker.selfcheck import self_check

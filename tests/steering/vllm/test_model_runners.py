@@ -8,10 +8,10 @@ import pytest
 import torch
 
 from steersman.steering.plan import PLAN_KEY, Plan, StepReport
+from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.vllm.worker import model_runner_v1 as seam_runner_v1
 from steersman.steering.vllm.worker import model_runner_v2 as seam_runner_v2
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, Attached, Steps
-from steersman.steering.worker.blocks import NotInstrumentable
 from steersman.steering.worker.capture import CaptureTracker
 from steersman.steering.worker.composition import Composer
 from steersman.steering.worker.hooks import ActiveSlots

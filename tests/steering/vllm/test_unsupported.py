@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.vllm.unsupported import check_device, check_ways
-from steersman.steering.worker.blocks import NotInstrumentable
 
 
 def config(connector: str | None = None, **changes: Any) -> SimpleNamespace:

@@ -3,7 +3,7 @@
 import pytest
 from torch import nn
 
-from steersman.steering.worker.blocks import NotInstrumentable
+from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.hooks import site_slots
 from tests.support.steering.tiny import (
     Attention,

@@ -8,13 +8,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersman.steering.plan.capture import (
-    CAPTURE_KEY,
-    Capture,
-    CaptureChunk,
-    CaptureDesk,
-    CaptureResult,
-)
+from steersman.steering.plan.capture import CAPTURE_KEY, Capture, CaptureChunk, CaptureResult
+from steersman.steering.plan.inbox import CaptureInbox
 from steersman.steering.worker.capture import CaptureTracker
 from steersman.steering.worker.hooks import ActiveSlots
 
@@ -28,10 +23,10 @@ class Bench:
     def __init__(self) -> None:
         self.active = ActiveSlots(4, always=False)
         self.captures = CaptureTracker(self.active, PLACES, torch.device("cpu"))
-        self.desk = CaptureDesk()
+        self.inbox = CaptureInbox()
 
     def start(self, capture: Capture) -> None:
-        self.desk.open(capture)
+        self.inbox.open(capture)
         self.captures.start(capture.receipt, {CAPTURE_KEY: capture.to_json()}, PROMPT)
 
     def step(self, spans: Iterable[tuple[str, int, int]]) -> list[str]:
@@ -52,7 +47,7 @@ class Bench:
         assert not self.active.listeners
         pieces = self.captures.take()
         for wire in pieces.values():
-            self.desk.deliver(CaptureChunk(*wire))  # type: ignore[arg-type]
+            self.inbox.deliver(CaptureChunk(*wire))  # type: ignore[arg-type]
         return list(pieces)
 
 
@@ -97,9 +92,9 @@ def test_however_a_request_is_cut(
         assert not told or first + tokens >= PROMPT
     reached = min(capture.stop, edges[-1])
     if reached > start:
-        check(bench.desk.close("r"), capture, reached)
+        check(bench.inbox.close("r"), capture, reached)
     else:
-        assert bench.desk.close("r") is None
+        assert bench.inbox.close("r") is None
     bench.captures.finish(["r"])
     assert not bench.captures.live
 
@@ -110,18 +105,18 @@ def test_requests_of_one_step_do_not_mix() -> None:
     bench.start(a)
     bench.start(b)
     assert bench.step([("bb", 0, 12), ("a", 0, 12)]) == ["bb", "a"]
-    check(bench.desk.close("a"), a, 7)
-    check(bench.desk.close("bb"), b, 12)
+    check(bench.inbox.close("a"), a, 7)
+    check(bench.inbox.close("bb"), b, 12)
 
 
 def test_what_cannot_be_listened_to_is_never_delivered() -> None:
     bench = Bench()
     bench.start(Capture("r", (("mlp_out", 0),), 0, 5))
     assert not bench.captures.live
-    assert bench.desk.close("r") is None
+    assert bench.inbox.close("r") is None
 
 
 def test_pieces_of_nobody_are_dropped() -> None:
-    desk = CaptureDesk()
-    desk.deliver(CaptureChunk("gone", 1, b"\0" * 4 * HIDDEN))
-    assert desk.close("gone") is None
+    inbox = CaptureInbox()
+    inbox.deliver(CaptureChunk("gone", 1, b"\0" * 4 * HIDDEN))
+    assert inbox.close("gone") is None

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.blocks import Block as Found
-from steersman.steering.worker.blocks import NotInstrumentable
 from steersman.steering.worker.hooks import site_slots, stream_part, stream_parts, value_parts
 from steersman.steering.worker.residual_probe import probe_blocks
 from tests.support.steering.tiny import HIDDEN, Block, Decoder, blocks_of

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 import steersman.steering.ops.addition  # noqa: F401  (importing it registers torch.ops.steersman.add)
-from steersman.steering.worker.blocks import NotInstrumentable
+from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.hooks import ActiveSlots, instrument, site_slots
 from steersman.steering.worker.selfcheck import self_check
 from steersman.steering.worker.tables import Tables, TableSizes

@@ -6,7 +6,7 @@ from typing import Any
 
 from vllm import LLM, SamplingParams
 
-from steersman.steering.plan import DESK, PLAN_KEY, Plan, WorkerNote
+from steersman.steering.plan import PLAN_KEY, RECEIPTS, Plan, WorkerNote
 
 LogProbs = dict[int, float]
 
@@ -58,13 +58,13 @@ class Engine:
             for n, ask in enumerate(asks)
         ]
         for n in range(len(asks)):
-            DESK.open(f"r{n}")
+            RECEIPTS.open(f"r{n}")
         try:
             answers = self.ask(*named)
-            return [(answer, DESK.read(f"r{n}")) for n, answer in enumerate(answers)]
+            return [(answer, RECEIPTS.read(f"r{n}")) for n, answer in enumerate(answers)]
         finally:
             for n in range(len(asks)):
-                DESK.close(f"r{n}")
+                RECEIPTS.close(f"r{n}")
 
     def forget(self) -> None:
         """Empty the prefix cache."""

@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from steersman.steering.plan import DESK, Plan, PlannedVector, PositionRule, WorkerNote
+from steersman.steering.plan import RECEIPTS, Plan, PlannedVector, PositionRule, WorkerNote
+from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.vllm.worker.model import layer_types
-from steersman.steering.worker.blocks import NotInstrumentable, find_blocks
+from steersman.steering.worker.blocks import find_blocks
 from steersman.steering.worker.hooks import modules_of
 from tests.engine.conftest import SITES, Shelf
 from tests.reference.reference import Positions, Term
@@ -74,7 +75,7 @@ def _positions(chance: random.Random, rule: str, length: int) -> tuple[PositionR
 def counted_ask(engine: Engine, *asks: Ask) -> tuple[list[Answer], list[list[tuple[int, ...]]]]:
     """Answers, and for each of them what the notes that its receipt collected count."""
     for n in range(len(asks)):
-        DESK.open(f"c{n}")
+        RECEIPTS.open(f"c{n}")
     try:
         answers = engine.ask(
             *(
@@ -82,10 +83,12 @@ def counted_ask(engine: Engine, *asks: Ask) -> tuple[list[Answer], list[list[tup
                 for n, ask in enumerate(asks)
             )
         )
-        return answers, [[x.steered_tokens for x in DESK.read(f"c{n}")] for n in range(len(asks))]
+        return answers, [
+            [x.steered_tokens for x in RECEIPTS.read(f"c{n}")] for n in range(len(asks))
+        ]
     finally:
         for n in range(len(asks)):
-            DESK.close(f"c{n}")
+            RECEIPTS.close(f"c{n}")
 
 
 def ask_without(engine: Engine, asks: list[Ask], file: Path) -> list[Answer]:

@@ -9,7 +9,8 @@ from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
 from steersman.steering.plan import Dynamic, Plan
-from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture
+from steersman.steering.plan.capture import CAPTURE_KEY, Capture
+from steersman.steering.plan.inbox import CAPTURES
 from tests.support.engine.engine import Ask, Engine, parameters
 from tests.support.matrix.exams import ask, plain, status
 from tests.support.matrix.tiny import HIDDEN, LAYERS

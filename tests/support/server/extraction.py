@@ -11,7 +11,8 @@ from steersman.server.auth.library_view import View
 from steersman.server.auth.rights import OPEN
 from steersman.server.extraction.fit import Place
 from steersman.server.extraction.jobs.pipeline import Bench
-from steersman.steering.plan.capture import CAPTURES, Capture, CaptureChunk
+from steersman.steering.plan.capture import Capture, CaptureChunk
+from steersman.steering.plan.inbox import CAPTURES
 from steersman.vectors.file.format import BaseModel
 from steersman.vectors.library.library import Library
 from steersman.vectors.methods import PROJECTION_INPUT
