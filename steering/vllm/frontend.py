@@ -17,8 +17,10 @@ from steersman.steering.plan.plan import PLAN_KEY, Plan
 from steersman.steering.plan.receipt import Refusal, WorkerNote
 from steersman.steering.plan.settings import Settings
 from steersman.steering.plan.step_clock import Seen
-from steersman.steering.vllm.config import limits_of, no_dynamic
-from steersman.steering.vllm.patching import Function, wrap
+from steersman.steering.vllm.config import limits_of
+from steersman.steering.vllm.seam import Function, wrap
+from steersman.steering.vllm.unsupported import no_dynamic
+from steersman.steering.vllm.worker.loading import object_path
 
 
 def install() -> None:
@@ -198,8 +200,3 @@ def _collect(output: Any, wanted: bool) -> None:
         else:
             RECEIPTS.deliver(output.request_id, WorkerNote.from_wire(wire))
     output.kv_transfer_params = output.kv_transfer_params or None
-
-
-def object_path(library: Path, digest: str) -> Path:
-    """Where the library keeps the file of `digest` (DESIGN: immutable files by digest)."""
-    return library / "objects" / f"{digest.removeprefix('sha256:')}.safetensors"

@@ -9,7 +9,7 @@ from typing import Any
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.intent import CARRIERS, FIELD, misplaced
 from steersman.steering.vllm.frontend import refused
-from steersman.steering.vllm.patching import Function, wrap
+from steersman.steering.vllm.seam import Function, wrap
 
 MODULE = "vllm.entrypoints.launchers.run_batch"
 

@@ -5,12 +5,15 @@ tokens before. Blocks before the first steered token keep vLLM's key and are sha
 """
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.plan import PLAN_KEY
 from steersman.steering.vllm.core.request import cache_keys_of, plan_of
-from steersman.steering.vllm.patching import Function, wrap
+from steersman.steering.vllm.seam import Function, wrap
+
+if TYPE_CHECKING:
+    from vllm.v1.request import Request
 
 _NAME = "generate_block_hash_extra_keys"
 _OFFLOAD = "vllm.v1.simple_kv_offload.manager"
@@ -27,7 +30,7 @@ def install() -> None:
 
 
 def _with_steering(original: Function) -> Function:
-    def extra_keys(request: Any, start: int, stop: int, start_mm: int) -> Any:
+    def extra_keys(request: "Request", start: int, stop: int, start_mm: int) -> Any:
         keys, next_mm = original(request, start, stop, start_mm)
         own = steering_key(request, start, stop)
         if own is None:
@@ -37,7 +40,7 @@ def _with_steering(original: Function) -> Function:
     return extra_keys
 
 
-def steering_key(request: Any, start: int, stop: int) -> str | None:
+def steering_key(request: "Request", start: int, stop: int) -> str | None:
     """Key of the steering in tokens [start, stop) of a vLLM request, None if there is none."""
     try:
         plan = plan_of(request)

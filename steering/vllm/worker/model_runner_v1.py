@@ -1,9 +1,9 @@
 """Seam: vLLM's V1 model runner (`v1/worker/gpu_model_runner.py`, `cpu_model_runner.py`).
 
 Touched: `_update_states` (requests come and go), `_prepare_inputs` (this step's tokens),
-`_model_forward` (the gate is open for it alone), `sample_tokens` (the step's hidden states and
-logits are looked at; its output takes our report along), `requests`, `input_batch`,
-`query_start_loc`, `positions`; and by `seam_dummy_run.py`, `_dummy_run`.
+`_model_forward` (slots are active for it alone), `sample_tokens` (the step's hidden states and
+logits are checked; its output takes our report along), `requests`, `input_batch`,
+`query_start_loc`, `positions`; and, in `dummy_run.py`, `_dummy_run`.
 
 Both methods that prepare a step run inside `synchronize_input_prep`, on the stream of the forward.
 """
@@ -11,8 +11,7 @@ Both methods that prepare a step run inside `synchronize_input_prep`, on the str
 import functools
 from typing import Any
 
-from steersman.steering.vllm.worker import cache_blocks as seam_cache
-from steersman.steering.vllm.worker import dummy_run as seam_dummy_run
+from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.vllm.worker.model import run_without_graphs
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, Attached, Span, Steps
 
@@ -21,7 +20,7 @@ HOLDER = "_model_runner_output"
 
 
 def attach(runner: Any, steps: Steps) -> Attached:
-    """Make `runner` tell `steps` about its requests and steps."""
+    """Wrap the methods of `runner` so that they call those of `steps`."""
     update_states = runner._update_states
     prepare_inputs = runner._prepare_inputs
     model_forward = runner._model_forward
@@ -30,7 +29,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     @functools.wraps(update_states)
     def update(scheduler_output: Any) -> Any:
         if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
-            seam_cache.clean(runner, blocks)
+            cache_blocks.clean(runner, blocks)
         steps.finish_requests(scheduler_output.finished_req_ids)
         if steps.companions:
             _give_tokens(runner, steps, scheduler_output.scheduled_cached_reqs)
@@ -78,7 +77,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     runner._model_forward = forward
     runner.sample_tokens = sample
     # Attention has no metadata in such a run, and mixes nothing.
-    return Attached(runner.positions, seam_dummy_run.attach(runner, steps), runner.max_num_tokens)
+    return Attached(runner.positions, dummy_run.attach(runner, steps), runner.max_num_tokens)
 
 
 def _give_tokens(runner: Any, steps: Steps, cached: Any) -> None:

@@ -9,8 +9,8 @@ import torch
 
 from steersman.steering.plan import PLAN_KEY, Plan, StepReport
 from steersman.steering.plan.errors import NotInstrumentable
-from steersman.steering.vllm.worker import model_runner_v1 as seam_runner_v1
-from steersman.steering.vllm.worker import model_runner_v2 as seam_runner_v2
+from steersman.steering.vllm.unsupported import check_v2
+from steersman.steering.vllm.worker import model_runner_v1, model_runner_v2
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, Attached, Steps
 from steersman.steering.worker.capture import CaptureTracker
 from steersman.steering.worker.composition import Composer
@@ -21,8 +21,8 @@ from tests.support.steering.make import plan_of, planned
 
 PROMPT = 4
 KINDS = {
-    "v1": (RunnerV1, seam_runner_v1, "_model_runner_output"),
-    "v2": (RunnerV2, seam_runner_v2, "model_runner_output"),
+    "v1": (RunnerV1, model_runner_v1, "_model_runner_output"),
+    "v2": (RunnerV2, model_runner_v2, "model_runner_output"),
 }
 
 
@@ -268,14 +268,14 @@ def v2_config(**changes: Any) -> SimpleNamespace:
 
 def test_v2_refuses_steps_that_the_host_does_not_know() -> None:
     runner = RunnerV2(Worker().tables)
-    seam_runner_v2.check(runner, v2_config(async_scheduling=True))
+    check_v2(runner, v2_config(async_scheduling=True))
     with pytest.raises(NotInstrumentable, match="adaptive verification"):
-        seam_runner_v2.check(runner, v2_config(enable_adaptive_verification=True))
+        check_v2(runner, v2_config(enable_adaptive_verification=True))
     runner.num_speculative_steps = 3
-    seam_runner_v2.check(runner, v2_config())
+    check_v2(runner, v2_config())
     with pytest.raises(NotInstrumentable, match="asynchronous speculative decoding"):
-        seam_runner_v2.check(runner, v2_config(async_scheduling=True))
+        check_v2(runner, v2_config(async_scheduling=True))
     runner.num_speculative_steps = 0
     runner.model_state.num_new_sampled_tokens_per_step = 0
     with pytest.raises(NotInstrumentable, match="0 tokens a step"):
-        seam_runner_v2.check(runner, v2_config())
+        check_v2(runner, v2_config())

@@ -7,7 +7,7 @@ import pytest
 
 from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.steering.plan.cache_key import CacheKeys
-from steersman.steering.vllm.core import prefix_cache as seam_prefix_cache
+from steersman.steering.vllm.core import prefix_cache
 from tests.support.steering.make import digest, plan_of, planned
 
 BLOCK = 16
@@ -20,7 +20,7 @@ def hashed(text: str, tokens: int) -> Any:
     from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
     from vllm.v1.request import Request
 
-    seam_prefix_cache.install()
+    prefix_cache.install()
     init_none_hash(sha256)
     params = SamplingParams(max_tokens=9, extra_args={PLAN_KEY: text})
     hasher = get_request_block_hasher(BLOCK, sha256)
@@ -64,7 +64,7 @@ def test_a_plan_that_nobody_can_read_is_read_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Plan, "from_json", counting)
     request = hashed("{}", 50 * BLOCK)
     assert called["from_json"] == 1
-    assert seam_prefix_cache.steering_key(request, 0, BLOCK) == "invalid:r"
+    assert prefix_cache.steering_key(request, 0, BLOCK) == "invalid:r"
 
 
 def test_keys_are_strings_as_events_want_them() -> None:

@@ -53,7 +53,7 @@ def content(digest: str, site: str, layer: int) -> Tensor:
 
 
 class Worker:
-    """What `seam_runner_v1` does with a batch, without vLLM."""
+    """What `model_runner_v1` does with a batch, without vLLM."""
 
     def __init__(
         self, requests: int = 4, anyone: Callable[[bool], bool] = bool, **changes: object

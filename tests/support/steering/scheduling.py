@@ -14,8 +14,8 @@ from steersman.steering.plan import Plan
 from steersman.steering.plan.capture import CAPTURE_KEY
 from steersman.steering.plan.plan import PLAN_KEY, BankKey
 from steersman.steering.vllm.config import limits_of, step_entries
-from steersman.steering.vllm.core import prefix_cache as seam_prefix_cache
-from steersman.steering.vllm.core import scheduler as seam_scheduler
+from steersman.steering.vllm.core import prefix_cache
+from steersman.steering.vllm.core import scheduler as scheduler_seam
 from tests.support.steering.hashing import (
     BLOCK,
     VOCABULARY,
@@ -81,8 +81,8 @@ def make_scheduler(folder: Path, setup: Setup) -> Any:
     from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
     from vllm.v1.structured_output import StructuredOutputManager
 
-    seam_prefix_cache.install()
-    seam_scheduler.install()
+    prefix_cache.install()
+    scheduler_seam.install()
     config = copy.copy(_config(folder))
     for part in ("model_config", "scheduler_config", "cache_config"):
         setattr(config, part, copy.copy(getattr(config, part)))
