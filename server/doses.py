@@ -17,7 +17,7 @@ from steersman.steering.plan import PlanInvalid, PlannedVector, Settings
 from steersman.vectors.file.format import HookPoint, read_tensors
 from steersman.vectors.library.library import Entry
 
-_log = logging.getLogger("vllm.steersman")
+logger = logging.getLogger("vllm.steersman")
 _REMEMBERED: Final = 4096
 _SLACK: Final = 1e-6
 """Of a limit: a coefficient is rounded to float32, and a dose meant to be at the limit is not
@@ -211,7 +211,9 @@ def check_doses_known(
                 f"and cannot be measured here: {remedy}"
             )
     refused = " Requests under a key that limits them are refused (dose_unknown)." if keyed else ""
-    _log.warning("Relative doses of this model are not known.%s To know them, %s", refused, remedy)
+    logger.warning(
+        "Relative doses of this model are not known.%s To know them, %s", refused, remedy
+    )
 
 
 def _over(dose: float, limit: DoseLimit) -> bool:
