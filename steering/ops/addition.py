@@ -11,7 +11,7 @@ from torch.nn.functional import embedding_bag
 
 
 class Marked(NamedTuple):
-    """The steered tokens of a step, as indices: what `token_entry` says, found out once a step."""
+    """The steered tokens of a step, as indices: `token_entry`, read once a step."""
 
     tokens: Tensor
     """[n] int64, ascending: which tokens of the batch."""

@@ -1,6 +1,19 @@
-"""What a steered request asks of the engine: pure data and arithmetic, no vLLM, no tensors.
+"""What a steered request needs of the engine, and what comes back: data and arithmetic, no vLLM.
 
-This package is the one part of `steering` that `server` may import.
+    plan          vectors, hook points, coefficients, positions of one request
+    positions     which tokens a rule names
+    dynamic       settings of dynamic composition
+    limits        what every plan must meet
+    cache_key     keys of blocks in the prefix cache
+    capture       what is captured of a request, and its form on the wire
+    receipt       counts of a request, and their form on the wire
+    inbox         where both arrive in the API server's process
+    step_clock    how long captures make a step
+    intent        keys of a request that mean steering at the wrong place
+    settings      what an operator sets
+    errors        the errors of the room
+
+`server` may import this folder of the room, and `steering.logs`.
 """
 
 from steersman.steering.plan.dynamic import Choice, Dynamic

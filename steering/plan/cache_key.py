@@ -1,4 +1,4 @@
-"""What the prefix cache must tell apart: a short key for the steering of a block's tokens.
+"""A short key for the steering of a block's tokens, by which the prefix cache keeps blocks apart.
 
 The key names the exact addition at each token of the block, so that two requests whose rules differ
 but whose effect on the block is the same share it. An addition is named by a digest of the multiset
@@ -45,7 +45,7 @@ class CacheKeys:
 
     def of(self, start: int, stop: int) -> str | None:
         """The key of a block of tokens [start, stop); None where nothing is added, so that the
-        block is everybody's."""
+        block is for every request."""
         parts: list[tuple[int, int, bytes]] = []
         for first, end, addition in self._additions(start, stop):
             if addition is None:
@@ -56,9 +56,9 @@ class CacheKeys:
                 parts.append((first, end, addition))
         if not parts:
             return None
-        said = ";".join(f"{first}:{end}:{addition.hex()}" for first, end, addition in parts)
-        # One part is as short as what stands for many.
-        return said if len(parts) == 1 else blake2b(said.encode(), digest_size=16).hexdigest()
+        key = ";".join(f"{first}:{end}:{addition.hex()}" for first, end, addition in parts)
+        # The digest of many parts is as long as one part.
+        return key if len(parts) == 1 else blake2b(key.encode(), digest_size=16).hexdigest()
 
     def _additions(self, start: int, stop: int) -> "list[tuple[int, int, Addition]]":
         """(first, end, what is added) of the stretches within [start, stop), ascending."""
@@ -143,5 +143,5 @@ def _coefficients(vector: "PlannedVector", step: int, count: int) -> Sequence[fl
 
 def digest_of_terms(digest: str, terms: Sequence[HookPoint]) -> bytes:
     """Names a vector at a multiset of (site, layer), whatever their order."""
-    said = json.dumps([digest, sorted(terms)], separators=(",", ":"))
-    return blake2b(said.encode(), digest_size=DIGEST_BYTES).digest()
+    text = json.dumps([digest, sorted(terms)], separators=(",", ":"))
+    return blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()

@@ -1,4 +1,4 @@
-"""A request that is listened to: what of its residual stream is wanted, and how it comes back.
+"""A request that is captured: which part of its residual stream, and how that comes back.
 
 A capture travels as a plan does, in `SamplingParams.extra_args`; the worker's sums come back on the
 request's outputs, step by step, and add up here. Nothing holds a prompt's whole stream.
@@ -36,7 +36,7 @@ class Capture:
     stop: int
     """May lie behind the end of the request."""
     each: bool = False
-    """Whether every token is wanted by itself, or the mean over them."""
+    """True: every token by itself; False: the mean over them."""
     portion: int = 0
     """Most tokens of the prompt that a step takes beside others' requests; 0: all."""
 
@@ -65,9 +65,9 @@ class Capture:
         except (ValueError, TypeError) as error:
             raise PlanInvalid(f"not a capture: {error!r:.200}") from error
         if not found.terms or not 0 <= found.start < found.stop:
-            raise PlanInvalid("a capture names no place or no token")
+            raise PlanInvalid("a capture must name at least one hook point and one token")
         if found.portion < 0:
-            raise PlanInvalid("a capture's portion is below 0")
+            raise PlanInvalid("a capture's portion must be 0 or more")
         return found
 
 
@@ -78,7 +78,7 @@ class CaptureChunk(NamedTuple):
     tokens: int
     """How many tokens these are."""
     values: bytes
-    """float32 [rows, terms, hidden]: a row a token if each was wanted, else one row, their sum."""
+    """float32 [rows, terms, hidden]: one row for each token if `each`, else their sum."""
 
     def to_wire(self) -> list[Any]:
         """For vLLM's message encoding."""
@@ -90,4 +90,4 @@ class CaptureResult(NamedTuple):
 
     tokens: int
     values: NDArray[np.float32]
-    """[terms, hidden], the mean over the tokens; or [tokens, terms, hidden] if each was wanted."""
+    """[terms, hidden], the mean over the tokens; or [tokens, terms, hidden] if `each`."""

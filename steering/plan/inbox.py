@@ -1,7 +1,7 @@
 """The only process globals of steering: what vLLM's output processor delivers, for the HTTP layer.
 
 The two run in one process and share nothing else. Worker -> scheduler -> front end
-(`steersman.steering.vllm.frontend`) -> here -> whoever opened the receipt.
+(`steersman.steering.vllm.frontend`) -> here -> the code that opened the receipt.
 """
 
 import threading
@@ -20,8 +20,8 @@ from steersman.steering.plan.step_clock import StepClock
 class ReceiptInbox:
     """The latest note of every sequence, by receipt name. Thread-safe.
 
-    Assumption: whoever opens a receipt closes it. Guarantee: notes for a receipt that is not open
-    are dropped, so requests that nobody collects leave nothing behind.
+    Assumption: the code that opens a receipt closes it. Guarantee: notes for a receipt that is not
+    open are dropped, so requests whose receipt is not read leave nothing behind.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class ReceiptInbox:
         self._invalid: dict[str, PlanInvalid] = {}
 
     def is_open(self, receipt: str) -> bool:
-        """Whether somebody collects notes under `receipt`."""
+        """Whether notes under `receipt` are collected."""
         return receipt in self._open
 
     def open(self, receipt: str) -> None:
@@ -103,8 +103,8 @@ class _Entry:
 class CaptureInbox:
     """Collects chunks by receipt name. Thread-safe.
 
-    Assumption: whoever opens a receipt closes it. Guarantee: chunks for a receipt that is not open
-    are dropped.
+    Assumption: the code that opens a receipt closes it. Guarantee: chunks for a receipt that is not
+    open are dropped.
     """
 
     def __init__(self) -> None:
@@ -112,11 +112,11 @@ class CaptureInbox:
         self._open: dict[str, _Entry] = {}
 
     def is_open(self, receipt: str) -> bool:
-        """Whether somebody collects under `receipt`: nobody else's captures may run."""
+        """Whether chunks under `receipt` are collected. No other capture may run."""
         return receipt in self._open
 
     def open(self, capture: Capture) -> None:
-        """Start collecting what `capture` asks for."""
+        """Start to collect the chunks of `capture`."""
         with self._lock:
             self._open[capture.receipt] = _Entry(capture)
 

@@ -1,6 +1,6 @@
 """Where a request means to be steered other than by the field, and how it may spell that.
 
-vLLM, SDKs and other plugins ignore keys that they do not know, so a request that says `steer` or
+vLLM, SDKs and other plugins ignore keys that they do not know, so a request with a key `steer` or
 `Steering` would come back unsteered with a 200. The server's guard and the engine's front end use
 this one list of spellings.
 
@@ -45,7 +45,7 @@ _TOOL_USES: Final = ("tool_use", "server_tool_use", "mcp_tool_use")
 
 
 class _At(NamedTuple):
-    """One object or list of a body, still to be looked at."""
+    """One object or list of a body, still to be searched."""
 
     path: str
     kind: str
@@ -58,7 +58,7 @@ class _At(NamedTuple):
 
 
 class _Care:
-    """How closely one body may still be looked at, which takes the event loop's time."""
+    """How much of one body may still be searched, which takes the event loop's time."""
 
     def __init__(self) -> None:
         self._keys = MOST_CLOSE
@@ -72,7 +72,7 @@ class _Care:
             raise _too_much(path, f"{MOST_CLOSE} keys that a misspelt {FIELD!r} may be among")
 
     def open(self, path: str, value: Any) -> Any:
-        """The object or list that a string says in JSON; `value` itself where it says none. Raises
+        """The object or list that a string holds in JSON; else `value` itself. Raises
         `PlanInvalid`."""
         if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
             return value
@@ -80,16 +80,16 @@ class _Care:
         if self._characters < 0:
             raise _too_much(path, f"{MOST_OPENED} characters of JSON in strings")
         try:
-            said = json.loads(value)
+            parsed = json.loads(value)
         except (ValueError, RecursionError):
             return value
-        return said if isinstance(said, dict | list) else value
+        return parsed if isinstance(parsed, dict | list) else value
 
 
 def _too_much(path: str, what: str) -> PlanInvalid:
     return PlanInvalid(
-        f"the body has more than {what}, as many as are looked at, whatever the server's options; "
-        "send less",
+        f"the body has more than {what}, which is the limit whatever the server's options; send "
+        "less",
         param=path or "body",
         code="body_too_complex",
     )
@@ -97,8 +97,8 @@ def _too_much(path: str, what: str) -> PlanInvalid:
 
 def misplaced(body: Any) -> str | None:
     """The path of a key of `body` that means steering and is not the field; None if there is none.
-    A null means nothing. Raises `PlanInvalid` for more than is looked at: what nobody has looked at
-    may mean steering."""
+    A null means nothing. Raises `PlanInvalid` for more than can be searched: what was not
+    searched may mean steering."""
     care = _Care()
     waiting = [_At("", "", body, True, False)]
     while waiting:
@@ -152,13 +152,13 @@ def misplaced_header(headers: Mapping[str, str]) -> str | None:
 
 def misplaced_query(pairs: Iterable[tuple[str, str]]) -> str | None:
     """The first name in a query that means steering, or whose value, in JSON, does. Raises
-    `PlanInvalid` for more than is looked at."""
+    `PlanInvalid` for more than can be searched."""
     care = _Care()
     for name, value in pairs:
         if means_steering(name):
             return name
-        said = care.open(f"query.{name}"[:_LONGEST_PATH], value)
-        if isinstance(said, dict | list) and (inner := misplaced({name: said})) is not None:
+        parsed = care.open(f"query.{name}"[:_LONGEST_PATH], value)
+        if isinstance(parsed, dict | list) and (inner := misplaced({name: parsed})) is not None:
             return inner
     return None
 

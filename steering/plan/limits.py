@@ -1,4 +1,4 @@
-"""The limits that every plan must meet, whoever wrote it.
+"""The limits that every plan must meet, also one that the server did not write.
 
 An operator sets most of them. One holds whatever the options are: how much a request may add. A
 token whose stream overflows leaves NaN among the keys and values of the cache, and from there it

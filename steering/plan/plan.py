@@ -213,8 +213,8 @@ class Plan:
         return found
 
     def cache_key(self, start: int, stop: int, prompt_tokens: int) -> str | None:
-        """What the prefix cache must tell apart in a block of tokens [start, stop), None where
-        nothing is added. For many blocks of a request, keep one `CacheKeys`."""
+        """The key of the steering in a block of tokens [start, stop), None where nothing is
+        added. For many blocks of a request, keep one `CacheKeys`."""
         return CacheKeys(self, prompt_tokens).of(start, stop)
 
     def alone(self, stream: int) -> Self | None:
@@ -252,7 +252,7 @@ class Plan:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PlanInvalid(f"not a steering plan: {error!r:.200}") from error
         if not isinstance(receipt, str) or len(receipt) > 64:
-            raise PlanInvalid("a plan's receipt is a short string")
+            raise PlanInvalid("a plan's receipt must be a string of at most 64 characters")
         return cls(vectors, receipt, dynamic)
 
     @classmethod
@@ -311,20 +311,20 @@ def _read_vector(item: Mapping[str, Any]) -> PlannedVector:
     digest = item["digest"]
     hexes = digest.removeprefix("sha256:")
     if len(hexes) != 64 or not set(hexes) <= set("0123456789abcdef"):
-        raise PlanInvalid("a plan's digest is sha256: and 64 hex digits")
+        raise PlanInvalid("a plan's digest must be sha256: and 64 hex digits")
     coefficient = item["coefficient"]
     if isinstance(coefficient, bool) or not isinstance(coefficient, int | float):
-        raise PlanInvalid("a plan's coefficient is a number", param="steering.coefficient")
+        raise PlanInvalid("a plan's coefficient must be a number", param="steering.coefficient")
     terms = set()
     for site, layer in item["terms"]:
         if not isinstance(site, str) or not isinstance(layer, int) or isinstance(layer, bool):
-            raise PlanInvalid("a plan's terms are (site, layer) pairs")
+            raise PlanInvalid("a plan's terms must be (site, layer) pairs")
         terms.add(HookPoint(site, layer))
     positions, steps, hold = item["positions"], item.get("steps", 1), item.get("hold", False)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise PlanInvalid("a plan's steps are a whole number of at least 1")
+        raise PlanInvalid("a plan's steps must be a whole number of at least 1")
     if not isinstance(hold, bool):
-        raise PlanInvalid("a plan's hold is true or false")
+        raise PlanInvalid("a plan's hold must be true or false")
     return PlannedVector(
         digest="sha256:" + hexes,
         coefficient=as_float32(coefficient),
@@ -339,8 +339,8 @@ def _read_vector(item: Mapping[str, Any]) -> PlannedVector:
 def _read_schedule(text: object) -> tuple[float, ...]:
     """Base64 over little-endian float32: a long list of numbers would take a worker's step."""
     if not isinstance(text, str):
-        raise PlanInvalid("a plan's schedule is base64 over float32")
+        raise PlanInvalid("a plan's schedule must be base64 over float32")
     packed = base64.b64decode(text, validate=True)
     if len(packed) % 4:
-        raise PlanInvalid("a plan's schedule is base64 over float32")
+        raise PlanInvalid("a plan's schedule must be base64 over float32")
     return struct.unpack(f"<{len(packed) // 4}f", packed)

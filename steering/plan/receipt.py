@@ -1,7 +1,7 @@
-"""Counts on their way from the worker that added to the client that asked.
+"""Counts on their way from the worker, which adds, to the client.
 
 Worker -> `StepReport` on vLLM's step output -> `WorkerNote` on each request's output -> the
-front-end's `ReceiptInbox`, where the HTTP layer collects it under the plan's receipt name.
+front end's `inbox.RECEIPTS`, where the HTTP layer reads it under the plan's receipt name.
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +11,7 @@ from steersman.steering.plan.dynamic import Choice
 
 
 class WorkerNote(NamedTuple):
-    """What a worker says about one steered request, cumulative up to one step."""
+    """What a worker did for one steered request, cumulative up to one step."""
 
     receipt: str
     steered_tokens: tuple[int, ...]
@@ -40,7 +40,7 @@ class WorkerNote(NamedTuple):
         return cls(receipt, tuple(tokens), vectors, tuple(loads), chosen)
 
     def after(self, earlier: Self) -> Self:
-        """This note with what only `earlier` ones of the same sequence said."""
+        """This note with what `earlier` ones of the same sequence have besides."""
         resident = self.vectors_resident if self.load_seconds else earlier.vectors_resident
         loads = earlier.load_seconds + self.load_seconds
         choices = earlier.choices + self.choices
@@ -53,7 +53,7 @@ NOT_FINITE: Final = "not_finite"
 
 
 class Refusal(NamedTuple):
-    """What the engine says of a steered request that it ended in error."""
+    """Why the engine ended a steered request in error."""
 
     receipt: str
     code: str
@@ -80,5 +80,5 @@ class StepReport:
     """Ids of requests whose hidden states or logits are not finite; they are ended, and what they
     left in the cache is cleaned."""
     captured: dict[str, list[Any]] = field(default_factory=dict)
-    """What was captured of requests that are listened to:
+    """What was captured, by request:
     `steersman.steering.plan.capture.CaptureChunk`s."""

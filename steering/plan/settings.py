@@ -52,7 +52,7 @@ class Settings:
     max_vectors: int = 32
     """How many vectors one request may name."""
     max_segments: int = 4
-    """How many stretches of a request with different sets of active vectors are told apart."""
+    """How many stretches with different sets of active vectors a request may have."""
     max_steps: int = 64
     """How many generation steps a vector with a tensor for each may have."""
     max_schedule_total: int = 8192

@@ -1,4 +1,4 @@
-"""Who may take rows of the bank now, who waits, who is turned away: kept by the scheduler.
+"""Which requests may take bank rows now, which wait, which are refused: kept by the scheduler.
 
 The workers' allocator (`steering/worker/bank.py`) then never runs out, because every request that
 reaches a worker has its rows set aside here first.
@@ -16,7 +16,7 @@ PATIENCE: Final = 1000
 """How many requests with rows that are set aside already may pass the first that waits."""
 
 LOOK: Final = 8192
-"""How many entries of those who wait are looked at in one pass, at most (about a millisecond)."""
+"""How many entries of those who wait are examined in one pass, at most (about a millisecond)."""
 
 BEGIN: Final = 16_384
 """Rows of the requests that begin in one pass together, but for one request: the workers take some
@@ -34,7 +34,7 @@ class _Held:
     steps: int
     place: tuple[Rank, int]
     watched: VectorRows | None = None
-    """Rows that it lacks: while nobody has them, it cannot pass the others."""
+    """Rows that it lacks: while no request has them, it cannot pass the others."""
 
 
 class AdmissionQueue:
@@ -42,9 +42,9 @@ class AdmissionQueue:
 
     Assumption: `add`, then `remove`, for each request, which needs at most `capacity` rows.
     Guarantees: rows set aside never exceed `capacity`, nor those for steps `step_entries`; requests
-    under one vector share its rows; at most `max_waiting` requests wait; whoever waits is not
-    overtaken for ever, because behind a request that waits nobody gets rows that are not set aside
-    already, and at most `PATIENCE` pass it who need none; a pass costs those who are let in, never
+    under one vector share its rows; at most `max_waiting` requests wait; a request that waits is
+    not overtaken for ever, because behind it no request gets rows that are not set aside already,
+    and at most `PATIENCE` requests that need none pass it; a pass costs those who are let in, never
     those who wait; of a crowd that has its rows, those with over `BEGIN` rows begin a pass later,
     and so on, each at last.
     """
@@ -60,7 +60,7 @@ class AdmissionQueue:
         self._taken = 0
         self._steps_taken = 0
         self._changes = 0
-        """Counts whatever may let somebody in."""
+        """Counts the events after which a request that waits may get its rows."""
         self._held: dict[str, _Held] = {}
         self._line: list[tuple[Rank, int, str]] = []
         """A heap over `_held`; those who left are taken off as they come to the front."""

@@ -10,7 +10,7 @@ streams of one answer:
 - The answer is held (`Request.next_decode_eligible_step`) until its companions have computed the
   tokens that it has; the coefficients follow from their logits, in the worker.
 
-So a token takes two steps, in both of which everybody else runs too.
+So a token takes two steps, in both of which all other requests run too.
 """
 
 import time
@@ -42,7 +42,7 @@ class Group(NamedTuple):
 class CompanionScheduler:
     """The dynamic requests of one scheduler, in the order in which they came.
 
-    Guarantees: at most `max_running` run at once; one at a time is let in, stream by stream, so
+    Guarantees: at most `max_running` run at once; groups start one at a time, stream by stream, so
     that two that have half of what they need never wait for each other; what an answer's companions
     hold goes with it, however it goes.
     """
@@ -55,9 +55,9 @@ class CompanionScheduler:
         self._answer: dict[str, str] = {}
         """Of each companion."""
         self.infeasible = set[str]()
-        """Answers that do not fit even alone: who let them in has miscounted."""
+        """Answers that do not fit even alone: the check of the front end has miscounted."""
         self._exclusive_group: Group | None = None
-        """The only group that may be let in, until its answer has one token more."""
+        """The only group that may start, until its answer has one more token."""
         self._exclusive_until = 0
         self._admissible: list[Group] = []
         """Those that may run in the coming step."""
@@ -77,11 +77,11 @@ class CompanionScheduler:
         return companions
 
     def answer_of(self, request_id: str) -> str:
-        """Whose companion a request is; its own id for any other."""
+        """Id of the answer whose companion a request is; its own id for any other request."""
         return self._answer.get(request_id, request_id)
 
     def is_companion(self, request_id: str) -> bool:
-        """Whether no client knows this request."""
+        """Whether this request is a companion, which no client knows."""
         return request_id in self._answer
 
     def may_run(self, request: Any) -> bool:
@@ -178,9 +178,9 @@ class CompanionScheduler:
         )
 
     def _make_way(self) -> None:
-        """Nobody ran, though the first group could. Until it has come a token further nobody else
-        is let in, who might be before it in the queue; and what it lacks, other groups give back
-        that have a part of what they need, the last of them first."""
+        """Call after a step that computed nothing though the first group could run. Until that
+        group has one more token no other request starts, which might be before it in the queue. And
+        other groups that have a part of what they need give it back, the last of them first."""
         scheduler, entering = self._scheduler, self._entering()
         if entering is None or not any(_waits(m) and self.may_run(m) for m in entering.members):
             return
@@ -207,7 +207,7 @@ def _runs(request: Any) -> bool:
 
 
 def _whole(group: Group) -> bool:
-    """Whether all of a group is let in."""
+    """Whether all of a group runs."""
     return all(map(_runs, group.members))
 
 

@@ -1,6 +1,6 @@
 """Seam: vLLM's front end (`v1/engine/input_processor.py`, `v1/engine/output_processor.py`).
 
-Every route and the offline `LLM` class pass here, so limits hold whoever wrote the plan.
+Every route and the offline `LLM` class pass here, so limits hold for every plan.
 """
 
 from collections.abc import Mapping
@@ -40,7 +40,9 @@ def _validating(original: Function) -> Function:
             _check_keys(params.extra_args)
             if STREAM_KEY in params.extra_args:
                 raise refused(
-                    PlanInvalid(f"{STREAM_KEY!r} among the extra arguments is this server's own")
+                    PlanInvalid(
+                        f"{STREAM_KEY!r} among the extra arguments is reserved; leave it out"
+                    )
                 )
             if PLAN_KEY in params.extra_args:
                 _check(request, self.vllm_config)
@@ -58,8 +60,9 @@ def _collecting(original: Function) -> Function:
         for output in engine_core_outputs:
             if output.kv_transfer_params is not None:
                 captured = tuple(output.kv_transfer_params.pop(STEP_KEY, captured))
-                # What vLLM has ended already, at a stop string, it ignores: nobody sees more of it.
-                _collect(output, output.request_id in self.request_states)
+                # What vLLM has ended already, at a stop string, it ignores: no client gets more of
+                # it.
+                _collect(output, runs=output.request_id in self.request_states)
             if STEPS.watched:
                 seen.append(Seen(output.request_id, output.finish_reason is not None))
         if seen:
@@ -96,8 +99,8 @@ def _check(request: Any, vllm_config: Any) -> None:
             return
         if RECEIPTS.guarded and not RECEIPTS.is_open(plan.receipt):
             raise PlanInvalid(
-                f"{PLAN_KEY!r} among the extra arguments is this server's own; use the `steering` "
-                "field of a route that has it"
+                f"{PLAN_KEY!r} among the extra arguments is reserved; use the `steering` field "
+                "of a route that has it"
             )
         if request.prompt_token_ids is None or request.resumable:
             raise PlanInvalid("steering needs a prompt of tokens that does not grow")
@@ -140,14 +143,14 @@ def _check_dynamic(request: Any, streams: int, vllm_config: Any) -> None:
     cache = vllm_config.cache_config
     longest = len(request.prompt_token_ids) + request.sampling_params.max_tokens
     if cache.kv_cache_size_tokens is not None:
-        # One block stands for none, and some are kept free for those who run.
+        # One is the null block, and some are kept free for requests that run.
         blocks = cache.kv_cache_size_tokens // cache.block_size
         blocks -= 1 + int(vllm_config.scheduler_config.watermark * blocks)
         room = blocks // streams * cache.block_size
         if longest > room:
             raise PlanInvalid(
                 f"{streams} sequences of up to {longest} tokens do not fit into this engine's "
-                f"cache, of {room} tokens they do; lower the request's token limit",
+                f"cache, which has room for {room} tokens each; lower the request's token limit",
                 param="max_tokens",
                 code="too_many_tokens",
             )
@@ -165,13 +168,15 @@ def refused(error: PlanInvalid) -> Exception:
 
 
 def _check_capture(request: Any, vllm_config: Any) -> None:
-    """Refuse captures that nobody in this server asked for, and those that would come out wrong."""
+    """Refuse captures that this server did not open, and those that would come out wrong."""
     try:
         capture = Capture.of(request.sampling_params.extra_args)
         if capture is None or not CAPTURES.is_open(capture.receipt):
-            raise PlanInvalid(f"{CAPTURE_KEY!r} among the extra arguments is this server's own")
+            raise PlanInvalid(
+                f"{CAPTURE_KEY!r} among the extra arguments is reserved; leave it out"
+            )
         if vllm_config.speculative_config and capture.stop > len(request.prompt_token_ids or ()):
-            raise PlanInvalid("drafts of new tokens cannot be told from the tokens kept")
+            raise PlanInvalid("drafts of new tokens cannot be captured: they may be rejected")
     except PlanInvalid as error:
         raise refused(error) from error
 
@@ -188,13 +193,13 @@ def _note_step(
         STEPS.note(engine_core_timestamp, seen, *captured)
 
 
-def _collect(output: Any, wanted: bool) -> None:
-    """Take what is ours off an engine output, and keep it if the request is still `wanted`."""
+def _collect(output: Any, *, runs: bool) -> None:
+    """Take our keys off an engine output. Notes are kept while the request `runs`."""
     piece = output.kv_transfer_params.pop(CAPTURE_KEY, None)
     if piece is not None:
         CAPTURES.deliver(CaptureChunk(*piece))
     wire = output.kv_transfer_params.pop(PLAN_KEY, None)
-    if wire is not None and wanted:
+    if wire is not None and runs:
         if isinstance(wire, dict):
             RECEIPTS.refuse(Refusal(**wire))
         else:

@@ -23,8 +23,8 @@ logger = logging.getLogger("vllm.steersman")
 def register() -> None:
     """Install all seams where `VLLM_PLUGINS` names us. Idempotent.
 
-    vLLM calls every general plugin when the variable is not set, but serves no routes of ours then:
-    an engine that nobody can ask to steer is left alone. Raises RuntimeError for a vLLM that is not
+    vLLM calls every general plugin where the variable is not set, and has no routes of ours then:
+    such an engine is left as it is. Raises RuntimeError for a vLLM that is not
     supported, and whatever keeps our routes from being imported.
     """
     named = os.environ.get("VLLM_PLUGINS")

@@ -44,7 +44,7 @@ _OPENAI: Final = "vllm.entrypoints.openai"
 
 SEAMS: Final = (
     Seam("steering/vllm/plugin.py", EVERY, "vllm", ("__version__",),
-         "versions that nobody has read are refused"),
+         "versions that were not read are refused"),
     Seam("steering/vllm/seams.py", EVERY, "vllm", ("__version__",),
          "named where a seam is missing"),
     Seam("steering/vllm/plugin.py", EVERY, "vllm.plugins",
@@ -180,7 +180,7 @@ SEAMS: Final = (
     Seam(_WORKER, EVERY, "vllm.v1.worker.worker_base:WorkerBase", ("model_runner",),
          "what is instrumented"),
     Seam(_WORKER, WORKER, "vllm.platforms:current_platform", (),
-         "devices that nobody has read are refused"),
+         "devices that were not read are refused"),
     Seam("steering/vllm/worker/loading.py", WORKER, "vllm.distributed:get_tp_group", (),
          "all tensor-parallel ranks steer a request, or none"),
     Seam(_CACHE, WORKER, "vllm.model_executor.layers.attention:Attention", ("kv_cache",),

@@ -25,15 +25,15 @@ DEVICES: Final = ("cpu", "cuda", "rocm")
 
 
 def check_version(version: str) -> None:
-    """Raise RuntimeError for a vLLM that Steersman has not been tested with; the message says which
-    seams it lacks, of those that are needed everywhere and in the API server."""
+    """Raise RuntimeError for a vLLM that Steersman has not been tested with; the message names the
+    seams that it lacks, of those that are needed everywhere and in the API server."""
     if not version.startswith(SUPPORTED_VLLM):
         wanted = " or ".join(prefix + "*" for prefix in SUPPORTED_VLLM)
         missing = lacking(s for s in seams.SEAMS if s.process in (seams.EVERY, seams.API_SERVER))
         reason = (
             f"in which {'; '.join(missing)}"
             if missing
-            else "whose internals nobody has read and tried: it would not be sure to steer rightly"
+            else "which has not been read and tried: it might steer wrongly"
         )
         raise RuntimeError(
             f"Steersman supports vLLM {wanted}, this is {version}, {reason}. Install a supported "
@@ -56,8 +56,8 @@ def check_frontend() -> None:
 
 
 def check_device(platform: "Platform") -> None:
-    """Raise `NotInstrumentable` for a device whose runner nobody has read: it would fail later, of
-    a missing attribute. `platform` is vLLM's `current_platform`."""
+    """Raise `NotInstrumentable` for a device whose runner has not been read: it would fail later,
+    of a missing attribute. `platform` is vLLM's `current_platform`."""
     name = platform._enum.name.lower()
     if name not in DEVICES:
         raise NotInstrumentable(
@@ -127,7 +127,7 @@ def check_v2(runner: Any, vllm_config: "VllmConfig") -> None:
         ),
         (
             new_tokens != 1,
-            f"a model that samples {new_tokens} tokens a step (diffusion); there is no remedy",
+            f"a model that samples {new_tokens} tokens a step (diffusion); serve another model",
         ),
     ):
         if refused:

@@ -15,7 +15,7 @@ class RowAllocator:
 
     Assumption: `fill(row, key)` writes the vector into the bank and raises if it cannot.
     Guarantees: a leased row keeps its content until its last lease ends; `lease` takes all rows
-    asked for or none; `check` raises if the books do not balance.
+    or none; `check` raises if the books do not balance.
     """
 
     def __init__(self, capacity: int, fill: Callable[[int, BankKey], None]) -> None:
@@ -68,7 +68,7 @@ class RowAllocator:
         return {key: self._row[key] for key in keys}
 
     def release(self, keys: Collection[BankKey]) -> None:
-        """End one lease on each key. Content stays until the row is wanted for another."""
+        """End one lease on each key. Content stays until the row is needed for another."""
         for key in keys:
             self._leases[key] -= 1
             if self._leases[key] == 0:

@@ -1,7 +1,7 @@
-"""What every model runner tells us: requests come, requests go, this step's tokens.
+"""The steps of a model runner: requests come, requests go, tokens are marked, counts are reported.
 
-Knows nothing of vLLM. A `seam_runner_*` attaches one `Steps` to a runner, and gives back what else
-we use of it.
+Independent of vLLM. A seam (`steersman.steering.vllm.worker.model_runner_v1` or `_v2`) attaches one
+`Steps` to its runner.
 """
 
 import functools
@@ -46,7 +46,7 @@ class Span(NamedTuple):
 
 
 class Attached(NamedTuple):
-    """What we use of a model runner besides its steps."""
+    """What the worker uses of a model runner besides its steps."""
 
     positions: Tensor
     """[max tokens] int64: the token index of each token of the running step."""
@@ -85,7 +85,7 @@ class Steps:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nobody to steer or listen to, nothing to report or left to unmark."""
+        """Whether no request is steered or captured, and nothing is left to report or to unmark."""
         steered = self._steered
         others = self._captures.live or self._composer.companions
         return not (steered.live or steered.failed or steered.active_slots or others)
@@ -99,14 +99,14 @@ class Steps:
 
     @property
     def has_listeners(self) -> bool:
-        """Whether somebody listens to this step, which needs the model's Python to run."""
+        """Whether this step has listeners, for which the model's Python must run."""
         return bool(self._active.listeners)
 
     def add_request(
         self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
     ) -> None:
-        """A request is new to the runner. It may have been there before: V2 forgets a request that
-        is preempted, and both runners are given one again when its client adds to its prompt."""
+        """Track a request that is new to the runner. It may have been there before: V2 forgets a
+        preempted request, and both runners get one again when its client adds to its prompt."""
         if not extra_args:
             return
         if CAPTURE_KEY in extra_args:
@@ -132,7 +132,7 @@ class Steps:
             return False
 
     def finish_requests(self, request_ids: Iterable[str]) -> None:
-        """Requests ended, however they ended. Not for those that were preempted."""
+        """Forget requests that ended, however they ended. Not for those that were preempted."""
         if self._steered.live or self._steered.failed:
             self._steered.finish(request_ids)
         if self._captures.live:
@@ -141,7 +141,7 @@ class Steps:
             self._composer.remove(request_ids)
 
     def sync_batch(self, request_ids: Mapping[str, int]) -> None:
-        """Who is in the runner's batch now."""
+        """Match leases to the requests that are in the runner's batch now."""
         if self._steered.live:
             self._steered.sync_batch(request_ids)
 
@@ -169,7 +169,7 @@ class Steps:
         self._active.set(self._steered.active_slots)
 
     def _compose(self, spans: Iterable[Span]) -> None:
-        """Find the coefficients of the answers in the step."""
+        """Compute the coefficients of the dynamic answers in the step."""
         for span in spans:
             request = self._steered.live.get(span.request_id)
             if request is None or request.plan.dynamic is None:
@@ -185,12 +185,12 @@ class Steps:
 
     @property
     def companions(self) -> Collection[str]:
-        """Requests whose logits are wanted, and which go on with the tokens of another."""
+        """Requests whose logits are needed, and which go on with the tokens of another."""
         return self._composer.companions
 
     def record_logits(self, logits: Tensor, index_of: Mapping[str, int]) -> None:
-        """The next-token logits [requests, vocabulary] of the running step, and whose row is
-        which."""
+        """Keep the companions' part of the running step's next-token logits [requests,
+        vocabulary]; `index_of`: index of each request in them."""
         for request_id, position in self._ends.items():
             self._composer.record_logits(request_id, position, logits[index_of[request_id]])
         self._ends = {}
@@ -204,12 +204,12 @@ class Steps:
             self._check = FiniteCheck(self._watched, hidden, index_of, logits)
 
     def end_forward(self) -> None:
-        """The forward pass was queued."""
+        """Call when the forward pass is queued."""
         self._active.set(frozenset())
         self._captures.end_forward()
 
     def clear_marks(self) -> None:
-        """Unmark the last step: a forward pass comes that is nobody's."""
+        """Unmark the last step, before a forward pass that belongs to no request."""
         if self._steered.active_slots:
             self._steered.step((), 0)
             self._steered.take_report()

@@ -13,7 +13,7 @@ class Block:
     """One decoder block.
 
     `attn` and `mlp` are None where their output is not what joins the residual stream, or where
-    they cannot be told apart. `attn` is what mixes tokens: in a hybrid model's block, its
+    it is not clear which is which. `attn` is what mixes tokens: in a hybrid model's block, its
     state-space layer or convolution.
     """
 
@@ -26,7 +26,7 @@ class Block:
 
 
 class LayerTypes(NamedTuple):
-    """The engine's classes by which the children of a block are told apart."""
+    """The engine's classes that distinguish the children of a block."""
 
     mixer: type
     """Base of every attention and state-space layer with a cache."""

@@ -1,7 +1,7 @@
-"""Requests inside a worker that are listened to: a step's tokens become sums at each place.
+"""Listeners at the sites: captures, where a step's tokens become sums, and median norms.
 
-Knows nothing of vLLM. Listens in the sites' wrappers, after the addition: what is captured is what
-the next block sees.
+Independent of vLLM. The sites' wrappers call listeners after the addition: what is captured is what
+the next block gets.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -41,14 +41,14 @@ class _Part:
 class CaptureTracker:
     """All captures of one worker.
 
-    Guarantees: each wanted token is captured once, however the request is cut into steps; nothing
-    is kept of a request but what waits for its next output.
+    Guarantees: each token of a capture is captured once, however the request is cut into steps;
+    nothing is kept of a request but what waits for its next output.
     """
 
     def __init__(
         self, active: ActiveSlots, places: Collection[HookPoint], device: torch.device
     ) -> None:
-        """`places`: the (site, layer) pairs that can be listened to."""
+        """`places`: the (site, layer) pairs that can be captured."""
         self.live: dict[str, _Live] = {}
         self._active = active
         self._places = frozenset(places)
@@ -63,7 +63,7 @@ class CaptureTracker:
         self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
     ) -> None:
         """Take note of a new request, or of one that was preempted and comes back. What cannot be
-        captured is left out: who asked finds tokens missing."""
+        captured is left out: the result lacks these tokens."""
         try:
             capture = Capture.of(extra_args)
         except PlanInvalid:
@@ -80,7 +80,7 @@ class CaptureTracker:
             self.live.pop(request_id, None)
 
     def step(self, spans: Iterable[tuple[str, int, int, int]]) -> None:
-        """Listen to the tokens of the next forward pass; `spans` as of `SteeredRequests.step`."""
+        """Capture the tokens of the next forward pass; `spans` as of `SteeredRequests.step`."""
         self._parts, tokens, rows, count = [], list[int](), list[int](), 0
         for request_id, offset, number, first in spans:
             request = self.live[request_id]
@@ -105,7 +105,7 @@ class CaptureTracker:
             self._active.listeners.append(self._add_up)
 
     def end_forward(self) -> None:
-        """The forward pass was queued."""
+        """Call when the forward pass is queued."""
         if self._add_up in self._active.listeners:
             self._active.listeners.remove(self._add_up)
 
@@ -118,9 +118,9 @@ class CaptureTracker:
     def take(self) -> dict[str, list[object]]:
         """For each request that the step gives an output, its `CaptureChunk` as it travels."""
         parts, self._parts = self._parts, []
-        heard, self._sums = self._sums, {}
-        on_host = {place: n for n, place in enumerate(heard)}
-        stacked = torch.stack(tuple(heard.values())).float().cpu() if heard else None
+        sums, self._sums = self._sums, {}
+        on_host = {place: n for n, place in enumerate(sums)}
+        stacked = torch.stack(tuple(sums.values())).float().cpu() if sums else None
         pieces = {}
         for part in parts:
             request = self.live.get(part.request_id)
@@ -162,5 +162,5 @@ class NormListener:
         self._norms.setdefault(f"{site}.{layer}", []).append(norms.cpu())
 
     def medians(self) -> dict[str, float]:
-        """Median norm of each "<site>.<layer>" heard so far."""
+        """Median norm of each "<site>.<layer>" seen so far."""
         return {k: float(torch.cat(v).median()) for k, v in self._norms.items() if len(v)}

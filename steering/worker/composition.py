@@ -1,6 +1,6 @@
 """Dynamic Activation Composition in a worker: from the streams' logits to the coefficients.
 
-Scalena, Sarti and Nissim 2024, as METHODS.md describes their code. Knows nothing of vLLM.
+Scalena, Sarti and Nissim 2024, as METHODS.md describes their code. Independent of vLLM.
 """
 
 from collections.abc import Iterable
@@ -20,7 +20,7 @@ class _StreamLogits(NamedTuple):
 
 
 class Composer:
-    """The companions of one worker, and the last that each said.
+    """The companions of one worker, and the latest logits of each.
 
     Assumption: an answer's token is chosen for after all its companions have computed it.
     """
@@ -31,11 +31,11 @@ class Composer:
         """By answer and stream."""
 
     def add(self, request_id: str, companion: Companion) -> None:
-        """A companion is new to the runner, or there again."""
+        """Track a companion that is new to the runner, or there again."""
         self.companions[request_id] = companion
 
     def remove(self, request_ids: Iterable[str]) -> None:
-        """Requests ended."""
+        """Forget requests that ended."""
         for request_id in request_ids:
             companion = self.companions.pop(request_id, None)
             if companion is not None:
@@ -52,11 +52,11 @@ class Composer:
         """The coefficients of an answer's token. Raises `NotComposed`."""
         dynamic = plan.dynamic
         assert dynamic is not None
-        heard = self._logits.get(answer, {})
-        streams = [heard.get(n) for n in range(len(plan.vectors) + 1)]
+        logits = self._logits.get(answer, {})
+        streams = [logits.get(n) for n in range(len(plan.vectors) + 1)]
         there = [one.logits for one in streams if one is not None and one.position == position]
         if len(there) != len(streams):
-            raise NotComposed(f"not all streams have come to the token {position}")
+            raise NotComposed(f"not all companions have computed the token {position}")
         caps = torch.tensor([v.coefficient for v in plan.vectors], device=there[0].device)
         found = divergences(there[0], torch.stack(there[1:]), dynamic)
         chosen = torch.minimum(found.clamp(min=0), caps)

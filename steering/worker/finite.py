@@ -1,9 +1,10 @@
 """Whether what came out of a step is finite, for the requests that it steers.
 
-An addition is bounded (`steering/plan/limits.py`), but a model may overflow by itself on a stream
-that it has never seen. A token whose stream is not finite leaves NaN among the keys and values of
-the cache, and an attention kernel multiplies what lies behind the end of a sequence by zero: zero
-times NaN is NaN, and the next owner of the block would answer nothing. Knows nothing of vLLM.
+An addition is bounded (`steersman.steering.plan.limits`), but a model may overflow by itself on a
+stream that it has never seen. A token whose stream is not finite leaves NaN among the keys and
+values of the cache, and an attention kernel multiplies what lies behind the end of a sequence by
+zero: zero times NaN is NaN, and the next owner of the block would answer nothing.
+Independent of vLLM.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from torch import Tensor
 
 
 class Watched(NamedTuple):
-    """One request's part of a step whose numbers are looked at."""
+    """One request's part of a step whose numbers are checked."""
 
     request_id: str
     offset: int

@@ -18,7 +18,7 @@ Listener = Callable[[str, int, tuple[Tensor, ...]], None]
 
 
 class ActiveSlots:
-    """Which slots a step steers, for eager mode; and who listens at the sites.
+    """Which slots a step steers, for eager mode; and the listeners at the sites.
 
     In compiled or captured mode `always` is set: Python does not run in the forward pass there, so
     the operation is part of the graph and decides by its tables alone. A step with listeners has to
@@ -122,7 +122,7 @@ def stream_parts(output: Any) -> tuple[Tensor, ...]:
     items = [x for x in output if x is not None] if isinstance(output, tuple) else [output]
     parts = tuple(stream_part(item) for item in items)
     if len(parts) not in (1, 2) or parts[0].shape != parts[-1].shape:
-        raise TypeError(f"a module returned {len(parts)} tensors that are no residual stream")
+        raise TypeError(f"a module returned {len(parts)} tensors that are not a residual stream")
     return parts
 
 

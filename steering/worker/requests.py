@@ -1,6 +1,6 @@
-"""Steered requests inside a worker: a plan becomes table entries, a step becomes token rows.
+"""Steered requests inside a worker: a plan becomes table entries, a step marks tokens with them.
 
-Knows nothing of vLLM; `seam_runner` tells it which requests came, went, and run this step.
+Independent of vLLM: `steersman.steering.worker.batch` passes on which requests come, go and run.
 """
 
 import math
@@ -114,12 +114,13 @@ class SteeredRequests:
                 self._leave_batch(request)
 
     def mark_failed(self, request_id: str, reason: str) -> None:
-        """Have a request end in error."""
+        """Forget a request and report it as failed, with `reason`, from the next step on."""
         self._leave_batch(self.live.pop(request_id))
         self.failed[request_id] = reason
 
     def sync_batch(self, in_batch: Mapping[str, int]) -> None:
-        """Match rows to the batch: those who left give rows back before newcomers take them."""
+        """Match leases to the batch: requests that left it give back theirs before others get
+        one."""
         for request_id, request in self.live.items():
             if request.lease is not None and request_id not in in_batch:
                 self._leave_batch(request)
@@ -199,11 +200,11 @@ class SteeredRequests:
         try:
             for digest in sorted({key[0] for key in missing}):
                 began = time.perf_counter()
-                wanted = sorted(
+                needed = sorted(
                     {HookPoint(site, layer) for d, site, layer, _ in missing if d == digest}
                 )
                 try:
-                    for (site, layer), tensor in self._load(digest, wanted).items():
+                    for (site, layer), tensor in self._load(digest, needed).items():
                         self._loaded[digest, site, layer] = tensor
                 except VectorUnavailable as error:
                     trouble = error
@@ -261,8 +262,8 @@ class SteeredRequests:
         steps = tensor if tensor.dim() == 2 else tensor[None]
         if step >= len(steps) or (step == EVERY_STEP and len(steps) > 1):
             raise VectorUnavailable(
-                f"{digest[:19]} {site}.{layer} has a tensor for each of {len(steps)} steps, which "
-                "is not what the plan says"
+                f"{digest[:19]} {site}.{layer} has a tensor for each of {len(steps)} steps, and "
+                "the plan has another number; send the request again"
             )
         self.tables.fill_bank(row, steps[step])
         self._largest[row] = float(steps[step].abs().max())

@@ -58,7 +58,7 @@ class StagedTokens:
     buffers take turns, and each waits for its own last copy before it is written again.
 
     Assumption: copies and forward passes are queued on one stream. Guarantee: while the forward
-    pass of a step runs on the device, `target` says what was marked for that step and no other.
+    pass of a step runs on the device, `target` has what was marked for that step and no other.
     """
 
     def __init__(self, target: Tensor, buffers: Sequence[HostBuffer], rest: float = -1) -> None:

@@ -46,7 +46,7 @@ class Tables:
         self._marks: list[tuple[int, int, int]] = []
         self._gains: dict[int, np.ndarray] = {}
         self.width = 1
-        """Terms that any table entry has had so far, at most K: the rest need not be looked at."""
+        """Terms that any table entry has had so far, at most K: the rest need not be read."""
         self.marked: Marked | None = None
         """The step's tokens as host indices, where the tables are on the CPU."""
         self._slots_of: dict[int, frozenset[int]] = {}
@@ -137,7 +137,8 @@ class Tables:
         spread: list[int] = []
         gains = []
         for start, stop, row in sorted(self._marks):
-            # Gains tell the tokens of one row apart: each has its own entry, the others one a mark.
+            # Tokens of one table entry differ in their gains: each gets its own, the others one a
+            # mark.
             own = self._gains.get(start)
             first, count = len(rows), stop - start
             tokens += range(start, stop)

@@ -1,7 +1,7 @@
 """Requests that were not steered, or are not finite: they end before their token is seen.
 
-What they computed leaves the prefix cache, and whoever shares it ends too. Blocks that may hold NaN
-are filled with zeros before the next step. Under asynchronous scheduling a request may lose its
+What they computed leaves the prefix cache, and requests that share it end too. Blocks that may hold
+NaN are filled with zeros before the next step. Under asynchronous scheduling a request may lose its
 blocks while a step still computes them: whether they are right is known when that step is over.
 """
 
@@ -63,11 +63,11 @@ def suspect(scheduler: "SteeredScheduler", request: "Request", *, aborted: bool 
     shared = _shared(scheduler, blocks)
     scheduler.kv_cache_manager.evict_blocks(blocks)
     if in_flight:
-        # Whoever shares one is steered alike, and will be found ill as well.
+        # A request that shares one is steered alike, and will be found ill as well.
         scheduler.steering_soiled |= blocks - shared
     if aborted:
-        # The request is not there any more when its step is over. Whoever shares one of its blocks
-        # is misled if it was not steered. The others may be anybody's by then.
+        # The request is not there any more when its step is over. A request that shares one of its
+        # blocks is misled if it was not steered. The others may belong to any request by then.
         scheduler.steering_unseen[request.request_id] = shared
 
 

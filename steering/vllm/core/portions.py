@@ -80,7 +80,7 @@ def _in_portions(original: Function) -> Function:
             return num_new_tokens
         if self.steering_portion_left is None:
             self.steering_portion_left = portion
-        # If one that waits got none, vLLM would let nobody in who waits behind it.
+        # If one that waits got none, vLLM would start no request behind it.
         least = 0 if request.status.name == "RUNNING" else 1
         taken: int = max(least, min(num_new_tokens, self.steering_portion_left))
         self.steering_portion_left = max(0, self.steering_portion_left - taken)

@@ -1,7 +1,7 @@
 """Seam: prefix-cache keys (`v1/core/kv_cache_utils.py: generate_block_hash_extra_keys`).
 
 A block's key gains exactly the steering of its own tokens; the chain of parent hashes covers the
-tokens before. Blocks before the first steered token keep vLLM's key and are shared with everybody.
+tokens before. Blocks before the first steered token keep vLLM's key and are shared by all requests.
 """
 
 import sys
@@ -52,5 +52,5 @@ def steering_key(request: "Request", start: int, stop: int) -> str | None:
         first = min(vector.span(request.num_prompt_tokens)[0] for vector in plan.vectors)
         return f"dynamic:{request.request_id}" if stop > first else None
     except PlanInvalid:
-        # The worker will end this request; until then its blocks must be nobody else's.
+        # The worker will end this request; until then no other request may share its blocks.
         return f"invalid:{request.request_id}"

@@ -1,8 +1,8 @@
-"""Seam: who waits in vLLM's scheduler (`v1/core/sched/scheduler.py: Scheduler`).
+"""Seam: which requests wait in vLLM's scheduler (`v1/core/sched/scheduler.py: Scheduler`).
 
 vLLM goes through all that wait in each of its passes. A steered request that waits for bank rows is
 therefore kept apart (`add_request`, `_enqueue_waiting_request`) and comes into vLLM's queue, at the
-place that its arrival gives it, when its rows are set aside: a pass costs those who can be let in.
+place that its arrival gives it, when its rows are set aside: a pass costs those that can start.
 """
 
 import heapq
@@ -40,7 +40,7 @@ def install() -> None:
 
 
 def let_in(scheduler: "SteeredScheduler") -> None:
-    """Before a pass: those that have got their rows come into vLLM's queue."""
+    """Before a pass: put the requests that have got their rows into vLLM's queue."""
     held = scheduler.steering_held
     came = []
     for request_id in scheduler.steering_admission.try_admit():
@@ -73,7 +73,7 @@ def _queueing(original: Function) -> Function:
             plan = plan_of(request)
             rows_of_steps = _rows_of_steps(plan, request.num_prompt_tokens) if plan else 0
         except PlanInvalid:
-            plan = None  # The worker says so, and the request ends.
+            plan = None  # The worker reports it, and the request ends.
         if plan is None:
             original(self, request)
             return

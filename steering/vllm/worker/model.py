@@ -17,7 +17,7 @@ from steersman.steering.worker.blocks import LayerTypes
 
 
 def layer_types() -> LayerTypes:
-    """vLLM's classes by which `find_blocks` tells the children of a block apart."""
+    """vLLM's classes by which `find_blocks` distinguishes the children of a block."""
     from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
     from vllm.model_executor.layers.linear import LinearBase
 

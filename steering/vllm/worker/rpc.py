@@ -33,7 +33,7 @@ def install() -> None:
 def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
     """Load the model, and instrument it."""
     result = self.worker.load_model(*args, **kwargs)
-    # Pooling models answer no request that could ask for steering.
+    # A pooling model answers no request that can have a plan.
     self.steering = None
     if self.vllm_config.model_config.runner_type == "generate":
         self.steering = WorkerSteering(self.worker, self.vllm_config)
@@ -74,19 +74,19 @@ def steering_status(self: "SteeredWrapper") -> dict[str, Any]:
     }
 
 
-def steering_listen(self: "SteeredWrapper") -> None:
+def steering_start_norms(self: "SteeredWrapper") -> None:
     """Start measuring the residual stream of whatever runs (calibration)."""
     steering = self.steering
     steering.active.listeners.append(NormListener(steering.attached.positions))
 
 
-def steering_heard(self: "SteeredWrapper") -> dict[str, float]:
+def steering_take_norms(self: "SteeredWrapper") -> dict[str, float]:
     """Stop measuring; the median residual norm of each "<site>.<layer>"."""
     steering = self.steering
-    heard = [x for x in steering.active.listeners if isinstance(x, NormListener)]
-    for listener in heard:
+    found = [x for x in steering.active.listeners if isinstance(x, NormListener)]
+    for listener in found:
         steering.active.listeners.remove(listener)
-    return heard[0].medians() if heard else {}
+    return found[0].medians() if found else {}
 
 
 def steering_lens(self: "SteeredWrapper", rows: list[bytes], count: int) -> dict[str, Any] | None:
@@ -107,7 +107,7 @@ _METHODS = (
     load_model,
     compile_or_warm_up_model,
     steering_status,
-    steering_listen,
-    steering_heard,
+    steering_start_norms,
+    steering_take_norms,
     steering_lens,
 )

@@ -108,9 +108,9 @@ def ask_without(engine: Engine, asks: list[Ask], file: Path) -> list[Answer]:
 
 def norms_heard(engine: Engine, ask: Ask) -> dict[str, float]:
     """What calibration measures while this is answered."""
-    engine.llm.collective_rpc("steering_listen")
+    engine.llm.collective_rpc("steering_start_norms")
     engine.ask(ask)
-    found: dict[str, float] = engine.llm.collective_rpc("steering_heard")[0]
+    found: dict[str, float] = engine.llm.collective_rpc("steering_take_norms")[0]
     return found
 
 

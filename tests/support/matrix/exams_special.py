@@ -91,10 +91,10 @@ def captured(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
     """The mean of the stream over each prompt but its first token, [layers][hidden], captured in
     one batch; at how many places one hears something who listens to all; and the usual answers."""
     before = ask(engine, asks)
-    engine.llm.collective_rpc("steering_listen")
+    engine.llm.collective_rpc("steering_start_norms")
     wanted = [one for one in plain(asks) if len(one.prompt) > 1]
     streams = _streams(engine, wanted, LAYERS, 1)
-    (medians,) = engine.llm.collective_rpc("steering_heard")
+    (medians,) = engine.llm.collective_rpc("steering_take_norms")
     return {
         "prompts": [list(one.prompt) for one in wanted],
         "streams": streams,
