@@ -46,7 +46,7 @@ from bench.composition_figure import draw
 from bench.distinct import start
 from bench.report import publish, say
 from bench.servers import demo_model
-from steersman.steering.plan import DESK, PLAN_KEY, Dynamic, Plan, PlannedVector
+from steersman.steering.plan import PLAN_KEY, RECEIPTS, Dynamic, Plan, PlannedVector
 from steersman.steering.plan.plan import as_float32
 from steersman.vectors.demo.fill import fill_library
 from steersman.vectors.library.library import Library
@@ -155,7 +155,7 @@ class Asker:
             for n in range(len(self._prompts))
         ]
         for wanted in filter(None, plans):
-            DESK.open(wanted.receipt)
+            RECEIPTS.open(wanted.receipt)
         asked = [
             SamplingParams(
                 temperature=temperature,
@@ -201,8 +201,8 @@ class Asker:
 def _collect(wanted: Plan, tokens: int) -> Array:
     """The coefficients of an answer of so many tokens [tokens, properties], none of a static one.
     Raises RuntimeError if it was not steered as `wanted`."""
-    notes = DESK.read(wanted.receipt)
-    DESK.close(wanted.receipt)
+    notes = RECEIPTS.read(wanted.receipt)
+    RECEIPTS.close(wanted.receipt)
     steered = tuple(min(tokens, len(v.schedule) or tokens) for v in wanted.vectors)
     choices = [choice.coefficients for note in notes for choice in note.choices]
     expected = tokens if wanted.dynamic else 0

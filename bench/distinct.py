@@ -30,7 +30,7 @@ from bench.report import publish, say
 from bench.servers import demo_model
 from bench.summary import quartiles
 from bench.workload import SUBJECTS, VECTORS, random_vectors
-from steersman.steering.plan import DESK, PLAN_KEY, Plan, PlannedVector
+from steersman.steering.plan import PLAN_KEY, RECEIPTS, Plan, PlannedVector
 from steersman.steering.plan.plan import as_float32
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.library.library import Library
@@ -98,7 +98,7 @@ def run_batch(
     for n, (prompt, wanted) in enumerate(zip(prompts, plans, strict=True)):
         extra = None
         if wanted is not None:
-            DESK.open(wanted.receipt)
+            RECEIPTS.open(wanted.receipt)
             extra = {PLAN_KEY: wanted.to_json()}
         parameters = SamplingParams(
             temperature=0, max_tokens=tokens, ignore_eos=True, extra_args=extra
@@ -111,8 +111,8 @@ def run_batch(
         if answered == len(prompts):
             steps.append(time.perf_counter() - began)
     for wanted in filter(None, plans):
-        notes = DESK.read(wanted.receipt)
-        DESK.close(wanted.receipt)
+        notes = RECEIPTS.read(wanted.receipt)
+        RECEIPTS.close(wanted.receipt)
         if [note.steered_tokens for note in notes] != [(tokens,) * VECTORS_EACH]:
             raise RuntimeError(f"{wanted.receipt} was not steered as asked: {notes}")
     return steps[1:]

@@ -163,7 +163,7 @@ def crowd(folder: Path, many: int, make: Callable[[int], Plan]) -> dict[str, flo
         began = time.thread_time()
         for one in new:
             worker.start(one.req_id, one.sampling_params.extra_args, 100)
-        worker.settle({one.req_id: n for n, one in enumerate(new)})
+        worker.sync_batch({one.req_id: n for n, one in enumerate(new)})
         worker.step([(one.req_id, 100 * n, 100, 0) for n, one in enumerate(new)], 100 * len(new))
         begin = max(begin, time.thread_time() - began)
         assert not worker.failed, worker.failed

@@ -58,14 +58,14 @@ class Shape:
 @dataclass(frozen=True)
 class Launches:
     """Tables and streams of several launches. hidden [launches, tokens, hidden], index and
-    coefficient [launches, tokens, TABLE_TERMS]: every token has a table row and vectors of its
+    coefficient [launches, tokens, TABLE_TERMS]: every token has a table entry and vectors of its
     own. Gains are 1: the kernel reads them whatever they are."""
 
     hidden: Tensor
     bank: Tensor
     index: Tensor
     coefficient: Tensor
-    token_row: Tensor
+    token_entry: Tensor
     token_gain: Tensor
 
     @classmethod
@@ -93,7 +93,7 @@ class Launches:
         for hidden, index, coefficient in zip(
             self.hidden, self.index, self.coefficient, strict=True
         ):
-            add(hidden, self.bank, index, coefficient, self.token_row, self.token_gain)
+            add(hidden, self.bank, index, coefficient, self.token_entry, self.token_gain)
 
 
 def copies(size: int, launches: int, device: torch.device) -> Work:
@@ -145,7 +145,7 @@ def measure(shape: Shape, bank: Tensor, arguments: argparse.Namespace) -> dict[s
         kernel_times.append(replay_seconds(kernel, arguments.replays))
         copy_times.append(replay_seconds(copy, arguments.replays))
     # The graph reads the table that it was captured with: no new capture for another answer.
-    launches.token_row.fill_(-1)
+    launches.token_entry.fill_(-1)
     unsteered = [replay_seconds(kernel, arguments.replays) for _ in range(arguments.rounds)]
     return figures(
         shape, arguments.launches, median(kernel_times), median(copy_times), median(unsteered)
@@ -179,12 +179,12 @@ def check(device: torch.device, dtype: torch.dtype, hidden: int) -> float:
     bank[0] = 0
     case = Launches.of(shape, 1, bank)
     case.coefficient.mul_(1e4)
-    case.token_row[::3] = -1
+    case.token_entry[::3] = -1
     case.token_gain[::3] = float("nan")
     case.token_gain[1::3] = torch.rand(shape.tokens // 3, TABLE_TERMS, device=device) * 2 - 1
     before = case.hidden[0].cpu().clone()
     expected = before.clone()
-    tables = bank, case.index[0], case.coefficient[0], case.token_row, case.token_gain
+    tables = bank, case.index[0], case.coefficient[0], case.token_entry, case.token_gain
     add(expected, *(table.cpu() for table in tables))
     case.run()
     found = case.hidden[0].cpu()

@@ -164,7 +164,7 @@ async def _listen(engine: Any) -> dict[str, float]:
     from vllm.sampling_params import SamplingParams
 
     tokenizer = engine.renderer.tokenizer
-    await engine.collective_rpc("steering_listen")
+    await engine.collective_rpc("steering_start_norms")
     try:
         params = SamplingParams(max_tokens=1, temperature=0.0)
 
@@ -177,7 +177,7 @@ async def _listen(engine: Any) -> dict[str, float]:
 
         await asyncio.gather(*(run(n, text) for n, text in enumerate(TEXTS)))
     finally:
-        heard = await engine.collective_rpc("steering_heard")
+        heard = await engine.collective_rpc("steering_take_norms")
     medians: dict[str, float] = {}
     for worker in heard:
         medians.update(worker)

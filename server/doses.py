@@ -14,10 +14,10 @@ from copy import copy
 from typing import Final, NamedTuple, Self
 
 from steersman.steering.plan import PlanInvalid, PlannedVector, Settings
-from steersman.vectors.file.format import TensorKey, read_tensors
+from steersman.vectors.file.format import HookPoint, read_tensors
 from steersman.vectors.library.library import Entry
 
-_log = logging.getLogger("vllm.steersman")
+logger = logging.getLogger("vllm.steersman")
 _REMEMBERED: Final = 4096
 _SLACK: Final = 1e-6
 """Of a limit: a coefficient is rounded to float32, and a dose meant to be at the limit is not
@@ -80,7 +80,7 @@ class Doses:
         self.medians = medians
         self._at_a_layer = _NO_LIMIT if limit is None else DoseLimit(limit)
         self._total = _NO_LIMIT if total_limit is None else DoseLimit(total_limit)
-        self._norms: OrderedDict[str, dict[TensorKey, Norms]] = OrderedDict()
+        self._norms: OrderedDict[str, dict[HookPoint, Norms]] = OrderedDict()
         self._lock = threading.Lock()
 
     @property
@@ -121,7 +121,7 @@ class Doses:
         norms = self.norms_of(entry)
         doses: dict[str, float] = {}
         for site, layer in vector.terms:
-            dose = vector.strongest * norms[site, layer].length / self.stream_norm(layer)
+            dose = vector.strongest * norms[HookPoint(site, layer)].length / self.stream_norm(layer)
             doses[str(layer)] = doses.get(str(layer), 0.0) + dose
         return doses
 
@@ -167,7 +167,7 @@ class Doses:
                 total[layer] += dose
         self.check(total, "what all vectors add", "steering.vectors")
 
-    def norms_of(self, entry: Entry) -> Mapping[TensorKey, Norms]:
+    def norms_of(self, entry: Entry) -> Mapping[HookPoint, Norms]:
         """How large each tensor of `entry` is. Reads the file where it is not remembered: not for
         the event loop. Raises `VectorNotFound` and `VectorInvalid` as `read_tensors` does."""
         norms = self._norms.get(entry.digest)
@@ -211,7 +211,9 @@ def check_doses_known(
                 f"and cannot be measured here: {remedy}"
             )
     refused = " Requests under a key that limits them are refused (dose_unknown)." if keyed else ""
-    _log.warning("Relative doses of this model are not known.%s To know them, %s", refused, remedy)
+    logger.warning(
+        "Relative doses of this model are not known.%s To know them, %s", refused, remedy
+    )
 
 
 def _over(dose: float, limit: DoseLimit) -> bool:

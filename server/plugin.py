@@ -97,7 +97,7 @@ class SteersmanEndpoints:
         from steersman.server.doses import Doses, check_doses_known
         from steersman.server.extraction.setup import make_bench
         from steersman.server.state import Steersman
-        from steersman.steering.plan import DESK, Limits, Settings
+        from steersman.steering.plan import RECEIPTS, Limits, Settings
         from steersman.vectors.library.library import Library
 
         config = engine_client.vllm_config
@@ -112,7 +112,7 @@ class SteersmanEndpoints:
         hidden = workers[0]["hidden_size"]
         mark_of_model = fingerprint(config.model_config)
         # From here on a plan that this server did not write is refused.
-        DESK.guarded = True
+        RECEIPTS.guarded = True
         state.steersman = Steersman(
             settings=settings,
             limits=replace(

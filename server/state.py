@@ -14,7 +14,7 @@ from steersman.server.doses import Doses
 from steersman.server.drain import Drain
 from steersman.server.extraction.jobs.jobs import Jobs
 from steersman.server.metrics import METRICS
-from steersman.steering.plan import MAX_SCHEDULE, Limits, Row, Settings
+from steersman.steering.plan import MAX_SCHEDULE, BankKey, Limits, Settings
 from steersman.steering.plan.dynamic import MAX_PROPERTIES
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.library.library import Library
@@ -40,7 +40,7 @@ class Steersman:
     jobs: Jobs = field(init=False)
     bench: "Bench" = field(init=False)
     """What jobs run on; set when the server starts."""
-    rows: Counter[Row] = field(default_factory=Counter)
+    rows: Counter[BankKey] = field(default_factory=Counter)
     """Bank rows that this server's requests in flight need, each with how many need it."""
     drain: Drain = field(default_factory=Drain)
     companions: int = 0
@@ -56,7 +56,7 @@ class Steersman:
         METRICS.draining.set(0)
         self.count_library()
 
-    def enter(self, rows: frozenset[Row], companions: int) -> None:
+    def enter(self, rows: frozenset[BankKey], companions: int) -> None:
         """Count in what a request needs: bank rows, and companions if it is dynamic. Here and in
         `leave`: on the event loop only, which is why neither needs a lock."""
         self.rows.update(rows)
@@ -64,7 +64,7 @@ class Steersman:
         self.companions += companions
         METRICS.companions.set(self.companions)
 
-    def leave(self, rows: frozenset[Row], companions: int) -> None:
+    def leave(self, rows: frozenset[BankKey], companions: int) -> None:
         """Count it out again."""
         for row in rows:
             self.rows[row] -= 1

@@ -1,6 +1,10 @@
-"""Engine room: everything of Steersman that runs inside vLLM's processes.
+"""Steersman inside vLLM's processes. A request becomes a plan, a plan becomes rows, rows become one
+addition on the way through a layer.
 
-A request becomes a plan (`steersman.steering.plan`), a plan becomes rows (`bank`, `table`), and
-rows become one addition on the way through a layer (`op`, called from `instrument`). Everything
-that touches a vLLM internal lives in a module named `seam_*`; `docs/seams.md` lists them.
+    plan/        what a request needs of the engine, and what comes back: data and arithmetic
+    scheduler/   who gets bank rows (`admission`), and the companions of dynamic answers
+    worker/      the requests of a step become table entries, which each layer's hook reads
+    ops/         the addition, in torch and in Triton
+    vllm/        the seams, the only folder here that imports vllm: `seams` lists every touch of it
+    logs         the log of every process of a server
 """

@@ -51,7 +51,7 @@ _PROBES: Final = ("/health", "/ready", "/ping", "/metrics")
 
 
 class Place:
-    """The directory of one running server; its files say how far the start is."""
+    """The directory of one running server; its files show how far the start is."""
 
     def __init__(self, folder: Path) -> None:
         self.trace = folder / "trace"
@@ -153,7 +153,8 @@ class Quiet(logging.Filter):
         return self._ready
 
     def _noted(self, record: logging.LogRecord) -> bool:
-        """Put an error of the start into `trace`; False for one of ours that says all itself."""
+        """Put an error of the start into `trace`; False for one of ours, whose message is
+        enough."""
         message = record.getMessage()
         if record.exc_info and record.exc_info[1] is not None:
             trace = "".join(traceback.format_exception(*record.exc_info))
@@ -166,12 +167,12 @@ class Quiet(logging.Filter):
 
 
 def _is_ending(record: logging.LogRecord) -> bool:
-    """Whether vLLM says how its processes end."""
+    """Whether vLLM reports how its processes end."""
     return str(record.msg).startswith("[shutdown]")
 
 
 def _is_probe(record: logging.LogRecord) -> bool:
-    """Whether an access line of uvicorn's says that a probe was answered with 200."""
+    """Whether this is uvicorn's access line of a probe that was answered with 200."""
     args = record.args
     return (
         isinstance(args, tuple)
@@ -183,8 +184,8 @@ def _is_probe(record: logging.LogRecord) -> bool:
 
 def _process(record: logging.LogRecord | None = None) -> str:
     """vLLM's name of a process, which a log line begins with."""
-    told = getattr(record, "vllm_process_name", None)
-    name = told or multiprocessing.current_process().name
+    named = getattr(record, "vllm_process_name", None)
+    name = named or multiprocessing.current_process().name
     return "APIServer" if name == "MainProcess" else str(name)
 
 

@@ -9,13 +9,13 @@ from typing import Final
 import torch
 
 from steersman.vectors.defaults import Positions
-from steersman.vectors.tensors import TensorKey, tensor_name
+from steersman.vectors.tensors import HookPoint, tensor_name
 
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 
 def digest_of(
-    tensors: Mapping[TensorKey, torch.Tensor],
+    tensors: Mapping[HookPoint, torch.Tensor],
     coefficient: float,
     layers: tuple[int, ...],
     positions: Positions,

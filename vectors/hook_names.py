@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Final
 
 from steersman.vectors.errors import VectorInvalid
-from steersman.vectors.tensors import SITES, TensorKey, tensor_name
+from steersman.vectors.tensors import SITES, HookPoint, tensor_name
 from steersman.vectors.vector import SteeringVector
 
 _SITES: Final = "|".join(SITES)
@@ -22,18 +22,18 @@ _SPELLINGS: Final = (
 )
 
 
-def parse_hook_name(name: str) -> TensorKey | None:
+def parse_hook_name(name: str) -> HookPoint | None:
     """The (site, layer) that `name` says: `resid_post.14` or `blocks.14.hook_resid_post`; or None.
 
     The site is the one that is written: `steered_place` has the one that is steered.
     """
     for spelling in _SPELLINGS:
         if match := spelling.fullmatch(name):
-            return match["site"], int(match["layer"])
+            return HookPoint(match["site"], int(match["layer"]))
     return None
 
 
-def steered_place(key: TensorKey, name: str | None = None) -> TensorKey:
+def steered_place(key: tuple[str, int], name: str | None = None) -> HookPoint:
     """`resid_pre.L` as `resid_post.(L-1)`; any other place as it is.
 
     `name` is what the file calls it, for the message. Raises `VectorInvalid` for `resid_pre.0`,
@@ -41,7 +41,7 @@ def steered_place(key: TensorKey, name: str | None = None) -> TensorKey:
     """
     site, layer = key
     if site != "resid_pre":
-        return key
+        return HookPoint(site, layer)
     if layer == 0:
         written = name or tensor_name(key)
         raise VectorInvalid(
@@ -50,17 +50,17 @@ def steered_place(key: TensorKey, name: str | None = None) -> TensorKey:
             param=written[:128],
             code="layer_out_of_range",
         )
-    return "resid_post", layer - 1
+    return HookPoint("resid_post", layer - 1)
 
 
-def steered_places(keys: Iterable[TensorKey]) -> dict[TensorKey, TensorKey]:
+def steered_places(keys: Iterable[HookPoint]) -> dict[HookPoint, HookPoint]:
     """Each of `keys` and where it is steered.
 
     Raises `VectorInvalid` for `resid_pre.0`, and for two that are one place (`resid_pre.12` and
     `resid_post.11`).
     """
-    places: dict[TensorKey, TensorKey] = {}
-    taken: dict[TensorKey, TensorKey] = {}
+    places: dict[HookPoint, HookPoint] = {}
+    taken: dict[HookPoint, HookPoint] = {}
     for key in keys:
         place = steered_place(key)
         if place in taken:

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.hook_names import as_steered, steered_place
-from steersman.vectors.tensors import TensorKey, is_nothing, tensor_name
+from steersman.vectors.tensors import HookPoint, is_nothing, tensor_name
 from steersman.vectors.vector import BaseModel, SteeringVector
 
 
@@ -18,7 +18,7 @@ class Described(Protocol):
         """Length of one vector."""
 
     @property
-    def tensors(self) -> Mapping[TensorKey, tuple[int, ...]]:
+    def tensors(self) -> Mapping[HookPoint, tuple[int, ...]]:
         """Shapes, [hidden] or [steps, hidden]."""
 
     @property
@@ -41,7 +41,7 @@ class ServedModel:
     require_fingerprint: bool = False
     """Whether a vector that names another fingerprint is refused."""
     most_added: float | None = None
-    """Most that may be added to one element of the stream (`steersman.steering.plan.bound`). With
+    """Most that may be added to one element of the stream (`steersman.steering.plan.limits`). With
     it, values are checked: `unfit_values`."""
 
     def matches(self, vector: Described) -> bool | None:
@@ -152,7 +152,7 @@ class ServedModel:
             )
         return None
 
-    def _wrong_tensor(self, key: TensorKey, shape: tuple[int, ...]) -> VectorInvalid | None:
+    def _wrong_tensor(self, key: HookPoint, shape: tuple[int, ...]) -> VectorInvalid | None:
         name = tensor_name(key)
         if self.sites is not None and key[0] not in self.sites:
             return VectorInvalid(
@@ -173,7 +173,7 @@ class ServedModel:
         return None
 
 
-def _remedy(key: TensorKey) -> str:
+def _remedy(key: HookPoint) -> str:
     if key[0] == "resid_pre" and key[1] > 0:
         return f"Name it {tensor_name(steered_place(key))!r}, which is the same stream"
     return "Make the vector for one of these, or leave this tensor out"

@@ -1,7 +1,7 @@
 """Names of tensors: `<site>.<layer>`."""
 
 import re
-from typing import Final
+from typing import Final, NamedTuple
 
 import torch
 
@@ -10,18 +10,29 @@ from steersman.vectors.errors import VectorInvalid, shown
 SITES: Final = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 """TransformerLens' names for the places in a block where a vector can be added."""
 
-TensorKey = tuple[str, int]
-"""(site, 0-based block index): `("resid_post", 14)` is the output of block 14."""
+
+class HookPoint(NamedTuple):
+    """A site of one decoder block; equal to the plain tuple `(site, layer)`.
+
+    `HookPoint("resid_post", 14)` is the output of block 14.
+    """
+
+    site: str
+    """One of `SITES`."""
+    layer: int
+    """0-based index of the block."""
+
 
 _NAME: Final = re.compile(rf"({'|'.join(SITES)})\.(0|[1-9][0-9]{{0,3}})", re.ASCII)
 
 
-def tensor_name(key: TensorKey) -> str:
-    """The safetensors key of `key`."""
-    return f"{key[0]}.{key[1]}"
+def tensor_name(key: tuple[str, int]) -> str:
+    """The safetensors key of a hook point, `resid_post.14`."""
+    site, layer = key
+    return f"{site}.{layer}"
 
 
-def parse_tensor_name(name: str) -> TensorKey:
+def parse_tensor_name(name: str) -> HookPoint:
     """The opposite of `tensor_name`; raises `VectorInvalid` for any other name."""
     match = _NAME.fullmatch(name)
     if match is None:
@@ -31,7 +42,7 @@ def parse_tensor_name(name: str) -> TensorKey:
             param=name[:128],
             code="unknown_tensor",
         )
-    return match[1], int(match[2])
+    return HookPoint(match[1], int(match[2]))
 
 
 def check_shape(name: str, shape: tuple[int, ...]) -> int:

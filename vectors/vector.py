@@ -18,7 +18,7 @@ from steersman.vectors.defaults import (
 from steersman.vectors.digest import digest_of
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.tensors import (
-    TensorKey,
+    HookPoint,
     check_one_hidden_size,
     check_shape,
     parse_tensor_name,
@@ -45,7 +45,7 @@ class SteeringVector:
     does not allow.
     """
 
-    tensors: Mapping[TensorKey, torch.Tensor]
+    tensors: Mapping[HookPoint, torch.Tensor]
     name: str | None = None
     description: str = ""
     method: str | None = None
@@ -60,7 +60,10 @@ class SteeringVector:
     created_at: str | None = None
 
     def __post_init__(self) -> None:
-        tensors = {key: _checked(key, self.tensors[key]) for key in sorted(self.tensors)}
+        # Callers may name hook points by plain tuples.
+        tensors = {
+            HookPoint(*key): _checked(key, self.tensors[key]) for key in sorted(self.tensors)
+        }
         hidden = check_one_hidden_size({tensor_name(k): t.shape[-1] for k, t in tensors.items()})
         available = {layer for _, layer in tensors}
         layers = check_layers(self.layers or available, available)
@@ -105,7 +108,7 @@ def check_base_model(base: BaseModel | None, hidden_size: int, last_layer: int) 
         )
 
 
-def _checked(key: TensorKey, tensor: torch.Tensor) -> torch.Tensor:
+def _checked(key: HookPoint, tensor: torch.Tensor) -> torch.Tensor:
     name = tensor_name(key)
     parse_tensor_name(name)
     if tensor.dtype != torch.float32:

@@ -24,7 +24,7 @@ class State:
     """A server at rest. Memory is resident, in MiB; processes go by their role and number."""
 
     bank_rows_used: int
-    table_rows_free: int
+    table_entries_free: int
     requests_in_workers: int
     vectors_resident: int
     requests_running: float
@@ -42,7 +42,7 @@ class State:
         """One line of it."""
         memory = ", ".join(f"{name} {mib:.0f} MiB" for name, mib in self.rss_mib.items())
         return (
-            f"{self.bank_rows_used} bank rows used, {self.table_rows_free} table rows free, "
+            f"{self.bank_rows_used} bank rows used, {self.table_entries_free} table entries free, "
             f"{self.vectors_resident} vectors resident, "
             f"{self.requests_running + self.requests_waiting:.0f} requests; {memory}"
         )
@@ -75,7 +75,7 @@ async def quiet_state(server: Server, client: httpx.AsyncClient) -> State:
     processes = _processes(server)
     return State(
         bank_rows_used=worker["bank_rows_used"],
-        table_rows_free=worker["free_table_rows"],
+        table_entries_free=worker["free_table_entries"],
         requests_in_workers=worker["requests"],
         vectors_resident=worker["vectors_resident"],
         requests_running=metrics["vllm:num_requests_running"],
@@ -99,8 +99,10 @@ def compare(warm: State, end: State) -> list[str]:
         }  # fmt: skip
         if held:
             wrong.append(f"a quiet server holds, after {name}: {held}")
-    if end.table_rows_free != warm.table_rows_free:
-        wrong.append(f"{warm.table_rows_free} free table rows became {end.table_rows_free}")
+    if end.table_entries_free != warm.table_entries_free:
+        wrong.append(
+            f"{warm.table_entries_free} free table entries became {end.table_entries_free}"
+        )
     for process, before in warm.rss_mib.items():
         after = end.rss_mib.get(process)
         if after is None:

@@ -22,7 +22,7 @@ from steersman.server.auth.caller import caller
 
 _WRITER: Final = ThreadPoolExecutor(1, "steersman-audit")
 """A thread of its own: a disk that hangs must stop neither the event loop nor other work."""
-_log = logging.getLogger("vllm.steersman")
+logger = logging.getLogger("vllm.steersman")
 
 
 class _Sink:
@@ -71,4 +71,4 @@ def audit(event: str, **fields: Any) -> None:
         finally:
             os.close(file)
     except OSError as error:
-        _log.error("audit line not written (%s): %s", error, text.rstrip())
+        logger.error("audit line not written (%s): %s", error, text.rstrip())

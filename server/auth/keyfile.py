@@ -41,7 +41,7 @@ _LOOKING: Final = ThreadPoolExecutor(1, "steersman-keys")
 _NAME: Final = r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}"
 _Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 _Signature = tuple[tuple[str, int, int, int, int], ...]
-_log = logging.getLogger("vllm.steersman")
+logger = logging.getLogger("vllm.steersman")
 
 
 class KeysFileInvalid(ValueError):
@@ -189,10 +189,10 @@ class Keys:
             if signature == known == ():
                 return
             self._set_stale(True)
-            _log.error("keys file not read again, the keys of before stay: %s", error)
+            logger.error("keys file not read again, the keys of before stay: %s", error)
             return
         self._set_stale(False)
-        _log.info("keys file read again: %d keys", len(self.names))
+        logger.info("keys file read again: %d keys", len(self.names))
         audit("keys.loaded", keys=self.names)
 
     def _set_stale(self, stale: bool) -> None:

@@ -18,11 +18,11 @@ from steersman.steering.plan import (
     PositionRule,
     check_rule,
 )
-from steersman.steering.plan.bound import check_added
+from steersman.steering.plan.limits import check_added
 from steersman.steering.plan.plan import as_float32
 from steersman.vectors.errors import VectorInvalid, VectorNotFound
 from steersman.vectors.library.library import Entry
-from steersman.vectors.tensors import TensorKey, tensor_name
+from steersman.vectors.tensors import HookPoint, tensor_name
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def _find(library: View, name: str, param: str) -> Entry:
     return entry
 
 
-def _terms(use: VectorUse, entry: Entry, where: str, limits: Limits) -> tuple[TensorKey, ...]:
+def _terms(use: VectorUse, entry: Entry, where: str, limits: Limits) -> tuple[HookPoint, ...]:
     """Where the vector is added."""
     available = {layer for _, layer in entry.tensors}
     layers = set(use.layers if use.layers is not None else entry.layers)
@@ -121,10 +121,10 @@ def _terms(use: VectorUse, entry: Entry, where: str, limits: Limits) -> tuple[Te
     return terms
 
 
-def _steps(use: VectorUse, entry: Entry, terms: tuple[TensorKey, ...], where: str) -> int | None:
+def _steps(use: VectorUse, entry: Entry, terms: tuple[HookPoint, ...], where: str) -> int | None:
     """How many generation steps the vector has a tensor for; None for one that is for all tokens,
     [hidden]. [1, hidden] is one step."""
-    steps: dict[TensorKey, int | None] = {}
+    steps: dict[HookPoint, int | None] = {}
     for key in terms:
         shape = entry.tensors[key]
         steps[key] = shape[0] if len(shape) > 1 else None

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from steersman.steering.plan import PlannedVector
 from steersman.vectors.library.library import Entry
-from steersman.vectors.tensors import TensorKey
+from steersman.vectors.tensors import HookPoint
 
 
 def outside_safe_ranges(
@@ -18,7 +18,7 @@ def outside_safe_ranges(
     steers nothing and is in every range. Uses of the same content at one hook point count together,
     for they are once and stronger: all that are positive, and all that are negative.
     """
-    together: defaultdict[tuple[str, TensorKey], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    together: defaultdict[tuple[str, HookPoint], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for vector in vectors:
         given = vector.schedule or (vector.coefficient,)
         for key in vector.terms:

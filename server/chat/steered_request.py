@@ -15,7 +15,7 @@ from steersman.server.chat.resolve import Resolved, resolve
 from steersman.server.errors import BankFull, NotSteered
 from steersman.server.metrics import METRICS
 from steersman.server.state import Steersman
-from steersman.steering.plan import BANK_FULL, DESK, NOT_FINITE, PlanInvalid, Row
+from steersman.steering.plan import BANK_FULL, NOT_FINITE, RECEIPTS, BankKey, PlanInvalid
 from steersman.vectors.errors import VectorNotFound
 
 
@@ -43,7 +43,7 @@ class Session:
     ) -> None:
         plan, receipt = made.plan, made.plan.receipt
         dynamic = plan.dynamic is not None
-        rows, companions = plan.rows(), (len(plan.vectors) + 1) * answers.total if dynamic else 0
+        rows, companions = plan.bank_keys, (len(plan.vectors) + 1) * answers.total if dynamic else 0
         ids = [part["id"] for part in made.draft]
         self.plan = plan
         divided = plan.dynamic is not None and plan.dynamic.mean
@@ -52,7 +52,7 @@ class Session:
         self._draft = made.draft
         self._note = note(plan, sampled)
         app.enter(rows, companions)
-        DESK.open(receipt)
+        RECEIPTS.open(receipt)
         held = (app, receipt, rows, companions)
         self._held = held
         self._unclosed = weakref.finalize(self, _give_back_on, _loop(), *held)
@@ -60,9 +60,9 @@ class Session:
     def refusal(self) -> Exception | None:
         """`PlanInvalid` if the front end refused the plan or its stream overflowed, `BankFull` or
         `NotSteered` if the engine ended the request for that."""
-        if (invalid := DESK.rejection(self.plan.receipt)) is not None:
+        if (invalid := RECEIPTS.rejection(self.plan.receipt)) is not None:
             return invalid
-        said = DESK.refusal(self.plan.receipt)
+        said = RECEIPTS.refusal(self.plan.receipt)
         if said is None:
             return None
         if said.code == NOT_FINITE:
@@ -71,11 +71,11 @@ class Session:
 
     def was_steered(self) -> bool:
         """Whether a worker has said what it did for this request."""
-        return bool(DESK.read(self.plan.receipt))
+        return bool(RECEIPTS.read(self.plan.receipt))
 
     def receipt(self) -> dict[str, Any]:
         """The receipt as of now: counts are summed over all answers (n, several prompts)."""
-        notes = DESK.read(self.plan.receipt)
+        notes = RECEIPTS.read(self.plan.receipt)
         totals = [sum(n.steered_tokens[k] for n in notes) for k in range(len(self._draft))]
         vectors = [
             {**draft, "steered_tokens": total}
@@ -95,8 +95,8 @@ class Session:
     def close(self, outcome: str) -> None:
         """Give everything back and count the outcome; later calls do nothing."""
         if self._unclosed.detach() is not None:
-            METRICS.observe(DESK.read(self.plan.receipt), outcome)
-            said = DESK.refusal(self.plan.receipt)
+            METRICS.observe(RECEIPTS.read(self.plan.receipt), outcome)
+            said = RECEIPTS.refusal(self.plan.receipt)
             METRICS.not_finite.inc(said is not None and said.code == NOT_FINITE)
             _give_back(*self._held)
 
@@ -131,6 +131,6 @@ def _give_back_on(loop: asyncio.AbstractEventLoop | None, *held: Any) -> None:
         loop.call_soon_threadsafe(_give_back, *held)
 
 
-def _give_back(app: Steersman, receipt: str, rows: frozenset[Row], companions: int) -> None:
-    DESK.close(receipt)
+def _give_back(app: Steersman, receipt: str, rows: frozenset[BankKey], companions: int) -> None:
+    RECEIPTS.close(receipt)
     app.leave(rows, companions)

@@ -5,8 +5,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from steersman.server.extraction.examples import Example
-from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Captured, Term
+from steersman.steering.plan.capture import CAPTURE_KEY, Capture, CaptureResult
+from steersman.steering.plan.inbox import CAPTURES
 from steersman.steering.plan.step_clock import CAPTURE_PREFIX
+from steersman.vectors.tensors import HookPoint
 
 
 class CaptureFailed(RuntimeError):
@@ -14,11 +16,11 @@ class CaptureFailed(RuntimeError):
 
 
 @dataclass
-class Capturer:
+class CaptureClient:
     """Captures out of one engine (vLLM's `AsyncLLM`)."""
 
     engine: Any
-    terms: tuple[Term, ...]
+    terms: tuple[HookPoint, ...]
     reproducible: bool = False
     in_flight: int = 0
     portion: int = 0
@@ -29,7 +31,7 @@ class Capturer:
         waiting: int = self.engine.output_processor.get_num_unfinished_requests()
         return waiting - self.in_flight
 
-    async def capture(self, example: Example, *, each: bool = False) -> Captured:
+    async def capture(self, example: Example, *, each: bool = False) -> CaptureResult:
         """What lies at `terms` at the example's tokens. Raises `CaptureFailed`."""
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 

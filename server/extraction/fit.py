@@ -16,7 +16,7 @@ from steersman.vectors.methods import ActivationsInvalid, StepMeans, step_differ
 from steersman.vectors.methods.quality import DOSE, measure, middle_layer, norm_measures
 from steersman.vectors.methods.rows import check_differ
 from steersman.vectors.methods.split import Sides
-from steersman.vectors.tensors import tensor_name
+from steersman.vectors.tensors import HookPoint, tensor_name
 
 
 class Place(NamedTuple):
@@ -65,7 +65,7 @@ def fit_steps(
         "reason": "how good a vector by step is, nothing measures here: steersman sweep does",
         **norm_measures(vectors, place.layers, place.median_norms, place.site),
     }
-    tensors = {(place.site, n): vectors[:, i] for i, n in enumerate(place.layers)}
+    tensors = {HookPoint(place.site, n): vectors[:, i] for i, n in enumerate(place.layers)}
     return _vector(request, request.name, tensors, quality, place)
 
 
@@ -90,7 +90,7 @@ def _fitted(
         paired=request.how.paired,
         seed=request.seed,
     )
-    tensors = {(place.site, n): directions[i] for i, n in enumerate(place.layers)}
+    tensors = {HookPoint(place.site, n): directions[i] for i, n in enumerate(place.layers)}
     return _vector(request, name, tensors, quality, place)
 
 
@@ -131,7 +131,7 @@ def _dosed(directions: Tensor, dose: float | None, place: Place) -> Tensor:
 def _vector(
     request: ExtractRequest,
     name: str,
-    tensors: dict[tuple[str, int], Tensor],
+    tensors: dict[HookPoint, Tensor],
     quality: dict[str, Any],
     place: Place,
 ) -> SteeringVector:

@@ -20,7 +20,7 @@ from steersman.server.library.inspect_schemas import (
 )
 from steersman.server.library.openapi import errors
 from steersman.vectors.errors import SteersmanError, VectorInvalid, shown
-from steersman.vectors.file.format import TensorKey, read_tensors, tensor_name
+from steersman.vectors.file.format import HookPoint, read_tensors, tensor_name
 from steersman.vectors.library.library import Entry
 
 MAX_COMPARED: Final = 1000
@@ -29,7 +29,7 @@ MAX_COUNT: Final = 100
 COUNT: Final = 10
 
 T = TypeVar("T")
-Directions = dict[TensorKey, torch.Tensor]
+Directions = dict[HookPoint, torch.Tensor]
 """float32 [hidden] each: the tensor, or the mean of its steps."""
 
 
@@ -95,7 +95,7 @@ def _answer(host: Host, read: _Read, lens: dict[str, Any], count: int) -> Respon
     doses = host.doses
     quality = entry.method_settings.get("quality")
 
-    def one(row: int, key: TensorKey) -> TensorInspection:
+    def one(row: int, key: HookPoint) -> TensorInspection:
         site, layer = key
         norm = float(tensors[key].double().norm(dim=-1).max())
         said = lens["tokens"][row]

@@ -19,8 +19,13 @@ from steersman.server.middleware.body import BodyInvalid, Bounds, read
 from steersman.server.middleware.constraints import check_constraints, check_items
 from steersman.server.paths import is_ours, path_of
 from steersman.steering.plan import PlanInvalid
-from steersman.steering.plan.intent import FIELD, misplaced, misplaced_header, misplaced_query
-from steersman.steering.plan.spelling import means_steering
+from steersman.steering.plan.intent import (
+    FIELD,
+    means_steering,
+    misplaced,
+    misplaced_header,
+    misplaced_query,
+)
 from steersman.vectors.errors import SteersmanError, shown
 
 STEERED_PATHS: Final = frozenset(

@@ -1,1 +1,1 @@
-"""The operations that change a residual stream: in torch, and as Triton kernels."""
+"""The operation h <- h + sum_k g c v: `addition` in torch, `kernel` in Triton."""

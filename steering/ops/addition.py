@@ -11,12 +11,12 @@ from torch.nn.functional import embedding_bag
 
 
 class Marked(NamedTuple):
-    """The steered tokens of a step, as indices: what `token_row` says, found out once a step."""
+    """The steered tokens of a step, as indices: `token_entry`, read once a step."""
 
     tokens: Tensor
     """[n] int64, ascending: which tokens of the batch."""
     rows: Tensor
-    """[u] int64: the table rows in use; a token with gains has an entry of its own."""
+    """[u] int64: the table entries in use; a token with gains has an entry of its own."""
     spread: Tensor | None
     """[n] int64: for each token, its place in `rows`; None where token i has row i."""
     gains: Tensor | None = None
@@ -35,7 +35,7 @@ def sums(bank: Tensor, index: Tensor, coefficient: Tensor) -> Tensor:
 
 def add_marked(hidden: Tensor, added: Tensor, marked: Marked) -> None:
     """The operation for tokens that are known: `added` [u, hidden] float32 is what each of
-    `marked.rows` adds. A prefill has thousands of tokens but few table rows."""
+    `marked.rows` adds. A prefill has thousands of tokens but few table entries."""
     tokens, spread = marked.tokens, marked.spread
     delta = added if spread is None else added.index_select(0, spread)
     if hidden.dtype == torch.float32:
@@ -50,20 +50,20 @@ def add(
     bank: Tensor,
     index: Tensor,
     coefficient: Tensor,
-    token_row: Tensor,
+    token_entry: Tensor,
     token_gain: Tensor,
 ) -> None:
     """Add each steered token's vectors to `hidden`, in place.
 
     Shapes and dtypes: `hidden` [tokens, hidden] of any float dtype; `bank` [rows, hidden] float32;
     `index` [requests, K] int32 and `coefficient` [requests, K] float32, one site and layer's part
-    of the tables, unused terms being row 0 (all zeros) at 0.0; `token_row` [>= tokens] int32, the
-    table row of each token, -1 for a token that is not steered; `token_gain` [>= tokens, K]
+    of the tables, unused terms being row 0 (all zeros) at 0.0; `token_entry` [>= tokens] int32, the
+    table entry of each token, -1 for a token that is not steered; `token_gain` [>= tokens, K]
     float32, which multiplies each token's coefficients: 1 but where they change token by token.
 
     The sum is taken in float32 and cast once. Tokens with row -1 are not touched.
     """
-    rows = token_row[: hidden.shape[0]]
+    rows = token_entry[: hidden.shape[0]]
     tokens = (rows >= 0).nonzero().squeeze(1)
     if tokens.numel():
         gains = token_gain[tokens]
@@ -83,14 +83,14 @@ def add_on_cuda(
     bank: Tensor,
     index: Tensor,
     coefficient: Tensor,
-    token_row: Tensor,
+    token_entry: Tensor,
     token_gain: Tensor,
 ) -> None:
     """The same in one kernel, without a shape that depends on data: CUDA graphs capture it."""
     # Here, because a CPU needs no Triton. The profile run comes through: a start without it fails.
     from steersman.steering.ops.kernel import add_rows
 
-    add_rows(hidden, bank, index, coefficient, token_row, token_gain)
+    add_rows(hidden, bank, index, coefficient, token_entry, token_gain)
 
 
 @add.register_fake
@@ -99,7 +99,7 @@ def _(
     bank: Tensor,
     index: Tensor,
     coefficient: Tensor,
-    token_row: Tensor,
+    token_entry: Tensor,
     token_gain: Tensor,
 ) -> None:
     return None

@@ -28,7 +28,7 @@ def add_block(  # type: ignore[no-untyped-def]
     bank,
     index,
     coefficient,
-    token_row,
+    token_entry,
     token_gain,
     width,
     token_stride,
@@ -44,7 +44,7 @@ def add_block(  # type: ignore[no-untyped-def]
     """One program, for token `program_id(0)` and the `program_id(1)`-th block of its dimensions."""
     # All offsets in 64 bits: rows times hidden size passes 2^31 in a large bank or prefill.
     token = tl.program_id(0).to(tl.int64)
-    row = tl.load(token_row + token).to(tl.int64)
+    row = tl.load(token_entry + token).to(tl.int64)
     if row < 0:
         return
     columns = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -69,7 +69,7 @@ def add_rows(
     bank: Tensor,
     index: Tensor,
     coefficient: Tensor,
-    token_row: Tensor,
+    token_entry: Tensor,
     token_gain: Tensor,
 ) -> None:
     """The operation on the tensors' device; arguments as of `steersman.steering.ops.addition.add`.
@@ -81,13 +81,13 @@ def add_rows(
     """
     tokens, width = hidden.shape
     terms = index.shape[1]
-    fits = min(len(token_row), len(token_gain)) >= tokens and bank.shape[1] == width
+    fits = min(len(token_entry), len(token_gain)) >= tokens and bank.shape[1] == width
     alike = index.shape == coefficient.shape and token_gain.shape[1] == terms
     if not (fits and alike and _dense(bank, index, coefficient, token_gain)):
         raise ValueError(
             f"hidden {tuple(hidden.shape)} does not go with bank {tuple(bank.shape)}, index "
-            f"{tuple(index.shape)}, coefficient {tuple(coefficient.shape)}, token_row "
-            f"{tuple(token_row.shape)} and token_gain {tuple(token_gain.shape)}, or the rows of "
+            f"{tuple(index.shape)}, coefficient {tuple(coefficient.shape)}, token_entry "
+            f"{tuple(token_entry.shape)} and token_gain {tuple(token_gain.shape)}, or the rows of "
             "one of them are not dense"
         )
     if tokens == 0 or width == 0 or terms == 0:
@@ -99,7 +99,7 @@ def add_rows(
         bank,
         index,
         coefficient,
-        token_row,
+        token_entry,
         token_gain,
         width,
         hidden.stride(0),

@@ -1,4 +1,4 @@
-"""What the prefix cache must tell apart: a short key for the steering of a block's tokens.
+"""A short key for the steering of a block's tokens, by which the prefix cache keeps blocks apart.
 
 The key names the exact addition at each token of the block, so that two requests whose rules differ
 but whose effect on the block is the same share it. An addition is named by a digest of the multiset
@@ -15,6 +15,8 @@ from collections.abc import Sequence
 from hashlib import blake2b
 from itertools import chain, groupby, repeat
 from typing import TYPE_CHECKING, Final
+
+from steersman.vectors.tensors import HookPoint
 
 if TYPE_CHECKING:
     from steersman.steering.plan.plan import Plan, PlannedVector, Segment
@@ -33,8 +35,7 @@ class CacheKeys:
     def __init__(self, plan: "Plan", prompt_tokens: int) -> None:
         """Raises `PlanInvalid` for positions outside the prompt."""
         self._plan = plan
-        self._spans = [vector.span(prompt_tokens) for vector in plan.vectors]
-        self._segments = plan.segments(prompt_tokens)
+        self._spans, _, self._segments = plan.layout(prompt_tokens)
         self._starts = [segment.start for segment in self._segments]
         counts = Counter(vector.digest for vector in plan.vectors)
         self._repeated = {n for n, v in enumerate(plan.vectors) if counts[v.digest] > 1}
@@ -44,7 +45,7 @@ class CacheKeys:
 
     def of(self, start: int, stop: int) -> str | None:
         """The key of a block of tokens [start, stop); None where nothing is added, so that the
-        block is everybody's."""
+        block is for every request."""
         parts: list[tuple[int, int, bytes]] = []
         for first, end, addition in self._additions(start, stop):
             if addition is None:
@@ -55,9 +56,9 @@ class CacheKeys:
                 parts.append((first, end, addition))
         if not parts:
             return None
-        said = ";".join(f"{first}:{end}:{addition.hex()}" for first, end, addition in parts)
-        # One part is as short as what stands for many.
-        return said if len(parts) == 1 else blake2b(said.encode(), digest_size=16).hexdigest()
+        key = ";".join(f"{first}:{end}:{addition.hex()}" for first, end, addition in parts)
+        # The digest of many parts is as long as one part.
+        return key if len(parts) == 1 else blake2b(key.encode(), digest_size=16).hexdigest()
 
     def _additions(self, start: int, stop: int) -> "list[tuple[int, int, Addition]]":
         """(first, end, what is added) of the stretches within [start, stop), ascending."""
@@ -140,7 +141,7 @@ def _coefficients(vector: "PlannedVector", step: int, count: int) -> Sequence[fl
     return (*listed, *repeat(vector.schedule[-1], count - len(listed)))
 
 
-def digest_of_terms(digest: str, terms: Sequence[tuple[str, int]]) -> bytes:
+def digest_of_terms(digest: str, terms: Sequence[HookPoint]) -> bytes:
     """Names a vector at a multiset of (site, layer), whatever their order."""
-    said = json.dumps([digest, sorted(terms)], separators=(",", ":"))
-    return blake2b(said.encode(), digest_size=DIGEST_BYTES).digest()
+    text = json.dumps([digest, sorted(terms)], separators=(",", ":"))
+    return blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()

@@ -1,19 +1,19 @@
-"""A request that is listened to: what of its residual stream is wanted, and how it comes back.
+"""A request that is captured: which part of its residual stream, and how that comes back.
 
 A capture travels as a plan does, in `SamplingParams.extra_args`; the worker's sums come back on the
 request's outputs, step by step, and add up here. Nothing holds a prompt's whole stream.
 """
 
 import json
-import threading
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from steersman.steering.plan.errors import PlanInvalid
+from steersman.vectors.tensors import HookPoint
 
 STEP_KEY: Final = "steersman_captured"
 """The key of `EngineCoreOutput.kv_transfer_params` that holds what of captures was in the step:
@@ -23,23 +23,20 @@ CAPTURE_KEY: Final = "steersman_capture"
 """The key of `SamplingParams.extra_args` that holds the capture as a JSON string; of
 `EngineCoreOutput.kv_transfer_params`, what was captured."""
 
-Term = tuple[str, int]
-"""(site, layer)."""
-
 
 @dataclass(frozen=True)
 class Capture:
     """The stream of tokens [start, stop) of one request, at each of `terms`."""
 
     receipt: str
-    """Names the `CaptureDesk` entry that it goes to."""
-    terms: tuple[Term, ...]
+    """Names the `CaptureInbox` entry that it goes to."""
+    terms: tuple[HookPoint, ...]
     start: int
     """Token index, counted from the start of the request."""
     stop: int
     """May lie behind the end of the request."""
     each: bool = False
-    """Whether every token is wanted by itself, or the mean over them."""
+    """True: every token by itself; False: the mean over them."""
     portion: int = 0
     """Most tokens of the prompt that a step takes beside others' requests; 0: all."""
 
@@ -59,7 +56,7 @@ class Capture:
             receipt, terms, start, stop, each, portion = json.loads(extra_args[CAPTURE_KEY])
             found = cls(
                 str(receipt),
-                tuple((str(site), int(layer)) for site, layer in terms),
+                tuple(HookPoint(str(site), int(layer)) for site, layer in terms),
                 int(start),
                 int(stop),
                 bool(each),
@@ -68,93 +65,29 @@ class Capture:
         except (ValueError, TypeError) as error:
             raise PlanInvalid(f"not a capture: {error!r:.200}") from error
         if not found.terms or not 0 <= found.start < found.stop:
-            raise PlanInvalid("a capture names no place or no token")
+            raise PlanInvalid("a capture must name at least one hook point and one token")
         if found.portion < 0:
-            raise PlanInvalid("a capture's portion is below 0")
+            raise PlanInvalid("a capture's portion must be 0 or more")
         return found
 
 
-class Piece(NamedTuple):
+class CaptureChunk(NamedTuple):
     """What some steps captured of one request."""
 
     receipt: str
     tokens: int
     """How many tokens these are."""
     values: bytes
-    """float32 [rows, terms, hidden]: a row a token if each was wanted, else one row, their sum."""
+    """float32 [rows, terms, hidden]: one row for each token if `each`, else their sum."""
 
     def to_wire(self) -> list[Any]:
         """For vLLM's message encoding."""
         return list(self)
 
 
-class Captured(NamedTuple):
+class CaptureResult(NamedTuple):
     """What was captured of one request."""
 
     tokens: int
     values: NDArray[np.float32]
-    """[terms, hidden], the mean over the tokens; or [tokens, terms, hidden] if each was wanted."""
-
-
-@dataclass
-class _Entry:
-    capture: Capture
-    tokens: int = 0
-    total: NDArray[np.float64] | None = None
-    rows: list[NDArray[np.float32]] = field(default_factory=list)
-
-
-class CaptureDesk:
-    """Collects pieces by receipt name. One desk a process; thread-safe.
-
-    Assumption: whoever opens a receipt closes it. Guarantee: pieces for a receipt that is not open
-    are dropped.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[str, _Entry] = {}
-
-    def is_open(self, receipt: str) -> bool:
-        """Whether somebody collects under `receipt`: nobody else's captures may run."""
-        return receipt in self._open
-
-    def open(self, capture: Capture) -> None:
-        """Start collecting what `capture` asks for."""
-        with self._lock:
-            self._open[capture.receipt] = _Entry(capture)
-
-    def deliver(self, piece: Piece) -> None:
-        """Add what some steps captured."""
-        with self._lock:
-            entry = self._open.get(piece.receipt)
-            if entry is None:
-                return
-            values = np.frombuffer(piece.values, np.float32)
-            shaped = values.reshape(-1, len(entry.capture.terms), _hidden(entry.capture, piece))
-            entry.tokens += piece.tokens
-            if entry.capture.each:
-                entry.rows.append(shaped)
-            else:
-                entry.total = shaped[0].astype(np.float64) + (
-                    0.0 if entry.total is None else entry.total
-                )
-
-    def close(self, receipt: str) -> Captured | None:
-        """What was collected, once; None if nothing was."""
-        with self._lock:
-            entry = self._open.pop(receipt, None)
-        if entry is None or not entry.tokens:
-            return None
-        if entry.total is not None:
-            return Captured(entry.tokens, (entry.total / entry.tokens).astype(np.float32))
-        return Captured(entry.tokens, np.concatenate(entry.rows))
-
-
-def _hidden(capture: Capture, piece: Piece) -> int:
-    rows = piece.tokens if capture.each else 1
-    return len(piece.values) // (4 * rows * len(capture.terms))
-
-
-CAPTURES = CaptureDesk()
-"""This process's desk: vLLM's output processor delivers here, the HTTP layer reads."""
+    """[terms, hidden], the mean over the tokens; or [tokens, terms, hidden] if `each`."""

@@ -8,8 +8,8 @@ from typing import Any, Final, NamedTuple, Self
 from steersman.steering.plan.errors import PlanInvalid
 
 STREAM_KEY: Final = "steersman_stream"
-"""The key of `SamplingParams.extra_args` that says whose companion a request is. Only the scheduler
-writes it."""
+"""The key of `SamplingParams.extra_args` of a companion: [id of its answer, stream]. Only the
+scheduler writes it."""
 
 MAX_PROPERTIES: Final = 4
 """Properties of one dynamic request, each of which is one more sequence to compute."""
@@ -28,7 +28,7 @@ class Dynamic:
     plain one, as in its text."""
 
     def check(self) -> None:
-        """Raise `PlanInvalid` for a setting that means nothing."""
+        """Raise `PlanInvalid` for a setting that is not valid."""
         for name in ("start", "top_p"):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int | float):
@@ -42,7 +42,7 @@ class Dynamic:
                 "top_p must lie above 0 and be at most 1", param="steering.dynamic.top_p"
             )
         if not isinstance(self.mean, bool):
-            raise PlanInvalid("a plan's mean is true or false", param="steering.dynamic.kl")
+            raise PlanInvalid("a plan's mean must be true or false", param="steering.dynamic.kl")
 
     def to_json(self) -> dict[str, Any]:
         """A JSON object that `from_json` takes back."""
@@ -66,9 +66,9 @@ class Companion(NamedTuple):
 
     @classmethod
     def of(cls, extra_args: Mapping[str, Any] | None) -> Self | None:
-        """What `extra_args` says of a request; None for one that a client made."""
-        said = (extra_args or {}).get(STREAM_KEY)
-        return None if said is None else cls(*said)
+        """The companion that `extra_args` describe; None for a request that a client made."""
+        found = (extra_args or {}).get(STREAM_KEY)
+        return None if found is None else cls(*found)
 
 
 class Choice(NamedTuple):

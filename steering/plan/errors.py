@@ -1,4 +1,12 @@
-"""Errors of the engine room. `ValueError` is what vLLM itself turns into a 400 on every route."""
+"""Errors of the room.
+
+ValueError
+└── PlanInvalid          the request is wrong; vLLM turns a ValueError into a 400 on every route
+RuntimeError
+├── VectorUnavailable    a worker cannot steer one request, which ends in error
+├── NotComposed          the coefficients of a dynamic answer cannot be found; it ends in error
+└── NotInstrumentable    a worker cannot steer this model or way of running; the start ends
+"""
 
 
 class PlanInvalid(ValueError):
@@ -15,4 +23,12 @@ class PlanInvalid(ValueError):
 
 
 class VectorUnavailable(RuntimeError):
-    """A worker could not bring a planned vector into its bank (file gone, or no free row)."""
+    """A worker cannot bring a planned vector into its bank: its file is gone, or no row is free."""
+
+
+class NotComposed(RuntimeError):
+    """The coefficients of a token of a dynamic answer cannot be found."""
+
+
+class NotInstrumentable(RuntimeError):
+    """Steersman cannot steer the model or the way of running; the message says why."""

@@ -1,18 +1,23 @@
-"""Where a request can mean to be steered, other than by the field: found by its keys.
+"""Where a request means to be steered other than by the field, and how it may spell that.
 
-Values are nobody's business: a text, a topic or the name of a tool may say `steering`. Nor are the
-keys of what a client defines for itself, such as the schema of a tool, at the places where vLLM
-reads such things. Every other place, known or not, is a place where a key that means steering is
-refused; and what is under a key that carries what SDKs do not know may be JSON in a string.
+vLLM, SDKs and other plugins ignore keys that they do not know, so a request with a key `steer` or
+`Steering` would come back unsteered with a 200. The server's guard and the engine's front end use
+this one list of spellings.
+
+Keys alone count: a text, a topic or the name of a tool may be `steering`. The keys of what a client
+defines for itself, such as the schema of a tool, are its own at the places where vLLM reads such
+things. At every other place, known or not, a key that means steering is refused; and a string under
+a key that carries what SDKs do not know may be JSON.
 """
 
 import json
 import re
+import unicodedata
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 from steersman.steering.plan.errors import PlanInvalid
-from steersman.steering.plan.spelling import means_steering
 
 FIELD: Final = "steering"
 CARRIERS: Final = frozenset(
@@ -40,7 +45,7 @@ _TOOL_USES: Final = ("tool_use", "server_tool_use", "mcp_tool_use")
 
 
 class _At(NamedTuple):
-    """One object or list of a body, still to be looked at."""
+    """One object or list of a body, still to be searched."""
 
     path: str
     kind: str
@@ -53,7 +58,7 @@ class _At(NamedTuple):
 
 
 class _Care:
-    """How closely one body may still be looked at, which takes the event loop's time."""
+    """How much of one body may still be searched, which takes the event loop's time."""
 
     def __init__(self) -> None:
         self._keys = MOST_CLOSE
@@ -67,7 +72,7 @@ class _Care:
             raise _too_much(path, f"{MOST_CLOSE} keys that a misspelt {FIELD!r} may be among")
 
     def open(self, path: str, value: Any) -> Any:
-        """The object or list that a string says in JSON; `value` itself where it says none. Raises
+        """The object or list that a string holds in JSON; else `value` itself. Raises
         `PlanInvalid`."""
         if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
             return value
@@ -75,16 +80,16 @@ class _Care:
         if self._characters < 0:
             raise _too_much(path, f"{MOST_OPENED} characters of JSON in strings")
         try:
-            said = json.loads(value)
+            parsed = json.loads(value)
         except (ValueError, RecursionError):
             return value
-        return said if isinstance(said, dict | list) else value
+        return parsed if isinstance(parsed, dict | list) else value
 
 
 def _too_much(path: str, what: str) -> PlanInvalid:
     return PlanInvalid(
-        f"the body has more than {what}, as many as are looked at, whatever the server's options; "
-        "send less",
+        f"the body has more than {what}, which is the limit whatever the server's options; send "
+        "less",
         param=path or "body",
         code="body_too_complex",
     )
@@ -92,8 +97,8 @@ def _too_much(path: str, what: str) -> PlanInvalid:
 
 def misplaced(body: Any) -> str | None:
     """The path of a key of `body` that means steering and is not the field; None if there is none.
-    A null means nothing. Raises `PlanInvalid` for more than is looked at: what nobody has looked at
-    may mean steering."""
+    A null means nothing. Raises `PlanInvalid` for more than can be searched: what was not
+    searched may mean steering."""
     care = _Care()
     waiting = [_At("", "", body, True, False)]
     while waiting:
@@ -147,12 +152,71 @@ def misplaced_header(headers: Mapping[str, str]) -> str | None:
 
 def misplaced_query(pairs: Iterable[tuple[str, str]]) -> str | None:
     """The first name in a query that means steering, or whose value, in JSON, does. Raises
-    `PlanInvalid` for more than is looked at."""
+    `PlanInvalid` for more than can be searched."""
     care = _Care()
     for name, value in pairs:
         if means_steering(name):
             return name
-        said = care.open(f"query.{name}"[:_LONGEST_PATH], value)
-        if isinstance(said, dict | list) and (inner := misplaced({name: said})) is not None:
+        parsed = care.open(f"query.{name}"[:_LONGEST_PATH], value)
+        if isinstance(parsed, dict | list) and (inner := misplaced({name: parsed})) is not None:
             return inner
     return None
+
+
+# Spellings
+
+_PREFIX: Final = re.compile(r"(?:x[-_ ])?sv[-_ .]", re.IGNORECASE)
+"""`sv_*`: another plugin's keys."""
+_WHOLE: Final = frozenset({"sv", "svs"})
+_STARTS: Final = ("steer", "xsteer")
+_PARTS: Final = ("steering", "controlvector", "steervec")
+"""Wherever they stand in a key."""
+_MODELS: Final = ("steering", "steeringvector", "steeringvectors", "controlvector")
+_NEAR_PARTS: Final = ("steer", "cvec", "controlvec")
+_NEAR_WHOLE: Final = frozenset({"vectors", "vector"})
+"""Where keys are few and known: other plugins' names, and our own inner key one level too high."""
+_ALIKE: Final = str.maketrans("ѕтеіпгɡсоѵкτειοѡνӏ", "steinrgcovkteiowvl")
+"""Letters of other alphabets that look like ours."""
+_OTHERS: Final = frozenset({"string", "strings", "storing", "staring", "stirring"})
+"""Words near to `steering` that mean something else."""
+_FAR: Final = 2
+"""Changes of one letter that make a word another one; 1 where its beginning is another."""
+_LONGEST: Final = 64
+
+
+@lru_cache(maxsize=4096)
+def means_steering(key: str, *, near: bool = False) -> bool:
+    """Whether `key` means steering. Case, blanks, punctuation, control characters and the forms of
+    Unicode's compatibility tables make no difference. `near`: one or two wrong letters neither."""
+    if len(key) > 4096:
+        key = key[:4096]
+    if _PREFIX.match(key.strip()):
+        return True
+    folded = unicodedata.normalize("NFKD", key).casefold().translate(_ALIKE)
+    word = "".join(c for c in folded if c.isalnum())
+    if word in _WHOLE or word.startswith(_STARTS) or any(part in word for part in _PARTS):
+        return True
+    if not near or len(word) > _LONGEST or word in _OTHERS:
+        return False
+    if word in _NEAR_WHOLE or any(part in word for part in _NEAR_PARTS):
+        return True
+    return any(
+        _distance(word, model) <= (_FAR if word[:2] == model[:2] else 1) for model in _MODELS
+    )
+
+
+def _distance(a: str, b: str) -> int:
+    """Letters to insert, leave out, change, or swap with their neighbour; more than `_FAR` is only
+    known to be more."""
+    if abs(len(a) - len(b)) > _FAR:
+        return _FAR + 1
+    before: list[int] = []
+    row = list(range(len(b) + 1))
+    for i, x in enumerate(a, 1):
+        before, last, row = row, before, [i]
+        for j, y in enumerate(b, 1):
+            best = min(before[j] + 1, row[j - 1] + 1, before[j - 1] + (x != y))
+            if i > 1 and j > 1 and x == b[j - 2] and y == a[i - 2]:
+                best = min(best, last[j - 2] + 1)
+            row.append(best)
+    return row[-1]

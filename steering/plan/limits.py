@@ -1,15 +1,22 @@
-"""The limits that every plan must meet, whoever wrote it."""
+"""The limits that every plan must meet, also one that the server did not write.
+
+An operator sets most of them. One holds whatever the options are: how much a request may add. A
+token whose stream overflows leaves NaN among the keys and values of the cache, and from there it
+reaches the next owner of its blocks. So the sum of what is added to any one element of the stream
+stays far under what the model's dtype holds, and what a norm can square.
+"""
 
 import math
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from typing import TYPE_CHECKING, Final, Self
 
 from steersman.steering.plan.dynamic import MAX_PROPERTIES, Dynamic
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.settings import Settings
+from steersman.vectors.tensors import HookPoint
 
 if TYPE_CHECKING:
     from steersman.steering.plan.plan import Plan, PlannedVector
@@ -37,18 +44,20 @@ class Limits:
     sites: tuple[str, ...] = STEERABLE_SITES
     """Sites of this model; a block that is not a plain pre-norm one has `resid_post` only."""
     most_added: float = math.inf
-    """Most that a request may add to one element of the stream (`steersman.steering.plan.bound`);
+    """Most that a request may add to one element of the stream (`check_added`);
     checked where the vectors' sizes are known."""
 
     @property
     def most_segments(self) -> int:
-        """Most table rows of one request."""
+        """Most table entries of one request."""
         return self.max_segments + self.max_steps
 
     @cached_property
-    def _places(self) -> frozenset[tuple[str, int]]:
+    def _places(self) -> frozenset[HookPoint]:
         """All (site, layer) that there are."""
-        return frozenset(product(self.sites, range(self.num_layers)))
+        return frozenset(
+            HookPoint(site, layer) for site in self.sites for layer in range(self.num_layers)
+        )
 
     @classmethod
     def of(cls, settings: Settings, num_layers: int) -> Self:
@@ -95,7 +104,7 @@ class Limits:
                 param="steering.vectors",
             )
         self.check_count(len(plan.vectors))
-        meetings: Counter[tuple[str, int]] = Counter()
+        meetings: Counter[HookPoint] = Counter()
         together: defaultdict[str, float] = defaultdict(float)
         for n, vector in enumerate(plan.vectors):
             where = f"steering.vectors[{n}]"
@@ -182,7 +191,7 @@ class Limits:
                 param="steering.vectors",
                 code="too_many_terms",
             )
-        if (stretches := len(plan.stretches(prompt_tokens))) > self.max_segments:
+        if (stretches := len(plan.layout(prompt_tokens).stretches)) > self.max_segments:
             raise PlanInvalid(
                 "the position rules of the vectors cut the request into "
                 f"{stretches} stretches, at most {self.max_segments} "
@@ -241,3 +250,46 @@ def _check_dynamic(plan: "Plan", dynamic: Dynamic, max_coefficient: float) -> No
                 "must be 0 or more",
                 param=f"{where}.coefficient",
             )
+
+
+# How much may be added
+
+_LARGEST: Final = {"float16": 65504.0, "bfloat16": 3.38e38, "float32": 3.40e38}
+_NORM: Final = 2.0**50
+"""A norm squares the stream in float32 and sums it: 2^50 squared, times 2^20 dimensions, is 2^120.
+"""
+
+
+def largest_addition(dtype: str) -> float:
+    """Most that one request may add to one element of the stream of a model of this dtype, such as
+    "float16", summed over its vectors and all hook points: a quarter of what the dtype holds, at
+    most 2^50. Raises KeyError for a dtype that no model runs in."""
+    return min(_LARGEST[dtype] / 4, _NORM)
+
+
+def most_added(plan: "Plan", elements: Sequence[float]) -> float:
+    """Most that `plan` adds to one element of the stream at any token.
+
+    `elements` has for each vector of the plan the largest absolute element of its tensors (over the
+    steps), summed over its hook points.
+    """
+    start = 0.0 if plan.dynamic is None else plan.dynamic.start
+    total = 0.0
+    for vector, size in zip(plan.vectors, elements, strict=True):
+        # Of two factors, one at 0 and one not finite, the product is not a number: that is over.
+        total += max(vector.strongest, start) * size
+    return total
+
+
+def check_added(plan: "Plan", elements: Sequence[float], most: float) -> None:
+    """Raise `PlanInvalid` where `plan` adds over `most` to one element of the stream; arguments as
+    of `most_added`."""
+    added = most_added(plan, elements)
+    if not added <= most:
+        raise PlanInvalid(
+            f"the vectors add up to {added:.3g} in one element of the residual stream, over the "
+            f"{most:.3g} that this model's dtype bears; lower the coefficients, or use vectors of "
+            "a norm like the stream's",
+            param="steering.vectors",
+            code="addition_too_large",
+        )

@@ -4,7 +4,7 @@ import base64
 import json
 import math
 import struct
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
@@ -17,6 +17,7 @@ from steersman.steering.plan.cache_key import CacheKeys, digest_of_terms
 from steersman.steering.plan.dynamic import Dynamic
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.positions import PositionRule, check_rule, interval
+from steersman.vectors.tensors import HookPoint
 
 PLAN_KEY: Final = "steersman"
 """The key of `SamplingParams.extra_args` that holds the plan as a JSON string."""
@@ -24,8 +25,16 @@ PLAN_KEY: Final = "steersman"
 MAX_PLAN: Final = 2**20
 """The most characters of a plan: every process reads it while others wait."""
 
-Row = tuple[str, str, int, int]
-"""What one bank row holds: (digest, site, layer, step)."""
+
+class BankKey(NamedTuple):
+    """What one bank row holds: one tensor of a vector."""
+
+    digest: str
+    site: str
+    layer: int
+    step: int
+    """Index of the tensor; `EVERY_STEP` for a vector that has one for all steps."""
+
 
 VectorRows = tuple[str, str, int, int]
 """Bank rows that are resident together: (digest, site, layer, how many: one for each step)."""
@@ -43,15 +52,39 @@ def as_float32(value: float) -> float:
     return rounded
 
 
+class Stretch(NamedTuple):
+    """Token indices [start, stop) at which the same vectors are active."""
+
+    start: int
+    stop: int
+    active: tuple[int, ...]
+    """Indices into `Plan.vectors`, ascending."""
+
+
 class Segment(NamedTuple):
-    """A stretch [start, stop) of token indices under one set of vectors."""
+    """A stretch, or the part of one at which each active vector adds one and the same tensor."""
 
     start: int
     stop: int
     active: tuple[int, ...]
     """Indices into `Plan.vectors`, ascending."""
     steps: tuple[int, ...]
-    """Which step's tensor each of them adds."""
+    """Index of the tensor that each of them adds."""
+
+
+class Layout(NamedTuple):
+    """How a plan divides one request; all token indices count from the start of the request."""
+
+    spans: tuple[tuple[int, int], ...]
+    """For each vector the half-open interval of tokens that it steers."""
+    stretches: tuple[Stretch, ...]
+    """Ascending and disjoint; tokens without an active vector are left out."""
+    segments: tuple[Segment, ...]
+    """The stretches, cut where a vector comes to its next tensor."""
+
+
+_MAX_LAYOUTS: Final = 8
+"""Layouts that one plan keeps: the prompts of one call share a plan and have few lengths."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +98,7 @@ class PlannedVector:
     """"sha256:" and 64 hex digits."""
     coefficient: float
     """float32-exact. In a dynamic plan, the most it may be."""
-    terms: tuple[tuple[str, int], ...]
+    terms: tuple[HookPoint, ...]
     """(site, layer) pairs, ascending."""
     positions: PositionRule
     schedule: tuple[float, ...] = ()
@@ -110,83 +143,78 @@ class PlannedVector:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of one request's steering. `receipt` names the desk entry its counts go to."""
+    """All of one request's steering. `receipt` names the entry of `RECEIPTS` for its counts."""
 
     vectors: tuple[PlannedVector, ...]
     receipt: str = ""
     dynamic: Dynamic | None = None
 
-    def rows(self) -> frozenset[Row]:
-        """Bank rows that must be resident while the request runs."""
+    @cached_property
+    def bank_keys(self) -> frozenset[BankKey]:
+        """What the bank must hold while the request runs."""
         return frozenset(
-            (v.digest, site, layer, step)
+            BankKey(v.digest, site, layer, step)
             for v in self.vectors
             for site, layer in v.terms
             for step in map(v.tensor_at, range(v.steps))
         )
 
+    @cached_property
     def row_sets(self) -> frozenset[VectorRows]:
-        """`rows`, those together that are always together."""
+        """`bank_keys`, those together that are always resident together."""
         return frozenset(
             (v.digest, site, layer, v.steps) for v in self.vectors for site, layer in v.terms
         )
 
     @property
     def bank_rows(self) -> int:
-        """How many `rows` there are."""
-        return sum(rows[-1] for rows in self.row_sets())
+        """How many `bank_keys` there are."""
+        return sum(rows[-1] for rows in self.row_sets)
 
     @property
     def varies(self) -> bool:
         """Whether a coefficient changes from one token to the next."""
         return self.dynamic is not None or any(v.schedule for v in self.vectors)
 
-    def stretches(self, prompt_tokens: int) -> tuple[tuple[int, int, tuple[int, ...]], ...]:
-        """(start, stop, active vectors): the request's steered stretches, ascending and disjoint;
-        unsteered gaps are left out."""
-        spans = [v.span(prompt_tokens) for v in self.vectors]
-        found: list[tuple[int, int, tuple[int, ...]]] = []
-        for start, stop in pairwise(sorted({edge for span in spans for edge in span})):
-            active = tuple(n for n, (lo, hi) in enumerate(spans) if lo <= start and stop <= hi)
-            if active and found and found[-1][1:] == (start, active):
-                found[-1] = (found[-1][0], stop, active)
-            elif active:
-                found.append((start, stop, active))
-        return tuple(found)
+    def layout(self, prompt_tokens: int) -> Layout:
+        """How the plan divides a request with a prompt of so many tokens, computed once for each
+        number. Raises `PlanInvalid` for positions outside the prompt."""
+        found = self._layouts.get(prompt_tokens)
+        if found is None:
+            if len(self._layouts) >= _MAX_LAYOUTS:
+                self._layouts.clear()
+            found = self._layouts[prompt_tokens] = _laid_out(self.vectors, prompt_tokens)
+        return found
+
+    @cached_property
+    def _layouts(self) -> dict[int, Layout]:
+        return {}
 
     def segments(self, prompt_tokens: int) -> tuple[Segment, ...]:
-        """The stretches, cut where a vector comes to its next tensor."""
-        spans = [v.span(prompt_tokens) for v in self.vectors]
-        segments = []
-        for start, stop, active in self.stretches(prompt_tokens):
-            cuts = {start, stop}
-            for n in active:
-                cuts.update(range(spans[n][0] + 1, spans[n][0] + self.vectors[n].steps))
-            for lo, hi in pairwise(sorted(cut for cut in cuts if start <= cut <= stop)):
-                steps = tuple(self.vectors[n].tensor_at(lo - spans[n][0]) for n in active)
-                segments.append(Segment(lo, hi, active, steps))
-        return tuple(segments)
+        """`layout(prompt_tokens).segments`."""
+        return self.layout(prompt_tokens).segments
 
     def steered_within(self, start: int, stop: int, prompt_tokens: int) -> tuple[int, ...]:
         """For each vector, how many of the tokens [start, stop) it is added to."""
-        spans = (v.span(prompt_tokens) for v in self.vectors)
+        spans = self.layout(prompt_tokens).spans
         return tuple(max(0, min(hi, stop) - max(lo, start)) for lo, hi in spans)
 
     def gains(self, segment: Segment, lo: int, hi: int, prompt_tokens: int) -> NDArray[np.float32]:
         """[hi - lo, active] float32: the coefficients of a segment's vectors at tokens [lo, hi) of
         it. Assumption: the plan is not dynamic."""
+        spans = self.layout(prompt_tokens).spans
         found = np.empty((hi - lo, len(segment.active)), dtype=np.float32)
         for k, n in enumerate(segment.active):
             vector = self.vectors[n]
-            step = lo - vector.span(prompt_tokens)[0]
+            step = lo - spans[n][0]
             listed = vector.schedule[step : step + hi - lo]
             found[: len(listed), k] = listed
             found[len(listed) :, k] = vector.schedule[-1] if listed else vector.coefficient_at(step)
         return found
 
     def cache_key(self, start: int, stop: int, prompt_tokens: int) -> str | None:
-        """What the prefix cache must tell apart in a block of tokens [start, stop), None where
-        nothing is added. For many blocks of a request, keep one `CacheKeys`."""
+        """The key of the steering in a block of tokens [start, stop), None where nothing is
+        added. For many blocks of a request, keep one `CacheKeys`."""
         return CacheKeys(self, prompt_tokens).of(start, stop)
 
     def alone(self, stream: int) -> Self | None:
@@ -224,7 +252,7 @@ class Plan:
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             raise PlanInvalid(f"not a steering plan: {error!r:.200}") from error
         if not isinstance(receipt, str) or len(receipt) > 64:
-            raise PlanInvalid("a plan's receipt is a short string")
+            raise PlanInvalid("a plan's receipt must be a string of at most 64 characters")
         return cls(vectors, receipt, dynamic)
 
     @classmethod
@@ -235,6 +263,26 @@ class Plan:
         text = extra_args[PLAN_KEY]
         # The prompts of one call, and its choices, have one plan.
         return _read_once(text) if isinstance(text, str) else cls.from_json(text)
+
+
+def _laid_out(vectors: Sequence[PlannedVector], prompt_tokens: int) -> Layout:
+    spans = tuple(v.span(prompt_tokens) for v in vectors)
+    stretches: list[Stretch] = []
+    for start, stop in pairwise(sorted({edge for span in spans for edge in span})):
+        active = tuple(n for n, (lo, hi) in enumerate(spans) if lo <= start and stop <= hi)
+        if active and stretches and stretches[-1][1:] == (start, active):
+            stretches[-1] = stretches[-1]._replace(stop=stop)
+        elif active:
+            stretches.append(Stretch(start, stop, active))
+    segments = []
+    for start, stop, active in stretches:
+        cuts = {start, stop}
+        for n in active:
+            cuts.update(range(spans[n][0] + 1, spans[n][0] + vectors[n].steps))
+        for lo, hi in pairwise(sorted(cut for cut in cuts if start <= cut <= stop)):
+            steps = tuple(vectors[n].tensor_at(lo - spans[n][0]) for n in active)
+            segments.append(Segment(lo, hi, active, steps))
+    return Layout(spans, tuple(stretches), tuple(segments))
 
 
 @lru_cache(maxsize=4)
@@ -263,20 +311,20 @@ def _read_vector(item: Mapping[str, Any]) -> PlannedVector:
     digest = item["digest"]
     hexes = digest.removeprefix("sha256:")
     if len(hexes) != 64 or not set(hexes) <= set("0123456789abcdef"):
-        raise PlanInvalid("a plan's digest is sha256: and 64 hex digits")
+        raise PlanInvalid("a plan's digest must be sha256: and 64 hex digits")
     coefficient = item["coefficient"]
     if isinstance(coefficient, bool) or not isinstance(coefficient, int | float):
-        raise PlanInvalid("a plan's coefficient is a number", param="steering.coefficient")
+        raise PlanInvalid("a plan's coefficient must be a number", param="steering.coefficient")
     terms = set()
     for site, layer in item["terms"]:
         if not isinstance(site, str) or not isinstance(layer, int) or isinstance(layer, bool):
-            raise PlanInvalid("a plan's terms are (site, layer) pairs")
-        terms.add((site, layer))
+            raise PlanInvalid("a plan's terms must be (site, layer) pairs")
+        terms.add(HookPoint(site, layer))
     positions, steps, hold = item["positions"], item.get("steps", 1), item.get("hold", False)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise PlanInvalid("a plan's steps are a whole number of at least 1")
+        raise PlanInvalid("a plan's steps must be a whole number of at least 1")
     if not isinstance(hold, bool):
-        raise PlanInvalid("a plan's hold is true or false")
+        raise PlanInvalid("a plan's hold must be true or false")
     return PlannedVector(
         digest="sha256:" + hexes,
         coefficient=as_float32(coefficient),
@@ -291,8 +339,8 @@ def _read_vector(item: Mapping[str, Any]) -> PlannedVector:
 def _read_schedule(text: object) -> tuple[float, ...]:
     """Base64 over little-endian float32: a long list of numbers would take a worker's step."""
     if not isinstance(text, str):
-        raise PlanInvalid("a plan's schedule is base64 over float32")
+        raise PlanInvalid("a plan's schedule must be base64 over float32")
     packed = base64.b64decode(text, validate=True)
     if len(packed) % 4:
-        raise PlanInvalid("a plan's schedule is base64 over float32")
+        raise PlanInvalid("a plan's schedule must be base64 over float32")
     return struct.unpack(f"<{len(packed) // 4}f", packed)

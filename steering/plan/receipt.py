@@ -1,19 +1,17 @@
-"""Counts on their way from the worker that added to the client that asked.
+"""Counts on their way from the worker, which adds, to the client.
 
 Worker -> `StepReport` on vLLM's step output -> `WorkerNote` on each request's output -> the
-front-end's `ReceiptDesk`, where the HTTP layer collects it under the plan's receipt name.
+front end's `inbox.RECEIPTS`, where the HTTP layer reads it under the plan's receipt name.
 """
 
-import threading
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
 from steersman.steering.plan.dynamic import Choice
-from steersman.steering.plan.errors import PlanInvalid
 
 
 class WorkerNote(NamedTuple):
-    """What a worker says about one steered request, cumulative up to one step."""
+    """What a worker did for one steered request, cumulative up to one step."""
 
     receipt: str
     steered_tokens: tuple[int, ...]
@@ -42,7 +40,7 @@ class WorkerNote(NamedTuple):
         return cls(receipt, tuple(tokens), vectors, tuple(loads), chosen)
 
     def after(self, earlier: Self) -> Self:
-        """This note with what only `earlier` ones of the same sequence said."""
+        """This note with what `earlier` ones of the same sequence have besides."""
         resident = self.vectors_resident if self.load_seconds else earlier.vectors_resident
         loads = earlier.load_seconds + self.load_seconds
         choices = earlier.choices + self.choices
@@ -55,7 +53,7 @@ NOT_FINITE: Final = "not_finite"
 
 
 class Refusal(NamedTuple):
-    """What the engine says of a steered request that it ended in error."""
+    """Why the engine ended a steered request in error."""
 
     receipt: str
     code: str
@@ -82,85 +80,5 @@ class StepReport:
     """Ids of requests whose hidden states or logits are not finite; they are ended, and what they
     left in the cache is cleaned."""
     captured: dict[str, list[Any]] = field(default_factory=dict)
-    """What was captured of requests that are listened to:
-    `steersman.steering.plan.capture.Piece`s."""
-
-
-class ReceiptDesk:
-    """Latest note of every sequence, by receipt name. One desk a process; thread-safe.
-
-    Assumption: whoever opens a receipt closes it. Guarantee: notes for a receipt that is not open
-    are dropped, so requests that nobody collects leave nothing behind.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._open: dict[str, dict[str, WorkerNote]] = {}
-        self._refused: dict[str, Refusal] = {}
-        self._invalid: dict[str, PlanInvalid] = {}
-
-    guarded = False
-    """Whether only plans with an open receipt may run: set by the HTTP server, whose clients must
-    not write plans past its checks."""
-
-    def is_open(self, receipt: str) -> bool:
-        """Whether somebody collects notes under `receipt`."""
-        return receipt in self._open
-
-    def open(self, receipt: str) -> None:
-        """Start collecting notes under `receipt`."""
-        with self._lock:
-            self._open[receipt] = {}
-
-    def deliver(self, sequence: str, note: WorkerNote) -> None:
-        """Keep `note` as the latest of `sequence` (one of the n answers to a request)."""
-        with self._lock:
-            notes = self._open.get(note.receipt)
-            if notes is not None:
-                earlier = notes.get(sequence)
-                notes[sequence] = note.after(earlier) if earlier else note
-
-    def read(self, receipt: str) -> list[WorkerNote]:
-        """Latest note of each sequence under `receipt`."""
-        with self._lock:
-            return list(self._open.get(receipt, {}).values())
-
-    def by_sequence(self, receipt: str) -> dict[str, WorkerNote]:
-        """The same, under the name of each sequence."""
-        with self._lock:
-            return dict(self._open.get(receipt, {}))
-
-    def refuse(self, refusal: Refusal) -> None:
-        """Keep why one of the sequences under a receipt did not run."""
-        with self._lock:
-            if refusal.receipt in self._open:
-                self._refused[refusal.receipt] = refusal
-
-    def refusal(self, receipt: str) -> Refusal | None:
-        """Why a sequence under `receipt` did not run, if one did not."""
-        return self._refused.get(receipt)
-
-    def reject(self, receipt: str, error: PlanInvalid) -> None:
-        """Keep what the front end found wrong with the plan under `receipt`: on its way through
-        vLLM's own errors the code is lost."""
-        with self._lock:
-            if receipt in self._open:
-                self._invalid.setdefault(receipt, error)
-
-    def rejection(self, receipt: str) -> PlanInvalid | None:
-        """What was found wrong with the plan under `receipt`, if anything was."""
-        return self._invalid.get(receipt)
-
-    def close(self, receipt: str) -> None:
-        """Forget `receipt`."""
-        with self._lock:
-            self._invalid.pop(receipt, None)
-            self._open.pop(receipt, None)
-            self._refused.pop(receipt, None)
-
-    def __len__(self) -> int:
-        return len(self._open)
-
-
-DESK = ReceiptDesk()
-"""This process's desk: vLLM's output processor delivers here, the HTTP layer reads."""
+    """What was captured, by request:
+    `steersman.steering.plan.capture.CaptureChunk`s."""

@@ -191,7 +191,7 @@ class Settings(BaseModel):
 
     @property
     def most_segments(self) -> int:
-        """Most table rows of one request."""
+        """Most table entries of one request."""
         return self.max_segments + self.max_steps
 
     @classmethod

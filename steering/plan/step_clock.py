@@ -1,7 +1,7 @@
 """What captures cost those who share the engine's steps, as the front end sees it.
 
 A step's outputs come together, with the time at which the step ended. Between two tokens of a
-request nobody captures from lies one step: how much longer it is with captures in it than without
+request that is not captured lies one step: how much longer it is with captures in it than without
 is what they took of the engine.
 """
 
@@ -57,7 +57,7 @@ class StepClock:
 
     @property
     def watched(self) -> bool:
-        """Whether anybody wants to know; else there is nothing to note."""
+        """Whether steps are to be noted."""
         return self._watchers > 0
 
     @property
@@ -86,7 +86,7 @@ class StepClock:
     def note(self, at: float, outputs: Iterable[Seen], tokens: int = 0, sequences: int = 0) -> None:
         """Outputs of the step that ended `at`, by a clock of their own; a step may come in
         parts. `tokens` of captured prompts were in it, whether they end in it or not, and so many
-        `sequences` behind theirs; one of the parts says so."""
+        `sequences` behind theirs; one of the parts has these numbers."""
         if at != self._at:
             self._end()
             self._before, self._at = self._at, at
@@ -133,7 +133,3 @@ def _middle(values: Collection[float]) -> float | None:
         return None
     cut = len(values) // 4
     return max(0.0, fmean(sorted(values)[cut : len(values) - cut]))
-
-
-STEPS: Final = StepClock()
-"""This process's: the front end's seam notes, extraction reads."""

@@ -1,4 +1,4 @@
-"""Who may take rows of the bank now, who waits, who is turned away: kept by the scheduler.
+"""Which requests may take bank rows now, which wait, which are refused: kept by the scheduler.
 
 The workers' allocator (`steering/worker/bank.py`) then never runs out, because every request that
 reaches a worker has its rows set aside here first.
@@ -16,7 +16,7 @@ PATIENCE: Final = 1000
 """How many requests with rows that are set aside already may pass the first that waits."""
 
 LOOK: Final = 8192
-"""How many entries of those who wait are looked at in one pass, at most (about a millisecond)."""
+"""How many entries of those who wait are examined in one pass, at most (about a millisecond)."""
 
 BEGIN: Final = 16_384
 """Rows of the requests that begin in one pass together, but for one request: the workers take some
@@ -34,25 +34,25 @@ class _Held:
     steps: int
     place: tuple[Rank, int]
     watched: VectorRows | None = None
-    """Rows that it lacks: while nobody has them, it cannot pass the others."""
+    """Rows that it lacks: while no request has them, it cannot pass the others."""
 
 
-class RowQueue:
+class AdmissionQueue:
     """Sets bank rows aside for requests, when they arrive or as soon as others give them back.
 
-    Assumption: `arrive`, then `leave`, for each request, which needs at most `capacity` rows.
-    Guarantees: rows set aside never exceed `capacity`, nor those for steps `step_rows`; requests
-    under one vector share its rows; at most `max_waiting` requests wait; whoever waits is not
-    overtaken for ever, because behind a request that waits nobody gets rows that are not set aside
-    already, and at most `PATIENCE` pass it who need none; a pass costs those who are let in, never
+    Assumption: `add`, then `remove`, for each request, which needs at most `capacity` rows.
+    Guarantees: rows set aside never exceed `capacity`, nor those for steps `step_entries`; requests
+    under one vector share its rows; at most `max_waiting` requests wait; a request that waits is
+    not overtaken for ever, because behind it no request gets rows that are not set aside already,
+    and at most `PATIENCE` requests that need none pass it; a pass costs those who are let in, never
     those who wait; of a crowd that has its rows, those with over `BEGIN` rows begin a pass later,
     and so on, each at last.
     """
 
-    def __init__(self, capacity: int, max_waiting: int, step_rows: int = 0) -> None:
+    def __init__(self, capacity: int, max_waiting: int, step_entries: int = 0) -> None:
         self.capacity = capacity
-        self.step_rows = step_rows
-        """Table rows for requests that need one for each of many steps."""
+        self.step_entries = step_entries
+        """Table entries for requests that need one for each of many steps."""
         self.max_waiting = max_waiting
         self._runs: dict[str, tuple[Set[VectorRows], int]] = {}
         """What is set aside for each, and how many rows for steps."""
@@ -60,7 +60,7 @@ class RowQueue:
         self._taken = 0
         self._steps_taken = 0
         self._changes = 0
-        """Counts whatever may let somebody in."""
+        """Counts the events after which a request that waits may get its rows."""
         self._held: dict[str, _Held] = {}
         self._line: list[tuple[Rank, int, str]] = []
         """A heap over `_held`; those who left are taken off as they come to the front."""
@@ -90,15 +90,15 @@ class RowQueue:
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._runs or request_id in self._held
 
-    def runs(self, request_id: str) -> bool:
+    def is_admitted(self, request_id: str) -> bool:
         """Whether the request has its rows, and its turn to begin has come."""
         return request_id in self._runs and request_id not in self._later
 
-    def arrive(
+    def add(
         self, request_id: str, wanted: Collection[VectorRows], steps: int = 0, rank: Rank = ()
     ) -> bool:
         """Set rows aside for a request, or let it wait; False, and nothing kept, if too many wait
-        already. `steps`: table rows that it needs for steps, at most `step_rows`."""
+        already. `steps`: table entries that it needs for steps, at most `step_entries`."""
         self._arrivals += 1
         one = _Held(frozenset(wanted), steps, (rank, self._arrivals))
         first = self._first()
@@ -121,7 +121,7 @@ class RowQueue:
             self._watch(request_id, one, lacks)
         return True
 
-    def admit(self) -> list[str]:
+    def try_admit(self) -> list[str]:
         """Those who waited and begin now; once a pass of the scheduler."""
         self._give_rows()
         found = []
@@ -157,7 +157,7 @@ class RowQueue:
             else:
                 self._watch(request_id, one, lacks)
 
-    def leave(self, request_id: str) -> None:
+    def remove(self, request_id: str) -> None:
         """Give back whatever the request has; does nothing for one that is not here."""
         if request_id not in self:
             return
@@ -194,7 +194,7 @@ class RowQueue:
     def _fits(self, one: _Held) -> bool:
         new = sum(rows[-1] for rows in self._lacking(one))
         room = self.capacity - self._taken
-        return new <= room and one.steps <= self.step_rows - self._steps_taken
+        return new <= room and one.steps <= self.step_entries - self._steps_taken
 
     def _let_in(self, request_id: str) -> None:
         one = self._forget(request_id)

@@ -1,4 +1,4 @@
-"""Seam: dynamic requests in vLLM's scheduler (`v1/core/sched/scheduler.py`, `v1/request.py`).
+"""Dynamic requests in the scheduler: an answer and the companions beside it.
 
 An answer that is composed dynamically needs the next-token distributions of k + 1 other histories
 over its own tokens: unsteered, and each property alone. Each is a request of the scheduler like any
@@ -10,17 +10,21 @@ streams of one answer:
 - The answer is held (`Request.next_decode_eligible_step`) until its companions have computed the
   tokens that it has; the coefficients follow from their logits, in the worker.
 
-So a token takes two steps, in both of which everybody else runs too.
+So a token takes two steps, in both of which all other requests run too.
 """
 
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from steersman.steering.plan.dynamic import STREAM_KEY
-from steersman.steering.plan.plan import PLAN_KEY, Plan
+from steersman.steering.plan.plan import Plan
 
 FOREVER = 2**62
 """No step of the scheduler has this number."""
+
+
+MakeCompanion = Callable[[Any, Plan, int], Any]
+"""(answer, its plan, stream) -> the engine's request of that companion."""
 
 
 class Group(NamedTuple):
@@ -35,26 +39,27 @@ class Group(NamedTuple):
         return (*self.companions, self.answer)
 
 
-class Streams:
+class CompanionScheduler:
     """The dynamic requests of one scheduler, in the order in which they came.
 
-    Guarantees: at most `most` run at once; one at a time is let in, stream by stream, so that two
-    that have half of what they need never wait for each other; what an answer's companions hold
-    goes with it, however it goes.
+    Guarantees: at most `max_running` run at once; groups start one at a time, stream by stream, so
+    that two that have half of what they need never wait for each other; what an answer's companions
+    hold goes with it, however it goes.
     """
 
-    def __init__(self, scheduler: Any, most: int) -> None:
+    def __init__(self, scheduler: Any, max_running: int, make: MakeCompanion) -> None:
         self._scheduler = scheduler
-        self._most = most
+        self._make = make
+        self._max_running = max_running
         self._groups: dict[str, Group] = {}
         self._answer: dict[str, str] = {}
         """Of each companion."""
-        self.hopeless = set[str]()
-        """Answers that do not fit even alone: who let them in has miscounted."""
-        self._alone: Group | None = None
-        """The only group that may be let in, until its answer has one token more."""
-        self._alone_at = 0
-        self._turn: list[Group] = []
+        self.infeasible = set[str]()
+        """Answers that do not fit even alone: the check of the front end has miscounted."""
+        self._exclusive_group: Group | None = None
+        """The only group that may start, until its answer has one more token."""
+        self._exclusive_until = 0
+        self._admissible: list[Group] = []
         """Those that may run in the coming step."""
         self._idle = False
         """Whether the last step computed nothing, though it was free to."""
@@ -63,26 +68,26 @@ class Streams:
         """Companions that there are."""
         return len(self._answer)
 
-    def arrive(self, answer: Any, plan: Plan) -> tuple[Any, ...]:
+    def add(self, answer: Any, plan: Plan) -> tuple[Any, ...]:
         """The companions of a new request, to be added to the scheduler."""
         count = len(plan.vectors) + 1
-        companions = tuple(_companion(answer, plan, stream) for stream in range(count))
+        companions = tuple(self._make(answer, plan, stream) for stream in range(count))
         self._groups[answer.request_id] = Group(answer, companions)
         self._answer.update((c.request_id, answer.request_id) for c in companions)
         return companions
 
     def answer_of(self, request_id: str) -> str:
-        """Whose companion a request is; its own id for any other."""
+        """Id of the answer whose companion a request is; its own id for any other request."""
         return self._answer.get(request_id, request_id)
 
     def is_companion(self, request_id: str) -> bool:
-        """Whether no client knows this request."""
+        """Whether this request is a companion, which no client knows."""
         return request_id in self._answer
 
     def may_run(self, request: Any) -> bool:
         """Whether a waiting request may run, as far as groups are concerned."""
         group = self._groups.get(self.answer_of(request.request_id))
-        if self._alone is not None and group is not self._alone:
+        if self._exclusive_group is not None and group is not self._exclusive_group:
             return False
         if group is None:
             return True
@@ -100,9 +105,12 @@ class Streams:
         """Hold the answers whose companions have yet to compute their token."""
         for group in self._groups.values():
             group.answer.next_decode_eligible_step = 0 if _caught_up(group) else FOREVER
-        if self._alone is not None and self._alone.answer.num_tokens > self._alone_at:
-            self._alone = None
-        self._turn = self._in_order()[: self._most]
+        if (
+            self._exclusive_group is not None
+            and self._exclusive_group.answer.num_tokens > self._exclusive_until
+        ):
+            self._exclusive_group = None
+        self._admissible = self._in_order()[: self._max_running]
         if self._idle:
             self._make_way()
 
@@ -126,22 +134,22 @@ class Streams:
             if companion in rows:
                 sampled[rows[companion]] = []
 
-    def follow(self) -> None:
+    def append_answer_tokens(self) -> None:
         """Give companions the token that their answer got."""
         for answer, companions in self._groups.values():
             for companion in companions:
                 for token in answer.all_token_ids[companion.num_tokens :]:
                     companion.append_output_token_ids(token)
 
-    def orphans(self) -> set[str]:
+    def pop_orphaned_companions(self) -> set[str]:
         """Ids of companions whose answer has ended. They are forgotten here."""
         gone = [name for name, group in self._groups.items() if group.answer.is_finished()]
         found = set[str]()
         for name in gone:
-            self.hopeless.discard(name)
+            self.infeasible.discard(name)
             found |= {c.request_id for c in self._groups.pop(name).companions}
-        if self._alone is not None and self._alone.answer.is_finished():
-            self._alone = None
+        if self._exclusive_group is not None and self._exclusive_group.answer.is_finished():
+            self._exclusive_group = None
         for companion in found:
             del self._answer[companion]
         return found
@@ -159,15 +167,20 @@ class Streams:
     def _entering(self) -> Group | None:
         """The first group that does not run as a whole, if it may; none that waits for bank rows:
         others have them, whom it must not keep out."""
-        rows = self._scheduler.steering_rows
+        rows = self._scheduler.steering_admission
         return next(
-            (g for g in self._turn if not _whole(g) and rows.runs(g.answer.request_id)), None
+            (
+                g
+                for g in self._admissible
+                if not _whole(g) and rows.is_admitted(g.answer.request_id)
+            ),
+            None,
         )
 
     def _make_way(self) -> None:
-        """Nobody ran, though the first group could. Until it has come a token further nobody else
-        is let in, who might be before it in the queue; and what it lacks, other groups give back
-        that have a part of what they need, the last of them first."""
+        """Call after a step that computed nothing though the first group could run. Until that
+        group has one more token no other request starts, which might be before it in the queue. And
+        other groups that have a part of what they need give it back, the last of them first."""
         scheduler, entering = self._scheduler, self._entering()
         if entering is None or not any(_waits(m) and self.may_run(m) for m in entering.members):
             return
@@ -176,42 +189,17 @@ class Streams:
             if _runs(request):
                 scheduler.running.remove(request)
                 scheduler._preempt_request(request, time.monotonic())
-        if self._alone is entering and not others:
-            self.hopeless.add(entering.answer.request_id)
-        self._alone, self._alone_at = entering, entering.answer.num_tokens
+        if self._exclusive_group is entering and not others:
+            self.infeasible.add(entering.answer.request_id)
+        self._exclusive_group, self._exclusive_until = entering, entering.answer.num_tokens
 
     def _in_order(self) -> list[Group]:
         """The groups, those first that vLLM serves first, but behind those that have bank rows
         already: for these it might wait."""
-        groups, rows = list(self._groups.values()), self._scheduler.steering_rows
+        groups, rows = list(self._groups.values()), self._scheduler.steering_admission
         if self._scheduler.policy.value == "priority":
             groups.sort(key=lambda group: (group.answer.priority, group.answer.arrival_time))
-        return sorted(groups, key=lambda group: not rows.runs(group.answer.request_id))
-
-
-def _companion(answer: Any, plan: Plan, stream: int) -> Any:
-    from vllm.sampling_params import SamplingParams
-    from vllm.v1.request import Request
-
-    extra: dict[str, Any] = {STREAM_KEY: [answer.request_id, stream]}
-    alone = plan.alone(stream)
-    if alone is not None:
-        extra[PLAN_KEY] = alone.to_json()
-    params = SamplingParams(
-        temperature=0, max_tokens=answer.max_tokens, detokenize=False, extra_args=extra
-    )
-    return Request(
-        f"{answer.request_id}-stream{stream}",
-        answer.prompt_token_ids,
-        params,
-        None,
-        client_index=answer.client_index,
-        arrival_time=answer.arrival_time,
-        lora_request=answer.lora_request,
-        cache_salt=answer.cache_salt,
-        priority=answer.priority,
-        block_hasher=answer._block_hasher,
-    )
+        return sorted(groups, key=lambda group: not rows.is_admitted(group.answer.request_id))
 
 
 def _runs(request: Any) -> bool:
@@ -219,7 +207,7 @@ def _runs(request: Any) -> bool:
 
 
 def _whole(group: Group) -> bool:
-    """Whether all of a group is let in."""
+    """Whether all of a group runs."""
     return all(map(_runs, group.members))
 
 

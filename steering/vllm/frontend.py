@@ -1,23 +1,26 @@
 """Seam: vLLM's front end (`v1/engine/input_processor.py`, `v1/engine/output_processor.py`).
 
-Every route and the offline `LLM` class pass here, so limits hold whoever wrote the plan.
+Every route and the offline `LLM` class pass here, so limits hold for every plan.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, STEP_KEY, Capture, Piece
+from steersman.steering.plan.capture import CAPTURE_KEY, STEP_KEY, Capture, CaptureChunk
 from steersman.steering.plan.dynamic import STREAM_KEY
 from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.inbox import CAPTURES, RECEIPTS, STEPS
+from steersman.steering.plan.intent import means_steering
 from steersman.steering.plan.limits import Limits
 from steersman.steering.plan.plan import PLAN_KEY, Plan
-from steersman.steering.plan.receipt import DESK, Refusal, WorkerNote
+from steersman.steering.plan.receipt import Refusal, WorkerNote
 from steersman.steering.plan.settings import Settings
-from steersman.steering.plan.spelling import means_steering
-from steersman.steering.plan.step_clock import STEPS, Seen
-from steersman.steering.vllm.config import limits_of, no_dynamic
-from steersman.steering.vllm.patching import Function, wrap
+from steersman.steering.plan.step_clock import Seen
+from steersman.steering.vllm.config import limits_of
+from steersman.steering.vllm.seam import Function, wrap
+from steersman.steering.vllm.unsupported import no_dynamic
+from steersman.steering.vllm.worker.loading import object_path
 
 
 def install() -> None:
@@ -37,7 +40,9 @@ def _validating(original: Function) -> Function:
             _check_keys(params.extra_args)
             if STREAM_KEY in params.extra_args:
                 raise refused(
-                    PlanInvalid(f"{STREAM_KEY!r} among the extra arguments is this server's own")
+                    PlanInvalid(
+                        f"{STREAM_KEY!r} among the extra arguments is reserved; leave it out"
+                    )
                 )
             if PLAN_KEY in params.extra_args:
                 _check(request, self.vllm_config)
@@ -55,8 +60,9 @@ def _collecting(original: Function) -> Function:
         for output in engine_core_outputs:
             if output.kv_transfer_params is not None:
                 captured = tuple(output.kv_transfer_params.pop(STEP_KEY, captured))
-                # What vLLM has ended already, at a stop string, it ignores: nobody sees more of it.
-                _collect(output, output.request_id in self.request_states)
+                # What vLLM has ended already, at a stop string, it ignores: no client gets more of
+                # it.
+                _collect(output, runs=output.request_id in self.request_states)
             if STEPS.watched:
                 seen.append(Seen(output.request_id, output.finish_reason is not None))
         if seen:
@@ -91,10 +97,10 @@ def _check(request: Any, vllm_config: Any) -> None:
         plan = Plan.of(request.sampling_params.extra_args)
         if plan is None:
             return
-        if DESK.guarded and not DESK.is_open(plan.receipt):
+        if RECEIPTS.guarded and not RECEIPTS.is_open(plan.receipt):
             raise PlanInvalid(
-                f"{PLAN_KEY!r} among the extra arguments is this server's own; use the `steering` "
-                "field of a route that has it"
+                f"{PLAN_KEY!r} among the extra arguments is reserved; use the `steering` field "
+                "of a route that has it"
             )
         if request.prompt_token_ids is None or request.resumable:
             raise PlanInvalid("steering needs a prompt of tokens that does not grow")
@@ -102,7 +108,7 @@ def _check(request: Any, vllm_config: Any) -> None:
         limits.check(plan, len(request.prompt_token_ids))
         if plan.dynamic is not None:
             _check_dynamic(request, len(plan.vectors) + 2, vllm_config)
-        if DESK.guarded:
+        if RECEIPTS.guarded:
             return  # The server has resolved them, in a thread: a disk may hang.
         library = Path(Settings.read(vllm_config.additional_config).library)
         for vector in plan.vectors:
@@ -112,7 +118,7 @@ def _check(request: Any, vllm_config: Any) -> None:
                 )
     except PlanInvalid as error:
         if plan is not None:
-            DESK.reject(plan.receipt, error)
+            RECEIPTS.reject(plan.receipt, error)
         raise refused(error) from error
 
 
@@ -137,14 +143,14 @@ def _check_dynamic(request: Any, streams: int, vllm_config: Any) -> None:
     cache = vllm_config.cache_config
     longest = len(request.prompt_token_ids) + request.sampling_params.max_tokens
     if cache.kv_cache_size_tokens is not None:
-        # One block stands for none, and some are kept free for those who run.
+        # One is the null block, and some are kept free for requests that run.
         blocks = cache.kv_cache_size_tokens // cache.block_size
         blocks -= 1 + int(vllm_config.scheduler_config.watermark * blocks)
         room = blocks // streams * cache.block_size
         if longest > room:
             raise PlanInvalid(
                 f"{streams} sequences of up to {longest} tokens do not fit into this engine's "
-                f"cache, of {room} tokens they do; lower the request's token limit",
+                f"cache, which has room for {room} tokens each; lower the request's token limit",
                 param="max_tokens",
                 code="too_many_tokens",
             )
@@ -162,13 +168,15 @@ def refused(error: PlanInvalid) -> Exception:
 
 
 def _check_capture(request: Any, vllm_config: Any) -> None:
-    """Refuse captures that nobody in this server asked for, and those that would come out wrong."""
+    """Refuse captures that this server did not open, and those that would come out wrong."""
     try:
         capture = Capture.of(request.sampling_params.extra_args)
         if capture is None or not CAPTURES.is_open(capture.receipt):
-            raise PlanInvalid(f"{CAPTURE_KEY!r} among the extra arguments is this server's own")
+            raise PlanInvalid(
+                f"{CAPTURE_KEY!r} among the extra arguments is reserved; leave it out"
+            )
         if vllm_config.speculative_config and capture.stop > len(request.prompt_token_ids or ()):
-            raise PlanInvalid("drafts of new tokens cannot be told from the tokens kept")
+            raise PlanInvalid("drafts of new tokens cannot be captured: they may be rejected")
     except PlanInvalid as error:
         raise refused(error) from error
 
@@ -185,20 +193,15 @@ def _note_step(
         STEPS.note(engine_core_timestamp, seen, *captured)
 
 
-def _collect(output: Any, wanted: bool) -> None:
-    """Take what is ours off an engine output, and keep it if the request is still `wanted`."""
+def _collect(output: Any, *, runs: bool) -> None:
+    """Take our keys off an engine output. Notes are kept while the request `runs`."""
     piece = output.kv_transfer_params.pop(CAPTURE_KEY, None)
     if piece is not None:
-        CAPTURES.deliver(Piece(*piece))
+        CAPTURES.deliver(CaptureChunk(*piece))
     wire = output.kv_transfer_params.pop(PLAN_KEY, None)
-    if wire is not None and wanted:
+    if wire is not None and runs:
         if isinstance(wire, dict):
-            DESK.refuse(Refusal(**wire))
+            RECEIPTS.refuse(Refusal(**wire))
         else:
-            DESK.deliver(output.request_id, WorkerNote.from_wire(wire))
+            RECEIPTS.deliver(output.request_id, WorkerNote.from_wire(wire))
     output.kv_transfer_params = output.kv_transfer_params or None
-
-
-def object_path(library: Path, digest: str) -> Path:
-    """Where the library keeps the file of `digest` (DESIGN: immutable files by digest)."""
-    return library / "objects" / f"{digest.removeprefix('sha256:')}.safetensors"

@@ -1,7 +1,7 @@
-"""An engine whose API server is gone goes, too.
+"""An engine core ends with its API server.
 
-vLLM's workers watch their engine core; the engine core watches nobody. Killed with -9, an API
-server would leave it behind with all of its memory, computing answers that nobody can get.
+vLLM's workers watch their engine core; the engine core watches no process. An API server that is
+killed with -9 would leave it behind with all of its memory, computing answers for no client.
 """
 
 import multiprocessing
@@ -27,9 +27,9 @@ def _watch() -> None:
     parent = multiprocessing.parent_process()
     assert parent is not None
     wait([parent.sentinel])
-    print("steersman: the API server is gone, so the engine leaves, too", file=sys.stderr)
-    # Not a signal to ourselves: the engine would finish what it computes, for nobody.
+    print("steersman: the API server has ended, so the engine core ends too", file=sys.stderr)
+    # Not a signal to ourselves: the engine would finish what it computes, for no client.
     os._exit(1)
 
 
-_watcher = threading.Thread(target=_watch, name="steersman-orphan", daemon=True)
+_watcher = threading.Thread(target=_watch, name="steersman-parent-watch", daemon=True)

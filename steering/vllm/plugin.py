@@ -8,7 +8,7 @@ import logging
 import multiprocessing
 import os
 
-from steersman.steering.vllm.patching import Function, wrap
+from steersman.steering.vllm.seam import Function, wrap
 
 NAME = "steersman"
 OFF = (
@@ -16,21 +16,21 @@ OFF = (
     "answered unsteered. Set VLLM_PLUGINS=steersman (several names with commas and no blanks), or "
     "start with `steersman serve`."
 )
-_log = logging.getLogger("vllm.steersman")
+logger = logging.getLogger("vllm.steersman")
 """Below vLLM's, whose handlers write it."""
 
 
 def register() -> None:
     """Install all seams where `VLLM_PLUGINS` names us. Idempotent.
 
-    vLLM calls every general plugin when the variable is not set, but serves no routes of ours then:
-    an engine that nobody can ask to steer is left alone. Raises RuntimeError for a vLLM that is not
+    vLLM calls every general plugin where the variable is not set, and has no routes of ours then:
+    such an engine is left as it is. Raises RuntimeError for a vLLM that is not
     supported, and whatever keeps our routes from being imported.
     """
     named = os.environ.get("VLLM_PLUGINS")
     if NAME not in [name.strip() for name in (named or "").split(",")]:
         if named is None and multiprocessing.parent_process() is None:
-            _log.warning(OFF)
+            logger.warning(OFF)
         return
     # Read by vLLM when it makes its configuration: on GPUs it would choose V2 for most models. That
     # is steered too (set it to 1), but what was seen of it ran in Triton's interpreter on a CPU.
@@ -39,30 +39,28 @@ def register() -> None:
 
     import vllm
 
-    from steersman.steering.ops import addition as op
-    from steersman.steering.vllm import config as seam_config
-    from steersman.steering.vllm import frontend as seam_frontend
-    from steersman.steering.vllm import parent_watch as orphan
-    from steersman.steering.vllm import run_batch as seam_run_batch
-    from steersman.steering.vllm import seams
-    from steersman.steering.vllm.core import prefix_cache as seam_prefix_cache
-    from steersman.steering.vllm.core import scheduler as seam_scheduler
-    from steersman.steering.vllm.worker import worker as seam_worker
+    from steersman.steering.ops import addition
+    from steersman.steering.vllm import (
+        compile_cache,
+        frontend,
+        parent_watch,
+        run_batch,
+        seams,
+        unsupported,
+    )
+    from steersman.steering.vllm.core import prefix_cache, scheduler
+    from steersman.steering.vllm.worker import rpc
 
-    seam_config.check_version(vllm.__version__)
+    unsupported.check_version(vllm.__version__)
     seams.check(seams.EVERY)
-    seam_config.check_frontend()
+    unsupported.check_frontend()
     # vLLM would log that the routes cannot be imported, and answer 200 to a field it ignores.
     for routes in entry_points(group="vllm.endpoint_plugins", name=NAME):
         wrap(routes.load(), "attach_router", _after_checking)
-    seam_config.install()
-    seam_frontend.install()
-    seam_run_batch.install()
-    seam_prefix_cache.install()
-    seam_scheduler.install()
-    seam_worker.install()
-    orphan.leave_with_parent()
-    del op  # importing it registered the operation
+    for seam in (compile_cache, frontend, run_batch, prefix_cache, scheduler, rpc):
+        seam.install()
+    parent_watch.leave_with_parent()
+    del addition  # Importing it registered the operation.
 
 
 def _after_checking(original: Function) -> Function:

@@ -1,4 +1,4 @@
-"""Seam: `vllm run-batch` (`entrypoints/launchers/run_batch.py`), which has none of our routes.
+"""Seam: `vllm run-batch` (`entrypoints/launchers/run_batch.py`), which does not have our routes.
 
 A line that means to be steered gets an error in the output file; the others are answered.
 """
@@ -9,7 +9,7 @@ from typing import Any
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.intent import CARRIERS, FIELD, misplaced
 from steersman.steering.vllm.frontend import refused
-from steersman.steering.vllm.patching import Function, wrap
+from steersman.steering.vllm.seam import Function, wrap
 
 MODULE = "vllm.entrypoints.launchers.run_batch"
 
@@ -49,7 +49,7 @@ def _refusing(original: Function) -> Function:
 
 def meant(body: Any) -> str | None:
     """The path of what means steering in the model of a request that has no field for it."""
-    said: dict[str, Any] = dict(getattr(body, "model_extra", None) or {})
+    keys: dict[str, Any] = dict(getattr(body, "model_extra", None) or {})
     # The other fields stay untouched: some are read once.
-    said |= {key: value for key in CARRIERS if (value := getattr(body, key, None)) is not None}
-    return FIELD if said.get(FIELD) is not None else misplaced(said)
+    keys |= {key: value for key in CARRIERS if (value := getattr(body, key, None)) is not None}
+    return FIELD if keys.get(FIELD) is not None else misplaced(keys)

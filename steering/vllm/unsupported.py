@@ -1,19 +1,63 @@
-"""Ways of running vLLM that cannot be steered rightly, and are refused when a worker starts.
+"""Whether this vLLM can be steered rightly: its version, its front end, its device, how it runs.
 
-What is steered is tested in `tests/matrix/`, which also makes the README's table of ways.
+What cannot is refused at the start, or, where single requests cannot be composed, with the request.
+What is steered is tested in `tests/matrix/`, which also makes the table of docs/ways.md.
 """
 
-from typing import Any, Final
+import sys
+from typing import TYPE_CHECKING, Any, Final
 
-from steersman.steering.worker.blocks import NotInstrumentable
+from steersman.steering.plan.errors import NotInstrumentable
+from steersman.steering.vllm import seams
+from steersman.steering.vllm.seam import lacking
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.platforms import Platform
+
+_GRPC: Final = ("vllm.entrypoints.launchers.grpc_server", "vllm.entrypoints.grpc_server")
+SUPPORTED_VLLM: Final = ("0.31.", "0.32.")
+"""Version prefixes whose seams have been read, and tried by `make compat`."""
+
 
 DEVICES: Final = ("cpu", "cuda", "rocm")
 """Values of vLLM's `PlatformEnum` whose runners have the attributes that the seams read."""
 
 
-def check_device(platform: Any) -> None:
-    """Raise `NotInstrumentable` for a device whose runner nobody has read: it would fail later, of
-    a missing attribute. `platform` is vLLM's `current_platform`."""
+def check_version(version: str) -> None:
+    """Raise RuntimeError for a vLLM that Steersman has not been tested with; the message names the
+    seams that it lacks, of those that are needed everywhere and in the API server."""
+    if not version.startswith(SUPPORTED_VLLM):
+        wanted = " or ".join(prefix + "*" for prefix in SUPPORTED_VLLM)
+        missing = lacking(s for s in seams.SEAMS if s.process in (seams.EVERY, seams.API_SERVER))
+        reason = (
+            f"in which {'; '.join(missing)}"
+            if missing
+            else "which has not been read and tried: it might steer wrongly"
+        )
+        raise RuntimeError(
+            f"Steersman supports vLLM {wanted}, this is {version}, {reason}. Install a supported "
+            "vLLM, or take steersman out of VLLM_PLUGINS."
+        )
+
+
+def check_frontend() -> None:
+    """Raise RuntimeError for vLLM's other front ends, in Rust and of gRPC: they load no endpoint
+    plugins, and would ignore the `steering` field."""
+    import vllm.envs as envs
+
+    if envs.VLLM_USE_RUST_FRONTEND:
+        raise RuntimeError("Steersman needs vLLM's Python front end: unset VLLM_USE_RUST_FRONTEND")
+    if any(name in sys.modules for name in _GRPC) or "--grpc" in sys.argv:
+        raise RuntimeError(
+            "Steersman steers over HTTP alone, and a gRPC server would ignore it: leave out "
+            "--grpc, or take steersman out of VLLM_PLUGINS"
+        )
+
+
+def check_device(platform: "Platform") -> None:
+    """Raise `NotInstrumentable` for a device whose runner has not been read: it would fail later,
+    of a missing attribute. `platform` is vLLM's `current_platform`."""
     name = platform._enum.name.lower()
     if name not in DEVICES:
         raise NotInstrumentable(
@@ -21,7 +65,7 @@ def check_device(platform: Any) -> None:
         )
 
 
-def check_ways(vllm_config: Any, runner: Any) -> None:
+def check_ways(vllm_config: "VllmConfig", runner: Any) -> None:
     """Raise `NotInstrumentable` for ways of running that this version cannot steer rightly."""
     parallel, cache = vllm_config.parallel_config, vllm_config.cache_config
     passes = vllm_config.compilation_config.pass_config
@@ -62,3 +106,38 @@ def check_ways(vllm_config: Any, runner: Any) -> None:
     ):
         if refused:
             raise NotInstrumentable(f"Steersman cannot steer under {why}")
+
+
+def check_v2(runner: Any, vllm_config: "VllmConfig") -> None:
+    """Raise `NotInstrumentable` where model runner V2 does not know on the host which token it
+    computes at each place of a batch."""
+    speculative = vllm_config.speculative_config
+    adaptive = speculative is not None and speculative.enable_adaptive_verification
+    new_tokens = runner.model_state.num_new_sampled_tokens_per_step
+    for refused, why in (
+        (
+            runner.num_speculative_steps > 0 and vllm_config.scheduler_config.async_scheduling,
+            "asynchronous speculative decoding (the host only guesses how many tokens were "
+            "accepted); add --no-async-scheduling, or drop --speculative-config",
+        ),
+        (
+            adaptive,
+            "adaptive verification (the device decides how many draft tokens each request gets); "
+            "drop it from --speculative-config",
+        ),
+        (
+            new_tokens != 1,
+            f"a model that samples {new_tokens} tokens a step (diffusion); serve another model",
+        ),
+    ):
+        if refused:
+            raise NotInstrumentable(f"Steersman cannot steer vLLM's V2 model runner under {why}")
+
+
+def no_dynamic(vllm_config: "VllmConfig") -> str | None:
+    """Why no request of this engine can be composed dynamically, None if it can."""
+    if vllm_config.speculative_config is not None:
+        return "speculative decoding"
+    if vllm_config.scheduler_config.async_scheduling:
+        return "asynchronous scheduling (start the server with --no-async-scheduling)"
+    return None

@@ -4,7 +4,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Collection
 
 from steersman.steering.plan.errors import VectorUnavailable
-from steersman.steering.plan.plan import Row
+from steersman.steering.plan.plan import BankKey
 
 ZERO_ROW = 0
 """Row 0 is all zeros for ever: unused terms point at it."""
@@ -15,15 +15,15 @@ class RowAllocator:
 
     Assumption: `fill(row, key)` writes the vector into the bank and raises if it cannot.
     Guarantees: a leased row keeps its content until its last lease ends; `lease` takes all rows
-    asked for or none; `check` raises if the books do not balance.
+    or none; `check` raises if the books do not balance.
     """
 
-    def __init__(self, capacity: int, fill: Callable[[int, Row], None]) -> None:
+    def __init__(self, capacity: int, fill: Callable[[int, BankKey], None]) -> None:
         self._fill = fill
         self._free = list(range(capacity, 0, -1))
-        self._row: dict[Row, int] = {}
-        self._leases: dict[Row, int] = {}
-        self._idle: OrderedDict[Row, None] = OrderedDict()
+        self._row: dict[BankKey, int] = {}
+        self._leases: dict[BankKey, int] = {}
+        self._idle: OrderedDict[BankKey, None] = OrderedDict()
         self.capacity = capacity
 
     @property
@@ -40,11 +40,11 @@ class RowAllocator:
         """Distinct vectors with at least one resident row."""
         return len({digest for digest, *_ in self._row})
 
-    def missing(self, keys: Collection[Row]) -> list[Row]:
+    def missing(self, keys: Collection[BankKey]) -> list[BankKey]:
         """Those of `keys` that are not resident, in ascending order."""
         return sorted(key for key in keys if key not in self._row)
 
-    def lease(self, keys: Collection[Row]) -> dict[Row, int]:
+    def lease(self, keys: Collection[BankKey]) -> dict[BankKey, int]:
         """Row of each key, each under one more lease, filled where it was not resident.
 
         Raises `VectorUnavailable` with nothing leased when the rows do not fit, or whatever `fill`
@@ -67,8 +67,8 @@ class RowAllocator:
             raise
         return {key: self._row[key] for key in keys}
 
-    def release(self, keys: Collection[Row]) -> None:
-        """End one lease on each key. Content stays until the row is wanted for another."""
+    def release(self, keys: Collection[BankKey]) -> None:
+        """End one lease on each key. Content stays until the row is needed for another."""
         for key in keys:
             self._leases[key] -= 1
             if self._leases[key] == 0:
@@ -76,7 +76,7 @@ class RowAllocator:
                 if key in self._row:
                     self._idle[key] = None
 
-    def _place(self, key: Row) -> None:
+    def _place(self, key: BankKey) -> None:
         if self._free:
             row = self._free.pop()
         else:

@@ -1,7 +1,7 @@
-"""What every model runner tells us: requests come, requests go, this step's tokens.
+"""The steps of a model runner: requests come, requests go, tokens are marked, counts are reported.
 
-Knows nothing of vLLM. A `seam_runner_*` attaches one `Steps` to a runner, and gives back what else
-we use of it.
+Independent of vLLM. A seam (`steersman.steering.vllm.worker.model_runner_v1` or `_v2`) attaches one
+`Steps` to its runner.
 """
 
 import functools
@@ -12,13 +12,13 @@ from torch import Tensor
 
 from steersman.steering.plan.capture import CAPTURE_KEY
 from steersman.steering.plan.dynamic import Companion
-from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.errors import NotComposed, PlanInvalid
 from steersman.steering.plan.plan import PLAN_KEY, Plan
 from steersman.steering.plan.receipt import StepReport
-from steersman.steering.worker.capture import Captures
-from steersman.steering.worker.composition import Composer, NotComposed
-from steersman.steering.worker.finite import Look, Watched
-from steersman.steering.worker.hooks import Gate
+from steersman.steering.worker.capture import CaptureTracker
+from steersman.steering.worker.composition import Composer
+from steersman.steering.worker.finite import FiniteCheck, Watched
+from steersman.steering.worker.hooks import ActiveSlots
 from steersman.steering.worker.requests import SteeredRequests
 
 REPORT_ATTRIBUTE = "steersman"
@@ -46,7 +46,7 @@ class Span(NamedTuple):
 
 
 class Attached(NamedTuple):
-    """What we use of a model runner besides its steps."""
+    """What the worker uses of a model runner besides its steps."""
 
     positions: Tensor
     """[max tokens] int64: the token index of each token of the running step."""
@@ -59,55 +59,61 @@ class Attached(NamedTuple):
 class Steps:
     """One runner's steps.
 
-    Assumption: in each step, `gone`, then `came` for each new request, then `batch` and `run`, all
-    before the forward pass is queued; `over` after it; then `report`.
-    Guarantee: outside of `run` ... `over` the gate is shut, and after `rest` no token is marked.
+    Assumption: in each step `finish_requests`, then `add_request` for each new request, then
+    `sync_batch` and `begin_step`, all before the forward pass is queued; `end_forward` after it;
+    then `attach_report`.
+    Guarantee: outside of `begin_step` ... `end_forward` no slot is active, and after `clear_marks`
+    no token is marked.
     """
 
     def __init__(
-        self, steered: SteeredRequests, captures: Captures, composer: Composer, gate: Gate
+        self,
+        steered: SteeredRequests,
+        captures: CaptureTracker,
+        composer: Composer,
+        active: ActiveSlots,
     ) -> None:
         self._steered = steered
         self._captures = captures
         self._composer = composer
-        self._gate = gate
+        self._active = active
         self._ends: dict[str, int] = {}
         """Of each companion in the running step, the index of the last token that it computes."""
         self._watched: list[Watched] = []
         """The parts of the running step that steering has shaped."""
-        self._look: Look | None = None
+        self._check: FiniteCheck | None = None
 
     @property
     def idle(self) -> bool:
-        """Whether there is nobody to steer or listen to, nothing to report or left to unmark."""
+        """Whether no request is steered or captured, and nothing is left to report or to unmark."""
         steered = self._steered
         others = self._captures.live or self._composer.companions
         return not (steered.live or steered.failed or steered.active_slots or others)
 
     @property
-    def minded(self) -> Collection[str]:
-        """Whose spans `run` wants, of those in the batch."""
+    def tracked_request_ids(self) -> Collection[str]:
+        """Ids of the requests whose spans `begin_step` needs."""
         steered, captured = self._steered.live.keys(), self._captures.live.keys()
         companions = self._composer.companions.keys()
         return steered | captured | companions if captured or companions else steered
 
     @property
-    def listened_to(self) -> bool:
-        """Whether somebody listens to this step, which needs the model's Python to run."""
-        return bool(self._gate.listeners)
+    def has_listeners(self) -> bool:
+        """Whether this step has listeners, for which the model's Python must run."""
+        return bool(self._active.listeners)
 
-    def came(
+    def add_request(
         self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
     ) -> None:
-        """A request is new to the runner. It may have been there before: V2 forgets a request that
-        is preempted, and both runners are given one again when its client adds to its prompt."""
+        """Track a request that is new to the runner. It may have been there before: V2 forgets a
+        preempted request, and both runners get one again when its client adds to its prompt."""
         if not extra_args:
             return
         if CAPTURE_KEY in extra_args:
             self._captures.start(request_id, extra_args, prompt_tokens)
         companion = Companion.of(extra_args)
         if companion is not None:
-            self._composer.came(request_id, companion)
+            self._composer.add(request_id, companion)
         if PLAN_KEY not in extra_args or request_id in self._steered.failed:
             return
         if not self._resumed(request_id, extra_args, prompt_tokens):
@@ -125,22 +131,23 @@ class Steps:
         except PlanInvalid:
             return False
 
-    def gone(self, request_ids: Iterable[str]) -> None:
-        """Requests ended, however they ended. Not for those that were preempted."""
+    def finish_requests(self, request_ids: Iterable[str]) -> None:
+        """Forget requests that ended, however they ended. Not for those that were preempted."""
         if self._steered.live or self._steered.failed:
             self._steered.finish(request_ids)
         if self._captures.live:
             self._captures.finish(request_ids)
         if self._composer.companions:
-            self._composer.gone(request_ids)
+            self._composer.remove(request_ids)
 
-    def batch(self, request_ids: Mapping[str, int]) -> None:
-        """Who is in the runner's batch now."""
+    def sync_batch(self, request_ids: Mapping[str, int]) -> None:
+        """Match leases to the requests that are in the runner's batch now."""
         if self._steered.live:
-            self._steered.settle(request_ids)
+            self._steered.sync_batch(request_ids)
 
-    def run(self, spans: Iterable[Span], tokens: int) -> None:
-        """Mark the tokens of a step of so many: `spans` has that of each `minded` request in it."""
+    def begin_step(self, spans: Iterable[Span], tokens: int) -> None:
+        """Mark the steered tokens of a step of `tokens` tokens; `spans` has one of each request of
+        `tracked_request_ids` that is in the step."""
         steered, captured = self._steered.live, self._captures.live
         companions = self._composer.companions
         spans = list(spans)
@@ -159,10 +166,10 @@ class Steps:
             self._compose(spans)
             spans = [span for span in spans if span.request_id in steered]
         self._steered.step(spans, tokens)
-        self._gate.set(self._steered.active_slots)
+        self._active.set(self._steered.active_slots)
 
     def _compose(self, spans: Iterable[Span]) -> None:
-        """Find the coefficients of the answers in the step."""
+        """Compute the coefficients of the dynamic answers in the step."""
         for span in spans:
             request = self._steered.live.get(span.request_id)
             if request is None or request.plan.dynamic is None:
@@ -174,39 +181,41 @@ class Steps:
                     choice = self._composer.choose(span.request_id, request.plan, last)
                     request.choices.append(choice)
                 except NotComposed as error:
-                    self._steered.fail(span.request_id, str(error))
+                    self._steered.mark_failed(span.request_id, str(error))
 
     @property
     def companions(self) -> Collection[str]:
-        """Requests whose logits are wanted, and which go on with the tokens of another."""
+        """Requests whose logits are needed, and which go on with the tokens of another."""
         return self._composer.companions
 
-    def logits(self, logits: Tensor, row_of: Mapping[str, int]) -> None:
-        """The next-token logits [requests, vocabulary] of the running step, and whose row is
-        which."""
+    def record_logits(self, logits: Tensor, index_of: Mapping[str, int]) -> None:
+        """Keep the companions' part of the running step's next-token logits [requests,
+        vocabulary]; `index_of`: index of each request in them."""
         for request_id, position in self._ends.items():
-            self._composer.hear(request_id, position, logits[row_of[request_id]])
+            self._composer.record_logits(request_id, position, logits[index_of[request_id]])
         self._ends = {}
 
-    def look(self, hidden: Tensor, row_of: Mapping[str, int], logits: Tensor | None) -> None:
-        """Have the numbers of the running step's steered requests checked; arguments as of
-        `steersman.steering.worker.finite.Look`. Nothing is done where nobody is steered."""
+    def check_finite(
+        self, hidden: Tensor, index_of: Mapping[str, int], logits: Tensor | None
+    ) -> None:
+        """Check the numbers of the running step's steered requests; arguments as of
+        `steersman.steering.worker.finite.FiniteCheck`. Does nothing where no request is steered."""
         if self._watched:
-            self._look = Look(self._watched, hidden, row_of, logits)
+            self._check = FiniteCheck(self._watched, hidden, index_of, logits)
 
-    def over(self) -> None:
-        """The forward pass was queued."""
-        self._gate.set(frozenset())
-        self._captures.over()
+    def end_forward(self) -> None:
+        """Call when the forward pass is queued."""
+        self._active.set(frozenset())
+        self._captures.end_forward()
 
-    def rest(self) -> None:
-        """Unmark the last step: a forward pass comes that is nobody's."""
+    def clear_marks(self) -> None:
+        """Unmark the last step, before a forward pass that belongs to no request."""
         if self._steered.active_slots:
             self._steered.step((), 0)
             self._steered.take_report()
-            self.over()
+            self.end_forward()
 
-    def report(self, output: Any, holder: str) -> None:
+    def attach_report(self, output: Any, holder: str) -> None:
         """Put the step's report on a ModelRunnerOutput, or on the one that an asynchronous output
         has in its attribute `holder`."""
         if output is not None:
@@ -214,23 +223,23 @@ class Steps:
             if report is not None:
                 report.captured = self._captures.take()
                 setattr(getattr(output, holder, output), REPORT_ATTRIBUTE, report)
-                if self._look is not None:
-                    _report_ill(output, report, self._look)
-        self._look = None
+                if self._check is not None:
+                    _report_ill(output, report, self._check)
+        self._check = None
 
 
-def _report_ill(output: Any, report: StepReport, look: Look) -> None:
+def _report_ill(output: Any, report: StepReport, check: FiniteCheck) -> None:
     """Put the requests that `look` finds ill on the report: at once where the step is over, else
     when vLLM waits for the step's output."""
     if not hasattr(output, "get_output"):
-        report.ill = look.ill()
+        report.ill = check.ill()
         return
     get_output = output.get_output
 
     @functools.wraps(get_output)
     def get_with_ill() -> Any:
         result = get_output()
-        report.ill = look.ill()
+        report.ill = check.ill()
         return result
 
     output.get_output = get_with_ill

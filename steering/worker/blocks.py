@@ -1,12 +1,11 @@
 """Finding a model's blocks, and their attention and MLP, by structure rather than by name."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from torch import nn
 
-
-class NotInstrumentable(RuntimeError):
-    """The model is not one that Steersman can steer; the message says what is missing."""
+from steersman.steering.plan.errors import NotInstrumentable
 
 
 @dataclass(frozen=True)
@@ -14,7 +13,7 @@ class Block:
     """One decoder block.
 
     `attn` and `mlp` are None where their output is not what joins the residual stream, or where
-    they cannot be told apart. `attn` is what mixes tokens: in a hybrid model's block, its
+    it is not clear which is which. `attn` is what mixes tokens: in a hybrid model's block, its
     state-space layer or convolution.
     """
 
@@ -26,19 +25,28 @@ class Block:
     """Whether a second tensor in the block's output belongs to the stream: their sum is it."""
 
 
-def find_blocks(model: nn.Module, num_layers: int) -> list[Block]:
-    """Blocks of `model`, in order, and what may be their branches (`examine` says if they are).
+class LayerTypes(NamedTuple):
+    """The engine's classes that distinguish the children of a block."""
 
-    The decoder is the one ModuleList of `num_layers` entries that holds attention (or state-space)
-    layers with a cache; in a model of several modalities, that of its language model. Raises
-    `NotInstrumentable` when there is no such list, or more than one.
+    mixer: type
+    """Base of every attention and state-space layer with a cache."""
+    matrix: type
+    """Base of every linear layer."""
+
+
+def find_blocks(model: nn.Module, num_layers: int, types: LayerTypes) -> list[Block]:
+    """Blocks of `model`, in order, and what may be their branches (see `probe_blocks`).
+
+    The decoder is the one ModuleList of `num_layers` entries that holds `types.mixer` layers; in a
+    model of several modalities, that of its language model. Raises `NotInstrumentable` where there
+    is no such list, or more than one.
     """
     text: nn.Module = getattr(model, "get_language_model", lambda: model)()
     lists = {
         # By what is in it: a model may keep its blocks in a second list as well.
         tuple(m): name
         for name, m in reversed(list(text.named_modules()))
-        if isinstance(m, nn.ModuleList) and len(m) == num_layers and any(map(_mixes, m))
+        if isinstance(m, nn.ModuleList) and len(m) == num_layers and _holds(m, types.mixer)
     }
     if len(lists) != 1:
         names = ", ".join(reversed(lists.values())) or "none"
@@ -47,28 +55,21 @@ def find_blocks(model: nn.Module, num_layers: int) -> list[Block]:
             f"found: {names}. This architecture cannot be steered by this version."
         )
     (modules,) = lists
-    return [Block(n, module, *_branches(module)) for n, module in enumerate(modules)]
+    return [Block(n, module, *_branches(module, types)) for n, module in enumerate(modules)]
 
 
-def _mixes(module: nn.Module) -> bool:
-    from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+def _holds(module: nn.Module, kind: type) -> bool:
+    """Whether `module` is or contains a layer of that kind."""
+    return any(isinstance(m, kind) for m in module.modules())
 
-    return any(isinstance(m, AttentionLayerBase) for m in module.modules())
 
-
-def _branches(block: nn.Module) -> tuple[nn.Module | None, nn.Module | None]:
+def _branches(block: nn.Module, types: LayerTypes) -> tuple[nn.Module | None, nn.Module | None]:
     """The only child that mixes tokens, and the only other one with matrices."""
-    mixers = [c for c in block.children() if _mixes(c)]
-    rest = [c for c in block.children() if c not in mixers and _has_matrix(c)]
+    mixers = [c for c in block.children() if _holds(c, types.mixer)]
+    # By layer type: the CPU backend packs weights away and leaves empty parameters behind. (The
+    # router of a mixture of experts is such a layer too.)
+    rest = [c for c in block.children() if c not in mixers and _holds(c, types.matrix)]
     return (
         mixers[0] if len(mixers) == 1 else None,
         rest[0] if len(rest) == 1 else None,
     )
-
-
-def _has_matrix(module: nn.Module) -> bool:
-    # By layer type: the CPU backend packs weights away and leaves empty parameters behind. (The
-    # router of a mixture of experts is such a layer too.)
-    from vllm.model_executor.layers.linear import LinearBase
-
-    return any(isinstance(m, LinearBase) for m in module.modules())

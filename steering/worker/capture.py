@@ -1,7 +1,7 @@
-"""Requests inside a worker that are listened to: a step's tokens become sums at each place.
+"""Listeners at the sites: captures, where a step's tokens become sums, and median norms.
 
-Knows nothing of vLLM. Listens in the sites' wrappers, after the addition: what is captured is what
-the next block sees.
+Independent of vLLM. The sites' wrappers call listeners after the addition: what is captured is what
+the next block gets.
 """
 
 from collections.abc import Collection, Iterable, Mapping
@@ -10,9 +10,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from steersman.steering.plan.capture import Capture, Piece, Term
+from steersman.steering.plan.capture import Capture, CaptureChunk
 from steersman.steering.plan.errors import PlanInvalid
-from steersman.steering.worker.hooks import Gate
+from steersman.steering.worker.hooks import ActiveSlots
+from steersman.vectors.tensors import HookPoint
 
 
 @dataclass
@@ -37,30 +38,32 @@ class _Part:
     """Whether the step gives the request an output."""
 
 
-class Captures:
+class CaptureTracker:
     """All captures of one worker.
 
-    Guarantees: each wanted token is captured once, however the request is cut into steps; nothing
-    is kept of a request but what waits for its next output.
+    Guarantees: each token of a capture is captured once, however the request is cut into steps;
+    nothing is kept of a request but what waits for its next output.
     """
 
-    def __init__(self, gate: Gate, places: Collection[Term], device: torch.device) -> None:
-        """`places`: the (site, layer) pairs that can be listened to."""
+    def __init__(
+        self, active: ActiveSlots, places: Collection[HookPoint], device: torch.device
+    ) -> None:
+        """`places`: the (site, layer) pairs that can be captured."""
         self.live: dict[str, _Live] = {}
-        self._gate = gate
+        self._active = active
         self._places = frozenset(places)
         self._device = device
         self._parts: list[_Part] = []
         self._tokens = torch.empty(0, dtype=torch.long)
         self._rows = torch.empty(0, dtype=torch.long)
         self._count = 0
-        self._heard: dict[Term, Tensor] = {}
+        self._sums: dict[HookPoint, Tensor] = {}
 
     def start(
         self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
     ) -> None:
         """Take note of a new request, or of one that was preempted and comes back. What cannot be
-        captured is left out: who asked finds tokens missing."""
+        captured is left out: the result lacks these tokens."""
         try:
             capture = Capture.of(extra_args)
         except PlanInvalid:
@@ -77,7 +80,7 @@ class Captures:
             self.live.pop(request_id, None)
 
     def step(self, spans: Iterable[tuple[str, int, int, int]]) -> None:
-        """Listen to the tokens of the next forward pass; `spans` as of `SteeredRequests.step`."""
+        """Capture the tokens of the next forward pass; `spans` as of `SteeredRequests.step`."""
         self._parts, tokens, rows, count = [], list[int](), list[int](), 0
         for request_id, offset, number, first in spans:
             request = self.live[request_id]
@@ -94,30 +97,30 @@ class Captures:
                 self._parts.append(_Part(request_id, rows_of_it, taken, over))
             request.reached = max(request.reached, first + number)
             count += height
-        self._heard = {}
+        self._sums = {}
         self._count = count
         if tokens:
             self._tokens = torch.tensor(tokens, device=self._device)
             self._rows = torch.tensor(rows, device=self._device)
-            self._gate.listeners.append(self._hear)
+            self._active.listeners.append(self._add_up)
 
-    def over(self) -> None:
-        """The forward pass was queued."""
-        if self._hear in self._gate.listeners:
-            self._gate.listeners.remove(self._hear)
+    def end_forward(self) -> None:
+        """Call when the forward pass is queued."""
+        if self._add_up in self._active.listeners:
+            self._active.listeners.remove(self._add_up)
 
-    def _hear(self, site: str, layer: int, parts: tuple[Tensor, ...]) -> None:
+    def _add_up(self, site: str, layer: int, parts: tuple[Tensor, ...]) -> None:
         values = [part.index_select(0, self._tokens).double() for part in parts]
         value = values[0] if len(values) == 1 else values[0] + values[1]
         sums = value.new_zeros(self._count, value.shape[1])
-        self._heard[site, layer] = sums.index_add_(0, self._rows, value)
+        self._sums[HookPoint(site, layer)] = sums.index_add_(0, self._rows, value)
 
     def take(self) -> dict[str, list[object]]:
-        """For each request that the step gives an output, its `Piece` as it travels."""
+        """For each request that the step gives an output, its `CaptureChunk` as it travels."""
         parts, self._parts = self._parts, []
-        heard, self._heard = self._heard, {}
-        on_host = {place: n for n, place in enumerate(heard)}
-        stacked = torch.stack(tuple(heard.values())).float().cpu() if heard else None
+        sums, self._sums = self._sums, {}
+        on_host = {place: n for n, place in enumerate(sums)}
+        stacked = torch.stack(tuple(sums.values())).float().cpu() if sums else None
         pieces = {}
         for part in parts:
             request = self.live.get(part.request_id)
@@ -132,9 +135,32 @@ class Captures:
                 kept = torch.cat(request.kept)
                 if not request.capture.each:
                     kept = kept.sum(0, keepdim=True)
-                piece = Piece(
+                piece = CaptureChunk(
                     request.capture.receipt, request.tokens, kept.contiguous().numpy().tobytes()
                 )
                 pieces[part.request_id] = piece.to_wire()
                 request.kept, request.tokens = [], 0
         return pieces
+
+
+class NormListener:
+    """Collects ||h_t|| at each layer from running forward passes.
+
+    `positions` is the runner's tensor of token indices; index 0 is left out, because the first
+    token's massive activations are not typical of the layer.
+    """
+
+    def __init__(self, positions: Tensor) -> None:
+        self._positions = positions
+        self._norms: dict[str, list[Tensor]] = {}
+
+    def __call__(self, site: str, layer: int, parts: tuple[Tensor, ...]) -> None:
+        """Take note of a step's residual stream, the sum of `parts` [tokens, hidden]."""
+        stream = torch.stack([part.float() for part in parts]).sum(0)
+        tokens = self._positions[: stream.shape[0]] > 0
+        norms = torch.linalg.vector_norm(stream[tokens], dim=-1)
+        self._norms.setdefault(f"{site}.{layer}", []).append(norms.cpu())
+
+    def medians(self) -> dict[str, float]:
+        """Median norm of each "<site>.<layer>" seen so far."""
+        return {k: float(torch.cat(v).median()) for k, v in self._norms.items() if len(v)}

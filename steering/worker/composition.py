@@ -1,6 +1,6 @@
 """Dynamic Activation Composition in a worker: from the streams' logits to the coefficients.
 
-Scalena, Sarti and Nissim 2024, as METHODS.md describes their code. Knows nothing of vLLM.
+Scalena, Sarti and Nissim 2024, as METHODS.md describes their code. Independent of vLLM.
 """
 
 from collections.abc import Iterable
@@ -10,56 +10,53 @@ import torch
 from torch import Tensor
 
 from steersman.steering.plan.dynamic import Choice, Companion, Dynamic
+from steersman.steering.plan.errors import NotComposed
 from steersman.steering.plan.plan import Plan
 
 
-class NotComposed(Exception):
-    """The coefficients of a token cannot be found; the request must end."""
-
-
-class _Heard(NamedTuple):
+class _StreamLogits(NamedTuple):
     position: int
     logits: Tensor
 
 
 class Composer:
-    """The companions of one worker, and the last that each said.
+    """The companions of one worker, and the latest logits of each.
 
     Assumption: an answer's token is chosen for after all its companions have computed it.
     """
 
     def __init__(self) -> None:
         self.companions: dict[str, Companion] = {}
-        self._heard: dict[str, dict[int, _Heard]] = {}
+        self._logits: dict[str, dict[int, _StreamLogits]] = {}
         """By answer and stream."""
 
-    def came(self, request_id: str, companion: Companion) -> None:
-        """A companion is new to the runner, or there again."""
+    def add(self, request_id: str, companion: Companion) -> None:
+        """Track a companion that is new to the runner, or there again."""
         self.companions[request_id] = companion
 
-    def gone(self, request_ids: Iterable[str]) -> None:
-        """Requests ended."""
+    def remove(self, request_ids: Iterable[str]) -> None:
+        """Forget requests that ended."""
         for request_id in request_ids:
             companion = self.companions.pop(request_id, None)
             if companion is not None:
-                self._heard.pop(companion.answer, None)
+                self._logits.pop(companion.answer, None)
 
-    def hear(self, request_id: str, position: int, logits: Tensor) -> None:
+    def record_logits(self, request_id: str, position: int, logits: Tensor) -> None:
         """Keep a companion's next-token logits [vocabulary] behind the token at `position`."""
         answer, stream = self.companions[request_id]
         # Cloned: samplers write into their input, and a row would keep the whole batch alive.
-        kept = _Heard(position, logits.float().clone())
-        self._heard.setdefault(answer, {})[stream] = kept
+        kept = _StreamLogits(position, logits.float().clone())
+        self._logits.setdefault(answer, {})[stream] = kept
 
     def choose(self, answer: str, plan: Plan, position: int) -> Choice:
         """The coefficients of an answer's token. Raises `NotComposed`."""
         dynamic = plan.dynamic
         assert dynamic is not None
-        heard = self._heard.get(answer, {})
-        streams = [heard.get(n) for n in range(len(plan.vectors) + 1)]
+        logits = self._logits.get(answer, {})
+        streams = [logits.get(n) for n in range(len(plan.vectors) + 1)]
         there = [one.logits for one in streams if one is not None and one.position == position]
         if len(there) != len(streams):
-            raise NotComposed(f"not all streams have come to the token {position}")
+            raise NotComposed(f"not all companions have computed the token {position}")
         caps = torch.tensor([v.coefficient for v in plan.vectors], device=there[0].device)
         found = divergences(there[0], torch.stack(there[1:]), dynamic)
         chosen = torch.minimum(found.clamp(min=0), caps)

@@ -1,9 +1,10 @@
 """Whether what came out of a step is finite, for the requests that it steers.
 
-An addition is bounded (`steering/plan/bound.py`), but a model may overflow by itself on a stream
-that it has never seen. A token whose stream is not finite leaves NaN among the keys and values of
-the cache, and an attention kernel multiplies what lies behind the end of a sequence by zero: zero
-times NaN is NaN, and the next owner of the block would answer nothing. Knows nothing of vLLM.
+An addition is bounded (`steersman.steering.plan.limits`), but a model may overflow by itself on a
+stream that it has never seen. A token whose stream is not finite leaves NaN among the keys and
+values of the cache, and an attention kernel multiplies what lies behind the end of a sequence by
+zero: zero times NaN is NaN, and the next owner of the block would answer nothing.
+Independent of vLLM.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +15,7 @@ from torch import Tensor
 
 
 class Watched(NamedTuple):
-    """One request's part of a step whose numbers are looked at."""
+    """One request's part of a step whose numbers are checked."""
 
     request_id: str
     offset: int
@@ -23,7 +24,7 @@ class Watched(NamedTuple):
     """How many tokens of it the step computes."""
 
 
-class Look:
+class FiniteCheck:
     """Which of a step's watched requests have a hidden state or a logit that is not finite.
 
     Making one waits for nothing: on CUDA two reductions are queued, and their results are copied to
@@ -35,15 +36,15 @@ class Look:
         self,
         watched: Sequence[Watched],
         hidden: Tensor,
-        row_of: Mapping[str, int],
+        index_of: Mapping[str, int],
         logits: Tensor | None,
     ) -> None:
-        """`hidden` [>= tokens of the step, hidden]: final hidden states; `logits` [requests,
-        vocabulary]: what next tokens are sampled from, both of any float dtype; `row_of`: whose row
-        of the logits is which. `logits` is None where a request may have none, or several."""
+        """`hidden` [>= tokens of the step, hidden]: final hidden states. `logits` [requests,
+        vocabulary]: what next tokens are sampled from; None where a request may have none, or
+        several. Both of any float dtype. `index_of`: index of each request in the logits."""
         self._watched = watched
         # Now: the runner's own map is of the next step when vLLM comes to wait for this one.
-        self._rows = [row_of.get(one.request_id) for one in watched]
+        self._indices = [index_of.get(one.request_id) for one in watched]
         self._tokens = max((w.offset + w.tokens for w in watched), default=0)
         # The sum of finite numbers as a norm makes them is finite, and takes one pass.
         parts = [hidden[: self._tokens].sum(-1, dtype=torch.float32)]
@@ -59,9 +60,9 @@ class Look:
             return []
         hidden, logits = finite[: self._tokens], finite[self._tokens :]
         found = []
-        for one, row in zip(self._watched, self._rows, strict=True):
+        for one, index in zip(self._watched, self._indices, strict=True):
             fine = bool(hidden[one.offset : one.offset + one.tokens].all())
-            if not fine or (row is not None and len(logits) and not bool(logits[row])):
+            if not fine or (index is not None and len(logits) and not bool(logits[index])):
                 found.append(one.request_id)
         return found
 

@@ -10,14 +10,15 @@ from steersman.steering.ops.addition import add_marked
 from steersman.steering.plan.limits import STEERABLE_SITES
 from steersman.steering.worker.blocks import Block
 from steersman.steering.worker.tables import Tables
+from steersman.vectors.tensors import HookPoint
 
 Forward = Callable[..., Any]
 Listener = Callable[[str, int, tuple[Tensor, ...]], None]
 """(site, layer, one or two tensors [tokens, hidden] whose sum is what lies there)."""
 
 
-class Gate:
-    """Which slots a step steers, for eager mode; and who listens at the sites.
+class ActiveSlots:
+    """Which slots a step steers, for eager mode; and the listeners at the sites.
 
     In compiled or captured mode `always` is set: Python does not run in the forward pass there, so
     the operation is part of the graph and decides by its tables alone. A step with listeners has to
@@ -26,16 +27,16 @@ class Gate:
 
     def __init__(self, slots: int, *, always: bool) -> None:
         self.always = always
-        self.open = [False] * slots
+        self.flags = [False] * slots
         self._opened: Set[int] = frozenset()
         self.listeners: list[Listener] = []
 
     def set(self, slots: Set[int]) -> None:
         """Open exactly `slots`."""
         for slot in self._opened - slots:
-            self.open[slot] = False
+            self.flags[slot] = False
         for slot in slots - self._opened:
-            self.open[slot] = True
+            self.flags[slot] = True
         self._opened = slots
 
 
@@ -44,7 +45,7 @@ def modules_of(block: Block) -> dict[str, nn.Module | None]:
     return dict(zip(STEERABLE_SITES, (block.module, block.attn, block.mlp), strict=True))
 
 
-def site_slots(blocks: list[Block]) -> dict[tuple[str, int], int]:
+def site_slots(blocks: list[Block]) -> dict[HookPoint, int]:
     """Table slot of each (site, layer).
 
     A site is there for all blocks or for none, so that a limit on sites is a limit on slots.
@@ -53,34 +54,35 @@ def site_slots(blocks: list[Block]) -> dict[tuple[str, int], int]:
     for n, site in enumerate(STEERABLE_SITES):
         if all(modules_of(block)[site] is not None for block in blocks):
             for block in blocks:
-                slots[site, block.layer] = n * len(blocks) + block.layer
+                slots[HookPoint(site, block.layer)] = n * len(blocks) + block.layer
     return slots
 
 
 def instrument(
-    blocks: list[Block], slots: dict[tuple[str, int], int], tables: Tables, gate: Gate
+    blocks: list[Block], slots: dict[HookPoint, int], tables: Tables, active: ActiveSlots
 ) -> None:
     """Wrap the forward of every site's module. Call once, before vLLM profiles or compiles."""
     for block in blocks:
         for site, module in modules_of(block).items():
-            if module is not None and (site, block.layer) in slots:
-                slot = slots[site, block.layer]
-                module.forward = _steered(module.forward, site, block, slot, tables, gate)
+            place = HookPoint(site, block.layer)
+            if module is not None and place in slots:
+                slot = slots[place]
+                module.forward = _steered(module.forward, site, block, slot, tables, active)
 
 
 def _steered(
-    forward: Forward, site: str, block: Block, slot: int, tables: Tables, gate: Gate
+    forward: Forward, site: str, block: Block, slot: int, tables: Tables, active: ActiveSlots
 ) -> Forward:
     bank, index, coefficient = tables.bank, tables.index[slot], tables.coefficient[slot]
-    operands = (bank, index, coefficient, tables.token_row, tables.token_gain)
-    is_open = gate.open
+    operands = (bank, index, coefficient, tables.token_entry, tables.token_gain)
+    is_open = active.flags
     on_host = bank.device.type == "cpu"
 
     def in_graph(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
         torch.ops.steersman.add(stream_part(output), *operands)
         if not torch.compiler.is_compiling():
-            for listen in gate.listeners:
+            for listen in active.listeners:
                 listen(site, block.layer, value_parts(output, site, block))
         return output
 
@@ -92,11 +94,11 @@ def _steered(
                 add_marked(hidden, tables.added(slot), marked)
             else:
                 torch.ops.steersman.add(hidden, *operands)
-        for listen in gate.listeners:
+        for listen in active.listeners:
             listen(site, block.layer, value_parts(output, site, block))
         return output
 
-    return in_graph if gate.always else eager
+    return in_graph if active.always else eager
 
 
 def stream_part(output: Any) -> Tensor:
@@ -120,7 +122,7 @@ def stream_parts(output: Any) -> tuple[Tensor, ...]:
     items = [x for x in output if x is not None] if isinstance(output, tuple) else [output]
     parts = tuple(stream_part(item) for item in items)
     if len(parts) not in (1, 2) or parts[0].shape != parts[-1].shape:
-        raise TypeError(f"a module returned {len(parts)} tensors that are no residual stream")
+        raise TypeError(f"a module returned {len(parts)} tensors that are not a residual stream")
     return parts
 
 

@@ -1,6 +1,6 @@
-"""Steered requests inside a worker: a plan becomes table rows, a step becomes token rows.
+"""Steered requests inside a worker: a plan becomes table entries, a step marks tokens with them.
 
-Knows nothing of vLLM; `seam_runner` tells it which requests came, went, and run this step.
+Independent of vLLM: `steersman.steering.worker.batch` passes on which requests come, go and run.
 """
 
 import math
@@ -12,18 +12,31 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steersman.steering.plan.bound import check_added
 from steersman.steering.plan.dynamic import Choice
 from steersman.steering.plan.errors import PlanInvalid, VectorUnavailable
-from steersman.steering.plan.limits import Limits
-from steersman.steering.plan.plan import EVERY_STEP, Plan, Row, Segment
+from steersman.steering.plan.limits import Limits, check_added
+from steersman.steering.plan.plan import EVERY_STEP, BankKey, Plan, Segment
 from steersman.steering.plan.receipt import StepReport, WorkerNote
 from steersman.steering.worker.bank import ZERO_ROW, RowAllocator
 from steersman.steering.worker.tables import Tables
+from steersman.vectors.tensors import HookPoint
 
-LoadVectors = Callable[[str, list[tuple[str, int]]], Mapping[tuple[str, int], Tensor]]
+LoadVectors = Callable[[str, list[HookPoint]], Mapping[HookPoint, Tensor]]
 """(digest, [(site, layer), ...]) -> {(site, layer): [hidden] or [steps, hidden] f32}; or
 `VectorUnavailable`."""
+
+
+@dataclass
+class Lease:
+    """The rows and table entries of one request in the runner's batch."""
+
+    rows: Mapping[BankKey, int]
+    """Bank row of each of the plan's keys."""
+    entries: list[int]
+    """Table entry of each segment."""
+    entries_written: set[int] = field(default_factory=set)
+    """Those of `entries` that have what their segment adds: a request of many steps needs one at a
+    time."""
 
 
 @dataclass
@@ -33,18 +46,11 @@ class LiveRequest:
     plan: Plan
     prompt_tokens: int
     segments: tuple[Segment, ...]
-    keys: frozenset[Row]
-    in_batch: bool = False
-    table_rows: list[int] = field(default_factory=list)
-    """One a segment while the request is in the batch; empty while it is preempted."""
-    written: set[int] = field(default_factory=set)
-    """Those of them that say what their segment adds: a request of many steps needs one at a
-    time."""
-    rows: Mapping[Row, int] = field(default_factory=dict)
-    """Bank row of each of `keys` while the request is in the batch."""
+    lease: Lease | None = None
+    """What the request holds while it is in the batch; None before, and while it is preempted."""
     choices: list[Choice] = field(default_factory=list)
     """Of a dynamic request: what was found for each token from the last of the prompt on."""
-    told: int = 0
+    num_choices_reported: int = 0
     """How many of the choices have been reported."""
     counted_to: int = 0
     """Tokens below this index are counted already: a resumed request computes them again."""
@@ -55,7 +61,7 @@ class LiveRequest:
 class SteeredRequests:
     """All steered requests of one worker, with the rows they hold.
 
-    Guarantees: table rows and bank leases are held exactly while a request is in the batch; a
+    Guarantees: table entries and bank leases are held exactly while a request is in the batch; a
     request that cannot be steered is reported in `StepReport.failed`, never left unsteered in
     silence.
     """
@@ -64,14 +70,13 @@ class SteeredRequests:
         self,
         tables: Tables,
         limits: Limits,
-        slots: Mapping[tuple[str, int], int],
+        slots: Mapping[HookPoint, int],
         load: LoadVectors,
         anyone: Callable[[bool], bool] = bool,
         most_added: float = math.inf,
     ) -> None:
-        """`anyone(failed)` says whether a load failed on any tensor-parallel rank: all ranks must
-        steer a request, or none. `most_added`: as `steersman.steering.plan.bound.check_added` takes
-        it."""
+        """`anyone(failed)` returns whether a load failed on any tensor-parallel rank: all ranks
+        must steer a request, or none. `most_added`: as `check_added` takes it."""
         self.tables = tables
         self.limits = limits
         self.slots = slots
@@ -84,7 +89,7 @@ class SteeredRequests:
         """Largest absolute element of each bank row."""
         self._loaded: dict[tuple[str, str, int], Tensor] = {}
         self.bank = RowAllocator(tables.sizes.bank_rows, self._fill)
-        self._free_rows = list(range(tables.sizes.table_rows - 1, -1, -1))
+        self._free_entries = list(range(tables.sizes.table_entries - 1, -1, -1))
         self._report: StepReport | None = None
 
     def start(self, request_id: str, extra_args: Mapping[str, object] | None, prompt: int) -> None:
@@ -95,7 +100,7 @@ class SteeredRequests:
                 return
             self.limits.check(plan, prompt)
             self.live[request_id] = LiveRequest(
-                plan, prompt, plan.segments(prompt), plan.rows(), steered=[0] * len(plan.vectors)
+                plan, prompt, plan.segments(prompt), steered=[0] * len(plan.vectors)
             )
         except PlanInvalid as error:
             self.failed[request_id] = str(error)
@@ -108,23 +113,24 @@ class SteeredRequests:
             if request is not None:
                 self._leave_batch(request)
 
-    def fail(self, request_id: str, reason: str) -> None:
-        """Have a request end in error."""
+    def mark_failed(self, request_id: str, reason: str) -> None:
+        """Forget a request and report it as failed, with `reason`, from the next step on."""
         self._leave_batch(self.live.pop(request_id))
         self.failed[request_id] = reason
 
-    def settle(self, in_batch: Mapping[str, int]) -> None:
-        """Match rows to the batch: those who left give rows back before newcomers take them."""
+    def sync_batch(self, in_batch: Mapping[str, int]) -> None:
+        """Match leases to the batch: requests that left it give back theirs before others get
+        one."""
         for request_id, request in self.live.items():
-            if request.in_batch and request_id not in in_batch:
+            if request.lease is not None and request_id not in in_batch:
                 self._leave_batch(request)
         for request_id in list(self.live):
             request = self.live[request_id]
-            if not request.in_batch and request_id in in_batch:
+            if request.lease is None and request_id in in_batch:
                 try:
                     self._enter_batch(request)
                 except VectorUnavailable as error:
-                    self.fail(request_id, str(error))
+                    self.mark_failed(request_id, str(error))
 
     def step(self, spans: Iterable[tuple[str, int, int, int]], tokens: int) -> None:
         """Mark this step's steered tokens.
@@ -136,16 +142,18 @@ class SteeredRequests:
         report = StepReport(failed=dict(self.failed))
         for request_id, offset, count, first in spans:
             request = self.live[request_id]
-            for row, segment in zip(request.table_rows, request.segments, strict=True):
+            lease = request.lease
+            assert lease is not None, f"{request_id} computes tokens outside of the batch"
+            for entry, segment in zip(lease.entries, request.segments, strict=True):
                 lo, hi = max(segment.start, first), min(segment.stop, first + count)
                 if lo >= hi:
                     continue
-                if row not in request.written:
-                    self._write(request, row, segment)
+                if entry not in lease.entries_written:
+                    self._write(request.plan, lease, entry, segment)
                 gains = None
                 if request.plan.varies:
                     gains = _gains(request, segment, lo, hi)
-                self.tables.mark(offset + lo - first, offset + hi - first, row, gains)
+                self.tables.mark(offset + lo - first, offset + hi - first, entry, gains)
                 fresh = max(0, hi - max(lo, request.counted_to))
                 for n in segment.active:
                     request.steered[n] += fresh
@@ -161,9 +169,9 @@ class SteeredRequests:
         return self.tables.active_slots
 
     @property
-    def free_table_rows(self) -> int:
-        """Table rows that no request holds."""
-        return len(self._free_rows)
+    def free_table_entries(self) -> int:
+        """Table entries that no request holds."""
+        return len(self._free_entries)
 
     def take_report(self) -> StepReport | None:
         """The report of the latest step, once."""
@@ -175,8 +183,8 @@ class SteeredRequests:
         # The chunks of a prompt but for its last have no output, and their notes go nowhere.
         if request.counted_to >= request.prompt_tokens:
             request.loads = ()
-        new = tuple(request.choices[request.told :])
-        request.told = len(request.choices)
+        new = tuple(request.choices[request.num_choices_reported :])
+        request.num_choices_reported = len(request.choices)
         return WorkerNote(
             request.plan.receipt,
             tuple(request.steered),
@@ -187,78 +195,75 @@ class SteeredRequests:
 
     def _enter_batch(self, request: LiveRequest) -> None:
         loads = []
-        missing = self.bank.missing(request.keys)
+        missing = self.bank.missing(request.plan.bank_keys)
         trouble: VectorUnavailable | None = None
         try:
             for digest in sorted({key[0] for key in missing}):
                 began = time.perf_counter()
-                wanted = sorted({(site, layer) for d, site, layer, _ in missing if d == digest})
+                needed = sorted(
+                    {HookPoint(site, layer) for d, site, layer, _ in missing if d == digest}
+                )
                 try:
-                    for (site, layer), tensor in self._load(digest, wanted).items():
+                    for (site, layer), tensor in self._load(digest, needed).items():
                         self._loaded[digest, site, layer] = tensor
                 except VectorUnavailable as error:
                     trouble = error
                 loads.append(time.perf_counter() - began)
             if missing and self._anyone(trouble is not None):
                 raise trouble or VectorUnavailable("another rank could not load the vector")
-            request.rows = self.bank.lease(request.keys)
+            rows = self.bank.lease(request.plan.bank_keys)
         finally:
             self._loaded.clear()
         try:
-            check_added(request.plan, self._elements(request), self.most_added)
+            check_added(request.plan, self._elements(request.plan, rows), self.most_added)
         except PlanInvalid as error:
-            self.bank.release(request.keys)
+            self.bank.release(rows)
             raise VectorUnavailable(str(error)) from error
-        request.in_batch = True
         request.loads += tuple(loads)
-        request.table_rows = [self._free_rows.pop() for _ in request.segments]
+        request.lease = Lease(rows, [self._free_entries.pop() for _ in request.segments])
 
-    def _elements(self, request: LiveRequest) -> list[float]:
-        """For each vector of a request, what `steersman.steering.plan.bound.most_added` wants of
-        it."""
+    def _elements(self, plan: Plan, rows: Mapping[BankKey, int]) -> list[float]:
+        """For each vector of `plan`, the `elements` that `most_added` takes."""
         found = []
-        for vector in request.plan.vectors:
+        for vector in plan.vectors:
             steps = sorted({vector.tensor_at(step) for step in range(vector.steps)})
             places = [
-                max(self._largest[request.rows[vector.digest, *term, step]] for step in steps)
+                max(self._largest[rows[BankKey(vector.digest, *term, step)]] for step in steps)
                 for term in vector.terms
             ]
             found.append(sum(places))
         return found
 
-    def _write(self, request: LiveRequest, table_row: int, segment: Segment) -> None:
-        """Have `table_row` say what `segment` adds; where coefficients change from token to token,
-        the gains are they."""
-        varies = request.plan.varies
+    def _write(self, plan: Plan, lease: Lease, entry: int, segment: Segment) -> None:
+        """Write what `segment` adds into table entry `entry`. Where coefficients change from token
+        to token, the entry has 1 for each, and the gains have the coefficients."""
+        varies = plan.varies
         terms: dict[int, list[tuple[int, float]]] = {}
         for k, (n, step) in enumerate(zip(segment.active, segment.steps, strict=True)):
-            vector = request.plan.vectors[n]
+            vector = plan.vectors[n]
             for site, layer in vector.terms:
-                row = request.rows[vector.digest, site, layer, step]
-                pairs = terms.setdefault(self.slots[site, layer], [])
+                row = lease.rows[BankKey(vector.digest, site, layer, step)]
+                pairs = terms.setdefault(self.slots[HookPoint(site, layer)], [])
                 if varies:  # A token's k-th gain is for its k-th vector at every layer.
                     pairs += [(ZERO_ROW, 0.0)] * (k - len(pairs))
                 pairs.append((row, 1.0 if varies else vector.coefficient))
-        self.tables.write_row(table_row, terms)
-        request.written.add(table_row)
+        self.tables.write_entry(entry, terms)
+        lease.entries_written.add(entry)
 
     def _leave_batch(self, request: LiveRequest) -> None:
-        if request.in_batch:
-            request.in_batch = False
-            self._free_rows.extend(request.table_rows)
-            request.table_rows = []
-            request.written.clear()
-            request.rows = {}
-            self.bank.release(request.keys)
+        lease, request.lease = request.lease, None
+        if lease is not None:
+            self._free_entries.extend(lease.entries)
+            self.bank.release(lease.rows)
 
-    def _fill(self, row: int, key: Row) -> None:
+    def _fill(self, row: int, key: BankKey) -> None:
         digest, site, layer, step = key
         tensor = self._loaded[digest, site, layer]
         steps = tensor if tensor.dim() == 2 else tensor[None]
         if step >= len(steps) or (step == EVERY_STEP and len(steps) > 1):
             raise VectorUnavailable(
-                f"{digest[:19]} {site}.{layer} has a tensor for each of {len(steps)} steps, which "
-                "is not what the plan says"
+                f"{digest[:19]} {site}.{layer} has a tensor for each of {len(steps)} steps, and "
+                "the plan has another number; send the request again"
             )
         self.tables.fill_bank(row, steps[step])
         self._largest[row] = float(steps[step].abs().max())

@@ -14,11 +14,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from steersman.steering.worker.blocks import Block, NotInstrumentable
+from steersman.steering.plan.errors import NotInstrumentable
+from steersman.steering.worker.blocks import Block
 from steersman.steering.worker.hooks import modules_of, stream_parts
+from steersman.vectors.tensors import HookPoint
 
 Forward = Callable[[int], Tensor]
-Key = tuple[str, int]
 
 SUM_TOLERANCE = 0.25
 """Two ways of one addition may round differently, all the way to the last layer."""
@@ -28,7 +29,9 @@ LOUD = 4.0
 """What is added to a branch is this many times as long as the stream: it drowns rounding."""
 
 
-def examine(blocks: list[Block], forward: Forward, hidden: int, max_tokens: int) -> list[Block]:
+def probe_blocks(
+    blocks: list[Block], forward: Forward, hidden: int, max_tokens: int
+) -> list[Block]:
     """`blocks` with `split` known, and with only those branches that join the stream as they are.
 
     `forward(n)` runs the model on n <= `max_tokens` tokens that do not see each other, and returns
@@ -38,7 +41,7 @@ def examine(blocks: list[Block], forward: Forward, hidden: int, max_tokens: int)
     width = max(1, max_tokens // 2)
     found: list[Block] = []
     for start in range(0, len(blocks), width):
-        found += _Examination(blocks[start : start + width], forward, hidden).result()
+        found += _ProbedBlocks(blocks[start : start + width], forward, hidden).result()
     return found
 
 
@@ -49,16 +52,16 @@ class _Addition(NamedTuple):
     vector: Tensor
 
 
-class _Examination:
+class _ProbedBlocks:
     """Of so few blocks that each has two tokens to itself: n and n + len(blocks)."""
 
     def __init__(self, blocks: list[Block], forward: Forward, hidden: int) -> None:
         self.blocks, self.forward = blocks, forward
-        self.outputs: dict[Key, list[Tensor]] = defaultdict(list)
+        self.outputs: dict[HookPoint, list[Tensor]] = defaultdict(list)
         self.final = self._run({})
         self.plain = self.outputs
         for block in blocks:
-            _check_outputs(block, self.plain["resid_post", block.layer], hidden)
+            _check_outputs(block, self.plain[HookPoint("resid_post", block.layer)], hidden)
         self.probes = [self._probe(block) for block in blocks]
 
     def result(self) -> list[Block]:
@@ -76,7 +79,7 @@ class _Examination:
     def _moved(self, part: int) -> Tensor:
         """How much each block's token moves at the end when `part` of the block's output does."""
         additions = {
-            ("resid_post", block.layer): _Addition(part, n, probe)
+            HookPoint("resid_post", block.layer): _Addition(part, n, probe)
             for n, (block, probe) in enumerate(zip(self.blocks, self.probes, strict=True))
         }
         return self._run(additions).float() - self.final.float()
@@ -85,7 +88,7 @@ class _Examination:
         """Each block's first token has its attention moved, the second its MLP. The stream must
         gain what the branch gained, and after the attention also what the MLP made of it."""
         additions = {
-            (site, block.layer): _Addition(0, n + second * len(blocks), LOUD * probe)
+            HookPoint(site, block.layer): _Addition(0, n + second * len(blocks), LOUD * probe)
             for n, (block, probe) in enumerate(zip(blocks, self.probes, strict=True))
             for second, site in enumerate(("attn_out", "mlp_out"))
         }
@@ -98,7 +101,7 @@ class _Examination:
             errors = (stream - mlp - LOUD * probe).norm(dim=-1) / (LOUD * probe.norm())
             joins = [
                 # A module that blocks share is run more than once, and is none's.
-                error <= BRANCH_TOLERANCE and len(self.plain[site, block.layer]) == 1
+                error <= BRANCH_TOLERANCE and len(self.plain[HookPoint(site, block.layer)]) == 1
                 for error, site in zip(errors.tolist(), ("attn_out", "mlp_out"), strict=True)
             ]
             found.append(
@@ -112,25 +115,28 @@ class _Examination:
 
     def _gain(self, site: str, block: Block, parts: slice) -> Tensor:
         """What `site` of `block` has more than in the plain run, at its two tokens: [2, hidden]."""
-        after, before = self.outputs[site, block.layer], self.plain[site, block.layer]
+        after, before = (
+            self.outputs[HookPoint(site, block.layer)],
+            self.plain[HookPoint(site, block.layer)],
+        )
         if not before:
-            return torch.zeros_like(self.plain["resid_post", block.layer][0][0])
+            return torch.zeros_like(self.plain[HookPoint("resid_post", block.layer)][0][0])
         return (after[0] - before[0])[parts].sum(0)
 
     def _probe(self, block: Block) -> Tensor:
         """A random vector [hidden] as long as the stream at the block's first token."""
-        stream = self.plain["resid_post", block.layer][0].sum(0)[0]
+        stream = self.plain[HookPoint("resid_post", block.layer)][0].sum(0)[0]
         generator = torch.Generator().manual_seed(block.layer)
         random = torch.randn(len(stream), generator=generator).to(stream.device)
         probe: Tensor = random * (stream.norm().clamp(min=1.0) / random.norm())
         return probe
 
-    def _run(self, additions: Mapping[Key, _Addition]) -> Tensor:
+    def _run(self, additions: Mapping[HookPoint, _Addition]) -> Tensor:
         """One pass with `additions`. Puts into `outputs`, for each call of a site's module, its
         output's tensors at the two tokens of its block: [parts, 2, hidden] float32."""
         self.outputs = defaultdict(list)
 
-        def look(key: Key, tokens: list[int], output: Any) -> None:
+        def look(key: HookPoint, tokens: list[int], output: Any) -> None:
             try:
                 parts = stream_parts(output)
             except TypeError:
@@ -145,14 +151,17 @@ class _Examination:
             for n, block in enumerate(self.blocks):
                 for site, module in modules_of(block).items():
                     if module is not None:
-                        tokens, key = [n, n + len(self.blocks)], (site, block.layer)
+                        tokens, key = [n, n + len(self.blocks)], HookPoint(site, block.layer)
                         stack.enter_context(_watched(module, key, tokens, look))
             return self.forward(2 * len(self.blocks)).clone()
 
 
 @contextmanager
 def _watched(
-    module: nn.Module, key: Key, tokens: list[int], look: Callable[[Key, list[int], Any], None]
+    module: nn.Module,
+    key: HookPoint,
+    tokens: list[int],
+    look: Callable[[HookPoint, list[int], Any], None],
 ) -> Iterator[None]:
     """Calls `look(key, tokens, output)` after each forward of `module`."""
     forward, own = module.forward, "forward" in vars(module)

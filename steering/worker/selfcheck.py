@@ -5,17 +5,18 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from steersman.steering.worker.blocks import NotInstrumentable
-from steersman.steering.worker.hooks import Gate
+from steersman.steering.plan.errors import NotInstrumentable
+from steersman.steering.worker.hooks import ActiveSlots
 from steersman.steering.worker.tables import Tables
+from steersman.vectors.tensors import HookPoint
 
 PROBE_ROW = 1
 
 
 def self_check(
     tables: Tables,
-    slots: dict[tuple[str, int], int],
-    gate: Gate,
+    slots: dict[HookPoint, int],
+    active: ActiveSlots,
     forward: Callable[[int], Tensor | None],
     most_tokens: int,
 ) -> None:
@@ -28,22 +29,22 @@ def self_check(
     """
     names = sorted(slots)
     # With room for one token only, the probe sees the one before it, which is not steered.
-    width = max(1, min(tables.sizes.table_rows, tables.sizes.tokens - 1, most_tokens - 1))
+    width = max(1, min(tables.sizes.table_entries, tables.sizes.tokens - 1, most_tokens - 1))
     probe = torch.randn(tables.sizes.hidden, generator=torch.Generator().manual_seed(0))
     missed: list[str] = []
     try:
         tables.fill_bank(PROBE_ROW, probe)
         for start in range(0, len(names), width):
             part = names[start : start + width]
-            before = _run(tables, gate, forward, part, slots, steered=False)
-            after = _run(tables, gate, forward, part, slots, steered=True)
+            before = _run(tables, active, forward, part, slots, steered=False)
+            after = _run(tables, active, forward, part, slots, steered=True)
             if not torch.equal(before[0], after[0]):
                 raise NotInstrumentable("self-check: steering changed a token that is not steered")
             for n, (site, layer) in enumerate(part, start=1):
                 if torch.equal(before[n], after[n]) or not bool(after[n].isfinite().all()):
                     missed.append(f"{site}.{layer}")
     finally:
-        _clear(tables, gate)
+        _clear(tables, active)
     if missed:
         raise NotInstrumentable(
             "self-check: an addition did not reach the residual stream at " + ", ".join(missed)
@@ -52,30 +53,30 @@ def self_check(
 
 def _run(
     tables: Tables,
-    gate: Gate,
+    active: ActiveSlots,
     forward: Callable[[int], Tensor | None],
-    part: list[tuple[str, int]],
-    slots: dict[tuple[str, int], int],
+    part: list[HookPoint],
+    slots: dict[HookPoint, int],
     *,
     steered: bool,
 ) -> Tensor:
     tables.begin_step()
     for n, name in enumerate(part):
-        tables.write_row(n, {slots[name]: [(PROBE_ROW, 1.0)]})
+        tables.write_entry(n, {slots[name]: [(PROBE_ROW, 1.0)]})
         if steered:
             tables.mark(n + 1, n + 2, n)
     tables.commit(len(part) + 1)
-    gate.set({slots[name] for name in part} if steered else set())
+    active.set({slots[name] for name in part} if steered else set())
     hidden = forward(len(part) + 1)
     if hidden is None or len(hidden) <= len(part):
         raise NotInstrumentable("self-check: the probe's forward pass returned no hidden states")
     return hidden[: len(part) + 1].clone()
 
 
-def _clear(tables: Tables, gate: Gate) -> None:
+def _clear(tables: Tables, active: ActiveSlots) -> None:
     tables.begin_step()
     tables.commit(0)
     tables.bank.zero_()
     tables.index.zero_()
     tables.coefficient.zero_()
-    gate.set(set())
+    active.set(set())

@@ -48,7 +48,7 @@ class SameMemory:
         pass
 
 
-class StagedRows:
+class StagedTokens:
     """`target` [tokens, ...] on the device, written on the host and copied once a step; where
     nothing is marked it is at `rest`.
 
@@ -58,7 +58,7 @@ class StagedRows:
     buffers take turns, and each waits for its own last copy before it is written again.
 
     Assumption: copies and forward passes are queued on one stream. Guarantee: while the forward
-    pass of a step runs on the device, `target` says what was marked for that step and no other.
+    pass of a step runs on the device, `target` has what was marked for that step and no other.
     """
 
     def __init__(self, target: Tensor, buffers: Sequence[HostBuffer], rest: float = -1) -> None:
@@ -73,7 +73,7 @@ class StagedRows:
         self._rows = buffers[0].rows.numpy()
 
     @classmethod
-    def on(cls, target: Tensor, rest: float = -1) -> "StagedRows":
+    def on(cls, target: Tensor, rest: float = -1) -> "StagedTokens":
         """The way to `target`, wherever it is, which is at `rest` everywhere."""
         if target.device.type == "cpu":
             return cls(target, [SameMemory(target)], rest)

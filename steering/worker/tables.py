@@ -11,7 +11,7 @@ from torch import Tensor
 
 from steersman.steering.ops.addition import Marked, sums
 from steersman.steering.worker.bank import ZERO_ROW
-from steersman.steering.worker.staging import StagedRows
+from steersman.steering.worker.staging import StagedTokens
 
 _AT_ONCE = 2**21
 """Floats of sums that are kept for the slots to come."""
@@ -22,7 +22,7 @@ class TableSizes:
     """Sizes of the tables. `slots` counts (site, layer) pairs that can be steered."""
 
     slots: int
-    table_rows: int
+    table_entries: int
     terms: int
     bank_rows: int
     hidden: int
@@ -31,26 +31,26 @@ class TableSizes:
 
 class Tables:
     """`bank` [1 + bank_rows, hidden] f32; `index` i32 and `coefficient` f32 [slots, rows, K];
-    `token_row` [tokens] i32 and `token_gain` [tokens, K] f32, written through `StagedRows`."""
+    `token_entry` [tokens] i32 and `token_gain` [tokens, K] f32, written through `StagedTokens`."""
 
     def __init__(self, sizes: TableSizes, device: torch.device) -> None:
         self.sizes = sizes
-        shape = (sizes.slots, sizes.table_rows, sizes.terms)
+        shape = (sizes.slots, sizes.table_entries, sizes.terms)
         self.bank = torch.zeros(1 + sizes.bank_rows, sizes.hidden, device=device)
         self.index = torch.full(shape, ZERO_ROW, dtype=torch.int32, device=device)
         self.coefficient = torch.zeros(shape, device=device)
-        self.token_row = torch.full((sizes.tokens,), -1, dtype=torch.int32, device=device)
+        self.token_entry = torch.full((sizes.tokens,), -1, dtype=torch.int32, device=device)
         self.token_gain = torch.ones(sizes.tokens, sizes.terms, device=device)
-        self._staged = StagedRows.on(self.token_row)
-        self._staged_gains = StagedRows.on(self.token_gain, rest=1)
+        self._staged = StagedTokens.on(self.token_entry)
+        self._staged_gains = StagedTokens.on(self.token_gain, rest=1)
         self._marks: list[tuple[int, int, int]] = []
         self._gains: dict[int, np.ndarray] = {}
         self.width = 1
-        """Terms that any table row has had so far, at most K: the rest need not be looked at."""
+        """Terms that any table entry has had so far, at most K: the rest need not be read."""
         self.marked: Marked | None = None
         """The step's tokens as host indices, where the tables are on the CPU."""
         self._slots_of: dict[int, frozenset[int]] = {}
-        """Slots at which each table row has terms."""
+        """Slots at which each table entry has terms."""
         self.active_slots: frozenset[int] = frozenset()
         """Slots at which a token of the step is steered."""
         self._ahead: set[int] = set()
@@ -61,8 +61,8 @@ class Tables:
         """Write `vector` [hidden] float32 into bank row `row`."""
         self.bank[row].copy_(vector)
 
-    def write_row(self, row: int, terms: dict[int, list[tuple[int, float]]]) -> None:
-        """Set table row `row`: for each slot, its (bank row, coefficient) terms."""
+    def write_entry(self, row: int, terms: dict[int, list[tuple[int, float]]]) -> None:
+        """Set table entry `row`: for each slot, its (bank row, coefficient) terms."""
         self._slots_of[row] = frozenset(terms)
         slots, _, width = self.index.shape
         index = np.full((slots, width), ZERO_ROW, dtype=np.int32)
@@ -88,7 +88,7 @@ class Tables:
         row: int,
         gains: NDArray[np.float32] | Sequence[Sequence[float]] | None = None,
     ) -> None:
-        """Tokens [start, stop) of this step's batch are steered by table row `row`; with `gains`,
+        """Tokens [start, stop) of this step's batch are steered by table entry `row`; with `gains`,
         for each of the tokens what the coefficient of each term is multiplied by."""
         self._staged.mark(start, stop, row)
         self._marks.append((start, stop, row))
@@ -104,7 +104,7 @@ class Tables:
         self._staged_gains.commit(0)
         rows = {row for _, _, row in self._marks}
         self.active_slots = frozenset().union(*(self._slots_of.get(row, ()) for row in rows))
-        if self.token_row.device.type == "cpu":
+        if self.token_entry.device.type == "cpu":
             self.marked = self._as_indices() if self._marks else None
             self._ahead = set(self.active_slots)
             self._added.clear()
@@ -137,7 +137,8 @@ class Tables:
         spread: list[int] = []
         gains = []
         for start, stop, row in sorted(self._marks):
-            # Gains tell the tokens of one row apart: each has its own entry, the others one a mark.
+            # Tokens of one table entry differ in their gains: each gets its own, the others one a
+            # mark.
             own = self._gains.get(start)
             first, count = len(rows), stop - start
             tokens += range(start, stop)

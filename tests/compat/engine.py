@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from steersman.steering.plan import Plan, PlannedVector, PositionRule
-from steersman.vectors.file.format import SteeringVector, TensorKey, write_vector
+from steersman.vectors.file.format import HookPoint, SteeringVector, write_vector
 from steersman.vectors.library.library import Library
 from tests.reference.reference import ReferenceModel, Term
 from tests.support.engine.engine import Answer, Ask, Engine
@@ -59,7 +59,7 @@ class Bench:
         """Random tensors at every site and layer, about half as long as the stream there."""
         if seed not in self._vectors:
             generator = torch.Generator().manual_seed(seed)
-            tensors: dict[TensorKey, torch.Tensor] = {
+            tensors: dict[HookPoint, torch.Tensor] = {
                 (site, layer): torch.randn(HIDDEN, generator=generator)
                 for site in SITES
                 for layer in range(LAYERS)
@@ -68,7 +68,7 @@ class Bench:
             self.library.add(write_vector(self._vectors[seed]), f"v{seed}")
         return self._vectors[seed]
 
-    def plan(self, seed: int, keys: list[TensorKey], rule: PositionRule) -> Plan:
+    def plan(self, seed: int, keys: list[HookPoint], rule: PositionRule) -> Plan:
         return Plan((PlannedVector(self.vector(seed).digest, 0.5, tuple(sorted(keys)), rule),))
 
     def difference(self, ask: Ask, answer: Answer) -> float:
@@ -150,7 +150,7 @@ def prefix_cache(bench: Bench) -> str:
 
 def waiting(bench: Bench) -> str:
     """Requests that need more bank rows than there are wait for each other."""
-    keys: list[TensorKey] = [(site, layer) for site in SITES[:2] for layer in range(LAYERS)]
+    keys: list[HookPoint] = [(site, layer) for site in SITES[:2] for layer in range(LAYERS)]
     asks = [Ask(prompt(50 + n, 8), bench.plan(10 + n, keys, "all"), 3) for n in range(4)]
     answers = bench.engine.ask(*asks)
     check(

@@ -26,7 +26,7 @@ import torch
 
 from bench.machine import describe
 from steersman.steering.plan.settings import default_home
-from steersman.steering.vllm.config import SUPPORTED_VLLM
+from steersman.steering.vllm.unsupported import SUPPORTED_VLLM
 from tests.compat.environment import Unavailable, prepare
 from tests.support.matrix.tiny import make_model
 from tests.support.standin import v2_environment

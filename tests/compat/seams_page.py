@@ -7,9 +7,9 @@ import json
 from pathlib import Path
 from typing import Any
 
-from steersman.steering.vllm.config import SUPPORTED_VLLM
-from steersman.steering.vllm.seam_check import Seam
+from steersman.steering.vllm.seam import Seam
 from steersman.steering.vllm.seams import SEAMS
+from steersman.steering.vllm.unsupported import SUPPORTED_VLLM
 from tests.compat.run import RESULTS, ROOT
 
 PAGE = ROOT / "docs" / "seams.md"
@@ -19,7 +19,7 @@ HEAD = """\
 
 Written by `python -m tests.compat.seams_page`; change `steering/vllm/seams.py`. Each seam is one
 small module, and a new vLLM release means reading these places again, adding it to `SUPPORTED_VLLM`
-in `steering/vllm/config.py` and running `make compat`. Supported: {supported}.
+in `steering/vllm/unsupported.py` and running `make compat`. Supported: {supported}.
 
 Each process checks its part of the table before it installs anything, and refuses to start where a
 name, a parameter or an attribute is missing (the launcher's part is checked by tests only). A

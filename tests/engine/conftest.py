@@ -19,7 +19,7 @@ from steersman.steering.plan import Plan, PlannedVector, PositionRule
 from steersman.steering.plan.plan import as_float32
 from steersman.steering.plan.settings import default_home
 from steersman.vectors.demo.model import prepare_model
-from steersman.vectors.file.format import SteeringVector, TensorKey, write_vector
+from steersman.vectors.file.format import HookPoint, SteeringVector, write_vector
 from steersman.vectors.library.library import Library
 from tests.reference.reference import ReferenceModel
 from tests.support.engine.engine import Engine
@@ -86,7 +86,7 @@ class Shelf:
         """The vector of this seed, in the library."""
         if seed not in self.vectors:
             generator = torch.Generator().manual_seed(seed)
-            tensors: dict[TensorKey, torch.Tensor] = {}
+            tensors: dict[HookPoint, torch.Tensor] = {}
             for site in SITES:
                 for layer in range(len(self.norms[site])):
                     v = torch.randn(self.hidden, generator=generator)
@@ -100,7 +100,7 @@ class Shelf:
         name = f"v{seed}-{steps}"
         if name not in self.stepping:
             generator = torch.Generator().manual_seed(1000 + seed)
-            tensors: dict[TensorKey, torch.Tensor] = {}
+            tensors: dict[HookPoint, torch.Tensor] = {}
             for layer, norm in enumerate(self.norms["resid_post"]):
                 v = torch.randn(steps, self.hidden, generator=generator)
                 tensors["resid_post", layer] = v * (norm / v.norm(dim=1, keepdim=True))
@@ -110,7 +110,7 @@ class Shelf:
 
     def zero(self) -> SteeringVector:
         """A vector that adds nothing."""
-        tensors: dict[TensorKey, torch.Tensor] = {
+        tensors: dict[HookPoint, torch.Tensor] = {
             ("resid_post", layer): torch.zeros(self.hidden)
             for layer in range(len(self.norms["resid_post"]))
         }

@@ -9,7 +9,8 @@ from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 
 from steersman.steering.plan import Plan
-from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Captured
+from steersman.steering.plan.capture import CAPTURE_KEY, Capture, CaptureResult
+from steersman.steering.plan.inbox import CAPTURES
 from steersman.steering.plan.plan import PLAN_KEY
 from tests.engine.conftest import LAYERS, Shelf
 from tests.reference.reference import ReferenceModel
@@ -32,7 +33,9 @@ class Wish:
     plan: Plan | None = None
 
 
-def captured(engine: Engine, *wishes: Wish, among: Sequence[Ask] = ()) -> list[Captured | None]:
+def captured(
+    engine: Engine, *wishes: Wish, among: Sequence[Ask] = ()
+) -> list[CaptureResult | None]:
     """All of them in one batch, with other requests."""
     prompts = [{"prompt_token_ids": list(w.prompt)} for w in wishes]
     params = []
@@ -65,7 +68,7 @@ def said(n: int) -> tuple[int, ...]:
 
 
 def check(
-    reference: ReferenceModel, wish: Wish, found: Captured | None, tokens: Sequence[int]
+    reference: ReferenceModel, wish: Wish, found: CaptureResult | None, tokens: Sequence[int]
 ) -> float:
     """Worst difference as a share of the norm; asserts that all tokens wanted are there."""
     assert found is not None

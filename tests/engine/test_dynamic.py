@@ -11,7 +11,7 @@ from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
 from vllm.sampling_params import StructuredOutputsParams
 
-from steersman.steering.plan import DESK, PLAN_KEY, Dynamic, Plan, PlanInvalid
+from steersman.steering.plan import PLAN_KEY, RECEIPTS, Dynamic, Plan, PlanInvalid
 from steersman.steering.plan.dynamic import STREAM_KEY
 from tests.engine.conftest import Shelf
 from tests.reference.reference import ReferenceModel
@@ -180,7 +180,7 @@ def test_two_hundred_with_random_ends_leave_nothing(
             if output.finished:
                 ended += 1
                 running.remove(output.request_id)
-        streams = max(streams, len(scheduler.steering_streams))
+        streams = max(streams, len(scheduler.steering_companions))
         if running and chance.random() < 0.06:
             llm.abort_request([running.pop(chance.randrange(len(running)))])
     assert ended > 80
@@ -282,4 +282,4 @@ def test_nobody_may_name_a_stream(engine: Engine, text_ids: list[int]) -> None:
 
 
 def test_receipts_are_closed() -> None:
-    assert not any(DESK.is_open(f"r{n}") for n in range(20))
+    assert not any(RECEIPTS.is_open(f"r{n}") for n in range(20))

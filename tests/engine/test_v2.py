@@ -79,7 +79,7 @@ def _nothing_is_left(v2: RemoteEngine) -> Iterator[None]:
     yield
     after = v2.do(v2_asks.is_settled)
     assert after["requests"] == after["bank_rows_used"] == 0
-    assert after["free_table_rows"] == before["free_table_rows"] == 8 * 8 + 5 * (8 + 64)
+    assert after["free_table_entries"] == before["free_table_entries"] == 8 * 8 + 5 * (8 + 64)
 
 
 def counted(ask: Ask, cached: int = 0) -> tuple[int, ...]:

@@ -9,9 +9,9 @@ import pytest
 import torch
 from transformers import AutoTokenizer
 
+from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.plan.settings import default_home
 from steersman.steering.vllm.unsupported import check_ways
-from steersman.steering.worker.blocks import NotInstrumentable
 from steersman.vectors.demo.model import prepare_model
 from tests.reference.lens import assert_tokens
 from tests.steering.vllm.test_unsupported import config

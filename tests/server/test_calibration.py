@@ -23,7 +23,7 @@ class Engine:
         self.renderer = SimpleNamespace(tokenizer=SimpleNamespace(encode=lambda text: [1, 2]))
 
     async def collective_rpc(self, method: str) -> list[Any]:
-        if method == "steering_listen":
+        if method == "steering_start_norms":
             self.shared["listens"] += 1
             # A second listener takes the first one's place, as in a worker.
             self.shared["heard"] = 0

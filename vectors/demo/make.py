@@ -14,6 +14,7 @@ from steersman.vectors.demo.errors import DemoError
 from steersman.vectors.demo.model import CONVERSION, GGUF_SHA256, MODEL_NAME
 from steersman.vectors.file.format import BaseModel, SteeringVector, tensor_name, write_vector
 from steersman.vectors.library.disk import replace
+from steersman.vectors.tensors import HookPoint
 
 Progress = Callable[[str], None]
 
@@ -66,7 +67,7 @@ def build_vector(
         layer: scale_for(direction, found.median_norm[layer], defaults.unit_dose)
         for layer, direction in raw.items()
     }
-    tensors = {(SITE, layer): raw[layer] * scale for layer, scale in scales.items()}
+    tensors = {HookPoint(SITE, layer): raw[layer] * scale for layer, scale in scales.items()}
     return SteeringVector(
         tensors=tensors,
         name=contrast.name,

@@ -37,7 +37,7 @@ from steersman.vectors.file.metadata import (
     metadata_too_large,
     parse_metadata,
 )
-from steersman.vectors.tensors import SITES, TensorKey, check_shape, parse_tensor_name, tensor_name
+from steersman.vectors.tensors import SITES, HookPoint, check_shape, parse_tensor_name, tensor_name
 from steersman.vectors.vector import BaseModel, SteeringVector
 
 _HOPELESS: Final = 4 * MAX_METADATA_BYTES + 16 * MAX_DESCRIPTION
@@ -51,9 +51,9 @@ __all__ = [
     "POSITION_RULES",
     "SITES",
     "BaseModel",
+    "HookPoint",
     "Positions",
     "SteeringVector",
-    "TensorKey",
     "parse_tensor_name",
     "read_new",
     "read_tensors",
@@ -109,12 +109,12 @@ def write_vector(vector: SteeringVector) -> bytes:
     return bytes(save(tensors, metadata={METADATA_KEY: text}))
 
 
-def read_tensors(path: Path, keys: Iterable[TensorKey]) -> dict[TensorKey, torch.Tensor]:
+def read_tensors(path: Path, keys: Iterable[HookPoint]) -> dict[HookPoint, torch.Tensor]:
     """Only these tensors, float32, [hidden] or [steps, hidden], without parsing the metadata.
 
     Raises `VectorNotFound` if the file is gone, `VectorInvalid` if it is broken or lacks one.
     """
-    found: dict[TensorKey, torch.Tensor] = {}
+    found: dict[HookPoint, torch.Tensor] = {}
     try:
         with safe_open(path, framework="pt", device="cpu") as file:
             names = set(file.keys())

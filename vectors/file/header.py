@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final
 
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.tensors import (
-    TensorKey,
+    HookPoint,
     check_one_hidden_size,
     check_shape,
     parse_tensor_name,
@@ -36,7 +36,7 @@ class TensorSpan:
 class Header:
     """All of a file but its values."""
 
-    tensors: Mapping[TensorKey, TensorSpan]
+    tensors: Mapping[HookPoint, TensorSpan]
     metadata: Mapping[str, str]
     hidden_size: int
 
@@ -144,7 +144,7 @@ def _span(name: str, spec: object, data_start: int) -> TensorSpan:
     return TensorSpan(tuple(shape), data_start + start, data_start + stop)
 
 
-def _check_layout(tensors: Mapping[TensorKey, TensorSpan], start: int, size: int) -> None:
+def _check_layout(tensors: Mapping[HookPoint, TensorSpan], start: int, size: int) -> None:
     """The format allows no gap and no overlap, so nothing can hide in a file or be read twice."""
     for span in sorted(tensors.values(), key=lambda span: span.start):
         if span.start != start:

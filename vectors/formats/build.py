@@ -12,7 +12,7 @@ from steersman.vectors.formats.rules import Place
 from steersman.vectors.hook_names import as_steered, steered_place
 from steersman.vectors.tensors import (
     SITES,
-    TensorKey,
+    HookPoint,
     check_one_hidden_size,
     is_nothing,
     tensor_name,
@@ -146,8 +146,8 @@ def _place(found: Found, site: str | None, as_extracted: bool) -> tuple[Place, s
     return found.rule.extracted, None
 
 
-def _placed(parts: Sequence[Part], place: Place, where: str | None) -> dict[TensorKey, Part]:
-    placed: dict[TensorKey, Part] = {}
+def _placed(parts: Sequence[Part], place: Place, where: str | None) -> dict[HookPoint, Part]:
+    placed: dict[HookPoint, Part] = {}
     for part in parts:
         shift = place.shift if part.site == SITE else 0
         site = where or part.site
@@ -202,7 +202,7 @@ def _words(found: Found) -> str:
 
 
 def _defaults(
-    found: Found, numbers: Sequence[int] | None, kept: Mapping[TensorKey, Part]
+    found: Found, numbers: Sequence[int] | None, kept: Mapping[HookPoint, Part]
 ) -> tuple[int, ...]:
     """Layers of the parts that the file counts as `numbers`; () for all."""
     if numbers is None:

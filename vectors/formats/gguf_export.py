@@ -20,7 +20,7 @@ from steersman.vectors.errors import LibraryError, VectorInvalid
 from steersman.vectors.file.metadata import METADATA_KEY, metadata_text
 from steersman.vectors.formats.gguf_package import gguf_package
 from steersman.vectors.library import disk
-from steersman.vectors.tensors import TensorKey, parse_tensor_name, tensor_name
+from steersman.vectors.tensors import HookPoint, parse_tensor_name, tensor_name
 from steersman.vectors.vector import SteeringVector
 
 
@@ -91,7 +91,7 @@ def expressible(vector: SteeringVector, layers: Iterable[int]) -> SteeringVector
             code="site_not_in_format",
         )
     shift = -1 if sites == {"resid_pre"} else 0
-    moved = {("resid_post", layer + shift): t for (_, layer), t in tensors.items()}
+    moved = {HookPoint("resid_post", layer + shift): t for (_, layer), t in tensors.items()}
     if min(layer for _, layer in moved) < 1:
         raise VectorInvalid(
             f"layer {-shift} cannot be written: llama.cpp counts control vectors from block 1 and "
@@ -109,7 +109,7 @@ def expressible(vector: SteeringVector, layers: Iterable[int]) -> SteeringVector
 
 
 def _moved_norms(
-    vector: SteeringVector, tensors: dict[TensorKey, torch.Tensor], shift: int
+    vector: SteeringVector, tensors: dict[HookPoint, torch.Tensor], shift: int
 ) -> dict[str, float]:
     norms = {parse_tensor_name(name): norm for name, norm in vector.norms.items()}
     return {

@@ -13,6 +13,7 @@ from steersman.vectors.formats.imported import Found, Options, Part, check_float
 from steersman.vectors.formats.readers.notes import Notes, read_notes, split_notes
 from steersman.vectors.formats.rules import Rule, of_hidden_states
 from steersman.vectors.hook_names import parse_hook_name
+from steersman.vectors.tensors import HookPoint
 
 _OUTPUTS: Final = re.compile(
     r"(?:(?:model\.|transformer\.)?(?:layers?|h|blocks?)[._]?|direction\.)?(0*[0-9]{1,4})", re.ASCII
@@ -26,12 +27,12 @@ KNOWN_NAMES: Final = (
 )
 
 
-def place_of(name: str) -> tuple[str, int] | None:
+def place_of(name: str) -> HookPoint | None:
     """The (site, layer) that a tensor's name says, or None."""
     if key := parse_hook_name(name):
         return key
     match = _OUTPUTS.fullmatch(name)
-    return ("resid_post", int(match[1])) if match else None
+    return HookPoint("resid_post", int(match[1])) if match else None
 
 
 def named_parts(tensors: Mapping[Any, Any], rule: Rule, options: Options) -> Found:
@@ -264,7 +265,7 @@ def _needed(options: Options, name: str) -> tuple[int, ...]:
     return options.numbers
 
 
-def _place(name: object) -> tuple[str, int] | None:
+def _place(name: object) -> HookPoint | None:
     if type(name) is int:
-        return ("resid_post", name) if 0 <= name <= 9999 else None
+        return HookPoint("resid_post", name) if 0 <= name <= 9999 else None
     return place_of(name) if isinstance(name, str) else None

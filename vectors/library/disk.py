@@ -20,7 +20,7 @@ READ_ONLY: Final = (
     "the vector library cannot be written; nothing was changed: have its directory (--library) "
     "mounted for writing, and owned by the user that the server runs as"
 )
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 @contextlib.contextmanager
@@ -29,7 +29,7 @@ def disk_errors() -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        _log.error("vector library: %s", error)
+        logger.error("vector library: %s", error)
         if error.errno in _FULL:
             raise LibraryFull(FULL) from error
         if error.errno == errno.EROFS:

@@ -17,7 +17,7 @@ from steersman.vectors.file.header import read_header
 from steersman.vectors.file.metadata import parse_metadata
 from steersman.vectors.library.record import Record
 from steersman.vectors.served import ServedModel
-from steersman.vectors.tensors import TensorKey
+from steersman.vectors.tensors import HookPoint
 from steersman.vectors.vector import BaseModel, SteeringVector, check_base_model
 
 
@@ -45,7 +45,7 @@ class StoredVector(_Long):
 
     size: int
     hidden_size: int
-    tensors: Mapping[TensorKey, tuple[int, ...]]
+    tensors: Mapping[HookPoint, tuple[int, ...]]
     layers: tuple[int, ...]
     description: str = ""
     name: str | None = None
@@ -93,7 +93,7 @@ class Entry(_Long):
     """Why the served model cannot be steered with it; None if it can."""
     base_model_matches: bool | None
     """Whether it was made on the served model; None where it does not say."""
-    tensors: Mapping[TensorKey, tuple[int, ...]]
+    tensors: Mapping[HookPoint, tuple[int, ...]]
     size: int
     versions: tuple[str, ...]
     foreign: bool

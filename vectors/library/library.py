@@ -47,7 +47,7 @@ __all__ = ["UNUSED_FOR_S", "Entry", "Library"]
 UNUSED_FOR_S: Final = 3600.0
 """How long content outlives its last name: requests in flight, here and in replicas, finish."""
 
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 Entries = list[Entry]
 Records = Mapping[str, Record]
 Admit = Callable[[str, Records], None]
@@ -325,7 +325,7 @@ class Library:
             records = self._names.all()
             self._objects.report_missing(record.digests[0] for record in records.values())
         for path in self._names.broken.values():
-            _log.warning("vector library: skipping %s: it is not the record of a name", path)
+            logger.warning("vector library: skipping %s: it is not the record of a name", path)
         self._collect_sometimes()
 
     def _collect_sometimes(self) -> None:
@@ -337,7 +337,7 @@ class Library:
             self.collect()
         except LibraryError as error:
             # The call at hand is done, and a directory that cannot be written can still be read.
-            _log.warning("vector library: %s", error)
+            logger.warning("vector library: %s", error)
 
     @contextmanager
     def _changing_names(self) -> Iterator[None]:

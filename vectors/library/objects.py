@@ -21,7 +21,7 @@ _CACHED: Final = 16384
 _CACHED_BYTES: Final = 64 << 20
 """Of headers that are held, by `StoredVector.weight`."""
 _WANTED: Final = re.compile(r"(?:sha256:)?([0-9a-f]{12,64})", re.ASCII)
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
 
 class ObjectStore:
@@ -147,7 +147,7 @@ class ObjectStore:
 
     def _report(self, path: Path, reason: str) -> None:
         if path not in self.problems:
-            _log.warning("vector library: skipping %s: %s", path, reason)
+            logger.warning("vector library: skipping %s: %s", path, reason)
         self.problems[path] = reason
 
 

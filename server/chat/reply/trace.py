@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import chain
 from typing import Any, Final, NamedTuple
 
-from steersman.steering.plan import DESK, Choice
+from steersman.steering.plan import RECEIPTS, Choice
 
 _CHILD: Final = re.compile(r"(\d+)_")
 _PROMPT: Final = re.compile(r"[-_](\d+)(?:-[0-9a-f]{8})?$")
@@ -88,7 +88,7 @@ class Trace:
         }
 
     def _choices(self, choice: int) -> tuple[Choice, ...]:
-        notes = DESK.by_sequence(self._receipt)
+        notes = RECEIPTS.by_sequence(self._receipt)
         if len(notes) != self._known:
             self._known = len(notes)
             self._names.clear()

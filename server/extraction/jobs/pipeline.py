@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import torch
 
 from steersman.server.auth.library_view import View
-from steersman.server.extraction.capture import Capturer
+from steersman.server.extraction.capture import CaptureClient
 from steersman.server.extraction.examples import BadRow, Example, Reader
 from steersman.server.extraction.fit import Place, fit, fit_steps
 from steersman.server.extraction.jobs.job import Job, on_disk
@@ -23,11 +23,12 @@ from steersman.server.extraction.jobs.threads import Stop, in_thread
 from steersman.server.extraction.look import samples, warnings
 from steersman.server.extraction.pace import Pace
 from steersman.server.extraction.request import SIDES, ExtractRequest, Row, settled
-from steersman.steering.plan.step_clock import STEPS
+from steersman.steering.plan.inbox import STEPS
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.methods import ActivationsInvalid, StepMeans
 from steersman.vectors.methods.rows import check_count
+from steersman.vectors.tensors import HookPoint
 
 logger = logging.getLogger("vllm.steersman")
 
@@ -71,7 +72,7 @@ class _Work(NamedTuple):
     job: Job
     request: ExtractRequest
     examples: list[Example]
-    capturer: Capturer
+    client: CaptureClient
     place: Place
     bench: Bench
 
@@ -88,9 +89,9 @@ async def run(job: Job, request: ExtractRequest, rows: list[Row], bench: Bench) 
     job.warnings += warnings(request, examples, bench.tokenizer)
     job.total = len(examples)
     await job.enter("capturing")
-    terms = tuple((place.site, layer) for layer in place.layers)
-    capturer = Capturer(bench.engine, terms, request.reproducible)
-    work = _Work(job, request, examples, capturer, place, bench)
+    terms = tuple(HookPoint(place.site, layer) for layer in place.layers)
+    client = CaptureClient(bench.engine, terms, request.reproducible)
+    work = _Work(job, request, examples, client, place, bench)
     if request.method == "per_step":
         vectors = [await _stepwise(work)]
     else:
@@ -172,7 +173,7 @@ def _check_enough(request: ExtractRequest, examples: list[Example]) -> None:
 
 
 async def _rowwise(work: _Work) -> list[SteeringVector]:
-    job, request, examples, capturer, place, bench = work
+    job, request, examples, client, place, bench = work
     hidden = place.base_model.hidden_size or 0
     size = 4 * len(examples) * len(place.layers) * hidden
     if size > bench.most_row_bytes:
@@ -192,7 +193,7 @@ async def _rowwise(work: _Work) -> list[SteeringVector]:
     with closing(store):
 
         async def take(n: int) -> None:
-            found = await capturer.capture(examples[n])
+            found = await client.capture(examples[n])
             await on_disk(store.put, examples[n].label, places[n], found.values)
 
         await _take_all(work, take, AT_ONCE)
@@ -205,7 +206,7 @@ async def _rowwise(work: _Work) -> list[SteeringVector]:
 
 
 async def _stepwise(work: _Work) -> SteeringVector:
-    job, request, examples, capturer, place, bench = work
+    job, request, examples, client, place, bench = work
     one = 4 * request.steps * len(place.layers) * (place.base_model.hidden_size or 0)
     # Four more: the means are kept in float64, of two sides.
     size = one * (STEPWISE_AT_ONCE + 4)
@@ -225,7 +226,7 @@ async def _stepwise(work: _Work) -> SteeringVector:
     async def take(n: int) -> None:
         nonlocal counted
         await ahead.acquire()
-        found = await capturer.capture(examples[n], each=True)
+        found = await client.capture(examples[n], each=True)
         captured[n] = torch.from_numpy(found.values)
         # In their order, whichever ends first: sums of floats depend on it.
         while counted in captured:
@@ -243,9 +244,9 @@ async def _take_all(
 ) -> None:
     """Take all of the job's texts: `at_once` at most, and beside others only a share of the
     engine."""
-    job, capturer = work.job, work.capturer
+    job, client = work.job, work.client
     at_once = 1 if work.request.reproducible else at_once
-    pace = Pace(work.bench.extract_share, STEPS, capturer.others_in_flight, at_once)
+    pace = Pace(work.bench.extract_share, STEPS, client.others_in_flight, at_once)
     running: dict[asyncio.Task[None], float] = {}
     """What each is to cost the engine, in seconds."""
 
@@ -271,7 +272,7 @@ async def _take_all(
                 ):
                     await (wait(pause) if running else asyncio.sleep(pause))
                 pace.spend(cost)
-                capturer.portion = pace.portion()
+                client.portion = pace.portion()
                 running[asyncio.create_task(one(n))] = cost
             while running:
                 await wait(None)

@@ -1,15 +1,22 @@
 """Seam: how much of a captured prompt a step takes (`v1/core/sched/scheduler.py: Scheduler`).
 
-Beside other requests, the prompts that are captured have so many tokens of a step as the first of
-them says (`Capture.portion`), and one when they come. vLLM asks `_mamba_block_aligned_split` how
-many of a request's tokens to take, where `need_mamba_block_aligned_split` is set.
+Beside other requests, the prompts that are captured have together so many tokens of a step as the
+first of them allows (`Capture.portion`), and each one token when it starts. vLLM calls
+`_mamba_block_aligned_split` for how many of a request's tokens to take, where
+`need_mamba_block_aligned_split` is set.
 """
 
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from steersman.steering.plan.capture import CAPTURE_KEY, Capture
 from steersman.steering.plan.errors import PlanInvalid
-from steersman.steering.vllm.patching import Function, wrap
+from steersman.steering.vllm.seam import Function, wrap
+
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.output import SchedulerOutput
+    from vllm.v1.request import Request
+
+    from steersman.steering.vllm.core.state import SteeredScheduler
 
 CAPTURED_ATTRIBUTE: Final = "steersman_captured"
 """Attribute of SchedulerOutput: the tokens of captured prompts in the step, and how many captured
@@ -23,22 +30,8 @@ def install() -> None:
     wrap(Scheduler, "_mamba_block_aligned_split", _in_portions)
 
 
-def begin(scheduler: Any) -> None:
-    """For a new scheduler."""
-    scheduler.steering_captured = dict[str, int]()
-    """The portion of each request that is captured; 0: it is not divided."""
-    scheduler.steering_aligned = scheduler.need_mamba_block_aligned_split
-    scheduler.steering_divides = (
-        scheduler.scheduler_config.enable_chunked_prefill
-        and scheduler.vllm_config.speculative_config is None
-        # These have places of their own at which a prompt may be cut.
-        and not scheduler.need_mamba_block_aligned_split
-    )
-    scheduler.steering_portion_left = None
-
-
-def arrive(scheduler: Any, request: Any) -> None:
-    """A request comes."""
+def track(scheduler: "SteeredScheduler", request: "Request") -> None:
+    """Note the portion of a new request that is captured."""
     extra_args = getattr(request.sampling_params, "extra_args", None) or {}
     if CAPTURE_KEY in extra_args:
         try:
@@ -49,8 +42,8 @@ def arrive(scheduler: Any, request: Any) -> None:
             scheduler.steering_captured[request.request_id] = capture.portion
 
 
-def before_step(scheduler: Any) -> None:
-    """Have vLLM ask, if somebody is to be divided."""
+def before_step(scheduler: "SteeredScheduler") -> None:
+    """Have vLLM call `_mamba_block_aligned_split` if a captured prompt is to be divided."""
     captured = scheduler.steering_captured
     scheduler.steering_portion_left = None
     divides = (
@@ -61,7 +54,7 @@ def before_step(scheduler: Any) -> None:
     scheduler.need_mamba_block_aligned_split = scheduler.steering_aligned or divides
 
 
-def after_step(scheduler: Any, output: Any) -> None:
+def after_step(scheduler: "SteeredScheduler", output: "SchedulerOutput") -> None:
     """Count what of captures is in the step."""
     tokens = behind = 0
     for request_id in scheduler.steering_captured.keys() & output.num_scheduled_tokens.keys():
@@ -77,7 +70,7 @@ def after_step(scheduler: Any, output: Any) -> None:
 
 def _in_portions(original: Function) -> Function:
     def _mamba_block_aligned_split(
-        self: Any, request: Any, num_new_tokens: int, *args: Any, **kwargs: Any
+        self: "SteeredScheduler", request: "Request", num_new_tokens: int, *args: Any, **kwargs: Any
     ) -> int:
         if self.steering_aligned:
             aligned: int = original(self, request, num_new_tokens, *args, **kwargs)
@@ -87,7 +80,7 @@ def _in_portions(original: Function) -> Function:
             return num_new_tokens
         if self.steering_portion_left is None:
             self.steering_portion_left = portion
-        # If one that waits got none, vLLM would let nobody in who waits behind it.
+        # If one that waits got none, vLLM would start no request behind it.
         least = 0 if request.status.name == "RUNNING" else 1
         taken: int = max(least, min(num_new_tokens, self.steering_portion_left))
         self.steering_portion_left = max(0, self.steering_portion_left - taken)

@@ -1,16 +1,19 @@
 """Seam: prefix-cache keys (`v1/core/kv_cache_utils.py: generate_block_hash_extra_keys`).
 
 A block's key gains exactly the steering of its own tokens; the chain of parent hashes covers the
-tokens before. Blocks before the first steered token keep vLLM's key and are shared with everybody.
+tokens before. Blocks before the first steered token keep vLLM's key and are shared by all requests.
 """
 
 import sys
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.plan import PLAN_KEY
 from steersman.steering.vllm.core.request import cache_keys_of, plan_of
-from steersman.steering.vllm.patching import Function, wrap
+from steersman.steering.vllm.seam import Function, wrap
+
+if TYPE_CHECKING:
+    from vllm.v1.request import Request
 
 _NAME = "generate_block_hash_extra_keys"
 _OFFLOAD = "vllm.v1.simple_kv_offload.manager"
@@ -27,7 +30,7 @@ def install() -> None:
 
 
 def _with_steering(original: Function) -> Function:
-    def extra_keys(request: Any, start: int, stop: int, start_mm: int) -> Any:
+    def extra_keys(request: "Request", start: int, stop: int, start_mm: int) -> Any:
         keys, next_mm = original(request, start, stop, start_mm)
         own = steering_key(request, start, stop)
         if own is None:
@@ -37,7 +40,7 @@ def _with_steering(original: Function) -> Function:
     return extra_keys
 
 
-def steering_key(request: Any, start: int, stop: int) -> str | None:
+def steering_key(request: "Request", start: int, stop: int) -> str | None:
     """Key of the steering in tokens [start, stop) of a vLLM request, None if there is none."""
     try:
         plan = plan_of(request)
@@ -49,5 +52,5 @@ def steering_key(request: Any, start: int, stop: int) -> str | None:
         first = min(vector.span(request.num_prompt_tokens)[0] for vector in plan.vectors)
         return f"dynamic:{request.request_id}" if stop > first else None
     except PlanInvalid:
-        # The worker will end this request; until then its blocks must be nobody else's.
+        # The worker will end this request; until then no other request may share its blocks.
         return f"invalid:{request.request_id}"

@@ -1,33 +1,68 @@
 """Seam: vLLM's request in the engine core (`v1/request.py: Request`), and the plan it carries."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steersman.steering.plan.cache_key import CacheKeys
+from steersman.steering.plan.dynamic import STREAM_KEY
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.plan import PLAN_KEY, Plan
 
+if TYPE_CHECKING:
+    from vllm.v1.request import Request
 
-def plan_of(request: Any) -> Plan | None:
+_PLAN = "_steersman_plan"
+_KEYS = "_steersman_keys"
+"""Attributes that we add to a request."""
+
+
+def plan_of(request: "Request") -> Plan | None:
     """The plan of a request, read once; None if it is not steered. Raises `PlanInvalid`."""
     params = request.sampling_params
     if params is None or not params.extra_args or PLAN_KEY not in params.extra_args:
         return None
-    found: Plan | PlanInvalid | None = getattr(request, "_steersman_plan", None)
+    found: Plan | PlanInvalid | None = getattr(request, _PLAN, None)
     if found is None:
         try:
             found = Plan.of(params.extra_args)
         except PlanInvalid as error:
             found = error
-        request._steersman_plan = found
+        setattr(request, _PLAN, found)
     if isinstance(found, PlanInvalid):
         raise found.with_traceback(None)
     return found
 
 
-def cache_keys_of(request: Any, plan: Plan) -> CacheKeys:
+def cache_keys_of(request: "Request", plan: Plan) -> CacheKeys:
     """The keys of a request's blocks, laid out once. Raises `PlanInvalid`."""
     prompt_tokens: int = request.num_prompt_tokens
-    kept: tuple[int, CacheKeys] | None = getattr(request, "_steersman_keys", None)
+    kept: tuple[int, CacheKeys] | None = getattr(request, _KEYS, None)
     if kept is None or kept[0] != prompt_tokens:
-        kept = request._steersman_keys = (prompt_tokens, CacheKeys(plan, prompt_tokens))
+        kept = (prompt_tokens, CacheKeys(plan, prompt_tokens))
+        setattr(request, _KEYS, kept)
     return kept[1]
+
+
+def companion_of(answer: "Request", plan: Plan, stream: int) -> "Request":
+    """A new companion of `answer`: greedy, without text, of the same prompt, adapter and client."""
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.request import Request
+
+    extra: dict[str, Any] = {STREAM_KEY: [answer.request_id, stream]}
+    alone = plan.alone(stream)
+    if alone is not None:
+        extra[PLAN_KEY] = alone.to_json()
+    params = SamplingParams(
+        temperature=0, max_tokens=answer.max_tokens, detokenize=False, extra_args=extra
+    )
+    return Request(
+        f"{answer.request_id}-stream{stream}",
+        answer.prompt_token_ids,
+        params,
+        None,
+        client_index=answer.client_index,
+        arrival_time=answer.arrival_time,
+        lora_request=answer.lora_request,
+        cache_salt=answer.cache_salt,
+        priority=answer.priority,
+        block_hasher=answer._block_hasher,
+    )

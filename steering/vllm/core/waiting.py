@@ -1,20 +1,26 @@
-"""Seam: who waits in vLLM's scheduler (`v1/core/sched/scheduler.py: Scheduler`).
+"""Seam: which requests wait in vLLM's scheduler (`v1/core/sched/scheduler.py: Scheduler`).
 
 vLLM goes through all that wait in each of its passes. A steered request that waits for bank rows is
 therefore kept apart (`add_request`, `_enqueue_waiting_request`) and comes into vLLM's queue, at the
-place that its arrival gives it, when its rows are set aside: a pass costs those who can be let in.
+place that its arrival gives it, when its rows are set aside: a pass costs those that can start.
 """
 
 import heapq
 from operator import attrgetter
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.plan import Plan
 from steersman.steering.scheduler.admission import Rank
-from steersman.steering.vllm.core import portions as seam_portions
+from steersman.steering.vllm.core import portions
 from steersman.steering.vllm.core.request import plan_of
-from steersman.steering.vllm.patching import Function, wrap
+from steersman.steering.vllm.seam import Function, wrap
+
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.output import SchedulerOutput
+    from vllm.v1.request import Request
+
+    from steersman.steering.vllm.core.state import SteeredScheduler
 
 STEP_ATTRIBUTE: Final = "steersman_step"
 """Attribute of SchedulerOutput that numbers the steps of a scheduler."""
@@ -23,8 +29,7 @@ _CAME = attrgetter("arrival_time")
 
 
 def install() -> None:
-    """Wrap the scheduler's methods. Idempotent. Assumption: `steering_rows`, `steering_streams`,
-    `steering_refused` and `steering_held`, the requests kept apart, are attributes of it."""
+    """Wrap the scheduler's methods. Idempotent. Assumption: `state.begin` has run."""
     from vllm.v1.core.sched.scheduler import Scheduler
 
     wrap(Scheduler, "add_request", _queueing)
@@ -34,12 +39,12 @@ def install() -> None:
     wrap(Scheduler, "_update_after_schedule", _numbering)
 
 
-def let_in(scheduler: Any) -> None:
-    """Before a pass: those that have got their rows come into vLLM's queue."""
+def let_in(scheduler: "SteeredScheduler") -> None:
+    """Before a pass: put the requests that have got their rows into vLLM's queue."""
     held = scheduler.steering_held
     came = []
-    for request_id in scheduler.steering_rows.admit():
-        for request in scheduler.steering_streams.members_of(request_id) or (held[request_id],):
+    for request_id in scheduler.steering_admission.try_admit():
+        for request in scheduler.steering_companions.members_of(request_id) or (held[request_id],):
             del held[request.request_id]
             came.append(request)
             scheduler._enqueue_waiting_request(request)
@@ -47,7 +52,7 @@ def let_in(scheduler: Any) -> None:
         _sort_in(scheduler.waiting, came)
 
 
-def _sort_in(queue: Any, came: list[Any]) -> None:
+def _sort_in(queue: Any, came: "list[Request]") -> None:
     """Put those at the end of the queue who `came` last at the places that their arrival gives
     them, but behind those that have run already, who are at its front."""
     for _ in came:
@@ -62,28 +67,28 @@ def _sort_in(queue: Any, came: list[Any]) -> None:
 
 
 def _queueing(original: Function) -> Function:
-    def add_request(self: Any, request: Any) -> None:
-        seam_portions.arrive(self, request)
+    def add_request(self: "SteeredScheduler", request: "Request") -> None:
+        portions.track(self, request)
         try:
             plan = plan_of(request)
             rows_of_steps = _rows_of_steps(plan, request.num_prompt_tokens) if plan else 0
         except PlanInvalid:
-            plan = None  # The worker says so, and the request ends.
+            plan = None  # The worker reports it, and the request ends.
         if plan is None:
             original(self, request)
             return
         name, rank = request.request_id, _rank(self, request)
-        if not self.steering_rows.arrive(name, plan.row_sets(), rows_of_steps, rank):
+        if not self.steering_admission.add(name, plan.row_sets, rows_of_steps, rank):
             self.steering_refused.add(name)
         original(self, request)
         if plan.dynamic is not None and name not in self.steering_refused:
-            for companion in self.steering_streams.arrive(request, plan):
+            for companion in self.steering_companions.add(request, plan):
                 original(self, companion)
 
     return add_request
 
 
-def _rank(scheduler: Any, request: Any) -> Rank:
+def _rank(scheduler: "SteeredScheduler", request: "Request") -> Rank:
     """As vLLM serves: in order of arrival, or by priority first."""
     if scheduler.policy.value == "fcfs":
         return ()
@@ -91,7 +96,7 @@ def _rank(scheduler: Any, request: Any) -> Rank:
 
 
 def _rows_of_steps(plan: Plan, prompt_tokens: int) -> int:
-    """Table rows that a request and its companions need for the steps of their vectors."""
+    """Table entries that a request and its companions need for the steps of their vectors."""
     plans = [plan]
     if plan.dynamic is not None:
         plans += filter(None, map(plan.alone, range(len(plan.vectors) + 1)))
@@ -101,7 +106,7 @@ def _rows_of_steps(plan: Plan, prompt_tokens: int) -> int:
 
 
 def _keeping_apart(original: Function) -> Function:
-    def _enqueue_waiting_request(self: Any, request: Any) -> None:
+    def _enqueue_waiting_request(self: "SteeredScheduler", request: "Request") -> None:
         if _has_rows(self, request):
             original(self, request)
         else:
@@ -110,17 +115,17 @@ def _keeping_apart(original: Function) -> Function:
     return _enqueue_waiting_request
 
 
-def _has_rows(scheduler: Any, request: Any) -> bool:
+def _has_rows(scheduler: "SteeredScheduler", request: "Request") -> bool:
     """Whether a request has its bank rows, or needs none."""
-    rows = scheduler.steering_rows
-    name = scheduler.steering_streams.answer_of(request.request_id)
+    rows = scheduler.steering_admission
+    name = scheduler.steering_companions.answer_of(request.request_id)
     if name in scheduler.steering_refused:
         return False
-    return name not in rows or bool(rows.runs(name))
+    return name not in rows or bool(rows.is_admitted(name))
 
 
 def _counting_all(original: Function) -> Function:
-    def get_request_counts(self: Any) -> tuple[int, int]:
+    def get_request_counts(self: "SteeredScheduler") -> tuple[int, int]:
         running, waiting = original(self)
         return running, waiting + len(self.steering_held)
 
@@ -128,15 +133,17 @@ def _counting_all(original: Function) -> Function:
 
 
 def _in_turn(original: Function) -> Function:
-    def _handle_blocked_waiting_request(self: Any, request: Any) -> bool:
+    def _handle_blocked_waiting_request(self: "SteeredScheduler", request: "Request") -> bool:
         free = original(self, request) and _has_rows(self, request)
-        return bool(free and self.steering_streams.may_run(request))
+        return bool(free and self.steering_companions.may_run(request))
 
     return _handle_blocked_waiting_request
 
 
 def _numbering(original: Function) -> Function:
-    def _update_after_schedule(self: Any, scheduler_output: Any) -> None:
+    def _update_after_schedule(
+        self: "SteeredScheduler", scheduler_output: "SchedulerOutput"
+    ) -> None:
         setattr(scheduler_output, STEP_ATTRIBUTE, self.current_step)
         original(self, scheduler_output)
 

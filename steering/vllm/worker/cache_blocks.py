@@ -2,7 +2,7 @@
 
 vLLM does not clean a block that goes from one request to the next: what lies behind the end of a
 sequence is masked. A mask multiplies by zero, which does nothing against NaN, so the blocks of a
-request that was not finite are filled with zeros before anybody gets them.
+request that was not finite are filled with zeros before another request gets them.
 """
 
 from collections.abc import Iterable, Iterator

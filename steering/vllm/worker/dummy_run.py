@@ -1,7 +1,10 @@
-"""Seam: the dummy runs of both model runners (`_dummy_run` of V1 and V2).
+"""Seam: dummy runs, in which no token is marked and every mixer returns zeros.
 
-vLLM makes them to profile, to warm up and to keep idle replicas in step; they are nobody's, so none
-finds a token marked. Our probe is one of them.
+vLLM makes them to profile, to warm up and to keep idle replicas in step (`_dummy_run` of both model
+runners). They belong to no request, so none may find a token marked. The probes of the start are
+such runs too: without metadata attention returns zeros, but the CPU's backend
+(`v1/attention/backends/cpu_attn.py`) and state-space layers (`layers/mamba/mamba_mixer*.py`) leave
+their output uninitialised, and a probe that passes through it cannot be told from noise.
 """
 
 import functools
@@ -10,17 +13,18 @@ from typing import Any
 
 from torch import Tensor
 
+from steersman.steering.vllm.seam import Function, wrap
 from steersman.steering.worker.batch import Steps
 
 
 def attach(runner: Any, steps: Steps) -> Callable[[int], Tensor | None]:
-    """Have `runner`'s dummy runs find no token marked. Returns `Attached.probe`, which is the one
-    that leaves the marks as they are."""
+    """Wrap `runner._dummy_run` so that no token is marked in it. Returns `Attached.probe`, a dummy
+    run that leaves the marks as they are."""
     dummy_run = runner._dummy_run
 
     @functools.wraps(dummy_run)
     def dummy(*args: Any, **kwargs: Any) -> Any:
-        steps.rest()
+        steps.clear_marks()
         return dummy_run(*args, **kwargs)
 
     def probe(tokens: int) -> Tensor | None:
@@ -29,3 +33,44 @@ def attach(runner: Any, steps: Steps) -> Callable[[int], Tensor | None]:
 
     runner._dummy_run = dummy
     return probe
+
+
+def install(*, on_cpu: bool) -> None:
+    """Wrap the layers that leave their output uninitialised. Idempotent. `on_cpu`: with the CPU's
+    attention, which other workers need not import."""
+    from vllm.model_executor.layers.mamba.mamba_mixer import MambaMixer
+    from vllm.model_executor.layers.mamba.mamba_mixer2 import MambaMixer2
+
+    wrap(MambaMixer, "forward_impl", _mixer_zeroing)
+    wrap(MambaMixer2, "conv_ssm_forward", _mixer_zeroing)
+    if on_cpu:
+        from vllm.v1.attention.backends.cpu_attn import CPUAttentionBackendImpl
+
+        wrap(CPUAttentionBackendImpl, "forward", _attention_zeroing)
+
+
+def _attention_zeroing(original: Function) -> Function:
+    def forward(
+        self: Any, layer: Any, query: Any, key: Any, value: Any, kv_cache: Any, attn_metadata: Any,
+        output: Any = None, *args: Any, **kwargs: Any,
+    ) -> Any:  # fmt: skip
+        if attn_metadata is None and output is not None:
+            return output.fill_(0)
+        return original(
+            self, layer, query, key, value, kv_cache, attn_metadata, output, *args, **kwargs
+        )
+
+    return forward
+
+
+def _mixer_zeroing(original: Function) -> Function:
+    from vllm.forward_context import get_forward_context
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        result = original(self, *args, **kwargs)
+        if get_forward_context().attn_metadata is None:
+            output = kwargs["output"] if "output" in kwargs else args[-1]
+            output.zero_()
+        return result
+
+    return forward

@@ -30,7 +30,8 @@ class Extremes(NamedTuple):
 
 
 class Lens:
-    """What the residual stream says, by the served model's own last steps."""
+    """Directions of the residual stream as logits, by the served model's own norm and
+    unembedding."""
 
     def __init__(self, runner: Any, blocks: Sequence[Block], dtype: torch.dtype) -> None:
         self._runner = runner
@@ -65,8 +66,8 @@ class Lens:
             logits = self._runner.get_model().compute_logits(normed)
         if logits is None:
             return None
-        said: Tensor = logits.float().cpu()
-        return said[:-1] - said[-1]
+        on_host: Tensor = logits.float().cpu()
+        return on_host[:-1] - on_host[-1]
 
 
 def final_norm(

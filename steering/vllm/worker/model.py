@@ -12,7 +12,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from steersman.steering.worker.blocks import NotInstrumentable
+from steersman.steering.plan.errors import NotInstrumentable
+from steersman.steering.worker.blocks import LayerTypes
+
+
+def layer_types() -> LayerTypes:
+    """vLLM's classes by which `find_blocks` distinguishes the children of a block."""
+    from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
+    from vllm.model_executor.layers.linear import LinearBase
+
+    return LayerTypes(AttentionLayerBase, LinearBase)
 
 
 def run_without_graphs() -> None:

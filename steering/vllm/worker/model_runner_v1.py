@@ -1,9 +1,9 @@
 """Seam: vLLM's V1 model runner (`v1/worker/gpu_model_runner.py`, `cpu_model_runner.py`).
 
 Touched: `_update_states` (requests come and go), `_prepare_inputs` (this step's tokens),
-`_model_forward` (the gate is open for it alone), `sample_tokens` (the step's hidden states and
-logits are looked at; its output takes our report along), `requests`, `input_batch`,
-`query_start_loc`, `positions`; and by `seam_dummy_run.py`, `_dummy_run`.
+`_model_forward` (slots are active for it alone), `sample_tokens` (the step's hidden states and
+logits are checked; its output takes our report along), `requests`, `input_batch`,
+`query_start_loc`, `positions`; and, in `dummy_run.py`, `_dummy_run`.
 
 Both methods that prepare a step run inside `synchronize_input_prep`, on the stream of the forward.
 """
@@ -11,8 +11,7 @@ Both methods that prepare a step run inside `synchronize_input_prep`, on the str
 import functools
 from typing import Any
 
-from steersman.steering.vllm.worker import cache_blocks as seam_cache
-from steersman.steering.vllm.worker import dummy_run as seam_dummy_run
+from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.vllm.worker.model import run_without_graphs
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, Attached, Span, Steps
 
@@ -21,7 +20,7 @@ HOLDER = "_model_runner_output"
 
 
 def attach(runner: Any, steps: Steps) -> Attached:
-    """Make `runner` tell `steps` about its requests and steps."""
+    """Wrap the methods of `runner` so that they call those of `steps`."""
     update_states = runner._update_states
     prepare_inputs = runner._prepare_inputs
     model_forward = runner._model_forward
@@ -30,16 +29,16 @@ def attach(runner: Any, steps: Steps) -> Attached:
     @functools.wraps(update_states)
     def update(scheduler_output: Any) -> Any:
         if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
-            seam_cache.clean(runner, blocks)
-        steps.gone(scheduler_output.finished_req_ids)
+            cache_blocks.clean(runner, blocks)
+        steps.finish_requests(scheduler_output.finished_req_ids)
         if steps.companions:
             _give_tokens(runner, steps, scheduler_output.scheduled_cached_reqs)
         result = update_states(scheduler_output)
         for new in scheduler_output.scheduled_new_reqs:
             if new.sampling_params is not None:
                 prompt_tokens = runner.requests[new.req_id].num_prompt_tokens
-                steps.came(new.req_id, new.sampling_params.extra_args, prompt_tokens)
-        steps.batch(runner.input_batch.req_id_to_index)
+                steps.add_request(new.req_id, new.sampling_params.extra_args, prompt_tokens)
+        steps.sync_batch(runner.input_batch.req_id_to_index)
         return result
 
     @functools.wraps(prepare_inputs)
@@ -47,17 +46,17 @@ def attach(runner: Any, steps: Steps) -> Attached:
         result = prepare_inputs(scheduler_output, num_scheduled_tokens)
         if not steps.idle:
             spans = _spans(runner, steps, num_scheduled_tokens)
-            steps.run(spans, scheduler_output.total_num_scheduled_tokens)
+            steps.begin_step(spans, scheduler_output.total_num_scheduled_tokens)
         return result
 
     @functools.wraps(model_forward)
     def forward(*args: Any, **kwargs: Any) -> Any:
         try:
-            if steps.listened_to:
+            if steps.has_listeners:
                 run_without_graphs()
             return model_forward(*args, **kwargs)
         finally:
-            steps.over()
+            steps.end_forward()
 
     @functools.wraps(sample_tokens)
     def sample(grammar_output: Any) -> Any:
@@ -66,11 +65,11 @@ def attach(runner: Any, steps: Steps) -> Attached:
             rows = runner.input_batch.req_id_to_index
             # Drafts have logits of their own; then a request has several rows.
             one_each = state.spec_decode_metadata is None
-            steps.look(state.hidden_states, rows, state.logits if one_each else None)
+            steps.check_finite(state.hidden_states, rows, state.logits if one_each else None)
             if steps.companions:
-                steps.logits(state.logits, rows)
+                steps.record_logits(state.logits, rows)
         output = sample_tokens(grammar_output)
-        steps.report(output, HOLDER)
+        steps.attach_report(output, HOLDER)
         return output
 
     runner._update_states = update
@@ -78,7 +77,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     runner._model_forward = forward
     runner.sample_tokens = sample
     # Attention has no metadata in such a run, and mixes nothing.
-    return Attached(runner.positions, seam_dummy_run.attach(runner, steps), runner.max_num_tokens)
+    return Attached(runner.positions, dummy_run.attach(runner, steps), runner.max_num_tokens)
 
 
 def _give_tokens(runner: Any, steps: Steps, cached: Any) -> None:
@@ -96,7 +95,7 @@ def _spans(runner: Any, steps: Steps, num_scheduled_tokens: Any) -> list[Span]:
     batch = runner.input_batch
     offsets = runner.query_start_loc.np
     spans = []
-    for request_id in steps.minded:
+    for request_id in steps.tracked_request_ids:
         row = batch.req_id_to_index.get(request_id)
         if row is not None:
             count, first = num_scheduled_tokens[row], batch.num_computed_tokens_cpu[row]

@@ -3,53 +3,25 @@
 Through its extension point, `model_states/interface.py: ModelState`: `add_request` (requests come)
 and `preprocess_state` (this step's tokens: the last call on real batches before the forward pass,
 which a full CUDA graph may replay). What that has no method for is wrapped on the runner:
-`finish_requests` (`ModelState.remove_request` does not tell who ended from who was preempted),
+`finish_requests` (`ModelState.remove_request` makes no difference between ended and preempted),
 `sample_tokens` (the step's output takes our report along), `update_requests` (tokens of companions)
-and `sample` (their logits; hidden states are looked at); and, by `seam_dummy_run.py`,
-`_dummy_run`. Also read: `req_states`, `input_buffers`, `num_speculative_steps`.
+and `sample` (their logits; hidden states are checked); and, in `dummy_run.py`, `_dummy_run`. Also
+read: `req_states`, `input_buffers`.
 """
 
 import functools
 from collections.abc import Mapping
 from typing import Any
 
-from steersman.steering.vllm.worker import cache_blocks as seam_cache
-from steersman.steering.vllm.worker import dummy_run as seam_dummy_run
+from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
-from steersman.steering.worker.blocks import NotInstrumentable
 
 HOLDER = "model_runner_output"
 """Attribute of an asynchronous output that has the ModelRunnerOutput."""
 
 
-def check(runner: Any, vllm_config: Any) -> None:
-    """Raise `NotInstrumentable` where this runner does not know on the host which token of which
-    request it computes at each place of a batch."""
-    speculative = vllm_config.speculative_config
-    adaptive = speculative is not None and speculative.enable_adaptive_verification
-    new_tokens = runner.model_state.num_new_sampled_tokens_per_step
-    for refused, why in (
-        (
-            runner.num_speculative_steps > 0 and vllm_config.scheduler_config.async_scheduling,
-            "asynchronous speculative decoding (the host only guesses how many tokens were "
-            "accepted); add --no-async-scheduling, or drop --speculative-config",
-        ),
-        (
-            adaptive,
-            "adaptive verification (the device decides how many draft tokens each request gets); "
-            "drop it from --speculative-config",
-        ),
-        (
-            new_tokens != 1,
-            f"a model that samples {new_tokens} tokens a step (diffusion); there is no remedy",
-        ),
-    ):
-        if refused:
-            raise NotInstrumentable(f"Steersman cannot steer vLLM's V2 model runner under {why}")
-
-
 def attach(runner: Any, steps: Steps) -> Attached:
-    """Make `runner` tell `steps` about its requests and steps."""
+    """Wrap the methods of `runner` so that they call those of `steps`."""
     state = runner.model_state
     add_request = state.add_request
     preprocess_state = state.preprocess_state
@@ -65,22 +37,22 @@ def attach(runner: Any, steps: Steps) -> Attached:
     @functools.wraps(finish_requests)
     def finish(scheduler_output: Any) -> None:
         if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
-            seam_cache.clean(runner, blocks)
-        steps.gone(scheduler_output.finished_req_ids)
+            cache_blocks.clean(runner, blocks)
+        steps.finish_requests(scheduler_output.finished_req_ids)
         finish_requests(scheduler_output)
 
     @functools.wraps(add_request)
     def add(req_index: int, new: Any) -> None:
         add_request(req_index, new)
         if new.sampling_params is not None:
-            steps.came(new.req_id, new.sampling_params.extra_args, new.prompt_len)
+            steps.add_request(new.req_id, new.sampling_params.extra_args, new.prompt_len)
 
     @functools.wraps(preprocess_state)
     def preprocess(input_batch: Any, *args: Any, **kwargs: Any) -> None:
         preprocess_state(input_batch, *args, **kwargs)
         if not steps.idle:
-            steps.batch(runner.req_states.req_id_to_index)
-            steps.run(_spans(input_batch, steps), input_batch.num_tokens)
+            steps.sync_batch(runner.req_states.req_id_to_index)
+            steps.begin_step(_spans(input_batch, steps), input_batch.num_tokens)
 
     @functools.wraps(update_requests)
     def update(scheduler_output: Any) -> None:
@@ -91,13 +63,13 @@ def attach(runner: Any, steps: Steps) -> Attached:
     @functools.wraps(sample_rows)
     def sample_with(hidden_states: Any, input_batch: Any, grammar_output: Any) -> Any:
         if steps.companions:
-            _hear(runner, steps, hidden_states, input_batch)
+            _record_logits(runner, steps, hidden_states, input_batch)
         unseen[:] = [(hidden_states, {name: n for n, name in enumerate(input_batch.req_ids)})]
         try:
             return sample_rows(hidden_states, input_batch, grammar_output)
         finally:
             if unseen:  # Ranks that share requests out among them take logits another way.
-                steps.look(*unseen.pop(), None)
+                steps.check_finite(*unseen.pop(), None)
 
     @functools.wraps(compute_logits)
     def compute(*args: Any, **kwargs: Any) -> Any:
@@ -105,14 +77,14 @@ def attach(runner: Any, steps: Steps) -> Attached:
         if unseen and logits is not None:
             hidden, rows = unseen.pop()
             # Drafts have logits of their own; then a request has several rows.
-            steps.look(hidden, rows, logits if len(logits) == len(rows) else None)
+            steps.check_finite(hidden, rows, logits if len(logits) == len(rows) else None)
         return logits
 
     @functools.wraps(sample_tokens)
     def sample(grammar_output: Any) -> Any:
-        steps.over()
+        steps.end_forward()
         output = sample_tokens(grammar_output)
-        steps.report(output, HOLDER)
+        steps.attach_report(output, HOLDER)
         return output
 
     state.add_request = add
@@ -125,7 +97,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     # Attention does run here: up to so many tokens, each is a request of its own.
     return Attached(
         runner.input_buffers.positions,
-        seam_dummy_run.attach(runner, steps),
+        dummy_run.attach(runner, steps),
         runner.max_num_reqs,
     )
 
@@ -138,18 +110,18 @@ def _give_tokens(states: Any, tokens: Mapping[str, int]) -> None:
             states.last_sampled_tokens[index] = token
 
 
-def _hear(runner: Any, steps: Steps, hidden_states: Any, batch: Any) -> None:
+def _record_logits(runner: Any, steps: Steps, hidden_states: Any, batch: Any) -> None:
     """Logits of the companions in a step, once more: those that are sampled from, the runner keeps
     to itself."""
     rows = {name: n for n, name in enumerate(batch.req_ids) if name in steps.companions}
     if rows:
         chosen = batch.logits_indices[list(rows.values())]
         logits = runner.model.compute_logits(hidden_states[chosen])
-        steps.logits(logits, {name: n for n, name in enumerate(rows)})
+        steps.record_logits(logits, {name: n for n, name in enumerate(rows)})
 
 
 def _spans(batch: Any, steps: Steps) -> list[Span]:
-    minded = steps.minded
+    tracked = steps.tracked_request_ids
     return [
         Span(
             request_id,
@@ -158,5 +130,5 @@ def _spans(batch: Any, steps: Steps) -> list[Span]:
             int(batch.num_computed_tokens_np[row]),
         )
         for row, request_id in enumerate(batch.req_ids)
-        if request_id in minded
+        if request_id in tracked
     ]

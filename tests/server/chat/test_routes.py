@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from steersman.server.chat.requests import SteeredChatRequest
 from steersman.server.chat.routes import _kept, _steered
 from steersman.server.middleware.refuse_ignored import FROM_HEADER
-from steersman.steering.plan import DESK, PLAN_KEY, Choice, Plan, PlanInvalid, WorkerNote
+from steersman.steering.plan import PLAN_KEY, RECEIPTS, Choice, Plan, PlanInvalid, WorkerNote
 from tests.support.server.make import steersman
 
 DYNAMIC = {"vectors": [{"id": "plain"}], "dynamic": {}}
@@ -42,7 +42,7 @@ def steer(asked: SteeredChatRequest, token: int) -> None:
     plan = Plan.of(asked.to_sampling_params(9, {}).extra_args)
     assert plan is not None
     choices = (Choice((float(token),), (0.5,)),) if plan.dynamic else ()
-    DESK.deliver("x", WorkerNote(plan.receipt, (token + 1,), -1, (), choices))
+    RECEIPTS.deliver("x", WorkerNote(plan.receipt, (token + 1,), -1, (), choices))
 
 
 def chunk(asked: SteeredChatRequest, tokens: int, finish: str | None = None) -> str:
@@ -145,7 +145,7 @@ async def test_an_error_of_the_front_end_keeps_its_code(door: Any) -> None:
     async def handler(asked: SteeredChatRequest, _door: Any) -> Response:
         plan = Plan.of(asked.to_sampling_params(9, {}).extra_args)
         assert plan is not None
-        DESK.reject(plan.receipt, PlanInvalid("no", param="steering.vectors", code="too_many"))
+        RECEIPTS.reject(plan.receipt, PlanInvalid("no", param="steering.vectors", code="too_many"))
         said = 'data: {"error":{"message":"no","param":"steering.vectors","code":400}}\n\n'
 
         async def chunks() -> AsyncIterator[str]:

@@ -13,7 +13,7 @@ from prometheus_client import REGISTRY
 from steersman.server.chat.reply.trace import Answers
 from steersman.server.chat.steered_request import Session, resolved
 from steersman.server.state import Steersman
-from steersman.steering.plan import DESK, Choice, PlanInvalid, Row, WorkerNote
+from steersman.steering.plan import RECEIPTS, BankKey, Choice, PlanInvalid, WorkerNote
 from tests.support.server.make import steersman
 
 DYNAMIC = {"vectors": ["plain", "other"], "dynamic": {"max": 3.0}}
@@ -34,7 +34,7 @@ def streams() -> float | None:
 
 
 def deliver(of: Session, name: str, steered: tuple[int, ...], *choices: Choice) -> None:
-    DESK.deliver(name, WorkerNote(of.plan.receipt, steered, -1, (), choices))
+    RECEIPTS.deliver(name, WorkerNote(of.plan.receipt, steered, -1, (), choices))
 
 
 def test_a_static_receipt(app: Steersman) -> None:
@@ -115,7 +115,7 @@ def test_a_session_that_nobody_closes_gives_its_companions_back(app: Steersman) 
     del made
     gc.collect()
     assert streams() == 0
-    assert not DESK.is_open(receipt)
+    assert not RECEIPTS.is_open(receipt)
     assert not app.rows
 
 
@@ -130,7 +130,7 @@ def test_collected_in_any_thread_it_is_counted_out_on_the_loop(app: Steersman) -
     threads: set[int] = set()
     real = app.leave
 
-    def leave(rows: frozenset[Row], companions: int) -> None:
+    def leave(rows: frozenset[BankKey], companions: int) -> None:
         threads.add(threading.get_ident())
         real(rows, companions)
 
@@ -152,7 +152,7 @@ def test_collected_in_any_thread_it_is_counted_out_on_the_loop(app: Steersman) -
         await asyncio.sleep(0)
         assert streams() == 0
         assert not app.rows
-        assert not any(DESK.is_open(receipt) for receipt in receipts)
+        assert not any(RECEIPTS.is_open(receipt) for receipt in receipts)
 
     def collect(ours: list[Session]) -> None:
         while ours:

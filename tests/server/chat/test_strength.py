@@ -112,7 +112,7 @@ def test_a_vector_of_several_steps(asked: Ask) -> None:
     assert (stop.draft[0]["steps"], stop.draft[0]["after"]) == (3, "stop")
     hold = asked({"id": "steps", "after": "hold"})
     assert (planned(hold).hold, hold.draft[0]["after"]) == (True, "hold")
-    assert len(stop.plan.rows()) == 3
+    assert len(stop.plan.bank_keys) == 3
     assert "steps" not in asked("plain").draft[0]
     both = asked({"id": "steps", "schedule": "diminishing", "over": 2, "after": "stop"})
     assert (planned(both).schedule, planned(both).hold) == ((1.0, 0.5), False)
@@ -132,7 +132,7 @@ def test_one_step_is_one_step(asked: Ask) -> None:
         assert planned(asked({"id": "single", **keys})).schedule == (3.0,)
     listed = asked({"id": "single", "schedule": [3, 1], "after": "hold"})
     assert (planned(listed).schedule, planned(listed).hold) == ((3.0, 1.0), True)
-    assert one.plan.rows() == hold.plan.rows()
+    assert one.plan.bank_keys == hold.plan.bank_keys
 
 
 def test_one_step_beside_all_tokens_is_ambiguous(asked: Ask) -> None:

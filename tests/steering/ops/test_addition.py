@@ -21,11 +21,11 @@ def by_indices(
     bank: Tensor,
     index: Tensor,
     coefficient: Tensor,
-    token_row: Tensor,
+    token_entry: Tensor,
     token_gain: Tensor,
 ) -> None:
     """`add_marked`, as the tables call it: token after token of each request."""
-    rows = token_row[: hidden.shape[0]]
+    rows = token_entry[: hidden.shape[0]]
     tokens = (rows >= 0).nonzero().squeeze(1)
     if tokens.numel():
         used = rows[tokens].long()
@@ -48,12 +48,12 @@ class Case(NamedTuple):
     bank: Tensor
     index: Tensor
     coefficient: Tensor
-    token_row: Tensor
+    token_entry: Tensor
     token_gain: Tensor
 
     @property
     def unsteered(self) -> Tensor:
-        return self.token_row[: len(self.hidden)] < 0
+        return self.token_entry[: len(self.hidden)] < 0
 
 
 def naive(
@@ -61,13 +61,13 @@ def naive(
     bank: Tensor,
     index: Tensor,
     coefficient: Tensor,
-    token_row: Tensor,
+    token_entry: Tensor,
     token_gain: Tensor,
 ) -> Tensor:
     """h_t + sum_k g * c * bank, token by token, in float64."""
     out = hidden.double()
     for t in range(hidden.shape[0]):
-        row = int(token_row[t])
+        row = int(token_entry[t])
         if row >= 0:
             for k in range(index.shape[1]):
                 strength = float(token_gain[t, k]) * float(coefficient[row, k])
@@ -84,7 +84,7 @@ def tables(draw: st.DrawFn) -> Case:
     bank[0] = 0
     index = torch.randint(0, 1 + rows, (requests, width), generator=generator, dtype=torch.int32)
     coefficient = torch.randn(requests, width, generator=generator) * (index != 0)
-    token_row = torch.randint(
+    token_entry = torch.randint(
         -1,
         requests,
         (tokens + draw(st.integers(0, 5)),),
@@ -98,10 +98,10 @@ def tables(draw: st.DrawFn) -> Case:
         for constant in (0.0, 1.0):
             gain[torch.rand(gain.shape, generator=generator) < 0.2] = constant
         gain[torch.rand(len(gain), generator=generator) < 0.3] = 1.0
-    gain[:tokens][token_row[:tokens] < 0] = NAN
+    gain[:tokens][token_entry[:tokens] < 0] = NAN
     gain[tokens:] = NAN
     hidden = torch.randn(tokens, HIDDEN, generator=generator)
-    return Case(hidden, bank, index, coefficient, token_row, gain)
+    return Case(hidden, bank, index, coefficient, token_entry, gain)
 
 
 @on_torch
@@ -141,10 +141,10 @@ def test_poison_in_what_is_not_used_stays_there(
     bank[0], bank[2] = 0.0, 0.5
     index = torch.tensor([[3, 3], [2, 0], [1, 3]], dtype=torch.int32)
     coefficient = torch.tensor([[NAN, NAN], [4.0, 0.0], [NAN, NAN]])
-    token_row = torch.tensor([1, -1, -1, 1, -1, 1, 0, 2, 2], dtype=torch.int32)
+    token_entry = torch.tensor([1, -1, -1, 1, -1, 1, 0, 2, 2], dtype=torch.int32)
     token_gain = torch.full((8, 2), NAN)
     token_gain[[0, 3, 5]] = torch.tensor([[gain, 1.0] for gain in gains])
-    operation(hidden, bank, index, coefficient, token_row, token_gain)
+    operation(hidden, bank, index, coefficient, token_entry, token_gain)
     first, second, third = (1 + 2 * gain for gain in gains)
     assert hidden[:, 0].float().nan_to_num(-7).tolist() == [first, -7, 1, second, -7, third]
 
@@ -156,19 +156,19 @@ def test_a_gain_is_for_one_token_and_one_term(operation: Operation) -> None:
     bank = torch.tensor([0.0, 1.0, 100.0]).unsqueeze(1).repeat(1, HIDDEN)
     index = torch.tensor([[1, 2], [2, 0]], dtype=torch.int32)
     coefficient = torch.tensor([[2.0, 3.0], [1.0, 0.0]])
-    token_row = torch.tensor([0, 0, 0, 0, 1], dtype=torch.int32)
+    token_entry = torch.tensor([0, 0, 0, 0, 1], dtype=torch.int32)
     token_gain = torch.tensor([[1.0, 1.0], [0.5, 1.0], [0.0, -1.0], [0.0, 0.0], [4.0, 9.0]])
-    operation(hidden, bank, index, coefficient, token_row, token_gain)
+    operation(hidden, bank, index, coefficient, token_entry, token_gain)
     assert hidden[:, 0].tolist() == [302.0, 301.0, -300.0, 0.0, 400.0]
 
 
 @ways
 def test_rows_beyond_the_step_are_not_read(operation: Operation) -> None:
     hidden = torch.zeros(2, HIDDEN)
-    token_row = torch.tensor([-1, 0, 77, 77], dtype=torch.int32)
+    token_entry = torch.tensor([-1, 0, 77, 77], dtype=torch.int32)
     index = torch.tensor([[1]], dtype=torch.int32)
     token_gain = torch.tensor([[5.0], [1.0], [NAN]])
-    operation(hidden, torch.ones(2, HIDDEN), index, torch.ones(1, 1), token_row, token_gain)
+    operation(hidden, torch.ones(2, HIDDEN), index, torch.ones(1, 1), token_entry, token_gain)
     assert hidden.sum(1).tolist() == [0.0, HIDDEN]
 
 
@@ -177,9 +177,9 @@ def test_a_strided_table_and_a_strided_stream(operation: Operation) -> None:
     stream = torch.zeros(4, 2 * HIDDEN)
     hidden = stream[:, :HIDDEN]
     index = torch.ones(3, 2, 1, dtype=torch.int32)[1]
-    token_row = torch.tensor([0, -1, 1, 1], dtype=torch.int32)
+    token_entry = torch.tensor([0, -1, 1, 1], dtype=torch.int32)
     token_gain = torch.tensor([[NAN, 1.0, NAN], [NAN, 2.0, NAN]]).repeat(2, 1)[:, 1:2]
-    operation(hidden, torch.ones(2, HIDDEN), index, torch.ones(2, 1), token_row, token_gain)
+    operation(hidden, torch.ones(2, HIDDEN), index, torch.ones(2, 1), token_entry, token_gain)
     assert stream[:, 0].tolist() == [1, 0, 1, 2]
     assert not stream[:, HIDDEN:].any()
 

@@ -34,7 +34,7 @@ class Case(NamedTuple):
     bank: Tensor
     index: Tensor
     coefficient: Tensor
-    token_row: Tensor
+    token_entry: Tensor
     token_gain: Tensor
 
     def bits(self) -> Tensor:
@@ -66,13 +66,13 @@ def cases(draw: st.DrawFn) -> Case:
     coefficient[torch.rand(coefficient.shape, generator=generator) < 0.2] = 0.0
     index[coefficient == 0.0] *= draw(st.sampled_from([0, 1]))  # row 0, or a row at no strength
     length = tokens + draw(st.integers(0, 4))
-    token_row = torch.randint(-1, rows, (length,), generator=generator, dtype=torch.int32)
+    token_entry = torch.randint(-1, rows, (length,), generator=generator, dtype=torch.int32)
     wide = torch.rand(length, terms + draw(st.integers(0, 3)), generator=generator) * 4 - 2
     for constant in (0.0, 1.0):
         wide[torch.rand(wide.shape, generator=generator) < 0.2] = constant
     wide[torch.rand(length, generator=generator) < draw(st.sampled_from([0.3, 1.0]))] = 1.0
     token_gain = wide[: tokens + draw(st.integers(0, length - tokens)), :terms]
-    return Case(memory, hidden, bank, index[1], coefficient[1], token_row, token_gain)
+    return Case(memory, hidden, bank, index[1], coefficient[1], token_entry, token_gain)
 
 
 def poisoned(case: Case) -> Case:
@@ -81,7 +81,7 @@ def poisoned(case: Case) -> Case:
     hidden = memory.as_strided(
         case.hidden.shape, case.hidden.stride(), case.hidden.storage_offset()
     )
-    rows = case.token_row[: len(hidden)]
+    rows = case.token_entry[: len(hidden)]
     # Numbers between the NaNs stay: a NaN plus something is often that NaN, and a write unseen.
     bits = memory.view(BITS[memory.dtype])
     payload = torch.arange(len(bits)).to(bits.dtype) & 0x3F
@@ -103,13 +103,13 @@ def poisoned(case: Case) -> Case:
     coefficient[[0, 2]] = NAN
     coefficient[1][idle] = NAN
     index[1][idle] = int(dead.nonzero()[0]) if bool(dead.any()) else 0
-    token_row = case.token_row.clone()
-    token_row[len(hidden) :] = 0
+    token_entry = case.token_entry.clone()
+    token_entry[len(hidden) :] = 0
     length, terms = case.token_gain.shape
     wide[: len(hidden)][rows < 0] = NAN
     wide[len(hidden) :] = NAN
     wide[:, terms:] = NAN
-    return Case(memory, hidden, bank, index[1], coefficient[1], token_row, wide[:length, :terms])
+    return Case(memory, hidden, bank, index[1], coefficient[1], token_entry, wide[:length, :terms])
 
 
 def whole(view: Tensor) -> Tensor:
@@ -126,7 +126,7 @@ def test_random_tables_and_poison_everywhere_else(case: Case) -> None:
     dirty = poisoned(case)
     before = dirty.bits()
     interpreted(*dirty[1:])
-    steered = case.token_row[: len(expected)] >= 0
+    steered = case.token_entry[: len(expected)] >= 0
     found, wanted = dirty.hidden[steered].float(), expected[steered].float()
     # Float32 sums in another order, then at most one step of the dtype: sums may lie between two
     # numbers, and the interpreter cuts bfloat16 off where a GPU rounds it.
@@ -182,7 +182,7 @@ def fitting() -> dict[str, Tensor]:
         "bank": torch.ones(2, 6),
         "index": torch.ones(2, 4, dtype=torch.int32),
         "coefficient": torch.ones(2, 4),
-        "token_row": torch.zeros(3, dtype=torch.int32),
+        "token_entry": torch.zeros(3, dtype=torch.int32),
         "token_gain": torch.ones(3, 4),
     }
 
@@ -190,7 +190,7 @@ def fitting() -> dict[str, Tensor]:
 @pytest.mark.parametrize(
     ("name", "wrong"),
     [
-        ("token_row", torch.zeros(2, dtype=torch.int32)),
+        ("token_entry", torch.zeros(2, dtype=torch.int32)),
         ("bank", torch.ones(2, 5)),
         ("bank", torch.ones(2, 12)[:, ::2]),
         ("coefficient", torch.ones(2, 3)),
@@ -229,10 +229,10 @@ def test_one_launch_whose_grid_knows_shapes_alone(
     with torch.device("meta"):
         hidden, bank = torch.empty(tokens, width, dtype=torch.bfloat16), torch.empty(9, width)
         index, coefficient = torch.empty(4, 8, dtype=torch.int32), torch.empty(4, 8)
-        token_row = torch.empty(tokens + 5, dtype=torch.int32)
+        token_entry = torch.empty(tokens + 5, dtype=torch.int32)
         token_gain = torch.empty(tokens + 5, 8)
     with NoTensorWork():
-        add_rows(hidden, bank, index, coefficient, token_row, token_gain)
+        add_rows(hidden, bank, index, coefficient, token_entry, token_gain)
     (((tokens_axis, blocks), block),) = grids
     assert tokens_axis == tokens
     assert (blocks - 1) * block < width <= blocks * block
@@ -257,7 +257,7 @@ def machine_code(capability: int, dtype: str, terms: int, column_stride: int = 1
         if name in pointers
         else "i32"
         for name in add_block.arg_names
-    } | {"token_row": "*i32"}
+    } | {"token_entry": "*i32"}
     aligned = [n for n, kind in enumerate(signature.values()) if kind.startswith("*")]
     source = ASTSource(
         add_block,

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from steersman.steering.plan import PLAN_KEY, Dynamic, Plan, PlanInvalid, PlannedVector
 from steersman.steering.plan.cache_key import CacheKeys
 from steersman.steering.plan.plan import MAX_PLAN, as_float32
+from steersman.steering.plan.positions import END
 from tests.reference.cache_key import written_out
 from tests.support.steering.make import (
     SITES,
@@ -81,9 +82,18 @@ def test_segments_cover_exactly_the_rules(data: st.DataObject, prompt_tokens: in
         assert covering == ([expected] if expected else [])
 
 
+def test_a_layout_is_computed_once_for_each_length_and_few_are_kept() -> None:
+    plan = Plan((planned(1), planned(2, positions="prompt")))
+    assert plan.layout(7) is plan.layout(7)
+    assert plan.layout(8) is not plan.layout(7)
+    for tokens in range(1, 100):
+        assert plan.layout(tokens).spans == ((tokens - 1, END), (0, tokens))
+    assert len(plan._layouts) <= 8
+
+
 def test_rows_are_one_per_vector_site_and_layer_whatever_the_coefficient() -> None:
     plan = plan_of(planned(1, 0.5, (2, 3)), planned(1, -7.0, (3, 4), "all"), planned(2, 1.0, (2,)))
-    assert plan.rows() == {
+    assert plan.bank_keys == {
         (digest(1), "resid_post", 2, -1),
         (digest(1), "resid_post", 3, -1),
         (digest(1), "resid_post", 4, -1),

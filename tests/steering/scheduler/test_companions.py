@@ -119,7 +119,7 @@ def test_the_step_that_ends_an_answer_ends_its_companions(folder: Path, stopped:
             loop.step()
         assert len(loop.answers["a"]) == (2 if stopped else 9)
         assert loop.scheduler.requests == {}
-        assert len(loop.scheduler.steering_streams) == 0
+        assert len(loop.scheduler.steering_companions) == 0
         loop.check_empty()
 
 
@@ -191,7 +191,7 @@ def test_so_many_groups_run_at_once(folder: Path, most: int) -> None:
     together = 0
     while loop.scheduler.has_requests():
         loop.step()
-        of = loop.scheduler.steering_streams.answer_of
+        of = loop.scheduler.steering_companions.answer_of
         groups = {of(one.request_id) for one in loop.scheduler.running} - {"p"}
         together = max(together, len(groups))
     assert together == most
@@ -351,7 +351,7 @@ class Crowd:
         self.resets = rng.choice([0, 0, 2])
         seats = max(len(ask.streams) + 1 for ask in self.asks) + rng.choice([0, 1, 3])
         longest = rng.choice([28, 64])
-        rows = max(len(ask.plan.rows()) if ask.plan else 1 for ask in self.asks)
+        rows = max(len(ask.plan.bank_keys) if ask.plan else 1 for ask in self.asks)
         self.setup = Setup(
             blocks=1 + max(ask.blocks(longest) for ask in self.asks) + rng.choice([0, 0, 1, 4]),
             seats=seats,

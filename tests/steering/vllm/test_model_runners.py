@@ -8,21 +8,21 @@ import pytest
 import torch
 
 from steersman.steering.plan import PLAN_KEY, Plan, StepReport
-from steersman.steering.vllm.worker import model_runner_v1 as seam_runner_v1
-from steersman.steering.vllm.worker import model_runner_v2 as seam_runner_v2
+from steersman.steering.plan.errors import NotInstrumentable
+from steersman.steering.vllm.unsupported import check_v2
+from steersman.steering.vllm.worker import model_runner_v1, model_runner_v2
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, Attached, Steps
-from steersman.steering.worker.blocks import NotInstrumentable
-from steersman.steering.worker.capture import Captures
+from steersman.steering.worker.capture import CaptureTracker
 from steersman.steering.worker.composition import Composer
-from steersman.steering.worker.hooks import Gate
+from steersman.steering.worker.hooks import ActiveSlots
 from tests.steering.worker.test_requests import Worker
 from tests.support.standin.runners import RunnerV1, RunnerV2
 from tests.support.steering.make import plan_of, planned
 
 PROMPT = 4
 KINDS = {
-    "v1": (RunnerV1, seam_runner_v1, "_model_runner_output"),
-    "v2": (RunnerV2, seam_runner_v2, "model_runner_output"),
+    "v1": (RunnerV1, model_runner_v1, "_model_runner_output"),
+    "v2": (RunnerV2, model_runner_v2, "model_runner_output"),
 }
 
 
@@ -33,10 +33,10 @@ class Attachment:
         runner, seam, self.holder = KINDS[kind]
         self.worker = Worker(**changes)  # type: ignore[arg-type]
         self.steered = self.worker.requests
-        self.gate = Gate(self.worker.tables.sizes.slots, always=False)
+        self.active = ActiveSlots(self.worker.tables.sizes.slots, always=False)
         self.runner: Any = runner(self.worker.tables)
-        captures = Captures(self.gate, (), torch.device("cpu"))
-        steps = Steps(self.steered, captures, Composer(), self.gate)
+        captures = CaptureTracker(self.active, (), torch.device("cpu"))
+        steps = Steps(self.steered, captures, Composer(), self.active)
         self.attached: Attached = seam.attach(self.runner, steps)
         self.v2 = kind == "v2"
         self.computed: dict[str, int] = {}
@@ -80,7 +80,7 @@ class Attachment:
         for name, count in scheduled.items():
             self.computed[name] += count
         self.steered.bank.check()
-        assert not any(self.gate.open)
+        assert not any(self.active.flags)
         inner = getattr(output, self.holder, output)
         if hasattr(output, "get_output"):  # vLLM waits for the device here.
             assert output.get_output() is inner
@@ -96,7 +96,7 @@ class Attachment:
         assert not self.steered.live
         assert self.steered.bank.used == 0
         sizes = self.worker.tables.sizes
-        assert self.steered.free_table_rows == sizes.table_rows
+        assert self.steered.free_table_entries == sizes.table_entries
 
 
 @pytest.fixture(params=KINDS)
@@ -129,7 +129,7 @@ def test_the_gate_is_open_while_the_model_runs(kind: str) -> None:
     a = Attachment(kind)
     slots: list[list[bool]] = []
     forward = a.runner.forward
-    a.runner.forward = lambda tokens: (slots.append(list(a.gate.open)), forward(tokens))
+    a.runner.forward = lambda tokens: (slots.append(list(a.active.flags)), forward(tokens))
     a.step({"r": 4}, new={"r": plan_of(planned(layers=(1, 3), positions="all"))})
     assert [n for n, is_open in enumerate(slots[0]) if is_open] == [1, 3]
 
@@ -181,7 +181,7 @@ def test_a_client_that_adds_to_its_prompt_leaks_no_rows(kind: str) -> None:
 
 
 def test_newcomers_take_the_rows_of_those_who_ended(kind: str) -> None:
-    """One table row and one bank row, handed on in one step."""
+    """One table entry and one bank row, handed on in one step."""
     a = Attachment(kind, requests=1, max_segments=1, bank_rows=1)
     for n in range(4):
         name, finished = f"r{n}", [f"r{n - 1}"] if n else []
@@ -268,14 +268,14 @@ def v2_config(**changes: Any) -> SimpleNamespace:
 
 def test_v2_refuses_steps_that_the_host_does_not_know() -> None:
     runner = RunnerV2(Worker().tables)
-    seam_runner_v2.check(runner, v2_config(async_scheduling=True))
+    check_v2(runner, v2_config(async_scheduling=True))
     with pytest.raises(NotInstrumentable, match="adaptive verification"):
-        seam_runner_v2.check(runner, v2_config(enable_adaptive_verification=True))
+        check_v2(runner, v2_config(enable_adaptive_verification=True))
     runner.num_speculative_steps = 3
-    seam_runner_v2.check(runner, v2_config())
+    check_v2(runner, v2_config())
     with pytest.raises(NotInstrumentable, match="asynchronous speculative decoding"):
-        seam_runner_v2.check(runner, v2_config(async_scheduling=True))
+        check_v2(runner, v2_config(async_scheduling=True))
     runner.num_speculative_steps = 0
     runner.model_state.num_new_sampled_tokens_per_step = 0
     with pytest.raises(NotInstrumentable, match="0 tokens a step"):
-        seam_runner_v2.check(runner, v2_config())
+        check_v2(runner, v2_config())

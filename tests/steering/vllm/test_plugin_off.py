@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from steersman.steering.vllm import config as seam_config
 from steersman.steering.vllm import plugin
+from steersman.steering.vllm.unsupported import check_frontend
 
 
 def registered(caplog: pytest.LogCaptureFixture) -> list[str]:
@@ -48,11 +48,11 @@ def test_who_chose_other_plugins_knows(
 
 
 def test_a_grpc_server_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    seam_config.check_frontend()
+    check_frontend()
     monkeypatch.setattr(sys, "argv", ["vllm", "serve", "m", "--grpc"])
     with pytest.raises(RuntimeError, match="--grpc"):
-        seam_config.check_frontend()
+        check_frontend()
     monkeypatch.setattr(sys, "argv", ["x"])
     monkeypatch.setitem(sys.modules, "vllm.entrypoints.launchers.grpc_server", sys)
     with pytest.raises(RuntimeError, match="--grpc"):
-        seam_config.check_frontend()
+        check_frontend()

@@ -6,8 +6,9 @@ from typing import Any
 import pytest
 
 from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
+from steersman.steering.plan import plan as plan_module
 from steersman.steering.plan.cache_key import CacheKeys
-from steersman.steering.vllm.core import prefix_cache as seam_prefix_cache
+from steersman.steering.vllm.core import prefix_cache
 from tests.support.steering.make import digest, plan_of, planned
 
 BLOCK = 16
@@ -20,7 +21,7 @@ def hashed(text: str, tokens: int) -> Any:
     from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
     from vllm.v1.request import Request
 
-    seam_prefix_cache.install()
+    prefix_cache.install()
     init_none_hash(sha256)
     params = SamplingParams(max_tokens=9, extra_args={PLAN_KEY: text})
     hasher = get_request_block_hasher(BLOCK, sha256)
@@ -31,7 +32,7 @@ def test_a_long_prompt_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None
     """CASES 4.4, 4.21: not for each of its blocks; counted, not timed."""
     called = Counter[str]()
 
-    def count(owner: type, name: str) -> None:
+    def count(owner: Any, name: str) -> None:
         original = getattr(owner, name)
 
         def counting(*args: Any) -> Any:
@@ -40,7 +41,7 @@ def test_a_long_prompt_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None
 
         monkeypatch.setattr(owner, name, counting)
 
-    count(Plan, "segments")
+    count(plan_module, "_laid_out")
     count(Plan, "from_json")
     count(CacheKeys, "of")
     terms = tuple(("resid_post", layer) for layer in range(90))
@@ -48,9 +49,9 @@ def test_a_long_prompt_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None
         tuple(PlannedVector(digest(n), 1.0, terms, "all", (0.5,) * 1024) for n in range(8))
     )
     request = hashed(heavy.to_json(), 2000 * BLOCK)
-    assert called == {"from_json": 1, "segments": 1, "of": 2000}
+    assert called == {"from_json": 1, "_laid_out": 1, "of": 2000}
     request.append_output_token_ids([2] * BLOCK)
-    assert called == {"from_json": 1, "segments": 1, "of": 2001}
+    assert called == {"from_json": 1, "_laid_out": 1, "of": 2001}
 
 
 def test_a_plan_that_nobody_can_read_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -64,7 +65,7 @@ def test_a_plan_that_nobody_can_read_is_read_once(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Plan, "from_json", counting)
     request = hashed("{}", 50 * BLOCK)
     assert called["from_json"] == 1
-    assert seam_prefix_cache.steering_key(request, 0, BLOCK) == "invalid:r"
+    assert prefix_cache.steering_key(request, 0, BLOCK) == "invalid:r"
 
 
 def test_keys_are_strings_as_events_want_them() -> None:

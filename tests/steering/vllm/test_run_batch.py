@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from vllm.entrypoints.launchers import run_batch
 
-from steersman.steering.vllm import run_batch as seam_run_batch
+from steersman.steering.vllm import run_batch as run_batch_seam
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
@@ -19,8 +19,8 @@ def line(**fields: Any) -> Any:
 @pytest.fixture
 def wrapped(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.setattr(run_batch, "run_request", run_batch.run_request)
-    seam_run_batch.install()
-    seam_run_batch.install()
+    run_batch_seam.install()
+    run_batch_seam.install()
     return run_batch
 
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from steersman.steering.vllm.unsupported import check_device, check_ways
-from steersman.steering.worker.blocks import NotInstrumentable
+from steersman.steering.plan.errors import NotInstrumentable
+from steersman.steering.vllm.unsupported import check_device, check_version, check_ways
 
 
 def config(connector: str | None = None, **changes: Any) -> SimpleNamespace:
@@ -28,6 +28,17 @@ def config(connector: str | None = None, **changes: Any) -> SimpleNamespace:
         compilation_config=SimpleNamespace(pass_config=SimpleNamespace(**passes)),
         kv_transfer_config=transfer,
     )
+
+
+@pytest.mark.parametrize("version", ["0.31.0", "0.32.0", "0.32.1", "0.32.0+cpu", "0.32.0.dev3"])
+def test_supported_versions(version: str) -> None:
+    check_version(version)
+
+
+@pytest.mark.parametrize("version", ["0.30.9", "0.33.0", "0.320.0", "1.0.0", "dev", ""])
+def test_other_versions_are_refused_with_the_remedy(version: str) -> None:
+    with pytest.raises(RuntimeError, match="take steersman out of VLLM_PLUGINS"):
+        check_version(version)
 
 
 RUNNER = SimpleNamespace(use_async_spec_decode=False)

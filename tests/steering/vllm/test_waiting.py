@@ -9,7 +9,7 @@ import pytest
 from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.steering.plan.receipt import BANK_FULL
 from steersman.steering.scheduler import admission as row_queue
-from steersman.steering.vllm import config as seam_config
+from steersman.steering.vllm import config
 from tests.support.steering.hashing import Ask
 from tests.support.steering.make import digest
 from tests.support.steering.scheduling import Loop, Setup
@@ -183,7 +183,7 @@ def test_a_pooling_model_needs_no_count_of_its_layers(
     def unknown(vllm_config: object) -> int:
         raise AttributeError("num_hidden_layers")
 
-    monkeypatch.setattr(seam_config, "num_layers", unknown)
+    monkeypatch.setattr(config, "num_layers", unknown)
     loop = Loop(folder, Setup(blocks=9, seats=4))
     loop.scheduler.add_request(Request("embed", [1, 2, 3], None, PoolingParams(task="embed")))
     assert loop.scheduler.schedule().num_scheduled_tokens == {"embed": 3}

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
 from steersman.steering.plan import VectorUnavailable
-from steersman.steering.plan.plan import Row
+from steersman.steering.plan.plan import BankKey
 from steersman.steering.worker.bank import RowAllocator
 
 CAPACITY = 5
@@ -20,14 +20,14 @@ class Bank(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.content: dict[int, Row] = {}
-        self.poisoned: frozenset[Row] = frozenset()
-        self.held: dict[int, dict[Row, int]] = {}
-        self.used_at: dict[Row, int] = {}
+        self.content: dict[int, BankKey] = {}
+        self.poisoned: frozenset[BankKey] = frozenset()
+        self.held: dict[int, dict[BankKey, int]] = {}
+        self.used_at: dict[BankKey, int] = {}
         self.clock = 0
         self.bank = RowAllocator(CAPACITY, self.fill)
 
-    def fill(self, row: int, key: Row) -> None:
+    def fill(self, row: int, key: BankKey) -> None:
         assert all(row not in rows.values() for rows in self.held.values())
         if key in self.poisoned:
             raise VectorUnavailable("poisoned")
@@ -38,7 +38,7 @@ class Bank(RuleBasedStateMachine):
         return self.bank.used, in_use
 
     @rule(target=leases, keys=key_sets)
-    def lease(self, keys: frozenset[Row]) -> int:
+    def lease(self, keys: frozenset[BankKey]) -> int:
         in_use = {key for rows in self.held.values() for key in rows}
         resident = set(KEYS) - set(self.bank.missing(KEYS))
         fits = len(in_use | keys) <= CAPACITY
@@ -56,14 +56,14 @@ class Bank(RuleBasedStateMachine):
         self.expect_least_recent_gone(resident, in_use | keys)
         return self.clock
 
-    def expect_least_recent_gone(self, resident: set[Row], in_use: set[Row]) -> None:
+    def expect_least_recent_gone(self, resident: set[BankKey], in_use: set[BankKey]) -> None:
         evicted = resident & set(self.bank.missing(KEYS))
         kept = resident - evicted - in_use
         for gone in evicted:
             assert all(self.used_at[gone] <= self.used_at[key] for key in kept)
 
     @rule(keys=key_sets, data=st.data())
-    def lease_that_cannot_be_filled(self, keys: frozenset[Row], data: st.DataObject) -> None:
+    def lease_that_cannot_be_filled(self, keys: frozenset[BankKey], data: st.DataObject) -> None:
         missing = self.bank.missing(keys)
         in_use = {key for rows in self.held.values() for key in rows}
         if not missing or len(in_use | keys) > CAPACITY:

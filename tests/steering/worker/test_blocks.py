@@ -3,14 +3,23 @@
 import pytest
 from torch import nn
 
-from steersman.steering.worker.blocks import NotInstrumentable, find_blocks
+from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.hooks import site_slots
-from tests.support.steering.tiny import Attention, Block, Decoder, Linear, Mlp, RMSNorm, decoder
+from tests.support.steering.tiny import (
+    Attention,
+    Block,
+    Decoder,
+    Linear,
+    Mlp,
+    RMSNorm,
+    blocks_of,
+    decoder,
+)
 
 
 def test_a_plain_pre_norm_decoder() -> None:
     model = decoder(3)
-    blocks = find_blocks(model, 3)
+    blocks = blocks_of(model, 3)
     assert [b.layer for b in blocks] == [0, 1, 2]
     for block, module in zip(blocks, model.layers, strict=True):
         assert block.module is module
@@ -31,7 +40,7 @@ def test_names_do_not_matter() -> None:
             self.h = nn.ModuleList([Renamed(), Renamed()])
 
     model = Model()
-    blocks = find_blocks(model, 2)
+    blocks = blocks_of(model, 2)
     assert [(b.attn, b.mlp) for b in blocks] == [(b.core, b.ff) for b in model.h]
 
 
@@ -44,14 +53,14 @@ def with_children(**children: nn.Module) -> Decoder:
 
 def test_norms_are_no_branches() -> None:
     model = with_children(n1=RMSNorm(), a=Attention(0), n2=RMSNorm(), m=Mlp(1), n3=RMSNorm())
-    (block,) = find_blocks(model, 1)
+    (block,) = blocks_of(model, 1)
     assert (block.attn, block.mlp) == (model.layers[0].a, model.layers[0].m)
 
 
 def test_a_branch_that_cannot_be_told_from_another_is_not_steered() -> None:
     two_mixers = with_children(a=Attention(0), b=Attention(2), m=Mlp(1))
     two_mlps = with_children(a=Attention(0), m=Mlp(1), k=Mlp(3))
-    (first,), (second,) = find_blocks(two_mixers, 1), find_blocks(two_mlps, 1)
+    (first,), (second,) = blocks_of(two_mixers, 1), blocks_of(two_mlps, 1)
     assert (first.attn, first.mlp) == (None, two_mixers.layers[0].m)
     assert (second.attn, second.mlp) == (two_mlps.layers[0].a, None)
     assert site_slots([first]) == {("resid_post", 0): 0, ("mlp_out", 0): 2}
@@ -60,7 +69,7 @@ def test_a_branch_that_cannot_be_told_from_another_is_not_steered() -> None:
 def test_a_site_is_there_at_all_blocks_or_at_none() -> None:
     odd = Block(1)
     odd.add_module("second_mlp", Mlp(9))
-    assert site_slots(find_blocks(Decoder([Block(0), odd]), 2)) == {
+    assert site_slots(blocks_of(Decoder([Block(0), odd]), 2)) == {
         ("resid_post", 0): 0,
         ("resid_post", 1): 1,
         ("attn_out", 0): 2,
@@ -69,14 +78,14 @@ def test_a_site_is_there_at_all_blocks_or_at_none() -> None:
 
 
 def test_slots_are_numbered_site_by_site() -> None:
-    slots = site_slots(find_blocks(decoder(3), 3))
+    slots = site_slots(blocks_of(decoder(3), 3))
     assert sorted(slots.values()) == list(range(9))
     assert [slots["attn_out", n] for n in range(3)] == [3, 4, 5]
 
 
 def test_no_list_of_blocks_is_refused() -> None:
     with pytest.raises(NotInstrumentable, match="expected one list of 5 decoder blocks"):
-        find_blocks(decoder(4), 5)
+        blocks_of(decoder(4), 5)
 
 
 def test_two_lists_of_blocks_are_refused() -> None:
@@ -86,13 +95,13 @@ def test_two_lists_of_blocks_are_refused() -> None:
             self.encoder, self.decoder = decoder(2), decoder(2)
 
     with pytest.raises(NotInstrumentable, match=r"encoder\.layers, decoder\.layers"):
-        find_blocks(Two(), 2)
+        blocks_of(Two(), 2)
 
 
 def test_blocks_that_are_in_a_second_list_too_are_found_once() -> None:
     model = decoder(2)
     model.first_half = nn.ModuleList(model.layers)
-    assert [block.module for block in find_blocks(model, 2)] == list(model.layers)
+    assert [block.module for block in blocks_of(model, 2)] == list(model.layers)
 
 
 def test_of_several_modalities_the_language_model_is_steered() -> None:
@@ -105,12 +114,12 @@ def test_of_several_modalities_the_language_model_is_steered() -> None:
             return self.text
 
     model = Both()
-    assert [block.module for block in find_blocks(model, 2)] == list(model.text.layers)
+    assert [block.module for block in blocks_of(model, 2)] == list(model.text.layers)
 
 
 def test_lists_without_attention_are_not_blocks_but_single_blocks_may_lack_it() -> None:
     hybrid = Decoder([Block(0), with_children(m=Mlp(1)).layers[0]])
     hybrid.experts = nn.ModuleList([Linear(0), Linear(1)])
-    assert [block.module for block in find_blocks(hybrid, 2)] == list(hybrid.layers)
+    assert [block.module for block in blocks_of(hybrid, 2)] == list(hybrid.layers)
     with pytest.raises(NotInstrumentable, match="found: none"):
-        find_blocks(Decoder([Linear(0), Linear(1)]), 2)
+        blocks_of(Decoder([Linear(0), Linear(1)]), 2)

@@ -8,9 +8,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersman.steering.plan.capture import CAPTURE_KEY, Capture, Captured, CaptureDesk, Piece
-from steersman.steering.worker.capture import Captures
-from steersman.steering.worker.hooks import Gate
+from steersman.steering.plan.capture import CAPTURE_KEY, Capture, CaptureChunk, CaptureResult
+from steersman.steering.plan.inbox import CaptureInbox
+from steersman.steering.worker.capture import CaptureTracker
+from steersman.steering.worker.hooks import ActiveSlots
 
 HIDDEN, PROMPT = 5, 12
 PLACES = (("resid_post", 0), ("attn_out", 1))
@@ -20,12 +21,12 @@ class Bench:
     """A worker's captures, and the stream that its requests would have: a number for each token."""
 
     def __init__(self) -> None:
-        self.gate = Gate(4, always=False)
-        self.captures = Captures(self.gate, PLACES, torch.device("cpu"))
-        self.desk = CaptureDesk()
+        self.active = ActiveSlots(4, always=False)
+        self.captures = CaptureTracker(self.active, PLACES, torch.device("cpu"))
+        self.inbox = CaptureInbox()
 
     def start(self, capture: Capture) -> None:
-        self.desk.open(capture)
+        self.inbox.open(capture)
         self.captures.start(capture.receipt, {CAPTURE_KEY: capture.to_json()}, PROMPT)
 
     def step(self, spans: Iterable[tuple[str, int, int]]) -> list[str]:
@@ -38,15 +39,15 @@ class Bench:
             offset += tokens
         batch = torch.cat(streams)
         self.captures.step(span for span in placed if span[0] in self.captures.live)
-        for listen in self.gate.listeners:
+        for listen in self.active.listeners:
             # In two parts, as most of vLLM's blocks return it; and another place's half as large.
             listen("resid_post", 0, (batch - 1, torch.ones_like(batch)))
             listen("attn_out", 1, (batch / 2,))
-        self.captures.over()
-        assert not self.gate.listeners
+        self.captures.end_forward()
+        assert not self.active.listeners
         pieces = self.captures.take()
         for wire in pieces.values():
-            self.desk.deliver(Piece(*wire))  # type: ignore[arg-type]
+            self.inbox.deliver(CaptureChunk(*wire))  # type: ignore[arg-type]
         return list(pieces)
 
 
@@ -61,7 +62,7 @@ def expected(capture: Capture, stop: int) -> np.ndarray:
     return (rows if capture.each else rows.double().mean(0).float()).numpy()
 
 
-def check(found: Captured | None, capture: Capture, stop: int) -> None:
+def check(found: CaptureResult | None, capture: Capture, stop: int) -> None:
     assert found is not None
     assert found.tokens == stop - capture.start
     np.testing.assert_allclose(found.values, expected(capture, stop), rtol=1e-6)
@@ -91,9 +92,9 @@ def test_however_a_request_is_cut(
         assert not told or first + tokens >= PROMPT
     reached = min(capture.stop, edges[-1])
     if reached > start:
-        check(bench.desk.close("r"), capture, reached)
+        check(bench.inbox.close("r"), capture, reached)
     else:
-        assert bench.desk.close("r") is None
+        assert bench.inbox.close("r") is None
     bench.captures.finish(["r"])
     assert not bench.captures.live
 
@@ -104,18 +105,18 @@ def test_requests_of_one_step_do_not_mix() -> None:
     bench.start(a)
     bench.start(b)
     assert bench.step([("bb", 0, 12), ("a", 0, 12)]) == ["bb", "a"]
-    check(bench.desk.close("a"), a, 7)
-    check(bench.desk.close("bb"), b, 12)
+    check(bench.inbox.close("a"), a, 7)
+    check(bench.inbox.close("bb"), b, 12)
 
 
 def test_what_cannot_be_listened_to_is_never_delivered() -> None:
     bench = Bench()
     bench.start(Capture("r", (("mlp_out", 0),), 0, 5))
     assert not bench.captures.live
-    assert bench.desk.close("r") is None
+    assert bench.inbox.close("r") is None
 
 
 def test_pieces_of_nobody_are_dropped() -> None:
-    desk = CaptureDesk()
-    desk.deliver(Piece("gone", 1, b"\0" * 4 * HIDDEN))
-    assert desk.close("gone") is None
+    inbox = CaptureInbox()
+    inbox.deliver(CaptureChunk("gone", 1, b"\0" * 4 * HIDDEN))
+    assert inbox.close("gone") is None

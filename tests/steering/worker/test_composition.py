@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from steersman.steering.plan import Choice, Dynamic, Plan
 from steersman.steering.plan.dynamic import Companion
-from steersman.steering.worker.composition import Composer, NotComposed, divergences, nucleus
+from steersman.steering.plan.errors import NotComposed
+from steersman.steering.worker.composition import Composer, divergences, nucleus
 from tests.reference.dynamic import divergence
 from tests.reference.dynamic import nucleus as plain_nucleus
 from tests.support.steering.make import planned
@@ -61,8 +62,8 @@ def composer(streams: int, position: int = 7) -> Composer:
     """An answer "a" whose streams have come to `position`, all but the first a little apart."""
     made = Composer()
     for n in range(streams):
-        made.came(f"a{n}", Companion("a", n))
-        made.hear(f"a{n}", position, torch.tensor([1.0, n, 0.0]))
+        made.add(f"a{n}", Companion("a", n))
+        made.record_logits(f"a{n}", position, torch.tensor([1.0, n, 0.0]))
     return made
 
 
@@ -79,7 +80,7 @@ def test_coefficients_are_clipped_each_to_its_cap() -> None:
 
 def test_equal_properties_get_equal_coefficients() -> None:
     same = composer(3)
-    same.hear("a2", 7, torch.tensor([1.0, 1.0, 0.0]))
+    same.record_logits("a2", 7, torch.tensor([1.0, 1.0, 0.0]))
     plan = Plan((planned(1, 9.0), planned(1, 9.0)), "", Dynamic(2.0, 0.9, True))
     one, other = same.choose("a", plan, 7).coefficients
     assert one == other > 0
@@ -90,14 +91,14 @@ def test_without_all_streams_at_the_token_nothing_is_chosen() -> None:
     with pytest.raises(NotComposed, match="token 7"):
         composer(2).choose("a", plan, 7)
     late = composer(3)
-    late.hear("a1", 6, torch.zeros(3))
+    late.record_logits("a1", 6, torch.zeros(3))
     with pytest.raises(NotComposed, match="token 7"):
         late.choose("a", plan, 7)
 
 
 def test_what_is_not_a_number_is_no_coefficient() -> None:
     broken = composer(2)
-    broken.hear("a1", 7, torch.full((3,), math.nan))
+    broken.record_logits("a1", 7, torch.full((3,), math.nan))
     with pytest.raises(NotComposed, match="nan"):
         broken.choose("a", Plan((planned(),), "", Dynamic(2.0, 0.95, True)), 7)
 
@@ -106,8 +107,8 @@ def test_logits_are_kept_as_they_were() -> None:
     batch = torch.zeros(4, VOCAB, dtype=torch.bfloat16)
     made = Composer()
     for n in range(2):
-        made.came(f"a{n}", Companion("a", n))
-        made.hear(f"a{n}", 0, batch[n])
+        made.add(f"a{n}", Companion("a", n))
+        made.record_logits(f"a{n}", 0, batch[n])
     batch += torch.arange(VOCAB)
     plan = Plan((planned(1, 9.0),), "", Dynamic(2.0, 0.95, True))
     assert made.choose("a", plan, 0).divergences == (0.0,)
@@ -115,9 +116,9 @@ def test_logits_are_kept_as_they_were() -> None:
 
 def test_nothing_is_kept_of_those_who_went() -> None:
     made = composer(3)
-    made.gone(["a0", "a1", "a2", "never came"])
+    made.remove(["a0", "a1", "a2", "never came"])
     assert not made.companions
-    assert not made._heard
+    assert not made._logits
 
 
 def test_a_nucleus_has_a_token_however_small_its_mass() -> None:

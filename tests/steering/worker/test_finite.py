@@ -2,7 +2,7 @@
 
 import torch
 
-from steersman.steering.worker.finite import Look, Watched
+from steersman.steering.worker.finite import FiniteCheck, Watched
 
 
 def test_whose_row_is_which_is_as_it_was_in_the_step() -> None:
@@ -10,7 +10,7 @@ def test_whose_row_is_which_is_as_it_was_in_the_step() -> None:
     logits = torch.zeros(3, 5)
     logits[1, 2] = torch.inf
     rows = {"x": 0, "r": 1, "s": 2}
-    look = Look([Watched("r", 1, 1), Watched("s", 2, 1)], torch.zeros(3, 4), rows, logits)
+    check = FiniteCheck([Watched("r", 1, 1), Watched("s", 2, 1)], torch.zeros(3, 4), rows, logits)
     rows.clear()
     rows["s"] = 1
-    assert look.ill() == ["r"]
+    assert check.ill() == ["r"]

@@ -53,7 +53,7 @@ def content(digest: str, site: str, layer: int) -> Tensor:
 
 
 class Worker:
-    """What `seam_runner_v1` does with a batch, without vLLM."""
+    """What `model_runner_v1` does with a batch, without vLLM."""
 
     def __init__(
         self, requests: int = 4, anyone: Callable[[bool], bool] = bool, **changes: object
@@ -61,7 +61,7 @@ class Worker:
         bounds: Limits = limits(**changes)
         sizes = TableSizes(
             slots=len(SITES) * LAYERS,
-            table_rows=requests * bounds.most_segments,
+            table_entries=requests * bounds.most_segments,
             terms=bounds.max_terms,
             bank_rows=bounds.bank_rows,
             hidden=HIDDEN,
@@ -82,7 +82,7 @@ class Worker:
     def step(self, batch: dict[str, tuple[int, int]]) -> None:
         """One step; `batch` says which tokens [first, stop) of each request it computes."""
         requests = self.requests
-        requests.settle({name: row for row, name in enumerate(batch)})
+        requests.sync_batch({name: row for row, name in enumerate(batch)})
         spans, offset = [], 0
         for name, (first, stop) in batch.items():
             if name in requests.live:
@@ -98,7 +98,7 @@ class Worker:
         slot = self.requests.slots[site, layer]
         tables, marked = self.tables, self.tables.marked
         index, coefficient = tables.index[slot], tables.coefficient[slot]
-        rows, gains = tables.token_row, tables.token_gain
+        rows, gains = tables.token_entry, tables.token_gain
         torch.ops.steersman.add(hidden, tables.bank, index, coefficient, rows, gains)
         # The same by way of host indices, and of sums for many slots at once.
         eager = torch.zeros(total, HIDDEN)
@@ -184,19 +184,19 @@ def test_counts_are_the_tokens_of_each_rule() -> None:
 
 def test_preemption_releases_rows_and_resumption_regains_them() -> None:
     worker = Worker(max_segments=8)
-    before = worker.requests.free_table_rows
+    before = worker.requests.free_table_entries
     worker.start("a", MIXED)
     worker.start("b", plan_of(planned(9)))
     worker.check_step({"a": (0, 6), "b": (0, 6)})
     used = worker.requests.bank.used
     worker.check_step({"b": (6, 7)})
     assert worker.requests.bank.used == 1
-    assert worker.requests.free_table_rows == before - 1
+    assert worker.requests.free_table_entries == before - 1
     worker.check_step({"b": (7, 8), "a": (0, 5)})
     assert worker.requests.bank.used == used
     worker.check_step({"b": (8, 9), "a": (5, 9)})
     worker.requests.finish(["a", "b"])
-    assert worker.requests.free_table_rows == before
+    assert worker.requests.free_table_entries == before
     assert worker.requests.bank.used == 0
 
 
@@ -349,7 +349,7 @@ def test_requests_with_ten_coefficients_of_their_own_leave_no_trace(total: int) 
     """The larger run is the design's: 100,000 requests, 1,000,000 coefficients, a minute."""
     worker = Worker(requests=8, max_terms=2, bank_rows=12, max_segments=2)
     requests = worker.requests
-    free = requests.free_table_rows
+    free = requests.free_table_entries
     sizes = {k: v.shape for k, v in vars(worker.tables).items() if isinstance(v, Tensor)}
 
     def serve(first: int, stop: int) -> None:
@@ -362,7 +362,7 @@ def test_requests_with_ten_coefficients_of_their_own_leave_no_trace(total: int) 
             ]
             worker.start(name, plan_of(*vectors))
             del worker.steered[name]
-            requests.settle({name: 0})
+            requests.sync_batch({name: 0})
             requests.step([(name, 0, PROMPT + 1, 0)], PROMPT + 1)
             requests.finish([name])
             worker.shelf.loaded.clear()
@@ -379,5 +379,5 @@ def test_requests_with_ten_coefficients_of_their_own_leave_no_trace(total: int) 
     requests.bank.check()
     assert (requests.live, requests.failed, requests.bank.used) == ({}, {}, 0)
     assert requests.bank.resident <= 12
-    assert requests.free_table_rows == free
+    assert requests.free_table_entries == free
     assert {k: v.shape for k, v in vars(worker.tables).items() if isinstance(v, Tensor)} == sizes

@@ -7,11 +7,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.blocks import Block as Found
-from steersman.steering.worker.blocks import NotInstrumentable, find_blocks
 from steersman.steering.worker.hooks import site_slots, stream_part, stream_parts, value_parts
-from steersman.steering.worker.residual_probe import examine
-from tests.support.steering.tiny import HIDDEN, Block, Decoder
+from steersman.steering.worker.residual_probe import probe_blocks
+from tests.support.steering.tiny import HIDDEN, Block, Decoder, blocks_of
 
 LAYERS = 3
 
@@ -99,7 +99,7 @@ def found(model: nn.Module, max_tokens: int = 64) -> list[Found]:
         generator = torch.Generator().manual_seed(0)
         return model(torch.randn(tokens, HIDDEN, generator=generator))
 
-    return examine(find_blocks(model, LAYERS), forward, HIDDEN, max_tokens)
+    return probe_blocks(blocks_of(model, LAYERS), forward, HIDDEN, max_tokens)
 
 
 def sites(blocks: list[Found]) -> set[tuple[bool, bool, bool]]:
@@ -201,12 +201,12 @@ def test_a_block_whose_output_goes_nowhere_is_refused() -> None:
 def test_a_stream_of_another_width_is_refused() -> None:
     model = Decoder([Block(n) for n in range(LAYERS)])
     with pytest.raises(NotInstrumentable, match=f"a stream {HIDDEN} wide, not 9"):
-        examine(find_blocks(model, LAYERS), lambda n: model(torch.ones(n, HIDDEN)), 9, 64)
+        probe_blocks(blocks_of(model, LAYERS), lambda n: model(torch.ones(n, HIDDEN)), 9, 64)
 
 
 def test_outputs_and_their_stream() -> None:
     h, r = torch.randn(2, HIDDEN), torch.randn(2, HIDDEN)
-    (block, *_) = find_blocks(Decoder([Block(n) for n in range(LAYERS)]), LAYERS)
+    (block, *_) = blocks_of(Decoder([Block(n) for n in range(LAYERS)]), LAYERS)
     site = "resid_post"
     assert value_parts((h, r), site, replace(block, split=True)) == (h, r)
     assert value_parts((h, r), site, replace(block, split=False)) == (h,)

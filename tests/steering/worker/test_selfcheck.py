@@ -7,11 +7,11 @@ import torch
 from torch import Tensor
 
 import steersman.steering.ops.addition  # noqa: F401  (importing it registers torch.ops.steersman.add)
-from steersman.steering.worker.blocks import NotInstrumentable, find_blocks
-from steersman.steering.worker.hooks import Gate, instrument, site_slots
+from steersman.steering.plan.errors import NotInstrumentable
+from steersman.steering.worker.hooks import ActiveSlots, instrument, site_slots
 from steersman.steering.worker.selfcheck import self_check
 from steersman.steering.worker.tables import Tables, TableSizes
-from tests.support.steering.tiny import HIDDEN, Decoder, decoder
+from tests.support.steering.tiny import HIDDEN, Decoder, blocks_of, decoder
 
 LAYERS = 4
 
@@ -19,19 +19,19 @@ LAYERS = 4
 class Engine:
     """A tiny instrumented model and its tables."""
 
-    def __init__(self, *, table_rows: int = 20, always: bool = False) -> None:
+    def __init__(self, *, table_entries: int = 20, always: bool = False) -> None:
         self.model: Decoder = decoder(LAYERS)
-        blocks = find_blocks(self.model, LAYERS)
+        blocks = blocks_of(self.model, LAYERS)
         self.slots = site_slots(blocks)
         self.tables = Tables(
             TableSizes(
-                slots=3 * LAYERS, table_rows=table_rows, terms=2, bank_rows=3, hidden=HIDDEN,
+                slots=3 * LAYERS, table_entries=table_entries, terms=2, bank_rows=3, hidden=HIDDEN,
                 tokens=32,
             ),
             torch.device("cpu"),
         )  # fmt: skip
-        self.gate = Gate(3 * LAYERS, always=always)
-        instrument(blocks, self.slots, self.tables, self.gate)
+        self.active = ActiveSlots(3 * LAYERS, always=always)
+        instrument(blocks, self.slots, self.tables, self.active)
         self.passes = 0
 
     def forward(self, tokens: int) -> Tensor:
@@ -40,16 +40,16 @@ class Engine:
 
     def check(self, forward: Callable[[int], Tensor] | None = None) -> None:
         self_check(
-            self.tables, self.slots, self.gate, forward or self.forward, self.tables.sizes.tokens
+            self.tables, self.slots, self.active, forward or self.forward, self.tables.sizes.tokens
         )
 
 
 @pytest.mark.parametrize("always", [False, True], ids=["eager", "compiled"])
-@pytest.mark.parametrize(("table_rows", "passes"), [(20, 2), (5, 6)])
+@pytest.mark.parametrize(("table_entries", "passes"), [(20, 2), (5, 6)])
 def test_a_sound_engine_passes_and_is_left_as_it_was(
-    table_rows: int, passes: int, always: bool
+    table_entries: int, passes: int, always: bool
 ) -> None:
-    engine = Engine(table_rows=table_rows, always=always)
+    engine = Engine(table_entries=table_entries, always=always)
     before = engine.forward(3)
     engine.passes = 0
     engine.check()
@@ -58,8 +58,8 @@ def test_a_sound_engine_passes_and_is_left_as_it_was(
     assert not engine.tables.bank.any()
     assert not engine.tables.index.any()
     assert not engine.tables.coefficient.any()
-    assert bool((engine.tables.token_row == -1).all())
-    assert not any(engine.gate.open)
+    assert bool((engine.tables.token_entry == -1).all())
+    assert not any(engine.active.flags)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_a_site_that_lost_its_addition_is_named_alone(path: str, name: str) -> N
 
 
 def test_all_lost_sites_are_named_over_all_passes() -> None:
-    engine = Engine(table_rows=3)
+    engine = Engine(table_entries=3)
     for module in (engine.model.layers[1], engine.model.layers[3].mlp):
         module.forward = type(module).forward.__get__(module)
     with pytest.raises(NotInstrumentable, match=r"at mlp_out\.3, resid_post\.1$"):
@@ -97,7 +97,7 @@ def test_a_neighbour_that_changes_is_refused() -> None:
 
     with pytest.raises(NotInstrumentable, match="a token that is not steered"):
         engine.check(leaking)
-    assert not any(engine.gate.open)
+    assert not any(engine.active.flags)
 
 
 def test_an_answer_that_is_no_number_is_no_proof() -> None:
@@ -121,7 +121,7 @@ def test_the_tables_are_cleared_when_the_forward_pass_fails() -> None:
     with pytest.raises(MemoryError):
         engine.check(failing)
     assert not engine.tables.bank.any()
-    assert bool((engine.tables.token_row == -1).all())
+    assert bool((engine.tables.token_entry == -1).all())
 
 
 @pytest.mark.parametrize("site", ["resid_post", "attn_out", "mlp_out"])
@@ -139,11 +139,11 @@ def test_the_addition_is_the_one_asked_for(site: str) -> None:
     engine.forward(3)
     vector = torch.randn(HIDDEN)
     engine.tables.fill_bank(2, vector)
-    engine.tables.write_row(0, {engine.slots[site, 1]: [(2, 0.5)]})
+    engine.tables.write_entry(0, {engine.slots[site, 1]: [(2, 0.5)]})
     engine.tables.begin_step()
     engine.tables.mark(1, 2, 0)
     engine.tables.commit(3)
-    engine.gate.set({engine.slots[site, 1]})
+    engine.active.set({engine.slots[site, 1]})
     engine.forward(3)
     plain, steered = seen
     assert torch.equal(steered[[0, 2]], plain[[0, 2]])
@@ -159,7 +159,7 @@ def test_a_closed_gate_runs_no_operation(monkeypatch: pytest.MonkeyPatch) -> Non
     engine.tables.commit(3)
     engine.forward(3)
     assert not ran
-    engine.gate.set({engine.slots["attn_out", 2]})
+    engine.active.set({engine.slots["attn_out", 2]})
     engine.forward(3)
     assert len(ran) == 1
 

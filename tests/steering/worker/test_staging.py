@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from steersman.steering.worker.staging import StagedRows
+from steersman.steering.worker.staging import StagedTokens
 
 TOKENS = 12
 
@@ -48,9 +48,9 @@ class Device:
         """How many tokens each copy has that was ever queued."""
         return [work[1] for work in self._queue if work is not None]
 
-    def staged(self) -> StagedRows:
+    def staged(self) -> StagedTokens:
         """The way to `target` as on a GPU: by two buffers."""
-        return StagedRows(self.target, [Buffer(self), Buffer(self)], self.rest)
+        return StagedTokens(self.target, [Buffer(self), Buffer(self)], self.rest)
 
     def copy(self, rows: Tensor, tokens: int) -> int:
         """Queue a copy; its place in the queue."""
@@ -165,7 +165,7 @@ def test_no_copy_where_nothing_is_marked_and_nothing_was(target: Target) -> None
 @targets
 def test_on_the_host_there_is_nothing_to_copy(target: Target) -> None:
     there, wanted = target(), target()
-    staged = StagedRows.on(there, rest_of(target))
+    staged = StagedTokens.on(there, rest_of(target))
     staged.begin()
     staged.mark(2, 4, 7)
     staged.commit(4)

@@ -12,7 +12,7 @@ import steersman.steering.worker.tables
 from steersman.steering.ops.addition import add, add_marked
 from steersman.steering.worker.tables import Tables, TableSizes
 
-SIZES = TableSizes(slots=4, table_rows=3, terms=2, bank_rows=5, hidden=8, tokens=16)
+SIZES = TableSizes(slots=4, table_entries=3, terms=2, bank_rows=5, hidden=8, tokens=16)
 
 
 def make(sizes: TableSizes = SIZES) -> Tables:
@@ -23,18 +23,18 @@ def test_shapes_and_empty_state() -> None:
     tables = make()
     assert tables.bank.shape == (6, 8)
     assert tables.index.shape == tables.coefficient.shape == (4, 3, 2)
-    assert (tables.index.dtype, tables.token_row.dtype) == (torch.int32, torch.int32)
+    assert (tables.index.dtype, tables.token_entry.dtype) == (torch.int32, torch.int32)
     assert not tables.bank.any()
     assert not tables.index.any()
     assert not tables.coefficient.any()
-    assert tables.token_row.tolist() == [-1] * 16
+    assert tables.token_entry.tolist() == [-1] * 16
     assert torch.equal(tables.token_gain, torch.ones(16, 2))
 
 
 def test_a_row_is_written_whole_and_alone() -> None:
     tables = make()
-    tables.write_row(1, {0: [(3, 0.5), (4, -2.0)], 2: [(5, 7.0)]})
-    tables.write_row(1, {2: [(1, 1.5)]})
+    tables.write_entry(1, {0: [(3, 0.5), (4, -2.0)], 2: [(5, 7.0)]})
+    tables.write_entry(1, {2: [(1, 1.5)]})
     expected_index = torch.zeros(4, 3, 2, dtype=torch.int32)
     expected_coefficient = torch.zeros(4, 3, 2)
     expected_index[2, 1, 0], expected_coefficient[2, 1, 0] = 1, 1.5
@@ -55,14 +55,14 @@ def test_a_step_starts_unmarked_whatever_came_before() -> None:
     tables.mark(0, 4, 2)
     tables.mark(9, 12, 0)
     tables.commit(12)
-    assert tables.token_row.tolist() == [2] * 4 + [-1] * 5 + [0] * 3 + [-1] * 4
+    assert tables.token_entry.tolist() == [2] * 4 + [-1] * 5 + [0] * 3 + [-1] * 4
     tables.begin_step()
     tables.mark(1, 2, 1)
     tables.commit(3)
-    assert tables.token_row.tolist() == [-1, 1] + [-1] * 14
+    assert tables.token_entry.tolist() == [-1, 1] + [-1] * 14
     tables.begin_step()
     tables.commit(16)
-    assert tables.token_row.tolist() == [-1] * 16
+    assert tables.token_entry.tolist() == [-1] * 16
 
 
 def test_gains_are_one_but_where_a_mark_of_the_step_has_others() -> None:
@@ -80,7 +80,7 @@ def test_gains_are_one_but_where_a_mark_of_the_step_has_others() -> None:
     tables.mark(1, 3, 1)
     tables.commit(3)
     assert torch.equal(tables.token_gain, torch.ones(16, 2))
-    assert tables.token_row.tolist() == [-1, 1, 1] + [-1] * 13
+    assert tables.token_entry.tolist() == [-1, 1, 1] + [-1] * 13
 
 
 def test_with_gains_each_token_is_an_entry_of_its_own() -> None:
@@ -123,7 +123,7 @@ class Mark(NamedTuple):
     gains: list[list[float]] | None
 
 
-ROOMY = TableSizes(slots=5, table_rows=4, terms=3, bank_rows=6, hidden=7, tokens=900)
+ROOMY = TableSizes(slots=5, table_entries=4, terms=3, bank_rows=6, hidden=7, tokens=900)
 
 
 @st.composite
@@ -158,13 +158,13 @@ def filled(seed: int) -> Tables:
     for row in range(1, 1 + ROOMY.bank_rows):
         tables.fill_bank(row, torch.randn(ROOMY.hidden, generator=generator))
     most = 1 + below(ROOMY.terms)
-    for row in range(ROOMY.table_rows):
+    for row in range(ROOMY.table_entries):
         terms = {
             slot: [(1 + below(ROOMY.bank_rows), below(9) / 2 - 2) for _ in range(1 + below(most))]
             for slot in range(ROOMY.slots)
             if below(3)
         }
-        tables.write_row(row, terms)
+        tables.write_entry(row, terms)
     return tables
 
 
@@ -199,7 +199,7 @@ def test_at_every_slot_the_marks_add_what_the_operation_adds(
             before = torch.randn(tokens, ROOMY.hidden)
             by_rows, by_indices = before.clone(), before.clone()
             index, coefficient = tables.index[slot], tables.coefficient[slot]
-            add(by_rows, tables.bank, index, coefficient, tables.token_row, tables.token_gain)
+            add(by_rows, tables.bank, index, coefficient, tables.token_entry, tables.token_gain)
             assert tables.marked is not None
             with pytest.MonkeyPatch.context() as patch:
                 patch.setattr(steersman.steering.worker.tables, "_AT_ONCE", at_once)
@@ -214,7 +214,7 @@ def test_the_operation_sees_the_tensors_it_was_given() -> None:
     tables = make()
     before = {name: value.data_ptr() for name, value in tensors(tables).items()}
     tables.fill_bank(1, torch.ones(8))
-    tables.write_row(0, {0: [(1, 1.0)]})
+    tables.write_entry(0, {0: [(1, 1.0)]})
     tables.begin_step()
     tables.mark(0, 1, 0, [[0.5]])
     tables.commit(1)
@@ -223,5 +223,5 @@ def test_the_operation_sees_the_tensors_it_was_given() -> None:
 
 def tensors(tables: Tables) -> dict[str, torch.Tensor]:
     found = {k: v for k, v in vars(tables).items() if isinstance(v, torch.Tensor)}
-    assert {"bank", "index", "coefficient", "token_row", "token_gain"} <= set(found)
+    assert {"bank", "index", "coefficient", "token_entry", "token_gain"} <= set(found)
     return found

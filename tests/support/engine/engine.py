@@ -6,7 +6,7 @@ from typing import Any
 
 from vllm import LLM, SamplingParams
 
-from steersman.steering.plan import DESK, PLAN_KEY, Plan, WorkerNote
+from steersman.steering.plan import PLAN_KEY, RECEIPTS, Plan, WorkerNote
 
 LogProbs = dict[int, float]
 
@@ -58,13 +58,13 @@ class Engine:
             for n, ask in enumerate(asks)
         ]
         for n in range(len(asks)):
-            DESK.open(f"r{n}")
+            RECEIPTS.open(f"r{n}")
         try:
             answers = self.ask(*named)
-            return [(answer, DESK.read(f"r{n}")) for n, answer in enumerate(answers)]
+            return [(answer, RECEIPTS.read(f"r{n}")) for n, answer in enumerate(answers)]
         finally:
             for n in range(len(asks)):
-                DESK.close(f"r{n}")
+                RECEIPTS.close(f"r{n}")
 
     def forget(self) -> None:
         """Empty the prefix cache."""
@@ -77,7 +77,7 @@ class Engine:
 
     def rows_taken(self) -> tuple[int, int]:
         """Bank rows that the scheduler has set aside, and how many requests wait for some."""
-        rows = self.llm.llm_engine.engine_core.engine_core.scheduler.steering_rows  # type: ignore[attr-defined]
+        rows = self.llm.llm_engine.engine_core.engine_core.scheduler.steering_admission  # type: ignore[attr-defined]
         return rows.taken, rows.waiting
 
     def left(self) -> tuple[int, ...]:
@@ -89,7 +89,7 @@ class Engine:
         used = round(scheduler.get_kv_cache_usage() * 10**6)
         worker = self.status()
         return (
-            len(scheduler.requests), len(scheduler.steering_streams), *self.rows_taken(), used,
+            len(scheduler.requests), len(scheduler.steering_companions), *self.rows_taken(), used,
             worker["requests"], worker["companions"], worker["bank_rows_used"],
         )  # fmt: skip
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from steersman.steering.plan import DESK, Plan, PlannedVector, PositionRule, WorkerNote
-from steersman.steering.worker.blocks import NotInstrumentable, find_blocks
+from steersman.steering.plan import RECEIPTS, Plan, PlannedVector, PositionRule, WorkerNote
+from steersman.steering.plan.errors import NotInstrumentable
+from steersman.steering.vllm.worker.model import layer_types
+from steersman.steering.worker.blocks import find_blocks
 from steersman.steering.worker.hooks import modules_of
 from tests.engine.conftest import SITES, Shelf
 from tests.reference.reference import Positions, Term
@@ -73,7 +75,7 @@ def _positions(chance: random.Random, rule: str, length: int) -> tuple[PositionR
 def counted_ask(engine: Engine, *asks: Ask) -> tuple[list[Answer], list[list[tuple[int, ...]]]]:
     """Answers, and for each of them what the notes that its receipt collected count."""
     for n in range(len(asks)):
-        DESK.open(f"c{n}")
+        RECEIPTS.open(f"c{n}")
     try:
         answers = engine.ask(
             *(
@@ -81,10 +83,12 @@ def counted_ask(engine: Engine, *asks: Ask) -> tuple[list[Answer], list[list[tup
                 for n, ask in enumerate(asks)
             )
         )
-        return answers, [[x.steered_tokens for x in DESK.read(f"c{n}")] for n in range(len(asks))]
+        return answers, [
+            [x.steered_tokens for x in RECEIPTS.read(f"c{n}")] for n in range(len(asks))
+        ]
     finally:
         for n in range(len(asks)):
-            DESK.close(f"c{n}")
+            RECEIPTS.close(f"c{n}")
 
 
 def ask_without(engine: Engine, asks: list[Ask], file: Path) -> list[Answer]:
@@ -104,9 +108,9 @@ def ask_without(engine: Engine, asks: list[Ask], file: Path) -> list[Answer]:
 
 def norms_heard(engine: Engine, ask: Ask) -> dict[str, float]:
     """What calibration measures while this is answered."""
-    engine.llm.collective_rpc("steering_listen")
+    engine.llm.collective_rpc("steering_start_norms")
     engine.ask(ask)
-    found: dict[str, float] = engine.llm.collective_rpc("steering_heard")[0]
+    found: dict[str, float] = engine.llm.collective_rpc("steering_take_norms")[0]
     return found
 
 
@@ -126,7 +130,7 @@ def check_without(engine: Engine, lost: list[tuple[str, int]]) -> str:
 
 
 def _check_without(worker: Any, lost: list[tuple[str, int]]) -> str:
-    blocks = find_blocks(worker.model_runner.get_model(), LAYERS)
+    blocks = find_blocks(worker.model_runner.get_model(), LAYERS, layer_types())
     modules = [modules_of(blocks[layer])[site] for site, layer in lost]
     kept = [vars(module).pop("forward") for module in modules]
     try:

@@ -10,7 +10,7 @@ from typing import Any
 
 from vllm import SamplingParams
 
-from steersman.steering.plan import DESK
+from steersman.steering.plan import RECEIPTS
 from tests.support.engine.engine import Ask, Engine, answer, parameters
 
 
@@ -27,7 +27,7 @@ def ask(
     """
     params: list[SamplingParams] = []
     for n, one in enumerate(asks):
-        DESK.open(f"r{n}")
+        RECEIPTS.open(f"r{n}")
         named = replace(one, plan=replace(one.plan, receipt=f"r{n}")) if one.plan else one
         given = parameters(named)
         for key, value in (others or {}).items():
@@ -36,10 +36,10 @@ def ask(
     prompts = [{"prompt_token_ids": list(one.prompt)} for one in asks]
     try:
         outputs = engine.llm.generate(prompts, params, use_tqdm=False, **generate)
-        notes = [[list(x.steered_tokens) for x in DESK.read(f"r{n}")] for n in range(len(asks))]
+        notes = [[list(x.steered_tokens) for x in RECEIPTS.read(f"r{n}")] for n in range(len(asks))]
     finally:
         for n in range(len(asks)):
-            DESK.close(f"r{n}")
+            RECEIPTS.close(f"r{n}")
     found = []
     for output, counted in zip(outputs, notes, strict=True):
         a = answer(output)

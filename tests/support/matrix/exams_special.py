@@ -9,7 +9,8 @@ from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
 from steersman.steering.plan import Dynamic, Plan
-from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture
+from steersman.steering.plan.capture import CAPTURE_KEY, Capture
+from steersman.steering.plan.inbox import CAPTURES
 from tests.support.engine.engine import Ask, Engine, parameters
 from tests.support.matrix.exams import ask, plain, status
 from tests.support.matrix.tiny import HIDDEN, LAYERS
@@ -90,10 +91,10 @@ def captured(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
     """The mean of the stream over each prompt but its first token, [layers][hidden], captured in
     one batch; at how many places one hears something who listens to all; and the usual answers."""
     before = ask(engine, asks)
-    engine.llm.collective_rpc("steering_listen")
+    engine.llm.collective_rpc("steering_start_norms")
     wanted = [one for one in plain(asks) if len(one.prompt) > 1]
     streams = _streams(engine, wanted, LAYERS, 1)
-    (medians,) = engine.llm.collective_rpc("steering_heard")
+    (medians,) = engine.llm.collective_rpc("steering_take_norms")
     return {
         "prompts": [list(one.prompt) for one in wanted],
         "streams": streams,

@@ -78,7 +78,7 @@ def idle(before: Sequence[dict[str, Any]], after: Sequence[dict[str, Any]], work
     assert len(before) == len(after) == workers
     for one, other in zip(before, after, strict=True):
         assert other["requests"] == other["bank_rows_used"] == 0
-        assert other["free_table_rows"] == one["free_table_rows"] > 0
+        assert other["free_table_entries"] == one["free_table_entries"] > 0
 
 
 def standard(

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from steersman.vectors.file.format import SteeringVector, TensorKey, write_vector
+from steersman.vectors.file.format import HookPoint, SteeringVector, write_vector
 from steersman.vectors.library.library import Library
 
 LAYERS, HIDDEN, VOCAB = 3, 48, 576
@@ -74,7 +74,7 @@ def stream_norms(model: Path, prompt: tuple[int, ...]) -> list[float]:
 def make_vector(library: Path, norms: list[float], hidden: int, seed: int) -> str:
     """Digest of a random vector at every site and layer; coefficient 1 is as long as the stream."""
     generator = torch.Generator().manual_seed(seed)
-    tensors: dict[TensorKey, torch.Tensor] = {}
+    tensors: dict[HookPoint, torch.Tensor] = {}
     for site in SITES:
         for layer, norm in enumerate(norms):
             v = torch.randn(hidden, generator=generator)

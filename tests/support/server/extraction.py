@@ -11,7 +11,8 @@ from steersman.server.auth.library_view import View
 from steersman.server.auth.rights import OPEN
 from steersman.server.extraction.fit import Place
 from steersman.server.extraction.jobs.pipeline import Bench
-from steersman.steering.plan.capture import CAPTURES, Capture, Piece
+from steersman.steering.plan.capture import Capture, CaptureChunk
+from steersman.steering.plan.inbox import CAPTURES
 from steersman.vectors.file.format import BaseModel
 from steersman.vectors.library.library import Library
 from steersman.vectors.methods import PROJECTION_INPUT
@@ -60,7 +61,7 @@ class Engine:
         tokens = capture.stop - capture.start
         stream = stream_of(text)[[layer for _, layer in capture.terms]]
         rows = np.stack([stream] * tokens) if capture.each else tokens * stream[None]
-        CAPTURES.deliver(Piece(receipt, tokens, rows.astype(np.float32).tobytes()))
+        CAPTURES.deliver(CaptureChunk(receipt, tokens, rows.astype(np.float32).tobytes()))
         yield SimpleNamespace(outputs=[SimpleNamespace(token_ids=[0] * params.max_tokens)])
 
 

@@ -44,7 +44,7 @@ class Runner:
         return found
 
     def forward(self, tokens: int) -> None:
-        self.seen.append(self.tables.token_row[:tokens].tolist())
+        self.seen.append(self.tables.token_entry[:tokens].tolist())
 
     def _dummy_run(self, tokens: int, **_: Any) -> tuple[torch.Tensor, None]:
         self.forward(tokens)

@@ -20,8 +20,7 @@ from steersman.steering.plan import Plan
 from steersman.steering.plan.capture import Capture
 from steersman.steering.plan.dynamic import Companion
 from steersman.steering.plan.receipt import StepReport
-from steersman.steering.vllm.worker import model_runner_v1 as seam_runner_v1
-from steersman.steering.vllm.worker import model_runner_v2 as seam_runner_v2
+from steersman.steering.vllm.worker import model_runner_v1, model_runner_v2
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, TOKENS_ATTRIBUTE
 from tests.support.steering.make import added_by, digest
 
@@ -286,7 +285,7 @@ class WorkerV1(Worker):
 
     def take(self, output: Any) -> None:
         cached = output.scheduled_cached_reqs
-        seam_runner_v1._give_tokens(self, self, cached)  # type: ignore[arg-type]
+        model_runner_v1._give_tokens(self, self, cached)  # type: ignore[arg-type]
         scheduled = output.num_scheduled_tokens.keys() - cached.resumed_req_ids
         self._batch = {name: self._batch[name] for name in self._batch.keys() & scheduled}
         for new in output.scheduled_new_reqs:
@@ -350,7 +349,7 @@ class WorkerV2(Worker):
             self.requests[name].first = first
             self.requests[name].blocks += blocks[0] if blocks else ()
         if self.companions:
-            seam_runner_v2._give_tokens(self, getattr(output, TOKENS_ATTRIBUTE, {}))
+            model_runner_v2._give_tokens(self, getattr(output, TOKENS_ATTRIBUTE, {}))
         for name, tokens in output.num_scheduled_tokens.items():
             stop = self.requests[name].first + tokens
             if stop > self._prefill[name]:

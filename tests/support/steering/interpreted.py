@@ -26,12 +26,12 @@ def interpreted(
     bank: Tensor,
     index: Tensor,
     coefficient: Tensor,
-    token_row: Tensor,
+    token_entry: Tensor,
     token_gain: Tensor,
 ) -> None:
     """The operation in place, on the storages of the arguments. Arguments as of `add`."""
     worker = _worker()
-    arguments = [hidden, bank, index, coefficient, token_row, token_gain]
+    arguments = [hidden, bank, index, coefficient, token_entry, token_gain]
     assert worker.stdin is not None
     assert worker.stdout is not None
     _write(worker.stdin, arguments)

@@ -12,10 +12,10 @@ from unittest.mock import patch
 
 from steersman.steering.plan import Plan
 from steersman.steering.plan.capture import CAPTURE_KEY
-from steersman.steering.plan.plan import PLAN_KEY, Row
-from steersman.steering.vllm.config import limits_of, step_rows
-from steersman.steering.vllm.core import prefix_cache as seam_prefix_cache
-from steersman.steering.vllm.core import scheduler as seam_scheduler
+from steersman.steering.plan.plan import PLAN_KEY, BankKey
+from steersman.steering.vllm.config import limits_of, step_entries
+from steersman.steering.vllm.core import prefix_cache
+from steersman.steering.vllm.core import scheduler as scheduler_seam
 from tests.support.steering.hashing import (
     BLOCK,
     VOCABULARY,
@@ -81,8 +81,8 @@ def make_scheduler(folder: Path, setup: Setup) -> Any:
     from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
     from vllm.v1.structured_output import StructuredOutputManager
 
-    seam_prefix_cache.install()
-    seam_scheduler.install()
+    prefix_cache.install()
+    scheduler_seam.install()
     config = copy.copy(_config(folder))
     for part in ("model_config", "scheduler_config", "cache_config"):
         setattr(config, part, copy.copy(getattr(config, part)))
@@ -191,7 +191,7 @@ class Loop:
         self._check_tables()
         for name in output.preempted_req_ids:
             said = "ordinary"
-            if self.scheduler.steering_streams.is_companion(name):
+            if self.scheduler.steering_companions.is_companion(name):
                 said = "companion"
             elif self.asks[name].streams:
                 said = "answer"
@@ -232,7 +232,7 @@ class Loop:
         assert not scheduler._inflight_prefills
         assert not scheduler.steering_refused
         assert not scheduler.steering_held
-        streams, rows = scheduler.steering_streams, scheduler.steering_rows
+        streams, rows = scheduler.steering_companions, scheduler.steering_admission
         assert (len(streams), streams._groups) == (0, {})
         assert (rows.taken, rows.waiting, rows._steps_taken) == (0, 0, 0)
         assert all(not kept for kept in (rows._users, rows._runs, rows._watchers, rows._doubtful))
@@ -247,16 +247,16 @@ class Loop:
         """Whoever may be in a worker's batch has its rows there."""
         config = self.scheduler.vllm_config
         limits = limits_of(config)
-        bank = set[Row]()
+        bank = set[BankKey]()
         table = 0
         for request in self.scheduler.running:
             plan = Plan.of(request.sampling_params.extra_args)
             if plan is not None:
-                bank |= plan.rows()
+                bank |= plan.bank_keys
                 segments = len(plan.segments(request.num_prompt_tokens))
                 if any(vector.steps > 1 for vector in plan.vectors):
                     table += segments
                 else:  # Each seat has so many.
                     assert segments <= limits.max_segments
         assert len(bank) <= limits.bank_rows
-        assert table <= step_rows(config)
+        assert table <= step_entries(config)

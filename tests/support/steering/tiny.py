@@ -5,6 +5,9 @@ from torch import Tensor, nn
 from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
 from vllm.model_executor.layers.linear import LinearBase
 
+from steersman.steering.vllm.worker.model import layer_types
+from steersman.steering.worker import blocks
+
 HIDDEN = 8
 
 
@@ -73,9 +76,9 @@ class Block(nn.Module):
 
 
 class Decoder(nn.Module):
-    def __init__(self, blocks: list[nn.Module]) -> None:
+    def __init__(self, modules: list[nn.Module]) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(blocks)
+        self.layers = nn.ModuleList(modules)
         self.norm = RMSNorm()
 
     @torch.no_grad()
@@ -90,3 +93,8 @@ class Decoder(nn.Module):
 
 def decoder(layers: int = 4) -> Decoder:
     return Decoder([Block(layer) for layer in range(layers)])
+
+
+def blocks_of(model: nn.Module, layers: int) -> list[blocks.Block]:
+    """The blocks that a worker finds in `model`."""
+    return blocks.find_blocks(model, layers, layer_types())

@@ -30,6 +30,7 @@ from steersman.vectors.formats.rules import (
     Rule,
     made_by,
 )
+from steersman.vectors.tensors import HookPoint
 from steersman.vectors.vector import SteeringVector
 
 _ARCHITECTURES: Final = ("controlvector", "steeringvector")
@@ -66,7 +67,9 @@ def read_gguf(path: Path) -> Found | SteeringVector:
     ours = _field(reader, METADATA_KEY)
     if isinstance(ours, str):
         refuse_hidden_meaning(metadata, {"resid_post"})
-        parts = {("resid_post", n): part(n, name, tensors[name]) for name, n in _layers(tensors)}
+        parts = {
+            HookPoint("resid_post", n): part(n, name, tensors[name]) for name, n in _layers(tensors)
+        }
         return SteeringVector(
             {key: p.tensor for key, p in parts.items()}, **parse_metadata({METADATA_KEY: ours})
         )

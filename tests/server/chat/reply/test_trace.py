@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import pytest
 
 from steersman.server.chat.reply.trace import Answers, Trace
-from steersman.steering.plan import DESK, Choice, WorkerNote
+from steersman.steering.plan import RECEIPTS, Choice, WorkerNote
 
 PARENT = "cmpl-1_a-7-12345678"
 """What a client calls its request is free, and may look like what vLLM adds."""
@@ -13,15 +13,15 @@ PARENT = "cmpl-1_a-7-12345678"
 
 @pytest.fixture
 def receipt() -> Iterator[str]:
-    DESK.open("t")
+    RECEIPTS.open("t")
     yield "t"
-    DESK.close("t")
+    RECEIPTS.close("t")
 
 
 def deliver(name: str, *tokens: tuple[float, ...]) -> None:
     """A note on some more tokens, with these coefficients; divergences are ten times them."""
     choices = tuple(Choice(token, tuple(10 * c for c in token)) for token in tokens)
-    DESK.deliver(name, WorkerNote("t", (0,), -1, (), choices))
+    RECEIPTS.deliver(name, WorkerNote("t", (0,), -1, (), choices))
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from vllm.outputs import CompletionOutput, RequestOutput
 from steersman.server.chat.reply.trace import Answers, Trace
 from steersman.server.chat.reply.trace_stream import Asked, traced
 from steersman.server.chat.requests import SteeredChatRequest, SteeredCompletionRequest
-from steersman.steering.plan import DESK, Choice, WorkerNote
+from steersman.steering.plan import RECEIPTS, Choice, WorkerNote
 
 NOTHING, TOTAL, EACH = Asked(False, False), Asked(True, False), Asked(True, True)
 
@@ -31,12 +31,12 @@ class Step(NamedTuple):
 def trace() -> Iterator[Trace]:
     """The coefficient of token t of choice n is 100 n + t. All notes are there already, as when
     the client is slow."""
-    DESK.open("s")
+    RECEIPTS.open("s")
     for n in range(2):
         choices = tuple(Choice((100.0 * n + t,), (0.5,)) for t in range(20))
-        DESK.deliver(f"{n}_chatcmpl-x-00000000", WorkerNote("s", (0,), -1, (), choices))
+        RECEIPTS.deliver(f"{n}_chatcmpl-x-00000000", WorkerNote("s", (0,), -1, (), choices))
     yield Trace("s", ["a"], Answers(n=2))
-    DESK.close("s")
+    RECEIPTS.close("s")
 
 
 async def outputs(*steps: Step) -> AsyncIterator[RequestOutput]:

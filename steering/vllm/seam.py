@@ -1,15 +1,19 @@
-"""Whether a seam is there: the thing by its name, with the parameters and attributes we rely on.
+"""What a seam is: a place of vLLM that we rely on, how it is checked, and how it is replaced.
 
-What it cannot see is a thing that looks the same and does something else: for that, versions are
-read one by one (`seam_config.SUPPORTED_VLLM`) and tried (`make compat`).
+The check finds a thing by its name, with the parameters and attributes that we rely on. It cannot
+find a thing that looks the same and does something else: for that, versions are read one by one
+(`unsupported.SUPPORTED_VLLM`) and tried (`make compat`).
 """
 
 import dis
+import functools
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from types import FunctionType, ModuleType
 from typing import Any, NamedTuple
+
+Function = Callable[..., Any]
 
 
 class Seam(NamedTuple):
@@ -27,8 +31,19 @@ class Seam(NamedTuple):
     why: str
 
 
+def wrap(owner: Any, name: str, make: Callable[[Function], Function]) -> None:
+    """Replace `owner.name` by `make(original)`, marked. Does nothing where that is done already,
+    because vLLM may call a plugin several times. Raises AttributeError where there is none."""
+    original = getattr(owner, name)
+    if hasattr(original, "__steersman__"):
+        return
+    wrapper: Any = functools.wraps(original)(make(original))
+    wrapper.__steersman__ = True
+    setattr(owner, name, wrapper)
+
+
 def lacking(seams: Iterable[Seam]) -> list[str]:
-    """What is not there, one line each: "<target> <is missing> (<our module>: <why>)".
+    """One line for each seam that is not there: "<target> <is missing> (<our module>: <why>)".
 
     Raises ImportError where vLLM itself cannot be imported.
     """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from steersman.steering.plan.spelling import means_steering
+from steersman.steering.plan.intent import means_steering
 
 
 @pytest.mark.parametrize(

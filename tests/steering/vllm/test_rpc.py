@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from steersman.steering.vllm.worker import worker as seam_worker
+from steersman.steering.vllm.worker import rpc
 
 
 class Worker:
@@ -35,10 +35,10 @@ def test_tables_are_allocated_outside_the_pool_that_sleep_frees(
     def steering(worker: Any, _config: Any) -> None:
         seen.append(worker.pool_is_open)
 
-    monkeypatch.setattr(seam_worker, "WorkerSteering", steering)
+    monkeypatch.setattr(rpc, "WorkerSteering", steering)
     config = SimpleNamespace(model_config=SimpleNamespace(runner_type="generate"))
     wrapper = SimpleNamespace(worker=Worker(), vllm_config=config)
-    seam_worker.load_model(wrapper)
+    rpc.load_model(wrapper)
     assert seen == [False]
 
 

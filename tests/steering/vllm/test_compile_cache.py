@@ -1,4 +1,4 @@
-"""The seam to vLLM's configuration: versions, and what a compiled graph is filed under."""
+"""What a compiled graph is filed under."""
 
 import shutil
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from vllm.config import VllmConfig
 
-from steersman.steering.vllm import config as seam_config
+from steersman.steering.vllm import compile_cache
 
 
 @pytest.fixture
@@ -16,30 +16,19 @@ def unpatched(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(VllmConfig, "compute_hash", getattr(own, "__wrapped__", own))
 
 
-@pytest.mark.parametrize("version", ["0.31.0", "0.32.0", "0.32.1", "0.32.0+cpu", "0.32.0.dev3"])
-def test_supported_versions(version: str) -> None:
-    seam_config.check_version(version)
-
-
-@pytest.mark.parametrize("version", ["0.30.9", "0.33.0", "0.320.0", "1.0.0", "dev", ""])
-def test_other_versions_are_refused_with_the_remedy(version: str) -> None:
-    with pytest.raises(RuntimeError, match="take steersman out of VLLM_PLUGINS"):
-        seam_config.check_version(version)
-
-
 @pytest.mark.usefixtures("unpatched")
 def test_the_compile_cache_knows_whether_the_plugin_is_there() -> None:
     without = VllmConfig().compute_hash()
     assert VllmConfig().compute_hash() == without
-    seam_config.install()
+    compile_cache.install()
     steered = VllmConfig().compute_hash()
     assert steered != without
     assert len(steered) == len(without)
-    seam_config.install()
+    compile_cache.install()
     assert VllmConfig().compute_hash() == steered
 
 
-ROOM = Path(seam_config.__file__).parents[1]
+ROOM = Path(compile_cache.__file__).parents[1]
 FOLDERS = sorted({path.parent.relative_to(ROOM).as_posix() for path in ROOM.rglob("*.py")})
 
 
@@ -55,16 +44,16 @@ def test_the_compile_cache_knows_our_sources(
     for edit in ("", "# edited\n"):
         with (room / folder / "__init__.py").open("a") as file:
             file.write(edit)
-        monkeypatch.setattr(seam_config, "__file__", str(room / "vllm" / "config.py"))
+        monkeypatch.setattr(compile_cache, "__file__", str(room / "vllm" / "compile_cache.py"))
         monkeypatch.setattr(VllmConfig, "compute_hash", own)
-        seam_config.install()
+        compile_cache.install()
         keys.append(VllmConfig().compute_hash())
     assert keys[0] != keys[1]
 
 
 @pytest.mark.usefixtures("unpatched")
 def test_the_compile_cache_knows_our_settings() -> None:
-    seam_config.install()
+    compile_cache.install()
     keys = {
         VllmConfig(additional_config={"steersman": {"max_terms": k}}).compute_hash() for k in (4, 8)
     }

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from steersman.steering.plan import Plan, PlannedVector
-from steersman.steering.vllm.core.scheduler import _blocks_of
+from steersman.steering.vllm.core.failures import _blocks_of
 from tests.support.steering.hashing import BLOCK, Ask
 from tests.support.steering.make import digest
 from tests.support.steering.scheduling import Loop, Setup

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steersman.steering.plan import PLAN_KEY, Plan
-from steersman.steering.vllm.core.scheduler import _kept
+from steersman.steering.vllm.core.notes import without_drafts
 from tests.steering.worker.test_requests import PROMPT, Worker
 from tests.support.steering.make import planned
 
@@ -36,7 +36,7 @@ def test_counts_are_those_of_an_engine_without_drafts(
             num_prompt_tokens=PROMPT,
             sampling_params=SimpleNamespace(extra_args={PLAN_KEY: PLAN.to_json()}),
         )
-        note = _kept(report.notes["r"], report.reach["r"], request)
+        note = without_drafts(report.notes["r"], report.reach["r"], request)
         assert note.steered_tokens == PLAN.steered_within(0, known - 1, PROMPT)
         if known == PROMPT + longest:
             break

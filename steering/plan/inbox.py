@@ -1,0 +1,160 @@
+"""The only process globals of steering: what vLLM's output processor delivers, for the HTTP layer.
+
+The two run in one process and share nothing else. Worker -> scheduler -> front end
+(`steersman.steering.vllm.frontend`) -> here -> the code that opened the receipt.
+"""
+
+import threading
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from steersman.steering.plan.capture import Capture, CaptureChunk, CaptureResult
+from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.receipt import Refusal, WorkerNote
+from steersman.steering.plan.step_clock import StepClock
+
+
+class ReceiptInbox:
+    """The latest note of every sequence, by receipt name. Thread-safe.
+
+    Assumption: the code that opens a receipt closes it. Guarantee: notes for a receipt that is not
+    open are dropped, so requests whose receipt is not read leave nothing behind.
+    """
+
+    def __init__(self) -> None:
+        self.guarded = False
+        """Whether only plans with an open receipt may run: set by the HTTP server, whose clients
+        must not write plans past its checks."""
+        self._lock = threading.Lock()
+        self._open: dict[str, dict[str, WorkerNote]] = {}
+        self._refused: dict[str, Refusal] = {}
+        self._invalid: dict[str, PlanInvalid] = {}
+
+    def is_open(self, receipt: str) -> bool:
+        """Whether notes under `receipt` are collected."""
+        return receipt in self._open
+
+    def open(self, receipt: str) -> None:
+        """Start collecting notes under `receipt`."""
+        with self._lock:
+            self._open[receipt] = {}
+
+    def deliver(self, sequence: str, note: WorkerNote) -> None:
+        """Keep `note` as the latest of `sequence` (one of the n answers to a request)."""
+        with self._lock:
+            notes = self._open.get(note.receipt)
+            if notes is not None:
+                earlier = notes.get(sequence)
+                notes[sequence] = note.after(earlier) if earlier else note
+
+    def read(self, receipt: str) -> list[WorkerNote]:
+        """Latest note of each sequence under `receipt`."""
+        with self._lock:
+            return list(self._open.get(receipt, {}).values())
+
+    def by_sequence(self, receipt: str) -> dict[str, WorkerNote]:
+        """The same, under the name of each sequence."""
+        with self._lock:
+            return dict(self._open.get(receipt, {}))
+
+    def refuse(self, refusal: Refusal) -> None:
+        """Keep why one of the sequences under a receipt did not run."""
+        with self._lock:
+            if refusal.receipt in self._open:
+                self._refused[refusal.receipt] = refusal
+
+    def refusal(self, receipt: str) -> Refusal | None:
+        """Why a sequence under `receipt` did not run, if one did not."""
+        return self._refused.get(receipt)
+
+    def reject(self, receipt: str, error: PlanInvalid) -> None:
+        """Keep what the front end found wrong with the plan under `receipt`: on its way through
+        vLLM's own errors the code is lost."""
+        with self._lock:
+            if receipt in self._open:
+                self._invalid.setdefault(receipt, error)
+
+    def rejection(self, receipt: str) -> PlanInvalid | None:
+        """What was found wrong with the plan under `receipt`, if anything was."""
+        return self._invalid.get(receipt)
+
+    def close(self, receipt: str) -> None:
+        """Forget `receipt`."""
+        with self._lock:
+            self._invalid.pop(receipt, None)
+            self._open.pop(receipt, None)
+            self._refused.pop(receipt, None)
+
+    def __len__(self) -> int:
+        return len(self._open)
+
+
+@dataclass
+class _Entry:
+    capture: Capture
+    tokens: int = 0
+    total: NDArray[np.float64] | None = None
+    rows: list[NDArray[np.float32]] = field(default_factory=list)
+
+
+class CaptureInbox:
+    """Collects chunks by receipt name. Thread-safe.
+
+    Assumption: the code that opens a receipt closes it. Guarantee: chunks for a receipt that is not
+    open are dropped.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._open: dict[str, _Entry] = {}
+
+    def is_open(self, receipt: str) -> bool:
+        """Whether chunks under `receipt` are collected. No other capture may run."""
+        return receipt in self._open
+
+    def open(self, capture: Capture) -> None:
+        """Start to collect the chunks of `capture`."""
+        with self._lock:
+            self._open[capture.receipt] = _Entry(capture)
+
+    def deliver(self, chunk: CaptureChunk) -> None:
+        """Add what some steps captured."""
+        with self._lock:
+            entry = self._open.get(chunk.receipt)
+            if entry is None:
+                return
+            values = np.frombuffer(chunk.values, np.float32)
+            shaped = values.reshape(-1, len(entry.capture.terms), _hidden(entry.capture, chunk))
+            entry.tokens += chunk.tokens
+            if entry.capture.each:
+                entry.rows.append(shaped)
+            else:
+                entry.total = shaped[0].astype(np.float64) + (
+                    0.0 if entry.total is None else entry.total
+                )
+
+    def close(self, receipt: str) -> CaptureResult | None:
+        """What was collected, once; None if nothing was."""
+        with self._lock:
+            entry = self._open.pop(receipt, None)
+        if entry is None or not entry.tokens:
+            return None
+        if entry.total is not None:
+            return CaptureResult(entry.tokens, (entry.total / entry.tokens).astype(np.float32))
+        return CaptureResult(entry.tokens, np.concatenate(entry.rows))
+
+
+def _hidden(capture: Capture, chunk: CaptureChunk) -> int:
+    rows = chunk.tokens if capture.each else 1
+    return len(chunk.values) // (4 * rows * len(capture.terms))
+
+
+RECEIPTS: Final = ReceiptInbox()
+"""Notes and refusals of steered requests."""
+CAPTURES: Final = CaptureInbox()
+"""What was captured."""
+STEPS: Final = StepClock()
+"""How long steps take: noted by the front end, read by extraction."""

@@ -1,0 +1,38 @@
+"""Seam: the key of vLLM's compile cache (`config/vllm.py: VllmConfig.compute_hash`)."""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from steersman.steering.vllm.seam import Function, wrap
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+
+def source_digest() -> str:
+    """SHA-256 (hex) over the sources of the room `steering`: what the compiled graph is made
+    with."""
+    digest = hashlib.sha256()
+    room = Path(__file__).parents[1]
+    for path in sorted(room.rglob("*.py")):
+        digest.update(path.relative_to(room).as_posix().encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def install() -> None:
+    """Put our sources into vLLM's compile-cache key, so that a graph without the operation is
+    never served to an engine that steers. Idempotent."""
+    from vllm.config import VllmConfig
+
+    wrap(VllmConfig, "compute_hash", _with_our_sources)
+
+
+def _with_our_sources(original: Function) -> Function:
+    own = source_digest()
+
+    def compute_hash(self: "VllmConfig", *args: Any, **kwargs: Any) -> str:
+        theirs: str = original(self, *args, **kwargs)
+        return hashlib.sha256(f"{theirs}:{own}".encode()).hexdigest()[: len(theirs)]
+
+    return compute_hash

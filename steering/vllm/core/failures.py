@@ -1,0 +1,181 @@
+"""Requests that were not steered, or are not finite: they end before their token is seen.
+
+What they computed leaves the prefix cache, and requests that share it end too. Blocks that may hold
+NaN are filled with zeros before the next step. Under asynchronous scheduling a request may lose its
+blocks while a step still computes them: whether they are right is known when that step is over.
+"""
+
+import logging
+from collections.abc import Mapping, Set
+from typing import TYPE_CHECKING
+
+from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.plan import PLAN_KEY
+from steersman.steering.plan.receipt import BANK_FULL, NOT_FINITE, UNAVAILABLE, Refusal, StepReport
+from steersman.steering.vllm.core.notes import Ended, put
+from steersman.steering.vllm.core.request import plan_of
+from steersman.steering.vllm.core.waiting import STEP_ATTRIBUTE
+
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.output import SchedulerOutput
+    from vllm.v1.request import Request
+
+    from steersman.steering.vllm.core.state import SteeredScheduler
+
+logger = logging.getLogger("vllm.steersman")
+
+_FULL = (
+    "the vector bank is full of vectors in use, and as many requests wait for it as may; try again "
+    "soon, or start the server with a larger bank (--bank-rows)"
+)
+_TOO_LARGE = (
+    "the request and its companions do not fit into the engine's cache together; shorten the "
+    "prompt, or name fewer vectors"
+)
+_OVERFLOWED = (
+    "the steered stream of this request is not finite: the model overflows on it; lower the "
+    "coefficients"
+)
+_MISLED = "the request shares the prompt of one that could not be steered; send it again"
+
+
+def end_failed(scheduler: "SteeredScheduler", report: StepReport | None) -> Ended:
+    """End the requests that a step reports as failed, those that too many wait before, and those
+    that can never run. Returns their last outputs."""
+    ended: Ended = []
+    if report is not None and (report.failed or report.ill):
+        ended += _end_reported(scheduler, report)
+    if scheduler.steering_refused:
+        ended += _end(scheduler, dict.fromkeys(scheduler.steering_refused, _FULL), BANK_FULL)
+    infeasible = scheduler.steering_companions.infeasible
+    if infeasible:
+        ended += _end(scheduler, dict.fromkeys(infeasible, _TOO_LARGE), UNAVAILABLE)
+    return ended
+
+
+def suspect(scheduler: "SteeredScheduler", request: "Request", *, aborted: bool = False) -> None:
+    """Call before a request loses its blocks: where a step still computes some of them, they leave
+    the prefix cache, and are filled with zeros before they belong to another request."""
+    in_flight = bool(request.num_in_flight_tokens)
+    if not (in_flight or aborted) or not _has_plan(request):
+        return
+    blocks = _in_flight_blocks(scheduler, request.request_id)
+    shared = _shared(scheduler, blocks)
+    scheduler.kv_cache_manager.evict_blocks(blocks)
+    if in_flight:
+        # A request that shares one is steered alike, and will be found ill as well.
+        scheduler.steering_soiled |= blocks - shared
+    if aborted:
+        # The request is not there any more when its step is over. A request that shares one of its
+        # blocks is misled if it was not steered. The others may belong to any request by then.
+        scheduler.steering_unseen[request.request_id] = shared
+
+
+def forget_seen(scheduler: "SteeredScheduler", output: "SchedulerOutput") -> None:
+    """After a step: forget the aborted requests that went before it was queued. Of the others, a
+    step that is under way still may report that they failed."""
+    until = scheduler.steering_unseen_until
+    for request_id in [*scheduler.steering_unseen]:
+        if until.setdefault(request_id, scheduler.current_step) <= getattr(output, STEP_ATTRIBUTE):
+            del scheduler.steering_unseen[request_id], until[request_id]
+
+
+def _has_plan(request: "Request") -> bool:
+    return PLAN_KEY in (getattr(request.sampling_params, "extra_args", None) or ())
+
+
+def _end_reported(scheduler: "SteeredScheduler", report: StepReport) -> Ended:
+    """End requests that were not steered, or are not finite, and those that share their blocks."""
+    failed = {**report.failed, **dict.fromkeys(report.ill, _OVERFLOWED)}
+    spoiled = set[int]()
+    for request_id in failed:
+        spoiled |= scheduler.steering_unseen.get(request_id, set())
+        spoiled |= _in_flight_blocks(scheduler, request_id)
+    # A request of the same step may have found these blocks in the cache already. What it computes
+    # behind them is as wrong.
+    misled = dict[str, str]()
+    behind = set[int]()
+    for other in scheduler.running:
+        if other.request_id not in failed and spoiled & _blocks_of(scheduler, other.request_id):
+            misled[other.request_id] = _MISLED
+            behind |= _blocks_of(scheduler, other.request_id, after=spoiled)
+    scheduler.kv_cache_manager.evict_blocks(spoiled | behind)
+    if report.ill:
+        # Not those that another request has by now: they were cleaned when they were given back.
+        held = (_blocks_of(scheduler, n) for n in (*failed, *misled) if n in scheduler.requests)
+        scheduler.steering_soiled |= (spoiled | behind) & set[int]().union(*held)
+    # What fails a companion fails its answer, of which alone a client knows.
+    answer_of = scheduler.steering_companions.answer_of
+    reasons = {answer_of(name): why for name, why in {**failed, **misled}.items()}
+    # A request that shares blocks with one that is not finite is steered there as that is.
+    ill = {answer_of(name) for name in report.ill} | ({*misled} if report.ill else set())
+    return [
+        *_end(scheduler, {n: why for n, why in reasons.items() if n not in ill}, UNAVAILABLE),
+        *_end(scheduler, {n: why for n, why in reasons.items() if n in ill}, NOT_FINITE),
+    ]
+
+
+def _end(scheduler: "SteeredScheduler", reasons: Mapping[str, str], code: str) -> Ended:
+    """End requests in error; their last outputs, each with a refusal."""
+    from vllm.v1.engine import EngineCoreOutput
+    from vllm.v1.request import RequestStatus
+
+    outputs: Ended = []
+    for request in scheduler.finish_requests(set(reasons), RequestStatus.FINISHED_ERROR):
+        reason = reasons[request.request_id]
+        if code == UNAVAILABLE:
+            logger.error("Request %s could not be steered: %s", request.request_id, reason)
+        elif code == NOT_FINITE:
+            logger.warning("Request %s is ended: %s", request.request_id, reason)
+        output = EngineCoreOutput(
+            request_id=request.request_id,
+            new_token_ids=[],
+            finish_reason=request.get_finished_reason(),
+            events=request.take_events(),
+            trace_headers=request.trace_headers,
+        )
+        try:
+            plan = plan_of(request)
+        except PlanInvalid:
+            plan = None
+        if plan is not None:
+            put(output, PLAN_KEY, Refusal(plan.receipt, code, reason).to_wire())
+        outputs.append((request.client_index, output))
+    return outputs
+
+
+def _in_flight_blocks(scheduler: "SteeredScheduler", request_id: str) -> set[int]:
+    """Steered blocks that this step, and those already under way behind it, compute for a request:
+    where it was not steered, or is not finite, what they hold is not what their key names."""
+    request = scheduler.requests.get(request_id)
+    if request is None:
+        return set()
+    try:
+        plan = plan_of(request)
+        segments = plan.segments(request.num_prompt_tokens) if plan else ()
+    except PlanInvalid:
+        segments = ()
+    first = segments[0].start if segments else 0
+    before = request.num_computed_tokens - request.num_in_flight_tokens
+    return _blocks_of(scheduler, request_id, max(first, before) // scheduler.block_size)
+
+
+def _blocks_of(
+    scheduler: "SteeredScheduler", request_id: str, first: int = 0, after: Set[int] = frozenset()
+) -> set[int]:
+    """Ids of the blocks of a request's tokens, from the `first` block on, or of each cache group
+    from the first on that is one of `after`. The null block, which many requests have, is left
+    out."""
+    groups = scheduler.kv_cache_manager.get_block_ids(request_id)
+    null = scheduler.kv_cache_manager.block_pool.null_block.block_id
+    found = set[int]()
+    for ids in groups:
+        begin = next((n for n, one in enumerate(ids) if one in after), len(ids)) if after else first
+        found.update(ids[begin:])
+    return found - {null}
+
+
+def _shared(scheduler: "SteeredScheduler", blocks: Set[int]) -> set[int]:
+    """Those of a request's blocks that other requests have as well."""
+    pool = scheduler.kv_cache_manager.block_pool.blocks
+    return {block for block in blocks if pool[block].ref_cnt > 1}

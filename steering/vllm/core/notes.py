@@ -1,0 +1,68 @@
+"""Notes on the outputs of requests, on their way from the worker to the front end.
+
+`EngineCoreOutput.kv_transfer_params` is the one free-form field that reaches the front end. Each
+steered request's note leaves in it, what was captured of a request, what of captures was in the
+step, and the refusal of a request that ends in error.
+"""
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from steersman.steering.plan.capture import CAPTURE_KEY, STEP_KEY
+from steersman.steering.plan.plan import PLAN_KEY
+from steersman.steering.plan.receipt import StepReport, WorkerNote
+from steersman.steering.vllm.core.request import plan_of
+
+if TYPE_CHECKING:
+    from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
+    from vllm.v1.request import Request
+
+Ended = list[tuple[int, "EngineCoreOutput"]]
+"""Last outputs of requests that were ended, each with the index of its client."""
+
+
+def attach(
+    outputs: "Mapping[int, EngineCoreOutputs]",
+    report: StepReport,
+    requests: "Mapping[str, Request | None]",
+) -> None:
+    """Put the notes and captures of `report` on the step's outputs, which are by client.
+    `requests`: vLLM's of each note, taken before the step's end removed those that ended in it."""
+    for client in outputs.values():
+        for output in client.outputs:
+            note, request = report.notes.get(output.request_id), requests.get(output.request_id)
+            if note is not None and request is not None:
+                note = without_drafts(note, report.reach[output.request_id], request)
+                put(output, PLAN_KEY, note.to_wire())
+            if output.request_id in report.captured:
+                put(output, CAPTURE_KEY, report.captured[output.request_id])
+
+
+def attach_captured(outputs: "Mapping[int, EngineCoreOutputs]", captured: tuple[int, int]) -> None:
+    """Put what of captures was in the step on the first output of each client."""
+    for client in outputs.values():
+        for output in client.outputs[:1]:
+            put(output, STEP_KEY, list(captured))
+
+
+def append(outputs: "dict[int, EngineCoreOutputs]", ended: Ended) -> None:
+    """Add the last outputs of requests that were ended to a step's outputs."""
+    from vllm.v1.engine import EngineCoreOutputs
+
+    for client_index, output in ended:
+        outputs.setdefault(client_index, EngineCoreOutputs()).outputs.append(output)
+
+
+def without_drafts(note: WorkerNote, reach: int, request: "Request") -> WorkerNote:
+    """`note` without the drafts that were rejected, or that lie behind the answer's end: the last
+    token that a request has is always sampled, not computed."""
+    last = request.num_tokens - 1
+    plan = plan_of(request) if reach > last else None
+    if plan is None:
+        return note
+    return note.without(plan.steered_within(last, reach, request.num_prompt_tokens))
+
+
+def put(output: "EngineCoreOutput", key: str, wire: Any) -> None:
+    """Add `wire`, of types that vLLM's message encoding takes, to an output."""
+    output.kv_transfer_params = {**(output.kv_transfer_params or {}), key: wire}

@@ -1,0 +1,63 @@
+"""What the seams keep on vLLM's scheduler: attributes whose names begin with `steering_`."""
+
+from typing import TYPE_CHECKING
+
+from steersman.steering.plan.settings import Settings
+from steersman.steering.scheduler.admission import AdmissionQueue
+from steersman.steering.scheduler.companions import CompanionScheduler
+from steersman.steering.vllm.config import step_entries
+from steersman.steering.vllm.core.request import companion_of
+
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.scheduler import Scheduler
+    from vllm.v1.request import Request
+
+    class SteeredScheduler(Scheduler):
+        """vLLM's scheduler with what `begin` adds to it."""
+
+        steering_admission: AdmissionQueue
+        steering_companions: CompanionScheduler
+        steering_held: dict[str, Request]
+        """Requests that wait for bank rows, and those that end because too many do."""
+        steering_refused: set[str]
+        """Ids of the latter."""
+        steering_soiled: set[int]
+        """Blocks to fill with zeros before the next step: they may hold NaN."""
+        steering_unseen: dict[str, set[int]]
+        """Of each aborted request that a step still computes, the blocks that others share."""
+        steering_unseen_until: dict[str, int]
+        """The last step that may report a request in `steering_unseen` as failed."""
+        # Of `portions`.
+        steering_captured: dict[str, int]
+        """The portion of each request that is captured; 0: it is not divided."""
+        steering_aligned: bool
+        """vLLM's own value of `need_mamba_block_aligned_split`."""
+        steering_divides: bool
+        """Whether prompts can be divided at any token."""
+        steering_portion_left: int | None
+        """Tokens of captured prompts that the step may still take; None before the first."""
+
+
+def begin(scheduler: "SteeredScheduler") -> None:
+    """Add the attributes to a new scheduler."""
+    settings = Settings.read(scheduler.vllm_config.additional_config)
+    scheduler.steering_admission = AdmissionQueue(
+        settings.bank_rows, settings.max_waiting, step_entries(scheduler.vllm_config)
+    )
+    scheduler.steering_companions = CompanionScheduler(
+        scheduler, settings.max_dynamic, companion_of
+    )
+    scheduler.steering_held = {}
+    scheduler.steering_refused = set()
+    scheduler.steering_soiled = set()
+    scheduler.steering_unseen = {}
+    scheduler.steering_unseen_until = {}
+    scheduler.steering_captured = {}
+    scheduler.steering_aligned = scheduler.need_mamba_block_aligned_split
+    scheduler.steering_divides = (
+        scheduler.scheduler_config.enable_chunked_prefill
+        and scheduler.vllm_config.speculative_config is None
+        # These have places of their own at which a prompt may be cut.
+        and not scheduler.need_mamba_block_aligned_split
+    )
+    scheduler.steering_portion_left = None

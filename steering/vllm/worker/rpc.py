@@ -1,0 +1,113 @@
+"""Seam: the methods of vLLM's workers (`v1/worker/worker_base.py: WorkerWrapperBase`).
+
+The wrapper forwards to the worker what it does not define; we define `load_model` (tables and
+instrumentation before the profile run), `compile_or_warm_up_model` (the self-check after it), and
+the methods that the API server calls by `collective_rpc`.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from steersman.steering.vllm.unsupported import no_dynamic
+from steersman.steering.vllm.worker.worker import WorkerSteering
+from steersman.steering.worker.capture import NormListener
+
+if TYPE_CHECKING:
+    from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+    class SteeredWrapper(WorkerWrapperBase):
+        """vLLM's wrapper with what `load_model` adds to it."""
+
+        steering: WorkerSteering
+
+
+def install() -> None:
+    """Give `WorkerWrapperBase` our methods. Idempotent."""
+    from vllm.v1.worker.worker_base import WorkerWrapperBase
+
+    for method in _METHODS:
+        setattr(WorkerWrapperBase, method.__name__, method)
+
+
+def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
+    """Load the model, and instrument it."""
+    result = self.worker.load_model(*args, **kwargs)
+    # A pooling model answers no request that can have a plan.
+    self.steering = None
+    if self.vllm_config.model_config.runner_type == "generate":
+        self.steering = WorkerSteering(self.worker, self.vllm_config)
+    return result
+
+
+def compile_or_warm_up_model(self: Any) -> Any:
+    """Warm up, and steer a probe through every layer."""
+    result = self.worker.compile_or_warm_up_model()
+    if self.steering is not None:
+        self.steering.check()
+    return result
+
+
+def steering_status(self: "SteeredWrapper") -> dict[str, Any]:
+    """The sites and layers that this worker can steer, and how full its bank is."""
+    steering = self.steering
+    bank = steering.steered.bank
+    bank.check()
+    return {
+        "sites": list(steering.sites),
+        "layers": sorted({layer for _, layer in steering.slots}),
+        "hidden_size": steering.tables.sizes.hidden,
+        "bank_rows": bank.capacity,
+        "bank_rows_used": bank.used,
+        "vectors_resident": bank.resident_vectors(),
+        "requests": len(steering.steered.live),
+        "companions": len(steering.composer.companions),
+        "free_table_entries": steering.steered.free_table_entries,
+        "most_added": steering.steered.most_added,
+        "listens": steering.listens,
+        "composes": no_dynamic(self.vllm_config) is None,
+        "table_bytes": sum(
+            t.numel() * t.element_size()
+            for t in vars(steering.tables).values()
+            if isinstance(t, torch.Tensor)
+        ),
+    }
+
+
+def steering_start_norms(self: "SteeredWrapper") -> None:
+    """Start measuring the residual stream of whatever runs (calibration)."""
+    steering = self.steering
+    steering.active.listeners.append(NormListener(steering.attached.positions))
+
+
+def steering_take_norms(self: "SteeredWrapper") -> dict[str, float]:
+    """Stop measuring; the median residual norm of each "<site>.<layer>"."""
+    steering = self.steering
+    found = [x for x in steering.active.listeners if isinstance(x, NormListener)]
+    for listener in found:
+        steering.active.listeners.remove(listener)
+    return found[0].medians() if found else {}
+
+
+def steering_lens(self: "SteeredWrapper", rows: list[bytes], count: int) -> dict[str, Any] | None:
+    """The `count` tokens that each of `rows` raises and lowers most; a row is float32 [hidden].
+
+    By value, not by file: no rank can fail to read one and leave the others waiting for it. None on
+    a rank that has no logits.
+    """
+    steering = self.steering
+    directions = torch.stack([torch.frombuffer(bytearray(r), dtype=torch.float32) for r in rows])
+    found = steering.lens.read(directions, count)
+    if found is None:
+        return None
+    return {"norm": steering.lens.norm_name, "tokens": [extremes._asdict() for extremes in found]}
+
+
+_METHODS = (
+    load_model,
+    compile_or_warm_up_model,
+    steering_status,
+    steering_start_norms,
+    steering_take_norms,
+    steering_lens,
+)
