@@ -21,13 +21,13 @@ class SteersmanEndpoints:
     def attach_router(self, app: Any) -> None:
         """Add our routes and replace the four that take the `steering` field; put the gate, with
         its keys, before all."""
-        from steersman.server import errors, health
+        from steersman.server import error_response, health
         from steersman.server.auth import audit
         from steersman.server.auth.count_answers import CountAnswers
         from steersman.server.auth.keyfile import Keys
         from steersman.server.auth.vllm_keys import check_store, take_over
         from steersman.server.chat import routes
-        from steersman.server.drain import Drain, DrainGate
+        from steersman.server.drain import Drain
         from steersman.server.extraction import api as extract_api
         from steersman.server.library import inspect as inspect_api
         from steersman.server.library import routes as vectors_api
@@ -36,6 +36,7 @@ class SteersmanEndpoints:
         from steersman.server.middleware.auth import Gate
         from steersman.server.middleware.body import Bounds
         from steersman.server.middleware.body_limit import BodyLimit
+        from steersman.server.middleware.drain_gate import DrainGate
         from steersman.server.middleware.refuse_ignored import STEERED_PATHS, Guard
         from steersman.server.openapi import describe
         from steersman.steering.plan import Settings
@@ -59,7 +60,7 @@ class SteersmanEndpoints:
         if settings.api_keys_file is not None:
             check_store()
             keys = Keys(Path(settings.api_keys_file), take_over(app.state.args))
-        errors.install(app)
+        error_response.install(app)
         _make_way(app, routes.router)
         app.include_router(health.router)
         app.include_router(routes.router)
@@ -84,7 +85,7 @@ class SteersmanEndpoints:
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Open the library and take the engine's measure; raises when steering cannot be had."""
-        from steersman.server.banner import announce
+        from steersman.server.start.banner import announce
 
         if engine_client is None or not hasattr(state, "drain"):
             announce(state, args, None)
@@ -92,10 +93,11 @@ class SteersmanEndpoints:
         from dataclasses import replace
         from importlib.metadata import version
 
-        from steersman.server import heartbeat
-        from steersman.server.calibration import calibration_mark, fingerprint, median_norms
+        from steersman.server import health
         from steersman.server.doses import Doses, check_doses_known
         from steersman.server.extraction.setup import make_bench
+        from steersman.server.start.calibration import median_norms
+        from steersman.server.start.fingerprint import calibration_mark, fingerprint
         from steersman.server.state import Steersman
         from steersman.steering.plan import DESK, Limits, Settings
         from steersman.vectors.library.library import Library
@@ -151,7 +153,7 @@ class SteersmanEndpoints:
         state.drain.watch(engine_client, state.steersman.jobs, state)
         announce(state, args, state.steersman.model)
         # Kept, or the task might be collected.
-        state.heartbeat = asyncio.create_task(heartbeat.beat())
+        state.loop_lag = asyncio.create_task(health.observe_loop_lag())
 
 
 def _log_as_vllm_does() -> None:

@@ -6,8 +6,8 @@ from typing import Any, Final
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from steersman.server.auth.rate_limit import Ticket
-from steersman.server.errors import refuse
-from steersman.server.paths import path_of
+from steersman.server.error_response import refuse
+from steersman.server.routing import path_of
 from steersman.vectors.errors import SteersmanError
 
 TICKET: Final = "steersman.ticket"

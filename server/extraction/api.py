@@ -25,9 +25,9 @@ from steersman.server.extraction.request import (
     read_request,
     rows_of,
 )
-from steersman.server.host import host
 from steersman.server.lanes import READS, TEXTS
 from steersman.server.library.openapi import errors
+from steersman.server.routing import host
 from steersman.vectors.errors import VectorConflict, VectorInvalid, VectorNotFound
 
 LISTED_BAD_ROWS: Final = 10

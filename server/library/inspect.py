@@ -9,7 +9,6 @@ from starlette.responses import Response
 from steersman.server.auth.library_view import View
 from steersman.server.doses import Doses
 from steersman.server.extraction.jobs.pipeline import Bench
-from steersman.server.host import host
 from steersman.server.lanes import INSPECTIONS
 from steersman.server.library.inspect_schemas import (
     Inspection,
@@ -19,6 +18,7 @@ from steersman.server.library.inspect_schemas import (
     TokenEffect,
 )
 from steersman.server.library.openapi import errors
+from steersman.server.routing import host
 from steersman.vectors.errors import SteersmanError, VectorInvalid, shown
 from steersman.vectors.file.format import TensorKey, read_tensors, tensor_name
 from steersman.vectors.library.library import Entry

@@ -15,7 +15,6 @@ from starlette.responses import FileResponse, Response
 
 from steersman.server.auth.library_view import View
 from steersman.server.chat.field import PositionRange
-from steersman.server.host import host
 from steersman.server.lanes import CHANGES, READS
 from steersman.server.library.openapi import (
     FILE_TYPE,
@@ -36,6 +35,7 @@ from steersman.server.library.schemas import (
 )
 from steersman.server.library.upload import Upload, read_upload
 from steersman.server.metrics import METRICS
+from steersman.server.routing import host
 from steersman.vectors.errors import VectorInvalid, VectorNotFound, shown
 from steersman.vectors.file.format import write_vector
 from steersman.vectors.library.library import Entry, read_content
@@ -65,8 +65,8 @@ Steersman = Annotated[Host, Depends(host)]
 
 
 def build_router() -> APIRouter:
-    """The routes. They raise `SteersmanError`s: `steersman.server.errors.install` must be on the
-    app."""
+    """The routes. They raise `SteersmanError`s, which `steersman.server.error_response.install` has
+    the app answer."""
     router = APIRouter(prefix="/v1/steering", tags=["steering"], responses=errors(500))
     router.add_api_route(
         "/capabilities", capabilities, methods=["GET"], response_model=Capabilities

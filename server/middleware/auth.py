@@ -13,9 +13,10 @@ from steersman.server.auth.rate_limit import Meter, Ticket
 from steersman.server.auth.rights import ADMIN, OPEN, Rights
 from steersman.server.auth.rights import METRICS as METRICS_SCOPE
 from steersman.server.auth.route_scopes import ANY, NOWHERE, OFF, OTHERWISE, PUBLIC, route_need
-from steersman.server.errors import KeyInvalid, NotAllowed, RouteNotFound, refuse
+from steersman.server.error_response import refuse
+from steersman.server.errors import KeyInvalid, NotAllowed, RouteNotFound
 from steersman.server.metrics import METRICS
-from steersman.server.paths import is_ours
+from steersman.server.routing import is_ours
 from steersman.vectors.errors import SteersmanError
 
 

@@ -14,10 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steersman.server.chat.field import SteeringField
 from steersman.server.chat.header_field import HEADER, read_header
-from steersman.server.errors import Misplaced, refuse
+from steersman.server.error_response import refuse
+from steersman.server.errors import Misplaced
 from steersman.server.middleware.body import BodyInvalid, Bounds, read
 from steersman.server.middleware.constraints import check_constraints, check_items
-from steersman.server.paths import is_ours, path_of
+from steersman.server.routing import is_ours, path_of
 from steersman.steering.plan import PlanInvalid
 from steersman.steering.plan.intent import FIELD, misplaced, misplaced_header, misplaced_query
 from steersman.steering.plan.spelling import means_steering

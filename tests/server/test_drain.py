@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from steersman.server import drain
-from steersman.server.drain import Drain, DrainGate
+from steersman.server.drain import Drain
+from steersman.server.middleware.drain_gate import DrainGate
 
 
 class Engine:

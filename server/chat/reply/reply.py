@@ -9,8 +9,9 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from steersman.server.chat.reply import receipt_header
 from steersman.server.chat.steered_request import Session
-from steersman.server.errors import Unsaid, count, envelope
-from steersman.server.errors import response as error_response
+from steersman.server.error_response import count, envelope
+from steersman.server.error_response import response as error_response
+from steersman.server.errors import Unsaid
 
 Keep = Callable[[str, dict[str, Any]], None]
 DONE = "data: [DONE]"

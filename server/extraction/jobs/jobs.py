@@ -15,7 +15,8 @@ from collections.abc import Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from steersman.server.errors import NotAllowed, TooManyJobs, envelope
+from steersman.server.error_response import envelope
+from steersman.server.errors import NotAllowed, TooManyJobs
 from steersman.server.extraction.jobs.job import WRITTEN, Cancelled, Job, on_disk
 from steersman.server.metrics import METRICS
 from steersman.vectors.errors import LibraryError, SteersmanError, VectorNotFound, shown

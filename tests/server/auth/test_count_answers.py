@@ -10,7 +10,7 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.auth.count_answers import BODY, CountAnswers, answers_of
 from steersman.server.auth.rate_limit import Meter, Ticket
 from steersman.server.auth.route_scopes import need_of
@@ -85,7 +85,7 @@ def answered() -> dict[str, str]:
 
 def client(tmp_path: Path, **limits: Any) -> TestClient:
     app = FastAPI()
-    errors.install(app)
+    error_response.install(app)
     for path in {path for path, _, _ in BODIES}:
         app.add_api_route(path, answered, methods=["POST"])
     app.add_middleware(CountAnswers)

@@ -12,7 +12,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.extraction.api import build_router
 from steersman.server.extraction.jobs.jobs import Jobs
 from tests.support.server.extraction import Engine, Tokenizer, make_bench
@@ -24,7 +24,7 @@ JOBS = "/v1/steering/jobs"
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
     app = FastAPI()
-    errors.install(app)
+    error_response.install(app)
     app.include_router(build_router())
     bench = make_bench(tmp_path, Engine())
     app.state.steersman = SimpleNamespace(

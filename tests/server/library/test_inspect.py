@@ -9,7 +9,7 @@ import torch
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.doses import Doses
 from steersman.server.library import inspect as inspect_api
 from steersman.server.library import routes as vectors_api
@@ -49,7 +49,7 @@ def engine() -> Engine:
 @pytest.fixture
 def client(library: Library, engine: Engine) -> Any:
     app = FastAPI()
-    errors.install(app)
+    error_response.install(app)
     app.include_router(inspect_api.build_router())
     app.include_router(vectors_api.build_router())
     tokenizer = SimpleNamespace(decode=lambda ids: f"<{ids[0]}>")

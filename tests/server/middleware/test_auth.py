@@ -14,7 +14,7 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Scope
 from starlette.websockets import WebSocketDisconnect
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.auth import audit
 from steersman.server.auth import keyfile as file
 from steersman.server.auth.caller import caller
@@ -48,7 +48,7 @@ GETS_THROUGH = {
 
 def app(gate_keys: Keys | None) -> FastAPI:
     inner = FastAPI()
-    errors.install(inner)
+    error_response.install(inner)
 
     def who() -> dict[str, str]:
         return {"caller": caller().rights.name}

@@ -9,7 +9,7 @@ import torch
 from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.auth.keyfile import Keys
 from steersman.server.chat.field import SteeringField
 from steersman.server.chat.resolve import resolve
@@ -67,7 +67,7 @@ class Site:
             bench, library=self.state.library, on_change=self.state.on_change
         )
         app = FastAPI()
-        errors.install(app)
+        error_response.install(app)
         app.add_api_route("/v1/completions", _steer, methods=["POST"])
         for module in (extract_api, inspect_api, vectors_api):
             app.include_router(module.build_router())

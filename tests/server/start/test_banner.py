@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from steersman.server.banner import announce, banner, url_of
+from steersman.server.start.banner import announce, banner, url_of
 
 MODEL = {"id": "smollm2", "num_layers": 30}
 

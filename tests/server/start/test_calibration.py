@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from steersman.server.calibration import TEXTS, calibration_mark, fingerprint, median_norms
+from steersman.server.start.calibration import TEXTS, median_norms
+from steersman.server.start.fingerprint import calibration_mark, fingerprint
 
 MEDIANS = {"resid_post.0": 1.5, "resid_post.1": 2.5}
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 import uvicorn
 
-from steersman.server import health, heartbeat
+from steersman.server import health
 from steersman.server.metrics import METRICS
 from steersman.vectors.file.format import SteeringVector, write_vector
 from tests.support.server.extraction import HIDDEN, LAYERS
@@ -44,7 +44,7 @@ class Lags:
         self.worst = 0.0
         made = work()
         # A lag is known when it is over.
-        time.sleep(2 * heartbeat.EVERY_S)
+        time.sleep(2 * health.LAG_EVERY_S)
         return self.worst, made
 
 
@@ -75,7 +75,7 @@ def url(site: Site, lags: Lags) -> Iterator[str]:
     server = uvicorn.Server(uvicorn.Config(site.app, port=0, log_level="error", lifespan="off"))
 
     async def main() -> None:
-        beating = asyncio.create_task(heartbeat.beat())
+        beating = asyncio.create_task(health.observe_loop_lag())
         await server.serve()
         beating.cancel()
 
