@@ -13,7 +13,7 @@ import threading
 import time
 from typing import Any, ClassVar, Final
 
-from steersman.server.extraction.jobs.jobs import Jobs
+from steersman.server.extraction.jobs import Jobs
 from steersman.server.metrics import METRICS
 
 TELL_EVERY_S: Final = 5.0

@@ -47,7 +47,7 @@ class Lane:
         Cancelled before it has begun, it never runs; later, it is waited for: it may use what the
         caller closes. Raises `ServerBusy` or `TooManyRequests` where as many wait as may.
         """
-        who = caller().rights.name
+        who = caller().permissions.name
         self._take(who)
         context = contextvars.copy_context()
 

@@ -33,11 +33,11 @@ class SteersmanEndpoints:
         from steersman.server.library import routes as vectors_api
         from steersman.server.library.upload import FORM_OVERHEAD
         from steersman.server.middleware import fail_fast
-        from steersman.server.middleware.auth import Gate
+        from steersman.server.middleware.auth import Authenticate
         from steersman.server.middleware.body import Bounds
         from steersman.server.middleware.body_limit import BodyLimit
         from steersman.server.middleware.drain_gate import DrainGate
-        from steersman.server.middleware.refuse_ignored import STEERED_PATHS, Guard
+        from steersman.server.middleware.refuse_ignored import STEERED_PATHS, RefuseIgnored
         from steersman.server.openapi import describe
         from steersman.steering.plan import Settings
 
@@ -52,7 +52,7 @@ class SteersmanEndpoints:
             if settings.api_keys_file is not None:
                 raise RuntimeError("api_keys_file is for models that generate, and this does not")
             # Nothing is steered here: a request that means to be is refused.
-            app.add_middleware(Guard, bounds=bounds)
+            app.add_middleware(RefuseIgnored, bounds=bounds)
             return
         _log_as_vllm_does()
         audit.write_to(settings.audit_log)
@@ -71,7 +71,7 @@ class SteersmanEndpoints:
         describe(app, STEERED_PATHS, keys=keys is not None)
         # Behind the guard, which reads the body.
         app.add_middleware(CountAnswers)
-        app.add_middleware(Guard, bounds=bounds)
+        app.add_middleware(RefuseIgnored, bounds=bounds)
         # The limit is on the file; a form adds its boundaries and names.
         app.add_middleware(
             BodyLimit,
@@ -79,7 +79,7 @@ class SteersmanEndpoints:
             max_bytes=settings.max_body_bytes,
             seconds=settings.body_timeout,
         )
-        app.add_middleware(Gate, keys=keys)
+        app.add_middleware(Authenticate, keys=keys)
         app.state.drain = Drain()
         app.add_middleware(DrainGate, drain=app.state.drain)
 
@@ -95,7 +95,7 @@ class SteersmanEndpoints:
 
         from steersman.server import health
         from steersman.server.doses import Doses, check_doses_known
-        from steersman.server.extraction.setup import make_bench
+        from steersman.server.extraction.context import make_context
         from steersman.server.start.calibration import median_norms
         from steersman.server.start.fingerprint import calibration_mark, fingerprint
         from steersman.server.state import Steersman
@@ -144,7 +144,7 @@ class SteersmanEndpoints:
             },
             version=version("steersman"),
         )
-        state.steersman.bench = make_bench(
+        state.steersman.extraction = make_context(
             state.steersman,
             engine_client,
             listens=workers[0]["listens"],

@@ -28,7 +28,7 @@ from steersman.server.chat.requests import (
     SteeredCompletionRequest,
     SteeredResponsesRequest,
 )
-from steersman.server.chat.steered_request import Session
+from steersman.server.chat.steered_request import SteeredRequest
 from steersman.server.library.schemas import ErrorEnvelope
 from steersman.server.middleware.refuse_ignored import FROM_HEADER
 from steersman.steering.plan import PlanInvalid
@@ -98,35 +98,35 @@ async def _steered(
         return await handler(request, raw_request)
     _refuse_unsteerable(request)
     state = raw_request.app.state
-    session = await _begun(request, raw_request)
-    request.steer(session.plan)
+    steered = await _begun(request, raw_request)
+    request.steer(steered.plan)
     asked = None
-    if session.trace is not None:
+    if steered.trace is not None:
         asked = request.count_tokens(forced=state.args.enable_force_include_usage)
     try:
         response = await handler(request, raw_request)
         if isinstance(response, StreamingResponse):
             response = await _look(response, raw_request)
-        if isinstance(response, StreamingResponse) and session.trace is not None and asked:
-            response.body_iterator = traced(response.body_iterator, session.trace, asked)
-        if refusal := session.refusal():
+        if isinstance(response, StreamingResponse) and steered.trace is not None and asked:
+            response.body_iterator = traced(response.body_iterator, steered.trace, asked)
+        if refusal := steered.refusal():
             raise refusal
     except BaseException as error:
-        refusal = session.refusal()
-        session.close("aborted" if isinstance(error, CancelledError) else "failed")
+        refusal = steered.refusal()
+        steered.close("aborted" if isinstance(error, CancelledError) else "failed")
         if refusal is not None:
             raise refusal from None
         if isinstance(error.__cause__, PlanInvalid):
             raise error.__cause__ from None
         raise
-    return with_receipt(response, session, keep)
+    return with_receipt(response, steered, keep)
 
 
-async def _begun(request: Any, raw_request: Request) -> Session:
+async def _begun(request: Any, raw_request: Request) -> SteeredRequest:
     """The session of `request`. What is wrong with a steering that its header said, names that."""
     app = raw_request.app.state.steersman
     try:
-        return await Session.begin(app, request.steering, request.answers, request.sampled)
+        return await SteeredRequest.begin(app, request.steering, request.answers, request.sampled)
     except (PlanInvalid, SteersmanError) as error:
         if raw_request.scope.get(FROM_HEADER):
             error.param = HEADER

@@ -19,7 +19,7 @@ from steersman.steering.plan import BANK_FULL, DESK, NOT_FINITE, PlanInvalid, Ro
 from steersman.vectors.errors import VectorNotFound
 
 
-class Session:
+class SteeredRequest:
     """Holds what a steered request holds: its bank rows, its companion streams and its place at the
     receipt desk.
 

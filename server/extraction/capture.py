@@ -14,7 +14,7 @@ class CaptureFailed(RuntimeError):
 
 
 @dataclass
-class Capturer:
+class CaptureClient:
     """Captures out of one engine (vLLM's `AsyncLLM`)."""
 
     engine: Any

@@ -13,7 +13,7 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import FileResponse, Response
 
-from steersman.server.auth.library_view import View
+from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import PositionRange
 from steersman.server.lanes import CHANGES, READS
 from steersman.server.library.openapi import (
@@ -48,7 +48,7 @@ MAX_PAGE_BYTES: Final = 4 << 20
 class Host(Protocol):
     """What the routes need of `app.state.steersman`."""
 
-    library: View
+    library: LibraryView
 
     @property
     def max_upload_bytes(self) -> int:

@@ -41,7 +41,7 @@ _OURS: Final = 10
 """Our own routes take so many times the structure: texts to make a vector from are plain lists."""
 
 
-class Guard:
+class RefuseIgnored:
     """Pure ASGI middleware. Whoever reads the request's JSON behind it gets what it has read."""
 
     def __init__(self, app: ASGIApp, bounds: Bounds | None = None) -> None:

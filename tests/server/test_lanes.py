@@ -16,7 +16,7 @@ from steersman.server.error_response import response
 from steersman.server.errors import ServerBusy, TooManyRequests
 from steersman.server.lanes import CHANGES, Lane
 from tests.support.server.host import JOBS, VECTORS, Site, content
-from tests.support.server.keys import rights
+from tests.support.server.keys import permissions
 
 
 class Work:
@@ -42,7 +42,7 @@ def asked(who: str, lane: Lane, work: Callable[..., Any], *args: Any) -> "asynci
     """A call in a context of its own, as each request has one."""
 
     async def call() -> Any:
-        enter(Caller(rights(who) if who else Caller().rights))
+        enter(Caller(permissions(who) if who else Caller().permissions))
         return await lane.run(work, *args)
 
     return asyncio.create_task(call())
@@ -126,7 +126,7 @@ async def test_errors_and_the_caller_are_passed_on() -> None:
     lane = Lane("things", threads=1, waiting=1)
 
     def fails() -> None:
-        raise ValueError(caller().rights.name)
+        raise ValueError(caller().permissions.name)
 
     with pytest.raises(ValueError, match=r"^alice$"):
         await asked("alice", lane, fails)

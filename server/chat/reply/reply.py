@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from steersman.server.chat.reply import receipt_header
-from steersman.server.chat.steered_request import Session
+from steersman.server.chat.steered_request import SteeredRequest
 from steersman.server.error_response import count, envelope
 from steersman.server.error_response import response as error_response
 from steersman.server.errors import Unsaid
@@ -27,9 +27,9 @@ _LOST_EVENT = f"event: error\ndata: {json.dumps({**LOST['error'], 'type': 'error
 
 
 def with_receipt(
-    response: Response | None, session: Session, keep: Keep | None = None
+    response: Response | None, steered: SteeredRequest, keep: Keep | None = None
 ) -> Response | None:
-    """`response` with the receipt of `session`, which is closed when the answer is complete.
+    """`response` with the receipt of `steered`, which is closed when the answer is complete.
 
     What is known of the receipt already is in a header. `keep` is called with a response's id and
     its receipt. Errors pass unchanged; None means that the client has gone. An answer that no
@@ -39,25 +39,25 @@ def with_receipt(
         chunks = (
             c if isinstance(c, str) else bytes(c).decode() async for c in response.body_iterator
         )
-        response.body_iterator = _stream(chunks, session, keep)
-        response.headers.update(receipt_header.headers(session.promise()))
+        response.body_iterator = _stream(chunks, steered, keep)
+        response.headers.update(receipt_header.headers(steered.promise()))
         # A response that is never sent never runs its iterator: then the session goes with it.
-        response.steering_session = session  # type: ignore[attr-defined]
+        response.steering_session = steered  # type: ignore[attr-defined]
         return response
     if response is None:
-        session.close("aborted")
+        steered.close("aborted")
         return None
-    if response.status_code != 200 or not session.was_steered():
-        session.close("failed")
+    if response.status_code != 200 or not steered.was_steered():
+        steered.close("failed")
         lost = response.status_code == 200
         return _lost(response) if lost else response
     answer = json.loads(bytes(response.body))
-    answer["steering"] = session.receipt()
+    answer["steering"] = steered.receipt()
     if keep is not None:
         keep(str(answer.get("id")), answer["steering"])
     headers = {k: v for k, v in response.headers.items() if k.lower() != "content-length"}
-    headers |= receipt_header.headers(session.promise())
-    session.close("completed")
+    headers |= receipt_header.headers(steered.promise())
+    steered.close("completed")
     return JSONResponse(answer, headers=headers, background=response.background)
 
 
@@ -68,7 +68,7 @@ def _lost(answer: Response) -> Response:
 
 
 async def _stream(
-    chunks: AsyncIterator[str], session: Session, keep: Keep | None
+    chunks: AsyncIterator[str], steered: SteeredRequest, keep: Keep | None
 ) -> AsyncIterator[str]:
     outcome = "aborted"
     held: str | None = None
@@ -79,45 +79,45 @@ async def _stream(
                 kind = chunk.partition("\n")[0].removeprefix("event: ")
                 if kind in RESPONSES_END:
                     outcome = "failed" if kind == "response.failed" else "completed"
-                    if outcome == "completed" and not session.was_steered():
+                    if outcome == "completed" and not steered.was_steered():
                         outcome = "failed"
                         count(Unsaid(""))
                         yield _LOST_EVENT
                     else:
-                        yield _with_responses_receipt(chunk, session, keep)
+                        yield _with_responses_receipt(chunk, steered, keep)
                 else:
                     yield chunk
             elif chunk.startswith('data: {"error"'):
                 outcome = "failed"
                 if held is not None:
-                    yield _finished(held, session)
+                    yield _finished(held, steered)
                     held = None
-                refusal = session.refusal()
+                refusal = steered.refusal()
                 yield chunk if refusal is None else _error(refusal)
             elif chunk.startswith(DONE):
                 if outcome != "failed":
-                    outcome = "completed" if session.was_steered() else "failed"
-                    yield _with_chunk_receipt(held, session)
+                    outcome = "completed" if steered.was_steered() else "failed"
+                    yield _with_chunk_receipt(held, steered)
                 elif held is not None:
-                    yield _finished(held, session)
+                    yield _finished(held, steered)
                 held = None
                 yield chunk
             elif choices.may_be_over(chunk):
                 if held is not None:
-                    yield _finished(held, session)
+                    yield _finished(held, steered)
                 held = chunk
             else:
                 if held is not None and chunk.startswith("data: {"):
-                    yield _finished(held, session)
+                    yield _finished(held, steered)
                     held = None
-                yield _finished(chunk, session) if choices.ended_one else chunk
+                yield _finished(chunk, steered) if choices.ended_one else chunk
         if held is not None:
-            yield _finished(held, session)
+            yield _finished(held, steered)
     except Exception:
         outcome = "failed"
         raise
     finally:
-        session.close(outcome)
+        steered.close(outcome)
 
 
 class Choices:
@@ -152,15 +152,15 @@ def _error(error: Exception) -> str:
     return f"data: {json.dumps(envelope(error))}\n\n"
 
 
-def _finished(chunk: str, session: Session) -> str:
+def _finished(chunk: str, steered: SteeredRequest) -> str:
     """`chunk` with the receipt as of now, if a choice ends in it."""
     data = json.loads(chunk.removeprefix("data: ")) if chunk.startswith("data: {") else {}
-    if not session.was_steered() or not _put(data, session):
+    if not steered.was_steered() or not _put(data, steered):
         return chunk
     return f"data: {json.dumps(data)}\n\n"
 
 
-def _put(data: dict[str, Any], session: Session) -> bool:
+def _put(data: dict[str, Any], steered: SteeredRequest) -> bool:
     """Put the receipt on a chunk in which a choice ends, and say whether it is one.
 
     Of a chat, the delta has it too: what adds up the deltas, as `.stream()` of openai's Python
@@ -168,28 +168,28 @@ def _put(data: dict[str, Any], session: Session) -> bool:
     """
     ends = [choice for choice in data.get("choices") or () if choice.get("finish_reason")]
     if ends:
-        data["steering"] = session.receipt()
+        data["steering"] = steered.receipt()
         for choice in ends:
             if isinstance(choice.get("delta"), dict):
                 choice["delta"]["steering"] = data["steering"]
     return bool(ends)
 
 
-def _with_chunk_receipt(held: str | None, session: Session) -> str:
+def _with_chunk_receipt(held: str | None, steered: SteeredRequest) -> str:
     """The last chunk with the receipt; a chunk of its own if nothing was held back."""
-    if not session.was_steered():
+    if not steered.was_steered():
         count(Unsaid(""))
         return f"data: {json.dumps(LOST)}\n\n"
     data = json.loads(held.removeprefix("data: ")) if held else {"choices": []}
-    if not _put(data, session):
-        data["steering"] = session.receipt()
+    if not _put(data, steered):
+        data["steering"] = steered.receipt()
     return f"data: {json.dumps(data)}\n\n"
 
 
-def _with_responses_receipt(event: str, session: Session, keep: Keep | None) -> str:
+def _with_responses_receipt(event: str, steered: SteeredRequest, keep: Keep | None) -> str:
     head, _, body = event.partition("\ndata: ")
     data = json.loads(body)
-    receipt = session.receipt() if session.was_steered() else None
+    receipt = steered.receipt() if steered.was_steered() else None
     data["response"]["steering"] = receipt
     if keep is not None and receipt is not None:
         keep(str(data["response"].get("id")), receipt)

@@ -17,7 +17,7 @@ from bench.servers import free_port
 from steersman.client.cli import main
 from steersman.server import error_response
 from steersman.server.extraction.api import build_router as extract_router
-from steersman.server.extraction.jobs.jobs import Jobs
+from steersman.server.extraction.jobs import Jobs
 from steersman.server.library.routes import build_router as vectors_router
 from steersman.vectors.library.library import Library
 from tests.support.vectors.make import vector_file

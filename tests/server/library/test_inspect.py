@@ -56,7 +56,7 @@ def client(library: Library, engine: Engine) -> Any:
     app.state.steersman = SimpleNamespace(
         library=library,
         doses=Doses(None, None),
-        bench=SimpleNamespace(engine=engine, tokenizer=tokenizer),
+        extraction=SimpleNamespace(engine=engine, tokenizer=tokenizer),
     )
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client

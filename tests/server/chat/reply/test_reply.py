@@ -41,12 +41,12 @@ def chunk(text: str, finish: str | None = None, index: int = 0) -> str:
     return f"data: {json.dumps({'choices': [choice]})}\n\n"
 
 
-async def relay(chunks: list[str], session: FakeSession) -> list[str]:
+async def relay(chunks: list[str], steered: FakeSession) -> list[str]:
     async def source() -> AsyncIterator[str]:
         for c in chunks:
             yield c
 
-    response = with_receipt(StreamingResponse(source()), session)  # type: ignore[arg-type]
+    response = with_receipt(StreamingResponse(source()), steered)  # type: ignore[arg-type]
     assert isinstance(response, StreamingResponse)
     return [str(c) async for c in response.body_iterator]
 
@@ -64,11 +64,11 @@ def receipts(chunks: list[str]) -> list[bool]:
 
 
 async def test_the_last_chunk_has_it() -> None:
-    session = FakeSession()
-    got = await relay([chunk("a"), chunk("b", "stop"), "data: [DONE]\n\n"], session)
+    steered = FakeSession()
+    got = await relay([chunk("a"), chunk("b", "stop"), "data: [DONE]\n\n"], steered)
     assert receipts(got) == [False, True]
     assert got[-1] == "data: [DONE]\n\n"
-    assert session.outcomes == ["completed"]
+    assert steered.outcomes == ["completed"]
 
 
 async def test_usage_comes_last_and_choices_end_apart() -> None:
@@ -99,17 +99,17 @@ async def test_no_chunk_is_lost_where_another_choice_errs() -> None:
         [chunk("a", None, 1), chunk("b", "stop"), chunk("c", "stop", 1), error],
         [error, chunk("a", "stop"), "data: [DONE]\n\n"],
     ):
-        session = FakeSession()
-        got = await relay(sent, session)
+        steered = FakeSession()
+        got = await relay(sent, steered)
         assert [text_of(c) for c in got] == [text_of(c) for c in sent]
-        assert session.outcomes == ["failed"]
+        assert steered.outcomes == ["failed"]
 
 
 async def test_an_error_in_the_stream_gets_no_receipt() -> None:
-    session = FakeSession()
+    steered = FakeSession()
     sent = ['data: {"error": {}}\n\n', "data: [DONE]\n\n"]
-    assert await relay(sent, session) == sent
-    assert session.outcomes == ["failed"]
+    assert await relay(sent, steered) == sent
+    assert steered.outcomes == ["failed"]
 
 
 async def test_one_choice_is_not_held_back_for_another() -> None:
@@ -127,8 +127,8 @@ async def test_one_choice_is_not_held_back_for_another() -> None:
 
 
 async def test_an_answer_that_nobody_steered_is_withheld() -> None:
-    session = FakeSession(steered=False)
-    got = with_receipt(JSONResponse({"id": "x"}), session)  # type: ignore[arg-type]
+    steered = FakeSession(steered=False)
+    got = with_receipt(JSONResponse({"id": "x"}), steered)  # type: ignore[arg-type]
     assert got is not None
     assert got.status_code == 500
     assert json.loads(bytes(got.body))["error"]["code"] == "not_steered"
@@ -137,10 +137,10 @@ async def test_an_answer_that_nobody_steered_is_withheld() -> None:
 
 
 async def test_nothing_is_lost_without_an_end() -> None:
-    session = FakeSession()
-    got = await relay([chunk("a"), chunk("b", "stop")], session)
+    steered = FakeSession()
+    got = await relay([chunk("a"), chunk("b", "stop")], steered)
     assert [text_of(c) for c in got] == ["a", "b"]
-    assert session.outcomes == ["aborted"]
+    assert steered.outcomes == ["aborted"]
 
 
 async def test_the_end_of_a_response_carries_it_inside() -> None:
@@ -152,39 +152,39 @@ async def test_the_end_of_a_response_carries_it_inside() -> None:
 
 
 async def test_a_response_that_nobody_steered_ends_in_an_error() -> None:
-    session = FakeSession(steered=False)
+    steered = FakeSession(steered=False)
     end = 'event: response.completed\ndata: {"response": {"id": "r"}}\n\n'
-    (got,) = await relay([end], session)
+    (got,) = await relay([end], steered)
     assert got.startswith("event: error\ndata: ")
     assert json.loads(got.partition("\ndata: ")[2])["code"] == "not_steered"
-    assert session.outcomes == ["failed"]
+    assert steered.outcomes == ["failed"]
 
 
 async def test_a_client_that_goes_closes_the_session() -> None:
-    session = FakeSession()
+    steered = FakeSession()
 
     async def endless() -> AsyncIterator[str]:
         while True:
             yield chunk("a")
 
-    response = with_receipt(StreamingResponse(endless()), session)  # type: ignore[arg-type]
+    response = with_receipt(StreamingResponse(endless()), steered)  # type: ignore[arg-type]
     assert isinstance(response, StreamingResponse)
     stream: Any = response.body_iterator
     await anext(stream)
     await stream.aclose()
-    assert session.outcomes == ["aborted"]
+    assert steered.outcomes == ["aborted"]
 
 
 @pytest.mark.parametrize(("status", "outcome"), [(200, "completed"), (500, "failed")])
 def test_a_whole_answer(status: int, outcome: str) -> None:
-    session = FakeSession()
+    steered = FakeSession()
     sent = JSONResponse({"id": "x"}, status_code=status, headers={"X-Trace": "7"})
-    got = with_receipt(sent, session)  # type: ignore[arg-type]
+    got = with_receipt(sent, steered)  # type: ignore[arg-type]
     assert got is not None
     assert got.headers["X-Trace"] == "7"
     assert ("steering" in json.loads(bytes(got.body))) == (status == 200)
     assert int(got.headers["content-length"]) == len(got.body)
-    assert session.outcomes == [outcome]
+    assert steered.outcomes == [outcome]
     assert ("Steering-Receipt" in got.headers) == (status == 200)
 
 
@@ -205,6 +205,6 @@ def test_a_response_that_is_kept_is_kept_with_it() -> None:
 
 
 def test_a_client_that_is_gone_already() -> None:
-    session = FakeSession()
-    assert with_receipt(None, session) is None  # type: ignore[arg-type]
-    assert session.outcomes == ["aborted"]
+    steered = FakeSession()
+    assert with_receipt(None, steered) is None  # type: ignore[arg-type]
+    assert steered.outcomes == ["aborted"]

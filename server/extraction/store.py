@@ -15,7 +15,7 @@ from steersman.vectors.library.disk import disk_errors
 _Map = np.memmap[tuple[int, ...], np.dtype[np.float32]]
 
 
-class RowStore:
+class ActivationStore:
     """Rows [layers, hidden] float32 by label, as many as are announced."""
 
     def __init__(self, folder: Path, counts: Mapping[str, int], shape: tuple[int, int]) -> None:
@@ -27,12 +27,12 @@ class RowStore:
             }
         self._kept: dict[str, list[int]] = {label: [] for label in counts}
 
-    def put(self, label: str, place: int, row: NDArray[np.float32]) -> None:
+    def put(self, label: str, place: int, activation: NDArray[np.float32]) -> None:
         """Keep a row at its place among its label's."""
-        self._maps[label][place] = row
+        self._maps[label][place] = activation
         self._kept[label].append(place)
 
-    def rows(self, label: str) -> torch.Tensor:
+    def activations(self, label: str) -> torch.Tensor:
         """[rows, layers, hidden], those that were put, in the order of their places."""
         kept = sorted(self._kept[label])
         mapped = self._maps[label]

@@ -17,7 +17,7 @@ from typing import Any, Final
 
 from steersman.server.error_response import envelope
 from steersman.server.errors import NotAllowed, TooManyJobs
-from steersman.server.extraction.jobs.job import WRITTEN, Cancelled, Job, on_disk
+from steersman.server.extraction.job import WRITTEN, Cancelled, Job, on_disk
 from steersman.server.metrics import METRICS
 from steersman.vectors.errors import LibraryError, SteersmanError, VectorNotFound, shown
 from steersman.vectors.library.disk import TEMP_PREFIX, disk_errors, remove_older

@@ -1,22 +1,54 @@
 """What extraction needs of one API server, put together at its start."""
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steersman.server.auth.library_view import LibraryView
+from steersman.server.extraction.examples import Reader
 from steersman.server.extraction.fit import Place
-from steersman.server.extraction.jobs.pipeline import Bench
+from steersman.server.extraction.request import ExtractRequest
 from steersman.server.state import Steersman
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.format import BaseModel
 from steersman.vectors.methods import PROJECTION_INPUT
 
-MOST_ROW_BYTES = 2 << 30
-"""Rows of one job, on disk; they are mapped into memory for the fit."""
+MOST_ACTIVATION_BYTES = 2 << 30
+"""Activations of one job, on disk; they are mapped into memory for the fit."""
 
 
-def make_bench(
+@dataclass(frozen=True)
+class ExtractionContext:
+    """What jobs run on."""
+
+    engine: Any
+    tokenizer: Any
+    library: LibraryView
+    """As whoever submitted the job sees it."""
+    most_tokens: int
+    """The model's context, in tokens."""
+    most_activation_bytes: int
+    """Of a job's rows, on disk; of `per_step`'s, in memory."""
+    scratch: Path
+    extract_share: float
+    """Of the engine, while others use it."""
+    place: Callable[[str, tuple[int, ...]], Place]
+    """(site, layers) -> what is known of it."""
+    on_change: Callable[[str, str, str | None], None]
+    max_steps: int | None = None
+    """Most generation steps of a vector that the server takes."""
+    chat_template: str | None = None
+    """The server's own; None: the tokenizer's."""
+
+    def reader(self, request: ExtractRequest) -> Reader:
+        """Reads the texts of a request."""
+        return Reader(request, self.tokenizer, self.most_tokens, self.chat_template)
+
+
+def make_context(
     state: Steersman, engine: Any, *, listens: bool, chat_template: str | None = None
-) -> Bench:
+) -> ExtractionContext:
     """`listens`: whether the engine runs the model's Python, where captures are taken.
     `chat_template`: the server's option, a file or a template."""
     model = state.model
@@ -57,12 +89,12 @@ def make_bench(
             norms = tuple(state.doses.stream_norm(layer) for layer in chosen)
         return Place(site, chosen, norms, base)
 
-    return Bench(
+    return ExtractionContext(
         engine=engine,
         tokenizer=engine.renderer.tokenizer,
         library=state.library,
         most_tokens=engine.vllm_config.model_config.max_model_len,
-        most_row_bytes=MOST_ROW_BYTES,
+        most_activation_bytes=MOST_ACTIVATION_BYTES,
         scratch=Path(state.settings.library) / "jobs",
         extract_share=state.settings.extract_share,
         place=place,

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from steersman.server.extraction.bodies import count_values, lines_of
-from steersman.server.extraction.request import json_lines, read_request
+from steersman.server.extraction.request import read_request
+from steersman.server.extraction.samples import count_values, json_lines, lines_of
 from steersman.vectors.errors import VectorInvalid
 from tests.support.server.pauses import longest_pause
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from steersman.server.doses import Doses
-from steersman.server.extraction.setup import make_bench
+from steersman.server.extraction.context import make_context
 from steersman.steering.plan import Limits, Settings
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.methods import METHODS
@@ -17,7 +17,7 @@ PER_STEP = METHODS["per_step"].sites[0]
 
 
 def place(site: str, folder: Path, *, quantization: str | None = None) -> Any:
-    """What `Bench.place` says of `site`, all layers."""
+    """What `ExtractionContext.place` says of `site`, all layers."""
     model = SimpleNamespace(max_model_len=64, quantization=quantization)
     settings = Settings.read({"steersman": {"library": str(folder)}})
     state: Any = SimpleNamespace(
@@ -34,7 +34,7 @@ def place(site: str, folder: Path, *, quantization: str | None = None) -> Any:
     engine = SimpleNamespace(
         vllm_config=SimpleNamespace(model_config=model), renderer=SimpleNamespace(tokenizer=None)
     )
-    return make_bench(state, engine, listens=True).place(site, ())
+    return make_context(state, engine, listens=True).place(site, ())
 
 
 def test_per_step_reads_behind_the_projection(tmp_path: Path) -> None:

@@ -8,23 +8,25 @@ from typing import Any
 import numpy as np
 import pytest
 
-from steersman.server.extraction.jobs.job import Job
-from steersman.server.extraction.jobs.pipeline import STEPWISE_AT_ONCE, Bench, run
-from steersman.server.extraction.request import json_lines, read_request, rows_of
+from steersman.server.extraction.context import ExtractionContext
+from steersman.server.extraction.job import Job
+from steersman.server.extraction.pipeline import STEPWISE_AT_ONCE, run
+from steersman.server.extraction.request import read_request
+from steersman.server.extraction.samples import json_lines, samples_of
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.file.format import SteeringVector, read_vector
-from tests.support.server.extraction import LAYERS, Engine, make_bench, stream_of
+from tests.support.server.extraction import LAYERS, Engine, make_context, stream_of
 
 
 async def made(
-    bench: Bench, *lines: dict[str, Any], **request: Any
+    context: ExtractionContext, *lines: dict[str, Any], **request: Any
 ) -> tuple[Job, SteeringVector | None]:
     """The job and, if there is one, its vector."""
     wanted = read_request(json.dumps({"name": "x", **request}))
     found = json_lines("\n".join(map(json.dumps, lines)).encode()) if lines else None
     job = Job("job-1", wanted.method, wanted.name)
-    await run(job, wanted, list(rows_of(wanted, found)), bench)
-    return job, read_vector(bench.library.resolve("x").path.read_bytes())
+    await run(job, wanted, list(samples_of(wanted, found)), context)
+    return job, read_vector(context.library.resolve("x").path.read_bytes())
 
 
 async def test_a_bad_text_takes_its_counterpart_along(tmp_path: Path) -> None:
@@ -34,7 +36,7 @@ async def test_a_bad_text_takes_its_counterpart_along(tmp_path: Path) -> None:
     glad[1] = sad[4] = ""
     lines = [{"text": text, "label": "positive"} for text in glad]
     lines += [{"text": text, "label": "negative"} for text in sad]
-    job, vector = await made(make_bench(tmp_path, Engine()), *lines, method="caa", tokens="last")
+    job, vector = await made(make_context(tmp_path, Engine()), *lines, method="caa", tokens="last")
     assert [(bad["row"], bad["label"]) for bad in job.bad_rows] == [
         (2, "positive"), (11, "negative"),
     ]  # fmt: skip
@@ -60,7 +62,7 @@ async def test_too_few_rows_are_found_before_anything_is_captured(
 ) -> None:
     engine = Engine()
     with pytest.raises(SteersmanError) as caught:
-        await made(make_bench(tmp_path, engine), **request_)
+        await made(make_context(tmp_path, engine), **request_)
     assert caught.value.code == "too_few_rows"
     assert len(str(caught.value)) < 200
     assert not engine.asked
@@ -68,19 +70,19 @@ async def test_too_few_rows_are_found_before_anything_is_captured(
 
 async def test_steps_that_do_not_go_into_memory(tmp_path: Path) -> None:
     engine = Engine()
-    bench = make_bench(tmp_path, engine, most_row_bytes=20_000)
+    context = make_context(tmp_path, engine, most_activation_bytes=20_000)
     sides = {"positive": ["one", "two"], "negative": ["three", "four"]}
     with pytest.raises(SteersmanError, match="fewer layers or fewer steps") as caught:
-        await made(bench, method="per_step", steps=30, **sides)
+        await made(context, method="per_step", steps=30, **sides)
     assert (caught.value.param, engine.asked) == ("steps", [])
-    await made(bench, method="per_step", steps=30, layers=[1], **sides)
+    await made(context, method="per_step", steps=30, layers=[1], **sides)
 
 
 async def test_texts_by_step_do_not_run_ahead_of_a_slow_one(tmp_path: Path) -> None:
     sides = {"positive": [f"glad {n}" for n in range(50)], "negative": ["sad 1", "sad 2"]}
     engine = Engine(slow=("glad 0",))
     job = asyncio.create_task(
-        made(make_bench(tmp_path, engine), method="per_step", steps=2, **sides)
+        made(make_context(tmp_path, engine), method="per_step", steps=2, **sides)
     )
     await asyncio.wait_for(engine.waits.wait(), 10)
     await asyncio.sleep(0.2)
@@ -97,7 +99,7 @@ async def test_reproducible_reads_nothing_from_the_cache(
     engine = Engine()
     pairs = [["glad 1", "sad 1"], ["glad 2", "sad 2"]]
     await made(
-        make_bench(tmp_path, engine), method="mean_difference", pairs=pairs, tokens="last",
+        make_context(tmp_path, engine), method="mean_difference", pairs=pairs, tokens="last",
         reproducible=reproducible,
     )  # fmt: skip
     assert [p.skip_reading_prefix_cache for _, p in engine.asked] == [reproducible] * 4
@@ -106,7 +108,7 @@ async def test_reproducible_reads_nothing_from_the_cache(
 async def test_a_job_shows_what_it_reads(tmp_path: Path) -> None:
     pairs = [[f"glad {n}.", f"sad and long {n}."] for n in range(5)]
     job, _ = await made(
-        make_bench(tmp_path, Engine()), method="mean_difference", tokens="last", pairs=pairs
+        make_context(tmp_path, Engine()), method="mean_difference", tokens="last", pairs=pairs
     )
     assert [(s["row"], s["label"]) for s in job.samples] == [
         (n, side) for n in (1, 2, 3) for side in ("positive", "negative")
@@ -129,13 +131,13 @@ async def test_texts_that_end_alike_are_warned_of(tmp_path: Path, sign: str) -> 
     pairs = [[f"glad {n}{sign}", f"sad {n}{sign}"] for n in range(9)] + [["oh", "no"]]
     for method in ("mean_difference", "repe", "probe", "caa"):
         job, _ = await made(
-            make_bench(tmp_path / method, Engine()), method=method, tokens="last", pairs=pairs
+            make_context(tmp_path / method, Engine()), method=method, tokens="last", pairs=pairs
         )
         assert "same_token" in codes(job), method
     styles = {f"s{n}": [f"{n} {text}{sign}" for text in ("a", "b", "c", "d")] for n in range(3)}
     wanted = read_request(json.dumps({"name": "x", "method": "style", "styles": styles}))
     job = Job("job-1", "style", "x")
-    await run(job, wanted, list(rows_of(wanted, None)), make_bench(tmp_path / "s", Engine()))
+    await run(job, wanted, list(samples_of(wanted, None)), make_context(tmp_path / "s", Engine()))
     assert "same_token" in codes(job)
 
 
@@ -150,7 +152,7 @@ async def test_texts_that_end_alike_are_warned_of(tmp_path: Path, sign: str) -> 
 async def test_texts_that_end_differently_are_not(tmp_path: Path, pairs: list[Any]) -> None:
     """And chats that end with a question are all read at the template's end, as they should be."""
     job, _ = await made(
-        make_bench(tmp_path, Engine()), method="mean_difference", tokens="last", pairs=pairs
+        make_context(tmp_path, Engine()), method="mean_difference", tokens="last", pairs=pairs
     )
     assert "same_token" not in codes(job)
 
@@ -159,7 +161,7 @@ async def test_plain_texts_are_read_as_a_whole_and_questions_at_their_end(tmp_pa
     for method in ("mean_difference", "repe", "probe"):
         plain = [[f"glad {n}.", f"sad {n}."] for n in range(4)]
         job, vector = await made(
-            make_bench(tmp_path / method, Engine()), method=method, pairs=plain
+            make_context(tmp_path / method, Engine()), method=method, pairs=plain
         )
         assert vector.method_settings["tokens"] == "mean"
         assert job.samples[0]["token"] == "lad 0."
@@ -168,14 +170,14 @@ async def test_plain_texts_are_read_as_a_whole_and_questions_at_their_end(tmp_pa
             for n in range(4)
         ]
         _, vector = await made(
-            make_bench(tmp_path / f"{method}-asked", Engine()), method=method, pairs=asked
+            make_context(tmp_path / f"{method}-asked", Engine()), method=method, pairs=asked
         )
         assert vector.method_settings["tokens"] == "last"
 
 
 async def test_pairs_of_one_text_are_warned_of(tmp_path: Path) -> None:
     pairs = [[f"glad {n}", f"sad {n}"] for n in range(5)] + [["same", "same"]]
-    job, _ = await made(make_bench(tmp_path, Engine()), method="caa", tokens="last", pairs=pairs)
+    job, _ = await made(make_context(tmp_path, Engine()), method="caa", tokens="last", pairs=pairs)
     (said,) = [w for w in job.warnings if w["code"] == "identical_pairs"]
     assert "1 of 6" in said["message"]
 
@@ -183,7 +185,9 @@ async def test_pairs_of_one_text_are_warned_of(tmp_path: Path) -> None:
 async def test_noise_is_not_recommended_and_the_job_says_so(tmp_path: Path) -> None:
     """The made-up stream has nothing to do with the side that a text is on."""
     pairs = [[f"glad {n}", f"sad {n}"] for n in range(8)]
-    job, vector = await made(make_bench(tmp_path, Engine()), method="mean_difference", pairs=pairs)
+    job, vector = await made(
+        make_context(tmp_path, Engine()), method="mean_difference", pairs=pairs
+    )
     quality = vector.method_settings["quality"]
     assert quality["recommended"] is None
     (said,) = [w for w in job.warnings if w["code"] == "not_recommended"]
@@ -195,5 +199,5 @@ async def test_noise_is_not_recommended_and_the_job_says_so(tmp_path: Path) -> N
 async def test_too_few_texts_name_a_row_that_could_not_be_read(tmp_path: Path) -> None:
     pairs = [["glad", "x" * 200], ["gladder", "y" * 200], ["gladdest", "sad"]]
     with pytest.raises(SteersmanError, match="at most 99 fit") as caught:
-        await made(make_bench(tmp_path, Engine()), method="repe", pairs=pairs)
+        await made(make_context(tmp_path, Engine()), method="repe", pairs=pairs)
     assert caught.value.code == "too_few_rows"

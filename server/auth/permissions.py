@@ -13,7 +13,7 @@ SCOPES: Final = (INFER, READ, WRITE, METRICS, ADMIN)
 
 
 @dataclass(frozen=True)
-class Rights:
+class KeyPermissions:
     """Scopes and limits of one key; None is no limit of its own.
 
     `admin` contains the other scopes; none of those contains another.
@@ -46,5 +46,5 @@ class Rights:
         return any(fnmatchcase(name, pattern) for pattern in self.vectors)
 
 
-OPEN: Final = Rights("", frozenset(SCOPES))
+OPEN: Final = KeyPermissions("", frozenset(SCOPES))
 """Everybody's, on a server without a keys file."""

@@ -6,23 +6,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Coroutine, Iterable
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
-from steersman.server.auth.library_view import View
-from steersman.server.extraction.capture import Capturer
-from steersman.server.extraction.examples import BadRow, Example, Reader
+from steersman.server.extraction.capture import CaptureClient
+from steersman.server.extraction.context import ExtractionContext
+from steersman.server.extraction.examples import BadSample, Example, Reader, shown_samples, warnings
 from steersman.server.extraction.fit import Place, fit, fit_steps
-from steersman.server.extraction.jobs.job import Job, on_disk
-from steersman.server.extraction.jobs.store import RowStore
-from steersman.server.extraction.jobs.threads import Stop, in_thread
-from steersman.server.extraction.look import samples, warnings
+from steersman.server.extraction.job import Job, Stop, in_thread, on_disk
 from steersman.server.extraction.pace import Pace
-from steersman.server.extraction.request import SIDES, ExtractRequest, Row, settled
+from steersman.server.extraction.request import ExtractRequest
+from steersman.server.extraction.samples import SIDES, Sample, settled
+from steersman.server.extraction.store import ActivationStore
 from steersman.steering.plan.step_clock import STEPS
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.format import SteeringVector, write_vector
@@ -37,67 +34,42 @@ STEPWISE_AT_ONCE = 16
 """The same for `per_step`, whose texts come with a row for each step."""
 
 
-@dataclass(frozen=True)
-class Bench:
-    """What jobs run on."""
-
-    engine: Any
-    tokenizer: Any
-    library: View
-    """As whoever submitted the job sees it."""
-    most_tokens: int
-    """The model's context, in tokens."""
-    most_row_bytes: int
-    """Of a job's rows, on disk; of `per_step`'s, in memory."""
-    scratch: Path
-    extract_share: float
-    """Of the engine, while others use it."""
-    place: Callable[[str, tuple[int, ...]], Place]
-    """(site, layers) -> what is known of it."""
-    on_change: Callable[[str, str, str | None], None]
-    max_steps: int | None = None
-    """Most generation steps of a vector that the server takes."""
-    chat_template: str | None = None
-    """The server's own; None: the tokenizer's."""
-
-    def reader(self, request: ExtractRequest) -> Reader:
-        """Reads the texts of a request."""
-        return Reader(request, self.tokenizer, self.most_tokens, self.chat_template)
-
-
 class _Work(NamedTuple):
     """A job whose texts are read."""
 
     job: Job
     request: ExtractRequest
     examples: list[Example]
-    capturer: Capturer
+    client: CaptureClient
     place: Place
-    bench: Bench
+    context: ExtractionContext
 
 
-async def run(job: Job, request: ExtractRequest, rows: list[Row], bench: Bench) -> None:
+async def run(
+    job: Job, request: ExtractRequest, samples: list[Sample], context: ExtractionContext
+) -> None:
     """Make the vector(s) and put their ids into `job.result`. Raises `VectorInvalid`,
     `ActivationsInvalid`, `CaptureFailed` and the library's errors."""
-    request = settled(request, rows)
-    place = bench.place(request.capture_site, tuple(request.layers or ()))
+    request = settled(request, samples)
+    place = context.place(request.capture_site, tuple(request.layers or ()))
+    reader = context.reader(request)
     await job.enter("reading")
-    examples = await in_thread(job, partial(_readable, job, request, rows, bench.reader(request)))
+    examples = await in_thread(job, partial(_readable, job, request, samples, reader))
     _check_labels(job, request, examples)
-    job.samples = samples(examples, bench.tokenizer)
-    job.warnings += warnings(request, examples, bench.tokenizer)
+    job.samples = shown_samples(examples, context.tokenizer)
+    job.warnings += warnings(request, examples, context.tokenizer)
     job.total = len(examples)
     await job.enter("capturing")
     terms = tuple((place.site, layer) for layer in place.layers)
-    capturer = Capturer(bench.engine, terms, request.reproducible)
-    work = _Work(job, request, examples, capturer, place, bench)
+    client = CaptureClient(context.engine, terms, request.reproducible)
+    work = _Work(job, request, examples, client, place, context)
     if request.method == "per_step":
-        vectors = [await _stepwise(work)]
+        vectors = [await _by_step(work)]
     else:
-        vectors = await _rowwise(work)
+        vectors = await _by_sample(work)
     await job.enter("keeping")
     job.warnings += [said for vector in vectors if (said := _without_evidence(vector))]
-    await in_thread(job, partial(_keep, job, vectors, bench))
+    await in_thread(job, partial(_keep, job, vectors, context))
 
 
 def _without_evidence(vector: SteeringVector) -> dict[str, str] | None:
@@ -111,26 +83,26 @@ def _without_evidence(vector: SteeringVector) -> dict[str, str] | None:
     }
 
 
-def _keep(job: Job, vectors: list[SteeringVector], bench: Bench, stop: Stop) -> None:
+def _keep(job: Job, vectors: list[SteeringVector], context: ExtractionContext, stop: Stop) -> None:
     for vector in vectors:
         stop()
-        entry, _ = bench.library.add(write_vector(vector))
-        bench.on_change("created", entry.name, entry.digest)
+        entry, _ = context.library.add(write_vector(vector))
+        context.on_change("created", entry.name, entry.digest)
         job.result.append(f"{entry.name}@{entry.digest.removeprefix('sha256:')[:12]}")
 
 
 def _readable(
-    job: Job, request: ExtractRequest, rows: Iterable[Row], reader: Reader, stop: Stop
+    job: Job, request: ExtractRequest, samples: Iterable[Sample], reader: Reader, stop: Stop
 ) -> list[Example]:
     """Those that can be read; the others are named in `job`, and take their pair with them."""
     found, bad = [], set[tuple[str, int]]()
-    for row in rows:
+    for sample in samples:
         stop()
         try:
-            found.append(reader.read(row))
-        except BadRow as error:
-            bad.add(row.pair)
-            job.bad_rows.append({"row": row.number, "label": row.label, "reason": str(error)})
+            found.append(reader.read(sample))
+        except BadSample as error:
+            bad.add(sample.pair)
+            job.bad_rows.append({"row": sample.number, "label": sample.label, "reason": str(error)})
     if request.how.paired:
         found = [example for example in found if example.pair not in bad]
         # However they were mixed, counterparts are at the same place among their side's.
@@ -171,14 +143,15 @@ def _check_enough(request: ExtractRequest, examples: list[Example]) -> None:
         check_count(count, label)
 
 
-async def _rowwise(work: _Work) -> list[SteeringVector]:
-    job, request, examples, capturer, place, bench = work
+async def _by_sample(work: _Work) -> list[SteeringVector]:
+    job, request, examples, client, place, context = work
     hidden = place.base_model.hidden_size or 0
     size = 4 * len(examples) * len(place.layers) * hidden
-    if size > bench.most_row_bytes:
+    if size > context.most_activation_bytes:
         raise VectorInvalid(
             f"{len(examples)} texts at {len(place.layers)} layers take {size >> 20} MiB, at most "
-            f"{bench.most_row_bytes >> 20} are kept: name fewer layers or send fewer texts",
+            f"{context.most_activation_bytes >> 20} are kept: name fewer layers or send fewer "
+            "texts",
             param="layers",
             code="too_many_rows",
         )
@@ -188,31 +161,32 @@ async def _rowwise(work: _Work) -> list[SteeringVector]:
         places.append(counts[example.label])
         counts[example.label] += 1
     shape = (len(place.layers), hidden)
-    store = await in_thread(job, lambda _: RowStore(bench.scratch, counts, shape))
+    store = await in_thread(job, lambda _: ActivationStore(context.scratch, counts, shape))
     with closing(store):
 
         async def take(n: int) -> None:
-            found = await capturer.capture(examples[n])
+            found = await client.capture(examples[n])
             await on_disk(store.put, examples[n].label, places[n], found.values)
 
         await _take_all(work, take, AT_ONCE)
         await job.enter("fitting")
 
         def fitted(stop: Stop) -> list[SteeringVector]:
-            return fit(request, {label: store.rows(label) for label in counts}, place, stop)
+            return fit(request, {label: store.activations(label) for label in counts}, place, stop)
 
         return await in_thread(job, fitted)
 
 
-async def _stepwise(work: _Work) -> SteeringVector:
-    job, request, examples, capturer, place, bench = work
+async def _by_step(work: _Work) -> SteeringVector:
+    job, request, examples, client, place, context = work
     one = 4 * request.steps * len(place.layers) * (place.base_model.hidden_size or 0)
     # Four more: the means are kept in float64, of two sides.
     size = one * (STEPWISE_AT_ONCE + 4)
-    if size > bench.most_row_bytes:
+    if size > context.most_activation_bytes:
         raise VectorInvalid(
             f"{request.steps} steps at {len(place.layers)} layers take {size >> 20} MiB of memory, "
-            f"at most {bench.most_row_bytes >> 20} are allowed: name fewer layers or fewer steps",
+            f"at most {context.most_activation_bytes >> 20} are allowed: name fewer layers or "
+            "fewer steps",
             param="steps",
             code="too_many_steps",
         )
@@ -225,7 +199,7 @@ async def _stepwise(work: _Work) -> SteeringVector:
     async def take(n: int) -> None:
         nonlocal counted
         await ahead.acquire()
-        found = await capturer.capture(examples[n], each=True)
+        found = await client.capture(examples[n], each=True)
         captured[n] = torch.from_numpy(found.values)
         # In their order, whichever ends first: sums of floats depend on it.
         while counted in captured:
@@ -243,9 +217,9 @@ async def _take_all(
 ) -> None:
     """Take all of the job's texts: `at_once` at most, and beside others only a share of the
     engine."""
-    job, capturer = work.job, work.capturer
+    job, client = work.job, work.client
     at_once = 1 if work.request.reproducible else at_once
-    pace = Pace(work.bench.extract_share, STEPS, capturer.others_in_flight, at_once)
+    pace = Pace(work.context.extract_share, STEPS, client.others_in_flight, at_once)
     running: dict[asyncio.Task[None], float] = {}
     """What each is to cost the engine, in seconds."""
 
@@ -271,7 +245,7 @@ async def _take_all(
                 ):
                     await (wait(pause) if running else asyncio.sleep(pause))
                 pace.spend(cost)
-                capturer.portion = pace.portion()
+                client.portion = pace.portion()
                 running[asyncio.create_task(one(n))] = cost
             while running:
                 await wait(None)

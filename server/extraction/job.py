@@ -5,6 +5,8 @@ server.
 """
 
 import asyncio
+import contextlib
+import contextvars
 import json
 import threading
 import time
@@ -27,6 +29,10 @@ _DISK: Final = ThreadPoolExecutor(4, "steersman-jobs")
 async def on_disk(work: Callable[..., _T], *args: Any) -> _T:
     """What `work` makes, in one of the threads for the files of jobs."""
     return await asyncio.get_running_loop().run_in_executor(_DISK, work, *args)
+
+
+Stop = Callable[[], None]
+"""Raises `Cancelled` if nobody wants the work any more. To be called often."""
 
 
 class Cancelled(Exception):
@@ -131,3 +137,26 @@ class Job:
 
 WRITTEN: Final = frozenset(f.name for f in fields(Job)) - {*_MEMORY}
 """Fields of a job that are in its file."""
+
+
+async def in_thread(job: Job, work: Callable[[Stop], _T]) -> _T:
+    """What `work` makes, in a thread. Cancelled, it waits for the thread's end: until then the job
+    keeps its turn."""
+    unwanted = threading.Event()
+
+    def stop() -> None:
+        job.check()
+        if unwanted.is_set():
+            raise Cancelled
+
+    # In this context: who is calling is part of it.
+    here = contextvars.copy_context()
+    thread = asyncio.get_running_loop().run_in_executor(None, here.run, work, stop)
+    try:
+        return await asyncio.shield(thread)
+    finally:
+        unwanted.set()
+        # Whoever cancels twice does not end it sooner.
+        while not thread.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([thread])

@@ -9,10 +9,9 @@ from pathlib import Path
 import pytest
 
 from steersman.server.errors import TooManyJobs
-from steersman.server.extraction.jobs import job as state
-from steersman.server.extraction.jobs.job import Job
-from steersman.server.extraction.jobs.jobs import Jobs
-from steersman.server.extraction.jobs.threads import Stop, in_thread
+from steersman.server.extraction import job as state
+from steersman.server.extraction.job import Job, Stop, in_thread
+from steersman.server.extraction.jobs import Jobs
 
 
 class Endless:

@@ -8,18 +8,18 @@ import numpy as np
 import pytest
 import torch
 
-from steersman.server.extraction.jobs.store import RowStore
+from steersman.server.extraction.store import ActivationStore
 from steersman.vectors.errors import LibraryError
 
 
 def test_rows_come_back_in_their_order(tmp_path: Path) -> None:
-    store = RowStore(tmp_path / "jobs", {"a": 3, "b": 2}, (2, 4))
-    rows = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
+    store = ActivationStore(tmp_path / "jobs", {"a": 3, "b": 2}, (2, 4))
+    activations = np.arange(24, dtype=np.float32).reshape(3, 2, 4)
     for place in (2, 0, 1):
-        store.put("a", place, rows[place])
-    assert torch.equal(store.rows("a"), torch.from_numpy(rows))
-    store.put("b", 1, rows[1])
-    assert torch.equal(store.rows("b"), torch.from_numpy(rows[1:2]))
+        store.put("a", place, activations[place])
+    assert torch.equal(store.activations("a"), torch.from_numpy(activations))
+    store.put("b", 1, activations[1])
+    assert torch.equal(store.activations("b"), torch.from_numpy(activations[1:2]))
     # A process that is killed now leaves nothing behind.
     assert not list((tmp_path / "jobs").iterdir())
     store.close()
@@ -34,5 +34,5 @@ def test_a_full_disk_is_an_error_before_a_row_is_put(
 
     monkeypatch.setattr(os, "posix_fallocate", full)
     with pytest.raises(LibraryError, match="disk is full"):
-        RowStore(tmp_path, {"a": 3}, (2, 4))
+        ActivationStore(tmp_path, {"a": 3}, (2, 4))
     assert not list(tmp_path.iterdir())
