@@ -142,6 +142,7 @@ async def refuse(error: Exception, scope: Scope, receive: Receive, send: Send) -
     """Answer a call, or close a web socket that has not been accepted, with `error`: for ASGI
     middleware, which is before every handler."""
     if scope["type"] == "websocket":
+        count(error)
         await receive()
         close = getattr(error, "websocket_close", _POLICY_VIOLATION)
         await send(

@@ -6,6 +6,7 @@
             KeyInvalid, NotAllowed, RouteNotFound, TooManyRequests     who asks for what
             Misplaced, BodyTooSlow                                     the request
             TooManyJobs, ServerBusy, Draining                          not now
+            JobLost                                                    in a job's state
             Unsaid                                                     no worker vouches
 
 `steersman.server.error_response` maps them to HTTP.
@@ -37,6 +38,12 @@ class TooManyRequests(SteersmanError):
     def __init__(self, message: str, *, code: str | None = None, retry_after: int = 1) -> None:
         super().__init__(message, code=code)
         self.retry_after = retry_after
+
+
+class JobLost(SteersmanError):
+    """The server that ran a job was stopped, or could not write how far it was."""
+
+    default_code = "job_lost"
 
 
 class ServerBusy(SteersmanError):

@@ -31,6 +31,7 @@ from steersman.server.auth.audit import audit
 from steersman.server.auth.permissions import SCOPES, KeyPermissions
 from steersman.server.auth.whole_yaml import Document, NotWhole, load
 from steersman.server.metrics import METRICS
+from steersman.server.validation import first_problem
 
 LOOK_EVERY_S: Final = 1.0
 LOOK_WITHIN_S: Final = 1.0
@@ -261,11 +262,11 @@ def parse(document: Document, where: str) -> Read:
 
 def _explained(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
     """Where the first of `error` is, and what should be there."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    loc, kind = first["loc"], first["type"]
+    problem = first_problem(error)
+    loc = problem.location
     # Of a union pydantic tells which of its members did not fit: that is no place in the file.
     fields = [n for n, step in enumerate(loc) if step in _SHOULD_BE]
-    if kind == "extra_forbidden":
+    if problem.is_unknown_field:
         # Nor the name of a field that is not ours, which may be anything.
         known = _Key if loc[:1] == ("keys",) else _File
         return loc, f"there is an unknown field; fields are {', '.join(known.model_fields)}"
@@ -276,7 +277,7 @@ def _explained(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
     path = loc[: fields[-1] + 1]
     if loc[-1:] != path[-1:] and name == "keys":
         return loc[:2], "must have name, sha256 and scopes, one a line"
-    if kind == "missing":
+    if problem.kind == "missing":
         return path[:-1], f"{name} is missing, which must be {_SHOULD_BE[name]}"
     return path, f"{name} must be {_SHOULD_BE[name]}"
 

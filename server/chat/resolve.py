@@ -5,8 +5,7 @@ from typing import Any
 
 from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import DynamicComposition, PositionRange, SteeringField, VectorUse
-from steersman.server.chat.safe_range import outside_safe_ranges
-from steersman.server.chat.strength import Strength, check_shared, strength
+from steersman.server.chat.strength import Strength, check_shared, outside_safe_ranges, strength
 from steersman.server.doses import Doses
 from steersman.steering.plan import (
     STEERABLE_SITES,

@@ -14,22 +14,22 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
 
 from steersman.server.chat.header_field import HEADER
-from steersman.server.chat.reply.peek import first_chunk_error
-from steersman.server.chat.reply.receipt_schema import (
+from steersman.server.chat.receipt import with_receipt
+from steersman.server.chat.receipt_schema import (
     SteeredChatResponse,
     SteeredCompletionResponse,
     SteeredResponsesResponse,
 )
-from steersman.server.chat.reply.reply import Keep, with_receipt
-from steersman.server.chat.reply.trace_stream import traced
 from steersman.server.chat.requests import (
     SteeredBatchRequest,
     SteeredChatRequest,
     SteeredCompletionRequest,
     SteeredResponsesRequest,
 )
+from steersman.server.chat.sse import Keep, first_chunk_error, traced
 from steersman.server.chat.steered_request import SteeredRequest
 from steersman.server.library.schemas import ErrorEnvelope
+from steersman.server.metrics import Outcome
 from steersman.server.middleware.refuse_ignored import FROM_HEADER
 from steersman.steering.plan import PlanInvalid
 from steersman.vectors.errors import SteersmanError
@@ -113,7 +113,7 @@ async def _steered(
             raise refusal
     except BaseException as error:
         refusal = steered.refusal()
-        steered.close("aborted" if isinstance(error, CancelledError) else "failed")
+        steered.close(Outcome.ABORTED if isinstance(error, CancelledError) else Outcome.FAILED)
         if refusal is not None:
             raise refusal from None
         if isinstance(error.__cause__, PlanInvalid):

@@ -25,7 +25,7 @@ from steersman.server.extraction.samples import (
     needs_template,
     samples_of,
 )
-from steersman.server.lanes import READS, TEXTS
+from steersman.server.library.lanes import READS, TEXTS
 from steersman.server.library.openapi import errors
 from steersman.server.routing import host
 from steersman.vectors.errors import VectorConflict, VectorInvalid, VectorNotFound

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -35,6 +36,31 @@ Stop = Callable[[], None]
 """Raises `Cancelled` if nobody wants the work any more. To be called often."""
 
 
+class JobStatus(StrEnum):
+    """Whether a job waits, runs or has ended."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    CANCELLING = "cancelling"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+ENDED: Final = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+class Phase(StrEnum):
+    """What a job does."""
+
+    WAITING = "waiting"
+    READING = "reading"
+    CAPTURING = "capturing"
+    FITTING = "fitting"
+    KEEPING = "keeping"
+    OVER = "over"
+
+
 class Cancelled(Exception):
     """Somebody cancelled the job."""
 
@@ -46,8 +72,8 @@ class Job:
     id: str
     method: str
     name: str
-    status: str = "queued"
-    phase: str = "waiting"
+    status: JobStatus = JobStatus.QUEUED
+    phase: Phase = Phase.WAITING
     created_at: int = field(default_factory=lambda: int(time.time()))
     started_at: float | None = None
     ended_at: float | None = None
@@ -75,7 +101,7 @@ class Job:
     saving: threading.Lock = field(default_factory=threading.Lock, repr=False, compare=False)
     """Held from looking at the state until it is written: no older one lands on a newer."""
 
-    async def enter(self, phase: str) -> None:
+    async def enter(self, phase: Phase) -> None:
         """Begin another part of the work. Raises `LibraryError`."""
         self.phase = phase
         await on_disk(self.save)
@@ -113,7 +139,7 @@ class Job:
         rate = eta = None
         if self.elapsed_s and self.done:
             rate = round(self.done / self.elapsed_s, 2)
-            if self.status == "running":
+            if self.status is JobStatus.RUNNING:
                 eta = round((self.total - self.done) * self.elapsed_s / self.done, 1)
         return {
             "id": self.id,

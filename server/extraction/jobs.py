@@ -16,8 +16,16 @@ from pathlib import Path
 from typing import Any, Final
 
 from steersman.server.error_response import envelope
-from steersman.server.errors import NotAllowed, TooManyJobs
-from steersman.server.extraction.job import WRITTEN, Cancelled, Job, on_disk
+from steersman.server.errors import JobLost, NotAllowed, TooManyJobs
+from steersman.server.extraction.job import (
+    ENDED,
+    WRITTEN,
+    Cancelled,
+    Job,
+    JobStatus,
+    Phase,
+    on_disk,
+)
 from steersman.server.metrics import METRICS
 from steersman.vectors.errors import LibraryError, SteersmanError, VectorNotFound, shown
 from steersman.vectors.library.disk import TEMP_PREFIX, disk_errors, remove_older
@@ -31,7 +39,6 @@ LOST_AFTER_S: Final = 60.0
 RESTS_AFTER_S: Final = 3600.0
 LONGEST_MESSAGE: Final = 2000
 """Of an error, in characters: some of other people's say all that they were given."""
-ENDED: Final = ("succeeded", "failed", "cancelled")
 _ID: Final = re.compile(r"job-[0-9a-z]{1,32}", re.ASCII)
 
 
@@ -130,7 +137,7 @@ class Jobs:
         await on_disk(self._say_cancelled, job)
         if job.id in self._tasks:
             self._tasks[job.id].cancel()
-        job.status = "cancelling"
+        job.status = JobStatus.CANCELLING
         return True
 
     def _begin(self, job: Job) -> None:
@@ -159,6 +166,7 @@ class Jobs:
             written = json.loads(text)
             # A newer server on the same directory may write more.
             job = Job(**{name: value for name, value in written.items() if name in WRITTEN})
+            job.status, job.phase = JobStatus(job.status), Phase(job.phase)
         except (ValueError, TypeError, AttributeError):
             raise job_not_found(path.stem) from None
         # Either way: the clock may have been set back.
@@ -173,24 +181,24 @@ class Jobs:
         try:
             async with self._turn:
                 await on_disk(job.check)
-                job.status, job.started_at = "running", time.time()
+                job.status, job.started_at = JobStatus.RUNNING, time.time()
                 job.began_at = time.monotonic()
                 await on_disk(job.save)
                 await work(job)
-            job.status = "succeeded"
+            job.status = JobStatus.SUCCEEDED
         except (Cancelled, asyncio.CancelledError):
-            job.status = "cancelled"
+            job.status = JobStatus.CANCELLED
             if self._stopped:
                 _lose(job)
         except Exception as error:
-            job.status = "failed"
+            job.status = JobStatus.FAILED
             job.error = envelope(error)["error"]
             job.error["message"] = _writable(job.error["message"])
             if not isinstance(error, SteersmanError | ValueError):
                 logger.exception("Job %s failed", job.id)
         finally:
             beat.cancel()
-            job.ended_at, job.phase = time.time(), "over"
+            job.ended_at, job.phase = time.time(), Phase.OVER
             # Whoever cancels twice does not end the thread.
             await on_disk(self._end, job)
 
@@ -227,11 +235,9 @@ def job_not_found(job_id: str) -> VectorNotFound:
 
 
 def _lose(job: Job) -> None:
-    job.status = "failed"
-    job.error = {
-        "message": "the server that ran it was stopped, or could not write how far it was",
-        "code": "job_lost",
-    }
+    job.status = JobStatus.FAILED
+    lost = JobLost("the server that ran the job was stopped, or could not write the job's state")
+    job.error = envelope(lost)["error"]
 
 
 def _writable(message: str) -> str:

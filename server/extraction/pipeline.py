@@ -15,12 +15,13 @@ from steersman.server.extraction.capture import CaptureClient
 from steersman.server.extraction.context import ExtractionContext
 from steersman.server.extraction.examples import BadSample, Example, Reader, shown_samples, warnings
 from steersman.server.extraction.fit import Place, fit, fit_steps
-from steersman.server.extraction.job import Job, Stop, in_thread, on_disk
+from steersman.server.extraction.job import Job, Phase, Stop, in_thread, on_disk
 from steersman.server.extraction.pace import Pace
 from steersman.server.extraction.request import ExtractRequest
 from steersman.server.extraction.samples import SIDES, Sample, settled
 from steersman.server.extraction.store import ActivationStore
 from steersman.steering.plan.step_clock import STEPS
+from steersman.vectors.digest import short
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.methods import ActivationsInvalid, StepMeans
@@ -53,13 +54,13 @@ async def run(
     request = settled(request, samples)
     place = context.place(request.capture_site, tuple(request.layers or ()))
     reader = context.reader(request)
-    await job.enter("reading")
+    await job.enter(Phase.READING)
     examples = await in_thread(job, partial(_readable, job, request, samples, reader))
     _check_labels(job, request, examples)
     job.samples = shown_samples(examples, context.tokenizer)
     job.warnings += warnings(request, examples, context.tokenizer)
     job.total = len(examples)
-    await job.enter("capturing")
+    await job.enter(Phase.CAPTURING)
     terms = tuple((place.site, layer) for layer in place.layers)
     client = CaptureClient(context.engine, terms, request.reproducible)
     work = _Work(job, request, examples, client, place, context)
@@ -67,7 +68,7 @@ async def run(
         vectors = [await _by_step(work)]
     else:
         vectors = await _by_sample(work)
-    await job.enter("keeping")
+    await job.enter(Phase.KEEPING)
     job.warnings += [said for vector in vectors if (said := _without_evidence(vector))]
     await in_thread(job, partial(_keep, job, vectors, context))
 
@@ -88,7 +89,7 @@ def _keep(job: Job, vectors: list[SteeringVector], context: ExtractionContext, s
         stop()
         entry, _ = context.library.add(write_vector(vector))
         context.on_change("created", entry.name, entry.digest)
-        job.result.append(f"{entry.name}@{entry.digest.removeprefix('sha256:')[:12]}")
+        job.result.append(f"{entry.name}@{short(entry.digest)}")
 
 
 def _readable(
@@ -169,7 +170,7 @@ async def _by_sample(work: _Work) -> list[SteeringVector]:
             await on_disk(store.put, examples[n].label, places[n], found.values)
 
         await _take_all(work, take, AT_ONCE)
-        await job.enter("fitting")
+        await job.enter(Phase.FITTING)
 
         def fitted(stop: Stop) -> list[SteeringVector]:
             return fit(request, {label: store.activations(label) for label in counts}, place, stop)
@@ -208,7 +209,7 @@ async def _by_step(work: _Work) -> SteeringVector:
             ahead.release()
 
     await _take_all(work, take, STEPWISE_AT_ONCE)
-    await job.enter("fitting")
+    await job.enter(Phase.FITTING)
     return await in_thread(job, lambda _: fit_steps(request, sides, place))
 
 

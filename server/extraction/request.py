@@ -6,6 +6,7 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 from pydantic_core import from_json
 
 from steersman.server.extraction.samples import MOST_SAMPLES, count_values, most_values
+from steersman.server.validation import body_invalid
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.library.names import check_name
 from steersman.vectors.methods import METHODS, Method
@@ -100,10 +101,7 @@ def read_request(body: bytes | str, most_samples: int = MOST_SAMPLES) -> Extract
     try:
         request = ExtractRequest.model_validate(data)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        param = ".".join(map(str, first["loc"]))[:128] or "body"
-        code = "unknown_field" if first["type"] == "extra_forbidden" else "invalid_body"
-        raise VectorInvalid(f"{param}: {first['msg']}", param=param, code=code) from None
+        raise body_invalid(error) from None
     if request.method not in METHODS:
         _refuse("method", f"must be one of {', '.join(METHODS)}, not {shown(request.method)}")
     check_name(request.name)

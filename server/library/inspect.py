@@ -9,7 +9,6 @@ from starlette.responses import Response
 from steersman.server.auth.library_view import LibraryView
 from steersman.server.doses import Doses
 from steersman.server.extraction.context import ExtractionContext
-from steersman.server.lanes import INSPECTIONS
 from steersman.server.library.inspect_schemas import (
     Inspection,
     Similar,
@@ -17,6 +16,7 @@ from steersman.server.library.inspect_schemas import (
     TensorInspection,
     TokenEffect,
 )
+from steersman.server.library.lanes import INSPECTIONS
 from steersman.server.library.openapi import errors
 from steersman.server.routing import host
 from steersman.vectors.errors import SteersmanError, VectorInvalid, shown

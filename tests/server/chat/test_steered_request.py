@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from steersman.server.chat.reply.trace import Answers
 from steersman.server.chat.steered_request import SteeredRequest, resolved
+from steersman.server.chat.trace import Answers
 from steersman.server.state import Steersman
 from steersman.steering.plan import DESK, Choice, PlanInvalid, Row, WorkerNote
 from tests.support.server.make import steersman

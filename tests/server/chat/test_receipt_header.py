@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from steersman.server.chat.reply.receipt_header import MAX_LENGTH, header
+from steersman.server.chat.receipt import MAX_LENGTH, header
 
 
 def receipt(vectors: int, layers: int, name: str = "cheerful") -> dict[str, Any]:

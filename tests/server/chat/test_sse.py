@@ -10,9 +10,9 @@ from vllm.entrypoints.openai.chat_completion.serving import OpenAIServingChat
 from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.outputs import CompletionOutput, RequestOutput
 
-from steersman.server.chat.reply.trace import Answers, Trace
-from steersman.server.chat.reply.trace_stream import Asked, traced
 from steersman.server.chat.requests import SteeredChatRequest, SteeredCompletionRequest
+from steersman.server.chat.sse import Asked, traced
+from steersman.server.chat.trace import Answers, Trace
 from steersman.steering.plan import DESK, Choice, WorkerNote
 
 NOTHING, TOTAL, EACH = Asked(False, False), Asked(True, False), Asked(True, True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from starlette.responses import JSONResponse, StreamingResponse
 
-from steersman.server.chat.reply.reply import with_receipt
+from steersman.server.chat.receipt import with_receipt
 
 RECEIPT = {"vectors": [], "dynamic": None}
 

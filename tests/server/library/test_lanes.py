@@ -14,7 +14,7 @@ from steersman.server import health
 from steersman.server.auth.caller import Caller, caller, enter
 from steersman.server.error_response import response
 from steersman.server.errors import ServerBusy, TooManyRequests
-from steersman.server.lanes import CHANGES, Lane
+from steersman.server.library.lanes import CHANGES, Lane
 from tests.support.server.host import JOBS, VECTORS, Site, content
 from tests.support.server.keys import permissions
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from steersman.server.chat.reply.note import UNCHANGED, ZERO, note
+from steersman.server.chat.receipt import UNCHANGED, ZERO, note
 from steersman.steering.plan import Dynamic, Plan, PlannedVector
 
 

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from steersman.server.chat.reply.trace import Answers, Trace
+from steersman.server.chat.trace import Answers, Trace
 from steersman.steering.plan import DESK, Choice, WorkerNote
 
 PARENT = "cmpl-1_a-7-12345678"
