@@ -1,4 +1,8 @@
-"""`GET /ready`: whether to send requests here. (vLLM's `GET /health`: whether to restart it.)"""
+"""`GET /ready`: whether to send requests here. (vLLM's `GET /health`: whether to restart it.)
+
+And the lag of the event loop, which all requests of an API server share: whoever holds it holds all
+of them.
+"""
 
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
@@ -17,6 +21,7 @@ from steersman.vectors.library.library import Library
 
 LIBRARY_WITHIN_S: Final = 2.0
 """A network file system that has gone away answers nothing at all."""
+LAG_EVERY_S: Final = 0.025
 _LOOKING: Final = ThreadPoolExecutor(1, "steersman-ready")
 """A thread of its own: whatever the others do, this looks at the disk when it is asked to."""
 
@@ -106,3 +111,12 @@ async def _library(state: Any) -> _Seen | str:
         return looking.result()
     except SteersmanError as error:
         return error.message
+
+
+async def observe_loop_lag() -> None:
+    """Record how much later than due this task runs, forty times a second, without end."""
+    loop = asyncio.get_running_loop()
+    while True:
+        due = loop.time() + LAG_EVERY_S
+        await asyncio.sleep(LAG_EVERY_S)
+        METRICS.loop_lag.observe(max(0.0, loop.time() - due))

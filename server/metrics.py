@@ -1,6 +1,7 @@
 """Prometheus metrics, at vLLM's `/metrics`. Label values come from closed sets only."""
 
 from collections.abc import Sequence
+from enum import StrEnum
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -8,6 +9,14 @@ from steersman.steering.plan import WorkerNote
 
 _LAGS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 2, 5, 10, 30)
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+class Outcome(StrEnum):
+    """How a steered request ended."""
+
+    COMPLETED = "completed"
+    FAILED = "failed"
+    ABORTED = "aborted"
 
 
 class Metrics:
@@ -83,13 +92,13 @@ class Metrics:
         self.residency = Histogram(
             "steering_residency_seconds", "Time to read a vector for the bank.", buckets=_FAST
         )
-        for outcome in ("completed", "failed", "aborted"):
+        for outcome in Outcome:
             self.requests.labels(outcome)
         self.rejections.labels("bank_full")
         for state in ("running", "waiting"):
             self.jobs.labels(state)
 
-    def observe(self, notes: Sequence[WorkerNote], outcome: str) -> None:
+    def observe(self, notes: Sequence[WorkerNote], outcome: Outcome) -> None:
         """Take in what the workers said about one finished request."""
         self.requests.labels(outcome).inc()
         for note in notes:

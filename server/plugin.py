@@ -21,22 +21,23 @@ class SteersmanEndpoints:
     def attach_router(self, app: Any) -> None:
         """Add our routes and replace the four that take the `steering` field; put the gate, with
         its keys, before all."""
-        from steersman.server import errors, health
+        from steersman.server import error_response, health
         from steersman.server.auth import audit
         from steersman.server.auth.count_answers import CountAnswers
         from steersman.server.auth.keyfile import Keys
         from steersman.server.auth.vllm_keys import check_store, take_over
         from steersman.server.chat import routes
-        from steersman.server.drain import Drain, DrainGate
+        from steersman.server.drain import Drain
         from steersman.server.extraction import api as extract_api
         from steersman.server.library import inspect as inspect_api
         from steersman.server.library import routes as vectors_api
         from steersman.server.library.upload import FORM_OVERHEAD
         from steersman.server.middleware import fail_fast
-        from steersman.server.middleware.auth import Gate
+        from steersman.server.middleware.auth import Authenticate
         from steersman.server.middleware.body import Bounds
         from steersman.server.middleware.body_limit import BodyLimit
-        from steersman.server.middleware.refuse_ignored import STEERED_PATHS, Guard
+        from steersman.server.middleware.drain_gate import DrainGate
+        from steersman.server.middleware.refuse_ignored import STEERED_PATHS, RefuseIgnored
         from steersman.server.openapi import describe
         from steersman.steering.plan import Settings
 
@@ -51,7 +52,7 @@ class SteersmanEndpoints:
             if settings.api_keys_file is not None:
                 raise RuntimeError("api_keys_file is for models that generate, and this does not")
             # Nothing is steered here: a request that means to be is refused.
-            app.add_middleware(Guard, bounds=bounds)
+            app.add_middleware(RefuseIgnored, bounds=bounds)
             return
         _log_as_vllm_does()
         audit.write_to(settings.audit_log)
@@ -59,7 +60,7 @@ class SteersmanEndpoints:
         if settings.api_keys_file is not None:
             check_store()
             keys = Keys(Path(settings.api_keys_file), take_over(app.state.args))
-        errors.install(app)
+        error_response.install(app)
         _make_way(app, routes.router)
         app.include_router(health.router)
         app.include_router(routes.router)
@@ -70,7 +71,7 @@ class SteersmanEndpoints:
         describe(app, STEERED_PATHS, keys=keys is not None)
         # Behind the guard, which reads the body.
         app.add_middleware(CountAnswers)
-        app.add_middleware(Guard, bounds=bounds)
+        app.add_middleware(RefuseIgnored, bounds=bounds)
         # The limit is on the file; a form adds its boundaries and names.
         app.add_middleware(
             BodyLimit,
@@ -78,13 +79,13 @@ class SteersmanEndpoints:
             max_bytes=settings.max_body_bytes,
             seconds=settings.body_timeout,
         )
-        app.add_middleware(Gate, keys=keys)
+        app.add_middleware(Authenticate, keys=keys)
         app.state.drain = Drain()
         app.add_middleware(DrainGate, drain=app.state.drain)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
         """Open the library and take the engine's measure; raises when steering cannot be had."""
-        from steersman.server.banner import announce
+        from steersman.server.start.banner import announce
 
         if engine_client is None or not hasattr(state, "drain"):
             announce(state, args, None)
@@ -92,10 +93,11 @@ class SteersmanEndpoints:
         from dataclasses import replace
         from importlib.metadata import version
 
-        from steersman.server import heartbeat
-        from steersman.server.calibration import calibration_mark, fingerprint, median_norms
+        from steersman.server import health
         from steersman.server.doses import Doses, check_doses_known
-        from steersman.server.extraction.setup import make_bench
+        from steersman.server.extraction.context import make_context
+        from steersman.server.start.calibration import median_norms
+        from steersman.server.start.fingerprint import calibration_mark, fingerprint
         from steersman.server.state import Steersman
         from steersman.steering.plan import RECEIPTS, Limits, Settings
         from steersman.vectors.library.library import Library
@@ -142,7 +144,7 @@ class SteersmanEndpoints:
             },
             version=version("steersman"),
         )
-        state.steersman.bench = make_bench(
+        state.steersman.extraction = make_context(
             state.steersman,
             engine_client,
             listens=workers[0]["listens"],
@@ -151,7 +153,7 @@ class SteersmanEndpoints:
         state.drain.watch(engine_client, state.steersman.jobs, state)
         announce(state, args, state.steersman.model)
         # Kept, or the task might be collected.
-        state.heartbeat = asyncio.create_task(heartbeat.beat())
+        state.loop_lag = asyncio.create_task(health.observe_loop_lag())
 
 
 def _log_as_vllm_does() -> None:

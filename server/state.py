@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from steersman.server.auth.audit import audit
 from steersman.server.auth.caller import caller
-from steersman.server.auth.library_view import View
+from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import SCHEDULES
 from steersman.server.doses import Doses
 from steersman.server.drain import Drain
-from steersman.server.extraction.jobs.jobs import Jobs
+from steersman.server.extraction.jobs import Jobs
 from steersman.server.metrics import METRICS
 from steersman.steering.plan import MAX_SCHEDULE, BankKey, Limits, Settings
 from steersman.steering.plan.dynamic import MAX_PROPERTIES
@@ -20,7 +20,7 @@ from steersman.vectors.errors import SteersmanError
 from steersman.vectors.library.library import Library
 
 if TYPE_CHECKING:
-    from steersman.server.extraction.jobs.pipeline import Bench
+    from steersman.server.extraction.context import ExtractionContext
 
 
 @dataclass
@@ -38,7 +38,7 @@ class Steersman:
     engine composes dynamically."""
     version: str
     jobs: Jobs = field(init=False)
-    bench: "Bench" = field(init=False)
+    extraction: "ExtractionContext" = field(init=False)
     """What jobs run on; set when the server starts."""
     rows: Counter[BankKey] = field(default_factory=Counter)
     """Bank rows that this server's requests in flight need, each with how many need it."""
@@ -75,20 +75,22 @@ class Steersman:
         METRICS.companions.set(self.companions)
 
     @property
-    def library(self) -> View:
+    def library(self) -> LibraryView:
         """What the caller sees of the library."""
-        return View(self.whole_library, caller().rights, self.settings.max_library_vectors)
+        return LibraryView(
+            self.whole_library, caller().permissions, self.settings.max_library_vectors
+        )
 
     @property
     def doses(self) -> Doses:
         """Relative doses, with the caller's limits."""
-        rights = caller().rights
-        return self.all_doses.within(rights.max_relative_dose, rights.max_total_dose)
+        permissions = caller().permissions
+        return self.all_doses.within(permissions.max_relative_dose, permissions.max_total_dose)
 
     @property
     def max_extract_rows(self) -> int:
         """Most texts of one of the caller's extractions."""
-        most, own = self.settings.max_extract_rows, caller().rights.max_extract_rows
+        most, own = self.settings.max_extract_rows, caller().permissions.max_extract_rows
         return most if own is None else min(most, own)
 
     @property

@@ -37,5 +37,10 @@ def digest_of(
     return f"sha256:{hasher.hexdigest()}"
 
 
+def short(digest: str, length: int = 12) -> str:
+    """The first `length` hex digits of a `sha256:<64 hex>`, as in name@0123456789ab."""
+    return digest.removeprefix("sha256:")[:length]
+
+
 def _line(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":")).encode() + b"\n"

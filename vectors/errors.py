@@ -10,7 +10,7 @@
         ├── LibraryFull      there is no space for it
         └── LibraryReadOnly  it can be read and not written
 
-`steersman.server.errors` is the one place that turns them into HTTP.
+`steersman.server.error_response` is the one place that turns them into HTTP.
 """
 
 from typing import ClassVar

@@ -100,7 +100,7 @@ def check(
     from steersman.server.auth.keyfile import read
 
     with _as_usage():
-        found = {hashed.rights.name: hashed.rights for hashed in read(path).hashed}
+        found = {hashed.permissions.name: hashed.permissions for hashed in read(path).hashed}
     rows = [(r.name, " ".join(sorted(r.scopes)), " ".join(r.vectors)) for r in found.values()]
     if wants_json(ctx, as_json):
         show.print_json(

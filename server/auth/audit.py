@@ -53,7 +53,7 @@ def audit(event: str, **fields: Any) -> None:
     line = {
         "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "audit": event,
-        "key": who.rights.name or None,
+        "key": who.permissions.name or None,
         "client": who.address,
         "request_id": who.request_id,
         **fields,

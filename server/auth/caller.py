@@ -5,14 +5,14 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Final
 
-from steersman.server.auth.rights import OPEN, Rights
+from steersman.server.auth.permissions import OPEN, KeyPermissions
 
 
 @dataclass(frozen=True)
 class Caller:
     """One request's: whose it is, and where from."""
 
-    rights: Rights = OPEN
+    permissions: KeyPermissions = OPEN
     address: str | None = None
     request_id: str | None = None
 

@@ -5,13 +5,13 @@ from typing import Any, Final
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from steersman.server.auth.rate_limit import Ticket
-from steersman.server.errors import refuse
-from steersman.server.paths import path_of
+from steersman.server.auth.rate_limit import CountedRequest
+from steersman.server.error_response import refuse
+from steersman.server.routing import path_of
 from steersman.vectors.errors import SteersmanError
 
-TICKET: Final = "steersman.ticket"
-"""In a scope: the `Ticket` of the call's key."""
+COUNTED: Final = "steersman.counted"
+"""In a scope: the `CountedRequest` of the call's key."""
 BODY: Final = "steersman.body"
 """In a scope: what the body says, once it has been read as JSON."""
 _ANSWERING: Final = (
@@ -51,9 +51,9 @@ class CountAnswers:
 def count_answers(scope: Scope, answers: int) -> None:
     """Count `answers` against the limits of the caller's key. A call counts once, with the most
     that it was said to make. Raises `NotAllowed` or `TooManyRequests`."""
-    ticket: Ticket | None = scope.get(TICKET)
-    if ticket is not None:
-        ticket.count(answers)
+    counted: CountedRequest | None = scope.get(COUNTED)
+    if counted is not None:
+        counted.count(answers)
 
 
 def answers_of(body: Any) -> int:

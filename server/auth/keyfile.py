@@ -28,9 +28,10 @@ from typing import Annotated, Any, Final, NoReturn
 from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
 
 from steersman.server.auth.audit import audit
-from steersman.server.auth.rights import SCOPES, Rights
+from steersman.server.auth.permissions import SCOPES, KeyPermissions
 from steersman.server.auth.whole_yaml import Document, NotWhole, load
 from steersman.server.metrics import METRICS
+from steersman.server.validation import first_problem
 
 LOOK_EVERY_S: Final = 1.0
 LOOK_WITHIN_S: Final = 1.0
@@ -98,7 +99,7 @@ class Hashed:
 
     digest: bytes
     """SHA-256 of the key."""
-    rights: Rights
+    permissions: KeyPermissions
 
 
 @dataclass(frozen=True)
@@ -123,7 +124,7 @@ class Keys:
         self._path = path
         self._stale = False
         self._look_began = 0.0
-        full = Rights("--api-key", frozenset(SCOPES))
+        full = KeyPermissions("--api-key", frozenset(SCOPES))
         self._extra = [Hashed(_digest(key), full) for key in extra]
         self._signature = _signature(path)
         self._read = read(path)
@@ -135,20 +136,21 @@ class Keys:
     @property
     def names(self) -> list[str]:
         """Of the keys in the file."""
-        return sorted({hashed.rights.name for hashed in self._read.hashed})
+        return sorted({hashed.permissions.name for hashed in self._read.hashed})
 
     def is_public(self, path: str) -> bool:
         """Whether the file opens the route `path` to everybody."""
         return path in self._read.public
 
-    def find(self, key: str) -> Rights | None:
-        """The rights of `key`. Takes as long for one that is wrong as for any that is right."""
+    def find(self, key: str) -> KeyPermissions | None:
+        """The permissions of `key`; None if it is not known. A wrong key takes as long as a right
+        one."""
         if not key:
             return None
         presented, found = _digest(key), None
         for hashed in (*self._read.hashed, *self._extra):
             if hmac.compare_digest(presented, hashed.digest):
-                found = hashed.rights
+                found = hashed.permissions
         return found
 
     async def refresh(self) -> None:
@@ -206,8 +208,8 @@ def read(path: Path) -> Read:
     public: frozenset[str] = frozenset()
     for file in _files(path):
         found = parse(_load(file), str(file))
-        names = {one.rights.name for one in hashed}
-        if twice := names & {one.rights.name for one in found.hashed}:
+        names = {one.permissions.name for one in hashed}
+        if twice := names & {one.permissions.name for one in found.hashed}:
             raise KeysFileInvalid(f"{file}: {_safe(twice.pop())} is in another file, too")
         hashed += found.hashed
         public |= found.public
@@ -215,10 +217,10 @@ def read(path: Path) -> Read:
     for one in hashed:
         if one.digest in owners:
             raise KeysFileInvalid(
-                f"{path}: {_safe(owners[one.digest])} and {_safe(one.rights.name)} have the same "
-                "sha256: give each a key of its own"
+                f"{path}: {_safe(owners[one.digest])} and {_safe(one.permissions.name)} have the "
+                "same sha256: give each a key of its own"
             )
-        owners[one.digest] = one.rights.name
+        owners[one.digest] = one.permissions.name
     return Read(hashed, public)
 
 
@@ -242,27 +244,29 @@ def parse(document: Document, where: str) -> Read:
             refuse(("public", n), f"public must be {_SHOULD_BE['public']}")
     hashed: list[Hashed] = []
     for n, key in enumerate(file.keys):
-        if key.name in {one.rights.name for one in hashed}:
+        if key.name in {one.permissions.name for one in hashed}:
             refuse(("keys", n, "name"), "its name is there twice")
         for i, scope in enumerate(key.scopes):
             if scope not in SCOPES:
                 refuse(("keys", n, "scopes", i), f"scopes must be {_SHOULD_BE['scopes']}")
         fields = key.model_dump(exclude={"sha256", "scopes", "vectors"})
-        rights = Rights(**fields, scopes=frozenset(key.scopes), vectors=tuple(key.vectors))
+        permissions = KeyPermissions(
+            **fields, scopes=frozenset(key.scopes), vectors=tuple(key.vectors)
+        )
         hashes = [key.sha256] if isinstance(key.sha256, str) else key.sha256
         if hash_of("") in hashes:
             refuse(("keys", n, "sha256"), "sha256 is the hash of nothing")
-        hashed += [Hashed(bytes.fromhex(digest), rights) for digest in hashes]
+        hashed += [Hashed(bytes.fromhex(digest), permissions) for digest in hashes]
     return Read(hashed, frozenset(file.public))
 
 
 def _explained(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
     """Where the first of `error` is, and what should be there."""
-    first = error.errors(include_url=False, include_input=False)[0]
-    loc, kind = first["loc"], first["type"]
+    problem = first_problem(error)
+    loc = problem.location
     # Of a union pydantic tells which of its members did not fit: that is no place in the file.
     fields = [n for n, step in enumerate(loc) if step in _SHOULD_BE]
-    if kind == "extra_forbidden":
+    if problem.is_unknown_field:
         # Nor the name of a field that is not ours, which may be anything.
         known = _Key if loc[:1] == ("keys",) else _File
         return loc, f"there is an unknown field; fields are {', '.join(known.model_fields)}"
@@ -273,7 +277,7 @@ def _explained(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
     path = loc[: fields[-1] + 1]
     if loc[-1:] != path[-1:] and name == "keys":
         return loc[:2], "must have name, sha256 and scopes, one a line"
-    if kind == "missing":
+    if problem.kind == "missing":
         return path[:-1], f"{name} is missing, which must be {_SHOULD_BE[name]}"
     return path, f"{name} must be {_SHOULD_BE[name]}"
 

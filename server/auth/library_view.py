@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from steersman.server.auth.rights import Rights
+from steersman.server.auth.permissions import KeyPermissions
 from steersman.server.errors import NotAllowed
 from steersman.vectors.library.entry import StoredVector
 from steersman.vectors.library.library import (
@@ -16,14 +16,14 @@ from steersman.vectors.library.library import (
 from steersman.vectors.library.names import parse_id
 
 
-class View:
+class LibraryView:
     """The methods of `Library` that requests use, for one key. Raises what they raise, and for a
     hidden name exactly what they raise for one that is not there."""
 
-    def __init__(self, library: Library, rights: Rights, max_vectors: int) -> None:
+    def __init__(self, library: Library, permissions: KeyPermissions, max_vectors: int) -> None:
         """`max_vectors`: names that the library may have, whoever made them."""
         self._library = library
-        self._rights = rights
+        self._permissions = permissions
         self._max_vectors = max_vectors
 
     def resolve(self, vector_id: str) -> Entry:
@@ -37,11 +37,11 @@ class View:
 
     def page(self, after: str | None, limit: int, fits: bool | None = None) -> tuple[Entries, bool]:
         """See `Library.page`."""
-        return self._library.page(after, limit, self._rights.sees, fits)
+        return self._library.page(after, limit, self._permissions.sees, fits)
 
     def list(self) -> Entries:
         """See `Library.list`."""
-        return [entry for entry in self._library.list() if self._rights.sees(entry.name)]
+        return [entry for entry in self._library.list() if self._permissions.sees(entry.name)]
 
     def content_path(self, entry: Entry) -> Any:
         """See `Library.content_path`."""
@@ -50,14 +50,14 @@ class View:
     def add(self, data: bytes, name: str | None = None) -> tuple[Entry, bool]:
         """See `Library.add`. Raises `NotAllowed` for a name outside the key's patterns, and where
         there are as many vectors as may be."""
-        owner = self._rights.name or None
+        owner = self._permissions.name or None
         return self._library.add(data, name, owner=owner, admit=self._admit)
 
     def update(self, name: str, **changes: Any) -> Entry:
         """See `Library.update`."""
         check_is_name(name)
         self._check(name)
-        visible = None if self._rights.sees_all else self._rights.sees
+        visible = None if self._permissions.sees_all else self._permissions.sees
         return self._library.update(name, **changes, visible=visible)
 
     def delete(self, name: str) -> None:
@@ -68,24 +68,24 @@ class View:
 
     def check_may_name(self, name: str) -> None:
         """Raise `NotAllowed` if the key may not make a vector of this `name`."""
-        if not self._rights.sees(name):
+        if not self._permissions.sees(name):
             raise NotAllowed(
-                f"this key is for names like {', '.join(self._rights.vectors)}, and {name!r} is "
-                "none; choose another name",
+                f"this key is for names like {', '.join(self._permissions.vectors)}, and {name!r} "
+                "is not; choose another name",
                 param="name",
                 code="name_not_allowed",
             ) from None
 
     def _check(self, vector_id: str) -> None:
         name = parse_id(vector_id).name
-        if not self._rights.sees(name):
+        if not self._permissions.sees(name):
             raise not_found(name)
 
     def _admit(self, name: str, records: Records) -> None:
         self.check_may_name(name)
         if name in records:
             return
-        own, most = self._rights.name or None, self._rights.max_vectors
+        own, most = self._permissions.name or None, self._permissions.max_vectors
         if most is not None and sum(r.owner == own for r in records.values()) >= most:
             raise NotAllowed(
                 f"this key has made {most} vectors, as many as it may (max_vectors): delete some",

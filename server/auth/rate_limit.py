@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from steersman.server.auth.rights import Rights
+from steersman.server.auth.permissions import KeyPermissions
 from steersman.server.errors import NotAllowed, TooManyRequests
 
 
@@ -25,38 +25,38 @@ class _Use:
     counted_at: float | None = None
 
 
-class Meter:
+class RateLimiter:
     """Counts of every key, by name, so that they outlive a new keys file."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._uses: dict[str, _Use] = {}
 
-    def enter(self, rights: Rights, count: int = 1, before: int = 0) -> None:
+    def enter(self, permissions: KeyPermissions, count: int = 1, before: int = 0) -> None:
         """Count `count` answers in, of a request of which `before` are counted already.
 
         Raises `TooManyRequests`, or `NotAllowed` where waiting would not help, and then they are
         not counted.
         """
-        _check_can_be(rights, before + count)
-        use = self._uses.setdefault(rights.name, _Use())
-        most = rights.max_concurrent_requests
+        _check_can_be(permissions, before + count)
+        use = self._uses.setdefault(permissions.name, _Use())
+        most = permissions.max_concurrent_requests
         if most is not None and use.running + count > most:
             raise TooManyRequests(
                 f"{use.running - before} answers to other requests of this key are being made, and "
                 f"{most} may be at once (max_concurrent_requests): wait for one of them to end",
                 code="too_many_concurrent_requests",
             )
-        if rights.requests_per_minute is not None:
-            self._take(use, rights.requests_per_minute, count)
+        if permissions.requests_per_minute is not None:
+            self._take(use, permissions.requests_per_minute, count)
         use.running += count
 
-    def leave(self, rights: Rights, count: int = 1) -> None:
+    def leave(self, permissions: KeyPermissions, count: int = 1) -> None:
         """Count them out again."""
-        use = self._uses[rights.name]
+        use = self._uses[permissions.name]
         use.running -= count
         if use.running == 0 and use.counted_at is None:
-            del self._uses[rights.name]
+            del self._uses[permissions.name]
 
     def _take(self, use: _Use, per_minute: int, count: int) -> None:
         """A bucket that holds a minute's answers and fills evenly."""
@@ -77,30 +77,30 @@ class Meter:
         use.tokens -= count
 
 
-class Ticket:
+class CountedRequest:
     """One request among what its key asks, from its first byte to the end of its answers."""
 
-    def __init__(self, meter: Meter, rights: Rights) -> None:
-        """Count one answer in. Raises what `Meter.enter` raises."""
-        self._meter, self._rights = meter, rights
-        meter.enter(rights)
+    def __init__(self, limiter: RateLimiter, permissions: KeyPermissions) -> None:
+        """Count one answer in. Raises what `RateLimiter.enter` raises."""
+        self._limiter, self._permissions = limiter, permissions
+        limiter.enter(permissions)
         self._answers = 1
 
     def count(self, answers: int) -> None:
         """Have the request count as `answers`, if those are more than it counts as by now. Raises
-        what `Meter.enter` raises."""
+        what `RateLimiter.enter` raises."""
         if answers > self._answers:
-            self._meter.enter(self._rights, answers - self._answers, self._answers)
+            self._limiter.enter(self._permissions, answers - self._answers, self._answers)
             self._answers = answers
 
     def leave(self) -> None:
         """The request has ended."""
-        self._meter.leave(self._rights, self._answers)
+        self._limiter.leave(self._permissions, self._answers)
 
 
-def _check_can_be(rights: Rights, answers: int) -> None:
+def _check_can_be(permissions: KeyPermissions, answers: int) -> None:
     for name in ("max_concurrent_requests", "requests_per_minute"):
-        most = getattr(rights, name)
+        most = getattr(permissions, name)
         if most is not None and answers > most:
             raise NotAllowed(
                 f"this request makes {answers} answers, and this key may have {most} ({name}): ask "

@@ -6,7 +6,7 @@ from typing import Final
 from starlette.routing import Match
 from starlette.types import Scope
 
-from steersman.server.auth.rights import ADMIN, INFER, METRICS, READ, WRITE
+from steersman.server.auth.permissions import ADMIN, INFER, METRICS, READ, WRITE
 
 PUBLIC: Final = "public"
 """No key: what probes ask."""

@@ -4,6 +4,7 @@ What one key means beside another is for `steersman.server.chat.strength` to say
 """
 
 import math
+import re
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
@@ -19,7 +20,7 @@ from pydantic import (
     model_validator,
 )
 
-from steersman.server.chat.field_errors import explain
+from steersman.server.validation import Location, first_problem, path_of_key
 from steersman.steering.plan import MAX_SCHEDULE, PlanInvalid, check_rule
 from steersman.steering.plan.plan import as_float32
 
@@ -27,6 +28,14 @@ SCHEDULES: Final = ("constant", "start", "diminishing")
 MAX_USES: Final = 4096
 """Vectors that are looked at at all; `max_vectors` is what a request may name."""
 MAX_LAYERS: Final = 4096
+_SHAPES: Final = ("model_type", "list_type", "missing", "too_short", "dict_type")
+_EXAMPLES: Final = {
+    "steering": '{"vectors": {"cheerful": 1.5}}',
+    "steering.vectors": '{"cheerful": 1.5}, or [{"id": "cheerful"}]',
+    "steering.vectors[]": '{"id": "cheerful"}',
+}
+"""For clients that send something of another shape altogether."""
+_CODES: Final = {"extra_forbidden": "unknown_field", "missing": "missing_field"}
 _MAX_KEYS: Final = 32
 """Of an object whose known keys are fewer: each that is not known would be an error of its own."""
 
@@ -260,4 +269,27 @@ class SteeringField(_Bounded):
         try:
             return cls.model_validate(value)
         except ValidationError as error:
-            raise explain(error) from error
+            raise _invalid(error) from error
+
+
+def _invalid(error: ValidationError) -> PlanInvalid:
+    """The first problem that concerns the form the client used, in words and with its path."""
+    problem = first_problem(error, _is_of_the_form_used)
+    steps = [
+        step
+        for step in problem.location
+        if isinstance(step, int) or ("[" not in step and step not in ("PositionRange", "literal"))
+    ]
+    path, said = path_of_key(tuple(steps), "steering"), problem.words
+    if problem.is_unknown_field:
+        said += "; the `steering` schema in /openapi.json lists the known ones"
+    example = _EXAMPLES.get(re.sub(r"\[[0-9]+\]", "[]", path))
+    if example is not None and problem.kind in _SHAPES:
+        said += f"; a right one is {example}"
+    code = _CODES.get(problem.kind, "invalid_steering")
+    return PlanInvalid(f"{path}: {said}", param=path, code=code)
+
+
+def _is_of_the_form_used(location: Location) -> bool:
+    """`vectors` is normalised to a list, so what pydantic says about the short form is noise."""
+    return not any(str(step).startswith("dict[") for step in location)

@@ -12,8 +12,8 @@ from vllm.entrypoints.openai.completion.protocol import CompletionRequest
 from vllm.entrypoints.openai.responses.protocol import ResponsesRequest
 
 from steersman.server.chat.field import SteeringField
-from steersman.server.chat.reply.trace import Answers
-from steersman.server.chat.reply.trace_stream import Asked
+from steersman.server.chat.sse import Asked
+from steersman.server.chat.trace import Answers
 from steersman.steering.plan import PLAN_KEY, Plan
 
 # The schema is pydantic's, the reading is ours (SteeringField.read), so that errors name the key.

@@ -3,10 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Any
 
-from steersman.server.auth.library_view import View
+from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import DynamicComposition, PositionRange, SteeringField, VectorUse
-from steersman.server.chat.safe_range import outside_safe_ranges
-from steersman.server.chat.strength import Strength, check_shared, strength
+from steersman.server.chat.strength import Strength, check_shared, outside_safe_ranges, strength
 from steersman.server.doses import Doses
 from steersman.steering.plan import (
     STEERABLE_SITES,
@@ -36,7 +35,7 @@ class Resolved:
 def resolve(
     field: SteeringField,
     receipt: str,
-    library: View,
+    library: LibraryView,
     limits: Limits,
     doses: Doses,
     enforce_safe_range: bool = False,
@@ -87,7 +86,7 @@ def resolve(
     return Resolved(plan, [_draft(use.id, *part) for use, *part in parts])
 
 
-def _find(library: View, name: str, param: str) -> Entry:
+def _find(library: LibraryView, name: str, param: str) -> Entry:
     try:
         entry = library.resolve(name)
         library.check_fits(entry, param)

@@ -14,22 +14,22 @@ from vllm.entrypoints.serve.engine.protocol import ErrorResponse
 from vllm.entrypoints.serve.utils.api_utils import validate_json_request, with_cancellation
 
 from steersman.server.chat.header_field import HEADER
-from steersman.server.chat.reply.peek import first_chunk_error
-from steersman.server.chat.reply.receipt_schema import (
+from steersman.server.chat.receipt import with_receipt
+from steersman.server.chat.receipt_schema import (
     SteeredChatResponse,
     SteeredCompletionResponse,
     SteeredResponsesResponse,
 )
-from steersman.server.chat.reply.reply import Keep, with_receipt
-from steersman.server.chat.reply.trace_stream import traced
 from steersman.server.chat.requests import (
     SteeredBatchRequest,
     SteeredChatRequest,
     SteeredCompletionRequest,
     SteeredResponsesRequest,
 )
-from steersman.server.chat.steered_request import Session
+from steersman.server.chat.sse import Keep, first_chunk_error, traced
+from steersman.server.chat.steered_request import SteeredRequest
 from steersman.server.library.schemas import ErrorEnvelope
+from steersman.server.metrics import Outcome
 from steersman.server.middleware.refuse_ignored import FROM_HEADER
 from steersman.steering.plan import PlanInvalid
 from steersman.vectors.errors import SteersmanError
@@ -98,35 +98,35 @@ async def _steered(
         return await handler(request, raw_request)
     _refuse_unsteerable(request)
     state = raw_request.app.state
-    session = await _begun(request, raw_request)
-    request.steer(session.plan)
+    steered = await _begun(request, raw_request)
+    request.steer(steered.plan)
     asked = None
-    if session.trace is not None:
+    if steered.trace is not None:
         asked = request.count_tokens(forced=state.args.enable_force_include_usage)
     try:
         response = await handler(request, raw_request)
         if isinstance(response, StreamingResponse):
             response = await _look(response, raw_request)
-        if isinstance(response, StreamingResponse) and session.trace is not None and asked:
-            response.body_iterator = traced(response.body_iterator, session.trace, asked)
-        if refusal := session.refusal():
+        if isinstance(response, StreamingResponse) and steered.trace is not None and asked:
+            response.body_iterator = traced(response.body_iterator, steered.trace, asked)
+        if refusal := steered.refusal():
             raise refusal
     except BaseException as error:
-        refusal = session.refusal()
-        session.close("aborted" if isinstance(error, CancelledError) else "failed")
+        refusal = steered.refusal()
+        steered.close(Outcome.ABORTED if isinstance(error, CancelledError) else Outcome.FAILED)
         if refusal is not None:
             raise refusal from None
         if isinstance(error.__cause__, PlanInvalid):
             raise error.__cause__ from None
         raise
-    return with_receipt(response, session, keep)
+    return with_receipt(response, steered, keep)
 
 
-async def _begun(request: Any, raw_request: Request) -> Session:
+async def _begun(request: Any, raw_request: Request) -> SteeredRequest:
     """The session of `request`. What is wrong with a steering that its header said, names that."""
     app = raw_request.app.state.steersman
     try:
-        return await Session.begin(app, request.steering, request.answers, request.sampled)
+        return await SteeredRequest.begin(app, request.steering, request.answers, request.sampled)
     except (PlanInvalid, SteersmanError) as error:
         if raw_request.scope.get(FROM_HEADER):
             error.param = HEADER

@@ -9,17 +9,17 @@ from typing import Any, Self
 from fastapi.concurrency import run_in_threadpool
 
 from steersman.server.chat.field import SteeringField
-from steersman.server.chat.reply.note import note
-from steersman.server.chat.reply.trace import Answers, Trace
+from steersman.server.chat.receipt import note
 from steersman.server.chat.resolve import Resolved, resolve
+from steersman.server.chat.trace import Answers, Trace
 from steersman.server.errors import BankFull, NotSteered
-from steersman.server.metrics import METRICS
+from steersman.server.metrics import METRICS, Outcome
 from steersman.server.state import Steersman
 from steersman.steering.plan import BANK_FULL, NOT_FINITE, RECEIPTS, BankKey, PlanInvalid
 from steersman.vectors.errors import VectorNotFound
 
 
-class Session:
+class SteeredRequest:
     """Holds what a steered request holds: its bank rows, its companion streams and its place at the
     receipt desk.
 
@@ -92,7 +92,7 @@ class Session:
     def _rest(self) -> dict[str, Any]:
         return {"source": "request", **({"note": self._note} if self._note else {})}
 
-    def close(self, outcome: str) -> None:
+    def close(self, outcome: Outcome) -> None:
         """Give everything back and count the outcome; later calls do nothing."""
         if self._unclosed.detach() is not None:
             METRICS.observe(RECEIPTS.read(self.plan.receipt), outcome)

@@ -1,12 +1,19 @@
 """How strongly each use of a vector steers, token by token: what its keys and those of the whole
-field mean together."""
+field mean together, and whether its maker found that sound."""
 
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from steersman.server.chat.field import DynamicComposition, SteeringField, VectorUse
-from steersman.steering.plan import PlanInvalid
+from steersman.steering.plan import PlanInvalid, PlannedVector
 from steersman.steering.plan.plan import as_float32
+from steersman.vectors.library.library import Entry
+from steersman.vectors.tensors import HookPoint
+
+_SLACK: Final = 1e-6
+"""Of a bound: coefficients are rounded to float32; ranges are not."""
 
 
 @dataclass(frozen=True)
@@ -131,3 +138,44 @@ def _expanded(schedule: str | None, coefficient: float, over: int | None) -> tup
     if over is not None:
         return tuple(as_float32(coefficient * (1 - i / over)) for i in range(over))
     return ()
+
+
+def outside_safe_ranges(
+    entries: Sequence[Entry], vectors: Sequence[PlannedVector]
+) -> list[bool | None]:
+    """For each use of a vector in a request, whether it lies outside the vector's `safe_range`;
+    None for a vector that has none.
+
+    Every coefficient of a schedule counts, and of a dynamic request the cap; a coefficient of 0
+    steers nothing and is in every range. Uses of the same content at one hook point count together,
+    for they are once and stronger: all that are positive, and all that are negative.
+    """
+    together: defaultdict[tuple[str, HookPoint], list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for vector in vectors:
+        given = vector.schedule or (vector.coefficient,)
+        for key in vector.terms:
+            sums = together[vector.digest, key]
+            sums[0] += min(0.0, *given)
+            sums[1] += max(0.0, *given)
+    found: list[bool | None] = []
+    for entry, vector in zip(entries, vectors, strict=True):
+        if entry.safe_range is None:
+            found.append(None)
+            continue
+        low, high = entry.safe_range
+        sums_of = [together[vector.digest, key] for key in vector.terms]
+        given = vector.schedule or (vector.coefficient,)
+        found.append(
+            any(c != 0.0 and not _low(low) <= c <= _high(high) for c in given)
+            or any(negative < min(0.0, _low(low)) for negative, _ in sums_of)
+            or any(positive > max(0.0, _high(high)) for _, positive in sums_of)
+        )
+    return found
+
+
+def _low(value: float) -> float:
+    return value - abs(value) * _SLACK
+
+
+def _high(value: float) -> float:
+    return value + abs(value) * _SLACK

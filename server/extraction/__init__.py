@@ -1,11 +1,12 @@
 """Making vectors on the served model.
 
-a request      request.py    method, texts, layers, token rule: read and checked
-becomes rows   examples.py   each text as tokens, and which of them are read
-captured       capture.py    through the engine, of which pace.py takes a share while others use
-                             it; kept in store.py
-fitted         fit.py        by a function of vectors/methods, with measures of its quality
-and a vector   job.py        in the library; jobs.py keeps the books, state.py a job's page of
-                             them, threads.py lets a job be cancelled while a thread works, api.py
-                             has the routes
+request    the body of `POST /v1/steering/vectors/extract`: method, layers, token rule
+samples    its texts, inline or of a file: which there are, on which side each is
+examples   each text as tokens, and which of them are read; what looks wrong with them
+capture    one text through the engine; pace has when the next may go, beside others' requests
+store      activations on disk, until they are fitted
+fit        activations to vectors, by a function of vectors/methods, with measures of quality
+pipeline   a job from its texts to the library; context has what it runs on
+job, jobs  a job's state and file, and all jobs of a library
+api        the routes
 """

@@ -11,23 +11,23 @@ from starlette.responses import Response
 
 from steersman.server.auth.audit import audit_line
 from steersman.server.auth.caller import caller
-from steersman.server.auth.library_view import View
-from steersman.server.extraction.jobs.job import Job
-from steersman.server.extraction.jobs.jobs import Jobs, job_not_found
-from steersman.server.extraction.jobs.pipeline import Bench, run
-from steersman.server.extraction.request import (
-    ExtractRequest,
-    Row,
+from steersman.server.auth.library_view import LibraryView
+from steersman.server.extraction.context import ExtractionContext
+from steersman.server.extraction.job import Job
+from steersman.server.extraction.jobs import Jobs, job_not_found
+from steersman.server.extraction.pipeline import run
+from steersman.server.extraction.request import ExtractRequest, read_request
+from steersman.server.extraction.samples import (
+    Sample,
     check_paired,
     check_sides,
     json_lines,
     needs_template,
-    read_request,
-    rows_of,
+    samples_of,
 )
-from steersman.server.host import host
-from steersman.server.lanes import READS, TEXTS
+from steersman.server.library.lanes import READS, TEXTS
 from steersman.server.library.openapi import errors
+from steersman.server.routing import host
 from steersman.vectors.errors import VectorConflict, VectorInvalid, VectorNotFound
 
 LISTED_BAD_ROWS: Final = 10
@@ -40,8 +40,8 @@ class Host(Protocol):
     """What the routes need of `app.state.steersman`."""
 
     jobs: Jobs
-    bench: Bench
-    library: View
+    extraction: ExtractionContext
+    library: LibraryView
     max_extract_rows: int
 
 
@@ -72,21 +72,21 @@ async def extract(request: Request, host: Steersman) -> dict[str, Any]:
     most = host.max_extract_rows
     # In threads: reading 60 MiB takes long, and nobody else is to wait for it.
     wanted = await TEXTS.run(read_request, body, most)
-    rows = await TEXTS.run(_rows, wanted, lines, most)
-    bench = replace(host.bench, library=host.library)
-    names = await READS.run(_free_names, wanted, rows, bench)
+    samples = await TEXTS.run(_rows, wanted, lines, most)
+    context = replace(host.extraction, library=host.library)
+    names = await READS.run(_free_names, wanted, samples, context)
     # Before it is queued: what is wrong with the request is an error at once.
-    if needs_template(wanted, rows):
-        await TEXTS.run(bench.reader(wanted).check_template)
-    bench.place(wanted.capture_site, tuple(wanted.layers or ()))
-    _check_steps(wanted, bench)
+    if needs_template(wanted, samples):
+        await TEXTS.run(context.reader(wanted).check_template)
+    context.place(wanted.capture_site, tuple(wanted.layers or ()))
+    _check_steps(wanted, context)
 
     async def work(job: Job) -> None:
-        await run(job, wanted, rows, bench)
+        await run(job, wanted, samples, context)
 
-    rights = caller().rights
+    permissions = caller().permissions
     job = await host.jobs.submit(
-        wanted.method, wanted.name, work, rights.name or None, rights.max_jobs, names
+        wanted.method, wanted.name, work, permissions.name or None, permissions.max_jobs, names
     )
     await audit_line("job.submitted", job=job.id, vector=wanted.name, method=wanted.method)
     return job.to_json()
@@ -138,7 +138,7 @@ def _find(jobs: Jobs, job_id: str) -> Job:
 def _may_see(job: Job) -> bool:
     """Whether the caller may know of all names that the job makes, and of its own: the labels of
     its bad rows are parts of them."""
-    return all(caller().rights.sees(name) for name in (job.name, *job.makes))
+    return all(caller().permissions.sees(name) for name in (job.name, *job.makes))
 
 
 async def _body(request: Request) -> tuple[bytes | str, bytes | None]:
@@ -162,25 +162,25 @@ async def _body(request: Request) -> tuple[bytes | str, bytes | None]:
         await form.close()
 
 
-def _rows(wanted: ExtractRequest, lines: bytes | None, most: int) -> list[Row]:
-    rows: list[Row] = []
-    for row in rows_of(wanted, None if lines is None else json_lines(lines, most)):
-        if len(rows) == most:
+def _rows(wanted: ExtractRequest, lines: bytes | None, most: int) -> list[Sample]:
+    samples: list[Sample] = []
+    for sample in samples_of(wanted, None if lines is None else json_lines(lines, most)):
+        if len(samples) == most:
             raise VectorInvalid(
                 f"there are more than {most} texts, this server's limit (--max-extract-rows)",
                 param="file" if lines is not None else "pairs",
                 code="too_many_rows",
             )
-        rows.append(row)
+        samples.append(sample)
     if wanted.how.paired:
-        check_paired(rows)
-    check_sides(wanted, rows)
-    return rows
+        check_paired(samples)
+    check_sides(wanted, samples)
+    return samples
 
 
-def _check_steps(wanted: ExtractRequest, bench: Bench) -> None:
+def _check_steps(wanted: ExtractRequest, context: ExtractionContext) -> None:
     """The library would refuse the vector; after the work."""
-    most = bench.max_steps
+    most = context.max_steps
     if wanted.method == "per_step" and most is not None and wanted.steps > most:
         raise VectorInvalid(
             f"a vector of {wanted.steps} steps cannot be steered with here, at most {most} are "
@@ -191,18 +191,22 @@ def _check_steps(wanted: ExtractRequest, bench: Bench) -> None:
         )
 
 
-def _free_names(wanted: ExtractRequest, rows: list[Row], bench: Bench) -> list[str]:
+def _free_names(
+    wanted: ExtractRequest, samples: list[Sample], context: ExtractionContext
+) -> list[str]:
     """The names of the vectors to come. One that is taken is told before the work, not after it.
     Raises `VectorConflict`, `NotAllowed`."""
     names = [wanted.name]
     if wanted.how.inputs == "styles":
-        names = [f"{wanted.name}-{label}" for label in dict.fromkeys(row.label for row in rows)]
+        names = [
+            f"{wanted.name}-{label}" for label in dict.fromkeys(sample.label for sample in samples)
+        ]
     # The bare name of styles, too: the job goes by it.
     for name in (wanted.name, *names):
-        bench.library.check_may_name(name)
+        context.library.check_may_name(name)
     for name in names:
         try:
-            bench.library.resolve(name)
+            context.library.resolve(name)
         except VectorNotFound:
             continue
         raise VectorConflict(f"{name!r} is in use; delete it, or choose another name", param="name")

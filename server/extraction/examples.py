@@ -1,12 +1,22 @@
 """Texts as tokens, and which of the tokens are read."""
 
 import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from steersman.server.extraction.request import MAX_LABEL, ExtractRequest, Row, is_unicode
+from steersman.server.extraction.request import ExtractRequest
+from steersman.server.extraction.samples import MAX_LABEL, SIDES, Sample, is_unicode
 from steersman.vectors.errors import VectorInvalid, shown
+from steersman.vectors.methods.quality import LEAST_MEASURED
 
+SHOWN_A_LABEL: Final = 3
+"""Texts a side, or a style, of which the token is shown."""
+MOST_LABELS: Final = 8
+NEARLY_ALL: Final = 0.9
+_BEFORE: Final = 12
+"""Tokens shown before the one that is read."""
 _ANSWER: Final = re.compile(r"\([A-Za-z0-9]\)\Z")
 
 
@@ -20,13 +30,13 @@ class Example:
     start: int
     stop: int
     """Tokens [start, stop) are read; for `steps`, these lie behind the prompt's end."""
-    row: int = 0
+    number: int = 0
     """Where it came from, counted from 1."""
     asks: bool = False
     """Whether it is a chat that ends with a question, at which the template opens an answer."""
 
 
-class BadRow(ValueError):
+class BadSample(ValueError):
     """A text that cannot be read; the message says why."""
 
 
@@ -49,18 +59,18 @@ class Reader:
         self._how = {} if chat_template is None else {"chat_template": chat_template}
         self._most = most_tokens - (request.steps if self._rule == "steps" else 1)
 
-    def read(self, row: Row) -> Example:
-        """Raises `BadRow`."""
-        if not row.label:
-            raise BadRow(
+    def read(self, sample: Sample) -> Example:
+        """Raises `BadSample`."""
+        if not sample.label:
+            raise BadSample(
                 "is neither a pair {positive, negative} nor a {text, label} whose label has 1 to "
                 f"{MAX_LABEL} characters"
             )
-        tokens, response, said = self._tokens(row.text, row.prompt)
+        tokens, response, said = self._tokens(sample.text, sample.prompt)
         if not response < len(tokens):
-            raise BadRow("has no tokens to read")
+            raise BadSample("has no tokens to read")
         if len(tokens) > self._most:
-            raise BadRow(f"has {len(tokens)} tokens, at most {self._most} fit this server")
+            raise BadSample(f"has {len(tokens)} tokens, at most {self._most} fit this server")
         end = len(tokens)
         start, stop = {
             "last": (end - 1, end),
@@ -69,15 +79,15 @@ class Reader:
             "steps": (end - 1, end - 1 + self._steps),
         }[self._rule]
         if self._rule == "answer" and (start < response or not _ANSWER.search(said)):
-            raise BadRow("has no answer in brackets, as in (A), at its end")
-        asks = isinstance(row.text, list) and not said
-        return Example(row.pair, row.label, tuple(tokens), start, stop, row.number, asks)
+            raise BadSample("has no answer in brackets, as in (A), at its end")
+        asks = isinstance(sample.text, list) and not said
+        return Example(sample.pair, sample.label, tuple(tokens), start, stop, sample.number, asks)
 
     def check_template(self) -> None:
         """Raise `VectorInvalid` if there is no chat template that takes a question."""
         try:
             self._template([{"role": "user", "content": "Hello."}])
-        except BadRow as error:
+        except BadSample as error:
             raise VectorInvalid(
                 f"these texts need a chat template, and this model's {error}: send plain texts "
                 "without a prompt, or start the server with --chat-template FILE",
@@ -91,11 +101,11 @@ class Reader:
         prompt = self._prompt if prompt is None else prompt
         if isinstance(text, str):
             if not text.strip():
-                raise BadRow("is empty")
+                raise BadSample("is empty")
             if prompt is None:
                 return self._ids(text), 1, text
             if not isinstance(prompt, str):
-                raise BadRow("has a prompt that is not a string")
+                raise BadSample("has a prompt that is not a string")
             return self._answered([{"role": "user", "content": prompt}], text)
         messages = _messages(text)
         if messages[-1]["role"] == "assistant" and len(messages) > 1:
@@ -114,23 +124,111 @@ class Reader:
             )
         except Exception as error:  # A template raises what it likes, a jinja error mostly.
             said = shown(str(error), 200)
-            raise BadRow(f"does not go into the chat template: {said}") from error
+            raise BadSample(f"does not go into the chat template: {said}") from error
         return self._ids(text, add_special_tokens=False)
 
     def _ids(self, text: str, **how: bool) -> list[int]:
         if not is_unicode(text):
-            raise BadRow("holds half of a surrogate pair, which is no character")
+            raise BadSample("holds half of a surrogate pair, which is no character")
         return list(self._tokenizer(text, **how).input_ids)
 
 
 def _messages(text: Any) -> list[dict[str, str]]:
     if not isinstance(text, list) or not text:
-        raise BadRow("is neither a string nor a list of messages")
+        raise BadSample("is neither a string nor a list of messages")
     for message in text:
         if (
             not isinstance(message, dict)
             or not isinstance(message.get("role"), str)
             or not isinstance(message.get("content"), str)
         ):
-            raise BadRow("has a message without a role and a content, both strings")
+            raise BadSample("has a message without a role and a content, both strings")
     return text
+
+
+def shown_samples(examples: Sequence[Example], tokenizer: Any) -> list[dict[str, Any]]:
+    """The first texts of each side: what is read of them, as text, and what stands before it."""
+    found: list[dict[str, Any]] = []
+    counts: Counter[str] = Counter()
+    for example in examples:
+        counts[example.label] += 1
+        if counts[example.label] > SHOWN_A_LABEL or len(counts) > MOST_LABELS:
+            continue
+        end = len(example.tokens)
+        # What is generated is not known yet: the first of its steps is the prompt's last token.
+        tokens = example.tokens[example.start : min(example.stop, end)]
+        before = example.tokens[max(0, example.start - _BEFORE) : example.start]
+        found.append(
+            {
+                "row": example.number,
+                "label": example.label,
+                "token": _text(tokenizer, tokens),
+                "before": _text(tokenizer, before),
+                "tokens": example.stop - example.start,
+            }
+        )
+    return found
+
+
+def warnings(
+    request: ExtractRequest, examples: Sequence[Example], tokenizer: Any
+) -> list[dict[str, str]]:
+    """What is likely not meant, each as a code and a message."""
+    found = []
+    if said := _same_token(request, examples, tokenizer):
+        found.append({"code": "same_token", "message": said})
+    if said := _same_texts(examples):
+        found.append({"code": "identical_pairs", "message": said})
+    counts = Counter(example.label for example in examples)
+    if min(counts.values()) < LEAST_MEASURED:
+        found.append(
+            {
+                "code": "few_rows",
+                "message": f"there are {min(counts.values())} texts on a side: how good the vector "
+                f"is cannot be measured with fewer than {LEAST_MEASURED}",
+            }
+        )
+    return found
+
+
+def _same_token(request: ExtractRequest, examples: Sequence[Example], tokenizer: Any) -> str | None:
+    """Of rules that read one token: whether it is nearly always the same one on both sides. A chat
+    that ends with a question is read at the template's end, which is the same by design."""
+    if request.token_rule not in ("last", "answer"):
+        return None
+    read: dict[str, Counter[int]] = defaultdict(Counter)
+    for example in examples:
+        if not example.asks:
+            read[example.label][example.tokens[example.start]] += 1
+    if len(read) < 2:
+        return None
+    tokens = set().union(*read.values())
+    alike = {token: min(side[token] / side.total() for side in read.values()) for token in tokens}
+    share = sum(alike.values())
+    if share < NEARLY_ALL:
+        return None
+    most = max(alike, key=lambda token: (alike[token], -token))
+    remedy = "leave it out of the texts"
+    if "mean" in request.how.token_rules:
+        remedy += ', or read the mean over all ("tokens": "mean")'
+    return (
+        f"in {share:.0%} of the texts the token that is read is the same on all sides, mostly "
+        f"{shown(_text(tokenizer, (most,)))}: what is found there says more of that token than of "
+        f"the texts; {remedy}"
+    )
+
+
+def _same_texts(examples: Sequence[Example]) -> str | None:
+    """Whether some counterparts are the same text."""
+    sides = {side: {e.pair: e.tokens for e in examples if e.label == side} for side in SIDES}
+    pairs = sides["positive"].keys() & sides["negative"].keys()
+    same = sum(sides["positive"][pair] == sides["negative"][pair] for pair in pairs)
+    if not same:
+        return None
+    return f"{same} of {len(pairs)} pairs have the same text on both sides, which says nothing"
+
+
+def _text(tokenizer: Any, tokens: Sequence[int]) -> str:
+    """At most 80 characters, the middle left out."""
+    text = str(tokenizer.decode(list(tokens))) if tokens else ""
+    return text if len(text) <= 80 else f"{text[:38]} … {text[-38:]}"

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from steersman.server.extraction.jobs.threads import Stop
+from steersman.server.extraction.job import Stop
 from steersman.server.extraction.request import ExtractRequest
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.file.format import BaseModel, SteeringVector
@@ -30,9 +30,9 @@ class Place(NamedTuple):
 
 
 def fit(
-    request: ExtractRequest, rows: Mapping[str, Tensor], place: Place, stop: Stop
+    request: ExtractRequest, activations: Mapping[str, Tensor], place: Place, stop: Stop
 ) -> list[SteeringVector]:
-    """One vector, or one a style. `rows` are [rows, layers, hidden] by label. Raises
+    """One vector, or one a style. `activations` are [rows, layers, hidden] by label. Raises
     `ActivationsInvalid`, `VectorInvalid`; and what `stop` raises, which is asked at each layer."""
     how = request.how
     assert how.fit is not None
@@ -43,12 +43,21 @@ def fit(
         return make(positive, negative)
 
     if how.inputs != "styles":
-        return [_fitted(request, request.name, function, rows["positive"], rows["negative"], place)]
+        return [
+            _fitted(
+                request,
+                request.name,
+                function,
+                activations["positive"],
+                activations["negative"],
+                place,
+            )
+        ]
     found = []
-    for style in rows:
-        others = torch.cat([stack for other, stack in rows.items() if other != style])
+    for style in activations:
+        others = torch.cat([stack for other, stack in activations.items() if other != style])
         name = f"{request.name}-{style}"
-        found.append(_fitted(request, name, function, rows[style], others, place))
+        found.append(_fitted(request, name, function, activations[style], others, place))
     return found
 
 

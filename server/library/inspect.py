@@ -6,11 +6,9 @@ import torch
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from steersman.server.auth.library_view import View
+from steersman.server.auth.library_view import LibraryView
 from steersman.server.doses import Doses
-from steersman.server.extraction.jobs.pipeline import Bench
-from steersman.server.host import host
-from steersman.server.lanes import INSPECTIONS
+from steersman.server.extraction.context import ExtractionContext
 from steersman.server.library.inspect_schemas import (
     Inspection,
     Similar,
@@ -18,7 +16,9 @@ from steersman.server.library.inspect_schemas import (
     TensorInspection,
     TokenEffect,
 )
+from steersman.server.library.lanes import INSPECTIONS
 from steersman.server.library.openapi import errors
+from steersman.server.routing import host
 from steersman.vectors.errors import SteersmanError, VectorInvalid, shown
 from steersman.vectors.file.format import HookPoint, read_tensors, tensor_name
 from steersman.vectors.library.library import Entry
@@ -36,9 +36,9 @@ Directions = dict[HookPoint, torch.Tensor]
 class Host(Protocol):
     """What the route needs of `app.state.steersman`."""
 
-    library: View
+    library: LibraryView
     doses: Doses
-    bench: Bench
+    extraction: ExtractionContext
 
 
 Steersman = Annotated[Host, Depends(host)]
@@ -67,7 +67,7 @@ async def inspect(vector_id: str, request: Request, host: Steersman) -> Response
             )
     count = _count(request.query_params.get("count"))
     read = await INSPECTIONS.run(_read, host, vector_id)
-    lens = await _lens(host.bench.engine, read.directions, count)
+    lens = await _lens(host.extraction.engine, read.directions, count)
     return await INSPECTIONS.run(_answer, host, read, lens, count)
 
 
@@ -107,8 +107,8 @@ def _answer(host: Host, read: _Read, lens: dict[str, Any], count: int) -> Respon
             default=layer in entry.layers,
             norm=norm,
             relative_norm=None if doses.medians is None else norm / doses.stream_norm(layer),
-            top_tokens=_effects(said["top"], host.bench.tokenizer),
-            bottom_tokens=_effects(said["bottom"], host.bench.tokenizer),
+            top_tokens=_effects(said["top"], host.extraction.tokenizer),
+            bottom_tokens=_effects(said["bottom"], host.extraction.tokenizer),
             similar=_nearest(similarity, row, count),
         )
 
@@ -133,7 +133,7 @@ def _part(quality: object, name: str, kind: type[T]) -> T | None:
     return found if isinstance(found, kind) else None
 
 
-def compare(library: View, entry: Entry, directions: Directions) -> tuple[Similarity, int]:
+def compare(library: LibraryView, entry: Entry, directions: Directions) -> tuple[Similarity, int]:
     """Cosines of `directions` with every other name's tensors, and how many names were left out:
     a library may hold vectors of several models."""
     names: list[str] = []

@@ -2,7 +2,7 @@
 
 Bodies and queries are read by hand: FastAPI's own validation answers in a shape that is not
 OpenAI's, and vLLM's handler for it drops the offending key. Work and answers that may be long are
-made in `steersman.server.lanes`, never on the event loop.
+made in `steersman.server.library.lanes`, never on the event loop.
 """
 
 import json
@@ -13,10 +13,9 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import FileResponse, Response
 
-from steersman.server.auth.library_view import View
+from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import PositionRange
-from steersman.server.host import host
-from steersman.server.lanes import CHANGES, READS
+from steersman.server.library.lanes import CHANGES, READS
 from steersman.server.library.openapi import (
     FILE_TYPE,
     LIST_PARAMETERS,
@@ -36,6 +35,8 @@ from steersman.server.library.schemas import (
 )
 from steersman.server.library.upload import Upload, read_upload
 from steersman.server.metrics import METRICS
+from steersman.server.routing import host
+from steersman.server.validation import body_invalid
 from steersman.vectors.errors import VectorInvalid, VectorNotFound, shown
 from steersman.vectors.file.format import write_vector
 from steersman.vectors.library.library import Entry, read_content
@@ -48,7 +49,7 @@ MAX_PAGE_BYTES: Final = 4 << 20
 class Host(Protocol):
     """What the routes need of `app.state.steersman`."""
 
-    library: View
+    library: LibraryView
 
     @property
     def max_upload_bytes(self) -> int:
@@ -65,8 +66,8 @@ Steersman = Annotated[Host, Depends(host)]
 
 
 def build_router() -> APIRouter:
-    """The routes. They raise `SteersmanError`s: `steersman.server.errors.install` must be on the
-    app."""
+    """The routes. They raise `SteersmanError`s, which `steersman.server.error_response.install` has
+    the app answer."""
     router = APIRouter(prefix="/v1/steering", tags=["steering"], responses=errors(500))
     router.add_api_route(
         "/capabilities", capabilities, methods=["GET"], response_model=Capabilities
@@ -264,10 +265,7 @@ def _read_patch(body: bytes) -> VectorPatch:
     try:
         patch = VectorPatch.model_validate_json(body)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False)[0]
-        param = str(first["loc"][0])[:128] if first["loc"] else "body"
-        code = "unknown_field" if first["type"] == "extra_forbidden" else "invalid_body"
-        raise VectorInvalid(f"{param}: {first['msg']}", param=param, code=code) from None
+        raise body_invalid(error) from None
     if not patch.model_fields_set:
         raise VectorInvalid(
             f"nothing to change; send some of {', '.join(VectorPatch.model_fields)}",

@@ -7,25 +7,26 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steersman.server.auth.audit import audit_line
 from steersman.server.auth.caller import Caller, enter
-from steersman.server.auth.count_answers import TICKET
+from steersman.server.auth.count_answers import COUNTED
 from steersman.server.auth.keyfile import Keys
-from steersman.server.auth.rate_limit import Meter, Ticket
-from steersman.server.auth.rights import ADMIN, OPEN, Rights
-from steersman.server.auth.rights import METRICS as METRICS_SCOPE
+from steersman.server.auth.permissions import ADMIN, OPEN, KeyPermissions
+from steersman.server.auth.permissions import METRICS as METRICS_SCOPE
+from steersman.server.auth.rate_limit import CountedRequest, RateLimiter
 from steersman.server.auth.route_scopes import ANY, NOWHERE, OFF, OTHERWISE, PUBLIC, route_need
-from steersman.server.errors import KeyInvalid, NotAllowed, RouteNotFound, refuse
+from steersman.server.error_response import refuse
+from steersman.server.errors import KeyInvalid, NotAllowed, RouteNotFound
 from steersman.server.metrics import METRICS
-from steersman.server.paths import is_ours
+from steersman.server.routing import is_ours
 from steersman.vectors.errors import SteersmanError
 
 
-class Gate:
+class Authenticate:
     """Pure ASGI middleware. Without `keys` everybody may do everything but what is off."""
 
     def __init__(self, app: ASGIApp, keys: Keys | None) -> None:
         self.app = app
         self._keys = keys
-        self._meter = Meter()
+        self._limiter = RateLimiter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Let the call through, or answer 401, 403 or 429."""
@@ -39,37 +40,37 @@ class Gate:
                 # Where nobody asks anything, probes and scrapes still do: a bad file shows, and a
                 # good.
                 await self._keys.refresh()
-            rights = self._admit(need, headers)
+            permissions = self._admit(need, headers)
             if need == NOWHERE and is_ours(scope):
                 # An id with a line break fits no route, and this is no error of vLLM's to tell.
                 raise RouteNotFound("there is no such route; /openapi.json lists them")
-            ticket = Ticket(self._meter, rights)
+            counted = CountedRequest(self._limiter, permissions)
         except SteersmanError as error:
             await refuse(error, scope, receive, send)
             return
-        scope[TICKET] = ticket
+        scope[COUNTED] = counted
         address = scope["client"][0] if scope.get("client") else None
-        enter(Caller(rights, address, (headers.get("x-request-id") or "")[:128] or None))
-        if rights.name:
-            METRICS.key_requests.labels(rights.name).inc()
+        enter(Caller(permissions, address, (headers.get("x-request-id") or "")[:128] or None))
+        if permissions.name:
+            METRICS.key_requests.labels(permissions.name).inc()
         try:
             if need == ADMIN and scope.get("method") != "GET":
-                await _told(self.app, scope, receive, send)
+                await _audited(self.app, scope, receive, send)
             else:
                 await self.app(scope, receive, send)
         finally:
-            ticket.leave()
+            counted.leave()
 
-    def _admit(self, need: str | None, headers: Headers) -> Rights:
-        """The rights that the call has. Raises `KeyInvalid` or `NotAllowed`."""
+    def _admit(self, need: str | None, headers: Headers) -> KeyPermissions:
+        """The permissions of the call. Raises `KeyInvalid` or `NotAllowed`."""
         if need == OFF:
             raise NotAllowed("this server does not offer this route", code="route_off")
         if self._keys is None:
             return OPEN
         if need == PUBLIC or (need == METRICS_SCOPE and self._keys.is_public("/metrics")):
             return OPEN
-        rights = self._keys.find(_key(headers))
-        if rights is None:
+        permissions = self._keys.find(_key(headers))
+        if permissions is None:
             raise KeyInvalid(
                 "the API key is missing or not known here; send one as 'Authorization: Bearer KEY'"
             )
@@ -78,11 +79,11 @@ class Gate:
                 "this route is closed: it is not among those that keys are given out for",
                 code="route_off",
             )
-        if need not in (ANY, NOWHERE, OTHERWISE) and not rights.may(need):
+        if need not in (ANY, NOWHERE, OTHERWISE) and not permissions.may(need):
             raise NotAllowed(
                 f"this key may not do this; it needs the scope {need}", code="scope_missing"
             )
-        return rights
+        return permissions
 
 
 def _key(headers: Headers) -> str:
@@ -93,7 +94,7 @@ def _key(headers: Headers) -> str:
     return headers.get("x-api-key", "")
 
 
-async def _told(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
+async def _audited(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
     """Pass the call on, and write an audit line however it ends."""
     told = False
 

@@ -5,8 +5,9 @@ from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from steersman.server.errors import BodyTooSlow, refuse
-from steersman.server.paths import is_ours
+from steersman.server.error_response import refuse
+from steersman.server.errors import BodyTooSlow
+from steersman.server.routing import is_ours
 from steersman.vectors.errors import SteersmanError, VectorTooLarge
 
 DEFAULT_MAX_BYTES: Final = 64 << 20

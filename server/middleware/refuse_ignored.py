@@ -14,10 +14,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from steersman.server.chat.field import SteeringField
 from steersman.server.chat.header_field import HEADER, read_header
-from steersman.server.errors import Misplaced, refuse
+from steersman.server.error_response import refuse
+from steersman.server.errors import Misplaced
 from steersman.server.middleware.body import BodyInvalid, Bounds, read
 from steersman.server.middleware.constraints import check_constraints, check_items
-from steersman.server.paths import is_ours, path_of
+from steersman.server.routing import is_ours, path_of
 from steersman.steering.plan import PlanInvalid
 from steersman.steering.plan.intent import (
     FIELD,
@@ -45,7 +46,7 @@ _OURS: Final = 10
 """Our own routes take so many times the structure: texts to make a vector from are plain lists."""
 
 
-class Guard:
+class RefuseIgnored:
     """Pure ASGI middleware. Whoever reads the request's JSON behind it gets what it has read."""
 
     def __init__(self, app: ASGIApp, bounds: Bounds | None = None) -> None:

@@ -29,7 +29,7 @@ import os, sys
 from pathlib import Path
 import uvicorn
 from fastapi import FastAPI
-from server import errors
+from steersman.server import error_response
 from steersman.server.library.routes import build_router
 from tests.support.server.make import steersman
 
@@ -38,7 +38,7 @@ for line in sys.stdin:
     if not child:
         os.dup2(2, 1)  # The audit goes there.
         app = FastAPI()
-        errors.install(app)
+        error_response.install(app)
         app.include_router(build_router())
         app.state.steersman = steersman(Path(sys.argv[1]))
         uvicorn.run(app, host="127.0.0.1", port=int(sys.argv[2]), log_level="warning")

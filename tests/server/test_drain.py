@@ -15,7 +15,8 @@ from starlette.testclient import TestClient
 from starlette.websockets import WebSocketDisconnect
 
 from steersman.server import drain
-from steersman.server.drain import Drain, DrainGate
+from steersman.server.drain import Drain
+from steersman.server.middleware.drain_gate import DrainGate
 
 
 class Engine:
@@ -325,9 +326,16 @@ def test_web_sockets_are_turned_away() -> None:
     with client.websocket_connect("/v1/realtime"):
         pass
     watched.begin()
+    before = refused("draining")
     with (
         pytest.raises(WebSocketDisconnect) as refusal,
         client.websocket_connect("/v1/realtime"),
     ):
         raise AssertionError("it was accepted")
     assert (refusal.value.code, refusal.value.reason) == (1012, "draining")
+    assert refused("draining") == before + 1
+
+
+def refused(code: str) -> float:
+    """How often a call was refused with `code`."""
+    return REGISTRY.get_sample_value("steering_rejections_total", {"reason": code}) or 0.0

@@ -9,7 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, StreamingResponse
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.library import routes as vectors_api
 from steersman.vectors.library.library import Entry, Library
 
@@ -41,7 +41,7 @@ class Fake:
         self.guests: dict[str, Entry] = {}
         self.app = FastAPI()
         self.app.state.steersman = self.host
-        errors.install(self.app)
+        error_response.install(self.app)
         self.app.include_router(vectors_api.build_router())
         for path in ("/v1/chat/completions", "/v1/completions", "/v1/responses"):
             self.app.add_api_route(path, self.answer, methods=["POST"], response_model=None)

@@ -15,9 +15,9 @@ from fastapi import FastAPI
 
 from bench.servers import free_port
 from steersman.client.cli import main
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.extraction.api import build_router as extract_router
-from steersman.server.extraction.jobs.jobs import Jobs
+from steersman.server.extraction.jobs import Jobs
 from steersman.server.library.routes import build_router as vectors_router
 from steersman.vectors.library.library import Library
 from tests.support.vectors.make import vector_file
@@ -76,7 +76,7 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
             vector_file(hidden=HIDDEN, description=f"[bold] {name}", safe_range=(-2, 2)), name
         )
     app = FastAPI()
-    errors.install(app)
+    error_response.install(app)
     app.include_router(extract_router())
     app.include_router(vectors_router())
     app.add_middleware(AuthenticationMiddleware, tokens=[KEY])

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from fastapi import FastAPI, Request
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.library.routes import build_router
 from steersman.vectors.errors import VectorConflict, VectorNotFound
 from steersman.vectors.library.library import Library
@@ -63,7 +63,7 @@ def extract(
     bench: Bench, tmp_path: Path, steersman: Run, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Run]:
     app = FastAPI()
-    errors.install(app)
+    error_response.install(app)
 
     @app.post("/v1/steering/vectors/extract")
     async def extract(request: Request) -> dict[str, Any]:

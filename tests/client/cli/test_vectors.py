@@ -9,7 +9,7 @@ import torch
 from fastapi import FastAPI
 
 from steersman.client.http import Client
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.library.routes import build_router
 from steersman.vectors.file.format import BaseModel, SteeringVector, read_vector, write_vector
 from steersman.vectors.formats import load
@@ -337,7 +337,7 @@ def test_a_vector_of_another_model_is_shown_as_such(tmp_path: Path, steersman: R
     base = BaseModel(id="theirs", fingerprint="deadbeef")
     library.add(vector_file(hidden=HIDDEN, base_model=base, description="told"), "marked")
     app = FastAPI()
-    errors.install(app)
+    error_response.install(app)
     app.include_router(build_router())
     app.state.steersman = SimpleNamespace(library=library)
     with serving(app) as url:

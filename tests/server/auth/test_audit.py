@@ -16,9 +16,9 @@ import pytest
 from steersman.server.auth import audit
 from steersman.server.auth.audit import write_to
 from steersman.server.auth.caller import Caller, enter
-from steersman.server.auth.rights import ADMIN
+from steersman.server.auth.permissions import ADMIN
 from tests.support.server.host import VECTORS, Site, content
-from tests.support.server.keys import bearer, entry, rights, write
+from tests.support.server.keys import bearer, entry, permissions, write
 
 Lines = Callable[[], list[dict[str, Any]]]
 HOSTILE = 'a"}\n{"audit": "forged"}\r\u2028\x1b[31m\x00é\udcff'
@@ -36,7 +36,7 @@ def test_a_line_says_who_when_and_from_where(lines: Lines) -> None:
     import contextvars
 
     def change() -> None:
-        enter(Caller(rights("alice"), "10.0.3.7", "r-1"))
+        enter(Caller(permissions("alice"), "10.0.3.7", "r-1"))
         audit.audit("vector.created", vector="v", digest="sha256:0")
 
     contextvars.copy_context().run(change)
@@ -199,7 +199,7 @@ async def test_on_the_loop_a_line_is_written_in_a_thread(
         return real(file, text)
 
     monkeypatch.setattr(audit.os, "write", watching)
-    enter(Caller(rights("alice"), "10.0.3.7", "r-1"))
+    enter(Caller(permissions("alice"), "10.0.3.7", "r-1"))
     await audit.audit_line("job.submitted", job="j")
     (line,) = lines()
     assert (line["audit"], line["key"], line["client"]) == ("job.submitted", "alice", "10.0.3.7")

@@ -10,14 +10,14 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.auth.count_answers import BODY, CountAnswers, answers_of
-from steersman.server.auth.rate_limit import Meter, Ticket
+from steersman.server.auth.rate_limit import CountedRequest, RateLimiter
 from steersman.server.auth.route_scopes import need_of
 from steersman.server.errors import NotAllowed, TooManyRequests
-from steersman.server.middleware.auth import Gate
+from steersman.server.middleware.auth import Authenticate
 from tests.server.auth.test_rate_limit import Clock
-from tests.support.server.keys import bearer, entry, keys, rights
+from tests.support.server.keys import bearer, entry, keys, permissions
 
 CHAT, COMPLETION = [{"role": "user", "content": "?"}], "The sky is"
 BODIES: list[tuple[str, Any, int]] = [
@@ -85,12 +85,12 @@ def answered() -> dict[str, str]:
 
 def client(tmp_path: Path, **limits: Any) -> TestClient:
     app = FastAPI()
-    errors.install(app)
+    error_response.install(app)
     for path in {path for path, _, _ in BODIES}:
         app.add_api_route(path, answered, methods=["POST"])
     app.add_middleware(CountAnswers)
     app.add_middleware(ReadsBodies)
-    app.add_middleware(Gate, keys=keys(tmp_path, entry("who", **limits)))
+    app.add_middleware(Authenticate, keys=keys(tmp_path, entry("who", **limits)))
     return TestClient(app, headers=bearer("who"))
 
 
@@ -124,35 +124,35 @@ def test_more_than_may_ever_be_is_no_matter_of_waiting(
 
 def test_answers_run_at_once_and_end_together() -> None:
     clock = Clock()
-    meter, who = Meter(clock), rights(max_concurrent_requests=5)
-    first = Ticket(meter, who)
+    limiter, who = RateLimiter(clock), permissions(max_concurrent_requests=5)
+    first = CountedRequest(limiter, who)
     first.count(3)
     # The same call, counted once more by another part of the server.
     first.count(3)
-    second = Ticket(meter, who)
+    second = CountedRequest(limiter, who)
     with pytest.raises(TooManyRequests, match="3 answers to other requests"):
         second.count(3)
     second.count(2)
     with pytest.raises(TooManyRequests):
-        Ticket(meter, who)
+        CountedRequest(limiter, who)
     first.leave()
-    third = Ticket(meter, who)
+    third = CountedRequest(limiter, who)
     third.count(3)
     with pytest.raises(NotAllowed):
         third.count(6)
     second.leave()
     third.leave()
-    assert not meter._uses
+    assert not limiter._uses
 
 
 def test_the_rate_is_told_by_answers() -> None:
     clock = Clock()
-    meter, who = Meter(clock), rights(requests_per_minute=6)
-    Ticket(meter, who).count(6)
+    limiter, who = RateLimiter(clock), permissions(requests_per_minute=6)
+    CountedRequest(limiter, who).count(6)
     clock.now += 10
-    ticket = Ticket(meter, who)
+    counted = CountedRequest(limiter, who)
     with pytest.raises(TooManyRequests) as refusal:
-        ticket.count(4)
+        counted.count(4)
     assert refusal.value.retry_after == 30
     clock.now += 30
-    ticket.count(4)
+    counted.count(4)

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from steersman.server.extraction.jobs.jobs import Jobs
+from steersman.server.extraction.jobs import Jobs
 from tests.support.server.host import JOBS, Site
 from tests.support.server.keys import entry, write
 

@@ -12,7 +12,7 @@ from prometheus_client import REGISTRY
 from steersman.client.launch.serve import _own_parser
 from steersman.server.auth import keyfile as file
 from steersman.server.auth.keyfile import Hashed, Keys, KeysFileInvalid, hash_of, read
-from steersman.server.auth.rights import ADMIN, INFER, READ, SCOPES, Rights
+from steersman.server.auth.permissions import ADMIN, INFER, READ, SCOPES, KeyPermissions
 from tests.support.server.keys import entry, write
 
 SECRET = "sk-steersman-written-in-the-clear"
@@ -29,8 +29,8 @@ def hashed(path: Path) -> list[Hashed]:
     return read(path).hashed
 
 
-def now(keys: Keys, key: str) -> Rights | None:
-    """The rights of `key`, by the file as it is now."""
+def now(keys: Keys, key: str) -> KeyPermissions | None:
+    """The permissions of `key`, by the file as it is now."""
     keys.look()
     return keys.find(key)
 
@@ -45,11 +45,11 @@ def test_all_that_an_entry_may_say(tmp_path: Path) -> None:
         "max_concurrent_requests": 8, "max_vectors": 100, "max_jobs": 1, "max_extract_rows": 500,
     }  # fmt: skip
     (found,) = hashed(write(tmp_path / "keys.yaml", entry("alice", INFER, READ, **more)))
-    rights = found.rights
-    assert rights.name == "alice"
-    assert rights.scopes == {INFER, READ}
-    assert rights.vectors == ("team-a-*", "shared")
-    assert {key: getattr(rights, key) for key in more if key != "vectors"} == {
+    permissions = found.permissions
+    assert permissions.name == "alice"
+    assert permissions.scopes == {INFER, READ}
+    assert permissions.vectors == ("team-a-*", "shared")
+    assert {key: getattr(permissions, key) for key in more if key != "vectors"} == {
         key: value for key, value in more.items() if key != "vectors"
     }
     assert found.digest.hex() == hash_of("alice")
@@ -57,18 +57,18 @@ def test_all_that_an_entry_may_say(tmp_path: Path) -> None:
 
 def test_an_entry_without_limits_has_none(tmp_path: Path) -> None:
     (found,) = hashed(write(tmp_path / "keys.yaml", entry("a", INFER)))
-    assert found.rights.sees_all
-    assert not found.rights.may(READ)
+    assert found.permissions.sees_all
+    assert not found.permissions.may(READ)
     limits = ("max_relative_dose", "max_total_dose", "requests_per_minute",
               "max_concurrent_requests", "max_vectors",
               "max_jobs", "max_extract_rows")  # fmt: skip
-    assert [getattr(found.rights, limit) for limit in limits] == [None] * len(limits)
+    assert [getattr(found.permissions, limit) for limit in limits] == [None] * len(limits)
 
 
 def test_admin_contains_the_other_scopes_and_none_of_those_another(tmp_path: Path) -> None:
     for scope in SCOPES:
         (found,) = hashed(write(tmp_path / "keys.yaml", entry("a", scope)))
-        allowed = {other for other in SCOPES if found.rights.may(other)}
+        allowed = {other for other in SCOPES if found.permissions.may(other)}
         assert allowed == (set(SCOPES) if scope == ADMIN else {scope})
 
 
@@ -267,10 +267,10 @@ def test_fewer_rights_from_the_next_look_on(tmp_path: Path, at_once: None) -> No
     path = write(tmp_path / "keys.yaml", entry("a", ADMIN))
     found = Keys(path)
     write(path, entry("a", READ, vectors=["x"]))
-    rights = now(found, "a")
-    assert rights is not None
-    assert not rights.may(ADMIN)
-    assert not rights.sees("y")
+    permissions = now(found, "a")
+    assert permissions is not None
+    assert not permissions.may(ADMIN)
+    assert not permissions.sees("y")
 
 
 @pytest.mark.parametrize("text", ["keys: [", "", "keys: []\nmore: 1", "keys:\n- name: 2026-13-45"])

@@ -9,13 +9,13 @@ from typing import Any
 
 import pytest
 
-from steersman.server.auth.library_view import View
-from steersman.server.auth.rights import ADMIN, INFER, READ, WRITE, Rights
+from steersman.server.auth.library_view import LibraryView
+from steersman.server.auth.permissions import ADMIN, INFER, READ, WRITE, KeyPermissions
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.file.format import read_vector
 from steersman.vectors.library.library import Library
 from tests.support.server.host import JOBS, VECTORS, Site, content
-from tests.support.server.keys import entry, rights, write
+from tests.support.server.keys import entry, permissions, write
 
 TIMES = re.compile(r'"(created_at|updated_at)":\d+')
 HIDDEN_NAMES = ["b-1", "b-2", "aa", "c.d", "A-1"]
@@ -261,8 +261,8 @@ def test_any_patterns_over_any_names(tmp_path: Path, seed: int) -> None:
     there = dice.sample(WORDS, 7)
     for name in there:
         library.add(content(len(name)), name)
-    who = rights(vectors=tuple(dice.sample(PATTERNS, 2)))
-    view = View(library, who, 100)
+    who = permissions(vectors=tuple(dice.sample(PATTERNS, 2)))
+    view = LibraryView(library, who, 100)
     seen = [entry.name for entry in view.list()]
     assert seen == sorted(name for name in there if who.sees(name))
     paged: list[str] = []
@@ -280,7 +280,7 @@ def test_any_patterns_over_any_names(tmp_path: Path, seed: int) -> None:
             with pytest.raises(SteersmanError) as refusal:
                 call(name)
             with pytest.raises(SteersmanError) as absent:
-                View(Library(tmp_path / "empty"), who, 100).resolve(name)
+                LibraryView(Library(tmp_path / "empty"), who, 100).resolve(name)
             assert type(refusal.value) is type(absent.value)
             assert vars(refusal.value) == vars(absent.value)
     assert library.count() == len(there)
@@ -295,6 +295,6 @@ def test_any_patterns_over_any_names(tmp_path: Path, seed: int) -> None:
     ],
 )  # fmt: skip
 def test_patterns(pattern: str, yes: list[str], no: list[str]) -> None:
-    who = Rights("x", frozenset(), (pattern,))
+    who = KeyPermissions("x", frozenset(), (pattern,))
     assert all(map(who.sees, yes))
     assert not any(map(who.sees, no))

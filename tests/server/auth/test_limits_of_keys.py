@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from steersman.server.auth.rights import ADMIN, INFER, READ
+from steersman.server.auth.permissions import ADMIN, INFER, READ
 from tests.support.server.host import JOBS, VECTORS, Site, content
 from tests.support.server.keys import entry, write
 

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersman.server.auth.rate_limit import Meter
+from steersman.server.auth.rate_limit import RateLimiter
 from steersman.server.errors import TooManyRequests
-from tests.support.server.keys import rights
+from tests.support.server.keys import permissions
 
 
 class Clock:
@@ -32,19 +32,19 @@ def test_never_more_than_a_minutes_worth_and_what_has_come_since(
     per_minute: int, steps: list[tuple[float, int]]
 ) -> None:
     clock = Clock()
-    meter, who = Meter(clock), rights(requests_per_minute=per_minute)
+    limiter, who = RateLimiter(clock), permissions(requests_per_minute=per_minute)
     let_in: list[float] = []
     waits: list[int] = []
     for passes, asks in steps:
         clock.now += passes
         for _ in range(asks):
             try:
-                meter.enter(who)
+                limiter.enter(who)
             except TooManyRequests as refusal:
                 waits.append(refusal.retry_after)
             else:
                 let_in.append(clock.now)
-                meter.leave(who)
+                limiter.leave(who)
     assert all(1 <= wait <= 60 for wait in waits)
     # Over every stretch of time, not only from the start.
     for i, begin in enumerate(let_in):
@@ -55,81 +55,87 @@ def test_never_more_than_a_minutes_worth_and_what_has_come_since(
 @given(st.integers(1, 30), st.integers(0, 40))
 def test_who_waits_as_long_as_told_is_let_in(per_minute: int, before: int) -> None:
     clock = Clock()
-    meter, who = Meter(clock), rights(requests_per_minute=per_minute)
+    limiter, who = RateLimiter(clock), permissions(requests_per_minute=per_minute)
     refusal = None
     for _ in range(per_minute + 1 + before):
         try:
-            meter.enter(who)
+            limiter.enter(who)
         except TooManyRequests as error:
             refusal = error
     assert refusal is not None
     clock.now += refusal.retry_after
-    meter.enter(who)
+    limiter.enter(who)
 
 
 def test_a_refused_request_does_not_count_as_running() -> None:
-    meter, who = Meter(Clock()), rights(requests_per_minute=1, max_concurrent_requests=2)
-    meter.enter(who)
+    limiter, who = (
+        RateLimiter(Clock()),
+        permissions(requests_per_minute=1, max_concurrent_requests=2),
+    )
+    limiter.enter(who)
     for _ in range(5):
         with pytest.raises(TooManyRequests, match="requests_per_minute"):
-            meter.enter(who)
-    meter.leave(who)
-    assert meter._uses[who.name].running == 0
+            limiter.enter(who)
+    limiter.leave(who)
+    assert limiter._uses[who.name].running == 0
 
 
 def test_one_refused_for_what_runs_costs_none_of_the_rate() -> None:
-    meter, who = Meter(Clock()), rights(requests_per_minute=2, max_concurrent_requests=1)
-    meter.enter(who)
+    limiter, who = (
+        RateLimiter(Clock()),
+        permissions(requests_per_minute=2, max_concurrent_requests=1),
+    )
+    limiter.enter(who)
     for _ in range(5):
         with pytest.raises(TooManyRequests) as refusal:
-            meter.enter(who)
+            limiter.enter(who)
         assert refusal.value.code == "too_many_concurrent_requests"
-    meter.leave(who)
-    meter.enter(who)
+    limiter.leave(who)
+    limiter.enter(who)
 
 
 def test_the_wall_clock_has_no_say() -> None:
     # Somebody sets that one back, or a leap second does.
-    assert signature(Meter).parameters["clock"].default is time.monotonic
+    assert signature(RateLimiter).parameters["clock"].default is time.monotonic
 
 
 def test_counts_outlive_a_new_keys_file() -> None:
     clock = Clock()
-    meter = Meter(clock)
-    free, tight = rights(), rights(requests_per_minute=2, max_concurrent_requests=2)
-    meter.enter(free)
+    limiter = RateLimiter(clock)
+    free, tight = permissions(), permissions(requests_per_minute=2, max_concurrent_requests=2)
+    limiter.enter(free)
     for _ in range(2):
-        meter.enter(tight)
+        limiter.enter(tight)
         with pytest.raises(TooManyRequests, match="max_concurrent"):
-            meter.enter(tight)
-        meter.leave(tight)
+            limiter.enter(tight)
+        limiter.leave(tight)
     # The rate is used up; that the last one leaves with the rights of before gives none back.
-    meter.leave(free)
+    limiter.leave(free)
     with pytest.raises(TooManyRequests, match="requests_per_minute"):
-        meter.enter(tight)
+        limiter.enter(tight)
     # A higher rate is believed from here on, not as if it had been so before.
-    faster = rights(requests_per_minute=60)
+    faster = permissions(requests_per_minute=60)
     with pytest.raises(TooManyRequests):
-        meter.enter(faster)
+        limiter.enter(faster)
     clock.now += 1
-    meter.enter(faster)
+    limiter.enter(faster)
     with pytest.raises(TooManyRequests):
-        meter.enter(faster)
+        limiter.enter(faster)
 
 
 def test_keys_do_not_share() -> None:
-    meter = Meter(Clock())
-    one, two = (rights(name, requests_per_minute=1) for name in ("one", "two"))
-    meter.enter(one)
-    meter.enter(two)
+    limiter = RateLimiter(Clock())
+    one, two = (permissions(name, requests_per_minute=1) for name in ("one", "two"))
+    limiter.enter(one)
+    limiter.enter(two)
     with pytest.raises(TooManyRequests):
-        meter.enter(one)
+        limiter.enter(one)
 
 
 def test_nothing_is_kept_of_whom_nothing_limits() -> None:
-    meter, who = Meter(Clock()), rights()
+    limiter, who = RateLimiter(Clock()), permissions()
     for _ in range(3):
-        meter.enter(who)
+        limiter.enter(who)
     for _ in range(3):
-        meter.leave(who)
-    assert not meter._uses
+        limiter.leave(who)
+    assert not limiter._uses

@@ -215,9 +215,9 @@ def test_drain_and_gate_are_before_all_that_reads_a_body(said: dict[str, Any], b
     order = [
         name
         for name in said["middlewares"][build]
-        if name in ("DrainGate", "Gate", "BodyLimit", "Guard", "CountAnswers")
+        if name in ("DrainGate", "Authenticate", "BodyLimit", "RefuseIgnored", "CountAnswers")
     ]
-    assert order == ["DrainGate", "Gate", "BodyLimit", "Guard", "CountAnswers"]
+    assert order == ["DrainGate", "Authenticate", "BodyLimit", "RefuseIgnored", "CountAnswers"]
 
 
 def test_pages_of_an_allowed_origin_may_call_ours_and_read_refusals(said: dict[str, Any]) -> None:

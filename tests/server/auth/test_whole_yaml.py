@@ -11,7 +11,7 @@ import yaml
 from steersman.client.cli.app import run
 from steersman.server.auth import keyfile as file
 from steersman.server.auth.keyfile import Keys, KeysFileInvalid, Read, read
-from steersman.server.auth.rights import INFER, SCOPES, Rights
+from steersman.server.auth.permissions import INFER, SCOPES, KeyPermissions
 from tests.support.server.keys import entry, write
 
 NAMES = ["team-a-calm", "team-b-calm", "x"]
@@ -28,7 +28,7 @@ ENTRIES = [
 ]
 
 
-def within(some: Rights, all_: Rights) -> bool:
+def within(some: KeyPermissions, all_: KeyPermissions) -> bool:
     """Whether `some` may do nothing that `all_` may not."""
     limits = [(getattr(some, limit), getattr(all_, limit)) for limit in LIMITS]
     return (
@@ -40,16 +40,16 @@ def within(some: Rights, all_: Rights) -> bool:
 
 def gives_more(cut: Read, whole: Read) -> str | None:
     """Who may do more by `cut` than by `whole`."""
-    rights = {one.digest: one.rights for one in whole.hashed}
+    permissions = {one.digest: one.permissions for one in whole.hashed}
     if not cut.public <= whole.public:
         return "everybody"
     return next(
         (
-            one.rights.name
+            one.permissions.name
             for one in cut.hashed
-            if one.digest not in rights
-            or one.rights.name != rights[one.digest].name
-            or not within(one.rights, rights[one.digest])
+            if one.digest not in permissions
+            or one.permissions.name != permissions[one.digest].name
+            or not within(one.permissions, permissions[one.digest])
         ),
         None,
     )

@@ -4,13 +4,13 @@ from typing import Any
 
 import pytest
 
-from steersman.server.chat.reply.trace import Answers
 from steersman.server.chat.requests import (
     SteeredBatchRequest,
     SteeredChatRequest,
     SteeredCompletionRequest,
     SteeredResponsesRequest,
 )
+from steersman.server.chat.trace import Answers
 
 CHAT = [{"role": "user", "content": "Hello"}]
 

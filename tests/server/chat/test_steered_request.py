@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
-from steersman.server.chat.reply.trace import Answers
-from steersman.server.chat.steered_request import Session, resolved
+from steersman.server.chat.steered_request import SteeredRequest, resolved
+from steersman.server.chat.trace import Answers
 from steersman.server.state import Steersman
 from steersman.steering.plan import RECEIPTS, BankKey, Choice, PlanInvalid, WorkerNote
 from tests.support.server.make import steersman
@@ -24,21 +24,21 @@ def app(tmp_path: Path) -> Steersman:
     return steersman(tmp_path)
 
 
-def session(app: Steersman, field: Any, answers: Answers | None = None) -> Session:
+def steered(app: Steersman, field: Any, answers: Answers | None = None) -> SteeredRequest:
     uses = [{"id": use} if isinstance(use, str) else use for use in field["vectors"]]
-    return Session(app, resolved(app, {**field, "vectors": uses}), answers or Answers())
+    return SteeredRequest(app, resolved(app, {**field, "vectors": uses}), answers or Answers())
 
 
 def streams() -> float | None:
     return REGISTRY.get_sample_value("steering_companion_streams")
 
 
-def deliver(of: Session, name: str, steered: tuple[int, ...], *choices: Choice) -> None:
+def deliver(of: SteeredRequest, name: str, steered: tuple[int, ...], *choices: Choice) -> None:
     RECEIPTS.deliver(name, WorkerNote(of.plan.receipt, steered, -1, (), choices))
 
 
 def test_a_static_receipt(app: Steersman) -> None:
-    made = session(app, {"vectors": ["plain"]})
+    made = steered(app, {"vectors": ["plain"]})
     deliver(made, "x", (7,))
     assert made.trace is None
     receipt = made.receipt()
@@ -56,7 +56,7 @@ def test_a_receipt_repeats_the_schedule(app: Steersman) -> None:
         {"id": "plain", "schedule": "diminishing", "over": 2},
         {"id": "steps", "schedule": [1, 2], "after": "hold"},
     ]
-    made = session(app, {"vectors": uses})
+    made = steered(app, {"vectors": uses})
     keys = ("coefficient", "schedule", "over", "steps", "after")
     said = [{k: v[k] for k in keys if k in v} for v in made.receipt()["vectors"]]
     assert said == [
@@ -67,7 +67,7 @@ def test_a_receipt_repeats_the_schedule(app: Steersman) -> None:
 
 
 def test_a_dynamic_receipt(app: Steersman) -> None:
-    made = session(app, DYNAMIC)
+    made = steered(app, DYNAMIC)
     deliver(made, "x", (1, 1), Choice((3.0, 0.5), (4.0, 0.5)))
     deliver(made, "x", (2, 2), Choice((0.25, 0.0), (0.25, 0.0)))
     receipt = made.receipt()
@@ -84,7 +84,7 @@ def test_a_dynamic_receipt(app: Steersman) -> None:
 
 
 def test_several_answers(app: Steersman) -> None:
-    made = session(app, {"vectors": ["plain"], "dynamic": {}}, Answers(n=2))
+    made = steered(app, {"vectors": ["plain"], "dynamic": {}}, Answers(n=2))
     for n in (1, 0):
         deliver(made, f"{n}_chatcmpl-x-00000000", (1,), Choice((float(n),), (0.0,)))
     receipt = made.receipt()
@@ -94,11 +94,11 @@ def test_several_answers(app: Steersman) -> None:
 
 
 def test_companions_in_flight(app: Steersman) -> None:
-    static = session(app, {"vectors": ["plain", "other"]}, Answers(n=5))
+    static = steered(app, {"vectors": ["plain", "other"]}, Answers(n=5))
     assert streams() == 0
-    one = session(app, DYNAMIC)
+    one = steered(app, DYNAMIC)
     assert streams() == 3
-    several = session(app, {"vectors": ["plain"], "dynamic": {}}, Answers(n=2, prompts=3))
+    several = steered(app, {"vectors": ["plain"], "dynamic": {}}, Answers(n=2, prompts=3))
     assert streams() == 3 + 12
     one.close("completed")
     one.close("failed")
@@ -109,7 +109,7 @@ def test_companions_in_flight(app: Steersman) -> None:
 
 
 def test_a_session_that_nobody_closes_gives_its_companions_back(app: Steersman) -> None:
-    made = session(app, DYNAMIC)
+    made = steered(app, DYNAMIC)
     receipt = made.plan.receipt
     assert streams() == 3
     del made
@@ -121,7 +121,7 @@ def test_a_session_that_nobody_closes_gives_its_companions_back(app: Steersman) 
 
 def test_a_refused_request_holds_nothing(app: Steersman) -> None:
     with pytest.raises(PlanInvalid):
-        session(app, {"vectors": ["plain"] * 5, "dynamic": {}})
+        steered(app, {"vectors": ["plain"] * 5, "dynamic": {}})
     assert (streams(), len(app.rows)) == (0, 0)
 
 
@@ -137,7 +137,7 @@ def test_collected_in_any_thread_it_is_counted_out_on_the_loop(app: Steersman) -
     app.leave = leave  # type: ignore[method-assign]
 
     async def main() -> None:
-        made = [session(app, DYNAMIC) for _ in range(40)]
+        made = [steered(app, DYNAMIC) for _ in range(40)]
         receipts = [one.plan.receipt for one in made]
         assert streams() == 120
         pool = [threading.Thread(target=collect, args=(made[n::4],)) for n in range(4)]
@@ -154,7 +154,7 @@ def test_collected_in_any_thread_it_is_counted_out_on_the_loop(app: Steersman) -
         assert not app.rows
         assert not any(RECEIPTS.is_open(receipt) for receipt in receipts)
 
-    def collect(ours: list[Session]) -> None:
+    def collect(ours: list[SteeredRequest]) -> None:
         while ours:
             del ours[0]
 
@@ -163,8 +163,8 @@ def test_collected_in_any_thread_it_is_counted_out_on_the_loop(app: Steersman) -
 
 
 def test_a_session_that_outlives_its_loop_harms_nobody(app: Steersman) -> None:
-    async def main() -> Session:
-        return session(app, DYNAMIC)
+    async def main() -> SteeredRequest:
+        return steered(app, DYNAMIC)
 
     made = asyncio.run(main())
     del made

@@ -12,10 +12,10 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.extraction.api import build_router
-from steersman.server.extraction.jobs.jobs import Jobs
-from tests.support.server.extraction import Engine, Tokenizer, make_bench
+from steersman.server.extraction.jobs import Jobs
+from tests.support.server.extraction import Engine, Tokenizer, make_context
 
 EXTRACT = "/v1/steering/vectors/extract"
 JOBS = "/v1/steering/jobs"
@@ -24,11 +24,14 @@ JOBS = "/v1/steering/jobs"
 @pytest.fixture
 def client(tmp_path: Path) -> Iterator[TestClient]:
     app = FastAPI()
-    errors.install(app)
+    error_response.install(app)
     app.include_router(build_router())
-    bench = make_bench(tmp_path, Engine())
+    context = make_context(tmp_path, Engine())
     app.state.steersman = SimpleNamespace(
-        jobs=Jobs(tmp_path / "jobs", 4), bench=bench, library=bench.library, max_extract_rows=100
+        jobs=Jobs(tmp_path / "jobs", 4),
+        extraction=context,
+        library=context.library,
+        max_extract_rows=100,
     )
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
@@ -68,7 +71,7 @@ def test_hostile_lines_are_bad_rows_and_the_books_stay_readable(client: TestClie
 def test_more_steps_than_the_library_takes_are_refused_before_the_work(client: TestClient) -> None:
     app: Any = client.app
     host = app.state.steersman
-    host.bench = replace(host.bench, max_steps=8)
+    host.context = replace(host.context, max_steps=8)
     body = {"name": "x", "method": "per_step", "positive": ["a"] * 4, "negative": ["b"] * 4}
     for steps in ({"steps": 9}, {}):
         answer = client.post(EXTRACT, json=body | steps)

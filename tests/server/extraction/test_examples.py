@@ -5,15 +5,16 @@ from typing import Any
 
 import pytest
 
-from steersman.server.extraction.examples import BadRow, Example, Reader
-from steersman.server.extraction.request import Row, read_request
+from steersman.server.extraction.examples import BadSample, Example, Reader
+from steersman.server.extraction.request import read_request
+from steersman.server.extraction.samples import Sample
 from tests.support.server.extraction import Tokenizer
 
 
 def read(text: Any, prompt: Any = None, *, tokenizer: Any = None, **request: Any) -> Example:
     body = {"method": "mean_difference", "name": "x", "pairs": [["a", "b"]], **request}
     reader = Reader(read_request(json.dumps(body)), tokenizer or Tokenizer(), 100)
-    return reader.read(Row(1, ("pair", 1), "positive", text, prompt))
+    return reader.read(Sample(1, ("pair", 1), "positive", text, prompt))
 
 
 def chat(question: str, answer: str) -> list[dict[str, str]]:
@@ -31,18 +32,18 @@ def test_the_answers_letter_is_read(text: Any, prompt: str | None) -> None:
 @pytest.mark.parametrize("text", ["I love it.", "(A) ", "(A).", "A)", "(AB)", "(A)\n", "( )"])
 @pytest.mark.parametrize("prompt", [None, "Well?"])
 def test_without_an_answers_letter_nothing_is_read(text: str, prompt: str | None) -> None:
-    with pytest.raises(BadRow, match="no answer in brackets"):
+    with pytest.raises(BadSample, match="no answer in brackets"):
         read(text, prompt, method="caa")
 
 
 def test_a_question_is_no_answer() -> None:
-    with pytest.raises(BadRow, match="no answer in brackets"):
+    with pytest.raises(BadSample, match="no answer in brackets"):
         read([{"role": "user", "content": "(A)"}], method="caa")
 
 
 @pytest.mark.parametrize("tokens", ["last", "mean"])
 def test_the_first_token_of_a_raw_text_is_never_read(tokens: str) -> None:
-    with pytest.raises(BadRow, match="no tokens to read"):
+    with pytest.raises(BadSample, match="no tokens to read"):
         read("x", tokens=tokens)
     assert read("xy", tokens=tokens).start == 1
     # Behind a prompt it is not the sequence's first.
@@ -50,7 +51,7 @@ def test_the_first_token_of_a_raw_text_is_never_read(tokens: str) -> None:
 
 
 def test_nor_at_the_first_step() -> None:
-    with pytest.raises(BadRow, match="no tokens to read"):
+    with pytest.raises(BadSample, match="no tokens to read"):
         read("x", method="per_step")
     assert read("xy", method="per_step", steps=5).start == 1
 
@@ -66,11 +67,11 @@ def test_nor_at_the_first_step() -> None:
     ],
 )
 def test_half_a_surrogate_pair_is_one_bad_row(text: Any, prompt: str | None) -> None:
-    with pytest.raises(BadRow, match="surrogate"):
+    with pytest.raises(BadSample, match="surrogate"):
         read(text, prompt)
 
 
 def test_what_a_template_says_is_short_and_can_be_written() -> None:
-    with pytest.raises(BadRow, match="unknown role") as caught:
+    with pytest.raises(BadSample, match="unknown role") as caught:
         read([{"role": "\ud800" * 10_000, "content": "x"}])
     assert len(str(caught.value).encode()) < 300

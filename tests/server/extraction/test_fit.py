@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from steersman.server.extraction.fit import Place, fit
-from steersman.server.extraction.jobs.job import Cancelled
+from steersman.server.extraction.job import Cancelled
 from steersman.server.extraction.request import ExtractRequest, read_request
 from steersman.vectors.file.format import BaseModel
 from steersman.vectors.methods import METHODS, ActivationsInvalid
@@ -28,11 +28,11 @@ def sides(count: int = 12) -> dict[str, torch.Tensor]:
 
 @pytest.mark.parametrize("method", FITTED)
 def test_by_layer_is_as_at_once(method: str) -> None:
-    rows = sides()
-    (vector,) = fit(request(method), rows, UNCALIBRATED, lambda: None)
+    activations = sides()
+    (vector,) = fit(request(method), activations, UNCALIBRATED, lambda: None)
     made = METHODS[method].fit
     assert made is not None
-    for layer, direction in enumerate(made(rows["positive"], rows["negative"])):
+    for layer, direction in enumerate(made(activations["positive"], activations["negative"])):
         assert torch.equal(vector.tensors["resid_post", layer], direction)
 
 
@@ -54,10 +54,10 @@ def test_stopped_at_a_layer_or_a_split(method: str, after: int) -> None:
 
 
 def test_all_layers_that_are_the_same_are_one_error() -> None:
-    rows = sides()
-    rows["negative"][:, 1:] = rows["positive"][:, 1:]
+    activations = sides()
+    activations["negative"][:, 1:] = activations["positive"][:, 1:]
     with pytest.raises(ActivationsInvalid, match="at 2 of 3 layers") as caught:
-        fit(request("mean_difference"), rows, UNCALIBRATED, lambda: None)
+        fit(request("mean_difference"), activations, UNCALIBRATED, lambda: None)
     assert caught.value.layers == (1, 2)
 
 

@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from steersman.server.extraction.request import Row, check_paired, json_lines, read_request, rows_of
+from steersman.server.extraction.request import read_request
+from steersman.server.extraction.samples import Sample, check_paired, json_lines, samples_of
 from steersman.vectors.errors import VectorInvalid
 
 
-def rows(*lines: Any, **inline: Any) -> list[Row]:
+def samples(*lines: Any, **inline: Any) -> list[Sample]:
     request = read_request(json.dumps({"method": "caa", "name": "x", **inline}))
     texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
     found = json_lines("\n".join(texts).encode()) if lines else None
-    return list(rows_of(request, found))
+    return list(samples_of(request, found))
 
 
 def lone(label: Any, text: str = "(A)") -> dict[str, Any]:
@@ -22,20 +23,20 @@ def lone(label: Any, text: str = "(A)") -> dict[str, Any]:
 
 
 def test_brackets_without_end_are_one_bad_line() -> None:
-    bad, good = rows("[" * 100_000, lone("positive"))
+    bad, good = samples("[" * 100_000, lone("positive"))
     assert (bad.number, bad.label, good.label) == (1, "", "positive")
 
 
 @pytest.mark.parametrize("label", ["", 7, None, ["a"], "\ud800", "x" * 129])
 def test_what_is_no_label(label: Any) -> None:
-    (row,) = rows(lone(label))
-    assert row.label == ""
-    assert rows(lone("é" * 128))[0].label == "é" * 128
+    (sample,) = samples(lone(label))
+    assert sample.label == ""
+    assert samples(lone("é" * 128))[0].label == "é" * 128
 
 
 def test_a_style_inline_has_a_label_too() -> None:
     with pytest.raises(VectorInvalid, match="1 to 128"):
-        rows(styles={"x" * 129: ["a", "b"]})
+        samples(styles={"x" * 129: ["a", "b"]})
 
 
 @pytest.mark.parametrize("c", [0, -1, 1e-7, 1e7, 10**1000, True, "1", None])
@@ -50,32 +51,32 @@ def test_a_probes_c_has_bounds(c: Any) -> None:
 
 def test_counterparts_however_they_are_given() -> None:
     pair = {"positive": "(A)", "negative": "(B)"}
-    mixed = rows(lone("positive"), pair, lone("negative"), lone("negative"), lone("positive"))
+    mixed = samples(lone("positive"), pair, lone("negative"), lone("negative"), lone("positive"))
     check_paired(mixed)
-    assert [row.pair for row in mixed] == [
+    assert [sample.pair for sample in mixed] == [
         ("text", 1), ("pair", 2), ("pair", 2), ("text", 1), ("text", 2), ("text", 2),
     ]  # fmt: skip
-    listed = rows(pairs=[["(A)", "(B)"]], positive=["(A)"], negative=["(B)"])
+    listed = samples(pairs=[["(A)", "(B)"]], positive=["(A)"], negative=["(B)"])
     check_paired(listed)
-    assert len({row.pair for row in listed}) == 2
+    assert len({sample.pair for sample in listed}) == 2
     # A line that is no pair takes nobody along.
-    check_paired(rows(pair, "nonsense", pair))
+    check_paired(samples(pair, "nonsense", pair))
 
 
 @pytest.mark.parametrize("lost", ["nonsense", lone("postive"), lone(7)])
 def test_lines_of_one_text_need_to_be_on_a_side_each(lost: Any) -> None:
     lines = [lone("positive"), lone("negative"), lost]
     with pytest.raises(VectorInvalid, match="row 3 is neither") as caught:
-        check_paired(rows(*lines, lone("positive"), lone("negative")))
+        check_paired(samples(*lines, lone("positive"), lone("negative")))
     assert caught.value.code == "unpaired"
 
 
 def test_sides_that_are_not_as_many() -> None:
     for found in (
-        rows(positive=["(A)"] * 3, negative=["(B)"] * 2),
-        rows(lone("positive"), lone("positive"), lone("negative")),
+        samples(positive=["(A)"] * 3, negative=["(B)"] * 2),
+        samples(lone("positive"), lone("positive"), lone("negative")),
         # As many, but not each other's.
-        rows(lone("positive"), pairs=None, positive=None) + rows(negative=["(B)"]),
+        samples(lone("positive"), pairs=None, positive=None) + samples(negative=["(B)"]),
     ):
         with pytest.raises(VectorInvalid, match="positive texts and") as caught:
             check_paired(found)

@@ -6,7 +6,7 @@ import pytest
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.library.routes import build_router
 from steersman.server.middleware.body_limit import BodyLimit
 from steersman.vectors.library.library import Library
@@ -27,7 +27,7 @@ def events():
 @pytest.fixture
 def client(library, events):
     app = FastAPI()
-    errors.install(app)
+    error_response.install(app)
     app.include_router(build_router())
     app.add_middleware(BodyLimit, max_upload_bytes=2 * LIMIT)
     app.state.steersman = SimpleNamespace(

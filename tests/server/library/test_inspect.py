@@ -9,7 +9,7 @@ import torch
 from fastapi import FastAPI
 from starlette.testclient import TestClient
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.doses import Doses
 from steersman.server.library import inspect as inspect_api
 from steersman.server.library import routes as vectors_api
@@ -49,14 +49,14 @@ def engine() -> Engine:
 @pytest.fixture
 def client(library: Library, engine: Engine) -> Any:
     app = FastAPI()
-    errors.install(app)
+    error_response.install(app)
     app.include_router(inspect_api.build_router())
     app.include_router(vectors_api.build_router())
     tokenizer = SimpleNamespace(decode=lambda ids: f"<{ids[0]}>")
     app.state.steersman = SimpleNamespace(
         library=library,
         doses=Doses(None, None),
-        bench=SimpleNamespace(engine=engine, tokenizer=tokenizer),
+        extraction=SimpleNamespace(engine=engine, tokenizer=tokenizer),
     )
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.library import routes as vectors_api
 from steersman.vectors.errors import LibraryError
 from steersman.vectors.file.format import BaseModel, read_vector
@@ -312,7 +312,7 @@ def test_an_error_with_retry_after_says_so():
     class Busy(LibraryError):
         retry_after = 7
 
-    reply = errors.response(Busy("later"))
+    reply = error_response.response(Busy("later"))
     assert reply.headers["retry-after"] == "7"
-    assert errors.status_of(Busy("x")) == 500
-    assert errors.status_of(ValueError("x")) == 500
+    assert error_response.status_of(Busy("x")) == 500
+    assert error_response.status_of(ValueError("x")) == 500

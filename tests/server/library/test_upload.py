@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from prometheus_client import REGISTRY
 from starlette.testclient import TestClient
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.library.routes import build_router
 from steersman.vectors.file.format import read_vector
 from steersman.vectors.library.library import Library
@@ -89,7 +89,7 @@ def test_uploads_over_the_limit(client, library):
 
 def test_the_route_counts_without_the_middleware(library):
     app = FastAPI()
-    errors.install(app)
+    error_response.install(app)
     app.include_router(build_router())
     app.state.steersman = SimpleNamespace(library=library, max_upload_bytes=LIMIT)
     with TestClient(app) as client:

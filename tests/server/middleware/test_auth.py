@@ -14,13 +14,13 @@ from starlette.testclient import TestClient
 from starlette.types import Message, Scope
 from starlette.websockets import WebSocketDisconnect
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.auth import audit
 from steersman.server.auth import keyfile as file
 from steersman.server.auth.caller import caller
 from steersman.server.auth.keyfile import Keys
-from steersman.server.auth.rights import INFER
-from steersman.server.middleware.auth import Gate
+from steersman.server.auth.permissions import INFER
+from steersman.server.middleware.auth import Authenticate
 from tests.support.server.keys import ONE_EACH, bearer, entry, keys, one_each
 
 CALLERS = [None, "nobody", *ONE_EACH]
@@ -48,10 +48,10 @@ GETS_THROUGH = {
 
 def app(gate_keys: Keys | None) -> FastAPI:
     inner = FastAPI()
-    errors.install(inner)
+    error_response.install(inner)
 
     def who() -> dict[str, str]:
-        return {"caller": caller().rights.name}
+        return {"caller": caller().permissions.name}
 
     for method, path in ROUTES.values():
         if path != "/nothing" and method != "DELETE":
@@ -68,14 +68,14 @@ def app(gate_keys: Keys | None) -> FastAPI:
     @inner.websocket("/v1/realtime")
     async def realtime(socket: WebSocket) -> None:
         await socket.accept()
-        await socket.send_text(caller().rights.name)
+        await socket.send_text(caller().permissions.name)
         await socket.close()
 
     @inner.websocket("/v1/secret")
     async def unlisted(socket: WebSocket) -> None:
         await socket.accept()
 
-    inner.add_middleware(Gate, keys=gate_keys)
+    inner.add_middleware(Authenticate, keys=gate_keys)
     return inner
 
 
@@ -295,7 +295,7 @@ class Waiting:
         await send({"type": "http.response.body", "body": b""})
 
 
-async def call(gate: Gate, key: str) -> list[Message]:
+async def call(gate: Authenticate, key: str) -> list[Message]:
     sent: list[Message] = []
     listed = FastAPI()
     listed.add_api_route("/v1/completions", lambda: None, methods=["POST"])
@@ -318,7 +318,7 @@ async def call(gate: Gate, key: str) -> list[Message]:
 @pytest.mark.parametrize("end", ["whole", "failed", "cancelled"])
 async def test_at_once(tmp_path: Path, end: str) -> None:
     inner = Waiting()
-    gate = Gate(inner, keys(tmp_path, entry("two", INFER, max_concurrent_requests=2)))
+    gate = Authenticate(inner, keys(tmp_path, entry("two", INFER, max_concurrent_requests=2)))
     for _ in range(3):
         inner.go.clear()
         running = [asyncio.create_task(call(gate, "two")) for _ in range(2)]

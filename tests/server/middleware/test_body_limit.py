@@ -9,7 +9,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import PlainTextResponse
 from starlette.testclient import TestClient
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.middleware.body_limit import BodyLimit
 
 
@@ -23,7 +23,7 @@ def scope(*headers: tuple[bytes, bytes]):
 
 def app(limit: int = 100, *, swallow: bool = False, seconds: float = 60):
     inner = FastAPI()
-    errors.install(inner)
+    error_response.install(inner)
     inner.state.received = 0
     inner.state.called = 0
 

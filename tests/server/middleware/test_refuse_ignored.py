@@ -15,7 +15,7 @@ from starlette.testclient import TestClient
 
 from steersman.server.middleware.body import Bounds
 from steersman.server.middleware.constraints import MOST_CHARACTERS, MOST_WORDS
-from steersman.server.middleware.refuse_ignored import STEERED_PATHS, Guard
+from steersman.server.middleware.refuse_ignored import STEERED_PATHS, RefuseIgnored
 from steersman.steering.plan.intent import MOST_CLOSE, MOST_OPENED
 
 JSON = {"content-type": "application/json"}
@@ -33,7 +33,7 @@ async def echo(request: Request) -> JSONResponse:
 def client() -> TestClient:
     paths = [*STEERED_PATHS, *OTHER]
     app = Starlette(routes=[Route(path, echo, methods=["GET", "POST", "PUT"]) for path in paths])
-    app.add_middleware(Guard, bounds=Bounds(containers=50, depth=10, values=1000))
+    app.add_middleware(RefuseIgnored, bounds=Bounds(containers=50, depth=10, values=1000))
     return TestClient(app)
 
 
@@ -366,7 +366,7 @@ def test_a_slash_too_many_is_named_as_such(client: TestClient, path: str) -> Non
 )
 def test_what_takes_long_to_look_at_is_refused(path: str, body: dict[str, Any], param: str) -> None:
     app = Starlette(routes=[Route(path, echo, methods=["POST"])])
-    app.add_middleware(Guard)
+    app.add_middleware(RefuseIgnored)
     error = refused(TestClient(app).post(path, json=body), param, "body_too_complex")
     assert "whatever the server's options; send less" in error["message"]
 
@@ -384,7 +384,7 @@ def test_what_takes_long_to_look_at_is_refused(path: str, body: dict[str, Any], 
 )
 def test_what_does_not_passes(body: dict[str, Any]) -> None:
     app = Starlette(routes=[Route(CHAT, echo, methods=["POST"])])
-    app.add_middleware(Guard)
+    app.add_middleware(RefuseIgnored)
     assert TestClient(app).post(CHAT, json=body).json()["said"] == body
 
 
@@ -401,7 +401,7 @@ def test_what_does_not_passes(body: dict[str, Any]) -> None:
 )
 def test_items_of_a_response_are_counted(path: str, name: str, most: int, refuses: bool) -> None:
     app = Starlette(routes=[Route(path, echo, methods=["POST"])])
-    app.add_middleware(Guard, bounds=Bounds(items=12))
+    app.add_middleware(RefuseIgnored, bounds=Bounds(items=12))
     client = TestClient(app)
     assert client.post(path, json={name: [{}] * most}).status_code == 200
     answer = client.post(path, json={name: [{}] * (most + 1)})

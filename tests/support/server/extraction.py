@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from steersman.server.auth.library_view import View
-from steersman.server.auth.rights import OPEN
+from steersman.server.auth.library_view import LibraryView
+from steersman.server.auth.permissions import OPEN
+from steersman.server.extraction.context import ExtractionContext
 from steersman.server.extraction.fit import Place
-from steersman.server.extraction.jobs.pipeline import Bench
 from steersman.steering.plan.capture import Capture, CaptureChunk
 from steersman.steering.plan.inbox import CAPTURES
 from steersman.vectors.file.format import BaseModel
@@ -60,8 +60,8 @@ class Engine:
         assert capture is not None
         tokens = capture.stop - capture.start
         stream = stream_of(text)[[layer for _, layer in capture.terms]]
-        rows = np.stack([stream] * tokens) if capture.each else tokens * stream[None]
-        CAPTURES.deliver(CaptureChunk(receipt, tokens, rows.astype(np.float32).tobytes()))
+        samples = np.stack([stream] * tokens) if capture.each else tokens * stream[None]
+        CAPTURES.deliver(CaptureChunk(receipt, tokens, samples.astype(np.float32).tobytes()))
         yield SimpleNamespace(outputs=[SimpleNamespace(token_ids=[0] * params.max_tokens)])
 
 
@@ -71,19 +71,21 @@ def stream_of(text: str) -> Any:
     return np.random.default_rng(seed).standard_normal((LAYERS, HIDDEN)).astype(np.float32)
 
 
-def make_bench(folder: Path, engine: Engine, most_row_bytes: int = 1 << 20) -> Bench:
+def make_context(
+    folder: Path, engine: Engine, most_activation_bytes: int = 1 << 20
+) -> ExtractionContext:
     base = BaseModel("m", HIDDEN, LAYERS, "f")
 
     def place(site: str, layers: tuple[int, ...]) -> Place:
         read_at = "attn_out" if site == PROJECTION_INPUT else site
         return Place(read_at, layers or tuple(range(LAYERS)), None, base)
 
-    return Bench(
+    return ExtractionContext(
         engine=engine,
         tokenizer=Tokenizer(),
-        library=View(Library(folder, hidden_size=HIDDEN, num_layers=LAYERS), OPEN, 100),
+        library=LibraryView(Library(folder, hidden_size=HIDDEN, num_layers=LAYERS), OPEN, 100),
         most_tokens=100,
-        most_row_bytes=most_row_bytes,
+        most_activation_bytes=most_activation_bytes,
         scratch=folder / "jobs",
         extract_share=0.25,
         place=place,

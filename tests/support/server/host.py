@@ -9,7 +9,7 @@ import torch
 from fastapi import FastAPI, Request
 from starlette.testclient import TestClient
 
-from steersman.server import errors
+from steersman.server import error_response
 from steersman.server.auth.keyfile import Keys
 from steersman.server.chat.field import SteeringField
 from steersman.server.chat.resolve import resolve
@@ -17,12 +17,12 @@ from steersman.server.doses import Doses
 from steersman.server.extraction import api as extract_api
 from steersman.server.library import inspect as inspect_api
 from steersman.server.library import routes as vectors_api
-from steersman.server.middleware.auth import Gate
+from steersman.server.middleware.auth import Authenticate
 from steersman.server.state import Steersman
 from steersman.steering.plan import Limits, Settings
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.library.library import Library
-from tests.support.server.extraction import HIDDEN, LAYERS, Engine, make_bench
+from tests.support.server.extraction import HIDDEN, LAYERS, Engine, make_context
 from tests.support.server.keys import bearer
 
 VECTORS = "/v1/steering/vectors"
@@ -60,19 +60,19 @@ class Site:
             version="1",
         )  # fmt: skip
         self.engine = LensEngine()
-        bench = make_bench(root, self.engine)
-        tokenizer = bench.tokenizer
+        extraction = make_context(root, self.engine)
+        tokenizer = extraction.tokenizer
         tokenizer.decode = lambda ids: f"<{ids[0]}>"
-        self.state.bench = replace(
-            bench, library=self.state.library, on_change=self.state.on_change
+        self.state.extraction = replace(
+            extraction, library=self.state.library, on_change=self.state.on_change
         )
         app = FastAPI()
-        errors.install(app)
+        error_response.install(app)
         app.add_api_route("/v1/completions", _steer, methods=["POST"])
         for module in (extract_api, inspect_api, vectors_api):
             app.include_router(module.build_router())
         app.state.steersman = self.state
-        app.add_middleware(Gate, keys=None if keys is None else Keys(keys))
+        app.add_middleware(Authenticate, keys=None if keys is None else Keys(keys))
         self.app = app
         self.client = TestClient(app, raise_server_exceptions=False)
 

@@ -6,7 +6,15 @@ from typing import Any
 import yaml
 
 from steersman.server.auth.keyfile import Keys, hash_of
-from steersman.server.auth.rights import ADMIN, INFER, METRICS, READ, SCOPES, WRITE, Rights
+from steersman.server.auth.permissions import (
+    ADMIN,
+    INFER,
+    METRICS,
+    READ,
+    SCOPES,
+    WRITE,
+    KeyPermissions,
+)
 
 ONE_EACH = {
     "infer": [INFER],
@@ -44,9 +52,9 @@ def keys(tmp_path: Path, *entries: dict[str, Any]) -> Keys:
     return Keys(write(tmp_path / "keys.yaml", *entries))
 
 
-def rights(name: str = "somebody", **more: Any) -> Rights:
+def permissions(name: str = "somebody", **more: Any) -> KeyPermissions:
     """Rights to everything but what `more` says."""
-    return Rights(name, frozenset(SCOPES), **more)
+    return KeyPermissions(name, frozenset(SCOPES), **more)
 
 
 def bearer(key: str | None) -> dict[str, str]:

@@ -1,0 +1,50 @@
+"""What a key may do."""
+
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Final
+
+INFER: Final = "infer"
+READ: Final = "vectors:read"
+WRITE: Final = "vectors:write"
+ADMIN: Final = "admin"
+METRICS: Final = "metrics"
+SCOPES: Final = (INFER, READ, WRITE, METRICS, ADMIN)
+
+
+@dataclass(frozen=True)
+class KeyPermissions:
+    """Scopes and limits of one key; None is no limit of its own.
+
+    `admin` contains the other scopes; none of those contains another.
+    """
+
+    name: str
+    scopes: frozenset[str]
+    vectors: tuple[str, ...] = ("*",)
+    """Patterns (`fnmatch`, case-sensitive) of the names that it may know of."""
+    max_relative_dose: float | None = None
+    max_total_dose: float | None = None
+    requests_per_minute: int | None = None
+    max_concurrent_requests: int | None = None
+    max_vectors: int | None = None
+    """Names in the library that were made with it."""
+    max_jobs: int | None = None
+    max_extract_rows: int | None = None
+
+    def may(self, scope: str) -> bool:
+        """Whether it has `scope`."""
+        return scope in self.scopes or ADMIN in self.scopes
+
+    @property
+    def sees_all(self) -> bool:
+        """Whether no name is hidden from it."""
+        return "*" in self.vectors
+
+    def sees(self, name: str) -> bool:
+        """Whether it may know of a vector called `name`."""
+        return any(fnmatchcase(name, pattern) for pattern in self.vectors)
+
+
+OPEN: Final = KeyPermissions("", frozenset(SCOPES))
+"""Everybody's, on a server without a keys file."""

@@ -1,0 +1,131 @@
+"""The receipt on an answer: in its body or its last chunk, and in short in a header.
+
+The header `Steering-Receipt` has what is known of it before the first token. A note says where
+nothing that is returned could have changed.
+"""
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import JSONResponse, Response, StreamingResponse
+
+from steersman.server.chat.sse import LOST, Keep, with_receipts
+from steersman.server.error_response import response as error_response
+from steersman.server.errors import Unsaid
+from steersman.server.metrics import Outcome
+from steersman.steering.plan import Plan, PlannedVector
+
+if TYPE_CHECKING:
+    from steersman.server.chat.steered_request import SteeredRequest
+
+HEADER: Final = "Steering-Receipt"
+MAX_LENGTH: Final = 4096
+"""Characters. Proxies take 8 KiB for all headers of an answer."""
+_FORMS: Final = (
+    (),
+    ("relative_dose",),
+    ("relative_dose", "layers"),
+    ("relative_dose", "layers", "schedule", "over", "steps", "after", "positions", "site"),
+)
+"""What is left out, the least of it that makes the header short enough."""
+UNCHANGED: Final = (
+    "nothing that this answer returns could have changed: all steered tokens come behind what was "
+    "scored or sampled; to score a text, steer its own tokens, with positions `all` or `prompt`"
+)
+ZERO: Final = "nothing could have changed: every coefficient is 0"
+
+
+def with_receipt(
+    response: Response | None, steered: "SteeredRequest", keep: Keep | None = None
+) -> Response | None:
+    """`response` with the receipt of `steered`, which is closed when the answer is complete.
+
+    What is known of the receipt already is in a header. `keep` is called with a response's id and
+    its receipt. Errors pass unchanged; None means that the client has gone. An answer that no
+    worker has said anything about is an error: a steered request never runs unsteered.
+    """
+    if isinstance(response, StreamingResponse):
+        chunks = (
+            c if isinstance(c, str) else bytes(c).decode() async for c in response.body_iterator
+        )
+        response.body_iterator = with_receipts(chunks, steered, keep)
+        response.headers.update(receipt_headers(steered.promise()))
+        # A response that is never sent never runs its iterator: then the session goes with it.
+        response.steering_session = steered  # type: ignore[attr-defined]
+        return response
+    if response is None:
+        steered.close(Outcome.ABORTED)
+        return None
+    if response.status_code != 200 or not steered.was_steered():
+        steered.close(Outcome.FAILED)
+        lost = response.status_code == 200
+        return _lost(response) if lost else response
+    answer = json.loads(bytes(response.body))
+    answer["steering"] = steered.receipt()
+    if keep is not None:
+        keep(str(answer.get("id")), answer["steering"])
+    headers = {k: v for k, v in response.headers.items() if k.lower() != "content-length"}
+    headers |= receipt_headers(steered.promise())
+    steered.close(Outcome.COMPLETED)
+    return JSONResponse(answer, headers=headers, background=response.background)
+
+
+def _lost(answer: Response) -> Response:
+    refused = error_response(Unsaid(LOST["error"]["message"]))
+    refused.background = answer.background
+    return refused
+
+
+def header(receipt: dict[str, Any]) -> str:
+    """The receipt, without counts, as compact JSON in ASCII of at most `MAX_LENGTH` characters;
+    `truncated` is true where something is left out."""
+    for omitted in _FORMS:
+        text = _text(receipt, omitted, len(receipt["vectors"]), bool(omitted))
+        if len(text) <= MAX_LENGTH:
+            return text
+    most = len(receipt["vectors"])
+    while most and len(text) > MAX_LENGTH:
+        most //= 2
+        text = _text(receipt, _FORMS[-1], most, True)
+    return text
+
+
+def receipt_headers(receipt: dict[str, Any]) -> dict[str, str]:
+    """The header, and leave for a page of another origin to read it."""
+    return {HEADER: header(receipt), "Access-Control-Expose-Headers": HEADER}
+
+
+def _text(receipt: dict[str, Any], omitted: tuple[str, ...], most: int, truncated: bool) -> str:
+    said: dict[str, Any] = {
+        **receipt,
+        "vectors": [
+            {key: value for key, value in part.items() if key not in omitted}
+            for part in receipt["vectors"][:most]
+        ],
+    }
+    if truncated:
+        said["truncated"] = True
+    return json.dumps(said, separators=(",", ":"), allow_nan=False)
+
+
+def note(plan: Plan, sampled: int | None) -> str | None:
+    """The remark for the receipt of `plan`, None where there is nothing to remark. `sampled`: how
+    many new tokens are returned, None if the request sets no limit."""
+    if plan.dynamic is not None:
+        return None
+    if all(vector.coefficient == 0 and not vector.schedule for vector in plan.vectors):
+        return ZERO
+    # New token j is made at the j-th token from the prompt's last on; what is scored of the prompt
+    # is made before that.
+    first = [_first(vector) for vector in plan.vectors]
+    behind = sampled is not None and all(at is not None and at >= sampled for at in first)
+    return UNCHANGED if behind else None
+
+
+def _first(vector: PlannedVector) -> int | None:
+    """The first steered token, counted from the prompt's last; None if it comes before that one, or
+    if that depends on how long the prompt is."""
+    rule = vector.positions
+    if rule == "generation" or (isinstance(rule, tuple) and rule[0] == -1):
+        return 0
+    return 1 if rule == "after_prompt" else None

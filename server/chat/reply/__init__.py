@@ -1,1 +1,0 @@
-"""What goes onto an answer: receipt, trace, note and header, whole or streamed."""

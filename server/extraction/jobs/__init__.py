@@ -1,1 +1,0 @@
-"""Extraction as jobs: their books, their states, and the pipeline that one runs."""

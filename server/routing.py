@@ -1,0 +1,25 @@
+"""Whose route a call is for, and what routes get from the app."""
+
+from typing import Any, Final
+
+from starlette.requests import Request
+from starlette.types import Scope
+
+PREFIX: Final = "/v1/steering"
+
+
+def is_ours(scope: Scope) -> bool:
+    """Whether the call goes to a route of this project."""
+    path = path_of(scope)
+    return path == PREFIX or path.startswith(f"{PREFIX}/")
+
+
+def path_of(scope: Scope) -> str:
+    """The path of the call, below `--root-path`."""
+    path: str = scope["path"]
+    return path.removeprefix(scope.get("root_path", ""))
+
+
+def host(request: Request) -> Any:
+    """`app.state.steersman`: for `Depends`."""
+    return request.app.state.steersman
