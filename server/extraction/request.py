@@ -12,8 +12,8 @@ from steersman.server.extraction.bodies import VALUES_A_ROW, count_values, lines
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.library.names import check_name
 from steersman.vectors.methods import METHODS, Method
+from steersman.vectors.methods.activations import MIN_SAMPLES
 from steersman.vectors.methods.per_step import MAX_STEPS
-from steersman.vectors.methods.rows import MIN_ROWS
 
 Text = StrictStr | list[Any]
 """A plain text, or a chat: a list of messages with role and content."""
@@ -234,10 +234,10 @@ def check_sides(request: ExtractRequest, rows: Sequence[Row]) -> None:
         for side in SIDES:
             usable.setdefault(side, Counter())
     for label, texts in usable.items():
-        if texts.total() < MIN_ROWS:
+        if texts.total() < MIN_SAMPLES:
             raise VectorInvalid(
                 f"{shown(label)} has {texts.total()} texts that can be read, and at least "
-                f"{MIN_ROWS} are needed",
+                f"{MIN_SAMPLES} are needed",
                 param=label if label in SIDES else "styles",
                 code="too_few_rows",
             )

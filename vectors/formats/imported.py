@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 
 from steersman.vectors.errors import VectorInvalid, shown
-from steersman.vectors.formats.rules import Rule
+from steersman.vectors.formats.conventions import FormatRule
 
 LayersAre = Literal["blocks", "hidden-states"]
 
@@ -28,7 +28,7 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Part:
+class ImportedTensor:
     """One vector of a file. `number` is the file's own layer number, `tensor` float32 [hidden].
 
     `name` is what the file calls it; `dtype` is what it was stored as; `site` is where the file
@@ -43,7 +43,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Found:
+class ImportedFile:
     """All of a file. `details` is what else it says, kept in the metadata.
 
     `num_layers` counts the blocks of the model that it was made on. `coefficient` is the default
@@ -51,8 +51,8 @@ class Found:
     layers are bare numbers, for `Options.layers_are` to say what they count.
     """
 
-    rule: Rule
-    parts: tuple[Part, ...]
+    rule: FormatRule
+    tensors: tuple[ImportedTensor, ...]
     details: Mapping[str, Any] = field(default_factory=dict)
     num_layers: int | None = None
     coefficient: float = 1.0
@@ -63,7 +63,9 @@ class Found:
     counted: bool = False
 
 
-def part(number: int, name: str, value: object, site: str = "resid_post") -> Part:
+def imported_tensor(
+    number: int, name: str, value: object, site: str = "resid_post"
+) -> ImportedTensor:
     """Check one vector of a file; raises `VectorInvalid` naming it as the file does."""
     if not isinstance(value, torch.Tensor):
         raise _bad(name, f"is not a tensor but {type(value).__name__}", "bad_tensor")
@@ -77,7 +79,7 @@ def part(number: int, name: str, value: object, site: str = "resid_post") -> Par
     tensor = value.detach().to("cpu", torch.float32).contiguous()
     if not bool(torch.isfinite(tensor).all()):
         raise _bad(name, "holds NaN or infinite values, or some beyond float32", "not_finite")
-    return Part(number, name, tensor, _dtype(value), site)
+    return ImportedTensor(number, name, tensor, _dtype(value), site)
 
 
 def check_floats(name: str, value: torch.Tensor) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from steersman.vectors.errors import LibraryError, VectorInvalid, VectorNotFound
 from steersman.vectors.formats.build import as_numbers, build, fitted
 from steersman.vectors.formats.card import Card, read_card
-from steersman.vectors.formats.imported import Found, LayersAre, Options
+from steersman.vectors.formats.imported import ImportedFile, LayersAre, Options
 from steersman.vectors.formats.kinds import FORMATS
 from steersman.vectors.formats.readers.dispatch import read_file
 from steersman.vectors.formats.readers.folder import read_folder
@@ -34,11 +34,11 @@ def load(
     `name` is the file's or folder's unless given. `layer` is the block, or blocks, steered by
     default, counted as the file counts; a bare tensor's only place. `site` overrides where the
     vectors are added, at the file's own layer numbers. `as_extracted` puts them back where they
-    were read instead (see `steersman.vectors.formats.rules`). `model` chooses among the models of a
-    CAA folder. `num_layers` counts the blocks of the model that will be steered: what is past the
-    last is left out. `layers_are` says what bare numbers count, in files that have nothing else
-    (rows of a stack, `{14: tensor}`): "blocks", or "hidden-states", of which N is the output of
-    block N-1. What was done is in `method_settings["imported"]`.
+    were read instead (see `steersman.vectors.formats.conventions`). `model` chooses among the
+    models of a CAA folder. `num_layers` counts the blocks of the model that will be steered: what
+    is past the last is left out. `layers_are` says what bare numbers count, in files that have
+    nothing else (rows of a stack, `{14: tensor}`): "blocks", or "hidden-states", of which N is the
+    output of block N-1. What was done is in `method_settings["imported"]`.
 
     Raises `VectorInvalid` naming the file, and the tensor where it is one's fault;
     `VectorNotFound` if there is no such file; `LibraryError` if it cannot be read.
@@ -66,7 +66,7 @@ def _load(
     if options.layers_are is not None:
         _check_counted(found, options, site)
     label = check_name(name) if name is not None else _name_of(path)
-    if isinstance(found, Found):
+    if isinstance(found, ImportedFile):
         return build(
             replace(found, warnings=(*found.warnings, *card.warnings)),
             options,
@@ -98,8 +98,10 @@ def _load(
     )
 
 
-def _check_counted(found: Found | SteeringVector, options: Options, site: str | None) -> None:
-    if not (isinstance(found, Found) and found.counted):
+def _check_counted(
+    found: ImportedFile | SteeringVector, options: Options, site: str | None
+) -> None:
+    if not (isinstance(found, ImportedFile) and found.counted):
         raise VectorInvalid(
             "this file says itself what its layers count; leave out layers_are", param="layers_are"
         )

@@ -9,9 +9,9 @@ from steersman.vectors.errors import SteersmanError
 class ActivationsInvalid(SteersmanError, ValueError):
     """No direction can be made of these activations; the message says why.
 
-    `rows` are the 0-based rows at fault and `layers` the places at fault along the layers' axis:
-    leave them out and call again. Codes: `bad_shape`, `wrong_dtype`, `not_finite`, `too_few_rows`,
-    `unpaired`, `identical_sides`, `not_converged`, `bad_setting`.
+    `samples` are the 0-based samples at fault and `layers` the places at fault along the layers'
+    axis: leave them out and call again. Codes: `bad_shape`, `wrong_dtype`, `not_finite`,
+    `too_few_rows`, `unpaired`, `identical_sides`, `not_converged`, `bad_setting`.
     """
 
     default_code: ClassVar[str] = "invalid_activations"
@@ -22,9 +22,9 @@ class ActivationsInvalid(SteersmanError, ValueError):
         *,
         code: str,
         param: str | None = None,
-        rows: Iterable[int] = (),
+        samples: Iterable[int] = (),
         layers: Iterable[int] = (),
     ) -> None:
         super().__init__(message, param=param, code=code)
-        self.rows = tuple(rows)
+        self.samples = tuple(samples)
         self.layers = tuple(layers)

@@ -1,9 +1,9 @@
-"""How good a vector is, from the rows it was made of, before any text is generated with it.
+"""How good a vector is, from the samples it was made of, before any text is generated with it.
 
 All measures are one number a layer:
 
-    separation          AUROC of held-out rows along a direction fitted on the others; 0.5 is chance
-    split_half_cosine   cosine between the directions of two random halves of the rows
+    separation          AUROC of held-out samples along a direction fitted on the rest; 0.5: chance
+    split_half_cosine   cosine between the directions of two random halves of the samples
     norms               length of the vector
     relative_norms      length over the median ||h|| of the residual stream there: the relative dose
                         of coefficient 1
@@ -20,7 +20,7 @@ million parameters (docs/demo-vectors.md, docs/sweep.md, `bench/styles.py`), and
 its text broke; a published study found about half the layer's typical norm best on larger ones.
 
 There is a recommendation only where there is evidence for a direction at all: at that layer, both
-measures are compared with what the same method makes of the same rows with shuffled labels (in
+measures are compared with what the same method makes of the same samples with shuffled labels (in
 pairs, each pair turned around or not), `SHUFFLES` times. The true one must be above their mean by
 so many of their standard deviations as `CLEARLY` has. What is fitted to noise is not.
 """
@@ -32,8 +32,8 @@ from typing import Any, Final
 
 import torch
 
+from steersman.vectors.methods.activations import MIN_SAMPLES, Activations, stacked_sides
 from steersman.vectors.methods.errors import ActivationsInvalid
-from steersman.vectors.methods.rows import MIN_ROWS, Rows, stacked_sides
 from steersman.vectors.methods.split import Sides, relabelled, split
 from steersman.vectors.tensors import tensor_name
 
@@ -43,20 +43,21 @@ MIDDLE: Final = (0.3, 0.7)
 AS_GOOD: Final = 0.05
 HELD_OUT: Final = 0.3
 REPEATS: Final = 4
-LEAST_MEASURED: Final = 2 * MIN_ROWS
-"""Rows a side, of which some can be held out."""
+LEAST_MEASURED: Final = 2 * MIN_SAMPLES
+"""Samples a side, of which some can be held out."""
 SHUFFLES: Final = 16
 CLEARLY: Final = {"separation": 2.5, "split_half_cosine": 1.0}
-"""Standard deviations above the mean of shuffled labels. Half the rows give a rougher direction."""
+"""Standard deviations above the mean of shuffled labels. Half the samples give a rougher
+direction."""
 
 Fit = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-"""(positive, negative), each float32 [rows, layers, hidden], -> directions [layers, hidden]."""
+"""(positive, negative), each float32 [samples, layers, hidden], -> directions [layers, hidden]."""
 
 
 def measure(
     directions: torch.Tensor,
-    positive: Rows,
-    negative: Rows,
+    positive: Activations,
+    negative: Activations,
     fit: Fit,
     *,
     layers: Sequence[int],
@@ -68,12 +69,12 @@ def measure(
 ) -> dict[str, Any]:
     """All measures and the recommendation, as JSON for a vector's metadata.
 
-    directions: float32 [layers, hidden], made of all rows by `fit`. positive, negative: the rows,
-    float32 [layers, hidden] each. layers: block indices, one for each place of the layers' axis,
-    out of `num_layers`. median_norms: median ||h|| at `site` of each of `layers`; None if nobody
-    has measured it. Measures are keyed by tensor name, as `norms` in the metadata are. With fewer
-    than 4 rows a side, nothing can be held out: the first two measures are missing. `recommended`
-    is None where there is nothing to recommend, and `reason` says why. Raises
+    directions: float32 [layers, hidden], made of all samples by `fit`. positive, negative: the
+    samples, float32 [layers, hidden] each. layers: block indices, one for each place of the layers'
+    axis, out of `num_layers`. median_norms: median ||h|| at `site` of each of `layers`; None if
+    nobody has measured it. Measures are keyed by tensor name, as `norms` in the metadata are. With
+    fewer than 4 samples a side, nothing can be held out: the first two measures are missing.
+    `recommended` is None where there is nothing to recommend, and `reason` says why. Raises
     `ActivationsInvalid`.
     """
     sides = Sides(*stacked_sides(positive, negative, paired=paired))
@@ -92,8 +93,8 @@ def measure(
         if error.code != "too_few_rows":
             raise
         found["reason"] = (
-            f"there are {min(found['rows'])} rows on a side: too few to hold some out and measure "
-            f"the others on them; give at least {LEAST_MEASURED}, better 20"
+            f"there are {min(found['rows'])} samples on a side: too few to hold some out and "
+            f"measure the others on them; give at least {LEAST_MEASURED}, better 20"
         )
         return found
     found["separation"] = _by_name(separated, layers, site)
@@ -144,8 +145,8 @@ def norm_measures(
 
 
 def separation(
-    positive: Rows,
-    negative: Rows,
+    positive: Activations,
+    negative: Activations,
     fit: Fit,
     *,
     paired: bool = False,
@@ -155,7 +156,7 @@ def separation(
 ) -> list[float]:
     """Held-out AUROC of each layer, the mean over `repeats` splits; the same for the same seed.
 
-    Rows are [layers, hidden], float32, at least 4 a side. Raises `ActivationsInvalid`.
+    Activations are [layers, hidden], float32, at least 4 a side. Raises `ActivationsInvalid`.
     """
 
     def score(known: Sides, unknown: Sides) -> float:
@@ -168,8 +169,8 @@ def separation(
 
 
 def split_half_cosine(
-    positive: Rows,
-    negative: Rows,
+    positive: Activations,
+    negative: Activations,
     fit: Fit,
     *,
     paired: bool = False,
@@ -178,7 +179,7 @@ def split_half_cosine(
 ) -> list[float]:
     """Cosine between two halves' directions at each layer, the mean over `repeats` splits.
 
-    Rows are [layers, hidden], float32, at least 4 a side. Raises `ActivationsInvalid`.
+    Activations are [layers, hidden], float32, at least 4 a side. Raises `ActivationsInvalid`.
     """
 
     def score(one: Sides, other: Sides) -> float:
@@ -195,8 +196,8 @@ def shuffled(
 ) -> dict[str, dict[str, float]]:
     """Mean and standard deviation of both measures over `shuffles` of the labels.
 
-    sides: one layer's rows, float32 [rows, 1, hidden] each, at least 4 a side. The splits are those
-    of the true labels; the same for the same seed. Raises `ActivationsInvalid`.
+    sides: one layer's samples, float32 [samples, 1, hidden] each, at least 4 a side. The splits are
+    those of the true labels; the same for the same seed. Raises `ActivationsInvalid`.
     """
     names = ("separation", "split_half_cosine")
     values: dict[str, list[float]] = {name: [] for name in names}
@@ -306,8 +307,8 @@ def _auroc(high: torch.Tensor, low: torch.Tensor) -> float:
 
 
 def _over_splits(
-    positive: Rows,
-    negative: Rows,
+    positive: Activations,
+    negative: Activations,
     score: Callable[[Sides, Sides], float],
     fraction: float,
     paired: bool,

@@ -27,7 +27,7 @@ from steersman.steering.plan.step_clock import STEPS
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.methods import ActivationsInvalid, StepMeans
-from steersman.vectors.methods.rows import check_count
+from steersman.vectors.methods.activations import check_count
 
 logger = logging.getLogger("vllm.steersman")
 

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from steersman.vectors.errors import VectorInvalid
-from steersman.vectors.formats.imported import Found, Options
+from steersman.vectors.formats.imported import ImportedFile, Options
 from steersman.vectors.formats.kinds import FORMATS, SUFFIXES, kind_of
 from steersman.vectors.formats.readers.gguf import read_gguf
 from steersman.vectors.formats.readers.numpy import read_npy, read_npz
@@ -13,7 +13,7 @@ from steersman.vectors.formats.readers.torch import read_torch
 from steersman.vectors.vector import SteeringVector
 
 
-def read_file(path: Path, options: Options) -> Found | SteeringVector:
+def read_file(path: Path, options: Options) -> ImportedFile | SteeringVector:
     """Read the vector in `path`. Raises `VectorInvalid`, `OSError`, `PackageMissing`."""
     if not path.stat().st_size:
         raise VectorInvalid("the file is empty", param="file", code="empty_file")

@@ -5,7 +5,7 @@ from functools import partial
 from pathlib import Path
 
 from steersman.vectors.errors import VectorInvalid
-from steersman.vectors.formats.imported import Found, Options
+from steersman.vectors.formats.imported import ImportedFile, Options
 from steersman.vectors.formats.kinds import SUFFIXES, is_vector_like
 from steersman.vectors.formats.readers.dispatch import read_file
 from steersman.vectors.formats.readers.torch import (
@@ -16,10 +16,10 @@ from steersman.vectors.formats.readers.torch import (
 )
 from steersman.vectors.vector import SteeringVector
 
-Reader = Callable[[], Found | SteeringVector]
+Reader = Callable[[], ImportedFile | SteeringVector]
 
 
-def read_folder(folder: Path, options: Options) -> Found | SteeringVector:
+def read_folder(folder: Path, options: Options) -> ImportedFile | SteeringVector:
     """Read the one vector of `folder`; raises `VectorInvalid` if it holds none, or several."""
     readers = _readers(folder, options)
     if len(readers) > 1:
@@ -57,7 +57,7 @@ def _readers(folder: Path, options: Options) -> dict[str, Reader]:
     return readers
 
 
-def _read(path: Path, options: Options) -> Found | SteeringVector:
+def _read(path: Path, options: Options) -> ImportedFile | SteeringVector:
     try:
         return read_file(path, options)
     except VectorInvalid as error:

@@ -15,15 +15,20 @@ from steersman.vectors.file.format import read_vector
 from steersman.vectors.file.glp import read_glp, refuse_hidden_meaning
 from steersman.vectors.file.metadata import METADATA_KEY
 from steersman.vectors.file.operation import check_operations
-from steersman.vectors.formats.imported import Found, Options
-from steersman.vectors.formats.places import named_parts, place_of, refuse_autoencoder, unknown_name
+from steersman.vectors.formats.conventions import TENSORS, FormatRule, made_by
+from steersman.vectors.formats.imported import ImportedFile, Options
+from steersman.vectors.formats.placement import (
+    named_parts,
+    place_of,
+    refuse_autoencoder,
+    unknown_name,
+)
 from steersman.vectors.formats.readers.glp_parts import check_content, glp_found
-from steersman.vectors.formats.rules import TENSORS, Rule, made_by
 from steersman.vectors.tensors import SITES
 from steersman.vectors.vector import SteeringVector
 
 
-def read_safetensors(path: Path, options: Options) -> Found | SteeringVector:
+def read_safetensors(path: Path, options: Options) -> ImportedFile | SteeringVector:
     """Read a safetensors file; one in our own format comes back as it is.
 
     `options.numbers` place the only tensor of a file whose name says nothing. Raises
@@ -45,7 +50,7 @@ def read_safetensors(path: Path, options: Options) -> Found | SteeringVector:
     return named_parts(tensors, TENSORS, options)
 
 
-def _rule(metadata: Mapping[str, str]) -> Rule:
+def _rule(metadata: Mapping[str, str]) -> FormatRule:
     generator = next((v for k, v in metadata.items() if k.lower() == "glp.generator"), None)
     return made_by(TENSORS, generator[:128]) if generator else TENSORS
 

@@ -9,9 +9,15 @@ import torch
 
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.operation import refuse_telling_name
-from steersman.vectors.formats.imported import Found, Options, Part, check_floats, part
+from steersman.vectors.formats.conventions import FormatRule, of_hidden_states
+from steersman.vectors.formats.imported import (
+    ImportedFile,
+    ImportedTensor,
+    Options,
+    check_floats,
+    imported_tensor,
+)
 from steersman.vectors.formats.readers.notes import Notes, read_notes, split_notes
-from steersman.vectors.formats.rules import Rule, of_hidden_states
 from steersman.vectors.hook_names import parse_hook_name
 
 _OUTPUTS: Final = re.compile(
@@ -34,7 +40,7 @@ def place_of(name: str) -> tuple[str, int] | None:
     return ("resid_post", int(match[1])) if match else None
 
 
-def named_parts(tensors: Mapping[Any, Any], rule: Rule, options: Options) -> Found:
+def named_parts(tensors: Mapping[Any, Any], rule: FormatRule, options: Options) -> ImportedFile:
     """Parts of tensors whose names say where they belong; a lone one may be placed by what lies
     beside it (`steersman.vectors.formats.readers.notes`), or by `options`.
 
@@ -45,7 +51,9 @@ def named_parts(tensors: Mapping[Any, Any], rule: Rule, options: Options) -> Fou
     return placed(tensors, rule, options, read_notes(said))
 
 
-def placed(tensors: Mapping[Any, Any], rule: Rule, options: Options, notes: Notes) -> Found:
+def placed(
+    tensors: Mapping[Any, Any], rule: FormatRule, options: Options, notes: Notes
+) -> ImportedFile:
     """`named_parts` of what is tensors already, and of what was said beside them."""
     refuse_autoencoder(name for name in _AUTOENCODER if name in tensors)
     places = {name: _place(name) for name in tensors}
@@ -62,7 +70,7 @@ def placed(tensors: Mapping[Any, Any], rule: Rule, options: Options, notes: Note
         if place is None:
             raise unknown_name(name)
         site, number = place
-        parts.append(part(number, str(name), squeezed(tensors[name]), site))
+        parts.append(imported_tensor(number, str(name), squeezed(tensors[name]), site))
     numbers = {part.number for part in parts}
     if notes.layers is not None and set(notes.layers) != numbers:
         raise VectorInvalid(
@@ -71,20 +79,20 @@ def placed(tensors: Mapping[Any, Any], rule: Rule, options: Options, notes: Note
             param="layers",
             code="unknown_layout",
         )
-    found = Found(rule, tuple(parts), coefficient=_or(notes.coefficient, 1.0))
+    found = ImportedFile(rule, tuple(parts), coefficient=_or(notes.coefficient, 1.0))
     if not all(type(name) is int or _COUNTED.fullmatch(name) for name in tensors):
         if notes.site is not None and {part.site for part in parts} != {notes.site}:
             raise _two_sites(notes.site)
         return found
     if notes.site is not None:
         parts = [replace(part, site=notes.site) for part in parts]
-        return replace(found, parts=tuple(parts))
+        return replace(found, tensors=tuple(parts))
     return _counted(found, numbers, options)
 
 
 def lone_tensor(
-    value: Any, name: str, rule: Rule, options: Options, notes: Notes | None = None
-) -> Found:
+    value: Any, name: str, rule: FormatRule, options: Options, notes: Notes | None = None
+) -> ImportedFile:
     """Parts of a tensor without a layer: [hidden] at the layers given, or a row for each layer."""
     notes = notes or Notes()
     value = squeezed(value)
@@ -99,14 +107,18 @@ def lone_tensor(
         )
     found = _by_rows(value, name, rule, options, notes.layers)
     if notes.site is not None:
-        parts = tuple(replace(part, site=notes.site) for part in found.parts)
-        found = replace(found, parts=parts, counted=False)
+        parts = tuple(replace(part, site=notes.site) for part in found.tensors)
+        found = replace(found, tensors=parts, counted=False)
     return replace(found, coefficient=_or(notes.coefficient, 1.0))
 
 
 def _by_rows(
-    value: torch.Tensor, name: str, rule: Rule, options: Options, layers: tuple[int, ...] | None
-) -> Found:
+    value: torch.Tensor,
+    name: str,
+    rule: FormatRule,
+    options: Options,
+    layers: tuple[int, ...] | None,
+) -> ImportedFile:
     if layers is not None:
         if value.dim() == 2 and value.shape[0] != len(layers):
             raise VectorInvalid(
@@ -118,16 +130,16 @@ def _by_rows(
         parts = (
             _rows(value, name, layers)
             if value.dim() == 2
-            else tuple(part(n, name, value) for n in layers)
+            else tuple(imported_tensor(n, name, value) for n in layers)
         )
-        return _counted(Found(rule, parts), set(layers), options)
+        return _counted(ImportedFile(rule, parts), set(layers), options)
     if value.dim() != 2:
-        parts = tuple(part(n, name, value) for n in _needed(options, name))
-        return _as_told(Found(rule, parts), options)
+        parts = tuple(imported_tensor(n, name, value) for n in _needed(options, name))
+        return _as_told(ImportedFile(rule, parts), options)
     rows, numbers = value.shape[0], options.numbers
-    found = Found(rule, _rows(value, name, range(rows)))
+    found = ImportedFile(rule, _rows(value, name, range(rows)))
     if numbers and len(numbers) == rows and max(numbers) >= rows:
-        return _as_told(Found(rule, _rows(value, name, numbers)), options)
+        return _as_told(ImportedFile(rule, _rows(value, name, numbers)), options)
     depth = options.num_layers
     if options.layers_are is None and depth is not None and rows not in (depth, depth + 1):
         raise VectorInvalid(
@@ -139,7 +151,7 @@ def _by_rows(
     return _counted(found, set(range(rows)), options)
 
 
-def _as_told(found: Found, options: Options) -> Found:
+def _as_told(found: ImportedFile, options: Options) -> ImportedFile:
     """`found`, whose layers are bare numbers, as `options` say that they count."""
     shifted = options.layers_are == "hidden-states"
     return replace(
@@ -147,7 +159,7 @@ def _as_told(found: Found, options: Options) -> Found:
     )
 
 
-def _counted(found: Found, numbers: set[int], options: Options) -> Found:
+def _counted(found: ImportedFile, numbers: set[int], options: Options) -> ImportedFile:
     """`found`, whose layers are bare `numbers`, as they count: one rule for the rows of a stack and
     for the keys of a dictionary.
 
@@ -200,7 +212,9 @@ def _two_sites(site: str) -> VectorInvalid:
 
 def stacked(values: Sequence[Any], name: str) -> torch.Tensor:
     """A list of [hidden] as [layers, hidden]; raises `VectorInvalid`."""
-    rows = [part(n, f"{name}[{n}]", squeezed(value)).tensor for n, value in enumerate(values)]
+    rows = [
+        imported_tensor(n, f"{name}[{n}]", squeezed(value)).tensor for n, value in enumerate(values)
+    ]
     if not rows or len({row.numel() for row in rows}) > 1:
         raise VectorInvalid(
             f"{name} is a list of {len(rows)} tensors of different sizes; a list holds one vector, "
@@ -242,14 +256,14 @@ def unknown_name(name: object) -> VectorInvalid:
     )
 
 
-def _rows(value: torch.Tensor, name: str, numbers: Sequence[int]) -> tuple[Part, ...]:
+def _rows(value: torch.Tensor, name: str, numbers: Sequence[int]) -> tuple[ImportedTensor, ...]:
     if value.shape[0] > 10_000 or value.shape[1] < 1:
         raise VectorInvalid(
             f"tensor {shown(name)} has shape {list(value.shape)}; it must be [layers, hidden]",
             param=name[:128],
             code="bad_shape",
         )
-    return tuple(part(n, f"{name}[{row}]", value[row]) for row, n in enumerate(numbers))
+    return tuple(imported_tensor(n, f"{name}[{row}]", value[row]) for row, n in enumerate(numbers))
 
 
 def _needed(options: Options, name: str) -> tuple[int, ...]:

@@ -1,13 +1,13 @@
-"""Rows: what capture makes of one text.
+"""Activations: what capture makes of one text.
 
-A row is float32 [layers, width]: one token's activation, or a mean over tokens, at one site of
+A sample is float32 [layers, width]: one token's activation, or a mean over tokens, at one site of
 each requested layer. The rule that chose the tokens was applied during capture. Width is the
-hidden size, or heads * head_dim at the attention's output projection. Rows come one at a time, or
-as a tensor [rows, layers, width], which may be a memory-mapped file: it is read one row or one
-layer at a time.
+hidden size, or heads * head_dim at the attention's output projection. Activations come one at a
+time, or as a tensor [samples, layers, width], which may be a memory-mapped file: it is read one
+sample or one layer at a time.
 
-Sums are float64. The same rows in another order may change the last bit of a sum: give them in the
-order of their texts.
+Sums are float64. The same samples in another order may change the last bit of a sum: give them in
+the order of their texts.
 """
 
 from collections.abc import Iterable
@@ -17,10 +17,10 @@ import torch
 
 from steersman.vectors.methods.errors import ActivationsInvalid
 
-Rows = torch.Tensor | Iterable[torch.Tensor]
-"""A tensor [rows, layers, width], or rows [layers, width] one after another; float32."""
+Activations = torch.Tensor | Iterable[torch.Tensor]
+"""A tensor [samples, layers, width], or samples [layers, width] one after another; float32."""
 
-MIN_ROWS: Final = 2
+MIN_SAMPLES: Final = 2
 """Fewer than this is not a mean, and has no halves to compare."""
 
 NOISE: Final = 1e-6
@@ -29,86 +29,90 @@ cannot tell them apart."""
 
 
 class Mean:
-    """The mean of rows that are not kept; `side` names them in errors.
+    """The mean of samples that are not kept; `side` names them in errors.
 
     `add` raises `ActivationsInvalid` and leaves the mean as it was, so that a job can leave a bad
-    row out and go on.
+    sample out and go on.
     """
 
-    def __init__(self, side: str = "rows") -> None:
+    def __init__(self, side: str = "samples") -> None:
         self.side = side
         self.count = 0
         self._sum: torch.Tensor | None = None
 
     @classmethod
-    def of(cls, rows: Rows, side: str) -> Self:
-        """The mean of `rows`."""
+    def of(cls, samples: Activations, side: str) -> Self:
+        """The mean of `samples`."""
         mean = cls(side)
-        for row in rows:
-            mean.add(row)
+        for sample in samples:
+            mean.add(sample)
         return mean
 
     @property
     def shape(self) -> tuple[int, ...] | None:
-        """[layers, width], once there is a row."""
+        """[layers, width], once there is a sample."""
         return None if self._sum is None else tuple(self._sum.shape)
 
-    def add(self, row: torch.Tensor) -> None:
-        """Count one row [layers, width], float32."""
-        check_row(row, self.side, self.count, self.shape)
-        wide = row.to("cpu", torch.float64)
+    def add(self, sample: torch.Tensor) -> None:
+        """Count one sample [layers, width], float32."""
+        check_sample(sample, self.side, self.count, self.shape)
+        wide = sample.to("cpu", torch.float64)
         self._sum = wide if self._sum is None else self._sum.add_(wide)
         self.count += 1
 
-    def value(self, min_rows: int = MIN_ROWS) -> torch.Tensor:
-        """float64 [layers, width]; raises `ActivationsInvalid` with fewer than `min_rows`."""
-        check_count(self.count, self.side, min_rows)
+    def value(self, min_samples: int = MIN_SAMPLES) -> torch.Tensor:
+        """float64 [layers, width]; raises `ActivationsInvalid` with fewer than `min_samples`."""
+        check_count(self.count, self.side, min_samples)
         assert self._sum is not None  # check_count has seen to it
         return self._sum / self.count
 
 
-def check_row(
-    row: torch.Tensor, side: str, number: int, shape: tuple[int, ...] | None = None
+def check_sample(
+    sample: torch.Tensor, side: str, number: int, shape: tuple[int, ...] | None = None
 ) -> None:
-    """Raise `ActivationsInvalid`, naming row `number` of `side`, unless it is a sound row."""
-    where = f"row {number} of {side}"
-    if row.ndim != 2 or 0 in row.shape or (shape is not None and tuple(row.shape) != shape):
-        wanted = "[layers, width]" if shape is None else f"{list(shape)} as the rows before it"
+    """Raise `ActivationsInvalid`, naming sample `number` of `side`, unless it is a sound sample."""
+    where = f"sample {number} of {side}"
+    if (
+        sample.ndim != 2
+        or 0 in sample.shape
+        or (shape is not None and tuple(sample.shape) != shape)
+    ):
+        wanted = "[layers, width]" if shape is None else f"{list(shape)} as the samples before it"
         raise ActivationsInvalid(
-            f"{where} has shape {list(row.shape)}; it must be {wanted}",
-            code="bad_shape", param=side, rows=[number],
+            f"{where} has shape {list(sample.shape)}; it must be {wanted}",
+            code="bad_shape", param=side, samples=[number],
         )  # fmt: skip
-    if row.dtype != torch.float32:
+    if sample.dtype != torch.float32:
         raise ActivationsInvalid(
-            f"{where} is {str(row.dtype).removeprefix('torch.')}; rows are float32",
-            code="wrong_dtype", param=side, rows=[number],
+            f"{where} is {str(sample.dtype).removeprefix('torch.')}; samples are float32",
+            code="wrong_dtype", param=side, samples=[number],
         )  # fmt: skip
-    sound = torch.isfinite(row).all(dim=-1)
+    sound = torch.isfinite(sample).all(dim=-1)
     if not bool(sound.all()):
         layers = [int(layer) for layer in (~sound).nonzero()[:, 0]]
         raise ActivationsInvalid(
             f"{where} holds NaN or infinite values; leave it out",
-            code="not_finite", param=side, rows=[number], layers=layers,
+            code="not_finite", param=side, samples=[number], layers=layers,
         )  # fmt: skip
 
 
-def stacked(rows: Rows, side: str) -> torch.Tensor:
-    """float32 [rows, layers, width], every row checked; a tensor is not copied.
+def stacked(samples: Activations, side: str) -> torch.Tensor:
+    """float32 [samples, layers, width], every sample checked; a tensor is not copied.
 
     Raises `ActivationsInvalid`.
     """
     checked: list[torch.Tensor] = []
-    for number, row in enumerate(rows):
-        check_row(row, side, number, tuple(checked[0].shape) if checked else None)
-        checked.append(row)
+    for number, sample in enumerate(samples):
+        check_sample(sample, side, number, tuple(checked[0].shape) if checked else None)
+        checked.append(sample)
     check_count(len(checked), side)
-    return rows if isinstance(rows, torch.Tensor) else torch.stack(checked)
+    return samples if isinstance(samples, torch.Tensor) else torch.stack(checked)
 
 
 def stacked_sides(
-    positive: Rows, negative: Rows, *, paired: bool
+    positive: Activations, negative: Activations, *, paired: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Both sides as float32 [rows, layers, width]; as many rows on each if they are pairs."""
+    """Both sides as float32 [samples, layers, width]; as many samples on each if they are pairs."""
     sides = stacked(positive, "positive"), stacked(negative, "negative")
     check_same_shape(tuple(sides[0].shape[1:]), tuple(sides[1].shape[1:]))
     if paired:
@@ -116,21 +120,21 @@ def stacked_sides(
     return sides
 
 
-def check_count(count: int, side: str, min_rows: int = MIN_ROWS) -> None:
-    """Raise `ActivationsInvalid` with fewer than `min_rows`."""
-    if count < min_rows:
+def check_count(count: int, side: str, min_samples: int = MIN_SAMPLES) -> None:
+    """Raise `ActivationsInvalid` with fewer than `min_samples`."""
+    if count < min_samples:
         raise ActivationsInvalid(
-            f"{side} has {count} usable rows; at least {min_rows} are needed",
+            f"{side} has {count} usable samples; at least {min_samples} are needed",
             code="too_few_rows", param=side,
         )  # fmt: skip
 
 
 def check_paired(positive: int, negative: int) -> None:
-    """Raise `ActivationsInvalid` unless every row has its counterpart."""
+    """Raise `ActivationsInvalid` unless every sample has its counterpart."""
     if positive != negative:
         raise ActivationsInvalid(
-            f"there are {positive} positive rows and {negative} negative ones; this method takes "
-            "pairs: give a counterpart for each, or use mean_difference",
+            f"there are {positive} positive samples and {negative} negative ones; this method "
+            "takes pairs: give a counterpart for each, or use mean_difference",
             code="unpaired",
         )
 
@@ -139,7 +143,7 @@ def check_same_shape(positive: tuple[int, ...], negative: tuple[int, ...]) -> No
     """Raise `ActivationsInvalid` unless both sides have the same layers and width."""
     if positive != negative:
         raise ActivationsInvalid(
-            f"positive rows have shape {list(positive)} and negative rows {list(negative)}",
+            f"positive samples have shape {list(positive)} and negative samples {list(negative)}",
             code="bad_shape",
         )
 
