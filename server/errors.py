@@ -16,6 +16,7 @@ from steersman.server.middleware.body import BodyInvalid
 from steersman.server.paths import path_of
 from steersman.steering.plan import PlanInvalid
 from steersman.vectors.errors import (
+    ActivationsInvalid,
     LibraryFull,
     LibraryReadOnly,
     SteersmanError,
@@ -24,7 +25,6 @@ from steersman.vectors.errors import (
     VectorNotFound,
     VectorTooLarge,
 )
-from steersman.vectors.methods.errors import ActivationsInvalid
 
 
 class BankFull(Exception):

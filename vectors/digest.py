@@ -4,18 +4,19 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Final
-
-import torch
+from typing import TYPE_CHECKING, Final
 
 from steersman.vectors.defaults import Positions
 from steersman.vectors.tensors import TensorKey, tensor_name
+
+if TYPE_CHECKING:
+    import torch
 
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 
 def digest_of(
-    tensors: Mapping[TensorKey, torch.Tensor],
+    tensors: "Mapping[TensorKey, torch.Tensor]",
     coefficient: float,
     layers: tuple[int, ...],
     positions: Positions,
@@ -35,6 +36,11 @@ def digest_of(
         _line({"coefficient": coefficient.hex(), "layers": layers, "positions": positions})
     )
     return f"sha256:{hasher.hexdigest()}"
+
+
+def short(digest: str, digits: int = 12) -> str:
+    """The first hex digits of `digest`, as an id has them after `@` and messages show them."""
+    return digest.removeprefix("sha256:")[:digits]
 
 
 def _line(value: object) -> bytes:

@@ -6,6 +6,8 @@
     ├── VectorTooLarge   more bytes than are accepted
     ├── VectorConflict   the name is taken by other content
     ├── PackageMissing   a Python package that this needs is not installed
+    ├── ActivationsInvalid  a method can make no direction of these activations
+    ├── DemoError        the demo model or a demo vector cannot be made
     └── LibraryError     the library's directory cannot be read or written
         ├── LibraryFull      there is no space for it
         └── LibraryReadOnly  it can be read and not written
@@ -13,6 +15,7 @@
 `steersman.server.errors` is the one place that turns them into HTTP.
 """
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
@@ -61,6 +64,36 @@ class PackageMissing(SteersmanError):
     """A Python package that only some of the work needs is not installed. The message names it."""
 
     default_code = "package_missing"
+
+
+class ActivationsInvalid(SteersmanError, ValueError):
+    """A method can make no direction of these activations; the message says why.
+
+    `samples` are the 0-based samples at fault and `layers` the places at fault along the layers'
+    axis: leave them out and call again. Codes: `bad_shape`, `wrong_dtype`, `not_finite`,
+    `too_few_rows`, `unpaired`, `identical_sides`, `not_converged`, `bad_setting`.
+    """
+
+    default_code = "invalid_activations"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        samples: Iterable[int] = (),
+        layers: Iterable[int] = (),
+    ) -> None:
+        super().__init__(message, param=param, code=code)
+        self.samples = tuple(samples)
+        self.layers = tuple(layers)
+
+
+class DemoError(SteersmanError):
+    """The demo model or a demo vector cannot be made; the message says what to do."""
+
+    default_code = "demo_unavailable"
 
 
 class LibraryError(SteersmanError):

@@ -32,6 +32,7 @@ from steersman.client.sweep.progress import answers_progress
 from steersman.client.sweep.prompts import PROMPTS, read_prompts
 from steersman.client.sweep.run import CellResult
 from steersman.client.sweep.run import sweep as run_sweep
+from steersman.vectors.digest import short
 
 ASKS_ABOVE_S: Final = 60.0
 HELP = with_examples(
@@ -174,11 +175,11 @@ def sweep(
         )
         if write:
             changed = _patch(client, entry, wanted_patch)
-            show.note(f"wrote them to {changed['id']}: now {changed['digest'][:19]}")
+            show.note(f"wrote them to {changed['id']}: now {short(changed['digest'])}")
 
 
 def _asker_of(entry: dict[str, Any], model: str, max_tokens: int) -> dict[str, Any]:
-    version = entry["digest"].removeprefix("sha256:")[:16]
+    version = short(entry["digest"], 16)
     return {
         "model": model,
         "vector": f"{entry['id']}@{version}",

@@ -10,6 +10,7 @@ from steersman.client.cli import show
 from steersman.client.cli.help_text import with_examples
 from steersman.client.cli.options import Json, Key, Server, connection, wants_json
 from steersman.client.sweep import figure, files
+from steersman.vectors.digest import short
 
 HELP = with_examples(
     "Look into a vector without generating text: norms, the dose of coefficient 1, the tokens it "
@@ -77,7 +78,7 @@ def _print_table(found: dict[str, Any], every: bool) -> None:
     show.table(
         ("tensor", "norm", "dose at 1", "raises", "lowers", "similar"),
         rows,
-        title=f"{found['id']} ({found['digest'][:19]}), coefficient {found['coefficient']:g}",
+        title=f"{found['id']} ({short(found['digest'])}), coefficient {found['coefficient']:g}",
         numbers=("norm", "dose at 1"),
     )
     if found.get("not_recommended"):

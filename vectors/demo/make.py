@@ -10,8 +10,8 @@ from steersman.vectors.demo.activations import QUESTION, load_model
 from steersman.vectors.demo.contrast import Contrast, contrasts
 from steersman.vectors.demo.defaults import DemoDefaults, load_defaults
 from steersman.vectors.demo.directions import Directions, find_directions
-from steersman.vectors.demo.errors import DemoError
 from steersman.vectors.demo.model import CONVERSION, GGUF_SHA256, MODEL_NAME
+from steersman.vectors.errors import DemoError
 from steersman.vectors.file.format import BaseModel, SteeringVector, tensor_name, write_vector
 from steersman.vectors.library.disk import replace
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from steersman.vectors.defaults import check_safe_range
-from steersman.vectors.digest import DIGEST
+from steersman.vectors.digest import DIGEST, short
 from steersman.vectors.errors import VectorInvalid, VectorNotFound
 from steersman.vectors.file.metadata import check_description, read_base_model
 from steersman.vectors.library.names import check_name
@@ -56,8 +56,7 @@ class Record:
                 param="id",
             )
         raise VectorNotFound(
-            f"vector {self.name!r} has no version {digits}; its newest is "
-            f"{self.digests[0].removeprefix('sha256:')[:12]}",
+            f"vector {self.name!r} has no version {digits}; its newest is {short(self.digests[0])}",
             param="id",
         )
 

@@ -18,9 +18,9 @@ from typing import Any, Final, Literal
 
 import torch
 
+from steersman.vectors.errors import ActivationsInvalid
 from steersman.vectors.methods.activations import Activations
 from steersman.vectors.methods.caa import caa, rescale
-from steersman.vectors.methods.errors import ActivationsInvalid
 from steersman.vectors.methods.mean_difference import mean_difference
 from steersman.vectors.methods.per_step import StepDifference, StepMeans, step_difference
 from steersman.vectors.methods.probe import probe_direction

@@ -15,7 +15,7 @@ from typing import Final, Self
 
 import torch
 
-from steersman.vectors.methods.errors import ActivationsInvalid
+from steersman.vectors.errors import ActivationsInvalid
 
 Activations = torch.Tensor | Iterable[torch.Tensor]
 """A tensor [samples, layers, width], or samples [layers, width] one after another; float32."""

@@ -10,8 +10,8 @@ from collections.abc import Mapping
 
 import torch
 
+from steersman.vectors.errors import ActivationsInvalid
 from steersman.vectors.methods.activations import Activations, Mean, check_paired, difference
-from steersman.vectors.methods.errors import ActivationsInvalid
 
 
 def caa(positive: Activations, negative: Activations) -> torch.Tensor:

@@ -18,8 +18,8 @@ from typing import Final, NamedTuple
 
 import torch
 
+from steersman.vectors.errors import ActivationsInvalid
 from steersman.vectors.methods.activations import MIN_SAMPLES, Mean, check_differ, check_sample, gap
-from steersman.vectors.methods.errors import ActivationsInvalid
 
 MAX_STEPS: Final = 30
 """As many as the paper's."""

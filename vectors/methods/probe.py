@@ -20,8 +20,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 
+from steersman.vectors.errors import ActivationsInvalid
 from steersman.vectors.methods.activations import NOISE, Activations, check_differ, stacked_sides
-from steersman.vectors.methods.errors import ActivationsInvalid
 from steersman.vectors.methods.split import Sides
 
 Length = Literal["unit", "scaled"]

@@ -32,8 +32,8 @@ from typing import Any, Final
 
 import torch
 
+from steersman.vectors.errors import ActivationsInvalid
 from steersman.vectors.methods.activations import MIN_SAMPLES, Activations, stacked_sides
-from steersman.vectors.methods.errors import ActivationsInvalid
 from steersman.vectors.methods.split import Sides, relabelled, split
 from steersman.vectors.tensors import tensor_name
 

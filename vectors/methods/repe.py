@@ -13,8 +13,8 @@ from typing import Final, Literal, get_args
 
 import torch
 
+from steersman.vectors.errors import ActivationsInvalid
 from steersman.vectors.methods.activations import NOISE, Activations, check_differ, stacked_sides
-from steersman.vectors.methods.errors import ActivationsInvalid
 
 Centring = Literal["pca_diff", "pca_center"]
 CENTRINGS: Final[tuple[Centring, ...]] = get_args(Centring)

@@ -5,8 +5,8 @@ from typing import NamedTuple
 
 import torch
 
+from steersman.vectors.errors import ActivationsInvalid
 from steersman.vectors.methods.activations import MIN_SAMPLES
-from steersman.vectors.methods.errors import ActivationsInvalid
 
 
 class Sides(NamedTuple):

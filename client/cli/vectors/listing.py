@@ -10,6 +10,7 @@ from steersman.client.cli import show
 from steersman.client.cli.help_text import with_examples
 from steersman.client.cli.options import Json, Key, Server, connection, wants_json
 from steersman.client.cli.vectors.quality import quality_table
+from steersman.vectors.digest import short
 
 LIST_HELP = with_examples(
     "List the vectors of the server, by name.",
@@ -99,7 +100,7 @@ def _made_on(vector: dict[str, Any]) -> str | None:
 
 
 def _fields(vector: dict[str, Any]) -> list[tuple[str, Any]]:
-    digests = [digest.removeprefix("sha256:")[:12] for digest in vector["versions"]]
+    digests = [short(digest) for digest in vector["versions"]]
     settings = {
         name: value
         for name, value in vector["method_settings"].items()

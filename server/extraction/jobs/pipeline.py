@@ -24,6 +24,7 @@ from steersman.server.extraction.look import samples, warnings
 from steersman.server.extraction.pace import Pace
 from steersman.server.extraction.request import SIDES, ExtractRequest, Row, settled
 from steersman.steering.plan.step_clock import STEPS
+from steersman.vectors.digest import short
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.methods import ActivationsInvalid, StepMeans
@@ -116,7 +117,7 @@ def _keep(job: Job, vectors: list[SteeringVector], bench: Bench, stop: Stop) -> 
         stop()
         entry, _ = bench.library.add(write_vector(vector))
         bench.on_change("created", entry.name, entry.digest)
-        job.result.append(f"{entry.name}@{entry.digest.removeprefix('sha256:')[:12]}")
+        job.result.append(f"{entry.name}@{short(entry.digest)}")
 
 
 def _readable(
