@@ -5,15 +5,16 @@ from dataclasses import fields
 
 import pytest
 
-from steersman.client.launch.options import PAGE, page, table
-from steersman.client.launch.run import Run
-from steersman.client.launch.serve import (
-    _explicit,
-    _own_parser,
-    _settings,
-    _usage,
+from steersman.client.launch.options import (
+    PAGE,
+    explicit_settings,
     option_of_setting,
+    own_parser,
+    page,
+    table,
 )
+from steersman.client.launch.run import Run
+from steersman.client.launch.vllm_arguments import usage
 from steersman.steering.logs import CONFIG
 from steersman.steering.plan import Settings
 
@@ -33,7 +34,7 @@ def test_every_setting_has_an_option_and_a_row() -> None:
 
 
 def test_both_spellings_give_the_same_settings() -> None:
-    parser = _own_parser()
+    parser = own_parser()
     for setting in fields(Settings):
         default = getattr(Settings(), setting.name)
         option = option_of_setting()[setting.name]
@@ -46,10 +47,10 @@ def test_both_spellings_give_the_same_settings() -> None:
         else:
             value = "/tmp/place"
             words = [option, value]
-        by_flag = Settings.read({"steersman": _settings(parser.parse_args(words))})
+        by_flag = Settings.read({"steersman": settings_of(parser.parse_args(words))})
         by_key = Settings.read({"steersman": {setting.name: value}})
         assert getattr(by_flag, setting.name) == getattr(by_key, setting.name) == value
-        assert _explicit(words) == {setting.name: value}
+        assert explicit_settings(words) == {setting.name: value}
 
 
 @pytest.mark.parametrize(
@@ -62,7 +63,7 @@ def test_both_spellings_give_the_same_settings() -> None:
     ],
 )
 def test_wrong_usage_is_a_sentence(message: str, said: str) -> None:
-    line = _usage(message, ["--bank-rows", "--max-vectors", "--port"])
+    line = usage(message, ["--bank-rows", "--max-vectors", "--port"])
     assert said in line
     assert "\n" not in line
 
