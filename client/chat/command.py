@@ -7,8 +7,7 @@ import typer
 
 from steersman.client import paths
 from steersman.client.cli import parse
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 
 SHORT = "Talk to the model, and steer it as you go."
 HELP = with_examples(

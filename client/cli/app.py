@@ -10,8 +10,7 @@ from typer.core import TyperGroup
 from steersman.client.chat import command as chat
 from steersman.client.cli import jobs, keys
 from steersman.client.cli import vectors as vectors_group
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Common, Json, Key, Server
+from steersman.client.cli.options import Common, Json, Key, Server, with_examples
 from steersman.client.errors import INTERRUPTED, CliError
 
 

@@ -224,7 +224,7 @@ def _check_keys(path: Path) -> None:
 
 def _prepare_demo(args: argparse.Namespace, library: Path) -> None:
     """Model and vectors of the demo, made once; the vectors go into the library."""
-    from steersman.vectors.demo.fill import fill_library
+    from steersman.vectors.demo.make import fill_library
     from steersman.vectors.demo.model import prepare_model
     from steersman.vectors.demo.serving import serving_copy
 

@@ -12,11 +12,19 @@ import typer
 
 from steersman.client import paths
 from steersman.client.cli import show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, address, api_key, connection, wants_json
+from steersman.client.cli.options import (
+    Json,
+    Key,
+    Server,
+    address,
+    api_key,
+    connection,
+    wants_json,
+    with_examples,
+)
 from steersman.client.errors import CliError
 from steersman.client.http import Client
-from steersman.client.sweep import figure, files, report
+from steersman.client.sweep import figure, report
 from steersman.client.sweep.ask import Asker
 from steersman.client.sweep.grid import (
     default_coefficients,
@@ -119,7 +127,7 @@ def sweep(
     with connection(ctx, server, key) as client:
         entry = client.vector(vector)
         model = client.get(paths.CAPABILITIES)["model"]
-        json_path, png_path = files.targets(out, f"sweep-{entry['id']}")
+        json_path, png_path = report.targets(out, f"sweep-{entry['id']}")
         numbers = numbers or default_coefficients(entry["coefficient"])
         available = [tensor["layer"] for tensor in entry["tensors"]]
         sets = sets or default_layers(entry["layers"], available)
@@ -153,7 +161,7 @@ def sweep(
             seconds=round(seconds, 2),
             reason=None if picked is not None else why_nothing(results, lower=lower),
         )
-        files.write_json(json_path, found)
+        report.write_json(json_path, found)
         if draw:
             figure.draw_sweep(png_path, results, picked, wanted.label)
         if as_json:

@@ -7,9 +7,8 @@ import typer
 
 from steersman.client import paths
 from steersman.client.cli import show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
-from steersman.client.sweep import figure, files
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
+from steersman.client.sweep import figure, report
 from steersman.vectors.digest import short
 
 HELP = with_examples(
@@ -51,8 +50,8 @@ def inspect(
     with connection(ctx, server, key) as client:
         found = client.get(f"{paths.vector(vector)}/inspect", count=count)
     if out is not None:
-        json_path, png_path = files.targets(out, f"inspect-{found['id']}")
-        files.write_json(json_path, found)
+        json_path, png_path = report.targets(out, f"inspect-{found['id']}")
+        report.write_json(json_path, found)
         if draw:
             figure.draw_inspection(png_path, found)
         show.note(f"wrote {json_path}{f' and {png_path}' if draw else ''}")

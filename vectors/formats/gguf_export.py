@@ -11,14 +11,13 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from steersman.vectors.defaults import check_layers
-from steersman.vectors.errors import LibraryError, VectorInvalid
+from steersman.vectors.errors import LibraryError, PackageMissing, VectorInvalid
 from steersman.vectors.file.metadata import METADATA_KEY, metadata_text
-from steersman.vectors.formats.gguf_package import gguf_package
 from steersman.vectors.library import disk
 from steersman.vectors.tensors import TensorKey, parse_tensor_name, tensor_name
 from steersman.vectors.vector import SteeringVector
@@ -139,3 +138,16 @@ def _model_hint(vector: SteeringVector) -> str:
     if isinstance(imported, dict) and isinstance(imported.get("model_hint"), str):
         return str(imported["model_hint"])
     return (vector.base_model.id if vector.base_model else None) or "unknown"
+
+
+def gguf_package() -> Any:
+    """The module `gguf`. Raises `PackageMissing` with the command that installs it."""
+    try:
+        import gguf
+    except ImportError as error:
+        raise PackageMissing(
+            "reading and writing GGUF files needs the package gguf, which is not installed here: "
+            "run `pip install gguf`",
+            param="gguf",
+        ) from error
+    return gguf

@@ -10,8 +10,7 @@ from steersman.vectors.formats.build import as_numbers, build, fitted
 from steersman.vectors.formats.card import Card, read_card
 from steersman.vectors.formats.imported import ImportedFile, LayersAre, Options
 from steersman.vectors.formats.kinds import FORMATS
-from steersman.vectors.formats.readers.dispatch import read_file
-from steersman.vectors.formats.readers.folder import read_folder
+from steersman.vectors.formats.readers.dispatch import read_file, read_folder
 from steersman.vectors.library.names import check_name
 from steersman.vectors.vector import BaseModel, SteeringVector
 

@@ -8,8 +8,7 @@ import typer
 
 from steersman.client import paths
 from steersman.client.cli import parse, show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 from steersman.client.cli.vectors.quality import quality_table
 from steersman.client.cli.vectors.texts import Texts, read_texts
 from steersman.client.cli.vectors.transfer import Replace, name_beside, settle

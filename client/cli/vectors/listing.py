@@ -7,8 +7,7 @@ from typing import Annotated, Any, Final
 import typer
 
 from steersman.client.cli import show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 from steersman.client.cli.vectors.quality import quality_table
 from steersman.vectors.digest import short
 

@@ -10,8 +10,7 @@ import typer
 
 from steersman.client import paths
 from steersman.client.cli import parse, show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 from steersman.client.errors import CliError, Refused, WrongUsage
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def export(
         raise WrongUsage("--layers and --fold-coefficient are for --format gguf", param="--format")
     check_target(path, force=force)
     if form is Format.GGUF:
-        from steersman.vectors.formats.gguf_package import gguf_package
+        from steersman.vectors.formats.gguf_export import gguf_package
 
         gguf_package()
     with connection(ctx, server, api_key) as client:

@@ -11,6 +11,7 @@ from steersman.client.launch.options import (
     option_of_setting,
     own_parser,
     page,
+    settings_of,
     table,
 )
 from steersman.client.launch.run import Run

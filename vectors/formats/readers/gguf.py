@@ -27,7 +27,7 @@ from steersman.vectors.formats.conventions import (
     FormatRule,
     made_by,
 )
-from steersman.vectors.formats.gguf_package import gguf_package
+from steersman.vectors.formats.gguf_export import gguf_package
 from steersman.vectors.formats.imported import ImportedFile, imported_tensor, layer_number
 from steersman.vectors.formats.readers.glp_parts import glp_found
 from steersman.vectors.vector import SteeringVector
