@@ -8,11 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from steersman.vectors.errors import VectorInvalid, shown
+from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.file.format import read_vector
 from steersman.vectors.file.glp import read_glp, refuse_hidden_meaning
+from steersman.vectors.file.header import MAX_IMPORTED_HEADER_BYTES, open_tensors
 from steersman.vectors.file.metadata import METADATA_KEY
 from steersman.vectors.file.operation import check_operations
 from steersman.vectors.formats.conventions import TENSORS, FormatRule, made_by
@@ -46,7 +46,7 @@ def read_safetensors(path: Path, options: Options) -> ImportedFile | SteeringVec
     if METADATA_KEY in metadata or (
         ours and {t.dtype for t in tensors.values()} == {torch.float32}
     ):
-        return read_vector(path, max_header_bytes=8 << 20)
+        return read_vector(path, max_header_bytes=MAX_IMPORTED_HEADER_BYTES)
     return named_parts(tensors, TENSORS, options)
 
 
@@ -56,22 +56,12 @@ def _rule(metadata: Mapping[str, str]) -> FormatRule:
 
 
 def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            names = list(file.keys())
-            if not names or len(names) > 10_000:
-                raise VectorInvalid(f"there are {len(names)} tensors in it", code="no_tensors")
-            refuse_autoencoder(sorted(names))
-            # Cloned, because the tensor would be a window on the mapped file.
-            known = any(place_of(n) or n.startswith("direction.") for n in names)
-            if not known and len(names) > 1:
-                raise unknown_name(names[0])
-            tensors = {n: file.get_tensor(n).clone() for n in names}
-            return tensors, file.metadata() or {}
-    except (SafetensorError, ValueError) as error:
-        raise VectorInvalid(
-            f"this is not a whole safetensors file ({shown(str(error))}); it may be cut off: fetch "
-            "it again",
-            param="file",
-            code="not_safetensors",
-        ) from error
+    with open_tensors(path, MAX_IMPORTED_HEADER_BYTES) as file:
+        names = list(file.keys())
+        if not names or len(names) > 10_000:
+            raise VectorInvalid(f"there are {len(names)} tensors in it", code="no_tensors")
+        refuse_autoencoder(sorted(names))
+        known = any(place_of(n) or n.startswith("direction.") for n in names)
+        if not known and len(names) > 1:
+            raise unknown_name(names[0])
+        return {n: file.get_tensor(n).clone() for n in names}, file.metadata() or {}
