@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Self
 
@@ -10,7 +10,7 @@ import httpx
 
 from steersman.client import paths
 from steersman.client.cli.options import is_loopback
-from steersman.client.errors import Refused, Unreachable, WrongUsage
+from steersman.client.errors import CliError, Refused, Unreachable, WrongUsage
 
 _REMEDIES: Final = {
     401: "give the server's key with --api-key, or in STEERSMAN_API_KEY",
@@ -31,6 +31,9 @@ _REMEDIES_BY_CODE: Final = {
 
 _IN_HTTP: Final = re.compile(r"[;,]? (?:and )?(?:GET|PATCH|POST|DELETE|upload this) .*$", re.DOTALL)
 """The part of a server's message that says what to do over HTTP, which the remedy says here."""
+
+
+_Reader = Callable[[httpx.Response], Iterator[str]]
 
 
 class Client:
@@ -84,9 +87,13 @@ class Client:
 
     @contextmanager
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
-        """The events of a stream of server-sent events, as JSON, without the last, `[DONE]`."""
+        """The events of a stream of server-sent events, as JSON, without the last, `[DONE]`.
+
+        Raises `CliError` if the package httpx-sse is not installed.
+        """
+        read = _event_reader()
         with self._sent("POST", path, json=body) as answer:
-            yield self._events(answer)
+            yield self._events(answer, read)
 
     def vector(self, vector_id: str) -> Any:
         """What the server knows of one vector."""
@@ -149,14 +156,43 @@ class Client:
             code="unreachable",
         )
 
-    def _events(self, answer: httpx.Response) -> Iterator[dict[str, Any]]:
-        for line in answer.iter_lines():
-            if not line.startswith("data: ") or line == "data: [DONE]":
-                continue
-            event = json.loads(line.removeprefix("data: "))
-            if "error" in event:
-                raise _refused(event["error"], 0, None)
-            yield event
+    def _events(self, answer: httpx.Response, read: _Reader) -> Iterator[dict[str, Any]]:
+        try:
+            for text in read(answer):
+                event = None if text == "[DONE]" else json.loads(text)
+                if event is None:
+                    continue
+                if "error" in event:
+                    raise _refused(event["error"], 0, None)
+                yield event
+        except ValueError as error:
+            raise Refused(
+                f"the answer of {self.url} is not a stream of events: {error}",
+                remedy=_REMEDIES[404],
+                code="not_a_stream",
+            ) from error
+
+
+def _event_reader() -> _Reader:
+    """The `data` of each event of an answer, by httpx-sse."""
+    try:
+        from httpx_sse import EventSource, SSEError
+    except ImportError as error:
+        raise CliError(
+            "streamed answers need the package httpx-sse, which is not installed here",
+            remedy="run `pip install httpx-sse`",
+            code="package_missing",
+        ) from error
+
+    def read(answer: httpx.Response) -> Iterator[str]:
+        try:
+            for event in EventSource(answer).iter_sse():
+                if event.data:
+                    yield event.data
+        except SSEError as error:
+            raise ValueError(str(error)) from error
+
+    return read
 
 
 def without_proxy(url: str) -> dict[str, None]:

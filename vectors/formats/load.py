@@ -28,19 +28,35 @@ def load(
     num_layers: int | None = None,
     layers_are: LayersAre | None = None,
 ) -> SteeringVector:
-    """The vector in `path`, placed where its own library adds it.
+    """The vector in the file or folder at `path`, placed where its own library adds it.
 
-    `name` is the file's or folder's unless given. `layer` is the block, or blocks, steered by
-    default, counted as the file counts; a bare tensor's only place. `site` overrides where the
-    vectors are added, at the file's own layer numbers. `as_extracted` puts them back where they
-    were read instead (see `steersman.vectors.formats.conventions`). `model` chooses among the
-    models of a CAA folder. `num_layers` counts the blocks of the model that will be steered: what
-    is past the last is left out. `layers_are` says what bare numbers count, in files that have
-    nothing else (rows of a stack, `{14: tensor}`): "blocks", or "hidden-states", of which N is the
-    output of block N-1. What was done is in `method_settings["imported"]`.
+    Reads the formats in `FORMATS`, which are recognised by their content. Pickles are not run.
 
-    Raises `VectorInvalid` naming the file, and the tensor where it is one's fault;
-    `VectorNotFound` if there is no such file; `LibraryError` if it cannot be read.
+    - `name`: the vector's name; the file's or folder's unless given.
+    - `layer`: the block, or blocks, that are steered by default, numbered as the file numbers them.
+      A single tensor whose name has no layer needs it.
+    - `site`: where to add the vectors instead, at the file's own layer numbers.
+    - `as_extracted`: add them where they were read, where that is somewhere else
+      (`steersman.vectors.formats.conventions`).
+    - `model`: which model's vectors to read in a CAA folder of several.
+    - `num_layers`: number of blocks of the model to steer; tensors past the last are left out.
+    - `layers_are`: what the layers of a file that has bare numbers only (rows of a stack,
+      `{14: tensor}`) count: "blocks", or "hidden-states", of which N is the output of block N-1.
+
+    The tensors of the result are float32, [hidden] or [steps, hidden];
+    `method_settings["imported"]` records the choices that were made.
+
+    Raises `VectorInvalid`, whose message names the file, and whose `param` is the tensor, key or
+    option at fault; `VectorNotFound` if there is no such file; `LibraryError` if it cannot be read;
+    `PackageMissing` for a GGUF file without the package gguf.
+
+    >>> import torch
+    >>> from safetensors.torch import save_file
+    >>> from steersman import load
+    >>> save_file({"vector": torch.ones(8)}, "glad.safetensors")
+    >>> glad = load("glad.safetensors", layer=14)
+    >>> glad.name, glad.layers, tuple(glad.tensors["resid_post", 14].shape)
+    ('glad', (14,), (8,))
     """
     path = Path(path)
     try:
