@@ -1,4 +1,4 @@
-"""A vector's identity: what it does, not what is said about it."""
+"""A vector's identity: a digest of what it does, without its name or description."""
 
 import hashlib
 import json

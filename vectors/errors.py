@@ -1,4 +1,4 @@
-"""What can go wrong, for every room.
+"""The errors of every room.
 
     SteersmanError
     ├── VectorInvalid    the file, a field or a name is not what the format allows
@@ -20,7 +20,7 @@ from typing import ClassVar
 
 
 class SteersmanError(Exception):
-    """Base of all. `message` says what is wrong and what to do about it.
+    """Base of all. `message` is what is wrong and what to do about it.
 
     `param` names the offending key, tensor or part; `code` is a word for machines. Both texts are
     sound Unicode, whatever the client called its keys: half of a surrogate pair cannot be sent.
@@ -37,13 +37,13 @@ class SteersmanError(Exception):
 
 
 class VectorInvalid(SteersmanError):
-    """A vector, or something said about one, breaks a rule of the format."""
+    """A vector, or a value given for one, breaks a rule of the format."""
 
     default_code = "invalid_vector"
 
 
 class VectorNotFound(SteersmanError):
-    """No vector answers to this id."""
+    """There is no vector with this id."""
 
     default_code = "vector_not_found"
 

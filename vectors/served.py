@@ -11,7 +11,7 @@ from steersman.vectors.vector import BaseModel, SteeringVector
 
 
 class Described(Protocol):
-    """What is looked at of a vector."""
+    """The part of a vector that is compared with the served model."""
 
     @property
     def hidden_size(self) -> int:
@@ -23,7 +23,7 @@ class Described(Protocol):
 
     @property
     def base_model(self) -> BaseModel | None:
-        """What the vector says of the model it was made on."""
+        """The model it was made on, as far as its file has it."""
 
 
 @dataclass(frozen=True)

@@ -57,7 +57,7 @@ class VectorFields:
 
 @dataclass(frozen=True, eq=False)
 class SteeringVector(VectorFields):
-    """A steering vector: tensors by (site, layer), and what a request gets that says no more.
+    """A steering vector: tensors by (site, layer), and the defaults of a request.
 
     `tensors` are float32, [hidden] or [steps, hidden] (one vector for each generated token), on the
     CPU. `layers` empty means every layer it has. `norms` maps tensor names to their lengths,

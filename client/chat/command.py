@@ -16,7 +16,7 @@ HELP = with_examples(
     "\b\nIn the conversation:\n"
     "  /steer cheerful 1.5      steer from here on; without 1.5: as it prefers\n"
     "  /steer A 1.5 B -1        several vectors at once\n"
-    "  /steer off               not any more; /steer: say what is steered\n"
+    "  /steer off               stop steering; /steer: print what is steered\n"
     "  /vectors                 what can be steered\n"
     "  /set temperature 0.2     also top_p, max_tokens and seed; /set: what they are\n"
     "  /reset                   forget the conversation\n"

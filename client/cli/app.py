@@ -15,8 +15,8 @@ from steersman.client.errors import INTERRUPTED, CliError
 
 
 class Guarded(TyperGroup):
-    """A group whose commands' failures are told in words, with the exit status that belongs to
-    each; what is left to raise is a bug."""
+    """A group that prints its commands' failures and exits with the status of each; what is left to
+    raise is a bug."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""

@@ -70,7 +70,8 @@ def wants_json(ctx: typer.Context, as_json: bool) -> bool:
 
 
 def address(ctx: typer.Context, server: str | None) -> str:
-    """The server's URL without `/v1`: `server` or what else says it."""
+    """The server's URL without `/v1`: `server`, the option before the command, the environment, or
+    the default."""
     url = server or common(ctx).server or os.environ.get("STEERSMAN_SERVER") or DEFAULT_SERVER
     url = url if "://" in url else f"http://{url}"
     return url.rstrip("/").removesuffix("/v1").rstrip("/")

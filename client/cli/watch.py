@@ -59,7 +59,7 @@ def show_texts(job: dict[str, Any]) -> None:
 
 
 def check_succeeded(job: dict[str, Any]) -> None:
-    """Raise `Refused` for a job that has ended otherwise, with what its server says of it."""
+    """Raise `Refused` for a job that failed or was cancelled, with the server's reason."""
     if job["status"] == "succeeded":
         return
     error = job["error"] or {}

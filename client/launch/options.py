@@ -18,7 +18,7 @@ DEMO_NAME: Final = "smollm2"
 SHUTDOWN_SECONDS: Final = 60
 """`--shutdown-timeout`: what runs when SIGTERM comes has so long to finish. vLLM's default is 0."""
 NOT_SETTINGS: Final = frozenset({"demo", "verbose", "log_format"})
-"""Options of ours that are no settings."""
+"""Our options that are not settings."""
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "operate.md"
 BEGIN: Final = "<!-- options:begin -->"
 END: Final = "<!-- options:end -->"

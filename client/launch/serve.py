@@ -95,9 +95,7 @@ def _serve(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]
     if line := checks.check_library(Path(settings["library"])):
         _say(line)
     if getattr(args, "grpc", False):
-        raise CannotStart(
-            "--grpc starts a server that steers nothing and knows of no keys; leave it out"
-        )
+        raise CannotStart("--grpc starts a server without steering and without keys; leave it out")
     if settings.get("api_keys_file") and not getattr(args, "headless", False):
         _check_keys(Path(settings["api_keys_file"]))
     checks.check_address(args)
@@ -121,7 +119,7 @@ def _serve(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]
     from steersman.server.drain import Drain
 
     if Drain.engine_died:
-        raise CannotStart("the engine died; the log above says of what")
+        raise CannotStart("the engine died; the log above has the cause")
 
 
 def _check_early(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]) -> None:
@@ -154,7 +152,7 @@ def _names_a_model(args: Any, theirs: list[str]) -> bool:
 
 def _check_settings(section: dict[str, Any], explicit: dict[str, Any]) -> dict[str, Any]:
     """Settings out of `section` of --additional-config, with the options of the command line over
-    them; says which replace one."""
+    them. Prints which options replace a setting."""
     merged, lines = checks.read_settings(section, explicit, option_of_setting())
     for line in lines:
         _say(line)

@@ -224,15 +224,15 @@ async def _run(
 
 
 def say_how_long(seconds: float, answers: int, *, yes: bool) -> None:
-    """Say what is still to come, as long as the unsteered answers have taken; above a minute,
-    go on only if whoever sits there wants to. Raises `CliError`."""
+    """Print how long the steered answers take, judged by the unsteered ones. Above a minute, ask at
+    the terminal whether to go on. Raises `CliError` if not."""
     length = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
     show.note(f"{answers} answers more, about {length}")
     if seconds <= ASKS_ABOVE_S or yes:
         return
     if not sys.stdin.isatty():
         raise CliError(
-            f"this sweep would take about {length}, and nobody is there to ask",
+            f"this sweep takes about {length}, and there is no terminal to confirm that",
             param="--yes",
             remedy="give --yes, or fewer --layers, --coefficients or prompts",
         )
@@ -241,7 +241,7 @@ def say_how_long(seconds: float, answers: int, *, yes: bool) -> None:
 
 
 def _check_layers(sets: Sequence[tuple[int, ...]], available: Sequence[int]) -> None:
-    """A layer that the vector lacks is told before the work, not by its first answer."""
+    """Raise `CliError` for a layer that the vector lacks, before any work."""
     missing = sorted({layer for layers in sets for layer in layers} - set(available))
     if missing:
         raise CliError(

@@ -41,7 +41,7 @@ def print_table(results: Sequence[CellResult], picked: Pick | None, title: str) 
 
 
 def to_json(results: Sequence[CellResult], picked: Pick | None, **about: Any) -> dict[str, Any]:
-    """All of it; `about` says what was swept. Numbers that do not exist are null."""
+    """The whole result as JSON; `about` is what was swept. Numbers that do not exist are null."""
     unsteered = results[0]
     return {
         "object": "steersman.sweep",
@@ -133,7 +133,7 @@ def targets(folder: Path, stem: str) -> tuple[Path, Path]:
 
 
 def write_json(path: Path, value: dict[str, Any]) -> None:
-    """Raises `CliError`."""
+    """Write `value` to `path`, indented. Raises `CliError`."""
     try:
         path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     except OSError as error:

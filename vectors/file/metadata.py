@@ -1,4 +1,4 @@
-"""What a file says about its vector: one JSON object under the metadata key `steersman`.
+"""The metadata of a file: one JSON object under the metadata key `steersman`.
 
 Every field is optional. Unknown fields are errors: a misspelt `coefficient` must not pass in
 silence as 1. What is accepted can be written again, sent as JSON, and stays small in memory.

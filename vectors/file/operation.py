@@ -1,4 +1,4 @@
-"""What a file says that its vectors do to the stream, in the spellings of several tools.
+"""The operation that a file names for its vectors, in the spellings of several tools.
 
 A file whose vectors are for projecting, clamping or rotating does something else if they are added,
 so a key that names an operation is read whatever tool wrote it. Two kinds of keys:
@@ -103,7 +103,7 @@ def refuse_telling_name(name: str) -> None:
     for word in _words(name):
         if _OTHER.match(word) or word in _PLACES:
             raise VectorInvalid(
-                f"tensor {shown(name)} says by its name ({word}) that it is more than a vector to "
+                f"tensor {shown(name)} has a name ({word}) of more than a vector to "
                 "be added to the stream; if it is one, name it `vector`, or by its place, such as "
                 "'resid_post.14' or 'mlp_out.14'",
                 param=name[:128],

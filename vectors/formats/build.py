@@ -129,7 +129,7 @@ def _place(
     said = {part.site for part in found.tensors} - {SITE}
     if said and (site is not None or as_extracted):
         raise VectorInvalid(
-            f"this file says itself where its vectors are added ({', '.join(sorted(said))}); leave "
+            f"the tensors of this file name their hook points ({', '.join(sorted(said))}); leave "
             "out site and as_extracted",
             param="site" if site is not None else "as_extracted",
         )
@@ -141,7 +141,7 @@ def _place(
         return found.rule.applied, None
     if found.rule.extracted is None:
         raise VectorInvalid(
-            f"nothing in this {found.rule.format} file says which tool made it, so where its "
+            f"this {found.rule.format} file does not name the tool that made it, so where its "
             "vectors were extracted is not known; import it without as_extracted",
             param="as_extracted",
         )

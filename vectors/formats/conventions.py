@@ -34,7 +34,7 @@ class LayerConvention(NamedTuple):
 
 @dataclass(frozen=True)
 class FormatRule:
-    """What a library does with its files. `extracted` is None where nobody can know."""
+    """What a library does with its files. `extracted` is None where it is not known."""
 
     format: str
     library: str
@@ -69,10 +69,10 @@ def of_hidden_states(rule: FormatRule) -> FormatRule:
 
 
 def made_by(rule: FormatRule, maker: str) -> FormatRule:
-    """`rule` for a file that says that `maker`, of which nothing is known here, wrote it."""
+    """`rule` for a file that names `maker`, a tool without a rule here, as its writer."""
     return replace(rule, library=maker)
 
 
 def measured_where_applied(rule: FormatRule) -> FormatRule:
-    """`rule` for a file that says that it was measured where it is applied."""
+    """`rule` for a file that was measured where it is applied, by its own keys."""
     return replace(rule, extracted=rule.applied)

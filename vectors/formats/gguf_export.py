@@ -48,7 +48,7 @@ def save_gguf(
     `layers` are the vector's own default ones unless given. `fold_coefficient` multiplies the
     floats by the default coefficient, for runtimes without a strength. `model_hint` is what repeng
     compares before it adds two vectors (a model type, such as `llama`). Raises `VectorInvalid` for
-    what a control vector cannot say, `LibraryError` if the disk refuses.
+    what a control vector cannot hold, `LibraryError` if the disk refuses.
     """
     target = Path(path)
     exported = expressible(vector, vector.layers if layers is None else layers)
@@ -66,7 +66,7 @@ def save_gguf(
 
 
 def expressible(vector: SteeringVector, layers: Iterable[int]) -> SteeringVector:
-    """The vector as a control vector can say it: `resid_post` of blocks from 1, one vector each.
+    """The vector as a control vector can hold it: `resid_post` of blocks from 1, one vector each.
 
     `resid_pre.N` becomes `resid_post.N-1`, which is the same stream. Raises `VectorInvalid`.
     """

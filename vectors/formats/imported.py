@@ -1,4 +1,4 @@
-"""What an importer finds in a file, before it is one of our vectors."""
+"""What a reader returns of a file, before it is one of our vectors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ LayersAre = Literal["blocks", "hidden-states"]
 
 @dataclass(frozen=True)
 class Options:
-    """What whoever imports says that a file may not say itself.
+    """Options of an import, for what a file may lack.
 
     `numbers` are blocks as the file counts them, `num_layers` counts the blocks of the model that
     the vector is for, `model` chooses in a CAA folder of several models. `layers_are` says what a
@@ -44,7 +44,7 @@ class ImportedTensor:
 
 @dataclass(frozen=True)
 class ImportedFile:
-    """All of a file. `details` is what else it says, kept in the metadata.
+    """All of a file. `details` is what else is in it, kept in the metadata.
 
     `num_layers` counts the blocks of the model that it was made on. `coefficient` is the default
     one, `operation` what its vectors do; `warnings` are for whoever imports it. `counted`: its

@@ -94,7 +94,7 @@ def _load(
         )
     if site is not None or as_extracted:
         raise VectorInvalid(
-            "this file says itself where its vectors are added; leave out site and as_extracted",
+            "the tensors of this file name their hook points; leave out site and as_extracted",
             param="site" if site is not None else "as_extracted",
         )
     numbers = options.numbers
@@ -118,7 +118,7 @@ def _check_counted(
 ) -> None:
     if not (isinstance(found, ImportedFile) and found.counted):
         raise VectorInvalid(
-            "this file says itself what its layers count; leave out layers_are", param="layers_are"
+            "the layers of this file are not bare numbers; leave out layers_are", param="layers_are"
         )
     if site is not None and options.layers_are == "hidden-states":
         raise VectorInvalid(

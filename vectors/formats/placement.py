@@ -74,7 +74,7 @@ def placed(
     numbers = {part.number for part in parts}
     if notes.layers is not None and set(notes.layers) != numbers:
         raise VectorInvalid(
-            f"the file says layers {shown(list(notes.layers))} and its tensors are named for "
+            f"the file lists layers {shown(list(notes.layers))} and its tensors are named for "
             f"{shown(sorted(numbers))}; keep one of them",
             param="layers",
             code="unknown_layout",
@@ -122,8 +122,8 @@ def _by_rows(
     if layers is not None:
         if value.dim() == 2 and value.shape[0] != len(layers):
             raise VectorInvalid(
-                f"tensor {shown(name)} has {value.shape[0]} rows and the file says "
-                f"{len(layers)} layers, {shown(list(layers))}; it must say one for each row",
+                f"tensor {shown(name)} has {value.shape[0]} rows and the file lists "
+                f"{len(layers)} layers, {shown(list(layers))}; it must list one for each row",
                 param="layers",
                 code="bad_shape",
             )
@@ -184,13 +184,13 @@ def _counted(found: ImportedFile, numbers: set[int], options: Options) -> Import
     if numbers >= set(range(1, depth + 1)):
         warning = (
             f"layers up to {depth} for {depth} blocks are taken for hidden_states: 0 is the "
-            "embeddings, N the output of block N-1 (--layers-are says otherwise)"
+            "embeddings, N the output of block N-1 (--layers-are changes that)"
         )
         return replace(found, rule=of_hidden_states(found.rule), warnings=(warning,))
     raise VectorInvalid(
         f"the file has layer {depth}, and the model has blocks 0 to {depth - 1}: its numbers may "
         "count hidden_states, where N is the output of block N-1, or blocks of a deeper model. "
-        "Say which with --layers-are hidden-states, or --layers-are blocks, which leaves layer "
+        "Choose with --layers-are hidden-states, or --layers-are blocks, which leaves layer "
         f"{depth} out",
         param="layers_are",
         code="ambiguous_layers",
@@ -203,7 +203,7 @@ def _or(value: float | None, default: float) -> float:
 
 def _two_sites(site: str) -> VectorInvalid:
     return VectorInvalid(
-        f"the file says that its vectors are for {site}, and its tensors are named for another "
+        f"the file names the site {site}, and its tensors are named for another "
         "place; keep one of them",
         param="site",
         code="unknown_layout",
@@ -249,8 +249,8 @@ def refuse_autoencoder(names: Iterable[object]) -> None:
 def unknown_name(name: object) -> VectorInvalid:
     """What is wrong with a tensor whose name says nothing."""
     return VectorInvalid(
-        f"tensor {shown(name)} says neither site nor layer; name tensors {KNOWN_NAMES}, or give "
-        "layer where there is only one",
+        f"tensor {shown(name)} has neither site nor layer in its name; name tensors "
+        f"{KNOWN_NAMES}, or give layer where there is only one",
         param=str(name)[:128],
         code="unknown_tensor",
     )

@@ -1,4 +1,4 @@
-"""What the library says about a vector: all of it but the values.
+"""A vector in the library: all of it but the values.
 
 Thousands of these are held at once, and a file decides how long its metadata is. So what may be
 long is held as JSON text, and parsed where it is read.
@@ -34,7 +34,7 @@ class _Long:
 
     @property
     def norms(self) -> dict[str, float]:
-        """Length of each tensor by its name, as far as the file says; parsed at every call."""
+        """Length of each tensor by its name, as far as the file has it; parsed at every call."""
         norms: dict[str, float] = json.loads(self.details).get("norms", {})
         return norms
 
@@ -76,7 +76,7 @@ class Entry(VectorFields, _Long):
     misfit: str | None
     """Why the served model cannot be steered with it; None if it can."""
     base_model_matches: bool | None
-    """Whether it was made on the served model; None where it does not say."""
+    """Whether it was made on the served model; None where it has no fingerprint."""
     tensors: Mapping[TensorKey, tuple[int, ...]]
     size: int
     versions: tuple[str, ...]

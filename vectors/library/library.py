@@ -197,10 +197,10 @@ class Library:
         digest: str | None = None,
         visible: Visible | None = None,
     ) -> Entry:
-        """Change what a name stands for or says, in one step; None leaves a field as it is.
+        """Change what a name stands for, or its description, in one step; None leaves a field.
 
         Another `digest` makes the name stand for content that is in the library already; with
-        `visible`, which tells of names, for content that such a name has or had. Other
+        `visible`, a test of names, for content that such a name has or had. Other
         defaults are other behaviour: they make new content, with a digest of its own. Versions so
         far stay addressable. Raises `VectorInvalid` naming the field, and `VectorNotFound`.
         """
@@ -219,7 +219,7 @@ class Library:
                 among = None if visible is None else visible_digests(records, visible)
                 found = self._objects.find(digest, among)
                 if found != record.digests[0]:
-                    # A safe range is measured on one content and says nothing about another.
+                    # A safe range is measured on one content and does not hold for another.
                     changed = replace(
                         changed,
                         digests=changed.with_digest(found),
@@ -282,7 +282,7 @@ class Library:
             probe.unlink(missing_ok=True)
 
     def collect(self, older_than_s: float = UNUSED_FOR_S) -> int:
-        """Remove content without a name for so many seconds, and the rests of crashes.
+        """Remove content without a name for `older_than_s` seconds, and files that a crash left.
 
         Returns the number of files removed. Removes no content while a name's record is broken:
         what that name stands for is not known.

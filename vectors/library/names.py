@@ -35,8 +35,8 @@ def parse_id(text: str, param: str = "id") -> VectorId:
     check_name(name, param)
     if at and not _HEX.fullmatch(version):
         raise VectorInvalid(
-            f"{shown(text)} is no vector's id; after '@' come 12 to 64 lower-case hex digits of "
-            "the digest",
+            f"{shown(text)} is not the id of a vector; after '@' come 12 to 64 lower-case hex "
+            "digits of the digest",
             param=param,
             code="invalid_name",
         )
@@ -71,7 +71,7 @@ def taken(name: str, digest: str, misfit: str | None) -> VectorConflict:
 
 
 def not_found(name: str) -> VectorNotFound:
-    """The error for a name that is not there, or not for whoever asks."""
+    """The error for a name that is not there, or that the caller may not see."""
     return VectorNotFound(
         f"there is no vector {name!r}; GET /v1/steering/vectors lists them", param="id"
     )

@@ -1,8 +1,8 @@
 """Who may see what: owners of names, and content that two of them share.
 
-Content is kept once, by digest, whoever uploads it. So a name whose content somebody else's file
-brought first is *foreign* to it: its owner may know what follows from the tensors and defaults, and
-nothing of what the other file says of itself.
+Content is kept once, by digest, whoever uploads it. So content can be *foreign* to a name:
+another owner's file brought it first. The owner of the name may then read what follows from the
+tensors and defaults, and not the metadata of that file.
 """
 
 import time
@@ -41,8 +41,8 @@ def is_foreign(digest: str, records: Records, visible: Visible) -> bool:
 def new_record(
     name: str, vector: SteeringVector, owner: str | None, foreign: bool, stored: StoredVector | None
 ) -> Record:
-    """The record of a new name for `vector`, with what the name says where `stored`, the file of
-    its digest that is in the library, says something else."""
+    """The record of a new name for `vector`, with the description, safe range and base model of
+    `vector` where those of `stored`, the file of its digest in the library, are others."""
     now = int(time.time())
     record = Record(
         name,

@@ -1,4 +1,4 @@
-"""What lies under one name: a small JSON file, `names/<name>.json`."""
+"""The record of one name: a small JSON file, `names/<name>.json`."""
 
 import json
 from collections.abc import Mapping
@@ -13,7 +13,7 @@ from steersman.vectors.library.names import check_name
 from steersman.vectors.vector import BaseModel
 
 HISTORY: Final = 32
-"""Versions of a name that stay addressable; older ones are let go, so that nothing grows."""
+"""Versions of a name that stay addressable; older ones are dropped, so that nothing grows."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Record:
     safe_range: tuple[float, float] | None = None
     base_model: BaseModel | None = None
     owner: str | None = None
-    """Who made the name; None where nobody is told apart."""
+    """Who made the name; None on a server without keys."""
     foreign: tuple[str, ...] = ()
-    """Digests of whose content somebody else's file was here first: what that one says of itself,
-    the owner may not know."""
+    """Digests of content that another owner's file brought first. The owner of this name may not
+    read the metadata of that file."""
     unknown: Mapping[str, Any] = field(default_factory=dict)
     """Fields that a newer version has written; they stay."""
 

@@ -1,4 +1,4 @@
-"""How vectors are made of captured activations: `METHODS` says what each method needs.
+"""How vectors are made of captured activations: `METHODS` lists what each needs.
 
     caa               mean of positive - negative over pairs, at the answer's letter
     style             one style's mean minus that of all others

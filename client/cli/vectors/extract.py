@@ -131,7 +131,7 @@ def extract(
         str | None, typer.Option(help="ISO 8601, kept with it.  \\[default: now]")
     ] = None,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Start the job, say its id, and end.")
+        bool, typer.Option("--no-wait", help="Start the job, print its id, and exit.")
     ] = False,
     server: Server = None,
     api_key: Key = None,

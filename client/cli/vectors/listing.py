@@ -87,7 +87,7 @@ def print_vectors(found: list[dict[str, Any]]) -> None:
     )
 
 
-_MISFIT: Final = "not for the served model: `steersman vectors show` says why"
+_MISFIT: Final = "not for the served model: `steersman vectors show` has the reason"
 
 
 def _made_on(vector: dict[str, Any]) -> str | None:
