@@ -67,7 +67,7 @@ class PackageMissing(SteersmanError):
 
 
 class ActivationsInvalid(SteersmanError, ValueError):
-    """A method can make no direction of these activations; the message says why.
+    """A method can make no direction of these activations; the message has the reason.
 
     `samples` are the 0-based samples at fault and `layers` the places at fault along the layers'
     axis: leave them out and call again. Codes: `bad_shape`, `wrong_dtype`, `not_finite`,
@@ -91,7 +91,7 @@ class ActivationsInvalid(SteersmanError, ValueError):
 
 
 class DemoError(SteersmanError):
-    """The demo model or a demo vector cannot be made; the message says what to do."""
+    """The demo model or a demo vector cannot be made; the message has the remedy."""
 
     default_code = "demo_unavailable"
 

@@ -45,8 +45,8 @@ class ServedModel:
     it, values are checked: `unfit_values`."""
 
     def matches(self, vector: Described) -> bool | None:
-        """Whether `vector` was made on this model: False where what it says of its base model, or
-        its width, is unlike; None where it gives no fingerprint, or this model has none."""
+        """Whether `vector` was made on this model: False where its width or base model is another;
+        None where it, or this model, has no fingerprint."""
         base = vector.base_model or BaseModel()
         for said, known in (
             (vector.hidden_size, self.hidden_size),

@@ -30,8 +30,8 @@ def layers(text: str | None, option: str = "--layers") -> list[int] | None:
 
 
 def settings(pairs: Iterable[str], option: str = "--set") -> dict[str, Any]:
-    """`key=value` each; a value that is JSON is what it says, any other is text. Raises
-    `WrongUsage`."""
+    """The settings in `key=value` pairs. A value is read as JSON, or is a text if it is not JSON.
+    Raises `WrongUsage`."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")

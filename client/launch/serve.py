@@ -112,7 +112,7 @@ def _serve(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]
     _say(f"starting {args.model_tag or args.model}; `-v` shows vLLM's own progress")
     _end_at_once_after_vllm(run)
     if args.headless or args.grpc:
-        # Nothing of ours says when these are ready, and what they log counts from the beginning.
+        # Nothing of ours knows when these are ready, so their log is shown from the beginning.
         run.set_ready()
     watch_start(run, lambda why: leave(run, 1, _with_trace(run, _first_cause(run, why), "")))
     ServeSubcommand.cmd(args)

@@ -46,7 +46,7 @@ ASKS_ABOVE_S: Final = 60.0
 HELP = with_examples(
     "Try coefficients and layers: behaviour against fluency; pick the best that is fluent.\n\n"
     "In each cell the steered server answers the same prompts, a measure judges the answers, and "
-    "the unsteered model says how perplexing it finds them. After the unsteered cell it says how "
+    "the unsteered model scores their perplexity. After the unsteered cell it prints how "
     "long the others take, and asks above a minute (--yes). Only what is distinguishable from "
     "unsteered is picked. Read some of them, too: they are in "
     "sweep-VECTOR.json, which is written at the end.\n\n"

@@ -17,7 +17,7 @@ class Options:
     """Options of an import, for what a file may lack.
 
     `numbers` are blocks as the file counts them, `num_layers` counts the blocks of the model that
-    the vector is for, `model` chooses in a CAA folder of several models. `layers_are` says what a
+    the vector is for, `model` chooses in a CAA folder of several models. `layers_are` is what a
     file's bare numbers count: "blocks", or "hidden-states", of which N is the output of block N-1.
     """
 
@@ -32,7 +32,7 @@ class ImportedTensor:
     """One vector of a file. `number` is the file's own layer number, `tensor` float32 [hidden].
 
     `name` is what the file calls it; `dtype` is what it was stored as; `site` is where the file
-    says that it belongs, if it says so.
+    puts it, `resid_post` if it names none.
     """
 
     number: int
@@ -47,8 +47,8 @@ class ImportedFile:
     """All of a file. `details` is what else is in it, kept in the metadata.
 
     `num_layers` counts the blocks of the model that it was made on. `coefficient` is the default
-    one, `operation` what its vectors do; `warnings` are for whoever imports it. `counted`: its
-    layers are bare numbers, for `Options.layers_are` to say what they count.
+    one, `operation` what its vectors do; `warnings` are for the user who imports it. `counted`: its
+    layers are bare numbers, and `Options.layers_are` is what they count.
     """
 
     rule: FormatRule

@@ -33,7 +33,7 @@ KNOWN_NAMES: Final = (
 
 
 def place_of(name: str) -> tuple[str, int] | None:
-    """The (site, layer) that a tensor's name says, or None."""
+    """The (site, layer) in a tensor's name, or None."""
     if key := parse_hook_name(name):
         return key
     match = _OUTPUTS.fullmatch(name)
@@ -41,7 +41,7 @@ def place_of(name: str) -> tuple[str, int] | None:
 
 
 def named_parts(tensors: Mapping[Any, Any], rule: FormatRule, options: Options) -> ImportedFile:
-    """Parts of tensors whose names say where they belong; a lone one may be placed by what lies
+    """The file of tensors that are named by their places; a lone one may be placed by what lies
     beside it (`steersman.vectors.formats.readers.notes`), or by `options`.
 
     Values are [hidden], [1, hidden], or, in a lone tensor, [layers, hidden]. Raises
@@ -54,7 +54,7 @@ def named_parts(tensors: Mapping[Any, Any], rule: FormatRule, options: Options) 
 def placed(
     tensors: Mapping[Any, Any], rule: FormatRule, options: Options, notes: Notes
 ) -> ImportedFile:
-    """`named_parts` of what is tensors already, and of what was said beside them."""
+    """`named_parts` of tensors and of the notes beside them."""
     refuse_autoencoder(name for name in _AUTOENCODER if name in tensors)
     places = {name: _place(name) for name in tensors}
     if not tensors or len(tensors) > 10_000:
@@ -135,11 +135,11 @@ def _by_rows(
         return _counted(ImportedFile(rule, parts), set(layers), options)
     if value.dim() != 2:
         parts = tuple(imported_tensor(n, name, value) for n in _needed(options, name))
-        return _as_told(ImportedFile(rule, parts), options)
+        return _as_numbered(ImportedFile(rule, parts), options)
     rows, numbers = value.shape[0], options.numbers
     found = ImportedFile(rule, _rows(value, name, range(rows)))
     if numbers and len(numbers) == rows and max(numbers) >= rows:
-        return _as_told(ImportedFile(rule, _rows(value, name, numbers)), options)
+        return _as_numbered(ImportedFile(rule, _rows(value, name, numbers)), options)
     depth = options.num_layers
     if options.layers_are is None and depth is not None and rows not in (depth, depth + 1):
         raise VectorInvalid(
@@ -151,8 +151,8 @@ def _by_rows(
     return _counted(found, set(range(rows)), options)
 
 
-def _as_told(found: ImportedFile, options: Options) -> ImportedFile:
-    """`found`, whose layers are bare numbers, as `options` say that they count."""
+def _as_numbered(found: ImportedFile, options: Options) -> ImportedFile:
+    """`found`, whose layers are bare numbers, counted as `options.layers_are` has it."""
     shifted = options.layers_are == "hidden-states"
     return replace(
         found, rule=of_hidden_states(found.rule) if shifted else found.rule, counted=True
@@ -163,12 +163,12 @@ def _counted(found: ImportedFile, numbers: set[int], options: Options) -> Import
     """`found`, whose layers are bare `numbers`, as they count: one rule for the rows of a stack and
     for the keys of a dictionary.
 
-    Of a model of n blocks 0 to n-1 are blocks. Where there is an n, it can only count
-    hidden_states, of which 0 is the embeddings; or it is of another model. With all of 1 to n that
-    is taken for granted, and said; with some of them it is asked.
+    The blocks of a model of n are 0 to n-1. A number n counts hidden_states, of which 0 is the
+    embeddings, or belongs to another model. A file with all of 1 to n is read as the former, with a
+    warning; one with some of them is refused until `layers_are` decides.
     """
     depth, last = options.num_layers, max(numbers)
-    found = _as_told(found, options)
+    found = _as_numbered(found, options)
     if options.layers_are is not None:
         return found
     if depth is None:
@@ -247,7 +247,7 @@ def refuse_autoencoder(names: Iterable[object]) -> None:
 
 
 def unknown_name(name: object) -> VectorInvalid:
-    """What is wrong with a tensor whose name says nothing."""
+    """The error for a tensor whose name has no place in it."""
     return VectorInvalid(
         f"tensor {shown(name)} has neither site nor layer in its name; name tensors "
         f"{KNOWN_NAMES}, or give layer where there is only one",

@@ -25,7 +25,7 @@ def read_file(path: Path, options: Options) -> ImportedFile | SteeringVector:
     """Read the vector in `path`. Raises `VectorInvalid`, `OSError`, `PackageMissing`."""
     if not path.stat().st_size:
         raise VectorInvalid("the file is empty", param="file", code="empty_file")
-    # A broken file gets the error of what its name says that it should be.
+    # A broken file gets the error of the format in its name.
     match kind_of(path) or SUFFIXES.get(path.suffix.lower()):
         case "gguf":
             return read_gguf(path)

@@ -46,7 +46,7 @@ _DETAILS: Final = ("model_hint", "layer_count", "method")
 def read_gguf(path: Path) -> ImportedFile | SteeringVector:
     """Read a control vector; one that `save_gguf` wrote comes back as it was exported.
 
-    Raises `VectorInvalid` for a broken file, a model, or what `glp.*` keys say that is not known;
+    Raises `VectorInvalid` for a broken file, a model, or `glp.*` keys that are not known;
     `PackageMissing` without the package gguf.
     """
     reader = _open(path)

@@ -63,7 +63,7 @@ def read_npz(path: Path, options: Options) -> ImportedFile:
 def _array(file: BinaryIO, name: str, size: int, *, notes: bool = False) -> Any:
     """The array in `file`, of `size` bytes, as a tensor of its own floating-point type.
 
-    With `notes`, what is said beside tensors as well: a text, a number, a list of layers.
+    With `notes`, also what lies beside tensors: a text, a number, a list of layers.
     """
     try:
         numpy_format: Any = np.lib.format

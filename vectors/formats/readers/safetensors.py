@@ -1,4 +1,4 @@
-"""safetensors: our own files, GLP's, and others whose tensors say where they belong.
+"""safetensors: our own files, GLP's, and others whose tensors are named by their place.
 
 Names understood: `<site>.N` in any float type, TransformerLens' `blocks.N.hook_<site>`, and
 `direction.N`, which is a block's output as in GGUF. A single tensor of another name needs a layer.
@@ -31,7 +31,7 @@ from steersman.vectors.vector import SteeringVector
 def read_safetensors(path: Path, options: Options) -> ImportedFile | SteeringVector:
     """Read a safetensors file; one in our own format comes back as it is.
 
-    `options.numbers` place the only tensor of a file whose name says nothing. Raises
+    `options.numbers` place a file's only tensor, if its name has no place. Raises
     `VectorInvalid`.
     """
     tensors, metadata = _tensors(path)

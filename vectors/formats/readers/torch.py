@@ -54,11 +54,11 @@ _WRAPPERS: Final = frozenset(
         *("steer", "steering", "v", "vec"),
     )
 )
-"""Keys, without an s at their end, that say no more than that a vector is inside."""
+"""Keys, without an s at their end, that only name a vector."""
 
 
 def read_torch(path: Path, options: Options) -> ImportedFile:
-    """Read one file. `options` place one that says no layer. Raises `VectorInvalid`."""
+    """Read one file; `options` place a tensor without a layer. Raises `VectorInvalid`."""
     if CAA_NAME.fullmatch(path.name):
         return read_caa([path])
     if EASY_EDIT_NAME.fullmatch(path.name):
@@ -96,8 +96,8 @@ def read_torch(path: Path, options: Options) -> ImportedFile:
 
 
 def _check_wrapper(key: object, file: str) -> None:
-    """Raise `VectorInvalid` for the one key of a file that says more than that a vector is inside:
-    a site, an operation, or nobody knows what."""
+    """Raise `VectorInvalid` for the one key of a file unless it only names a vector: it may be a
+    site or an operation."""
     word = str(key).strip().lower()
     if any(c.isdigit() for c in word) or word.rstrip("s") in _WRAPPERS:
         refuse_telling_name(str(key))

@@ -69,9 +69,9 @@ def measure(
     directions: float32 [layers, hidden], made of all samples by `fit`. positive, negative: the
     samples, float32 [layers, hidden] each. layers: block indices, one for each place of the layers'
     axis, out of `num_layers`. median_norms: median ||h|| at `site` of each of `layers`; None if
-    nobody has measured it. Measures are keyed by tensor name, as `norms` in the metadata are. With
+    it is not measured. Measures are keyed by tensor name, as `norms` in the metadata are. With
     fewer than 4 samples a side, nothing can be held out: the first two measures are missing.
-    `recommended` is None where there is nothing to recommend, and `reason` says why. Raises
+    `recommended` is None where there is nothing to recommend, and `reason` is why. Raises
     `ActivationsInvalid`.
     """
     sides = Sides(*stacked_sides(positive, negative, paired=paired))

@@ -69,8 +69,8 @@ def recommend(
 ) -> dict[str, Any]:
     """A layer, a coefficient and a range of it, by the rule at the top of this module.
 
-    Sequences run along `layers`. Without layers in the network's middle it goes by what there is,
-    and `basis` says so. Raises `ActivationsInvalid`.
+    Sequences run along `layers`. Without layers in the network's middle it takes all there are,
+    and `basis` records that. Raises `ActivationsInvalid`.
     """
     best = best_layer(
         norms, layers=layers, num_layers=num_layers, separated=separated, stable=stable
