@@ -48,7 +48,7 @@ from bench.report import publish, say
 from bench.servers import demo_model
 from steersman.steering.plan import PLAN_KEY, RECEIPTS, Dynamic, Plan, PlannedVector
 from steersman.steering.plan.plan import as_float32
-from steersman.vectors.demo.fill import fill_library
+from steersman.vectors.demo.make import fill_library
 from steersman.vectors.library.library import Library
 from tools.demo.measures import MEASURES, repetition
 

@@ -1,9 +1,9 @@
-"""What can go wrong for a client, and the exit status that says so.
+"""Errors of a client, each with its exit status.
 
     CliError
     ├── Refused       1   the server refused, or failed
     ├── WrongUsage    2   options that do not go together, or a file that cannot be what it must
-    └── Unreachable   3   nobody answers at that address
+    └── Unreachable   3   no server answers at that address
 
 A `SteersmanError` of `vectors`, which reads files here, is a 1; Ctrl-C is 130, as in every shell.
 """
@@ -14,7 +14,7 @@ INTERRUPTED: Final = 130
 
 
 class CliError(Exception):
-    """`message` says what is wrong, `remedy` what to do about it if the message does not.
+    """`message` is what is wrong; `remedy`, what to do, unless the message has it.
 
     `param` names the offending key or option; `code` is the server's word for machines.
     """
@@ -47,7 +47,7 @@ class CliError(Exception):
 
 
 class Refused(CliError):
-    """The server answered, and not with what was asked for; `status` is 0 for a job or a stream."""
+    """The server answered with an error. `status` is 0 for a job or a stream."""
 
     def __init__(
         self,
@@ -69,7 +69,7 @@ class Refused(CliError):
 
 
 class WrongUsage(CliError):
-    """The command was called in a way that cannot be meant."""
+    """Options that do not go together, or a file or value that cannot be read."""
 
     exit_code = 2
 

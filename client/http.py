@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Self
 
@@ -10,7 +10,7 @@ import httpx
 
 from steersman.client import paths
 from steersman.client.cli.options import is_loopback
-from steersman.client.errors import Refused, Unreachable, WrongUsage
+from steersman.client.errors import CliError, Refused, Unreachable, WrongUsage
 
 _REMEDIES: Final = {
     401: "give the server's key with --api-key, or in STEERSMAN_API_KEY",
@@ -19,7 +19,7 @@ _REMEDIES: Final = {
     502: "the proxy reaches no server; is it up?",
     504: "the proxy waited too long; ask for less at once",
 }
-"""For answers that are not Steersman's own, which say what to do in their message."""
+"""By status, for answers that are not Steersman's own: those have the remedy in their message."""
 _REMEDIES_BY_CODE: Final = {
     "vector_exists": "put it in that one's place with --replace, choose another --name, or "
     "`steersman vectors delete` that one first",
@@ -30,7 +30,10 @@ _REMEDIES_BY_CODE: Final = {
 
 
 _IN_HTTP: Final = re.compile(r"[;,]? (?:and )?(?:GET|PATCH|POST|DELETE|upload this) .*$", re.DOTALL)
-"""The part of a server's message that says what to do over HTTP, which the remedy says here."""
+"""The part of a server's message that is a remedy over HTTP; the command line has its own."""
+
+
+_Reader = Callable[[httpx.Response], Iterator[str]]
 
 
 class Client:
@@ -45,7 +48,7 @@ class Client:
             self._http = httpx.Client(
                 base_url=url,
                 headers=headers,
-                # An answer may take as long as it takes; nobody to talk to is known at once.
+                # An answer may take as long as it takes; an absent server is known at once.
                 timeout=httpx.Timeout(None, connect=10.0),
                 transport=transport,
                 mounts=without_proxy(url),
@@ -74,7 +77,7 @@ class Client:
         return self._json("PATCH", path, json=body)
 
     def delete(self, path: str) -> Any:
-        """The JSON that says so."""
+        """The JSON of the answer."""
         return self._json("DELETE", path)
 
     def content(self, path: str) -> bytes:
@@ -84,12 +87,16 @@ class Client:
 
     @contextmanager
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
-        """The events of a stream of server-sent events, as JSON, without the last, `[DONE]`."""
+        """The events of a stream of server-sent events, as JSON, without the last, `[DONE]`.
+
+        Raises `CliError` if the package httpx-sse is not installed.
+        """
+        read = _event_reader()
         with self._sent("POST", path, json=body) as answer:
-            yield self._events(answer)
+            yield self._events(answer, read)
 
     def vector(self, vector_id: str) -> Any:
-        """What the server knows of one vector."""
+        """The server's description of one vector."""
         return self.get(paths.vector(vector_id))
 
     def vectors(self, most: int | None = None) -> list[dict[str, Any]]:
@@ -110,7 +117,7 @@ class Client:
         return self.get(paths.job(job_id))
 
     def cancel(self, job_id: str) -> Any:
-        """The job, which is asked to stop."""
+        """Cancel one job; returns it, as it is then."""
         return self.delete(paths.job(job_id))
 
     def _json(self, method: str, path: str, **request: Any) -> Any:
@@ -133,7 +140,9 @@ class Client:
                     raise refusal(answer)
                 yield answer
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise WrongUsage(f"{self.url!r} is no address: {error}", param="--server") from error
+            raise WrongUsage(
+                f"{self.url!r} is not an address: {error}", param="--server"
+            ) from error
         except httpx.TransportError as error:
             raise self._unreachable(error) from error
 
@@ -144,19 +153,48 @@ class Client:
         return Unreachable(
             f"no server answers at {self.url} ({why})",
             param="--server",
-            remedy="start one with `steersman serve`, or say where it is with --server or in "
-            "STEERSMAN_SERVER",
+            remedy="start one with `steersman serve`, or give its address with --server or "
+            "in STEERSMAN_SERVER",
             code="unreachable",
         )
 
-    def _events(self, answer: httpx.Response) -> Iterator[dict[str, Any]]:
-        for line in answer.iter_lines():
-            if not line.startswith("data: ") or line == "data: [DONE]":
-                continue
-            event = json.loads(line.removeprefix("data: "))
-            if "error" in event:
-                raise _refused(event["error"], 0, None)
-            yield event
+    def _events(self, answer: httpx.Response, read: _Reader) -> Iterator[dict[str, Any]]:
+        try:
+            for text in read(answer):
+                event = None if text == "[DONE]" else json.loads(text)
+                if event is None:
+                    continue
+                if "error" in event:
+                    raise _refused(event["error"], 0, None)
+                yield event
+        except ValueError as error:
+            raise Refused(
+                f"the answer of {self.url} is not a stream of events: {error}",
+                remedy=_REMEDIES[404],
+                code="not_a_stream",
+            ) from error
+
+
+def _event_reader() -> _Reader:
+    """The `data` of each event of an answer, by httpx-sse."""
+    try:
+        from httpx_sse import EventSource, SSEError
+    except ImportError as error:
+        raise CliError(
+            "streamed answers need the package httpx-sse, which is not installed here",
+            remedy="run `pip install httpx-sse`",
+            code="package_missing",
+        ) from error
+
+    def read(answer: httpx.Response) -> Iterator[str]:
+        try:
+            for event in EventSource(answer).iter_sse():
+                if event.data:
+                    yield event.data
+        except SSEError as error:
+            raise ValueError(str(error)) from error
+
+    return read
 
 
 def without_proxy(url: str) -> dict[str, None]:
@@ -165,7 +203,7 @@ def without_proxy(url: str) -> dict[str, None]:
 
 
 def refusal(answer: httpx.Response) -> Refused:
-    """The exception that says what `answer`, an error, says."""
+    """The exception for `answer`, whose status is an error."""
     try:
         body = json.loads(answer.content)
     except ValueError:

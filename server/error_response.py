@@ -29,6 +29,7 @@ from steersman.server.middleware.body import BodyInvalid
 from steersman.server.routing import path_of
 from steersman.steering.plan import PlanInvalid
 from steersman.vectors.errors import (
+    ActivationsInvalid,
     LibraryFull,
     LibraryReadOnly,
     SteersmanError,
@@ -37,7 +38,6 @@ from steersman.vectors.errors import (
     VectorNotFound,
     VectorTooLarge,
 )
-from steersman.vectors.methods.errors import ActivationsInvalid
 
 STATUS: Final[dict[type[Exception], int]] = {
     PlanInvalid: 400,

@@ -1,13 +1,26 @@
 """Steersman: activation steering per request on vLLM's engine.
 
-    from steersman import SteeringVector, load
+    SteeringVector   a vector: tensors by (site, layer), and its defaults
+    load             a vector out of a file of ours, or of another tool
+    __version__      the installed version, such as "0.1.0"
 
-    vector = load("glad.gguf", name="glad")   # any file that `steersman vectors import` reads
-    vector.layers
+>>> import torch
+>>> from safetensors.torch import save_file
+>>> from steersman import SteeringVector, load
+>>> save_file({"resid_post.14": torch.ones(8)}, "glad.safetensors")
+>>> vector = load("glad.safetensors")
+>>> isinstance(vector, SteeringVector), vector.name, vector.layers
+(True, 'glad', (14,))
 
-The rooms are folders of the repository, linked here: `steersman.server`, `steersman.steering`,
-`steersman.vectors`, `steersman.client`. Nothing is imported before it is used: vLLM imports this
-package in each of its processes, and `steersman --help` has to be quick.
+The rooms are folders of the repository, linked here:
+
+    vectors    a vector at rest: the file, the library on disk, how vectors are made
+    steering   inside vLLM's processes: what a request asks for, and the addition
+    server     HTTP: what a client of the server sees
+    client     all that talks to a server: command line, chat, sweep, and `steersman serve`
+
+Nothing is imported before it is used: vLLM imports this package in each of its processes, and
+`steersman --help` has to be quick.
 """
 
 from typing import TYPE_CHECKING, Any

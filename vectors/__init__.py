@@ -1,1 +1,12 @@
-"""Steering vectors at rest: the file, the library on disk, and how vectors are made."""
+"""Steering vectors at rest: no HTTP, no engine.
+
+vector, tensors, defaults   the vector, the names of its tensors, its coefficient and positions
+digest                      its identity: SHA-256 over what it does
+served, hook_names          whether a model can be steered with it; other names of hook points
+errors                      every error of this room, and their base
+file/                       our file format: safetensors with one JSON object of metadata
+library/                    named vectors in a directory that several processes share
+formats/                    files of other tools, read and written
+methods/                    vectors out of activations, and measures of their quality
+demo/                       the demo model and its vectors
+"""

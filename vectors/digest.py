@@ -1,21 +1,22 @@
-"""A vector's identity: what it does, not what is said about it."""
+"""A vector's identity: a digest of what it does, without its name or description."""
 
 import hashlib
 import json
 import re
 from collections.abc import Mapping
-from typing import Final
-
-import torch
+from typing import TYPE_CHECKING, Final
 
 from steersman.vectors.defaults import Positions
 from steersman.vectors.tensors import HookPoint, tensor_name
+
+if TYPE_CHECKING:
+    import torch
 
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 
 def digest_of(
-    tensors: Mapping[HookPoint, torch.Tensor],
+    tensors: "Mapping[HookPoint, torch.Tensor]",
     coefficient: float,
     layers: tuple[int, ...],
     positions: Positions,
@@ -37,9 +38,9 @@ def digest_of(
     return f"sha256:{hasher.hexdigest()}"
 
 
-def short(digest: str, length: int = 12) -> str:
-    """The first `length` hex digits of a `sha256:<64 hex>`, as in name@0123456789ab."""
-    return digest.removeprefix("sha256:")[:length]
+def short(digest: str, digits: int = 12) -> str:
+    """The first hex digits of `digest`, as an id has them after `@` and messages show them."""
+    return digest.removeprefix("sha256:")[:digits]
 
 
 def _line(value: object) -> bytes:

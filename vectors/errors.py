@@ -1,4 +1,4 @@
-"""What can go wrong, for every room.
+"""The errors of every room.
 
     SteersmanError
     ├── VectorInvalid    the file, a field or a name is not what the format allows
@@ -6,6 +6,8 @@
     ├── VectorTooLarge   more bytes than are accepted
     ├── VectorConflict   the name is taken by other content
     ├── PackageMissing   a Python package that this needs is not installed
+    ├── ActivationsInvalid  a method can make no direction of these activations
+    ├── DemoError        the demo model or a demo vector cannot be made
     └── LibraryError     the library's directory cannot be read or written
         ├── LibraryFull      there is no space for it
         └── LibraryReadOnly  it can be read and not written
@@ -13,11 +15,12 @@
 `steersman.server.error_response` is the one place that turns them into HTTP.
 """
 
+from collections.abc import Iterable
 from typing import ClassVar
 
 
 class SteersmanError(Exception):
-    """Base of all. `message` says what is wrong and what to do about it.
+    """Base of all. `message` is what is wrong and what to do about it.
 
     `param` names the offending key, tensor or part; `code` is a word for machines. Both texts are
     sound Unicode, whatever the client called its keys: half of a surrogate pair cannot be sent.
@@ -34,13 +37,13 @@ class SteersmanError(Exception):
 
 
 class VectorInvalid(SteersmanError):
-    """A vector, or something said about one, breaks a rule of the format."""
+    """A vector, or a value given for one, breaks a rule of the format."""
 
     default_code = "invalid_vector"
 
 
 class VectorNotFound(SteersmanError):
-    """No vector answers to this id."""
+    """There is no vector with this id."""
 
     default_code = "vector_not_found"
 
@@ -61,6 +64,36 @@ class PackageMissing(SteersmanError):
     """A Python package that only some of the work needs is not installed. The message names it."""
 
     default_code = "package_missing"
+
+
+class ActivationsInvalid(SteersmanError, ValueError):
+    """A method can make no direction of these activations; the message has the reason.
+
+    `samples` are the 0-based samples at fault and `layers` the places at fault along the layers'
+    axis: leave them out and call again. Codes: `bad_shape`, `wrong_dtype`, `not_finite`,
+    `too_few_rows`, `unpaired`, `identical_sides`, `not_converged`, `bad_setting`.
+    """
+
+    default_code = "invalid_activations"
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        code: str,
+        param: str | None = None,
+        samples: Iterable[int] = (),
+        layers: Iterable[int] = (),
+    ) -> None:
+        super().__init__(message, param=param, code=code)
+        self.samples = tuple(samples)
+        self.layers = tuple(layers)
+
+
+class DemoError(SteersmanError):
+    """The demo model or a demo vector cannot be made; the message has the remedy."""
+
+    default_code = "demo_unavailable"
 
 
 class LibraryError(SteersmanError):

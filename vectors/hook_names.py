@@ -23,7 +23,7 @@ _SPELLINGS: Final = (
 
 
 def parse_hook_name(name: str) -> HookPoint | None:
-    """The (site, layer) that `name` says: `resid_post.14` or `blocks.14.hook_resid_post`; or None.
+    """The hook point of `name`, such as `resid_post.14` or `blocks.14.hook_resid_post`; or None.
 
     The site is the one that is written: `steered_place` has the one that is steered.
     """

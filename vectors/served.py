@@ -11,7 +11,7 @@ from steersman.vectors.vector import BaseModel, SteeringVector
 
 
 class Described(Protocol):
-    """What is looked at of a vector."""
+    """The part of a vector that is compared with the served model."""
 
     @property
     def hidden_size(self) -> int:
@@ -23,7 +23,7 @@ class Described(Protocol):
 
     @property
     def base_model(self) -> BaseModel | None:
-        """What the vector says of the model it was made on."""
+        """The model it was made on, as far as its file has it."""
 
 
 @dataclass(frozen=True)
@@ -45,8 +45,8 @@ class ServedModel:
     it, values are checked: `unfit_values`."""
 
     def matches(self, vector: Described) -> bool | None:
-        """Whether `vector` was made on this model: False where what it says of its base model, or
-        its width, is unlike; None where it gives no fingerprint, or this model has none."""
+        """Whether `vector` was made on this model: False where its width or base model is another;
+        None where it, or this model, has no fingerprint."""
         base = vector.base_model or BaseModel()
         for said, known in (
             (vector.hidden_size, self.hidden_size),

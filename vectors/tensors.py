@@ -1,11 +1,12 @@
 """Names of tensors: `<site>.<layer>`."""
 
 import re
-from typing import Final, NamedTuple
-
-import torch
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from steersman.vectors.errors import VectorInvalid, shown
+
+if TYPE_CHECKING:
+    import torch
 
 SITES: Final = ("resid_pre", "resid_mid", "resid_post", "attn_out", "mlp_out")
 """TransformerLens' names for the places in a block where a vector can be added."""
@@ -76,10 +77,10 @@ def check_one_hidden_size(sizes: dict[str, int]) -> int:
     return hidden
 
 
-_SMALLEST: Final = float(torch.finfo(torch.float32).tiny)
+_SMALLEST: Final = 2.0**-126
 
 
-def is_nothing(tensor: torch.Tensor) -> bool:
+def is_nothing(tensor: "torch.Tensor") -> bool:
     """Whether `tensor`, floats of any shape, is all zeros, or so near to them (under float32's
     smallest normal number) that no coefficient makes it steer."""
     return not bool((tensor.abs() >= _SMALLEST).any())

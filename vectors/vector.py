@@ -36,27 +36,47 @@ class BaseModel:
     fingerprint: str | None = None
 
 
-@dataclass(frozen=True, eq=False)
-class SteeringVector:
-    """A steering vector: float32 tensors of shape [hidden] or [steps, hidden], and its defaults.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class VectorFields:
+    """What every form of a vector has: the vector itself, its file's header, its library entry."""
 
-    `layers` empty means every layer it has. `norms` maps tensor names to lengths, `created_at` is
-    ISO 8601. Compare two vectors by `digest`. Raises `VectorInvalid` for anything that the format
+    description: str = ""
+    method: str | None = None
+    """How it was made: a name out of `steersman.vectors.methods.METHODS`, or "imported"."""
+    base_model: BaseModel | None = None
+    coefficient: float = 1.0
+    """Multiplies the tensors where a request names no coefficient."""
+    layers: tuple[int, ...] = ()
+    """Layers steered where a request names none, ascending."""
+    positions: Positions = "generation"
+    """Tokens steered where a request names none."""
+    safe_range: tuple[float, float] | None = None
+    """Lowest and highest coefficient at which its maker found answers sound."""
+    licence: str | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class SteeringVector(VectorFields):
+    """A steering vector: tensors by (site, layer), and the defaults of a request.
+
+    `tensors` are float32, [hidden] or [steps, hidden] (one vector for each generated token), on the
+    CPU. `layers` empty means every layer it has. `norms` maps tensor names to their lengths,
+    `created_at` is a time in ISO 8601. Two vectors are the same if their `digest` is.
+
+    Raises `VectorInvalid`, whose `param` names the field or tensor, for anything that the format
     does not allow.
+
+    >>> import torch
+    >>> from steersman import SteeringVector
+    >>> glad = SteeringVector({("resid_post", 14): torch.ones(8)}, name="glad", coefficient=1.5)
+    >>> glad.layers, glad.hidden_size
+    ((14,), 8)
     """
 
     tensors: Mapping[HookPoint, torch.Tensor]
     name: str | None = None
-    description: str = ""
-    method: str | None = None
     method_settings: Mapping[str, Any] = field(default_factory=dict)
-    base_model: BaseModel | None = None
-    coefficient: float = 1.0
-    layers: tuple[int, ...] = ()
-    positions: Positions = "generation"
-    safe_range: tuple[float, float] | None = None
     norms: Mapping[str, float] = field(default_factory=dict)
-    licence: str | None = None
     created_at: str | None = None
 
     def __post_init__(self) -> None:
@@ -80,12 +100,13 @@ class SteeringVector:
 
     @property
     def hidden_size(self) -> int:
-        """Length of one vector."""
+        """Number of elements of one vector: the width of the model's residual stream."""
         return next(iter(self.tensors.values())).shape[-1]
 
     @cached_property
     def digest(self) -> str:
-        """`sha256:<hex>`, see `steersman.vectors.digest`."""
+        """`sha256:<64 hex>` over tensors, coefficient, layers and positions: what it does, and not
+        its name or description."""
         return digest_of(self.tensors, self.coefficient, self.layers, self.positions)
 
 

@@ -34,7 +34,7 @@ from bench.load.scratch import scratch_folder
 from bench.load.sums import spread
 from bench.report import publish, say
 from bench.servers import demo_model, steersman
-from steersman.vectors.demo.fill import fill_library
+from steersman.vectors.demo.make import fill_library
 
 SHUTDOWN_TIMEOUT = 60
 OPTIONS = (

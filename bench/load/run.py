@@ -31,7 +31,7 @@ from bench.load.tool import Heard, locust, send
 from bench.load.watch import Watch
 from bench.report import publish, say
 from bench.servers import Server, demo_model, running, steersman
-from steersman.vectors.demo.fill import fill_library
+from steersman.vectors.demo.make import fill_library
 
 FIGURE = Path(__file__).parents[2] / "docs" / "figures" / "load.png"
 SEQUENCES = 16

@@ -7,8 +7,7 @@ import typer
 
 from steersman.client import paths
 from steersman.client.cli import parse
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 
 SHORT = "Talk to the model, and steer it as you go."
 HELP = with_examples(
@@ -17,7 +16,7 @@ HELP = with_examples(
     "\b\nIn the conversation:\n"
     "  /steer cheerful 1.5      steer from here on; without 1.5: as it prefers\n"
     "  /steer A 1.5 B -1        several vectors at once\n"
-    "  /steer off               not any more; /steer: say what is steered\n"
+    "  /steer off               stop steering; /steer: print what is steered\n"
     "  /vectors                 what can be steered\n"
     "  /set temperature 0.2     also top_p, max_tokens and seed; /set: what they are\n"
     "  /reset                   forget the conversation\n"

@@ -16,7 +16,7 @@ SAMPLING: Final = ("temperature", "top_p", "max_tokens", "seed")
 
 @dataclass
 class Conversation:
-    """What has been said, and how the next answer is steered.
+    """The messages so far, and how the next answer is steered.
 
     `options` go into every request as they are. `steering` maps ids to coefficients, None where the
     vector's own is meant.
@@ -103,7 +103,7 @@ class Conversation:
 
 
 def converse(conversation: Conversation, source: TextIO) -> None:
-    """Take turns until `source` ends or says /quit. At a terminal a failed turn is told and the
+    """Take turns until `source` ends or has /quit. At a terminal a failed turn is printed and the
     next may come; from a pipe it raises."""
     person = source.isatty()
     if person:
@@ -130,7 +130,7 @@ def converse(conversation: Conversation, source: TextIO) -> None:
 
 
 def command(conversation: Conversation, text: str) -> bool:
-    """Do what a line that begins with a slash says; False to end. Raises `CliError`."""
+    """Run a line that begins with a slash; returns False to end. Raises `CliError`."""
     name, *words = text.split()
     match name:
         case "/quit" | "/exit":

@@ -1,13 +1,12 @@
 """The `steersman` command: a client of a Steersman server, and the way to start one.
 
-    app.py            the commands, and what is common to all
-    options.py        --server, --api-key, --json, which every client command takes
-    client.py         httpx, with the server's refusals as exceptions
-    errors.py         what can go wrong, and the exit status of each
-    show.py           tables and notes: results on stdout, all else on stderr
-    vectors/          `steersman vectors ...`, a module for each kind of work
-    jobs.py           `steersman jobs ...`; watch.py waits for one
-    chat.py           `steersman chat`; chat_loop.py its turns, chat_stream.py its answers
+    app.py        the commands, and what is common to all
+    options.py    --server, --api-key, --json, which every client command takes; help with examples
+    parse.py      values of options
+    show.py       tables and notes: results on stdout, all else on stderr
+    vectors/      `steersman vectors ...`, a module for each kind of work
+    jobs.py       `steersman jobs ...`; watch.py waits for one
+    keys.py       `steersman keys ...`
 
 Nothing here imports torch or vllm before it needs them: `steersman --help` has to be quick.
 """

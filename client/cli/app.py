@@ -10,14 +10,13 @@ from typer.core import TyperGroup
 from steersman.client.chat import command as chat
 from steersman.client.cli import jobs, keys
 from steersman.client.cli import vectors as vectors_group
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Common, Json, Key, Server
+from steersman.client.cli.options import Common, Json, Key, Server, with_examples
 from steersman.client.errors import INTERRUPTED, CliError
 
 
 class Guarded(TyperGroup):
-    """A group whose commands' failures are told in words, with the exit status that belongs to
-    each; what is left to raise is a bug."""
+    """A group that prints its commands' failures and exits with the status of each; what is left to
+    raise is a bug."""
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""

@@ -7,8 +7,7 @@ import typer
 
 from steersman.client import paths
 from steersman.client.cli import show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 from steersman.client.cli.watch import ENDED, check_succeeded, show_texts, watch
 
 app = typer.Typer(help="See and cancel extractions.", no_args_is_help=True, rich_markup_mode="rich")

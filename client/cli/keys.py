@@ -12,8 +12,7 @@ import typer
 import yaml
 
 from steersman.client.cli import show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, wants_json
+from steersman.client.cli.options import Json, wants_json, with_examples
 from steersman.client.errors import CliError, WrongUsage
 
 app = typer.Typer(help="Make and check API keys.", no_args_is_help=True, rich_markup_mode="rich")

@@ -5,6 +5,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from textwrap import dedent
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
@@ -69,7 +70,8 @@ def wants_json(ctx: typer.Context, as_json: bool) -> bool:
 
 
 def address(ctx: typer.Context, server: str | None) -> str:
-    """The server's URL without `/v1`: `server` or what else says it."""
+    """The server's URL without `/v1`: `server`, the option before the command, the environment, or
+    the default."""
     url = server or common(ctx).server or os.environ.get("STEERSMAN_SERVER") or DEFAULT_SERVER
     url = url if "://" in url else f"http://{url}"
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
@@ -109,3 +111,11 @@ def connection(ctx: typer.Context, server: str | None, key: str | None) -> Itera
     url = address(ctx, server)
     with Client(url, api_key(ctx, key, url)) as client:
         yield client
+
+
+def with_examples(summary: str, examples: str, *, after: str = "") -> str:
+    """`summary`, the examples line by line, and what comes after them, for rich's markup."""
+    lines = dedent(examples).strip()
+    # A backspace keeps typer from filling the lines of its paragraph.
+    shown = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines.splitlines())
+    return "\n\n".join(part for part in (summary, shown, after) if part).replace("[", "\\[")

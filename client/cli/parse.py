@@ -21,7 +21,7 @@ def layers(text: str | None, option: str = "--layers") -> list[int] | None:
         first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
         if last < first:
             raise WrongUsage(
-                f"{part.strip()!r} is no block and no range of blocks",
+                f"{part.strip()!r} is neither a block nor a range of blocks",
                 param=option,
                 remedy="write blocks and ranges with commas between them, as in 8-20,25",
             )
@@ -30,14 +30,14 @@ def layers(text: str | None, option: str = "--layers") -> list[int] | None:
 
 
 def settings(pairs: Iterable[str], option: str = "--set") -> dict[str, Any]:
-    """`key=value` each; a value that is JSON is what it says, any other is text. Raises
-    `WrongUsage`."""
+    """The settings in `key=value` pairs. A value is read as JSON, or is a text if it is not JSON.
+    Raises `WrongUsage`."""
     found: dict[str, Any] = {}
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not (key and equals):
             raise WrongUsage(
-                f"{pair!r} is no setting", param=option, remedy="write key=value, as in c=0.1"
+                f"{pair!r} is not a setting", param=option, remedy="write key=value, as in c=0.1"
             )
         if key in found:
             raise WrongUsage(f"{key!r} is set twice", param=option)
@@ -49,7 +49,7 @@ def settings(pairs: Iterable[str], option: str = "--set") -> dict[str, Any]:
 
 
 def coefficient(text: str) -> float | None:
-    """`text` as a coefficient, or None if it is no number."""
+    """`text` as a coefficient, or None if it is not a number."""
     try:
         value = float(text)
     except ValueError:

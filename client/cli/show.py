@@ -1,4 +1,4 @@
-"""What people are shown: results on stdout; notes, progress and errors on stderr."""
+"""What a person reads: results on stdout; notes, progress and errors on stderr."""
 
 import json
 import sys
@@ -28,7 +28,7 @@ def err() -> "Console":
 
 
 def note(text: str) -> None:
-    """Say something that is no result."""
+    """Print a line to stderr that is not a result."""
     typer.echo(plain(text), err=True)
 
 

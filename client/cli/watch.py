@@ -46,8 +46,8 @@ def watch(client: "Client", job: dict[str, Any], *, cancel: bool = False) -> dic
 
 
 def show_texts(job: dict[str, Any]) -> None:
-    """Which token was read of some texts, and what the server warns of; nothing from servers that
-    do not say."""
+    """Print which token was read of some texts, and the job's warnings, where the server sends
+    them."""
     for sample in job.get("samples", []):
         tokens = "" if sample["tokens"] == 1 else f" ({sample['tokens']} tokens)"
         show.note(
@@ -59,7 +59,7 @@ def show_texts(job: dict[str, Any]) -> None:
 
 
 def check_succeeded(job: dict[str, Any]) -> None:
-    """Raise `Refused` for a job that has ended otherwise, with what its server says of it."""
+    """Raise `Refused` for a job that failed or was cancelled, with the server's reason."""
     if job["status"] == "succeeded":
         return
     error = job["error"] or {}

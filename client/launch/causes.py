@@ -38,7 +38,7 @@ KILLED: Final = (
 
 def cause(trace: str, error: BaseException | None) -> str:
     """One line out of the tracebacks of a start, `trace`, and what ended it, `error`: the first
-    exception that says more than that another process failed, and the remedy where one is known."""
+    exception that is not only of another process's failure, and the remedy where one is known."""
     entries = _ENTRY.split(trace)[2::2]
     found = [line for text in entries if (line := _last(text))]
     found += [_flat(error)] if error is not None else []

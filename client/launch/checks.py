@@ -1,5 +1,5 @@
-"""What would fail later, found before the engine starts. Each failure is one sentence that says
-what is wrong, with which option, and what to do."""
+"""Checks before the engine starts, of what would fail later. Each failure is one sentence: what is
+wrong, with which option, and what to do."""
 
 import argparse
 import errno
@@ -19,7 +19,7 @@ _HUB_SECONDS: Final = 10.0
 
 
 class CannotStart(Exception):
-    """The message says what, which option, what to do."""
+    """The server cannot start. The message has what is wrong, the option, and what to do."""
 
 
 def read_settings(

@@ -1,8 +1,9 @@
 """The two questions of a cell: a steered answer, and what the unsteered model thinks of it."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import httpx
 
@@ -111,3 +112,24 @@ def _first(logprobs: Any) -> dict[int, float]:
         for at in found
         if at["token"].startswith("token_id:")
     }
+
+
+RUN: Final = 3
+
+
+def perplexity(answers: Iterable[Sequence[float]]) -> float:
+    """exp of the mean negative log-probability (natural log) a token, over all tokens of all
+    `answers`; NaN without any."""
+    values = [value for answer in answers for value in answer]
+    if not values:
+        return math.nan
+    mean = -math.fsum(values) / len(values)
+    # vLLM sends -9999 for what is impossible.
+    return math.exp(mean) if mean < 700 else math.inf
+
+
+def repetition(tokens: Sequence[int]) -> float:
+    """Share of runs of three tokens that occurred before. Perplexity cannot see loops: a model
+    finds them ever easier to predict."""
+    runs = [tuple(tokens[i : i + RUN]) for i in range(len(tokens) - RUN + 1)]
+    return 1 - len(set(runs)) / len(runs) if runs else 0.0

@@ -12,11 +12,19 @@ import typer
 
 from steersman.client import paths
 from steersman.client.cli import show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, address, api_key, connection, wants_json
+from steersman.client.cli.options import (
+    Json,
+    Key,
+    Server,
+    address,
+    api_key,
+    connection,
+    wants_json,
+    with_examples,
+)
 from steersman.client.errors import CliError
 from steersman.client.http import Client
-from steersman.client.sweep import figure, files, report
+from steersman.client.sweep import figure, report
 from steersman.client.sweep.ask import Asker
 from steersman.client.sweep.grid import (
     default_coefficients,
@@ -32,12 +40,13 @@ from steersman.client.sweep.progress import answers_progress
 from steersman.client.sweep.prompts import PROMPTS, read_prompts
 from steersman.client.sweep.run import CellResult
 from steersman.client.sweep.run import sweep as run_sweep
+from steersman.vectors.digest import short
 
 ASKS_ABOVE_S: Final = 60.0
 HELP = with_examples(
     "Try coefficients and layers: behaviour against fluency; pick the best that is fluent.\n\n"
     "In each cell the steered server answers the same prompts, a measure judges the answers, and "
-    "the unsteered model says how perplexing it finds them. After the unsteered cell it says how "
+    "the unsteered model scores their perplexity. After the unsteered cell it prints how "
     "long the others take, and asks above a minute (--yes). Only what is distinguishable from "
     "unsteered is picked. Read some of them, too: they are in "
     "sweep-VECTOR.json, which is written at the end.\n\n"
@@ -118,7 +127,7 @@ def sweep(
     with connection(ctx, server, key) as client:
         entry = client.vector(vector)
         model = client.get(paths.CAPABILITIES)["model"]
-        json_path, png_path = files.targets(out, f"sweep-{entry['id']}")
+        json_path, png_path = report.targets(out, f"sweep-{entry['id']}")
         numbers = numbers or default_coefficients(entry["coefficient"])
         available = [tensor["layer"] for tensor in entry["tensors"]]
         sets = sets or default_layers(entry["layers"], available)
@@ -152,7 +161,7 @@ def sweep(
             seconds=round(seconds, 2),
             reason=None if picked is not None else why_nothing(results, lower=lower),
         )
-        files.write_json(json_path, found)
+        report.write_json(json_path, found)
         if draw:
             figure.draw_sweep(png_path, results, picked, wanted.label)
         if as_json:
@@ -174,11 +183,11 @@ def sweep(
         )
         if write:
             changed = _patch(client, entry, wanted_patch)
-            show.note(f"wrote them to {changed['id']}: now {changed['digest'][:19]}")
+            show.note(f"wrote them to {changed['id']}: now {short(changed['digest'])}")
 
 
 def _asker_of(entry: dict[str, Any], model: str, max_tokens: int) -> dict[str, Any]:
-    version = entry["digest"].removeprefix("sha256:")[:16]
+    version = short(entry["digest"], 16)
     return {
         "model": model,
         "vector": f"{entry['id']}@{version}",
@@ -215,15 +224,15 @@ async def _run(
 
 
 def say_how_long(seconds: float, answers: int, *, yes: bool) -> None:
-    """Say what is still to come, as long as the unsteered answers have taken; above a minute,
-    go on only if whoever sits there wants to. Raises `CliError`."""
+    """Print how long the steered answers take, judged by the unsteered ones. Above a minute, ask at
+    the terminal whether to go on. Raises `CliError` if not."""
     length = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
     show.note(f"{answers} answers more, about {length}")
     if seconds <= ASKS_ABOVE_S or yes:
         return
     if not sys.stdin.isatty():
         raise CliError(
-            f"this sweep would take about {length}, and nobody is there to ask",
+            f"this sweep takes about {length}, and there is no terminal to confirm that",
             param="--yes",
             remedy="give --yes, or fewer --layers, --coefficients or prompts",
         )
@@ -232,7 +241,7 @@ def say_how_long(seconds: float, answers: int, *, yes: bool) -> None:
 
 
 def _check_layers(sets: Sequence[tuple[int, ...]], available: Sequence[int]) -> None:
-    """A layer that the vector lacks is told before the work, not by its first answer."""
+    """Raise `CliError` for a layer that the vector lacks, before any work."""
     missing = sorted({layer for layers in sets for layer in layers} - set(available))
     if missing:
         raise CliError(

@@ -1,4 +1,4 @@
-"""Figures, as PNG files. matplotlib is optional: `plotter` says what to install."""
+"""Figures, as PNG files. matplotlib is optional: `plotter` raises with how to install it."""
 
 import math
 import textwrap

@@ -55,7 +55,7 @@ def parse_layers(text: str) -> list[tuple[int, ...]]:
             found = [tuple(sorted({int(n) for n in part.split("+")}))]
         if not found:
             raise WrongUsage(
-                f"{part!r} is no set of layers; write 8,12 or 8-12, or 14+16 for two at once",
+                f"{part!r} is not a list of layers, such as 8-12,20, or 14+16 for two at once",
                 param="--layers",
             )
         sets += found
@@ -78,7 +78,7 @@ def parse_coefficients(text: str) -> list[float]:
             numbers += [round(first + n * step, 10) for n in range((_steps(*ends) or 0) + 1)]
         else:
             raise WrongUsage(
-                f"{part!r} is no coefficient; write -1,0.5,2, or -2:2:0.5 (from, to, step)",
+                f"{part!r} is not a coefficient; write -1,0.5,2, or -2:2:0.5 (from, to, step)",
                 param="--coefficients",
             )
     return sorted(set(numbers))

@@ -36,7 +36,7 @@ async def post(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
         try:
             answer = await http.post(path, json=body)
         except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise WrongUsage(f"{http.base_url} is no address: {error}") from error
+            raise WrongUsage(f"{http.base_url} is not an address: {error}") from error
         except httpx.TransportError as error:
             if attempt == TRIES - 1:
                 why = str(error) or type(error).__name__
@@ -58,7 +58,7 @@ async def post(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
 
 
 def _asked(answer: httpx.Response) -> float:
-    """Seconds that a busy server asks to be left alone."""
+    """Seconds to wait, from the answer's Retry-After; 0 without one."""
     try:
         return float(answer.headers.get("retry-after", ""))
     except ValueError:

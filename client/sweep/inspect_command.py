@@ -7,9 +7,9 @@ import typer
 
 from steersman.client import paths
 from steersman.client.cli import show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
-from steersman.client.sweep import figure, files
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
+from steersman.client.sweep import figure, report
+from steersman.vectors.digest import short
 
 HELP = with_examples(
     "Look into a vector without generating text: norms, the dose of coefficient 1, the tokens it "
@@ -50,8 +50,8 @@ def inspect(
     with connection(ctx, server, key) as client:
         found = client.get(f"{paths.vector(vector)}/inspect", count=count)
     if out is not None:
-        json_path, png_path = files.targets(out, f"inspect-{found['id']}")
-        files.write_json(json_path, found)
+        json_path, png_path = report.targets(out, f"inspect-{found['id']}")
+        report.write_json(json_path, found)
         if draw:
             figure.draw_inspection(png_path, found)
         show.note(f"wrote {json_path}{f' and {png_path}' if draw else ''}")
@@ -77,7 +77,7 @@ def _print_table(found: dict[str, Any], every: bool) -> None:
     show.table(
         ("tensor", "norm", "dose at 1", "raises", "lowers", "similar"),
         rows,
-        title=f"{found['id']} ({found['digest'][:19]}), coefficient {found['coefficient']:g}",
+        title=f"{found['id']} ({short(found['digest'])}), coefficient {found['coefficient']:g}",
         numbers=("norm", "dose at 1"),
     )
     if found.get("not_recommended"):

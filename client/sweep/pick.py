@@ -57,7 +57,7 @@ def safe_cells(
 
 
 def errors_needed(results: Sequence[CellResult]) -> float:
-    """Standard errors that a gain must have, in a sweep of so many cells."""
+    """Standard errors that a gain must have in a sweep with as many cells as `results`."""
     steered = sum(result.cell != UNSTEERED for result in results)
     return NormalDist().inv_cdf(1 - CHANCE / max(1, steered))
 

@@ -45,7 +45,7 @@ class AnswersBar:
 
 @contextmanager
 def answers_progress(total: int) -> Iterator[AnswersBar]:
-    """A bar for so many answers."""
+    """A bar for `total` answers."""
     columns = (TextColumn("sweeping"), BarColumn(), MofNCompleteColumn(), RateColumn())
     with Progress(*columns, console=show.err()) as progress:
         yield AnswersBar(progress, total)

@@ -1,10 +1,13 @@
 """A sweep's results as a table and as JSON."""
 
+import json
 import math
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from steersman.client.cli import show
+from steersman.client.errors import CliError, WrongUsage
 from steersman.client.sweep.grid import UNSTEERED
 from steersman.client.sweep.pick import RULE, Pick, fluent
 from steersman.client.sweep.run import CellResult
@@ -38,7 +41,7 @@ def print_table(results: Sequence[CellResult], picked: Pick | None, title: str) 
 
 
 def to_json(results: Sequence[CellResult], picked: Pick | None, **about: Any) -> dict[str, Any]:
-    """All of it; `about` says what was swept. Numbers that do not exist are null."""
+    """The whole result as JSON; `about` is what was swept. Numbers that do not exist are null."""
     unsteered = results[0]
     return {
         "object": "steersman.sweep",
@@ -118,3 +121,20 @@ def _dose(result: CellResult) -> float | None:
 
 def _known(value: float) -> float | None:
     return value if math.isfinite(value) else None
+
+
+def targets(folder: Path, stem: str) -> tuple[Path, Path]:
+    """The JSON file and the figure; the folder is made. Raises `WrongUsage` before any work."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise WrongUsage(f"{folder} cannot be made: {error.strerror}", param="--out") from error
+    return folder / f"{stem}.json", folder / f"{stem}.png"
+
+
+def write_json(path: Path, value: dict[str, Any]) -> None:
+    """Write `value` to `path`, indented. Raises `CliError`."""
+    try:
+        path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise CliError(f"{path} cannot be written: {error.strerror}", param="--out") from error

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 from statistics import fmean, stdev
 
 from steersman.client.errors import CliError, Refused
-from steersman.client.sweep.ask import Answer, Asker
-from steersman.client.sweep.fluency import perplexity, repetition
+from steersman.client.sweep.ask import Answer, Asker, perplexity, repetition
 from steersman.client.sweep.grid import UNSTEERED, Cell, grid
 from steersman.client.sweep.measures import Measure
 

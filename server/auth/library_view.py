@@ -5,15 +5,9 @@ from typing import Any
 from steersman.server.auth.permissions import KeyPermissions
 from steersman.server.errors import NotAllowed
 from steersman.vectors.library.entry import StoredVector
-from steersman.vectors.library.library import (
-    Entries,
-    Entry,
-    Library,
-    Records,
-    check_is_name,
-    not_found,
-)
-from steersman.vectors.library.names import parse_id
+from steersman.vectors.library.library import Entries, Entry, Library
+from steersman.vectors.library.names import check_is_name, not_found, parse_id
+from steersman.vectors.library.ownership import Records
 
 
 class LibraryView:

@@ -13,8 +13,8 @@ from steersman.server.extraction.request import ExtractRequest
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.file.format import BaseModel, SteeringVector
 from steersman.vectors.methods import ActivationsInvalid, StepMeans, step_difference
+from steersman.vectors.methods.activations import check_differ
 from steersman.vectors.methods.quality import DOSE, measure, middle_layer, norm_measures
-from steersman.vectors.methods.rows import check_differ
 from steersman.vectors.methods.split import Sides
 from steersman.vectors.tensors import HookPoint, tensor_name
 

@@ -25,7 +25,7 @@ from steersman.vectors.digest import short
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.methods import ActivationsInvalid, StepMeans
-from steersman.vectors.methods.rows import check_count
+from steersman.vectors.methods.activations import check_count
 from steersman.vectors.tensors import HookPoint
 
 logger = logging.getLogger("vllm.steersman")

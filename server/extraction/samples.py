@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from steersman.vectors.errors import VectorInvalid, shown
-from steersman.vectors.methods.rows import MIN_ROWS
+from steersman.vectors.methods.activations import MIN_SAMPLES
 
 if TYPE_CHECKING:
     from steersman.server.extraction.request import ExtractRequest
@@ -113,10 +113,10 @@ def check_sides(request: "ExtractRequest", samples: Sequence[Sample]) -> None:
         for side in SIDES:
             usable.setdefault(side, Counter())
     for label, texts in usable.items():
-        if texts.total() < MIN_ROWS:
+        if texts.total() < MIN_SAMPLES:
             raise VectorInvalid(
                 f"{shown(label)} has {texts.total()} texts that can be read, and at least "
-                f"{MIN_ROWS} are needed",
+                f"{MIN_SAMPLES} are needed",
                 param=label if label in SIDES else "styles",
                 code="too_few_rows",
             )

@@ -39,7 +39,8 @@ from steersman.server.routing import host
 from steersman.server.validation import body_invalid
 from steersman.vectors.errors import VectorInvalid, VectorNotFound, shown
 from steersman.vectors.file.format import write_vector
-from steersman.vectors.library.library import Entry, read_content
+from steersman.vectors.library.library import Entry
+from steersman.vectors.library.ownership import read_content
 
 _MAX_PATCH_BYTES: Final = 1 << 20
 MAX_PAGE_BYTES: Final = 4 << 20

@@ -90,14 +90,14 @@ def test_options_that_texts_advise_are_there() -> None:
     from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
-    from steersman.client.launch.serve import _own_parser
+    from steersman.client.launch.options import own_parser
 
     kubectl = {"--previous", "--force"}
     texts = " ".join(" ".join(rule["annotations"].values()) for rule in ALERTS)
     named = set(re.findall(r"--[a-z][a-z-]+", texts)) - kubectl
     assert named
     theirs = make_arg_parser(FlexibleArgumentParser())
-    known = {*theirs._option_string_actions, *_own_parser()._option_string_actions}
+    known = {*theirs._option_string_actions, *own_parser()._option_string_actions}
     assert named <= known
 
 

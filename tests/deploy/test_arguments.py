@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from steersman.client.launch.serve import _own_parser, _workers_here
+from steersman.client.launch.options import own_parser
+from steersman.client.launch.vllm_arguments import workers_here
 from tests.deploy.rendered import RENDERINGS, workloads
 
 SERVERS = [
@@ -33,7 +34,7 @@ def parse(parser: Any, args: list[str]) -> tuple[argparse.Namespace, argparse.Na
     from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
 
     assert args[0] == "serve"
-    own = _own_parser()
+    own = own_parser()
     known = {name for p in (own, parser) for action in p._actions for name in action.option_strings}
     assert {arg.partition("=")[0] for arg in args if arg.startswith("-")} <= known
     ours, rest = own.parse_known_args(args[1:])
@@ -62,7 +63,7 @@ def test_gpus_and_ranks_agree(pod: Any, container: Any, args: list[str], parser:
     _, theirs = parse(parser, args)
     gpus = container.get("resources", {}).get("limits", {}).get("nvidia.com/gpu")
     if gpus is not None:
-        assert _workers_here(theirs) == int(gpus)
+        assert workers_here(theirs) == int(gpus)
 
 
 @pytest.mark.parametrize("wrong", ["--no-such-option", "--nodes=2", "--headles", "-x"])

@@ -14,8 +14,7 @@ import torch
 
 from bench.servers import Server
 from steersman.client.cli import main
-from steersman.client.sweep.ask import Answer, Asker
-from steersman.client.sweep.fluency import perplexity
+from steersman.client.sweep.ask import Answer, Asker, perplexity
 from steersman.client.sweep.grid import UNSTEERED, Cell
 from steersman.client.sweep.measures import make_measure
 from steersman.client.sweep.prompts import PROMPTS

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from steersman.vectors.demo.errors import DemoError
+from steersman.vectors.errors import DemoError
 
 # What the texts are an answer to. The model is steered while it answers, so it is read there too.
 QUESTION = "Write a sentence."

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
-from steersman.vectors.demo.errors import DemoError
+from steersman.vectors.errors import DemoError
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Literal, get_args
 
-from steersman.vectors.demo.errors import DemoError
+from steersman.vectors.errors import DemoError
 
 Read = Literal["last", "mean"]
 """Where a text is read: at its last token, or as the mean over its tokens."""

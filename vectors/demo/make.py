@@ -10,10 +10,11 @@ from steersman.vectors.demo.activations import QUESTION, load_model
 from steersman.vectors.demo.contrast import Contrast, contrasts
 from steersman.vectors.demo.defaults import DemoDefaults, load_defaults
 from steersman.vectors.demo.directions import Directions, find_directions
-from steersman.vectors.demo.errors import DemoError
 from steersman.vectors.demo.model import CONVERSION, GGUF_SHA256, MODEL_NAME
+from steersman.vectors.errors import DemoError, VectorConflict
 from steersman.vectors.file.format import BaseModel, SteeringVector, tensor_name, write_vector
 from steersman.vectors.library.disk import replace
+from steersman.vectors.library.library import Library
 from steersman.vectors.tensors import HookPoint
 
 Progress = Callable[[str], None]
@@ -108,3 +109,20 @@ def _made_from(out_dir: Path) -> str:
         return (out_dir / _STAMP).read_text()
     except FileNotFoundError:
         return ""
+
+
+def fill_library(model_dir: Path, library_dir: Path, progress: Progress = print) -> None:
+    """Make the demo vectors beside the model and add those that the library lacks.
+
+    A name that stands for other content is the user's and is left alone. Raises `DemoError` or
+    `LibraryError`.
+    """
+    library = Library(library_dir)
+    for path in make_vectors(model_dir, model_dir.parent / f"{model_dir.name}-vectors", progress):
+        try:
+            _, new = library.add(path.read_bytes())
+        except VectorConflict:
+            progress(f"demo vectors: the library has another {path.stem!r}, which is kept")
+            continue
+        if new:
+            progress(f"demo vectors: added {path.stem!r} to {library_dir}")

@@ -16,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from steersman.vectors.demo.errors import DemoError
+from steersman.vectors.errors import DemoError
 
 Progress = Callable[[str], None]
 

@@ -7,14 +7,14 @@ import tempfile
 from pathlib import Path
 from typing import Any, Final
 
-from steersman.vectors.demo.errors import DemoError
+from steersman.vectors.errors import DemoError
 
 GENERATION: Final[dict[str, Any]] = {
     "max_new_tokens": 256,
     "temperature": 0.7,
     "top_p": 0.9,
 }
-"""What a request gets that does not say otherwise. At temperature 1 and without an end, 135 million
+"""Sampling of a request that sets none. At temperature 1 and without an end, 135 million
 parameters write noise until the context is full."""
 _FILE: Final = "generation_config.json"
 

@@ -1,1 +1,7 @@
-"""One vector in one safetensors file: header, metadata, tensors."""
+"""Our file format: safetensors with one JSON object of metadata.
+
+format      reading and writing a vector
+header      the header, bounded and checked before anything else
+metadata    the fields of a vector as JSON
+operation   what other tools' keys do with the vectors; glp: the keys of GLP
+"""

@@ -20,13 +20,12 @@ from pathlib import Path
 from typing import BinaryIO, Final
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from steersman.vectors.defaults import POSITION_RULES, Positions
 from steersman.vectors.errors import LibraryError, VectorInvalid, VectorNotFound
 from steersman.vectors.file.glp import refuse_hidden_meaning
-from steersman.vectors.file.header import MAX_HEADER_BYTES, Header, read_header
+from steersman.vectors.file.header import MAX_HEADER_BYTES, Header, open_tensors, read_header
 from steersman.vectors.file.metadata import (
     FORMAT_VERSION,
     MAX_DESCRIPTION,
@@ -116,7 +115,7 @@ def read_tensors(path: Path, keys: Iterable[HookPoint]) -> dict[HookPoint, torch
     """
     found: dict[HookPoint, torch.Tensor] = {}
     try:
-        with safe_open(path, framework="pt", device="cpu") as file:
+        with open_tensors(path) as file:
             names = set(file.keys())
             for key in keys:
                 name = tensor_name(key)
@@ -126,7 +125,7 @@ def read_tensors(path: Path, keys: Iterable[HookPoint]) -> dict[HookPoint, torch
                 found[key] = _sound(name, file.get_tensor(name).clone())
     except FileNotFoundError:
         raise VectorNotFound(f"there is no file {path.name!r}") from None
-    except (SafetensorError, OSError) as error:
+    except OSError as error:
         raise VectorInvalid(f"{path.name!r} cannot be read: {error}", param="file") from error
     return found
 

@@ -44,10 +44,11 @@ _READ: Final = frozenset(
 
 @dataclass(frozen=True)
 class Glp:
-    """What the keys say. `site` is ours; `layer_scales` is by block number, from 1.
+    """The `glp.*` keys of a file, checked. `site` is one of ours; `layer_scales` is by block number
+    from 1.
 
-    `dir_scales` has `rank` numbers. `provenance` is what else is worth keeping; `warnings` are for
-    whoever imports the file.
+    `dir_scales` has `rank` numbers. `provenance` is kept in the metadata as it is; `warnings`
+    are for the user who imports the file.
     """
 
     operation: str = "add"
@@ -98,7 +99,7 @@ def read_glp(metadata: Mapping[str, Any]) -> Glp | None:
         raise _bad("glp.rank", rank, f"must be from 1 to {_MAX_RANK}")
     for key in ("glp.dir_scales", "glp.layer_scales", "glp.rank"):
         if version == 1 and key in keys and (key != "glp.rank" or rank > 1):
-            raise _bad(key, keys[key], "needs glp.spec_version 2, and this file says 1")
+            raise _bad(key, keys[key], "needs glp.spec_version 2, and this file has 1")
     orthonormal = _boolean(keys, "glp.orthonormal")
     if rank > 1 and not orthonormal:
         raise _bad(
@@ -126,7 +127,7 @@ def read_glp(metadata: Mapping[str, Any]) -> Glp | None:
 
 
 def refuse_hidden_meaning(metadata: Mapping[str, str], sites: set[str]) -> None:
-    """Raise `VectorInvalid` if `glp.*` keys say more than a file of ours says by itself.
+    """Raise `VectorInvalid` if `glp.*` keys ask for more than adding the tensors where they are.
 
     For files whose tensors are named as ours, at `sites`: the keys must describe what such a file
     does anyway, which is to add its tensors there. Other tools' keys that name an operation are

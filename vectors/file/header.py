@@ -1,13 +1,21 @@
-"""The header of a safetensors file, read before anything else of it is touched.
+"""Reading safetensors files: the header, before anything else of a file is touched.
 
 A file is 8 bytes (little-endian length of the header), the header as JSON, and the tensors' bytes
 back to back. The length is checked before the JSON is parsed, so a hostile header costs nothing.
+
+`read_header` parses the header itself: safetensors' own reader gives no metadata of a file in
+memory, as an upload is, and lets a key stand twice. `open_tensors` is that reader, behind the same
+bound, for values out of a file on disk.
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO, Final
+
+from safetensors import SafetensorError, safe_open
 
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.tensors import (
@@ -19,6 +27,8 @@ from steersman.vectors.tensors import (
 
 MAX_HEADER_BYTES: Final = 1 << 20
 """Largest header that is read; a new file's metadata has a lower limit, `MAX_METADATA_BYTES`."""
+MAX_IMPORTED_HEADER_BYTES: Final = 8 << 20
+"""The same for files of other tools, which may have a long text in it."""
 _FLOAT32_BYTES: Final = 4
 _ZIP, _PICKLE_PROTOCOLS = b"PK\x03\x04", (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 
@@ -51,15 +61,7 @@ def read_header(file: BinaryIO, size: int, max_header_bytes: int = MAX_HEADER_BY
         raise VectorInvalid("the file is empty", param="file", code="empty_file")
     if len(start) < 8:
         raise _not_safetensors("it is shorter than 8 bytes")
-    length = int.from_bytes(start, "little")
-    if length > max_header_bytes:
-        _refuse_pickle(start)
-        raise VectorInvalid(
-            f"the first 8 bytes announce a header of {length} bytes, at most {max_header_bytes} "
-            "are read; either this is no safetensors file, or its metadata is far too large",
-            param="file",
-            code="header_too_large",
-        )
+    length = _header_length(start, max_header_bytes)
     if 8 + length > size:
         raise _truncated(f"its header should be {length} bytes and {size - 8} are there")
     fields = _parse(file.read(length))
@@ -69,6 +71,40 @@ def read_header(file: BinaryIO, size: int, max_header_bytes: int = MAX_HEADER_BY
     sizes = {f"{s}.{n}": check_shape(f"{s}.{n}", t.shape) for (s, n), t in tensors.items()}
     hidden_size = check_one_hidden_size(sizes)
     return Header({key: tensors[key] for key in sorted(tensors)}, metadata, hidden_size)
+
+
+@contextmanager
+def open_tensors(path: Path, max_header_bytes: int = MAX_HEADER_BYTES) -> Iterator[Any]:
+    """safetensors' own reader of the file at `path`: `keys()`, `get_tensor(name)`, `metadata()`.
+
+    A tensor is a window on the mapped file: clone it to keep it. Raises `VectorInvalid` for a
+    broken file or one with a longer header, and `OSError`.
+    """
+    with path.open("rb") as file:
+        _header_length(file.read(8), max_header_bytes)
+    try:
+        with safe_open(path, framework="pt", device="cpu") as reader:
+            yield reader
+    except (SafetensorError, ValueError) as error:
+        raise VectorInvalid(
+            f"this is not a whole safetensors file ({shown(str(error))}); it may be cut off: fetch "
+            "it again",
+            param="file",
+            code="not_safetensors",
+        ) from error
+
+
+def _header_length(start: bytes, most: int) -> int:
+    length = int.from_bytes(start, "little")
+    if length > most:
+        _refuse_pickle(start)
+        raise VectorInvalid(
+            f"the first 8 bytes announce a header of {length} bytes, at most {most} are read; "
+            "either this is not a safetensors file, or its metadata is far too large",
+            param="file",
+            code="header_too_large",
+        )
+    return length
 
 
 def _refuse_pickle(start: bytes) -> None:

@@ -1,4 +1,4 @@
-"""What a file says about its vector: one JSON object under the metadata key `steersman`.
+"""The metadata of a file: one JSON object under the metadata key `steersman`.
 
 Every field is optional. Unknown fields are errors: a misspelt `coefficient` must not pass in
 silence as 1. What is accepted can be written again, sent as JSON, and stays small in memory.
@@ -54,9 +54,9 @@ def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
             code="unknown_format_version",
         )
     for name in given:
-        if name not in _READERS:
-            raise _bad(name, f"is not a field of a vector; fields are {', '.join(_READERS)}")
-    return {name: _READERS[name](name, value) for name, value in given.items() if value is not None}
+        if name not in READERS:
+            raise _bad(name, f"is not a field of a vector; fields are {', '.join(READERS)}")
+    return {name: READERS[name](name, value) for name, value in given.items() if value is not None}
 
 
 def metadata_text(vector: SteeringVector) -> str:
@@ -93,22 +93,16 @@ def metadata_too_large(size: int, param: str) -> VectorInvalid:
 
 
 def _present(vector: SteeringVector) -> dict[str, Any]:
-    values = {
-        "format_version": FORMAT_VERSION,
-        "name": vector.name,
+    """The fields of `vector` that are worth a place in its file, as JSON has them."""
+    values = {name: getattr(vector, name) for name in READERS}
+    values |= {
         "description": vector.description or None,
-        "method": vector.method,
         "method_settings": dict(vector.method_settings) or None,
         "base_model": asdict(vector.base_model) if vector.base_model else None,
-        "coefficient": vector.coefficient,
-        "layers": list(vector.layers),
-        "positions": vector.positions,
-        "safe_range": vector.safe_range,
         "norms": dict(vector.norms) or None,
-        "licence": vector.licence,
-        "created_at": vector.created_at,
     }
-    return {name: value for name, value in values.items() if value is not None}
+    present = {name: value for name, value in values.items() if value is not None}
+    return {"format_version": FORMAT_VERSION, **present}
 
 
 def check_description(value: object) -> str:
@@ -238,7 +232,7 @@ def _time(field: str, value: object) -> str:
     return text
 
 
-_READERS: Final[dict[str, Callable[[str, object], Any]]] = {
+READERS: Final[dict[str, Callable[[str, object], Any]]] = {
     "name": lambda field, value: check_name(_text(field, value)),
     "description": lambda _, value: check_description(value),
     "method": _short_text,
@@ -252,3 +246,4 @@ _READERS: Final[dict[str, Callable[[str, object], Any]]] = {
     "licence": _short_text,
     "created_at": _time,
 }
+"""Every field of a `SteeringVector` but its tensors, and what checks the value in a file."""

@@ -1,4 +1,4 @@
-"""What a file says that its vectors do to the stream, in the spellings of several tools.
+"""The operation that a file names for its vectors, in the spellings of several tools.
 
 A file whose vectors are for projecting, clamping or rotating does something else if they are added,
 so a key that names an operation is read whatever tool wrote it. Two kinds of keys:
@@ -60,7 +60,7 @@ _FILL: Final = frozenset(
         *("operator", "operation", "mode", "method", "component", "to", "by", "the", "weight"),
     )
 )
-"""Words that say nothing beside one of `_OTHER`."""
+"""Words without a meaning of their own beside one of `_OTHER`."""
 DESCRIBES: Final = re.compile(
     r"(?:generator|contrast|base|validation|source|dataset|author|creator|tool)(?:[_.].+)?"
     r"|method(?:[_.].+)?|created(?:_at|_by)?|derived_at|date|version|name|title|description|notes?"
@@ -68,7 +68,7 @@ DESCRIBES: Final = re.compile(
     r"|model(?:_.+)?|n_(?:embd|layers|prompts|pairs|samples)|hidden_size|num_layers|quality|metrics"
     r"|architecture"
 )
-"""Keys, in small letters, that say where a vector is from and not what it does."""
+"""Keys, in small letters, of where a vector is from and not of what it does."""
 _PLACES: Final = frozenset(("mlp", "ffn", "attn", "attention", "hook", "pre", "mid", "embed"))
 
 
@@ -86,7 +86,7 @@ def refuse_unserved(operation: str, param: str = "glp.mode") -> None:
 def check_operations(said: Mapping[Any, Any], within: str = "") -> None:
     """Raise `VectorInvalid`, whose `param` is the key, if `said` names an operation other than add.
 
-    `said` is what a file says beside its tensors; objects in it, and JSON in its texts, are read as
+    `said` is what a file has beside its tensors; objects in it, and JSON in its texts, are read as
     well. `within` is the key that `said` itself is under.
     """
     _check(said, within, _DEPTH)
@@ -98,12 +98,12 @@ def names_making(key: str) -> bool:
 
 
 def refuse_telling_name(name: str) -> None:
-    """Raise `VectorInvalid` for the name of a tensor that says an operation or another place than
-    the stream: it is not a bare vector, of which only the block is asked."""
+    """Raise `VectorInvalid` for a tensor that is named for an operation, or for a place other than
+    the stream: it is not a bare vector that lacks only its block."""
     for word in _words(name):
         if _OTHER.match(word) or word in _PLACES:
             raise VectorInvalid(
-                f"tensor {shown(name)} says by its name ({word}) that it is more than a vector to "
+                f"tensor {shown(name)} has a name ({word}) of more than a vector to "
                 "be added to the stream; if it is one, name it `vector`, or by its place, such as "
                 "'resid_post.14' or 'mlp_out.14'",
                 param=name[:128],

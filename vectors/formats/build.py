@@ -7,8 +7,8 @@ import torch
 
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.operation import refuse_unserved
-from steersman.vectors.formats.imported import Found, Options, Part
-from steersman.vectors.formats.rules import Place
+from steersman.vectors.formats.conventions import LayerConvention
+from steersman.vectors.formats.imported import ImportedFile, ImportedTensor, Options
 from steersman.vectors.hook_names import as_steered, steered_place
 from steersman.vectors.tensors import (
     SITES,
@@ -23,7 +23,7 @@ SITE = "resid_post"
 
 
 def build(
-    found: Found,
+    found: ImportedFile,
     options: Options,
     *,
     file: str,
@@ -41,9 +41,9 @@ def build(
     """
     refuse_unserved(found.operation)
     place, where = _place(found, site, as_extracted)
-    check_one_hidden_size({part.name: part.tensor.shape[-1] for part in found.parts})
+    check_one_hidden_size({part.name: part.tensor.shape[-1] for part in found.tensors})
     depth = options.num_layers or (base.num_layers if base else None) or found.num_layers
-    placed = _placed(found.parts, place, where)
+    placed = _placed(found.tensors, place, where)
     kept = {
         key: placed[key]
         for key in sorted(placed)
@@ -69,7 +69,7 @@ def build(
         "left_out_past_last_block": beyond,
         "left_out_zero": zero,
         "warnings": list(found.warnings),
-        "dtype": sorted({part.dtype for part in found.parts}),
+        "dtype": sorted({part.dtype for part in found.tensors}),
         **found.details,
     }
     return SteeringVector(
@@ -99,7 +99,7 @@ def fitted(vector: SteeringVector, num_layers: int | None) -> tuple[SteeringVect
     tensors = {key: t for key, t in vector.tensors.items() if key not in beyond}
     layers = tuple(n for n in vector.layers if num_layers is not None and n < num_layers)
     if not tensors or not layers:
-        raise _nothing_left(Place("output of block N", 0), [], names, [], num_layers)
+        raise _nothing_left(LayerConvention("output of block N", 0), [], names, [], num_layers)
     return replace(
         vector,
         tensors=tensors,
@@ -118,36 +118,40 @@ def as_numbers(layer: int | Iterable[int] | None) -> tuple[int, ...] | None:
     return numbers
 
 
-def _place(found: Found, site: str | None, as_extracted: bool) -> tuple[Place, str | None]:
+def _place(
+    found: ImportedFile, site: str | None, as_extracted: bool
+) -> tuple[LayerConvention, str | None]:
     """The place of parts whose file does not name another, and the site that overrides theirs."""
     if site is not None and site not in SITES:
         raise VectorInvalid(f"site must be one of {', '.join(SITES)}", param="site")
     if site is not None and as_extracted:
         raise VectorInvalid("give site or as_extracted, not both", param="site")
-    said = {part.site for part in found.parts} - {SITE}
+    said = {part.site for part in found.tensors} - {SITE}
     if said and (site is not None or as_extracted):
         raise VectorInvalid(
-            f"this file says itself where its vectors are added ({', '.join(sorted(said))}); leave "
+            f"the tensors of this file name their hook points ({', '.join(sorted(said))}); leave "
             "out site and as_extracted",
             param="site" if site is not None else "as_extracted",
         )
     if site == "resid_pre":
-        return Place("input of block N", -1), SITE
+        return LayerConvention("input of block N", -1), SITE
     if site is not None:
-        return Place(f"{site} of block N", 0), site
+        return LayerConvention(f"{site} of block N", 0), site
     if not as_extracted:
         return found.rule.applied, None
     if found.rule.extracted is None:
         raise VectorInvalid(
-            f"nothing in this {found.rule.format} file says which tool made it, so where its "
+            f"this {found.rule.format} file does not name the tool that made it, so where its "
             "vectors were extracted is not known; import it without as_extracted",
             param="as_extracted",
         )
     return found.rule.extracted, None
 
 
-def _placed(parts: Sequence[Part], place: Place, where: str | None) -> dict[HookPoint, Part]:
-    placed: dict[HookPoint, Part] = {}
+def _placed(
+    parts: Sequence[ImportedTensor], place: LayerConvention, where: str | None
+) -> dict[HookPoint, ImportedTensor]:
+    placed: dict[HookPoint, ImportedTensor] = {}
     for part in parts:
         shift = place.shift if part.site == SITE else 0
         site = where or part.site
@@ -165,7 +169,7 @@ def _placed(parts: Sequence[Part], place: Place, where: str | None) -> dict[Hook
 
 
 def _nothing_left(
-    place: Place, before: list[str], beyond: list[str], zero: list[str], depth: int | None
+    place: LayerConvention, before: list[str], beyond: list[str], zero: list[str], depth: int | None
 ) -> VectorInvalid:
     if beyond:
         return VectorInvalid(
@@ -193,16 +197,16 @@ def _listed(names: list[str]) -> str:
     return ", ".join(shown(name) for name in names[:5]) + (" and others" if len(names) > 5 else "")
 
 
-def _words(found: Found) -> str:
+def _words(found: ImportedFile) -> str:
     """Where the file's own tool adds its vectors, in words."""
-    sites = {part.site for part in found.parts}
+    sites = {part.site for part in found.tensors}
     if sites == {SITE}:
         return found.rule.applied.words
     return f"{', '.join(sorted(sites))} of block N"
 
 
 def _defaults(
-    found: Found, numbers: Sequence[int] | None, kept: Mapping[HookPoint, Part]
+    found: ImportedFile, numbers: Sequence[int] | None, kept: Mapping[HookPoint, ImportedTensor]
 ) -> tuple[int, ...]:
     """Layers of the parts that the file counts as `numbers`; () for all."""
     if numbers is None:
@@ -227,7 +231,7 @@ def _defaults(
     return tuple(sorted(layers))
 
 
-def _base_model(base: BaseModel | None, found: Found, sample: torch.Tensor) -> BaseModel:
+def _base_model(base: BaseModel | None, found: ImportedFile, sample: torch.Tensor) -> BaseModel:
     return BaseModel(
         id=(base.id if base else None) or found.model,
         hidden_size=(base.hidden_size if base else None) or sample.shape[-1],

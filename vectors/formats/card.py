@@ -1,4 +1,4 @@
-"""What a Hugging Face folder says beside its vectors: `README.md`'s front matter, `config.json`."""
+"""What a Hugging Face folder has beside its vectors: `README.md`'s front matter, `config.json`."""
 
 import json
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ _MOST_LINES: Final = 2000
 
 @dataclass(frozen=True)
 class Card:
-    """Base model and licence, as far as the folder says."""
+    """Base model and licence, as far as the folder names them."""
 
     base: BaseModel
     licence: str | None

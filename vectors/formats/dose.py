@@ -45,6 +45,6 @@ def summed_dose(vector: SteeringVector, medians: Mapping[str, float]) -> Dose | 
 
 
 def unit_length(vector: SteeringVector) -> bool:
-    """Whether all tensors have length 1, so that the file says directions and not strengths."""
+    """Whether all tensors have length 1, so that the file has directions and not strengths."""
     lengths = [float(tensor.double().norm(dim=-1).max()) for tensor in vector.tensors.values()]
     return all(abs(length - 1.0) < 1e-2 for length in lengths)

@@ -11,14 +11,13 @@ import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 
 from steersman.vectors.defaults import check_layers
-from steersman.vectors.errors import LibraryError, VectorInvalid
+from steersman.vectors.errors import LibraryError, PackageMissing, VectorInvalid
 from steersman.vectors.file.metadata import METADATA_KEY, metadata_text
-from steersman.vectors.formats.gguf_package import gguf_package
 from steersman.vectors.library import disk
 from steersman.vectors.tensors import HookPoint, parse_tensor_name, tensor_name
 from steersman.vectors.vector import SteeringVector
@@ -49,7 +48,7 @@ def save_gguf(
     `layers` are the vector's own default ones unless given. `fold_coefficient` multiplies the
     floats by the default coefficient, for runtimes without a strength. `model_hint` is what repeng
     compares before it adds two vectors (a model type, such as `llama`). Raises `VectorInvalid` for
-    what a control vector cannot say, `LibraryError` if the disk refuses.
+    what a control vector cannot hold, `LibraryError` if the disk refuses.
     """
     target = Path(path)
     exported = expressible(vector, vector.layers if layers is None else layers)
@@ -67,7 +66,7 @@ def save_gguf(
 
 
 def expressible(vector: SteeringVector, layers: Iterable[int]) -> SteeringVector:
-    """The vector as a control vector can say it: `resid_post` of blocks from 1, one vector each.
+    """The vector as a control vector can hold it: `resid_post` of blocks from 1, one vector each.
 
     `resid_pre.N` becomes `resid_post.N-1`, which is the same stream. Raises `VectorInvalid`.
     """
@@ -139,3 +138,16 @@ def _model_hint(vector: SteeringVector) -> str:
     if isinstance(imported, dict) and isinstance(imported.get("model_hint"), str):
         return str(imported["model_hint"])
     return (vector.base_model.id if vector.base_model else None) or "unknown"
+
+
+def gguf_package() -> Any:
+    """The module `gguf`. Raises `PackageMissing` with the command that installs it."""
+    try:
+        import gguf
+    except ImportError as error:
+        raise PackageMissing(
+            "reading and writing GGUF files needs the package gguf, which is not installed here: "
+            "run `pip install gguf`",
+            param="gguf",
+        ) from error
+    return gguf

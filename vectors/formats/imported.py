@@ -1,4 +1,4 @@
-"""What an importer finds in a file, before it is one of our vectors."""
+"""What a reader returns of a file, before it is one of our vectors."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -7,17 +7,17 @@ from typing import Any, Literal
 import torch
 
 from steersman.vectors.errors import VectorInvalid, shown
-from steersman.vectors.formats.rules import Rule
+from steersman.vectors.formats.conventions import FormatRule
 
 LayersAre = Literal["blocks", "hidden-states"]
 
 
 @dataclass(frozen=True)
 class Options:
-    """What whoever imports says that a file may not say itself.
+    """Options of an import, for what a file may lack.
 
     `numbers` are blocks as the file counts them, `num_layers` counts the blocks of the model that
-    the vector is for, `model` chooses in a CAA folder of several models. `layers_are` says what a
+    the vector is for, `model` chooses in a CAA folder of several models. `layers_are` is what a
     file's bare numbers count: "blocks", or "hidden-states", of which N is the output of block N-1.
     """
 
@@ -28,11 +28,11 @@ class Options:
 
 
 @dataclass(frozen=True)
-class Part:
+class ImportedTensor:
     """One vector of a file. `number` is the file's own layer number, `tensor` float32 [hidden].
 
     `name` is what the file calls it; `dtype` is what it was stored as; `site` is where the file
-    says that it belongs, if it says so.
+    puts it, `resid_post` if it names none.
     """
 
     number: int
@@ -43,16 +43,16 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Found:
-    """All of a file. `details` is what else it says, kept in the metadata.
+class ImportedFile:
+    """All of a file. `details` is what else is in it, kept in the metadata.
 
     `num_layers` counts the blocks of the model that it was made on. `coefficient` is the default
-    one, `operation` what its vectors do; `warnings` are for whoever imports it. `counted`: its
-    layers are bare numbers, for `Options.layers_are` to say what they count.
+    one, `operation` what its vectors do; `warnings` are for the user who imports it. `counted`: its
+    layers are bare numbers, and `Options.layers_are` is what they count.
     """
 
-    rule: Rule
-    parts: tuple[Part, ...]
+    rule: FormatRule
+    tensors: tuple[ImportedTensor, ...]
     details: Mapping[str, Any] = field(default_factory=dict)
     num_layers: int | None = None
     coefficient: float = 1.0
@@ -63,7 +63,9 @@ class Found:
     counted: bool = False
 
 
-def part(number: int, name: str, value: object, site: str = "resid_post") -> Part:
+def imported_tensor(
+    number: int, name: str, value: object, site: str = "resid_post"
+) -> ImportedTensor:
     """Check one vector of a file; raises `VectorInvalid` naming it as the file does."""
     if not isinstance(value, torch.Tensor):
         raise _bad(name, f"is not a tensor but {type(value).__name__}", "bad_tensor")
@@ -77,7 +79,7 @@ def part(number: int, name: str, value: object, site: str = "resid_post") -> Par
     tensor = value.detach().to("cpu", torch.float32).contiguous()
     if not bool(torch.isfinite(tensor).all()):
         raise _bad(name, "holds NaN or infinite values, or some beyond float32", "not_finite")
-    return Part(number, name, tensor, _dtype(value), site)
+    return ImportedTensor(number, name, tensor, _dtype(value), site)
 
 
 def check_floats(name: str, value: torch.Tensor) -> None:

@@ -8,10 +8,9 @@ from pathlib import Path
 from steersman.vectors.errors import LibraryError, VectorInvalid, VectorNotFound
 from steersman.vectors.formats.build import as_numbers, build, fitted
 from steersman.vectors.formats.card import Card, read_card
-from steersman.vectors.formats.imported import Found, LayersAre, Options
+from steersman.vectors.formats.imported import ImportedFile, LayersAre, Options
 from steersman.vectors.formats.kinds import FORMATS
-from steersman.vectors.formats.readers.dispatch import read_file
-from steersman.vectors.formats.readers.folder import read_folder
+from steersman.vectors.formats.readers.dispatch import read_file, read_folder
 from steersman.vectors.library.names import check_name
 from steersman.vectors.vector import BaseModel, SteeringVector
 
@@ -29,19 +28,35 @@ def load(
     num_layers: int | None = None,
     layers_are: LayersAre | None = None,
 ) -> SteeringVector:
-    """The vector in `path`, placed where its own library adds it.
+    """The vector in the file or folder at `path`, placed where its own library adds it.
 
-    `name` is the file's or folder's unless given. `layer` is the block, or blocks, steered by
-    default, counted as the file counts; a bare tensor's only place. `site` overrides where the
-    vectors are added, at the file's own layer numbers. `as_extracted` puts them back where they
-    were read instead (see `steersman.vectors.formats.rules`). `model` chooses among the models of a
-    CAA folder. `num_layers` counts the blocks of the model that will be steered: what is past the
-    last is left out. `layers_are` says what bare numbers count, in files that have nothing else
-    (rows of a stack, `{14: tensor}`): "blocks", or "hidden-states", of which N is the output of
-    block N-1. What was done is in `method_settings["imported"]`.
+    Reads the formats in `FORMATS`, which are recognised by their content. Pickles are not run.
 
-    Raises `VectorInvalid` naming the file, and the tensor where it is one's fault;
-    `VectorNotFound` if there is no such file; `LibraryError` if it cannot be read.
+    - `name`: the vector's name; the file's or folder's unless given.
+    - `layer`: the block, or blocks, that are steered by default, numbered as the file numbers them.
+      A single tensor whose name has no layer needs it.
+    - `site`: where to add the vectors instead, at the file's own layer numbers.
+    - `as_extracted`: add them where they were read, where that is somewhere else
+      (`steersman.vectors.formats.conventions`).
+    - `model`: which model's vectors to read in a CAA folder of several.
+    - `num_layers`: number of blocks of the model to steer; tensors past the last are left out.
+    - `layers_are`: what the layers of a file that has bare numbers only (rows of a stack,
+      `{14: tensor}`) count: "blocks", or "hidden-states", of which N is the output of block N-1.
+
+    The tensors of the result are float32, [hidden] or [steps, hidden];
+    `method_settings["imported"]` records the choices that were made.
+
+    Raises `VectorInvalid`, whose message names the file, and whose `param` is the tensor, key or
+    option at fault; `VectorNotFound` if there is no such file; `LibraryError` if it cannot be read;
+    `PackageMissing` for a GGUF file without the package gguf.
+
+    >>> import torch
+    >>> from safetensors.torch import save_file
+    >>> from steersman import load
+    >>> save_file({"vector": torch.ones(8)}, "glad.safetensors")
+    >>> glad = load("glad.safetensors", layer=14)
+    >>> glad.name, glad.layers, tuple(glad.tensors["resid_post", 14].shape)
+    ('glad', (14,), (8,))
     """
     path = Path(path)
     try:
@@ -66,7 +81,7 @@ def _load(
     if options.layers_are is not None:
         _check_counted(found, options, site)
     label = check_name(name) if name is not None else _name_of(path)
-    if isinstance(found, Found):
+    if isinstance(found, ImportedFile):
         return build(
             replace(found, warnings=(*found.warnings, *card.warnings)),
             options,
@@ -79,7 +94,7 @@ def _load(
         )
     if site is not None or as_extracted:
         raise VectorInvalid(
-            "this file says itself where its vectors are added; leave out site and as_extracted",
+            "the tensors of this file name their hook points; leave out site and as_extracted",
             param="site" if site is not None else "as_extracted",
         )
     numbers = options.numbers
@@ -98,10 +113,12 @@ def _load(
     )
 
 
-def _check_counted(found: Found | SteeringVector, options: Options, site: str | None) -> None:
-    if not (isinstance(found, Found) and found.counted):
+def _check_counted(
+    found: ImportedFile | SteeringVector, options: Options, site: str | None
+) -> None:
+    if not (isinstance(found, ImportedFile) and found.counted):
         raise VectorInvalid(
-            "this file says itself what its layers count; leave out layers_are", param="layers_are"
+            "the layers of this file are not bare numbers; leave out layers_are", param="layers_are"
         )
     if site is not None and options.layers_are == "hidden-states":
         raise VectorInvalid(

@@ -2,7 +2,6 @@
 
 import contextlib
 import errno
-import fcntl
 import logging
 import os
 import secrets
@@ -10,10 +9,14 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
+from filelock import FileLock
+
 from steersman.vectors.errors import LibraryError, LibraryFull, LibraryReadOnly
 
 TEMP_PREFIX: Final = ".tmp-"
 _FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+_NO_LOCKS: Final = (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS)
+_POLL_S: Final = 0.01
 _NOT_ALLOWED: Final = (errno.EACCES, errno.EPERM)
 FULL: Final = "the vector library's disk is full; nothing was changed"
 READ_ONLY: Final = (
@@ -96,18 +99,19 @@ def locked(path: Path) -> Iterator[None]:
     """Hold the lock file `path` against other processes; a dead process holds nothing.
 
     Some network file systems have no locks. There, replicas that change one name at the same moment
-    leave one of the two changes, whole.
+    leave one of the two changes, whole. Raises `OSError` if the file cannot be opened.
     """
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
+    # No soft lock in its place: that is a file, which outlives a process that dies.
+    lock = FileLock(path, poll_interval=_POLL_S, fallback_to_soft=False)
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)
-        except OSError as error:
-            if error.errno not in (errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS):
-                raise
+        lock.acquire()
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+    try:
         yield
     finally:
-        os.close(descriptor)
+        lock.release()
 
 
 def touch(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the library says about a vector: all of it but the values.
+"""A vector in the library: all of it but the values.
 
 Thousands of these are held at once, and a file decides how long its metadata is. So what may be
 long is held as JSON text, and parsed where it is read.
@@ -7,18 +7,18 @@ long is held as JSON text, and parsed where it is read.
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from steersman.vectors.defaults import Positions, check_layers
+from steersman.vectors.defaults import check_layers
 from steersman.vectors.file.glp import refuse_hidden_meaning
 from steersman.vectors.file.header import read_header
 from steersman.vectors.file.metadata import parse_metadata
 from steersman.vectors.library.record import Record
 from steersman.vectors.served import ServedModel
 from steersman.vectors.tensors import HookPoint
-from steersman.vectors.vector import BaseModel, SteeringVector, check_base_model
+from steersman.vectors.vector import SteeringVector, VectorFields, check_base_model
 
 
 class _Long:
@@ -34,27 +34,19 @@ class _Long:
 
     @property
     def norms(self) -> dict[str, float]:
-        """Length of each tensor by its name, as far as the file says; parsed at every call."""
+        """Length of each tensor by its name, as far as the file has it; parsed at every call."""
         norms: dict[str, float] = json.loads(self.details).get("norms", {})
         return norms
 
 
 @dataclass(frozen=True)
-class StoredVector(_Long):
-    """An object file's header and metadata. `size` is in bytes."""
+class StoredVector(VectorFields, _Long):
+    """An object file's header and metadata. `size` is in bytes; `tensors` gives shapes."""
 
     size: int
     hidden_size: int
     tensors: Mapping[HookPoint, tuple[int, ...]]
-    layers: tuple[int, ...]
-    description: str = ""
     name: str | None = None
-    method: str | None = None
-    base_model: BaseModel | None = None
-    coefficient: float = 1.0
-    positions: Positions = "generation"
-    safe_range: tuple[float, float] | None = None
-    licence: str | None = None
     created_at: str | None = None
     details: str = "{}"
     """`method_settings` and `norms`, as JSON."""
@@ -65,8 +57,8 @@ class StoredVector(_Long):
         return 1024 + 2 * len(self.details) + 4 * len(self.description) + 256 * len(self.tensors)
 
 
-@dataclass(frozen=True)
-class Entry(_Long):
+@dataclass(frozen=True, kw_only=True)
+class Entry(VectorFields, _Long):
     """One version of a named vector.
 
     `created_at` and `updated_at` are the name's, in Unix seconds; `made_at` is the file's, in
@@ -77,14 +69,6 @@ class Entry(_Long):
     name: str
     digest: str
     path: Path
-    description: str
-    method: str | None
-    base_model: BaseModel | None
-    coefficient: float
-    layers: tuple[int, ...]
-    positions: Positions
-    safe_range: tuple[float, float] | None
-    licence: str | None
     made_at: str | None
     created_at: int
     updated_at: int
@@ -92,7 +76,7 @@ class Entry(_Long):
     misfit: str | None
     """Why the served model cannot be steered with it; None if it can."""
     base_model_matches: bool | None
-    """Whether it was made on the served model; None where it does not say."""
+    """Whether it was made on the served model; None where it has no fingerprint."""
     tensors: Mapping[HookPoint, tuple[int, ...]]
     size: int
     versions: tuple[str, ...]
@@ -111,14 +95,14 @@ def read_stored(path: Path) -> StoredVector:
     with path.open("rb") as file:
         header = read_header(file, size)
     refuse_hidden_meaning(header.metadata, {site for site, _ in header.tensors})
-    fields = parse_metadata(header.metadata)
+    said = parse_metadata(header.metadata)
     available = {layer for _, layer in header.tensors}
-    layers = check_layers(fields.pop("layers", available), available)
-    check_base_model(fields.get("base_model"), header.hidden_size, max(available))
-    long = {name: fields.pop(name) for name in ("method_settings", "norms") if name in fields}
+    layers = check_layers(said.pop("layers", available), available)
+    check_base_model(said.get("base_model"), header.hidden_size, max(available))
+    long = {name: said.pop(name) for name in ("method_settings", "norms") if name in said}
     shapes = {key: span.shape for key, span in header.tensors.items()}
     return StoredVector(
-        size, header.hidden_size, shapes, layers, **fields, details=json.dumps(long)
+        size, header.hidden_size, shapes, layers=layers, **said, details=json.dumps(long)
     )
 
 
@@ -129,23 +113,16 @@ def make_entry(
     foreign = digest in record.foreign
     if foreign:
         stored = bare(stored)
-    current = digest == record.digests[0]
-    own_description = record.description if current else None
-    own_range = record.safe_range if current else None
-    stored = replace(stored, base_model=(current and record.base_model) or stored.base_model)
+    if digest == record.digests[0]:
+        own = {name: getattr(record, name) for name in ("description", "safe_range", "base_model")}
+        stored = replace(stored, **{name: said for name, said in own.items() if said is not None})
     misfit = served.misfit(stored)
+    shared: dict[str, Any] = {f.name: getattr(stored, f.name) for f in fields(VectorFields)}
     return Entry(
+        **shared,
         name=record.name,
         digest=digest,
         path=path,
-        description=stored.description if own_description is None else own_description,
-        method=stored.method,
-        base_model=stored.base_model,
-        coefficient=stored.coefficient,
-        layers=stored.layers,
-        positions=stored.positions,
-        safe_range=own_range or stored.safe_range,
-        licence=stored.licence,
         made_at=stored.created_at,
         created_at=record.created_at,
         updated_at=record.updated_at,
@@ -167,7 +144,7 @@ def bare(stored: StoredVector) -> StoredVector:
         4 * numbers,
         stored.hidden_size,
         stored.tensors,
-        stored.layers,
+        layers=stored.layers,
         coefficient=stored.coefficient,
         positions=stored.positions,
     )
@@ -179,5 +156,9 @@ def described(vector: SteeringVector) -> StoredVector:
     shapes = {key: tuple(tensor.shape) for key, tensor in vector.tensors.items()}
     numbers = sum(math.prod(shape) for shape in shapes.values())
     return StoredVector(
-        4 * numbers, vector.hidden_size, shapes, vector.layers, base_model=vector.base_model
+        4 * numbers,
+        vector.hidden_size,
+        shapes,
+        layers=vector.layers,
+        base_model=vector.base_model,
     )

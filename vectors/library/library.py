@@ -12,7 +12,7 @@ import logging
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -30,15 +30,30 @@ from steersman.vectors.errors import (
     VectorConflict,
     VectorInvalid,
     VectorNotFound,
-    shown,
 )
 from steersman.vectors.file.format import SteeringVector, read_new, read_vector, write_vector
 from steersman.vectors.file.metadata import check_description
 from steersman.vectors.library import disk
 from steersman.vectors.library.entry import Entry, StoredVector, described, make_entry
 from steersman.vectors.library.index import NameIndex
-from steersman.vectors.library.names import check_name, parse_id
+from steersman.vectors.library.names import (
+    check_is_name,
+    check_name,
+    not_found,
+    parse_id,
+    taken,
+)
 from steersman.vectors.library.objects import ObjectStore
+from steersman.vectors.library.ownership import (
+    Admit,
+    Visible,
+    admit_all,
+    is_foreign,
+    new_record,
+    read_content,
+    visible_digests,
+    with_own_words,
+)
 from steersman.vectors.library.record import Record
 from steersman.vectors.served import Described, ServedModel
 
@@ -49,13 +64,6 @@ UNUSED_FOR_S: Final = 3600.0
 
 logger = logging.getLogger(__name__)
 Entries = list[Entry]
-Records = Mapping[str, Record]
-Admit = Callable[[str, Records], None]
-"""Raises if a vector may not be added under this name, beside these."""
-
-
-def admit_all(name: str, records: Records) -> None:
-    """For a library without rules of its own."""
 
 
 class Library:
@@ -149,7 +157,9 @@ class Library:
             foreign = not self._objects.put(vector, data)
             with self._changing_names():
                 old = self._check_free(name, vector, admit)
-                record = old or self._write(self._new_record(name, vector, owner, foreign))
+                record = old or self._write(
+                    new_record(name, vector, owner, foreign, self._objects.header(vector.digest))
+                )
         return self._entry(record, vector.digest), old is None
 
     def _check_free(self, name: str, vector: SteeringVector, admit: Admit) -> Record | None:
@@ -185,12 +195,12 @@ class Library:
         positions: Positions | None = None,
         safe_range: tuple[float, float] | None = None,
         digest: str | None = None,
-        visible: Callable[[str], bool] | None = None,
+        visible: Visible | None = None,
     ) -> Entry:
-        """Change what a name stands for or says, in one step; None leaves a field as it is.
+        """Change what a name stands for, or its description, in one step; None leaves a field.
 
         Another `digest` makes the name stand for content that is in the library already; with
-        `visible`, which tells of names, for content that such a name has or had. Other
+        `visible`, a test of names, for content that such a name has or had. Other
         defaults are other behaviour: they make new content, with a digest of its own. Versions so
         far stay addressable. Raises `VectorInvalid` naming the field, and `VectorNotFound`.
         """
@@ -205,16 +215,18 @@ class Library:
                 raise not_found(name)
             changed = record
             if digest is not None:
-                found = self._objects.find(digest, self._digests(visible))
+                records = {} if visible is None else self._names.all()
+                among = None if visible is None else visible_digests(records, visible)
+                found = self._objects.find(digest, among)
                 if found != record.digests[0]:
-                    # A safe range is measured on one content and says nothing about another.
+                    # A safe range is measured on one content and does not hold for another.
                     changed = replace(
                         changed,
                         digests=changed.with_digest(found),
                         safe_range=None,
                         base_model=None,
                     )
-                    if self._is_foreign(found, visible):
+                    if visible is not None and is_foreign(found, records, visible):
                         changed = replace(changed, foreign=(*changed.foreign, found))
             self._objects.touch(changed.digests[:1])
             stored = self._stored(changed, changed.digests[0])
@@ -232,7 +244,7 @@ class Library:
                 if not own and record.owner is not None and made.digest not in record.digests:
                     changed = replace(changed, foreign=(*changed.foreign, made.digest))
                 changed = replace(changed, digests=changed.with_digest(made.digest))
-                changed = self._with_own(changed, made)
+                changed = with_own_words(changed, made, self._objects.header(made.digest))
             if changed != record:
                 self._objects.touch(record.digests)
                 changed = self._write(replace(changed, updated_at=int(time.time())))
@@ -270,7 +282,7 @@ class Library:
             probe.unlink(missing_ok=True)
 
     def collect(self, older_than_s: float = UNUSED_FOR_S) -> int:
-        """Remove content without a name for so many seconds, and the rests of crashes.
+        """Remove content without a name for `older_than_s` seconds, and files that a crash left.
 
         Returns the number of files removed. Removes no content while a name's record is broken:
         what that name stands for is not known.
@@ -291,7 +303,7 @@ class Library:
         self,
         after: str | None,
         limit: int,
-        visible: Callable[[str], bool] | None = None,
+        visible: Visible | None = None,
         fits: bool | None = None,
     ) -> tuple[Entries, bool]:
         """The first `limit` of `list()` whose names are `visible` and come after `after`; and
@@ -365,53 +377,6 @@ class Library:
         disk.replace(self._names.path(record.name), record.to_json())
         return record
 
-    def _digests(self, visible: Callable[[str], bool] | None) -> set[str] | None:
-        """Content that `visible` names have or had; None: all."""
-        if visible is None:
-            return None
-        records = self._names.all()
-        return {digest for name in records if visible(name) for digest in records[name].digests}
-
-    def _is_foreign(self, digest: str, visible: Callable[[str], bool] | None) -> bool:
-        """Whether all that is known of `digest` to whoever sees `visible` names is its content."""
-        if visible is None:
-            return False
-        records = self._names.all()
-        return all(
-            digest in records[name].foreign
-            for name in records
-            if visible(name) and digest in records[name].digests
-        )
-
-    def _new_record(
-        self, name: str, vector: SteeringVector, owner: str | None, foreign: bool
-    ) -> Record:
-        """The same content may be here with another description: each name keeps its own."""
-        now = int(time.time())
-        record = Record(
-            name,
-            (vector.digest,),
-            created_at=now,
-            updated_at=now,
-            owner=owner,
-            foreign=(vector.digest,) if foreign and owner is not None else (),
-        )
-        return self._with_own(record, vector)
-
-    def _with_own(self, record: Record, vector: SteeringVector) -> Record:
-        """`record` with what `vector` says where content of its digest that was here says other."""
-        stored = self._objects.header(vector.digest)
-        if stored is not None and vector.description != stored.description:
-            record = replace(record, description=vector.description)
-        if stored is not None and vector.safe_range != stored.safe_range:
-            record = replace(record, safe_range=vector.safe_range)
-        foreign = vector.digest in record.foreign
-        if vector.base_model and (
-            foreign or (stored is not None and vector.base_model != stored.base_model)
-        ):
-            record = replace(record, base_model=vector.base_model)
-        return record
-
     def _stored(self, record: Record, digest: str) -> StoredVector:
         stored = self._objects.header(digest)
         if stored is None:
@@ -469,53 +434,3 @@ class Library:
         if unfit is not None:
             unfit.param = param or unfit.param
             raise unfit
-
-
-def taken(name: str, digest: str, misfit: str | None) -> VectorConflict:
-    """The error for a name that stands for other content than `digest`, which is `misfit` (why the
-    served model cannot be steered with it; None: it can)."""
-    if misfit is not None:
-        return VectorConflict(
-            f"{name!r} is in use for a vector that is not for the served model ({misfit}). Several "
-            "models share this library: upload this under another name, as one that ends in the "
-            "model's, or give each model's server a library of its own (--library)",
-            param="name",
-        )
-    return VectorConflict(
-        f"{name!r} is in use for other content; upload this under another name and PATCH the "
-        f"digest of {name!r} to {digest}, or delete {name!r} first",
-        param="name",
-    )
-
-
-def not_found(name: str) -> VectorNotFound:
-    """The error for a name that is not there, or not for whoever asks."""
-    return VectorNotFound(
-        f"there is no vector {name!r}; GET /v1/steering/vectors lists them", param="id"
-    )
-
-
-def read_content(entry: Entry) -> SteeringVector:
-    """The vector of `entry`, with what its owner may know of it."""
-    vector = read_vector(entry.path)
-    if not entry.foreign:
-        return vector
-    return SteeringVector(
-        vector.tensors,
-        name=entry.name,
-        description=entry.description,
-        coefficient=vector.coefficient,
-        layers=vector.layers,
-        positions=vector.positions,
-        safe_range=entry.safe_range,
-    )
-
-
-def check_is_name(name: str) -> None:
-    """Raise `VectorInvalid` unless `name` is a whole name, without a version."""
-    if parse_id(name).version is not None:
-        raise VectorInvalid(
-            f"{shown(name)} is one version of a vector; this changes a whole name: leave out '@' "
-            "and what follows",
-            param="id",
-        )

@@ -3,7 +3,7 @@
 import re
 from typing import Final, NamedTuple
 
-from steersman.vectors.errors import VectorInvalid, shown
+from steersman.vectors.errors import VectorConflict, VectorInvalid, VectorNotFound, shown
 
 MAX_NAME: Final = 128
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
@@ -35,9 +35,43 @@ def parse_id(text: str, param: str = "id") -> VectorId:
     check_name(name, param)
     if at and not _HEX.fullmatch(version):
         raise VectorInvalid(
-            f"{shown(text)} is no vector's id; after '@' come 12 to 64 lower-case hex digits of "
-            "the digest",
+            f"{shown(text)} is not the id of a vector; after '@' come 12 to 64 lower-case hex "
+            "digits of the digest",
             param=param,
             code="invalid_name",
         )
     return VectorId(name, version if at else None)
+
+
+def check_is_name(name: str) -> None:
+    """Raise `VectorInvalid` unless `name` is a whole name, without a version."""
+    if parse_id(name).version is not None:
+        raise VectorInvalid(
+            f"{shown(name)} is one version of a vector; this changes a whole name: leave out '@' "
+            "and what follows",
+            param="id",
+        )
+
+
+def taken(name: str, digest: str, misfit: str | None) -> VectorConflict:
+    """The error for a name that stands for other content than `digest`, which is `misfit` (why the
+    served model cannot be steered with it; None: it can)."""
+    if misfit is not None:
+        return VectorConflict(
+            f"{name!r} is in use for a vector that is not for the served model ({misfit}). Several "
+            "models share this library: upload this under another name, as one that ends in the "
+            "model's, or give each model's server a library of its own (--library)",
+            param="name",
+        )
+    return VectorConflict(
+        f"{name!r} is in use for other content; upload this under another name and PATCH the "
+        f"digest of {name!r} to {digest}, or delete {name!r} first",
+        param="name",
+    )
+
+
+def not_found(name: str) -> VectorNotFound:
+    """The error for a name that is not there, or that the caller may not see."""
+    return VectorNotFound(
+        f"there is no vector {name!r}; GET /v1/steering/vectors lists them", param="id"
+    )

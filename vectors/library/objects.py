@@ -96,13 +96,13 @@ class ObjectStore:
         """The one digest, of those `among` if given, that `wanted` (whole, or 12 or more hex
         digits) begins.
 
-        Raises `VectorInvalid` if it is no digest or fits two objects, `VectorNotFound` if none.
+        Raises `VectorInvalid` if it is not a digest or fits two objects, `VectorNotFound` if none.
         """
         match = _WANTED.fullmatch(wanted) if isinstance(wanted, str) else None
         if match is None:
             raise VectorInvalid(
-                f"{shown(wanted)} is no digest; give 'sha256:' and 64 hex digits, or the first 12 "
-                "or more of them",
+                f"{shown(wanted)} is not a digest; give 'sha256:' and 64 hex digits, or at least "
+                "the first 12 of them",
                 param="digest",
             )
         found = [path.name for path in self._directory.glob(f"{match[1]}*{_SUFFIX}")]
@@ -132,7 +132,7 @@ class ObjectStore:
         removed = disk.remove_older(
             self._directory, time.time() - older_than_s, lambda name: name not in files
         )
-        # Other servers take names away, too: nobody has told this one.
+        # Other servers remove names, too, without a note to this one.
         self.forget([digest for digest in list(self._headers) if _file_name(digest) not in files])
         for path in [path for path in list(self.problems) if path.name not in files]:
             self.problems.pop(path, None)

@@ -1,4 +1,4 @@
-"""What lies under one name: a small JSON file, `names/<name>.json`."""
+"""The record of one name: a small JSON file, `names/<name>.json`."""
 
 import json
 from collections.abc import Mapping
@@ -6,14 +6,14 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import Any, Final
 
 from steersman.vectors.defaults import check_safe_range
-from steersman.vectors.digest import DIGEST
+from steersman.vectors.digest import DIGEST, short
 from steersman.vectors.errors import VectorInvalid, VectorNotFound
 from steersman.vectors.file.metadata import check_description, read_base_model
 from steersman.vectors.library.names import check_name
 from steersman.vectors.vector import BaseModel
 
 HISTORY: Final = 32
-"""Versions of a name that stay addressable; older ones are let go, so that nothing grows."""
+"""Versions of a name that stay addressable; older ones are dropped, so that nothing grows."""
 
 
 @dataclass(frozen=True)
@@ -33,10 +33,10 @@ class Record:
     safe_range: tuple[float, float] | None = None
     base_model: BaseModel | None = None
     owner: str | None = None
-    """Who made the name; None where nobody is told apart."""
+    """Who made the name; None on a server without keys."""
     foreign: tuple[str, ...] = ()
-    """Digests of whose content somebody else's file was here first: what that one says of itself,
-    the owner may not know."""
+    """Digests of content that another owner's file brought first. The owner of this name may not
+    read the metadata of that file."""
     unknown: Mapping[str, Any] = field(default_factory=dict)
     """Fields that a newer version has written; they stay."""
 
@@ -56,8 +56,7 @@ class Record:
                 param="id",
             )
         raise VectorNotFound(
-            f"vector {self.name!r} has no version {digits}; its newest is "
-            f"{self.digests[0].removeprefix('sha256:')[:12]}",
+            f"vector {self.name!r} has no version {digits}; its newest is {short(self.digests[0])}",
             param="id",
         )
 

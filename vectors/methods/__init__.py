@@ -1,4 +1,4 @@
-"""How vectors are made of captured activations: `METHODS` says what each method needs.
+"""How vectors are made of captured activations: `METHODS` lists what each needs.
 
     caa               mean of positive - negative over pairs, at the answer's letter
     style             one style's mean minus that of all others
@@ -18,21 +18,21 @@ from typing import Any, Final, Literal
 
 import torch
 
+from steersman.vectors.errors import ActivationsInvalid
+from steersman.vectors.methods.activations import Activations
 from steersman.vectors.methods.caa import caa, rescale
-from steersman.vectors.methods.errors import ActivationsInvalid
 from steersman.vectors.methods.mean_difference import mean_difference
 from steersman.vectors.methods.per_step import StepDifference, StepMeans, step_difference
 from steersman.vectors.methods.probe import probe_direction
 from steersman.vectors.methods.repe import CENTRINGS, principal_component
-from steersman.vectors.methods.rows import Rows
 from steersman.vectors.tensors import SITES
 
 __all__ = [
     "METHODS",
     "PROJECTION_INPUT",
+    "Activations",
     "ActivationsInvalid",
     "Method",
-    "Rows",
     "StepDifference",
     "StepMeans",
     "TokenRule",
@@ -45,8 +45,9 @@ __all__ = [
 ]
 
 TokenRule = Literal["last", "answer", "mean", "steps"]
-"""Which tokens of a text make its row: the last; the letter of the answer in "(A)"; the mean over
-the response's tokens (the sequence's first token excluded); the last token of each greedy step."""
+"""Which tokens of a text make its sample: the last; the letter of the answer in "(A)"; the mean
+over the response's tokens (the sequence's first token excluded); the last token of each greedy
+step."""
 
 PROJECTION_INPUT: Final = "attn_projection_input"
 """What per_step is about: the input of the attention's output projection. It is read behind the
@@ -60,13 +61,13 @@ Fit = Callable[..., torch.Tensor]
 class Method:
     """What a method needs, for a caller who checks a request before capturing anything.
 
-    `inputs`: "pairs" (each positive row has its counterpart), "sides" (two groups of any sizes) or
-    "styles" (two or more named groups). `token_rules` and `sites` are what it allows, its default
-    first: what the paper reads, where it is about that (caa, style). `settings` are the keywords of
-    `fit`: allowed values for a choice, else the type.
+    `inputs`: "pairs" (each positive sample has its counterpart), "sides" (two groups of any sizes)
+    or "styles" (two or more named groups). `token_rules` and `sites` are what it allows, its
+    default first: what the paper reads, where it is about that (caa, style). `settings` are the
+    keywords of `fit`: allowed values for a choice, else the type.
 
-    `fit` makes the directions of one side against another, from the rows alone; a style's other
-    side is all other styles' rows together. per_step has none: it is not a matter of rows.
+    `fit` makes the directions of one side against another, from the samples alone; a style's other
+    side is all other styles' samples together. per_step has none: it is not a matter of samples.
     """
 
     inputs: Literal["pairs", "sides", "styles"]
@@ -87,7 +88,7 @@ class Method:
 
     @property
     def paired(self) -> bool:
-        """Whether row i of one side is the counterpart of row i of the other."""
+        """Whether sample i of one side is the counterpart of sample i of the other."""
         return self.inputs == "pairs"
 
 

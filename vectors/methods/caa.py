@@ -10,15 +10,15 @@ from collections.abc import Mapping
 
 import torch
 
-from steersman.vectors.methods.errors import ActivationsInvalid
-from steersman.vectors.methods.rows import Mean, Rows, check_paired, difference
+from steersman.vectors.errors import ActivationsInvalid
+from steersman.vectors.methods.activations import Activations, Mean, check_paired, difference
 
 
-def caa(positive: Rows, negative: Rows) -> torch.Tensor:
+def caa(positive: Activations, negative: Activations) -> torch.Tensor:
     """Mean of positive - negative over pairs: float32 [layers, hidden].
 
-    positive, negative: rows [layers, hidden], float32, row i of one being the counterpart of row i
-    of the other. Raises `ActivationsInvalid`.
+    positive, negative: samples [layers, hidden], float32, sample i of one being the counterpart of
+    sample i of the other. Raises `ActivationsInvalid`.
     """
     first, second = Mean.of(positive, "positive"), Mean.of(negative, "negative")
     check_paired(first.count, second.count)

@@ -2,7 +2,7 @@
 
 Arditi et al. 2024, "Refusal in Language Models Is Mediated by a Single Direction", and Marks and
 Tegmark 2023, "The Geometry of Truth", among many: mean(A) - mean(B), at the last token or as the
-mean over the response's tokens. Which of the two was decided when the rows were captured. The
+mean over the response's tokens. Which of the two was decided when the samples were captured. The
 sides need not be pairs, nor as many.
 
 Style vectors (Konen et al. 2024, "Style Vectors for Steering Generative Large Language Models") are
@@ -13,13 +13,13 @@ output and adds to block i's MLP output; these vectors are for the place where t
 
 import torch
 
-from steersman.vectors.methods.rows import Mean, Rows, difference
+from steersman.vectors.methods.activations import Activations, Mean, difference
 
 
-def mean_difference(positive: Rows, negative: Rows) -> torch.Tensor:
+def mean_difference(positive: Activations, negative: Activations) -> torch.Tensor:
     """mean(positive) - mean(negative), not normalised: float32 [layers, hidden].
 
-    positive, negative: rows [layers, hidden], float32; each row counts once. Raises
+    positive, negative: samples [layers, hidden], float32; each sample counts once. Raises
     `ActivationsInvalid`.
     """
     return difference(Mean.of(positive, "positive").value(), Mean.of(negative, "negative").value())

@@ -8,7 +8,7 @@ steps, so the two means need not be of as many.
 
 The paper adds the vector where it was read. A linear projection W turns that addition of u exactly
 into an addition of W u to the attention's output, `attn_out`; a bias adds to both and cancels. So
-the rows are read there, behind the projection: the difference of their means is W u. It is not
+the samples are read there, behind the projection: the difference of their means is W u. It is not
 where a norm follows the projection (such models have no `attn_out`), nor where the projection's
 input is quantised: the caller refuses both.
 """
@@ -18,39 +18,39 @@ from typing import Final, NamedTuple
 
 import torch
 
-from steersman.vectors.methods.errors import ActivationsInvalid
-from steersman.vectors.methods.rows import MIN_ROWS, Mean, check_differ, check_row, gap
+from steersman.vectors.errors import ActivationsInvalid
+from steersman.vectors.methods.activations import MIN_SAMPLES, Mean, check_differ, check_sample, gap
 
 MAX_STEPS: Final = 30
 """As many as the paper's."""
 
 
 class StepMeans:
-    """One side's mean at each step; rows are not kept. `alive[i]` texts reached step i."""
+    """One side's mean at each step; samples are not kept. `alive[i]` texts reached step i."""
 
-    def __init__(self, side: str = "rows") -> None:
+    def __init__(self, side: str = "samples") -> None:
         self.side = side
         self.means: list[Mean] = []
 
     @property
     def alive(self) -> tuple[int, ...]:
-        """Rows counted at each step."""
+        """Samples counted at each step."""
         return tuple(mean.count for mean in self.means)
 
-    def add(self, rows: torch.Tensor | Iterable[torch.Tensor]) -> None:
-        """Count one text: its row [layers, width], float32, at step 0, 1, ... until it ended.
+    def add(self, samples: torch.Tensor | Iterable[torch.Tensor]) -> None:
+        """Count one text: its sample [layers, width], float32, at step 0, 1, ... until it ended.
 
         Raises `ActivationsInvalid` and then counts none of them.
         """
-        steps = list(rows)
+        steps = list(samples)
         new = range(len(self.means), len(steps))
         means = self.means + [Mean(f"{self.side} at step {step}") for step in new]
         shape = means[0].shape if means else None
-        for mean, row in zip(means, steps, strict=False):
-            check_row(row, mean.side, mean.count, shape)
-            shape = tuple(row.shape)
-        for mean, row in zip(means, steps, strict=False):
-            mean.add(row)
+        for mean, sample in zip(means, steps, strict=False):
+            check_sample(sample, mean.side, mean.count, shape)
+            shape = tuple(sample.shape)
+        for mean, sample in zip(means, steps, strict=False):
+            mean.add(sample)
         self.means = means
 
 
@@ -76,7 +76,7 @@ def step_difference(
     ):
         if step > 0 and min(plus.count, minus.count) < max(min_alive, 1):
             break
-        least = MIN_ROWS if step == 0 else 1
+        least = MIN_SAMPLES if step == 0 else 1
         vector, told_apart = gap(plus.value(least), minus.value(least))
         found.append(vector)
         differs.append(told_apart)

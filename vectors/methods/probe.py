@@ -3,15 +3,15 @@
 Alain and Bengio 2016, "Understanding intermediate layers using linear classifier probes"; as a
 steering direction in Li et al. 2023, "Inference-Time Intervention", and Heo et al. 2024, "Do LLMs
 'know' internally when they follow instructions?". Per layer a logistic regression tells positive
-rows from negative ones; its weights, at length 1, are the direction d. `scaled` is the mean
+samples from negative ones; its weights, at length 1, are the direction d. `scaled` is the mean
 difference seen along it, ((mu+ - mu-) . d) d, which has the activations' own size.
 
 Minimised, over w and an unpenalised intercept b, is
 
-    1/2 |w|^2 + C * sum over rows of log(1 + exp(-y (w . x + b))),   y = +1 or -1,
+    1/2 |w|^2 + C * sum over samples of log(1 + exp(-y (w . x + b))),   y = +1 or -1,
 
-with x the rows minus their mean, divided by one number a layer (the root mean square of all their
-elements), so that C means the same at every layer.
+with x the samples minus their mean, divided by one number a layer (the root mean square of all
+their elements), so that C means the same at every layer.
 """
 
 import math
@@ -20,8 +20,8 @@ from typing import Any, Final, Literal
 import numpy as np
 import torch
 
-from steersman.vectors.methods.errors import ActivationsInvalid
-from steersman.vectors.methods.rows import NOISE, Rows, check_differ, stacked_sides
+from steersman.vectors.errors import ActivationsInvalid
+from steersman.vectors.methods.activations import NOISE, Activations, check_differ, stacked_sides
 from steersman.vectors.methods.split import Sides
 
 Length = Literal["unit", "scaled"]
@@ -30,7 +30,7 @@ _Array = np.ndarray[Any, np.dtype[Any]]
 
 
 def probe_direction(
-    positive: Rows, negative: Rows, *, c: float = 1.0, length: Length = "unit"
+    positive: Activations, negative: Activations, *, c: float = 1.0, length: Length = "unit"
 ) -> torch.Tensor:
     """The probe's weights at length 1, or `scaled`: float32 [layers, hidden].
 
@@ -52,18 +52,18 @@ def probe_direction(
 
 
 def _fit(sides: Sides, c: float) -> torch.Tensor | None:
-    """A logistic regression's weights at one layer, float64; None if its rows do not differ."""
+    """A logistic regression's weights at one layer, float64; None if its samples do not differ."""
     from sklearn.linear_model import LogisticRegression
 
-    rows, labels = _labelled(sides)
-    centre = rows.mean(axis=0)
-    gap = np.linalg.norm(rows[labels == 1].mean(axis=0) - rows[labels == 0].mean(axis=0))
-    if gap <= NOISE * np.linalg.norm(rows, axis=1).max():
+    samples, labels = _labelled(sides)
+    centre = samples.mean(axis=0)
+    gap = np.linalg.norm(samples[labels == 1].mean(axis=0) - samples[labels == 0].mean(axis=0))
+    if gap <= NOISE * np.linalg.norm(samples, axis=1).max():
         return None
-    scale = float(np.sqrt(np.mean((rows - centre) ** 2)))
+    scale = float(np.sqrt(np.mean((samples - centre) ** 2)))
     # Tight, because the default tolerance leaves the direction short of the minimum.
     model = LogisticRegression(C=c, solver="lbfgs", tol=1e-8, max_iter=_MAX_ITERATIONS)
-    model.fit((rows - centre) / scale, labels)
+    model.fit((samples - centre) / scale, labels)
     if int(model.n_iter_[0]) >= _MAX_ITERATIONS:
         raise ActivationsInvalid(
             f"the probe has not converged after {_MAX_ITERATIONS} steps; use a smaller c",
@@ -73,7 +73,7 @@ def _fit(sides: Sides, c: float) -> torch.Tensor | None:
 
 
 def _labelled(sides: Sides) -> tuple[_Array, _Array]:
-    """The rows of one layer, float64 [rows, hidden], positive first, and 1 or 0 for each."""
+    """The samples of one layer, float64 [samples, hidden], positive first, and 1 or 0 for each."""
     parts = [side[:, 0].to(torch.float64).numpy() for side in sides]
     return np.concatenate(parts), np.repeat([1, 0], [len(part) for part in parts])
 

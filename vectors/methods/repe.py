@@ -2,7 +2,7 @@
 
 Zou et al. 2023, "Representation Engineering: A Top-Down Approach to AI Transparency", as
 implemented by repeng: per layer the first principal component of the pairs, of length 1, pointing
-to the side that the majority of positive rows lies on.
+to the side that the majority of positive samples lies on.
 
 `pca_diff` is the component of h+ - h-; principal component analysis centres, so what all pairs
 have in common, their mean difference, is removed. `pca_center` is the component of h+ and h-, each
@@ -13,20 +13,21 @@ from typing import Final, Literal, get_args
 
 import torch
 
-from steersman.vectors.methods.errors import ActivationsInvalid
-from steersman.vectors.methods.rows import NOISE, Rows, check_differ, stacked_sides
+from steersman.vectors.errors import ActivationsInvalid
+from steersman.vectors.methods.activations import NOISE, Activations, check_differ, stacked_sides
 
 Centring = Literal["pca_diff", "pca_center"]
 CENTRINGS: Final[tuple[Centring, ...]] = get_args(Centring)
 
 
 def principal_component(
-    positive: Rows, negative: Rows, centring: Centring = "pca_diff"
+    positive: Activations, negative: Activations, centring: Centring = "pca_diff"
 ) -> torch.Tensor:
     """The first principal component of pairs, of length 1: float32 [layers, hidden].
 
-    positive, negative: rows [layers, hidden], float32, row i of one being the counterpart of row i
-    of the other. Raises `ActivationsInvalid`; for `pca_diff` also if all pairs differ by the same.
+    positive, negative: samples [layers, hidden], float32, sample i of one being the counterpart of
+    sample i of the other. Raises `ActivationsInvalid`; for `pca_diff` also if all pairs differ by
+    the same.
     """
     if centring not in CENTRINGS:
         raise ActivationsInvalid(
@@ -59,7 +60,7 @@ def _first(samples: torch.Tensor) -> tuple[torch.Tensor, float]:
 
 
 def _sign(gap: torch.Tensor, component: torch.Tensor) -> float:
-    """1 if more positive rows lie further along `component` than negative ones, -1 if fewer."""
+    """1 if more positive samples lie further along `component` than negative ones, -1 if fewer."""
     along = gap @ component
     votes = int((along > 0).sum()) - int((along < 0).sum())
     # A tie goes to the mean, so that the sign does not hang on the solver.

@@ -8,13 +8,13 @@ import typer
 
 from steersman.client import paths
 from steersman.client.cli import parse, show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 from steersman.client.cli.vectors.quality import quality_table
 from steersman.client.cli.vectors.texts import Texts, read_texts
 from steersman.client.cli.vectors.transfer import Replace, name_beside, settle
 from steersman.client.cli.watch import check_succeeded, show_texts, watch
 from steersman.client.errors import Refused, WrongUsage
+from steersman.vectors.digest import short
 
 if TYPE_CHECKING:
     from steersman.client.http import Client
@@ -132,7 +132,7 @@ def extract(
         str | None, typer.Option(help="ISO 8601, kept with it.  \\[default: now]")
     ] = None,
     no_wait: Annotated[
-        bool, typer.Option("--no-wait", help="Start the job, say its id, and end.")
+        bool, typer.Option("--no-wait", help="Start the job, print its id, and exit.")
     ] = False,
     server: Server = None,
     api_key: Key = None,
@@ -194,7 +194,7 @@ def extract(
         return
     for vector in made:
         quality_table(vector)
-        show.result(f"made {vector['id']}")
+        show.result(f"made {vector['id']}@{short(vector['digest'])}")
 
 
 def _start(client: "Client", body: dict[str, Any], texts: Texts) -> dict[str, Any]:

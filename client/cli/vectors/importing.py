@@ -8,8 +8,7 @@ import typer
 
 from steersman.client import paths
 from steersman.client.cli import parse, show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 from steersman.client.cli.vectors.transfer import Replace, check_target, send, write
 from steersman.client.errors import Refused, Unreachable
 
@@ -142,7 +141,7 @@ def import_vector(
 
 
 def _served(client: "Client") -> dict[str, Any] | None:
-    """What the server says of its model; None if it does not say. Raises `Unreachable`."""
+    """The server's description of its model; None if it has none. Raises `Unreachable`."""
     try:
         told = client.get(paths.CAPABILITIES)
     except Refused:
@@ -154,7 +153,11 @@ def _tell_dose(vector: "SteeringVector", served: dict[str, Any] | None) -> "Dose
     """Say how strong the vector is at its defaults, and what to do if that is far from usual."""
     from steersman.vectors.formats.dose import AIM, USUAL, summed_dose, unit_length
 
-    unit = "; its directions have length 1, so it says no strength" if unit_length(vector) else ""
+    unit = (
+        "; its directions have length 1, so the file gives no strength"
+        if unit_length(vector)
+        else ""
+    )
     medians = (served or {}).get("median_norms")
     if not isinstance(medians, dict):
         why = "the server is not calibrated" if served else "no server was asked"
@@ -191,7 +194,7 @@ def _tell(vector: "SteeringVector", *, chosen: bool) -> None:
         place = origin["site"] if "site" in origin else _place(origin)
         show.note(f"added at: {place}; shift of layer numbers {origin['layer_shift']:+d}")
     else:
-        show.note("found: a vector that says itself where it is added")
+        show.note("found: a vector whose tensors name their hook points")
     for ours, theirs in origin.get("tensors", {}).items():
         show.note(f"  {theirs} -> {ours}")
     for key, why in _LEFT_OUT.items():

@@ -7,9 +7,9 @@ from typing import Annotated, Any, Final
 import typer
 
 from steersman.client.cli import show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 from steersman.client.cli.vectors.quality import quality_table
+from steersman.vectors.digest import short
 
 LIST_HELP = with_examples(
     "List the vectors of the server, by name.",
@@ -87,7 +87,7 @@ def print_vectors(found: list[dict[str, Any]]) -> None:
     )
 
 
-_MISFIT: Final = "not for the served model: `steersman vectors show` says why"
+_MISFIT: Final = "not for the served model: `steersman vectors show` has the reason"
 
 
 def _made_on(vector: dict[str, Any]) -> str | None:
@@ -99,7 +99,7 @@ def _made_on(vector: dict[str, Any]) -> str | None:
 
 
 def _fields(vector: dict[str, Any]) -> list[tuple[str, Any]]:
-    digests = [digest.removeprefix("sha256:")[:12] for digest in vector["versions"]]
+    digests = [short(digest) for digest in vector["versions"]]
     settings = {
         name: value
         for name, value in vector["method_settings"].items()

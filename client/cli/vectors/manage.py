@@ -7,10 +7,10 @@ import typer
 
 from steersman.client import paths
 from steersman.client.cli import parse, show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 from steersman.client.cli.vectors.transfer import fetch, send
 from steersman.client.errors import CliError, Refused, WrongUsage
+from steersman.vectors.digest import short
 
 if TYPE_CHECKING:
     from steersman.vectors.file.format import SteeringVector
@@ -253,7 +253,7 @@ def _version(told: dict[str, Any], wanted: str) -> str:
     # Content of another name: the server knows whether this caller may have it.
     if len(hexes) == 64:
         return f"sha256:{hexes}"
-    versions = ", ".join(d.removeprefix("sha256:")[:12] for d in told["versions"])
+    versions = ", ".join(short(d) for d in told["versions"])
     raise WrongUsage(
         f"{wanted!r} is not one of the versions of {told['id']}",
         param="--version",

@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from steersman.client.cli import show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 from steersman.client.cli.vectors.transfer import fetch, send
 from steersman.client.errors import WrongUsage
+from steersman.vectors.digest import short
 
 if TYPE_CHECKING:
     from steersman.vectors.file.format import SteeringVector
@@ -67,7 +67,7 @@ def rescaled(found: dict[str, "SteeringVector"]) -> dict[str, "SteeringVector"]:
             param="ID",
         )
     stacks = {name: torch.stack(list(v.tensors.values())) for name, v in found.items()}
-    origin = [f"{name}@{v.digest.removeprefix('sha256:')[:12]}" for name, v in found.items()]
+    origin = [f"{name}@{short(v.digest)}" for name, v in found.items()]
     made = {}
     for name, directions in rescale(stacks).items():
         vector = found[name]

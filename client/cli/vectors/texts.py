@@ -8,7 +8,7 @@ from steersman.client.errors import WrongUsage
 
 
 class Texts(NamedTuple):
-    """What the request says of its texts, and the JSONL file that goes beside it, if one does."""
+    """The fields of a request about its texts, and the JSONL file beside it, or None."""
 
     body: dict[str, Any]
     lines: bytes | None

@@ -10,8 +10,7 @@ import typer
 
 from steersman.client import paths
 from steersman.client.cli import parse, show
-from steersman.client.cli.help_text import with_examples
-from steersman.client.cli.options import Json, Key, Server, connection, wants_json
+from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 from steersman.client.errors import CliError, Refused, WrongUsage
 
 if TYPE_CHECKING:
@@ -120,7 +119,7 @@ def export(
         raise WrongUsage("--layers and --fold-coefficient are for --format gguf", param="--format")
     check_target(path, force=force)
     if form is Format.GGUF:
-        from steersman.vectors.formats.gguf_package import gguf_package
+        from steersman.vectors.formats.gguf_export import gguf_package
 
         gguf_package()
     with connection(ctx, server, api_key) as client:
@@ -161,7 +160,7 @@ def delete(
 
 
 def send(client: "Client", data: bytes, name: str | None, *, replace: bool = False) -> Any:
-    """Upload a safetensors file; what the server says of the vector.
+    """Upload a safetensors file; returns the server's description of the vector.
 
     With `replace` a name that stands for another vector stands for this one from then on, in one
     step for requests; its older version stays addressable by digest.
@@ -186,8 +185,8 @@ def name_beside(name: str) -> str:
 
 
 def settle(client: "Client", made: dict[str, Any], name: str) -> Any:
-    """Have `name`, whether or not it stands for a vector, stand for `made` (as the server shows
-    it), whose own name goes; what the server says of `name` then."""
+    """Move `made`, a vector as the server shows it, to `name`, whether or not that is taken; its
+    own name is deleted. Returns the server's description of `name`."""
     try:
         client.vector(name)
     except Refused as refused:
@@ -201,8 +200,8 @@ def settle(client: "Client", made: dict[str, Any], name: str) -> Any:
 
 
 def take_over(client: "Client", made: dict[str, Any], name: str) -> Any:
-    """Have `name`, which stands for another vector, stand for `made` (as the server shows it),
-    whose own name goes; what the server says of `name` then."""
+    """Have `name`, which stands for another vector, stand for `made`, a vector as the server shows
+    it, whose own name is deleted. Returns the server's description of `name`."""
     change = {"digest": made["digest"], "description": made["description"]}
     if made["safe_range"] is not None:
         change["safe_range"] = made["safe_range"]
@@ -219,8 +218,8 @@ def _post(client: "Client", data: bytes, name: str | None) -> Any:
 
 
 def fetch(client: "Client", vector_id: str) -> tuple["SteeringVector", bytes]:
-    """A vector, and its file. Content says what it said when it came, and other names may share it;
-    description and safe range are the name's own, and go along here. Raises what `client` does."""
+    """A vector and its file, with the name's own description and safe range: the stored file has
+    those of its first upload, and several names may share it. Raises what `client` raises."""
     from steersman.vectors.file.format import read_vector, write_vector
 
     told = client.vector(vector_id)

@@ -1,4 +1,4 @@
-"""What is wanted of an answer, as one number. One module a measure; `--measure name[:argument]`."""
+"""Measures of an answer, a number each. One module a measure; `--measure name[:argument]`."""
 
 from collections.abc import Callable
 from typing import Final

@@ -17,7 +17,7 @@ from steersman.client.sweep.http import connect, post
 from steersman.client.sweep.measures.measure import Measure, Tokenize
 
 KEY: Final = "STEERSMAN_JUDGE_API_KEY"
-"""The judge's key, from the environment. Never the server's: the judge is somebody else."""
+"""The judge's key, from the environment. Never the server's key: the judge is another service."""
 TRIES: Final = 2
 _SYSTEM: Final = (
     "You grade one answer by one question. Reply with a single number from 0 (not at all) to 10 "
@@ -62,7 +62,7 @@ class Judge:
             try:
                 grade = parse_grade(said["choices"][0]["message"]["content"] or "")
             except (KeyError, IndexError, TypeError, AttributeError):
-                raise Refused("the judge's answer is no chat completion") from None
+                raise Refused("the judge's answer is not a chat completion") from None
             if grade is not None:
                 return grade
         return None

@@ -29,7 +29,7 @@ class LogOdds:
         if len(set(self._ids)) == 1:
             raise WrongUsage(
                 f"{self._answers[0]!r} and {self._answers[1]!r} begin with the same token, so "
-                "their first tokens cannot tell them apart",
+                "give two that begin differently",
                 param="--measure",
             )
         self.fields = {

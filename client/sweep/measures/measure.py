@@ -1,4 +1,4 @@
-"""What a measure is."""
+"""The interface of a measure, and measures of the text alone."""
 
 import importlib
 from collections.abc import Awaitable, Callable, Mapping
@@ -51,7 +51,7 @@ class TextMeasure:
 
 
 def needed(module: str, package: str, why: str) -> Any:
-    """An optional module. Raises `WrongUsage` that says how to get it."""
+    """An optional module. Raises `WrongUsage`, whose remedy installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:

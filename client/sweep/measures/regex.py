@@ -15,7 +15,7 @@ def regex(argument: str) -> Measure:
         pattern = re.compile(argument)
     except re.error as error:
         raise WrongUsage(
-            f"{argument!r} is no regular expression: {error}", param="--measure"
+            f"{argument!r} is not a regular expression: {error}", param="--measure"
         ) from error
     if pattern.match("") is not None:
         raise WrongUsage(

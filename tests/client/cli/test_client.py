@@ -1,6 +1,7 @@
 """Answers that no well server gives, over httpx's own stand-in for a network."""
 
 import http.server
+import sys
 import threading
 from collections.abc import Callable
 from typing import Any
@@ -14,7 +15,7 @@ from steersman.client.cli import watch as watching
 from steersman.client.cli.app import app, run
 from steersman.client.cli.options import api_key
 from steersman.client.cli.watch import check_succeeded, watch
-from steersman.client.errors import Refused, Unreachable, WrongUsage
+from steersman.client.errors import CliError, Refused, Unreachable, WrongUsage
 from steersman.client.http import Client
 
 Handler = Callable[[httpx.Request], httpx.Response]
@@ -109,7 +110,7 @@ def test_refusals(answer: httpx.Response, message: str, remedy: str | None) -> N
 
 def events(*parts: str, done: bool = True) -> httpx.Response:
     text = "".join(f"data: {part}\n\n" for part in (*parts, *(["[DONE]"] if done else [])))
-    return httpx.Response(200, text=text)
+    return httpx.Response(200, text=text, headers={"content-type": "text/event-stream"})
 
 
 PIECE = '{"choices": [{"index": 0, "delta": {"content": "Hi\\u001b"}, "finish_reason": null}]}'
@@ -123,6 +124,8 @@ END = '{"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}'
         (events(PIECE, END), "no_receipt"),
         (events(PIECE, '{"error": {"message": "m", "code": "not_steered"}}'), "not_steered"),
         (httpx.Response(503, json={"error": {"message": "m", "code": "bank_full"}}), "bank_full"),
+        (httpx.Response(200, json={"choices": []}), "not_a_stream"),
+        (events(PIECE, '{"choices": ['), "not_a_stream"),
     ],
 )
 def test_an_answer_that_failed_was_not_said(answer: httpx.Response, code: str) -> None:
@@ -132,6 +135,24 @@ def test_an_answer_that_failed_was_not_said(answer: httpx.Response, code: str) -
         talk.say("Hello")
     assert caught.value.code == code
     assert talk.messages == [{"role": "system", "content": "Be kind."}]
+
+
+def test_events_are_read_as_the_standard_has_them() -> None:
+    text = ': a comment\r\nevent: x\r\ndata:{"a":\r\ndata: 1}\r\n\r\nid: 7\n\ndata: [DONE]\n\n'
+    answer = httpx.Response(200, text=text, headers={"content-type": "text/event-stream"})
+    with client(lambda _: answer).stream("/v1/chat/completions", {}) as found:
+        assert list(found) == [{"a": 1}]
+
+
+def test_without_httpx_sse_a_stream_names_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    # None in sys.modules makes the import fail as if the package were not there.
+    monkeypatch.setitem(sys.modules, "httpx_sse", None)
+    talk = Conversation(client(lambda _: events(PIECE, END)), {"model": "m"})
+    with pytest.raises(CliError, match="httpx-sse") as caught:
+        talk.say("Hello")
+    assert (caught.value.code, caught.value.remedy) == (
+        "package_missing", "run `pip install httpx-sse`"
+    )  # fmt: skip
 
 
 def test_a_conversation_grows_by_its_turns(capsys: pytest.CaptureFixture[str]) -> None:

@@ -11,7 +11,7 @@ import pytest
 import typer
 
 from steersman.client.cli.app import app
-from steersman.client.launch.serve import _own_parser
+from steersman.client.launch.options import own_parser
 
 UsageError: Any = typer.BadParameter.__mro__[1]
 """typer carries a click of its own, and exports only this subclass."""
@@ -52,7 +52,7 @@ def parse(words: list[str]) -> list[str]:
     """Parse a command line without running it; the names of its files. Raises `UsageError`, or
     `SystemExit` for `serve`."""
     if "serve" in words[:1]:
-        _own_parser().parse_known_args(words[1:])
+        own_parser().parse_known_args(words[1:])
         return []
     command: Any = typer.main.get_command(app)
     context, rest, path = command.make_context("steersman", list(words)), list(words), ()

@@ -9,7 +9,8 @@ import pytest
 
 from steersman.client.launch import checks
 from steersman.client.launch.checks import CannotStart
-from steersman.client.launch.serve import _explicit, _own_parser, option_of_setting, serve
+from steersman.client.launch.options import explicit_settings, option_of_setting, own_parser
+from steersman.client.launch.serve import serve
 
 OPTIONS = option_of_setting()
 
@@ -44,7 +45,7 @@ def test_a_value_that_cannot_be_is_refused_at_once(
 
 
 def test_options_of_the_command_line_win_and_say_so() -> None:
-    explicit = _explicit(["--max-vectors", "5", "--demo", "--max-model-len", "9"])
+    explicit = explicit_settings(["--max-vectors", "5", "--demo", "--max-model-len", "9"])
     assert explicit == {"max_vectors": 5}
     given = {"max_vectors": 9, "max_terms": 2}
     merged, lines = checks.read_settings(given, explicit, OPTIONS)
@@ -52,15 +53,15 @@ def test_options_of_the_command_line_win_and_say_so() -> None:
     assert lines == ["--max-vectors 5 is used, not max_vectors 9 of --additional-config"]
     assert checks.read_settings(given, {"max_terms": 2}, OPTIONS)[1] == []
     # Defaults of options are not given by anybody.
-    assert _explicit([]) == {}
+    assert explicit_settings([]) == {}
 
 
 def test_every_option_of_ours_wins() -> None:
     words = {int: "7", float: "0.5", None: "/tmp/x"}
-    for action in _own_parser()._actions:
+    for action in own_parser()._actions:
         if action.dest in OPTIONS and action.nargs != 0:
             value = words.get(action.type if action.type in (int, float) else None)
-            explicit = _explicit([action.option_strings[0], str(value)])
+            explicit = explicit_settings([action.option_strings[0], str(value)])
             assert list(explicit) == [action.dest]
 
 

@@ -5,12 +5,11 @@ import os
 
 import pytest
 
-from steersman.client.launch.serve import (
-    _own_parser,
-    _settings,
-    _workers_here,
+from steersman.client.launch.options import own_parser, settings_of
+from steersman.client.launch.vllm_arguments import (
     environment_defaults,
     thread_binding,
+    workers_here,
 )
 from steersman.steering.plan import Settings
 
@@ -49,28 +48,28 @@ def test_workers_of_this_machine(options: dict[str, object], workers: int) -> No
         data_parallel_size_local=None, data_parallel_rank=None, data_parallel_external_lb=False,
     )  # fmt: skip
     vars(args).update(options)
-    assert _workers_here(args) == workers
+    assert workers_here(args) == workers
 
 
 def test_options_are_settings() -> None:
     given = ["--max-steps", "5", "--max-dynamic-requests", "3", "--max-terms", "2"]
-    settings = Settings.read({"steersman": _settings(_own_parser().parse_args(given))})
+    settings = Settings.read({"steersman": settings_of(own_parser().parse_args(given))})
     assert (settings.max_steps, settings.max_dynamic, settings.max_terms) == (5, 3, 2)
-    plain = Settings.read({"steersman": _settings(_own_parser().parse_args([]))})
+    plain = Settings.read({"steersman": settings_of(own_parser().parse_args([]))})
     assert plain == Settings(library=plain.library)
 
 
 def test_switches_and_doses_are_settings() -> None:
     given = ["--max-total-dose", "4", "--enforce-safe-range", "--require-fingerprint",
              "--max-segments", "6"]  # fmt: skip
-    settings = Settings.read({"steersman": _settings(_own_parser().parse_args(given))})
+    settings = Settings.read({"steersman": settings_of(own_parser().parse_args(given))})
     assert (settings.max_total_dose, settings.max_segments) == (4.0, 6)
     assert settings.enforce_safe_range
     assert settings.require_fingerprint
 
 
 def test_the_help_tells_the_defaults() -> None:
-    text = " ".join(_own_parser().format_help().split())
+    text = " ".join(own_parser().format_help().split())
     assert "a tensor for each (default: 64)" in text
     assert "in each engine" in text
     assert "the next wait (default: 8)" in text

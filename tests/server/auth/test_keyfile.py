@@ -9,7 +9,7 @@ import pytest
 import yaml
 from prometheus_client import REGISTRY
 
-from steersman.client.launch.serve import _own_parser
+from steersman.client.launch.options import own_parser
 from steersman.server.auth import keyfile as file
 from steersman.server.auth.keyfile import Hashed, Keys, KeysFileInvalid, hash_of, read
 from steersman.server.auth.permissions import ADMIN, INFER, READ, SCOPES, KeyPermissions
@@ -352,7 +352,7 @@ def test_a_mounted_secret(tmp_path: Path, at_once: None, what: str) -> None:
     secret.put(entry("a"))
     given = tmp_path / "keys.yaml" if what == "file" else tmp_path
     # As it comes from the command line, which must not follow the links once and for all.
-    ours, _ = _own_parser().parse_known_args(["model", "--api-keys-file", str(given)])
+    ours, _ = own_parser().parse_known_args(["model", "--api-keys-file", str(given)])
     found = Keys(Path(ours.api_keys_file))
     for name in "bcd":
         secret.put(entry(name))

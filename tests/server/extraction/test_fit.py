@@ -11,7 +11,7 @@ from steersman.server.extraction.job import Cancelled
 from steersman.server.extraction.request import ExtractRequest, read_request
 from steersman.vectors.file.format import BaseModel
 from steersman.vectors.methods import METHODS, ActivationsInvalid
-from tests.support.vectors.rows import HIDDEN, LAYERS, two_sides
+from tests.support.vectors.activations import HIDDEN, LAYERS, two_sides
 
 FITTED = [name for name, method in METHODS.items() if method.fit and method.inputs != "styles"]
 UNCALIBRATED = Place("resid_post", (0, 1, 2), None, BaseModel("m", HIDDEN, LAYERS, "f"))

@@ -6,7 +6,7 @@ import torch
 from steersman.vectors.demo.activations import QUESTION, LoadedModel, load_model, text_activations
 from steersman.vectors.demo.contrast import Contrast
 from steersman.vectors.demo.directions import find_directions
-from steersman.vectors.demo.errors import DemoError
+from steersman.vectors.errors import DemoError
 from tests.support.vectors.demo import save_tiny
 
 TEXTS = ["the sun is up", "a dog", "rain fell on the old grey town all night", "she sang"]

@@ -3,7 +3,6 @@ from pathlib import Path
 
 import pytest
 
-from steersman.vectors.demo.errors import DemoError
 from steersman.vectors.demo.model import (
     CONVERSION,
     GGUF_SHA256,
@@ -12,6 +11,7 @@ from steersman.vectors.demo.model import (
     model_path,
     prepare_model,
 )
+from steersman.vectors.errors import DemoError
 
 
 def pretend_converted(home: Path, **changes: object) -> Path:

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from steersman.vectors.demo.errors import DemoError
 from steersman.vectors.demo.serving import GENERATION, serving_copy
+from steersman.vectors.errors import DemoError
 
 
 @pytest.fixture

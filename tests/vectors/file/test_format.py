@@ -4,7 +4,7 @@ import hashlib
 import io
 import json
 import struct
-from dataclasses import replace
+from dataclasses import fields, replace
 
 import pytest
 import torch
@@ -23,6 +23,8 @@ from steersman.vectors.file.format import (
     tensor_name,
     write_vector,
 )
+from steersman.vectors.file.metadata import READERS
+from steersman.vectors.vector import VectorFields
 from tests.support.vectors.make import vector, vector_file
 
 finite = st.floats(-1e6, 1e6, width=32)
@@ -90,6 +92,19 @@ def test_other_safetensors_tools_read_the_file(written: SteeringVector):
     assert tensors.keys() == {tensor_name(key) for key in written.tensors}
     for key, tensor in written.tensors.items():
         assert torch.equal(tensors[tensor_name(key)], tensor)
+
+
+def test_a_file_has_every_field_of_a_vector():
+    known = {field.name for field in fields(SteeringVector)} - {"tensors"}
+    assert set(READERS) == known
+    assert {field.name for field in fields(VectorFields)} < known
+
+
+def test_vectors_are_compared_by_digest_only():
+    one, other = vector(0), vector(0)
+    assert one != other
+    assert len({one, other}) == 2
+    assert one.digest == other.digest
 
 
 def test_a_file_of_nothing_but_named_tensors_is_a_vector():

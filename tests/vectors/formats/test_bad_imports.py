@@ -13,6 +13,7 @@ from gguf import GGUFWriter
 from safetensors.torch import save_file
 
 from steersman.vectors.errors import VectorInvalid, VectorNotFound
+from steersman.vectors.file.format import read_tensors
 from steersman.vectors.formats import FORMATS, load
 from tests.vectors.formats.make_fixtures import FIXTURES
 
@@ -45,6 +46,19 @@ def test_unknown_files_list_what_is_known(tmp_path):
     assert refused(tmp_path / "empty.gguf").code == "empty_file"
     with pytest.raises(VectorNotFound):
         load(tmp_path / "missing.gguf")
+
+
+def test_a_header_of_safetensors_is_bounded(tmp_path):
+    path = tmp_path / "wide.safetensors"
+    note = {"note": "x" * (9 << 20)}
+    save_file({"resid_post.1": torch.ones(4).half()}, path, metadata=note)
+    assert refused(path).code == "header_too_large"
+    # The engine's reading of single tensors has the same bound, the lower one.
+    with pytest.raises(VectorInvalid) as caught:
+        read_tensors(path, [("resid_post", 1)])
+    assert caught.value.code == "header_too_large"
+    save_file({"resid_post.1": torch.ones(4).half()}, path, metadata={"note": "x" * (2 << 20)})
+    assert load(path).layers == (1,)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,7 @@
 
 Ours is what the engine does: add to the outputs of blocks, at the tokens of the vector's rule. For
 repeng and dialz the other side was recorded while they steered (make_fixtures); for the others it
-is their hook, restated from the lines that `steersman.vectors.formats.rules` names.
+is their hook, restated from the lines that `steersman.vectors.formats.conventions` names.
 """
 
 from collections.abc import Callable

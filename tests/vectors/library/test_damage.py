@@ -161,6 +161,29 @@ def test_every_write_is_on_disk_before_it_is_seen(tmp_path, monkeypatch):
     assert calls == [("fsync", "names")]
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS])
+def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch, number):
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    library = Library(tmp_path)
+    library.add(vector_file(), "a")
+    library.delete("a")
+    assert library.list() == []
+
+
+def test_a_lock_that_is_refused_is_an_error(tmp_path, monkeypatch):
+    library = Library(tmp_path)
+
+    def refuse(*_):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr("fcntl.flock", refuse)
+    with pytest.raises(LibraryError):
+        library.add(vector_file(), "a")
+
+
 def test_a_root_that_cannot_be_made_is_an_error(tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(LibraryError):

@@ -12,7 +12,8 @@ import pytest
 
 from steersman.vectors.errors import VectorConflict, VectorInvalid, VectorNotFound
 from steersman.vectors.file.format import read_vector, write_vector
-from steersman.vectors.library.library import Library, Records
+from steersman.vectors.library.library import Library
+from steersman.vectors.library.ownership import Records
 from steersman.vectors.library.record import Record
 from tests.support.vectors.make import vector, vector_file
 
@@ -150,7 +151,7 @@ def mine(name: str) -> bool:
 
 def tells(library: Library, name: str) -> bool:
     """Whether anything of `HERS` shows in what `name` is, or in its file."""
-    from steersman.vectors.library.library import read_content
+    from steersman.vectors.library.ownership import read_content
 
     entry = library.resolve(name)
     said = repr([entry.description, entry.method, dict(entry.method_settings), entry.licence,

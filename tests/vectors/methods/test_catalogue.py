@@ -7,7 +7,7 @@ import torch
 
 from steersman.vectors.methods import METHODS, PROJECTION_INPUT, ActivationsInvalid, Method, caa
 from steersman.vectors.tensors import SITES
-from tests.support.vectors.rows import two_sides
+from tests.support.vectors.activations import two_sides
 
 FITS = {name: method for name, method in METHODS.items() if method.fit is not None}
 
@@ -87,7 +87,11 @@ def test_degenerate_rows_are_a_clear_value_error(name: str):
             assert str(caught.value)
     with pytest.raises(ActivationsInvalid) as caught:
         fit(method, broken, negative)
-    assert (caught.value.rows, caught.value.layers, caught.value.param) == ((3,), (1,), "positive")
+    assert (caught.value.samples, caught.value.layers, caught.value.param) == (
+        (3,),
+        (1,),
+        "positive",
+    )
     with pytest.raises(ActivationsInvalid) as caught:
         fit(method, positive, torch.cat([positive[:, :1], negative[:, 1:]], dim=1))
     assert caught.value.layers == (0,)

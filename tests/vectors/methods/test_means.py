@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steersman.vectors.methods import ActivationsInvalid, caa, mean_difference, rescale
-from steersman.vectors.methods.rows import Mean
+from steersman.vectors.methods.activations import Mean
 from tests.reference.methods import means as reference
-from tests.support.vectors.rows import assert_same_direction, two_sides
+from tests.support.vectors.activations import assert_same_direction, two_sides
 
 counts = st.integers(2, 9)
 seeds = st.integers(0, 2**31)
@@ -41,11 +41,11 @@ def test_mean_difference_takes_sides_of_any_sizes(seed: int, many: int, few: int
 @settings(max_examples=20, deadline=None)
 @given(seeds, st.lists(counts, min_size=2, max_size=4))
 def test_a_style_stands_against_every_sentence_of_the_others(seed: int, sizes: list[int]):
-    rows = {f"s{i}": two_sides(seed + i, size)[i % 2] for i, size in enumerate(sizes)}
-    sentences = [(name, row) for name, stack in rows.items() for row in stack.tolist()]
-    for name, own in rows.items():
-        # As `Method.fit` has it: the other side is all other styles' rows together.
-        others = torch.cat([stack for other, stack in rows.items() if other != name])
+    samples = {f"s{i}": two_sides(seed + i, size)[i % 2] for i, size in enumerate(sizes)}
+    sentences = [(name, sample) for name, stack in samples.items() for sample in stack.tolist()]
+    for name, own in samples.items():
+        # As `Method.fit` has it: the other side is all other styles' samples together.
+        others = torch.cat([stack for other, stack in samples.items() if other != name])
         same(mean_difference(own, others), reference.style(sentences, name))
 
 
@@ -62,24 +62,24 @@ def test_rescaled_behaviours_have_one_length(seed: int, behaviours: int):
 
 
 def test_sums_are_wider_than_float32():
-    # In float32 the sum of 3000 rows near 1e4 loses the difference of 1e-3 between the sides.
-    row = torch.full((1, 4), 1e4)
+    # In float32 the sum of 3000 samples near 1e4 loses the difference of 1e-3 between the sides.
+    sample = torch.full((1, 4), 1e4)
     other = torch.full((1, 4), 1e4 + 1 / 64)
-    found = mean_difference([other] * 3000, [row] * 3000)
+    found = mean_difference([other] * 3000, [sample] * 3000)
     assert torch.equal(found, torch.full((1, 4), 1 / 64))
 
 
 def test_a_bad_row_is_named_and_leaves_the_sum_as_it_was():
-    rows, _ = two_sides(0, 4)
-    bad = rows[1].clone()
+    samples, _ = two_sides(0, 4)
+    bad = samples[1].clone()
     bad[2, 5] = float("nan")
     mean = Mean()
-    mean.add(rows[0])
-    for row in (bad, rows[1][:2]):
-        with pytest.raises(ActivationsInvalid, match="row 1 of"):
-            mean.add(row)
-    mean.add(rows[2])
-    assert torch.equal(mean.value(), Mean.of(rows[[0, 2]], "rows").value())
+    mean.add(samples[0])
+    for sample in (bad, samples[1][:2]):
+        with pytest.raises(ActivationsInvalid, match="sample 1 of"):
+            mean.add(sample)
+    mean.add(samples[2])
+    assert torch.equal(mean.value(), Mean.of(samples[[0, 2]], "samples").value())
 
 
 def test_layers_where_the_sides_agree_are_named():

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from steersman.vectors.methods import ActivationsInvalid, StepMeans, step_difference
 from tests.reference.methods import means as reference
-from tests.support.vectors.rows import assert_same_direction
+from tests.support.vectors.activations import assert_same_direction
 
 LAYERS, WIDTH, HIDDEN = 2, 6, 9
 lengths = st.lists(st.integers(1, 6), min_size=2, max_size=6)

@@ -6,7 +6,7 @@ import torch
 
 from steersman.vectors.methods import ActivationsInvalid, mean_difference, probe_direction
 from tests.reference.methods.logistic import logistic
-from tests.support.vectors.rows import assert_same_direction, two_sides
+from tests.support.vectors.activations import assert_same_direction, two_sides
 
 
 def expected_direction(positive: torch.Tensor, negative: torch.Tensor, c: float) -> torch.Tensor:

@@ -17,16 +17,16 @@ from steersman.vectors.methods.quality import (
 )
 from steersman.vectors.methods.split import Sides, relabelled, split
 from tests.reference.methods.logistic import auroc
+from tests.support.vectors.activations import two_sides
 from tests.support.vectors.make import vector
-from tests.support.vectors.rows import two_sides
 
 LAYERS = [4, 5, 6]
 
 
 @pytest.mark.parametrize("paired", [False, True])
 def test_a_split_holds_out_the_share_and_loses_nothing(paired: bool):
-    rows = torch.arange(20.0).reshape(20, 1, 1)
-    sides = Sides(rows, rows + 100 if paired else rows[:9] + 100)
+    samples = torch.arange(20.0).reshape(20, 1, 1)
+    sides = Sides(samples, samples + 100 if paired else samples[:9] + 100)
     for seed in range(5):
         known, unknown = split(sides, 0.3, seed, paired=paired)
         for side, first, second in zip(sides, known, unknown, strict=True):
@@ -48,18 +48,22 @@ def test_separation_is_the_auroc_of_rows_not_fitted(paired: bool):
         for seed in (5, 6, 7):
             known, unknown = split(Sides(positive, negative).at(layer), 0.3, seed, paired=paired)
             direction = (known.positive.double().mean(0) - known.negative.double().mean(0))[0]
-            scores = [[float(row[0] @ direction) for row in side.double()] for side in unknown]
+            scores = [
+                [float(sample[0] @ direction) for sample in side.double()] for side in unknown
+            ]
             expected += auroc(*scores) / 3
         assert found[layer] == pytest.approx(expected, abs=1e-9)
 
 
 def test_equals_count_half():
-    """Rows of whole numbers, of which many are the same along the direction."""
-    rows = torch.tensor([[3.0, 1, 2, 2, 3, 1, 2, 3], [1.0, 2, 2, 0, 3, 1, 2, 1]])[..., None, None]
-    found = separation(*rows, lambda *_: torch.ones(1, 1), seed=1, repeats=2)
+    """Samples of whole numbers, of which many are the same along the direction."""
+    samples = torch.tensor([[3.0, 1, 2, 2, 3, 1, 2, 3], [1.0, 2, 2, 0, 3, 1, 2, 1]])[
+        ..., None, None
+    ]
+    found = separation(*samples, lambda *_: torch.ones(1, 1), seed=1, repeats=2)
     expected = 0.0
     for seed in (1, 2):
-        _, unknown = split(Sides(*rows), 0.3, seed, paired=False)
+        _, unknown = split(Sides(*samples), 0.3, seed, paired=False)
         expected += auroc(*(side.flatten().tolist() for side in unknown)) / 2
     assert found == [pytest.approx(expected, abs=1e-12)]
 
@@ -195,9 +199,9 @@ def test_noise_is_not_recommended_whatever_its_seed(paired: bool, seed: int):
     """8 texts a side, all layers alike as those of a model are: the best of them is still noise."""
     given = torch.Generator().manual_seed(seed)
     common, own = (torch.randn(16, layers, 24, generator=given) for layers in (1, 6))
-    rows = 0.95 * common + 0.3 * own
+    samples = 0.95 * common + 0.3 * own
     found = measure(
-        mean_difference(rows[:8], rows[8:]), rows[:8], rows[8:], mean_difference,
+        mean_difference(samples[:8], samples[8:]), samples[:8], samples[8:], mean_difference,
         layers=range(6), num_layers=6, median_norms=[5.0] * 6, paired=paired, seed=seed,
     )  # fmt: skip
     assert found["recommended"] is None

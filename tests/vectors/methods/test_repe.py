@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from steersman.vectors.methods import ActivationsInvalid, mean_difference, principal_component
 from steersman.vectors.methods.repe import CENTRINGS, Centring
 from tests.reference.methods.component import principal_component as reference
-from tests.support.vectors.rows import assert_same_direction, cosines, two_sides
+from tests.support.vectors.activations import assert_same_direction, cosines, two_sides
 
 
 @pytest.mark.parametrize("centring", CENTRINGS)
@@ -58,7 +58,7 @@ def test_pca_diff_loses_the_mean_difference_and_pca_center_keeps_it():
 
 
 def test_the_sign_is_that_of_the_majority_not_of_the_mean():
-    # Four of six rows lie further along +axis 1; swapping the sides turns the vector round. The
+    # Four of six samples lie further along +axis 1; swapping the sides turns the vector round. The
     # mean along it is slightly negative, were it made so.
     positive, negative = planted()
     positive[0, 0, 1] -= 40

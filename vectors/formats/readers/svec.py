@@ -12,13 +12,18 @@ import torch
 
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.operation import check_operations
-from steersman.vectors.formats.imported import Found, Part, layer_number, part
-from steersman.vectors.formats.rules import ACTIVATION_STEERING
+from steersman.vectors.formats.conventions import ACTIVATION_STEERING
+from steersman.vectors.formats.imported import (
+    ImportedFile,
+    ImportedTensor,
+    imported_tensor,
+    layer_number,
+)
 
 _NUMBERS: Final = ("directions", "explained_variances")
 
 
-def read_svec(path: Path) -> Found:
+def read_svec(path: Path) -> ImportedFile:
     """Read a `.svec` file; raises `VectorInvalid`."""
     try:
         data = json.loads(path.read_bytes().removeprefix(b"\xef\xbb\xbf"))
@@ -37,14 +42,14 @@ def read_svec(path: Path) -> Found:
         )
     check_operations({key: value for key, value in data.items() if key not in _NUMBERS})
     details = {"model_type": data.get("model_type"), "explained_variances": _variances(data)}
-    return Found(
+    return ImportedFile(
         ACTIVATION_STEERING,
         tuple(_part(number, values) for number, values in directions.items()),
         {key: value for key, value in details.items() if value},
     )
 
 
-def _part(number: str, values: object) -> Part:
+def _part(number: str, values: object) -> ImportedTensor:
     name = f"directions.{number}"
     try:
         # float64, as JSON has it; `part` rounds to float32, from which these were written.
@@ -53,7 +58,7 @@ def _part(number: str, values: object) -> Part:
         raise VectorInvalid(
             f"tensor {shown(name)} is not a list of numbers", param=name[:128], code="bad_tensor"
         ) from error
-    return part(layer_number(name, number), name, tensor)
+    return imported_tensor(layer_number(name, number), name, tensor)
 
 
 def _variances(data: dict[str, Any]) -> dict[str, float]:

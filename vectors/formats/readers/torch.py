@@ -24,9 +24,16 @@ import torch
 
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.operation import check_operations, refuse_telling_name
-from steersman.vectors.formats.imported import Found, Options, Part, layer_number, part
+from steersman.vectors.formats.conventions import BARE, CAA, EASY_EDIT, REFUSAL
+from steersman.vectors.formats.imported import (
+    ImportedFile,
+    ImportedTensor,
+    Options,
+    imported_tensor,
+    layer_number,
+)
 from steersman.vectors.formats.kinds import check_unpacked
-from steersman.vectors.formats.places import (
+from steersman.vectors.formats.placement import (
     lone_tensor,
     place_of,
     placed,
@@ -35,7 +42,6 @@ from steersman.vectors.formats.places import (
     stacked,
 )
 from steersman.vectors.formats.readers.notes import read_notes, split_notes
-from steersman.vectors.formats.rules import BARE, CAA, EASY_EDIT, REFUSAL
 
 CAA_NAME: Final = re.compile(r"vec_layer_([0-9]+)(?:_(.+?))?\.pth?", re.ASCII)
 EASY_EDIT_NAME: Final = re.compile(r"layer_([0-9]+)\.pth?", re.ASCII)
@@ -48,11 +54,11 @@ _WRAPPERS: Final = frozenset(
         *("steer", "steering", "v", "vec"),
     )
 )
-"""Keys, without an s at their end, that say no more than that a vector is inside."""
+"""Keys, without an s at their end, that only name a vector."""
 
 
-def read_torch(path: Path, options: Options) -> Found:
-    """Read one file. `options` place one that says no layer. Raises `VectorInvalid`."""
+def read_torch(path: Path, options: Options) -> ImportedFile:
+    """Read one file; `options` place a tensor without a layer. Raises `VectorInvalid`."""
     if CAA_NAME.fullmatch(path.name):
         return read_caa([path])
     if EASY_EDIT_NAME.fullmatch(path.name):
@@ -90,8 +96,8 @@ def read_torch(path: Path, options: Options) -> Found:
 
 
 def _check_wrapper(key: object, file: str) -> None:
-    """Raise `VectorInvalid` for the one key of a file that says more than that a vector is inside:
-    a site, an operation, or nobody knows what."""
+    """Raise `VectorInvalid` for the one key of a file unless it only names a vector: it may be a
+    site or an operation."""
     word = str(key).strip().lower()
     if any(c.isdigit() for c in word) or word.rstrip("s") in _WRAPPERS:
         refuse_telling_name(str(key))
@@ -105,7 +111,7 @@ def _check_wrapper(key: object, file: str) -> None:
     )
 
 
-def read_caa(paths: Sequence[Path], model: str | None = None) -> Found:
+def read_caa(paths: Sequence[Path], model: str | None = None) -> ImportedFile:
     """Read CAA's files, one a layer, of one model: `model` chooses where there are several."""
     matches = {path: CAA_NAME.fullmatch(path.name) for path in paths}
     models = sorted({m[2] or "" for m in matches.values() if m})
@@ -124,19 +130,19 @@ def read_caa(paths: Sequence[Path], model: str | None = None) -> Found:
         )
     parts = [_part(path, layer_number(path.name, m[1])) for path, m in chosen.items()]
     hint = model or models[0]
-    return Found(CAA, tuple(parts), {"model_hint": hint} if hint else {})
+    return ImportedFile(CAA, tuple(parts), {"model_hint": hint} if hint else {})
 
 
-def read_easy_edit(paths: Sequence[Path]) -> Found:
+def read_easy_edit(paths: Sequence[Path]) -> ImportedFile:
     """Read EasyEdit's files, one a layer."""
     parts = []
     for path in paths:
         if match := EASY_EDIT_NAME.fullmatch(path.name):
             parts.append(_part(path, layer_number(path.name, match[1])))
-    return Found(EASY_EDIT, tuple(parts))
+    return ImportedFile(EASY_EDIT, tuple(parts))
 
 
-def read_refusal(path: Path) -> Found:
+def read_refusal(path: Path) -> ImportedFile:
     """Read `direction.pt` and the `{"pos", "layer"}` beside it."""
     try:
         metadata = json.loads((path.parent / REFUSAL_METADATA).read_bytes())
@@ -154,11 +160,11 @@ def read_refusal(path: Path) -> Found:
         )
     check_operations(metadata)
     pos = metadata.get("pos")
-    return Found(REFUSAL, (_part(path, layer),), {"pos": pos} if type(pos) is int else {})
+    return ImportedFile(REFUSAL, (_part(path, layer),), {"pos": pos} if type(pos) is int else {})
 
 
-def _part(path: Path, number: int) -> Part:
-    return part(number, path.name, squeezed(_load(path)))
+def _part(path: Path, number: int) -> ImportedTensor:
+    return imported_tensor(number, path.name, squeezed(_load(path)))
 
 
 def _load(path: Path) -> object:

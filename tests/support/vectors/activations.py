@@ -1,4 +1,4 @@
-"""Rows for tests: two sides that differ along a planted direction, as activations look."""
+"""Activations for tests: two sides that differ along a planted direction, as activations look."""
 
 import torch
 
@@ -14,10 +14,10 @@ def two_sides(
     hidden: int = HIDDEN,
     gap: float = 1.0,
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """float32 [rows, layers, hidden] on each side, the sides `gap` apart.
+    """float32 [samples, layers, hidden] on each side, the sides `gap` apart.
 
-    Rows of one number share what is not the property, as pairs do. Dimension 0 is a hundred times
-    as large as the others, as in real residual streams.
+    Samples of one number share what is not the property, as pairs do. Dimension 0 is a hundred
+    times as large as the others, as in real residual streams.
     """
     negative = positive if negative is None else negative
     generator = torch.Generator().manual_seed(seed)

@@ -4,20 +4,20 @@ import json
 
 import pytest
 
-from steersman.client.launch.run import Run
-from steersman.client.launch.serve import (
-    _explicit,
-    _own_parser,
-    _settings,
-    _usage,
+from steersman.client.launch.options import (
+    explicit_settings,
     option_of_setting,
+    own_parser,
+    settings_of,
 )
+from steersman.client.launch.run import Run
+from steersman.client.launch.vllm_arguments import usage
 from steersman.steering.logs import CONFIG
 from steersman.steering.plan import Settings
 
 
 def test_both_spellings_give_the_same_settings() -> None:
-    parser = _own_parser()
+    parser = own_parser()
     for name in Settings.model_fields:
         default = getattr(Settings(), name)
         option = option_of_setting()[name]
@@ -30,10 +30,10 @@ def test_both_spellings_give_the_same_settings() -> None:
         else:
             value = "/tmp/place"
             words = [option, value]
-        by_flag = Settings.read({"steersman": _settings(parser.parse_args(words))})
+        by_flag = Settings.read({"steersman": settings_of(parser.parse_args(words))})
         by_key = Settings.read({"steersman": {name: value}})
         assert getattr(by_flag, name) == getattr(by_key, name) == value
-        assert _explicit(words) == {name: value}
+        assert explicit_settings(words) == {name: value}
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_both_spellings_give_the_same_settings() -> None:
     ],
 )
 def test_wrong_usage_is_a_sentence(message: str, said: str) -> None:
-    line = _usage(message, ["--bank-rows", "--max-vectors", "--port"])
+    line = usage(message, ["--bank-rows", "--max-vectors", "--port"])
     assert said in line
     assert "\n" not in line
 

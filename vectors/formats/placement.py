@@ -9,9 +9,15 @@ import torch
 
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.operation import refuse_telling_name
-from steersman.vectors.formats.imported import Found, Options, Part, check_floats, part
+from steersman.vectors.formats.conventions import FormatRule, of_hidden_states
+from steersman.vectors.formats.imported import (
+    ImportedFile,
+    ImportedTensor,
+    Options,
+    check_floats,
+    imported_tensor,
+)
 from steersman.vectors.formats.readers.notes import Notes, read_notes, split_notes
-from steersman.vectors.formats.rules import Rule, of_hidden_states
 from steersman.vectors.hook_names import parse_hook_name
 from steersman.vectors.tensors import HookPoint
 
@@ -28,15 +34,15 @@ KNOWN_NAMES: Final = (
 
 
 def place_of(name: str) -> HookPoint | None:
-    """The (site, layer) that a tensor's name says, or None."""
+    """The hook point in a tensor's name, or None."""
     if key := parse_hook_name(name):
         return key
     match = _OUTPUTS.fullmatch(name)
     return HookPoint("resid_post", int(match[1])) if match else None
 
 
-def named_parts(tensors: Mapping[Any, Any], rule: Rule, options: Options) -> Found:
-    """Parts of tensors whose names say where they belong; a lone one may be placed by what lies
+def named_parts(tensors: Mapping[Any, Any], rule: FormatRule, options: Options) -> ImportedFile:
+    """The file of tensors that are named by their places; a lone one may be placed by what lies
     beside it (`steersman.vectors.formats.readers.notes`), or by `options`.
 
     Values are [hidden], [1, hidden], or, in a lone tensor, [layers, hidden]. Raises
@@ -46,8 +52,10 @@ def named_parts(tensors: Mapping[Any, Any], rule: Rule, options: Options) -> Fou
     return placed(tensors, rule, options, read_notes(said))
 
 
-def placed(tensors: Mapping[Any, Any], rule: Rule, options: Options, notes: Notes) -> Found:
-    """`named_parts` of what is tensors already, and of what was said beside them."""
+def placed(
+    tensors: Mapping[Any, Any], rule: FormatRule, options: Options, notes: Notes
+) -> ImportedFile:
+    """`named_parts` of tensors and of the notes beside them."""
     refuse_autoencoder(name for name in _AUTOENCODER if name in tensors)
     places = {name: _place(name) for name in tensors}
     if not tensors or len(tensors) > 10_000:
@@ -63,29 +71,29 @@ def placed(tensors: Mapping[Any, Any], rule: Rule, options: Options, notes: Note
         if place is None:
             raise unknown_name(name)
         site, number = place
-        parts.append(part(number, str(name), squeezed(tensors[name]), site))
+        parts.append(imported_tensor(number, str(name), squeezed(tensors[name]), site))
     numbers = {part.number for part in parts}
     if notes.layers is not None and set(notes.layers) != numbers:
         raise VectorInvalid(
-            f"the file says layers {shown(list(notes.layers))} and its tensors are named for "
+            f"the file lists layers {shown(list(notes.layers))} and its tensors are named for "
             f"{shown(sorted(numbers))}; keep one of them",
             param="layers",
             code="unknown_layout",
         )
-    found = Found(rule, tuple(parts), coefficient=_or(notes.coefficient, 1.0))
+    found = ImportedFile(rule, tuple(parts), coefficient=_or(notes.coefficient, 1.0))
     if not all(type(name) is int or _COUNTED.fullmatch(name) for name in tensors):
         if notes.site is not None and {part.site for part in parts} != {notes.site}:
             raise _two_sites(notes.site)
         return found
     if notes.site is not None:
         parts = [replace(part, site=notes.site) for part in parts]
-        return replace(found, parts=tuple(parts))
+        return replace(found, tensors=tuple(parts))
     return _counted(found, numbers, options)
 
 
 def lone_tensor(
-    value: Any, name: str, rule: Rule, options: Options, notes: Notes | None = None
-) -> Found:
+    value: Any, name: str, rule: FormatRule, options: Options, notes: Notes | None = None
+) -> ImportedFile:
     """Parts of a tensor without a layer: [hidden] at the layers given, or a row for each layer."""
     notes = notes or Notes()
     value = squeezed(value)
@@ -100,35 +108,39 @@ def lone_tensor(
         )
     found = _by_rows(value, name, rule, options, notes.layers)
     if notes.site is not None:
-        parts = tuple(replace(part, site=notes.site) for part in found.parts)
-        found = replace(found, parts=parts, counted=False)
+        parts = tuple(replace(part, site=notes.site) for part in found.tensors)
+        found = replace(found, tensors=parts, counted=False)
     return replace(found, coefficient=_or(notes.coefficient, 1.0))
 
 
 def _by_rows(
-    value: torch.Tensor, name: str, rule: Rule, options: Options, layers: tuple[int, ...] | None
-) -> Found:
+    value: torch.Tensor,
+    name: str,
+    rule: FormatRule,
+    options: Options,
+    layers: tuple[int, ...] | None,
+) -> ImportedFile:
     if layers is not None:
         if value.dim() == 2 and value.shape[0] != len(layers):
             raise VectorInvalid(
-                f"tensor {shown(name)} has {value.shape[0]} rows and the file says "
-                f"{len(layers)} layers, {shown(list(layers))}; it must say one for each row",
+                f"tensor {shown(name)} has {value.shape[0]} rows and the file lists "
+                f"{len(layers)} layers, {shown(list(layers))}; it must list one for each row",
                 param="layers",
                 code="bad_shape",
             )
         parts = (
             _rows(value, name, layers)
             if value.dim() == 2
-            else tuple(part(n, name, value) for n in layers)
+            else tuple(imported_tensor(n, name, value) for n in layers)
         )
-        return _counted(Found(rule, parts), set(layers), options)
+        return _counted(ImportedFile(rule, parts), set(layers), options)
     if value.dim() != 2:
-        parts = tuple(part(n, name, value) for n in _needed(options, name))
-        return _as_told(Found(rule, parts), options)
+        parts = tuple(imported_tensor(n, name, value) for n in _needed(options, name))
+        return _as_numbered(ImportedFile(rule, parts), options)
     rows, numbers = value.shape[0], options.numbers
-    found = Found(rule, _rows(value, name, range(rows)))
+    found = ImportedFile(rule, _rows(value, name, range(rows)))
     if numbers and len(numbers) == rows and max(numbers) >= rows:
-        return _as_told(Found(rule, _rows(value, name, numbers)), options)
+        return _as_numbered(ImportedFile(rule, _rows(value, name, numbers)), options)
     depth = options.num_layers
     if options.layers_are is None and depth is not None and rows not in (depth, depth + 1):
         raise VectorInvalid(
@@ -140,24 +152,24 @@ def _by_rows(
     return _counted(found, set(range(rows)), options)
 
 
-def _as_told(found: Found, options: Options) -> Found:
-    """`found`, whose layers are bare numbers, as `options` say that they count."""
+def _as_numbered(found: ImportedFile, options: Options) -> ImportedFile:
+    """`found`, whose layers are bare numbers, counted as `options.layers_are` has it."""
     shifted = options.layers_are == "hidden-states"
     return replace(
         found, rule=of_hidden_states(found.rule) if shifted else found.rule, counted=True
     )
 
 
-def _counted(found: Found, numbers: set[int], options: Options) -> Found:
+def _counted(found: ImportedFile, numbers: set[int], options: Options) -> ImportedFile:
     """`found`, whose layers are bare `numbers`, as they count: one rule for the rows of a stack and
     for the keys of a dictionary.
 
-    Of a model of n blocks 0 to n-1 are blocks. Where there is an n, it can only count
-    hidden_states, of which 0 is the embeddings; or it is of another model. With all of 1 to n that
-    is taken for granted, and said; with some of them it is asked.
+    The blocks of a model of n are 0 to n-1. A number n counts hidden_states, of which 0 is the
+    embeddings, or belongs to another model. A file with all of 1 to n is read as the former, with a
+    warning; one with some of them is refused until `layers_are` decides.
     """
     depth, last = options.num_layers, max(numbers)
-    found = _as_told(found, options)
+    found = _as_numbered(found, options)
     if options.layers_are is not None:
         return found
     if depth is None:
@@ -173,13 +185,13 @@ def _counted(found: Found, numbers: set[int], options: Options) -> Found:
     if numbers >= set(range(1, depth + 1)):
         warning = (
             f"layers up to {depth} for {depth} blocks are taken for hidden_states: 0 is the "
-            "embeddings, N the output of block N-1 (--layers-are says otherwise)"
+            "embeddings, N the output of block N-1 (--layers-are changes that)"
         )
         return replace(found, rule=of_hidden_states(found.rule), warnings=(warning,))
     raise VectorInvalid(
         f"the file has layer {depth}, and the model has blocks 0 to {depth - 1}: its numbers may "
         "count hidden_states, where N is the output of block N-1, or blocks of a deeper model. "
-        "Say which with --layers-are hidden-states, or --layers-are blocks, which leaves layer "
+        "Choose with --layers-are hidden-states, or --layers-are blocks, which leaves layer "
         f"{depth} out",
         param="layers_are",
         code="ambiguous_layers",
@@ -192,7 +204,7 @@ def _or(value: float | None, default: float) -> float:
 
 def _two_sites(site: str) -> VectorInvalid:
     return VectorInvalid(
-        f"the file says that its vectors are for {site}, and its tensors are named for another "
+        f"the file names the site {site}, and its tensors are named for another "
         "place; keep one of them",
         param="site",
         code="unknown_layout",
@@ -201,7 +213,9 @@ def _two_sites(site: str) -> VectorInvalid:
 
 def stacked(values: Sequence[Any], name: str) -> torch.Tensor:
     """A list of [hidden] as [layers, hidden]; raises `VectorInvalid`."""
-    rows = [part(n, f"{name}[{n}]", squeezed(value)).tensor for n, value in enumerate(values)]
+    rows = [
+        imported_tensor(n, f"{name}[{n}]", squeezed(value)).tensor for n, value in enumerate(values)
+    ]
     if not rows or len({row.numel() for row in rows}) > 1:
         raise VectorInvalid(
             f"{name} is a list of {len(rows)} tensors of different sizes; a list holds one vector, "
@@ -234,23 +248,23 @@ def refuse_autoencoder(names: Iterable[object]) -> None:
 
 
 def unknown_name(name: object) -> VectorInvalid:
-    """What is wrong with a tensor whose name says nothing."""
+    """The error for a tensor whose name has no place in it."""
     return VectorInvalid(
-        f"tensor {shown(name)} says neither site nor layer; name tensors {KNOWN_NAMES}, or give "
-        "layer where there is only one",
+        f"tensor {shown(name)} has neither site nor layer in its name; name tensors "
+        f"{KNOWN_NAMES}, or give layer where there is only one",
         param=str(name)[:128],
         code="unknown_tensor",
     )
 
 
-def _rows(value: torch.Tensor, name: str, numbers: Sequence[int]) -> tuple[Part, ...]:
+def _rows(value: torch.Tensor, name: str, numbers: Sequence[int]) -> tuple[ImportedTensor, ...]:
     if value.shape[0] > 10_000 or value.shape[1] < 1:
         raise VectorInvalid(
             f"tensor {shown(name)} has shape {list(value.shape)}; it must be [layers, hidden]",
             param=name[:128],
             code="bad_shape",
         )
-    return tuple(part(n, f"{name}[{row}]", value[row]) for row, n in enumerate(numbers))
+    return tuple(imported_tensor(n, f"{name}[{row}]", value[row]) for row, n in enumerate(numbers))
 
 
 def _needed(options: Options, name: str) -> tuple[int, ...]:
