@@ -61,12 +61,16 @@ def steersman(
 
 
 def spawn(
-    command: Sequence[str], environment: Mapping[str, str], log: Path
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own; what it says comes behind what `log` has already."""
     with log.open("ab") as sink:
         return subprocess.Popen(
             command,
+            cwd=cwd,
             env={**os.environ, **environment},
             stdout=sink,
             stderr=subprocess.STDOUT,
@@ -76,7 +80,11 @@ def spawn(
 
 @contextmanager
 def running(
-    name: str, command: Sequence[str], environment: Mapping[str, str], log: Path
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    cwd: Path | None = None,
 ) -> Iterator[Server]:
     """Start `command` on a free port and wait until it is healthy; stop it afterwards.
 
@@ -84,7 +92,7 @@ def running(
     """
     port = free_port()
     log.write_bytes(b"")
-    process = spawn([*command, "--host", "127.0.0.1", "--port", str(port)], environment, log)
+    process = spawn([*command, "--host", "127.0.0.1", "--port", str(port)], environment, log, cwd)
     try:
         server = Server(name, f"http://127.0.0.1:{port}", process.pid)
         _wait_until_healthy(server, process, log)
