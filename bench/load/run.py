@@ -24,8 +24,7 @@ from typing import Any
 
 from bench.load.asks import MODEL, STEERED, TOKENS, WARM_UP, Phase, arrivals, burst
 from bench.load.figure import Case, draw
-from bench.load.keys import INFER, write_keys
-from bench.load.scratch import scratch_folder
+from bench.load.scratch import INFER, scratch_folder, write_keys
 from bench.load.sums import all_sums, first_token, good, percentile
 from bench.load.tool import Heard, locust, send
 from bench.load.watch import Watch

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.composition import (
+from bench.engine.composition import (
     BOTH,
     GRIDS,
     PROMPTS,
@@ -21,7 +21,7 @@ from bench.composition import (
     surprises,
     weights,
 )
-from bench.composition_figure import COLOURS
+from bench.engine.composition_figure import COLOURS
 from steersman.client.sweep.prompts import PROMPTS as SWEPT
 from steersman.steering.plan import Dynamic, PlannedVector
 from tools.demo import measures as demo_measures

@@ -54,7 +54,11 @@ RETIRED = [
     (CODE, r"DESK|CaptureDesk|ReceiptDesk", "RECEIPTS and CAPTURES of the module inbox"),
     (("vectors",), r"class (?:Found|Part|Rule|Place)", "Imported..., FormatRule, LayerConvention"),
     (("steering", "server"), r"strong", "coefficient; what multiplies it at a token is its gain"),
-    (CODE, modules("exchange|anatomy|instrument|row_queue|seam_streams"), "formats, residual_probe, hooks, admission, companions"),
+    (
+        CODE,
+        modules("exchange|anatomy|instrument|row_queue|seam_streams"),
+        "formats, residual_probe, hooks, admission, companions",
+    ),
 ]
 
 

@@ -8,7 +8,7 @@ other, so that counts differ by distinctness alone. The order turns round each t
 drift of the machine cancels. Timed is every engine step that gives each request a token; tokens per
 second are of the median step, on which a pause of the machine has no say.
 
-    python -m bench.distinct [--rounds 9] [--tokens 64] [--model DIR_OR_ID]
+    python -m bench.engine.distinct [--rounds 9] [--tokens 64] [--model DIR_OR_ID]
 
 Prints one JSON object last, and writes it to bench/results/distinct.json.
 """

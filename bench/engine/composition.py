@@ -22,7 +22,7 @@ perplexity is compared with that of `constant` at the same strength: of each pro
 together, which is the mean of the two gains in standard deviations of the unsteered answers.
 Intervals are of 95%, from draws of prompts with replacement, the same for both sides.
 
-    python -m bench.composition [--model DIR] [--trial]
+    python -m bench.engine.composition [--model DIR] [--trial]
 
 Needs the extras `demo` and `measure`. About a quarter of an hour on one free core. Prints one JSON
 object last, and writes it to bench/results/composition.json, and the figure to
@@ -42,8 +42,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.composition_figure import draw
-from bench.distinct import start
+from bench.engine.composition_figure import draw
+from bench.engine.distinct import start
 from bench.report import publish, say
 from bench.servers import demo_model
 from steersman.steering.plan import DESK, PLAN_KEY, Dynamic, Plan, PlannedVector
@@ -54,7 +54,7 @@ from tools.demo.measures import MEASURES, repetition
 
 Array = NDArray[np.float64]
 
-FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "composition.png"
+FIGURE = Path(__file__).parents[2] / "docs" / "figures" / "composition.png"
 PROPERTIES = ("cheerful", "first_person")
 TOP_P = 0.95
 CONSTANT = "constant"

@@ -10,7 +10,7 @@ steps a token. In every round each of these runs once, the order turning round e
 Then the way without a cache, as the paper's code has it: k + 2 forwards of the whole text for each
 token, here by Hugging Face's model in the same process, at the same lengths.
 
-    python -m bench.dynamic [--rounds 5] [--tokens 32] [--model DIR_OR_ID]
+    python -m bench.engine.dynamic [--rounds 5] [--tokens 32] [--model DIR_OR_ID]
 
 Prints one JSON object last, and writes it to bench/results/dynamic.json.
 """
@@ -26,7 +26,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from bench.distinct import engine_options, fill, start
+from bench.engine.distinct import engine_options, fill, start
 from bench.report import publish, say
 from bench.servers import demo_model
 from bench.summary import quartiles
