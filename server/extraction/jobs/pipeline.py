@@ -245,7 +245,7 @@ async def _take_all(
     engine."""
     job, capturer = work.job, work.capturer
     at_once = 1 if work.request.reproducible else at_once
-    pace = Pace(work.bench.serving.extract_share, STEPS, capturer.others_in_flight, at_once)
+    pace = Pace(work.bench.extract_share, STEPS, capturer.others_in_flight, at_once)
     running: dict[asyncio.Task[None], float] = {}
     """What each is to cost the engine, in seconds."""
 

@@ -67,7 +67,7 @@ def extract(
 
     @app.post("/v1/steering/vectors/extract")
     async def extract(request: Request) -> dict[str, Any]:
-        return bench.serving.extract(await request.json())
+        return bench.extract(await request.json())
 
     app.include_router(build_router())
     app.state.steersman = SimpleNamespace(
