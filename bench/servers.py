@@ -39,7 +39,8 @@ class Server:
         """Processor time used so far by all of the server's processes."""
         leader = psutil.Process(self.pid)
         times = [p.cpu_times() for p in (leader, *leader.children(recursive=True))]
-        return sum(t.user + t.system for t in times)
+        seconds: float = sum(t.user + t.system for t in times)
+        return seconds
 
 
 def free_port() -> int:

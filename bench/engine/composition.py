@@ -41,6 +41,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from vllm.inputs import TokensPrompt
 
 from bench.engine.composition_figure import draw
 from bench.engine.distinct import start
@@ -165,7 +166,7 @@ class Asker:
             )
             for n, wanted in enumerate(plans)
         ]
-        prompts = [{"prompt_token_ids": prompt} for prompt in self._prompts]
+        prompts = [TokensPrompt(prompt_token_ids=prompt) for prompt in self._prompts]
         outputs = self._llm.generate(prompts, asked, use_tqdm=False)
         answers = [list(output.outputs[0].token_ids) for output in outputs]
         texts = [output.outputs[0].text for output in outputs]
@@ -189,7 +190,7 @@ class Asker:
         both = [prompt + answer for prompt, answer in zip(self._prompts, answers, strict=True)]
         parameters = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
         outputs = self._llm.generate(
-            [{"prompt_token_ids": ids} for ids in both], parameters, use_tqdm=False
+            [TokensPrompt(prompt_token_ids=ids) for ids in both], parameters, use_tqdm=False
         )
         found = []
         for output, answer in zip(outputs, answers, strict=True):

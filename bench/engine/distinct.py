@@ -25,6 +25,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from vllm.inputs import TokensPrompt
+
 from bench.machine import has_gpu
 from bench.report import publish, say
 from bench.servers import demo_model
@@ -103,7 +105,7 @@ def run_batch(
         parameters = SamplingParams(
             temperature=0, max_tokens=tokens, ignore_eos=True, extra_args=extra
         )
-        engine.add_request(str(n), {"prompt_token_ids": prompt}, parameters)
+        engine.add_request(str(n), TokensPrompt(prompt_token_ids=prompt), parameters)
     steps: list[float] = []
     while engine.has_unfinished_requests():
         began = time.perf_counter()

@@ -26,6 +26,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from vllm.inputs import TokensPrompt
+
 from bench.engine.distinct import engine_options, fill, start
 from bench.report import publish, say
 from bench.servers import demo_model
@@ -61,7 +63,7 @@ def seconds_per_token(engine: Any, jobs: Sequence[Job], timed: int) -> float:
         parameters = SamplingParams(
             temperature=0, max_tokens=job.tokens, ignore_eos=True, extra_args=extra
         )
-        engine.add_request(str(n), {"prompt_token_ids": job.prompt}, parameters)
+        engine.add_request(str(n), TokensPrompt(prompt_token_ids=job.prompt), parameters)
     at: dict[str, list[float]] = {str(n): [] for n in range(timed)}
     open_ones = set(at)
     while open_ones:

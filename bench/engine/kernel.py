@@ -133,7 +133,8 @@ def replay_seconds(graph: torch.cuda.CUDAGraph, replays: int) -> float:
         graph.replay()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1000 / replays
+    milliseconds: float = start.elapsed_time(end)
+    return milliseconds / 1000 / replays
 
 
 def measure(shape: Shape, bank: Tensor, arguments: argparse.Namespace) -> dict[str, Any]:

@@ -79,7 +79,7 @@ class Bench:
             raise RuntimeError(f"the burst met {trouble[0]}")
         # The last few run alone, which says nothing of a full server.
         ends = sorted(record["ended"] for record in heard.records)[: count * 3 // 4]
-        return len(ends) / ends[-1]
+        return len(ends) / float(ends[-1])
 
     def ramp(self, ceiling: float, seconds: float, patience: float) -> dict[str, Any]:
         """Steps up, without a pause between: what queues in one is there in the next."""

@@ -70,7 +70,8 @@ async def ask(http: httpx.AsyncClient, n: int) -> tuple[int, str, list[float | N
 
 def moved(answer: Any, before: Any) -> float:
     """The furthest that a log-probability of an answer of the same text lies from before."""
-    return max(abs(a - b) for a, b in zip(answer[2], before[2], strict=True))
+    moves: list[float] = [abs(a - b) for a, b in zip(answer[2], before[2], strict=True)]
+    return max(moves)
 
 
 def illness(
@@ -178,7 +179,7 @@ def way(name: str) -> tuple[list[str], Mapping[str, str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--attacks", type=int, default=500)
     parser.add_argument("--victims", type=int, default=2000)
     parser.add_argument("--way", choices=("eager", "compiled", "v2"), default="eager")

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
+from vllm.inputs import TokensPrompt
 
 from steersman.steering.plan import Plan
 from steersman.steering.plan.capture import CAPTURE_KEY, CAPTURES, Capture, Captured
@@ -34,7 +35,7 @@ class Wish:
 
 def captured(engine: Engine, *wishes: Wish, among: Sequence[Ask] = ()) -> list[Captured | None]:
     """All of them in one batch, with other requests."""
-    prompts = [{"prompt_token_ids": list(w.prompt)} for w in wishes]
+    prompts = [TokensPrompt(prompt_token_ids=list(w.prompt)) for w in wishes]
     params = []
     for n, w in enumerate(wishes):
         capture = Capture(f"c{n}", w.terms, w.start, w.stop, w.each)
@@ -48,7 +49,7 @@ def captured(engine: Engine, *wishes: Wish, among: Sequence[Ask] = ()) -> list[C
                 skip_reading_prefix_cache=True,
             )
         )  # fmt: skip
-    prompts += [{"prompt_token_ids": list(a.prompt)} for a in among]
+    prompts += [TokensPrompt(prompt_token_ids=list(a.prompt)) for a in among]
     params += [parameters(a) for a in among]
     try:
         outputs = engine.llm.generate(prompts, params, use_tqdm=False)
@@ -150,7 +151,7 @@ def test_capture_comes_after_the_addition(
     assert steered is not None
     added = steered.values - plain.values
     wanted = 0.7 * shelf.vector(2).tensors["resid_post", 9].numpy()
-    np.testing.assert_allclose(added[0], wanted, atol=CLOSE * np.linalg.norm(wanted))
+    np.testing.assert_allclose(added[0], wanted, atol=CLOSE * float(np.linalg.norm(wanted)))
     np.testing.assert_array_equal(added[1], 0)
 
 
@@ -158,4 +159,4 @@ def test_nobody_else_may_capture(engine: Engine) -> None:
     stranger = Capture("never opened", EVERYWHERE, 0, 1)
     params = SamplingParams(max_tokens=1, extra_args={CAPTURE_KEY: stranger.to_json()})
     with pytest.raises(VLLMValidationError, match="this server's own"):
-        engine.llm.generate([{"prompt_token_ids": [1, 2]}], params, use_tqdm=False)
+        engine.llm.generate([TokensPrompt(prompt_token_ids=[1, 2])], params, use_tqdm=False)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from vllm.exceptions import VLLMValidationError
+from vllm.inputs import TokensPrompt
 
 from steersman.steering.plan import Plan
 from tests.engine.conftest import Shelf
@@ -99,7 +100,7 @@ def test_a_vector_that_vanishes_ends_its_request_and_no_other(
     with shelf.vanishing(50) as vanish:
         asks = batch(doomed)
         engine.llm.enqueue(
-            [{"prompt_token_ids": list(ask.prompt)} for ask in asks],
+            [TokensPrompt(prompt_token_ids=list(ask.prompt)) for ask in asks],
             [parameters(ask) for ask in asks],
             use_tqdm=False,
         )

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -142,7 +143,7 @@ def test_spoiled_under_the_servers_eyes(
     digests = {}
     for n, name in enumerate(("cached", "resident")):
         digests[name] = client.upload(make_vector(240 + n), name).json()["digest"]
-    request = {"max_tokens": 12, "steering": {"vectors": {"resident": STRONG}}}
+    request: dict[str, Any] = {"max_tokens": 12, "steering": {"vectors": {"resident": STRONG}}}
     right = client.chat_text(**request)
     assert right != client.chat_text(max_tokens=12)
     for digest in digests.values():

@@ -24,7 +24,8 @@ BLOCKS = 30
 
 def direction() -> torch.Tensor:
     values = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(77))
-    return values * (NORM / values.norm())
+    scaled: torch.Tensor = values * (NORM / values.norm())
+    return scaled
 
 
 def _gguf(path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import math
 from pathlib import Path
+from typing import Any
 
 import psutil
 import pytest
@@ -84,7 +85,7 @@ def test_a_digest_pins_a_version(client: Client, rnd: str) -> None:
 def test_a_streams_last_chunk_has_the_receipt(client: Client, rnd: str, usage: bool) -> None:
     steering = {"vectors": {rnd: 3.0}}
     whole = client.chat(steering=steering).json()
-    options = {"stream_options": {"include_usage": True}} if usage else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if usage else {}
     chunks = client.stream("/v1/chat/completions", chat_body(steering=steering, **options))
     # The chunk in which its choice ends has it, and the last one.
     ends = [any(x["finish_reason"] for x in c["choices"]) for c in chunks]

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import fields
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,7 @@ def test_both_spellings_give_the_same_settings() -> None:
     for setting in fields(Settings):
         default = getattr(Settings(), setting.name)
         option = option_of_setting()[setting.name]
+        value: Any
         if isinstance(default, bool):
             value = not default
             words = [option if value else option.replace("--", "--no-", 1)]

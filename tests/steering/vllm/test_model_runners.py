@@ -129,7 +129,12 @@ def test_the_gate_is_open_while_the_model_runs(kind: str) -> None:
     a = Attachment(kind)
     slots: list[list[bool]] = []
     forward = a.runner.forward
-    a.runner.forward = lambda tokens: (slots.append(list(a.gate.open)), forward(tokens))
+
+    def noted(tokens: Any) -> Any:
+        slots.append(list(a.gate.open))
+        return forward(tokens)
+
+    a.runner.forward = noted
     a.step({"r": 4}, new={"r": plan_of(planned(layers=(1, 3), positions="all"))})
     assert [n for n, is_open in enumerate(slots[0]) if is_open] == [1, 3]
 

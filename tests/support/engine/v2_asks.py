@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vllm.inputs import TokensPrompt
+
 from steersman.steering.plan import DESK, Plan, PlannedVector, PositionRule, WorkerNote
 from steersman.steering.worker.blocks import NotInstrumentable, find_blocks
 from steersman.steering.worker.hooks import modules_of
@@ -91,7 +93,7 @@ def ask_without(engine: Engine, asks: list[Ask], file: Path) -> list[Answer]:
     """Ask when `file` was there at the door and has gone when a worker wants it."""
     away = file.with_suffix(".away")
     engine.llm.enqueue(
-        [{"prompt_token_ids": list(ask.prompt)} for ask in asks],
+        [TokensPrompt(prompt_token_ids=list(ask.prompt)) for ask in asks],
         [parameters(ask) for ask in asks],
         use_tqdm=False,
     )
@@ -135,7 +137,7 @@ def _check_without(worker: Any, lost: list[tuple[str, int]]) -> str:
         return str(error)
     finally:
         for module, forward in zip(modules, kept, strict=True):
-            module.forward = forward
+            vars(module)["forward"] = forward
     return "passed"
 
 

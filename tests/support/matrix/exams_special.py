@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from vllm.exceptions import VLLMValidationError
+from vllm.inputs import EmbedsPrompt, TokensPrompt
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
@@ -39,7 +40,8 @@ def structured(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
 def embeddings(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
     """A prompt of embeddings instead of tokens: how many tokens an unsteered answer to it has, and
     what a steered one is told."""
-    prompt = {"prompt_embeds": torch.randn(9, HIDDEN, generator=torch.Generator().manual_seed(0))}
+    embeddings = torch.randn(9, HIDDEN, generator=torch.Generator().manual_seed(0))
+    prompt = EmbedsPrompt(prompt_embeds=embeddings)
     steered = next(one for one in asks if one.plan)
     (output,) = engine.llm.generate([prompt], parameters(Ask((), tokens=2)), use_tqdm=False)
     try:
@@ -125,7 +127,7 @@ def _streams(engine: Engine, asks: list[Ask], layers: int, first: int) -> list[A
         given.extra_args = {**(given.extra_args or {}), CAPTURE_KEY: captures[-1].to_json()}
         given.skip_reading_prefix_cache = True
         params.append(given)
-    prompts = [{"prompt_token_ids": list(one.prompt)} for one in asks]
+    prompts = [TokensPrompt(prompt_token_ids=list(one.prompt)) for one in asks]
     engine.llm.generate(prompts, params, use_tqdm=False)
     found = [CAPTURES.close(capture.receipt) for capture in captures]
     return [None if one is None else one.values.tolist() for one in found]

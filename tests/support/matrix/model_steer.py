@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 from vllm import LLM, SamplingParams
+from vllm.inputs import TokensPrompt
 
 from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.vectors.file.format import SteeringVector, write_vector
@@ -62,7 +63,8 @@ def start(family: Family, place: Path) -> LLM:
 def vector(seed: int, hidden: int, norm: float) -> Tensor:
     """A random direction, as long as the stream where it is added."""
     v = torch.randn(hidden, generator=torch.Generator().manual_seed(seed))
-    return v * (norm / v.norm())
+    scaled: Tensor = v * (norm / v.norm())
+    return scaled
 
 
 def ask(llm: LLM, plans: list[Plan | None]) -> list[dict[str, Any]]:
@@ -80,10 +82,12 @@ def ask(llm: LLM, plans: list[Plan | None]) -> list[dict[str, Any]]:
         )
         for plan in plans
     ]
-    prompts = [{"prompt_token_ids": list(PROMPT)} for _ in plans]
+    prompts = [TokensPrompt(prompt_token_ids=list(PROMPT)) for _ in plans]
     answers = []
     for output in llm.generate(prompts, parameters, use_tqdm=False):
         completion = output.outputs[0]
+        assert output.prompt_logprobs is not None
+        assert completion.logprobs is not None
         positions = [*output.prompt_logprobs[1:], *completion.logprobs]
         answers.append(
             {
