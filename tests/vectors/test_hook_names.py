@@ -1,5 +1,7 @@
 """`resid_pre.L` is `resid_post.(L-1)`, in names, in places and in whole vectors."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -25,11 +27,11 @@ from steersman.vectors.hook_names import as_steered, parse_hook_name, steered_pl
         ("resid_post.10000", None),
     ],
 )
-def test_names(name, key):
+def test_names(name: str, key: Any) -> None:
     assert parse_hook_name(name) == key
 
 
-def test_an_input_is_the_output_before():
+def test_an_input_is_the_output_before() -> None:
     assert steered_place(("resid_pre", 12)) == ("resid_post", 11)
     assert steered_place(("resid_pre", 1)) == ("resid_post", 0)
     for key in (("resid_post", 12), ("resid_mid", 3), ("attn_out", 0), ("mlp_out", 5)):
@@ -39,7 +41,7 @@ def test_an_input_is_the_output_before():
     assert caught.value.param == "blocks.0.hook_resid_pre"
 
 
-def test_one_place_under_two_names_is_refused():
+def test_one_place_under_two_names_is_refused() -> None:
     assert steered_places([("resid_pre", 12), ("resid_post", 12)]) == {
         ("resid_pre", 12): ("resid_post", 11),
         ("resid_post", 12): ("resid_post", 12),
@@ -50,7 +52,7 @@ def test_one_place_under_two_names_is_refused():
     assert "resid_post.11" in caught.value.message
 
 
-def test_a_vector_moves_with_its_layers_and_norms():
+def test_a_vector_moves_with_its_layers_and_norms() -> None:
     given = SteeringVector(
         {("resid_pre", n): torch.full((4,), float(n)) for n in (3, 5)},
         name="calm",
@@ -66,7 +68,7 @@ def test_a_vector_moves_with_its_layers_and_norms():
     assert as_steered(moved) is moved
 
 
-def test_layers_that_would_come_to_mean_another_tensor_are_refused():
+def test_layers_that_would_come_to_mean_another_tensor_are_refused() -> None:
     tensors = {("resid_pre", 5): torch.ones(4), ("attn_out", 4): torch.ones(4)}
     with pytest.raises(VectorInvalid) as caught:
         as_steered(SteeringVector(tensors, layers=(5,)))

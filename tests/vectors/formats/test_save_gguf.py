@@ -1,5 +1,8 @@
 """Export: what llama.cpp and the gguf reader take, exact floats, and refusals with a remedy."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -12,7 +15,7 @@ from tests.support.vectors.make import vector
 from tests.vectors.formats.make_fixtures import FIXTURES
 
 
-def llama_cpp_load_one(path, strength: float = 1.0) -> tuple[int, np.ndarray]:
+def llama_cpp_load_one(path: Path, strength: float = 1.0) -> tuple[int, np.ndarray]:
     """llama.cpp common/common.cpp, common_control_vector_load_one: its checks, in its order."""
     n_embd, data = -1, np.zeros(0, np.float32)
     tensors = GGUFReader(path).tensors
@@ -32,7 +35,7 @@ def llama_cpp_load_one(path, strength: float = 1.0) -> tuple[int, np.ndarray]:
     return n_embd, data
 
 
-def test_llama_cpp_takes_it_and_adds_it_at_the_same_blocks(tmp_path):
+def test_llama_cpp_takes_it_and_adds_it_at_the_same_blocks(tmp_path: Path) -> None:
     ours = vector(layers=(1, 3, 4))
     save_gguf(ours, tmp_path / "v.gguf")
     n_embd, data = llama_cpp_load_one(tmp_path / "v.gguf")
@@ -42,7 +45,7 @@ def test_llama_cpp_takes_it_and_adds_it_at_the_same_blocks(tmp_path):
         assert rows[il - 1].tobytes() == wanted.numpy().tobytes()
 
 
-def test_the_gguf_reader_finds_what_repeng_asks_for(tmp_path):
+def test_the_gguf_reader_finds_what_repeng_asks_for(tmp_path: Path) -> None:
     ours = vector(base_model=BaseModel("org/model", 16, 6))
     save_gguf(ours, tmp_path / "v.gguf")
     reader = GGUFReader(tmp_path / "v.gguf")
@@ -52,7 +55,7 @@ def test_the_gguf_reader_finds_what_repeng_asks_for(tmp_path):
     assert [t.name for t in reader.tensors] == ["direction.3", "direction.5"]
 
 
-def test_ours_to_gguf_to_ours(tmp_path):
+def test_ours_to_gguf_to_ours(tmp_path: Path) -> None:
     generator = torch.Generator().manual_seed(1)
     tensors = {("resid_post", n): torch.randn(8, generator=generator) * 10.0**n for n in (1, 2, 30)}
     tensors["resid_post", 2][:3] = torch.tensor([-0.0, 1e-45, 3.4028235e38])
@@ -73,7 +76,7 @@ def test_ours_to_gguf_to_ours(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["repeng", "dialz", "cvector-generator"])
-def test_gguf_to_ours_to_gguf(name, tmp_path):
+def test_gguf_to_ours_to_gguf(name: str, tmp_path: Path) -> None:
     save_gguf(load(FIXTURES / f"{name}.gguf"), tmp_path / "v.gguf")
     before, after = (GGUFReader(p) for p in (FIXTURES / f"{name}.gguf", tmp_path / "v.gguf"))
     assert {t.name: t.data.tobytes() for t in after.tensors} == {
@@ -82,7 +85,7 @@ def test_gguf_to_ours_to_gguf(name, tmp_path):
     assert after.get_field("controlvector.model_hint").contents() == "llama"
 
 
-def test_only_the_default_layers_unless_told(tmp_path):
+def test_only_the_default_layers_unless_told(tmp_path: Path) -> None:
     ours = vector(layers=(3, 5))
     narrow = SteeringVector(ours.tensors, layers=(5,), norms={"resid_post.3": 1, "resid_post.5": 2})
     assert save_gguf(narrow, tmp_path / "a.gguf").layers == (5,)
@@ -90,7 +93,7 @@ def test_only_the_default_layers_unless_told(tmp_path):
     assert save_gguf(narrow, tmp_path / "b.gguf", layers=[3, 5]).layers == (3, 5)
 
 
-def test_the_coefficient_is_left_unless_folded(tmp_path):
+def test_the_coefficient_is_left_unless_folded(tmp_path: Path) -> None:
     ours = vector(coefficient=1.5)
     left = save_gguf(ours, tmp_path / "left.gguf")
     assert left.strength == 1.5
@@ -102,7 +105,7 @@ def test_the_coefficient_is_left_unless_folded(tmp_path):
     assert load(folded.path).coefficient == 1.0
 
 
-def test_inputs_of_blocks_become_outputs_of_the_blocks_before(tmp_path):
+def test_inputs_of_blocks_become_outputs_of_the_blocks_before(tmp_path: Path) -> None:
     tensors = {("resid_pre", 4): torch.arange(8.0)}
     ours = SteeringVector(tensors, norms={"resid_pre.4": 2.0})
     assert save_gguf(ours, tmp_path / "v.gguf").layers == (3,)
@@ -121,7 +124,7 @@ def test_inputs_of_blocks_become_outputs_of_the_blocks_before(tmp_path):
         ({("resid_post", 3): (5, 8)}, "bad_shape", "export one step"),
     ],
 )
-def test_what_it_cannot_say_is_refused(tensors, code, words, tmp_path):
+def test_what_it_cannot_say_is_refused(tensors: Any, code: str, words: str, tmp_path: Path) -> None:
     ours = SteeringVector({key: torch.ones(shape) for key, shape in tensors.items()})
     with pytest.raises(VectorInvalid) as caught:
         save_gguf(ours, tmp_path / "v.gguf")
@@ -130,13 +133,13 @@ def test_what_it_cannot_say_is_refused(tensors, code, words, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_layer_zero_can_be_left_out(tmp_path):
+def test_layer_zero_can_be_left_out(tmp_path: Path) -> None:
     ours = vector(layers=(0, 2))
     assert save_gguf(ours, tmp_path / "v.gguf", layers=[2]).layers == (2,)
     with pytest.raises(VectorInvalid):
         save_gguf(ours, tmp_path / "v.gguf", layers=[7])
 
 
-def test_a_disk_that_refuses(tmp_path):
+def test_a_disk_that_refuses(tmp_path: Path) -> None:
     with pytest.raises(LibraryError):
         save_gguf(vector(), tmp_path / "nowhere" / "v.gguf")

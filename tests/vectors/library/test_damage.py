@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,6 +14,7 @@ from steersman.vectors.errors import LibraryError, VectorConflict, VectorNotFoun
 from steersman.vectors.file.format import read_vector
 from steersman.vectors.library import disk
 from steersman.vectors.library.library import Library
+from steersman.vectors.library.record import Entry
 from tests.support.vectors.make import vector_file
 
 BROKEN_RECORDS = [
@@ -24,7 +26,7 @@ BROKEN_RECORDS = [
 ]  # fmt: skip
 
 
-def assert_whole(root):
+def assert_whole(root: Path) -> list[Entry]:
     """Every name leads to content that is what its digest says; nothing is half there."""
     library = Library(root)
     assert library.problems == {}
@@ -35,7 +37,9 @@ def assert_whole(root):
 
 
 @pytest.mark.parametrize("content", BROKEN_RECORDS)
-def test_a_broken_record_is_reported_and_skipped(tmp_path, content, caplog):
+def test_a_broken_record_is_reported_and_skipped(
+    tmp_path: Path, content: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     library = Library(tmp_path)
     library.add(vector_file(0), "a")
     kept, _ = library.add(vector_file(1), "kept")
@@ -61,7 +65,9 @@ def test_a_broken_record_is_reported_and_skipped(tmp_path, content, caplog):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"junk" * 20, "cut"])
-def test_a_broken_object_is_reported_and_healed_by_uploading_again(tmp_path, content):
+def test_a_broken_object_is_reported_and_healed_by_uploading_again(
+    tmp_path: Path, content: bytes | str | None
+) -> None:
     entry, _ = Library(tmp_path).add(vector_file(0), "a")
     kept, _ = Library(tmp_path).add(vector_file(1), "kept")
     if content is None:
@@ -81,7 +87,7 @@ def test_a_broken_object_is_reported_and_healed_by_uploading_again(tmp_path, con
     assert_whole(tmp_path)
 
 
-def test_a_broken_object_can_be_deleted(tmp_path):
+def test_a_broken_object_can_be_deleted(tmp_path: Path) -> None:
     library = Library(tmp_path)
     entry, _ = library.add(vector_file(0), "a")
     entry.path.write_bytes(b"")
@@ -90,7 +96,7 @@ def test_a_broken_object_can_be_deleted(tmp_path):
     assert library.list() == []
 
 
-def test_strange_files_stop_nothing(tmp_path):
+def test_strange_files_stop_nothing(tmp_path: Path) -> None:
     library = Library(tmp_path)
     entry, _ = library.add(vector_file(), "a")
     (tmp_path / "names" / "a").write_text("x")
@@ -103,11 +109,13 @@ def test_strange_files_stop_nothing(tmp_path):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch, code, call):
+def test_a_full_disk_leaves_the_old_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: Any, call: str
+) -> None:
     library = Library(tmp_path)
     before, _ = library.add(vector_file(0), "a")
 
-    def fail(*_args):
+    def fail(*_args: Any) -> None:
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
@@ -129,18 +137,20 @@ def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch, code, call):
     library.check_writable()
 
 
-def test_every_write_is_on_disk_before_it_is_seen(tmp_path, monkeypatch):
+def test_every_write_is_on_disk_before_it_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls = []
     library = Library(tmp_path)
 
-    def short(path):
+    def short(path: Path) -> str:
         parts = Path(path).relative_to(tmp_path).parts
         return "/".join((parts[0], *(part[:4] for part in parts[1:])))
 
-    def fsync(descriptor):
+    def fsync(descriptor: Any) -> None:
         calls.append(("fsync", short(os.readlink(f"/proc/self/fd/{descriptor}"))))
 
-    def rename(source, target, real=os.replace):
+    def rename(source: Any, target: Any, real: Any = os.replace) -> None:
         calls.append(("replace", short(source), short(target)))
         real(source, target)
 
@@ -161,13 +171,13 @@ def test_every_write_is_on_disk_before_it_is_seen(tmp_path, monkeypatch):
     assert calls == [("fsync", "names")]
 
 
-def test_a_root_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_root_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LibraryError):
         Library(tmp_path / "file" / "library")
 
 
-def test_rests_of_crashes_are_collected(tmp_path):
+def test_rests_of_crashes_are_collected(tmp_path: Path) -> None:
     Library(tmp_path)
     for directory in ("names", "objects"):
         rest = tmp_path / directory / ".tmp-0123"
@@ -210,7 +220,7 @@ print(seen)
 """
 
 
-def test_a_process_killed_in_the_middle_of_writing_leaves_a_whole_library(tmp_path):
+def test_a_process_killed_in_the_middle_of_writing_leaves_a_whole_library(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", WRITER, str(tmp_path)], check=True, capture_output=True, text=True
     )
@@ -248,7 +258,7 @@ for step in range(40):
 """
 
 
-def test_death_before_any_single_system_call_leaves_a_whole_library(tmp_path):
+def test_death_before_any_single_system_call_leaves_a_whole_library(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", CRASH, str(tmp_path)], check=True)
     entries = assert_whole(tmp_path)
     names = {entry.name for entry in entries}
