@@ -287,7 +287,7 @@ class TestValues:
             ({"digest": strong.digest}, "digest"),
         ):
             with pytest.raises(VectorInvalid) as caught:
-                library.update("v", **change)  # type: ignore[arg-type]
+                library.update("v", **change)
             assert (caught.value.param, caught.value.code) == (param, "addition_too_large")
             assert library.resolve("v") == before
         assert library.update("v", digest=strong.digest, coefficient=0.5).coefficient == 0.5

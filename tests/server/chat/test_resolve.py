@@ -1,6 +1,7 @@
 """From a request to a plan: which vectors of the library may be used."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -17,10 +18,11 @@ from steersman.vectors.library.library import Library
 
 def resolved(root: Path, layers: int, hidden: int) -> Resolved:
     """The vector `old`, asked for on a server whose model has these sizes."""
+    library: Any = Library(root, hidden_size=hidden, num_layers=layers)
     return resolve(
         SteeringField.model_validate({"vectors": {"old": 1.0}}),
         "receipt",
-        Library(root, hidden_size=hidden, num_layers=layers),
+        library,
         Limits.of(Settings(), num_layers=layers),
         Doses(None, None),
     )

@@ -119,6 +119,7 @@ def test_bodies_that_are_no_upload(
 
 def test_forms_with_the_wrong_parts(client: TestClient) -> None:
     file = ("file", ("f", vector_file()))
+    parts: Any
     for parts, param, code in (
         ([("file", (None, "text"))], "file", "file_missing"),
         ([("name", ("f", b"a"))], "file", "file_missing"),
@@ -149,9 +150,9 @@ def test_64_uploads_and_deletes_at_once(client: TestClient, library: Library) ->
     for n in range(0, 64, 2):
         upload(client, vector_file(n), f"v{n}")
 
-    def change(n: int) -> bool | None:
+    def change(n: int) -> int:
         if n % 2:
-            return upload(client, vector_file(n), f"v{n}").status_code
+            return int(upload(client, vector_file(n), f"v{n}").status_code)
         return client.delete(f"{URL}/v{n}").status_code
 
     with ThreadPoolExecutor(64) as pool:

@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, MutableMapping
 from typing import Any
 
 import httpx
@@ -52,7 +52,7 @@ def chunks(count: int, size: int = 10) -> Iterator[bytes]:
         yield b"x" * size
 
 
-def is_413(reply: httpx.Response) -> bool:
+def is_413(reply: Any) -> bool:
     error = reply.json()["error"]
     return (reply.status_code, error["type"], error["param"], error["code"]) == (
         413, "invalid_request_error", "file", "upload_too_large",
@@ -107,9 +107,10 @@ async def test_a_body_that_takes_too_long_is_a_408(swallow: bool) -> None:
     async def receive() -> dict[str, Any]:
         if first:
             return first.pop()
-        return await asyncio.Event().wait()
+        await asyncio.Event().wait()
+        raise AssertionError("nothing sets it")
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
     await app(seconds=0.05, swallow=swallow)(scope(), receive, send)
@@ -137,7 +138,8 @@ async def test_waiting_for_the_client_to_go_is_not_waiting_for_its_body() -> Non
         asyncio.get_running_loop().call_later(0.1, gone.set)
         seen.append(await receive())
 
-    await BodyLimit(inner, seconds=0.01)(scope(), receive, None)
+    unused: Any = None
+    await BodyLimit(inner, seconds=0.01)(scope(), receive, unused)
     assert [message["type"] for message in seen] == ["http.request", "http.disconnect"]
 
 
@@ -150,7 +152,7 @@ async def test_a_nonsense_length_is_counted_instead(length: bytes) -> None:
     async def receive() -> dict[str, Any]:
         return messages.pop()
 
-    async def send(message: dict[str, Any]) -> None:
+    async def send(message: MutableMapping[str, Any]) -> None:
         sent.append(message)
 
     await inner(scope((b"content-length", length)), receive, send)

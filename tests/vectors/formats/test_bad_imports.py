@@ -253,7 +253,8 @@ def test_an_autoencoder_is_not_a_stack_of_layers(names: Any, suffix: str, tmp_pa
     path = tmp_path / f"v.{suffix}"
     tensors = {name: torch.ones(4, 4) for name in names}
     if suffix == "npz":
-        np.savez(path, **{name: tensor.numpy() for name, tensor in tensors.items()})
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        np.savez(path, **arrays)
     elif suffix == "pt":
         torch.save(tensors, path)
     else:

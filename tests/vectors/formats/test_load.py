@@ -67,8 +67,11 @@ def test_as_extracted_undoes_only_a_skew_there_is() -> None:
 
 def test_the_generator_says_how_deep_its_model_is() -> None:
     base = load(FIXTURES / "cvector-generator.gguf").base_model
+    assert base is not None
     assert (base.num_layers, base.hidden_size) == (4, 8)
-    assert load(FIXTURES / "repeng.gguf").base_model.num_layers is None
+    shallow = load(FIXTURES / "repeng.gguf").base_model
+    assert shallow is not None
+    assert shallow.num_layers is None
 
 
 def test_svec_moves_from_inputs_to_outputs() -> None:
@@ -159,6 +162,7 @@ def test_a_hub_folder_says_model_and_licence(front: str, file: str, tmp_path: Pa
     (folder / "config.json").write_text(json.dumps({"hidden_size": 8, "num_hidden_layers": 4}))
     found = load(folder)
     base = found.base_model
+    assert base is not None
     assert (base.id, base.hidden_size, base.num_layers) == ("org/Tiny-4", 8, 4)
     assert (found.licence, found.name) == ("apache-2.0", "happy")
 

@@ -38,7 +38,8 @@ def write(folder: Path, shape: str, first: int, last: int) -> Path:
         case "said.pt":
             torch.save({"vectors": rows.clone(), "layers": list(numbers)}, path)
         case "keys.npz":
-            np.savez(path, **{str(n): MORE[n].numpy() for n in numbers})
+            arrays: dict[str, Any] = {str(n): MORE[n].numpy() for n in numbers}
+            np.savez(path, **arrays)
         case _:
             save_file({str(n): MORE[n].clone() for n in numbers}, path)
     return path
@@ -121,7 +122,10 @@ def test_names_that_say_their_place_are_left_out_past_the_last_block(tmp_path: P
 
 def saved(path: Path, given: Any) -> Path:
     if path.suffix == ".npz":
-        np.savez(path, **{k: v.numpy() if torch.is_tensor(v) else v for k, v in given.items()})
+        arrays: dict[str, Any] = {
+            k: v.numpy() if torch.is_tensor(v) else v for k, v in given.items()
+        }
+        np.savez(path, **arrays)
     else:
         torch.save(given, path)
     return path

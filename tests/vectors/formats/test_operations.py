@@ -62,11 +62,10 @@ HARMLESS = [
 ]
 
 
-def key_of(said: Any) -> str:
+def key_of(said: str) -> str:
     """The key that an error names: below JSON, the path in it."""
-    return {"config": "config.steering.type", "interventions": "interventions.operation"}.get(
-        said, said
-    )
+    keys = {"config": "config.steering.type", "interventions": "interventions.operation"}
+    return keys.get(said, said)
 
 
 @pytest.mark.parametrize("tensor", ["blocks.12.hook_resid_post", "v"])
@@ -158,7 +157,8 @@ def test_what_is_nested_without_end_costs_nothing() -> None:
 def test_the_name_of_a_lone_tensor_may_say_it(name: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"v.{suffix}"
     if suffix == "npz":
-        np.savez(path, **{name: unit().numpy()})
+        arrays: dict[str, Any] = {name: unit().numpy()}
+        np.savez(path, **arrays)
     elif suffix == "pt":
         torch.save({name: unit()}, path)
     else:

@@ -34,7 +34,7 @@ def expected() -> dict[str, torch.Tensor]:
 
 def steered(model: Any, vector: SteeringVector, shift: int = 0) -> torch.Tensor:
     """The residual stream under `vector`, as the engine adds it, `shift` blocks late."""
-    first = {"all": 0, "generation": TOKENS - 1}[vector.positions]
+    first = {"all": 0, "generation": TOKENS - 1}[str(vector.positions)]
     handles = []
     for (site, layer), direction in vector.tensors.items():
         assert site == "resid_post"
@@ -148,7 +148,8 @@ def test_ours_moves_what_the_library_moved(library: str, model: Any, expected: A
 @pytest.mark.parametrize("path", RESTATED)
 def test_ours_moves_what_the_restated_hook_moves(path: Any, model: Any) -> None:
     theirs, options = RESTATED[path]
-    vector = load(FIXTURES / path, **options)
+    given: dict[str, Any] = options
+    vector = load(FIXTURES / path, **given)
     assert torch.allclose(steered(model, vector), theirs(model), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(steered(model, vector, shift=1), theirs(model), atol=0.1)
 

@@ -49,9 +49,9 @@ def test_the_gguf_reader_finds_what_repeng_asks_for(tmp_path: Path) -> None:
     ours = vector(base_model=BaseModel("org/model", 16, 6))
     save_gguf(ours, tmp_path / "v.gguf")
     reader = GGUFReader(tmp_path / "v.gguf")
-    assert reader.get_field("general.architecture").contents() == "controlvector"
-    assert reader.get_field("controlvector.model_hint").contents() == "org/model"
-    assert reader.get_field("controlvector.layer_count").contents() == 2
+    assert reader.fields["general.architecture"].contents() == "controlvector"
+    assert reader.fields["controlvector.model_hint"].contents() == "org/model"
+    assert reader.fields["controlvector.layer_count"].contents() == 2
     assert [t.name for t in reader.tensors] == ["direction.3", "direction.5"]
 
 
@@ -82,7 +82,7 @@ def test_gguf_to_ours_to_gguf(name: str, tmp_path: Path) -> None:
     assert {t.name: t.data.tobytes() for t in after.tensors} == {
         t.name: t.data.tobytes() for t in before.tensors
     }
-    assert after.get_field("controlvector.model_hint").contents() == "llama"
+    assert after.fields["controlvector.model_hint"].contents() == "llama"
 
 
 def test_only_the_default_layers_unless_told(tmp_path: Path) -> None:

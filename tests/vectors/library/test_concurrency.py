@@ -22,7 +22,8 @@ def test_64_threads_add_and_delete(tmp_path: Path) -> None:
     def change(n: int) -> bool | None:
         if n % 2:
             return library.add(vector_file(n), f"v{n}")[1]
-        return library.delete(f"v{n}")
+        library.delete(f"v{n}")
+        return None
 
     with ThreadPoolExecutor(64) as pool:
         assert all(result in (True, None) for result in pool.map(change, range(64)))

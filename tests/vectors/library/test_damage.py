@@ -12,9 +12,8 @@ import pytest
 
 from steersman.vectors.errors import LibraryError, VectorConflict, VectorNotFound
 from steersman.vectors.file.format import read_vector
-from steersman.vectors.library import disk
+from steersman.vectors.library.entry import Entry
 from steersman.vectors.library.library import Library
-from steersman.vectors.library.record import Entry
 from tests.support.vectors.make import vector_file
 
 BROKEN_RECORDS = [
@@ -73,7 +72,8 @@ def test_a_broken_object_is_reported_and_healed_by_uploading_again(
     if content is None:
         entry.path.unlink()
     else:
-        entry.path.write_bytes(entry.path.read_bytes()[:-1] if content == "cut" else content)
+        cut = entry.path.read_bytes()[:-1]
+        entry.path.write_bytes(content if isinstance(content, bytes) else cut)
     library = Library(tmp_path)
     assert library.list() == [kept]
     assert list(library.problems) == [entry.path]
@@ -119,7 +119,7 @@ def test_a_full_disk_leaves_the_old_state(
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk.os, call, fail)
+        patch.setattr(os, call, fail)
         for change in (
             lambda: library.add(vector_file(1), "b"),
             lambda: library.add(vector_file(0), "b"),
@@ -140,22 +140,22 @@ def test_a_full_disk_leaves_the_old_state(
 def test_every_write_is_on_disk_before_it_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    calls = []
+    calls: list[tuple[str, ...]] = []
     library = Library(tmp_path)
 
-    def short(path: Path) -> str:
+    def short(path: str) -> str:
         parts = Path(path).relative_to(tmp_path).parts
         return "/".join((parts[0], *(part[:4] for part in parts[1:])))
 
-    def fsync(descriptor: Any) -> None:
+    def fsync(descriptor: int) -> None:
         calls.append(("fsync", short(os.readlink(f"/proc/self/fd/{descriptor}"))))
 
     def rename(source: Any, target: Any, real: Any = os.replace) -> None:
         calls.append(("replace", short(source), short(target)))
         real(source, target)
 
-    monkeypatch.setattr(disk.os, "fsync", fsync)
-    monkeypatch.setattr(disk.os, "replace", rename)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", rename)
     entry, _ = library.add(vector_file(), "name")
     content = entry.path.name[:4]
     assert calls == [

@@ -42,6 +42,7 @@ def test_fit_gives_float32_directions_and_takes_its_settings(name: str) -> None:
     assert plain.dtype == torch.float32
     unit = torch.allclose(plain.norm(dim=-1), torch.ones(len(plain)))
     assert unit == (name in ("repe", "probe"))
+    assert method.fit is not None
     taken = set(inspect.signature(method.fit).parameters) - {"positive", "negative"}
     assert taken == set(method.settings)
     for setting, allowed in method.settings.items():

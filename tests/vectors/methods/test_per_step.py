@@ -55,8 +55,10 @@ def test_behind_a_linear_projection_it_is_the_same_vector(bias: bool) -> None:
     a, b = texts(0, [4, 4, 3]), texts(1, [4, 3])
     before = step_difference(means(a), means(b)).vectors
     with torch.no_grad():
-        sides = [means([projection(text) for text in side]) for side in (a, b)]
-        torch.testing.assert_close(step_difference(*sides).vectors, before @ projection.weight.T)
+        one, other = (means([projection(text) for text in side]) for side in (a, b))
+        torch.testing.assert_close(
+            step_difference(one, other).vectors, before @ projection.weight.T
+        )
 
 
 def test_a_bad_step_counts_nothing_of_its_text() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -56,7 +57,7 @@ def test_separation_is_the_auroc_of_rows_not_fitted(paired: bool) -> None:
 def test_equals_count_half() -> None:
     """Rows of whole numbers, of which many are the same along the direction."""
     rows = torch.tensor([[3.0, 1, 2, 2, 3, 1, 2, 3], [1.0, 2, 2, 0, 3, 1, 2, 1]])[..., None, None]
-    found = separation(*rows, lambda *_: torch.ones(1, 1), seed=1, repeats=2)
+    found = separation(rows[0], rows[1], lambda *_: torch.ones(1, 1), seed=1, repeats=2)
     expected = 0.0
     for seed in (1, 2):
         _, unknown = split(Sides(*rows), 0.3, seed, paired=False)
@@ -81,8 +82,8 @@ def test_split_half_cosine_is_between_the_halves_directions() -> None:
         assert found[layer] == pytest.approx(float(expected), abs=1e-5)
 
 
-def measured(positive: torch.Tensor, negative: torch.Tensor, **changes: object) -> dict:
-    given = {
+def measured(positive: torch.Tensor, negative: torch.Tensor, **changes: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {
         "layers": LAYERS,
         "num_layers": 10,
         "median_norms": [100.0, 110.0, 120.0],
@@ -144,8 +145,15 @@ def test_all_of_it_goes_into_a_vectors_metadata_and_comes_back() -> None:
 def test_every_method_can_be_measured_the_same_twice(name: str) -> None:
     method = METHODS[name]
     sides = two_sides(0, 12)
-    given = {"layers": LAYERS, "num_layers": 10, "median_norms": [1.0] * 3, "paired": method.paired}
-    one, other = (measure(method.fit(*sides), *sides, method.fit, **given) for _ in range(2))
+    assert method.fit is not None
+    given: dict[str, Any] = {
+        "layers": LAYERS,
+        "num_layers": 10,
+        "median_norms": [1.0] * 3,
+        "paired": method.paired,
+    }
+    vectors = method.fit(*sides)
+    one, other = (measure(vectors, *sides, method.fit, **given) for _ in range(2))
     assert one == other
     assert min(one["separation"].values()) > 0.5 or name == "repe"
 
@@ -178,7 +186,11 @@ def test_without_median_norms_only_what_needs_them_is_missing() -> None:
 
 
 def test_layers_outside_the_middle_are_recommended_only_if_there_are_no_others() -> None:
-    whole = {"num_layers": 10, "median_norms": [1.0] * 4, "norms": [1.0, 1.0, 1.0, 0.0]}
+    whole: dict[str, Any] = {
+        "num_layers": 10,
+        "median_norms": [1.0] * 4,
+        "norms": [1.0, 1.0, 1.0, 0.0],
+    }
     best = recommend(
         layers=[0, 3, 6, 9], separated=[1.0, 0.8, 0.9, 1.0], stable=[1.0, 0.9, 0.5, 1.0], **whole
     )
@@ -237,6 +249,6 @@ def test_the_longest_step_is_what_a_norm_speaks_of() -> None:
 @pytest.mark.parametrize(
     "changes", [{"layers": [4, 5]}, {"median_norms": [1.0]}, {"median_norms": [1.0, 0.0, 1.0]}]
 )
-def test_what_does_not_fit_together_is_refused(changes: dict) -> None:
+def test_what_does_not_fit_together_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ActivationsInvalid):
         measured(*two_sides(0, 6), **changes)

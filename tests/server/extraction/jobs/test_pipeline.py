@@ -18,8 +18,8 @@ from tests.support.server.extraction import LAYERS, Engine, make_bench, stream_o
 
 async def made(
     bench: Bench, *lines: dict[str, Any], **request: Any
-) -> tuple[Job, SteeringVector | None]:
-    """The job and, if there is one, its vector."""
+) -> tuple[Job, SteeringVector]:
+    """The job and its vector."""
     wanted = read_request(json.dumps({"name": "x", **request}))
     found = json_lines("\n".join(map(json.dumps, lines)).encode()) if lines else None
     job = Job("job-1", wanted.method, wanted.name)
