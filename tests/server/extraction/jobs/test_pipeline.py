@@ -16,9 +16,7 @@ from steersman.vectors.file.format import SteeringVector, read_vector
 from tests.support.server.extraction import LAYERS, Engine, make_bench, stream_of
 
 
-async def made(
-    bench: Bench, *lines: dict[str, Any], **request: Any
-) -> tuple[Job, SteeringVector]:
+async def made(bench: Bench, *lines: dict[str, Any], **request: Any) -> tuple[Job, SteeringVector]:
     """The job and its vector."""
     wanted = read_request(json.dumps({"name": "x", **request}))
     found = json_lines("\n".join(map(json.dumps, lines)).encode()) if lines else None
