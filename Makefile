@@ -68,7 +68,7 @@ soak: $(READY) ## MINUTES of CLIENTS doing everything at once to one server, eve
 	$(BIN)/python -m bench.soak.run --minutes $(MINUTES) --clients $(CLIENTS) $(ARGS)
 
 attack: $(READY) ## 500 attacks of twenty kinds by numbers that overflow, and 2,000 victims; ARGS="--way v2"
-	$(BIN)/python -m bench.attack $(ARGS)
+	$(BIN)/python -m bench.serving.attack $(ARGS)
 
 compat: $(READY) ## every vLLM from 0.28 on that has a CPU wheel: it passes, or is refused; ARGS=0.31.0 for one
 	$(BIN)/python -m tests.compat.run $(ARGS)

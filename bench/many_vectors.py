@@ -25,6 +25,7 @@ import torch
 from bench.report import publish, say
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.library.library import Library
+from steersman.vectors.tensors import HookPoint
 
 LAYERS = (10, 14)
 
@@ -36,7 +37,8 @@ def fill(root: Path, count: int, hidden: int) -> None:
         for n in range(count):
             generator = torch.Generator().manual_seed(n)
             tensors = {
-                ("resid_post", layer): torch.randn(hidden, generator=generator) for layer in LAYERS
+                HookPoint("resid_post", layer): torch.randn(hidden, generator=generator)
+                for layer in LAYERS
             }
             library.add(write_vector(SteeringVector(tensors)), f"vector-{n:06d}")
 

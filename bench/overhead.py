@@ -76,7 +76,7 @@ def engine_options(arguments: argparse.Namespace) -> list[str]:
         # What `steersman serve` chooses on a CPU, said to both so that they cannot differ.
         options += ["--dtype", "float32"]
         options += [] if arguments.compiled else ["--enforce-eager"]
-    return options + arguments.engine_args.split()
+    return [*options, *arguments.engine_args.split()]
 
 
 def busy_while_idle(servers: Sequence[Server], seconds: float = 5.0) -> dict[str, float]:

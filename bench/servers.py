@@ -39,7 +39,8 @@ class Server:
         """Processor time used so far by all of the server's processes."""
         leader = psutil.Process(self.pid)
         times = [p.cpu_times() for p in (leader, *leader.children(recursive=True))]
-        return sum(t.user + t.system for t in times)
+        seconds: float = sum(t.user + t.system for t in times)
+        return seconds
 
 
 def free_port() -> int:
@@ -61,12 +62,16 @@ def steersman(
 
 
 def spawn(
-    command: Sequence[str], environment: Mapping[str, str], log: Path
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    cwd: Path | None = None,
 ) -> subprocess.Popen[bytes]:
     """Start `command` in a session of its own; what it says comes behind what `log` has already."""
     with log.open("ab") as sink:
         return subprocess.Popen(
             command,
+            cwd=cwd,
             env={**os.environ, **environment},
             stdout=sink,
             stderr=subprocess.STDOUT,
@@ -76,7 +81,11 @@ def spawn(
 
 @contextmanager
 def running(
-    name: str, command: Sequence[str], environment: Mapping[str, str], log: Path
+    name: str,
+    command: Sequence[str],
+    environment: Mapping[str, str],
+    log: Path,
+    cwd: Path | None = None,
 ) -> Iterator[Server]:
     """Start `command` on a free port and wait until it is healthy; stop it afterwards.
 
@@ -84,7 +93,7 @@ def running(
     """
     port = free_port()
     log.write_bytes(b"")
-    process = spawn([*command, "--host", "127.0.0.1", "--port", str(port)], environment, log)
+    process = spawn([*command, "--host", "127.0.0.1", "--port", str(port)], environment, log, cwd)
     try:
         server = Server(name, f"http://127.0.0.1:{port}", process.pid)
         _wait_until_healthy(server, process, log)

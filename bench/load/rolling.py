@@ -27,10 +27,9 @@ from typing import Any
 import httpx
 
 from bench.load.clients import Client, Editor, Tally, Wrong, golden_answers
-from bench.load.keys import EDIT, write_keys
 from bench.load.nginx import Nginx, nginx
 from bench.load.replica import Replica
-from bench.load.scratch import scratch_folder
+from bench.load.scratch import EDIT, scratch_folder, write_keys
 from bench.load.sums import spread
 from bench.report import publish, say
 from bench.servers import demo_model, steersman

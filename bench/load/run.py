@@ -24,8 +24,7 @@ from typing import Any
 
 from bench.load.asks import MODEL, STEERED, TOKENS, WARM_UP, Phase, arrivals, burst
 from bench.load.figure import Case, draw
-from bench.load.keys import INFER, write_keys
-from bench.load.scratch import scratch_folder
+from bench.load.scratch import INFER, scratch_folder, write_keys
 from bench.load.sums import all_sums, first_token, good, percentile
 from bench.load.tool import Heard, locust, send
 from bench.load.watch import Watch
@@ -80,7 +79,7 @@ class Bench:
             raise RuntimeError(f"the burst met {trouble[0]}")
         # The last few run alone, which says nothing of a full server.
         ends = sorted(record["ended"] for record in heard.records)[: count * 3 // 4]
-        return len(ends) / ends[-1]
+        return len(ends) / float(ends[-1])
 
     def ramp(self, ceiling: float, seconds: float, patience: float) -> dict[str, Any]:
         """Steps up, without a pause between: what queues in one is there in the next."""

@@ -6,8 +6,8 @@ uploaded, swapped and deleted. Every answer at temperature 0 must equal its gold
 (bench/soak/asks.py), every receipt must say what was asked and count what was computed, no status
 may be an error but the 404 for a vector that was deleted; and when all is quiet, memory, files and
 rows must be as they were after the first minutes. (On CPUs oneDNN keeps compiled code for the last
-1024 shapes of matrices it met, so that any vLLM grows for some thousand requests: bench/memory.py.
-Here it may keep fewer, or a leak could hide behind that.)
+1024 shapes of matrices it met, so that any vLLM grows for some thousand requests:
+bench/engine/memory.py. Here it may keep fewer, or a leak could hide behind that.)
 
     python -m bench.soak.run [--minutes 30] [--clients 64]
 

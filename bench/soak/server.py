@@ -7,11 +7,12 @@ what the workers hold can be seen.
 
 from steersman.client.cli import main
 from steersman.server.auth import route_scopes as routes
+from steersman.server.auth.rights import ADMIN
 
 
 def open_window() -> None:
     """In this process, which must be the API server's."""
-    routes._NEEDS["POST", "/collective_rpc"] = routes.ADMIN
+    routes._NEEDS["POST", "/collective_rpc"] = ADMIN
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from bench.composition import (
+from bench.engine.composition import (
     BOTH,
     GRIDS,
     PROMPTS,
@@ -21,13 +21,14 @@ from bench.composition import (
     surprises,
     weights,
 )
-from bench.composition_figure import COLOURS
+from bench.engine.composition_figure import COLOURS
 from steersman.client.sweep.prompts import PROMPTS as SWEPT
 from steersman.steering.plan import Dynamic, PlannedVector
+from steersman.vectors.tensors import HookPoint
 from tools.demo import measures as demo_measures
 
 VECTORS = [
-    PlannedVector(f"sha256:{n:064x}", 1.0, (("resid_post", 14 + n),), "generation")
+    PlannedVector(f"sha256:{n:064x}", 1.0, (HookPoint("resid_post", 14 + n),), "generation")
     for n in range(2)
 ]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from bench.distinct import LAYERS_EACH, VECTORS_EACH, parse_arguments, plan, summary, ways
+from bench.engine.distinct import LAYERS_EACH, VECTORS_EACH, parse_arguments, plan, summary, ways
 
 DIGESTS = [f"sha256:{n:064x}" for n in range(16)]
 

@@ -6,8 +6,8 @@ import sys
 import pytest
 import torch
 
-from bench import kernel
-from bench.kernel import Launches, Shape, check, copies, figures
+from bench.engine import kernel
+from bench.engine.kernel import Launches, Shape, check, copies, figures
 
 CPU = torch.device("cpu")
 
@@ -79,7 +79,7 @@ def test_the_comparison_finds_a_kernel_without_gains(monkeypatch: pytest.MonkeyP
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="here the benchmark would run")
 def test_refuses_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "argv", ["bench.kernel"])
+    monkeypatch.setattr(sys, "argv", ["bench.engine.kernel"])
     with pytest.raises(SystemExit, match="needs an NVIDIA GPU; torch"):
         kernel.main()
 

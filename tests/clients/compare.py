@@ -114,11 +114,12 @@ def ask(url: str) -> dict[str, Known]:
         shape = {"prompt": context + continuation, "echo": True, "logprobs": 1, "max_tokens": 1}
         made = receipted(post(url, "completions", {**shape, **more}), more)["choices"][0]
         whole, found = len(context + continuation), made["logprobs"]
-        return sum(
+        total: float = sum(
             value
             for value, at in zip(found["token_logprobs"], found["text_offset"], strict=True)
             if len(context) <= at < whole
         )
+        return total
 
     everywhere = {"id": ASK["vector"], "coefficient": ASK["coefficient"], "positions": "all"}
     unsteered = chat_text()

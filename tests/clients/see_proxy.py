@@ -22,7 +22,7 @@ from typing import Any
 
 URL = sys.argv[1]
 ASK = json.loads((Path(__file__).parent / "ask.json").read_text())
-STEERING = {"steering": {"vectors": {ASK["vector"]: ASK["coefficient"]}}}
+STEERING: dict[str, Any] = {"steering": {"vectors": {ASK["vector"]: ASK["coefficient"]}}}
 CHAT = {
     "model": "m",
     "messages": [{"role": "user", "content": ASK["question"]}],

@@ -60,7 +60,7 @@ class Bench:
         if seed not in self._vectors:
             generator = torch.Generator().manual_seed(seed)
             tensors: dict[HookPoint, torch.Tensor] = {
-                (site, layer): torch.randn(HIDDEN, generator=generator)
+                HookPoint(site, layer): torch.randn(HIDDEN, generator=generator)
                 for site in SITES
                 for layer in range(LAYERS)
             }
@@ -110,7 +110,12 @@ def check(condition: bool, message: str) -> None:
 def parity(bench: Bench) -> str:
     """Every site and rule, prompts in one chunk and in several, against Hugging Face."""
     asks = [
-        Ask(prompt(n, 90), bench.plan(1, [(site, 0), (site, 2)], rule), 3, prompt_logprobs=True)
+        Ask(
+            prompt(n, 90),
+            bench.plan(1, [HookPoint(site, 0), HookPoint(site, 2)], rule),
+            3,
+            prompt_logprobs=True,
+        )
         for n, (site, rule) in enumerate((site, rule) for site in SITES for rule in RULES)
     ]
     asks += [Ask(prompt(n, 40), tokens=3, prompt_logprobs=True) for n in (20, 21)]
@@ -125,7 +130,7 @@ def parity(bench: Bench) -> str:
 def neighbours(bench: Bench) -> str:
     """Unsteered requests say the same to the last bit whether their neighbours are steered."""
     said = []
-    for plan in (None, bench.plan(2, [("resid_post", 2)], "all")):
+    for plan in (None, bench.plan(2, [HookPoint("resid_post", 2)], "all")):
         bench.engine.forget()
         asks = [Ask(prompt(30 + n, 12), plan if n % 2 else None, 4) for n in range(6)]
         said.append(bench.engine.ask(*asks))
@@ -137,7 +142,7 @@ def neighbours(bench: Bench) -> str:
 def prefix_cache(bench: Bench) -> str:
     """Blocks before the first steered token are shared, the others only under the same plan."""
     bench.engine.forget()
-    plan = bench.plan(3, [("resid_post", 0)], (70, 90))
+    plan = bench.plan(3, [HookPoint("resid_post", 0)], (70, 90))
     plain, steered = Ask(prompt(40, 100), tokens=2), Ask(prompt(40, 100), plan, 2)
     cached = []
     for ask in (plain, steered, steered, plain):
@@ -150,7 +155,9 @@ def prefix_cache(bench: Bench) -> str:
 
 def waiting(bench: Bench) -> str:
     """Requests that need more bank rows than there are wait for each other."""
-    keys: list[HookPoint] = [(site, layer) for site in SITES[:2] for layer in range(LAYERS)]
+    keys: list[HookPoint] = [
+        HookPoint(site, layer) for site in SITES[:2] for layer in range(LAYERS)
+    ]
     asks = [Ask(prompt(50 + n, 8), bench.plan(10 + n, keys, "all"), 3) for n in range(4)]
     answers = bench.engine.ask(*asks)
     check(
@@ -166,15 +173,15 @@ def refusals(bench: Bench) -> str:
     """What cannot be steered is refused: at the door, or, where only the worker knows, in error."""
     from vllm.exceptions import VLLMValidationError
 
-    unknown = Plan((PlannedVector(f"sha256:{0:064x}", 0.5, (("resid_post", 0),), "all"),))
+    unknown = Plan((PlannedVector(f"sha256:{0:064x}", 0.5, (HookPoint("resid_post", 0),), "all"),))
     try:
         bench.engine.ask(Ask(prompt(60, 8), unknown, 1))
         check(False, "a vector that is not in the library was not refused")
     except VLLMValidationError:
         pass
-    stepped = SteeringVector({("resid_post", 0): torch.ones(4, HIDDEN)})
+    stepped = SteeringVector({HookPoint("resid_post", 0): torch.ones(4, HIDDEN)})
     bench.library.add(write_vector(stepped), "stepped")
-    plan = Plan((PlannedVector(stepped.digest, 0.5, (("resid_post", 0),), "generation"),))
+    plan = Plan((PlannedVector(stepped.digest, 0.5, (HookPoint("resid_post", 0),), "generation"),))
     doomed, plain = bench.engine.ask(Ask(prompt(61, 8), plan, 2), Ask(prompt(62, 8), tokens=2))
     check((doomed.finish_reason, doomed.tokens) == ("error", ()), "it ran unsteered")
     check(plain.finish_reason == "length", "its neighbour ended too")

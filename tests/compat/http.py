@@ -15,6 +15,7 @@ import torch
 
 from bench.servers import running, steersman
 from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.tensors import HookPoint
 from tests.compat.engine import check
 from tests.support.matrix.tiny import HIDDEN
 
@@ -37,7 +38,7 @@ STREAMED = ("/v1/completions", "/v1/chat/completions")
 
 def upload(http: httpx.Client) -> None:
     vector = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(1))
-    data = write_vector(SteeringVector({("resid_post", 2): 2 * vector}))
+    data = write_vector(SteeringVector({HookPoint("resid_post", 2): 2 * vector}))
     answer = http.post(
         "/v1/steering/vectors", data={"name": "rnd"}, files={"file": ("v.safetensors", data)}
     )

@@ -76,11 +76,13 @@ class Workload:
 
     @property
     def labels(self) -> dict[str, str]:
-        return self.template["metadata"]["labels"]
+        labels: dict[str, str] = self.template["metadata"]["labels"]
+        return labels
 
     @property
     def spec(self) -> dict[str, Any]:
-        return self.template["spec"]
+        spec: dict[str, Any] = self.template["spec"]
+        return spec
 
     @property
     def containers(self) -> list[dict[str, Any]]:

@@ -24,7 +24,7 @@ from steersman.vectors.library.library import Library
 from tests.reference.reference import ReferenceModel
 from tests.support.engine.engine import Engine
 
-SITES = ("resid_post", "attn_out", "mlp_out")
+SITES = HookPoint("resid_post", "attn_out", "mlp_out")
 LAYERS, HIDDEN = 30, 576
 TEXT = (
     "The ferry leaves the harbour at seven in the morning. On board there is a small kitchen, "
@@ -111,7 +111,7 @@ class Shelf:
     def zero(self) -> SteeringVector:
         """A vector that adds nothing."""
         tensors: dict[HookPoint, torch.Tensor] = {
-            ("resid_post", layer): torch.zeros(self.hidden)
+            HookPoint("resid_post", layer): torch.zeros(self.hidden)
             for layer in range(len(self.norms["resid_post"]))
         }
         vector = SteeringVector(tensors)
@@ -126,7 +126,7 @@ class Shelf:
         positions: PositionRule = "generation",
         site: str = "resid_post",
     ) -> PlannedVector:
-        terms = tuple((site, layer) for layer in sorted(layers))
+        terms = tuple(HookPoint(site, layer) for layer in sorted(layers))
         return PlannedVector(self.vector(seed).digest, as_float32(coefficient), terms, positions)
 
     def plan(self, *args: Any, **kwargs: Any) -> Plan:

@@ -7,17 +7,24 @@ import numpy as np
 import pytest
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
+from vllm.inputs import TokensPrompt
 
 from steersman.steering.plan import Plan
 from steersman.steering.plan.capture import CAPTURE_KEY, Capture, CaptureResult
 from steersman.steering.plan.inbox import CAPTURES
 from steersman.steering.plan.plan import PLAN_KEY
+from steersman.vectors.tensors import HookPoint
 from tests.engine.conftest import LAYERS, Shelf
 from tests.reference.reference import ReferenceModel
 from tests.support.engine.engine import Ask, Engine, parameters
 
-EVERYWHERE = tuple(("resid_post", layer) for layer in range(LAYERS))
-BRANCHES = (("attn_out", 3), ("mlp_out", 3), ("attn_out", 17), ("resid_post", 17))
+EVERYWHERE = tuple(HookPoint("resid_post", layer) for layer in range(LAYERS))
+BRANCHES = (
+    HookPoint("attn_out", 3),
+    HookPoint("mlp_out", 3),
+    HookPoint("attn_out", 17),
+    HookPoint("resid_post", 17),
+)
 CLOSE = 1e-4
 """Largest difference, as a share of the norm of what is captured."""
 
@@ -37,7 +44,7 @@ def captured(
     engine: Engine, *wishes: Wish, among: Sequence[Ask] = ()
 ) -> list[CaptureResult | None]:
     """All of them in one batch, with other requests."""
-    prompts = [{"prompt_token_ids": list(w.prompt)} for w in wishes]
+    prompts = [TokensPrompt(prompt_token_ids=list(w.prompt)) for w in wishes]
     params = []
     for n, w in enumerate(wishes):
         capture = Capture(f"c{n}", w.terms, w.start, w.stop, w.each)
@@ -51,7 +58,7 @@ def captured(
                 skip_reading_prefix_cache=True,
             )
         )  # fmt: skip
-    prompts += [{"prompt_token_ids": list(a.prompt)} for a in among]
+    prompts += [TokensPrompt(prompt_token_ids=list(a.prompt)) for a in among]
     params += [parameters(a) for a in among]
     try:
         outputs = engine.llm.generate(prompts, params, use_tqdm=False)
@@ -124,7 +131,14 @@ def test_new_tokens_one_by_one(
 ) -> None:
     """Greedy steps, the last prompt token being the first; the answer's last token is sampled and
     never computed."""
-    wish = Wish(tuple(text_ids[:30]), 29, 60, (("attn_out", 5), ("resid_post", 5)), True, 8)
+    wish = Wish(
+        tuple(text_ids[:30]),
+        29,
+        60,
+        (HookPoint("attn_out", 5), HookPoint("resid_post", 5)),
+        True,
+        8,
+    )
     (found,) = captured(engine, wish)
     check(reference, wish, found, [*wish.prompt, *said(0)[:-1]])
     assert found is not None
@@ -144,7 +158,7 @@ def test_the_prefix_cache_hides_no_token(
 def test_capture_comes_after_the_addition(
     engine: Engine, text_ids: list[int], shelf: Shelf
 ) -> None:
-    prompt, terms = tuple(text_ids[:20]), (("resid_post", 9), ("resid_post", 8))
+    prompt, terms = tuple(text_ids[:20]), (HookPoint("resid_post", 9), HookPoint("resid_post", 8))
     plan = shelf.plan(2, 0.7, (9,), "all")
     plain, steered = captured(
         engine, Wish(prompt, 12, 13, terms), Wish(prompt, 12, 13, terms, plan=plan)
@@ -153,7 +167,7 @@ def test_capture_comes_after_the_addition(
     assert steered is not None
     added = steered.values - plain.values
     wanted = 0.7 * shelf.vector(2).tensors["resid_post", 9].numpy()
-    np.testing.assert_allclose(added[0], wanted, atol=CLOSE * np.linalg.norm(wanted))
+    np.testing.assert_allclose(added[0], wanted, atol=CLOSE * float(np.linalg.norm(wanted)))
     np.testing.assert_array_equal(added[1], 0)
 
 
@@ -161,4 +175,4 @@ def test_nobody_else_may_capture(engine: Engine) -> None:
     stranger = Capture("never opened", EVERYWHERE, 0, 1)
     params = SamplingParams(max_tokens=1, extra_args={CAPTURE_KEY: stranger.to_json()})
     with pytest.raises(VLLMValidationError, match="this server's own"):
-        engine.llm.generate([{"prompt_token_ids": [1, 2]}], params, use_tqdm=False)
+        engine.llm.generate([TokensPrompt(prompt_token_ids=[1, 2])], params, use_tqdm=False)

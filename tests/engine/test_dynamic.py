@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 from vllm import SamplingParams
 from vllm.exceptions import VLLMValidationError
+from vllm.inputs import TokensPrompt
 from vllm.sampling_params import StructuredOutputsParams
 
 from steersman.steering.plan import PLAN_KEY, RECEIPTS, Dynamic, Plan, PlanInvalid
@@ -174,7 +175,7 @@ def test_two_hundred_with_random_ends_leave_nothing(
     while waiting or llm.has_unfinished_requests():
         while waiting and len(running) < 6:
             name, prompt, params = waiting.pop()
-            llm.add_request(name, {"prompt_token_ids": list(prompt)}, params)
+            llm.add_request(name, TokensPrompt(prompt_token_ids=list(prompt)), params)
             running.append(name)
         for output in llm.step():
             if output.finished:
@@ -195,7 +196,7 @@ def sample(engine: Engine, ask: Ask, **options: object) -> list[object]:
     params = SamplingParams(**{"max_tokens": ask.tokens, **options})  # type: ignore[arg-type]
     if ask.plan is not None:
         params.extra_args = {PLAN_KEY: ask.plan.to_json()}
-    prompt = {"prompt_token_ids": list(ask.prompt)}
+    prompt = TokensPrompt(prompt_token_ids=list(ask.prompt))
     (output,) = engine.llm.generate([prompt], params, use_tqdm=False)
     return list(output.outputs)
 
@@ -251,7 +252,7 @@ def test_a_property_that_cannot_be_loaded_ends_the_answer(
     ended = {}
     with shelf.vanishing(77) as vanish:
         for name, ask in asks.items():
-            prompt = {"prompt_token_ids": list(ask.prompt)}
+            prompt = TokensPrompt(prompt_token_ids=list(ask.prompt))
             llm.add_request(name, prompt, parameters(ask))
         vanish()
         while llm.has_unfinished_requests():
@@ -278,7 +279,7 @@ def test_what_could_never_run_is_refused(
 def test_nobody_may_name_a_stream(engine: Engine, text_ids: list[int]) -> None:
     params = SamplingParams(max_tokens=1, extra_args={STREAM_KEY: ["0", 1]})
     with pytest.raises(VLLMValidationError, match="this server's own"):
-        engine.llm.generate([{"prompt_token_ids": text_ids[:5]}], params, use_tqdm=False)
+        engine.llm.generate([TokensPrompt(prompt_token_ids=text_ids[:5])], params, use_tqdm=False)
 
 
 def test_receipts_are_closed() -> None:

@@ -7,8 +7,10 @@ from pathlib import Path
 
 import pytest
 from vllm.exceptions import VLLMValidationError
+from vllm.inputs import TokensPrompt
 
 from steersman.steering.plan import Plan
+from steersman.vectors.tensors import HookPoint
 from tests.engine.conftest import Shelf
 from tests.support.engine.engine import Ask, Engine, answer, parameters
 
@@ -99,7 +101,7 @@ def test_a_vector_that_vanishes_ends_its_request_and_no_other(
     with shelf.vanishing(50) as vanish:
         asks = batch(doomed)
         engine.llm.enqueue(
-            [{"prompt_token_ids": list(ask.prompt)} for ask in asks],
+            [TokensPrompt(prompt_token_ids=list(ask.prompt)) for ask in asks],
             [parameters(ask) for ask in asks],
             use_tqdm=False,
         )
@@ -165,7 +167,9 @@ def test_a_plan_that_is_wrong_about_a_vectors_steps_is_refused_not_followed(
     """The plan says that there is one tensor for all steps."""
     digest = shelf.stepped(1, 4).digest
     plan = shelf.plan(1, 0.5, (9,))
-    stepped = Plan((type(plan.vectors[0])(digest, 0.5, (("resid_post", 9),), "generation"),))
+    stepped = Plan(
+        (type(plan.vectors[0])(digest, 0.5, (HookPoint("resid_post", 9),), "generation"),)
+    )
     ended, neighbour = engine.ask(Ask(tuple(text_ids[:9]), stepped), Ask(tuple(text_ids[:9]), plan))
     assert (ended.finish_reason, ended.tokens) == ("error", ())
     assert neighbour.finish_reason == "length"

@@ -8,6 +8,7 @@ import torch
 from steersman.steering.plan import Plan, PlannedVector
 from steersman.steering.plan.plan import as_float32
 from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.tensors import HookPoint
 from tests.engine.conftest import HIDDEN, Shelf
 from tests.support.engine.engine import Ask, Engine
 
@@ -19,7 +20,7 @@ LENGTHS = (9, 40, 3, 70)
 def huge(shelf: Shelf) -> str:
     """Digest of a vector whose first addition leaves nothing of the stream finite."""
     v = torch.full((HIDDEN,), HUGE)
-    vector = SteeringVector({("resid_post", layer): v for layer in range(30)})
+    vector = SteeringVector({HookPoint("resid_post", layer): v for layer in range(30)})
     shelf.library.add(write_vector(vector), "huge")
     return vector.digest
 
@@ -40,7 +41,7 @@ def victims(text_ids: list[int]) -> list[Ask]:
 
 def attack(digest: str, text_ids: list[int], positions: str = "all", tokens: int = 40) -> Ask:
     vector = PlannedVector(
-        digest, as_float32(1.0), (("resid_post", 3), ("resid_post", 7)), positions
+        digest, as_float32(1.0), (HookPoint("resid_post", 3), HookPoint("resid_post", 7)), positions
     )
     return Ask(tuple(text_ids[: 9 + tokens]), Plan((vector,)), tokens=tokens)
 

@@ -1,6 +1,7 @@
 """Invariant 3: the prefix cache never mixes what was steered differently."""
 
 import pytest
+from vllm.inputs import TokensPrompt
 
 from steersman.steering.plan import Plan
 from tests.engine.conftest import Shelf
@@ -188,10 +189,12 @@ def test_a_request_that_failed_leaves_nothing_in_the_cache(
     """It ran unsteered for one step before it was ended, under the key of its steering."""
     plan = shelf.plan(40, 0.6, (10, 14), "all")
     with shelf.vanishing(40) as vanish:
-        engine.llm.enqueue({"prompt_token_ids": list(prompt)}, parameters(Ask(prompt, plan)))
+        engine.llm.enqueue(
+            TokensPrompt(prompt_token_ids=list(prompt)), parameters(Ask(prompt, plan))
+        )
         vanish()
         (failed,) = engine.llm.wait_for_completion(use_tqdm=False)
-    assert failed.outputs[0].finish_reason == "error"
+    assert to_answer(failed).finish_reason == "error"
     again = ask_one(engine, prompt, plan)
     fresh = on_an_engine_that_never_steered(engine, prompt, plan)
     assert again.cached == 0
@@ -208,7 +211,7 @@ def test_whoever_shared_blocks_with_a_request_that_failed_is_not_misled(
     asks = [Ask(prompt, doomed), Ask(prompt, both)]
     with shelf.vanishing(41) as vanish:
         engine.llm.enqueue(
-            [{"prompt_token_ids": list(prompt)}] * 2, [parameters(ask) for ask in asks]
+            [TokensPrompt(prompt_token_ids=list(prompt))] * 2, [parameters(ask) for ask in asks]
         )
         vanish()
         failed, other = map(to_answer, engine.llm.wait_for_completion(use_tqdm=False))

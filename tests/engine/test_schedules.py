@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from steersman.steering.plan import Plan, PlannedVector
 from steersman.steering.plan.plan import as_float32
+from steersman.vectors.tensors import HookPoint
 from tests.engine.conftest import Shelf
 from tests.reference.reference import ReferenceModel, Term
 from tests.support.engine.engine import Ask, Engine, furthest
@@ -18,7 +19,7 @@ def plans(shelf: Shelf) -> list[tuple[Plan, list[tuple[float, int]]]]:
     step (coefficient 0: not steered)."""
     numbers = tuple(map(as_float32, (0.5, -0.3, 0.2)))
     scheduled = replace(shelf.planned(1, 0.5, (10, 14)), schedule=numbers)
-    terms = (("resid_post", 12),)
+    terms = (HookPoint("resid_post", 12),)
     stepped = PlannedVector(
         shelf.stepped(2, STEPS).digest, as_float32(0.4), terms, "generation", steps=STEPS
     )

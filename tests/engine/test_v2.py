@@ -13,6 +13,7 @@ import torch
 
 from steersman.steering.plan import Plan, PlannedVector
 from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.tensors import HookPoint
 from tests.engine.conftest import SITES, Shelf
 from tests.reference.lens import assert_tokens
 from tests.reference.reference import ReferenceModel
@@ -109,7 +110,7 @@ def test_it_is_that_runner(v2: RemoteEngine) -> None:
 
 def test_the_start_up_check_sees_what_is_lost(v2: RemoteEngine) -> None:
     assert v2.do(v2_asks.check_without, []) == "passed"
-    assert v2.do(v2_asks.check_without, [("resid_post", 1), ("attn_out", 2)]) == (
+    assert v2.do(v2_asks.check_without, [HookPoint("resid_post", 1), HookPoint("attn_out", 2)]) == (
         "self-check: an addition did not reach the residual stream at attn_out.2, resid_post.1"
     )
 
@@ -317,7 +318,7 @@ def test_plans_are_checked_whoever_wrote_them(v2: RemoteEngine, vectors: Shelf) 
 
 def replace_layers(plan: Plan, layer: int) -> Plan:
     (vector,) = plan.vectors
-    return Plan((replace(vector, terms=(("resid_post", layer),)),))
+    return Plan((replace(vector, terms=(HookPoint("resid_post", layer),)),))
 
 
 def test_calibration_hears_every_token_but_the_first(
@@ -345,9 +346,9 @@ def test_the_lens(v2: RemoteEngine, tiny_model: Path) -> None:
 def test_what_overflows_ends_and_leaves_nothing_to_others(v2: RemoteEngine, vectors: Shelf) -> None:
     """The cache has room for a part of them at a time, so blocks change hands."""
     v = torch.full((tiny.HIDDEN,), 3e38)
-    huge = SteeringVector({("resid_post", layer): v for layer in range(tiny.LAYERS)})
+    huge = SteeringVector({HookPoint("resid_post", layer): v for layer in range(tiny.LAYERS)})
     vectors.library.add(write_vector(huge), "huge")
-    terms = (("resid_post", 0), ("resid_post", 1))
+    terms = (HookPoint("resid_post", 0), HookPoint("resid_post", 1))
     attacks = [
         Ask(v2_asks.prompt(n, 40), Plan((PlannedVector(huge.digest, 1.0, terms, rule),)), 3)
         for n, rule in enumerate(("all", "generation", "after_prompt", "prompt"))

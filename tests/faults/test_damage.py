@@ -3,10 +3,12 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from steersman.vectors.file.format import read_tensors
+from steersman.vectors.tensors import HookPoint
 from tests.faults.conftest import Said
 from tests.support.faults.deployment import VECTORS, Deployment
 from tests.support.faults.sound import error_of, listed, steered
@@ -41,7 +43,7 @@ def record(deployment: Deployment, name: str) -> Path:
 
 def flip(path: Path) -> None:
     """Flip the signs of every value: finite still, as long as before, and the other way round."""
-    before = read_tensors(path, [("resid_post", 10)])
+    before = read_tensors(path, [HookPoint("resid_post", 10)])
     data = bytearray(path.read_bytes())
     start = 8 + int.from_bytes(data[:8], "little")
     for n in range(start + 3, len(data), 4):
@@ -142,7 +144,7 @@ def test_spoiled_under_the_servers_eyes(
     digests = {}
     for n, name in enumerate(("cached", "resident")):
         digests[name] = client.upload(make_vector(240 + n), name).json()["digest"]
-    request = {"max_tokens": 12, "steering": {"vectors": {"resident": STRONG}}}
+    request: dict[str, Any] = {"max_tokens": 12, "steering": {"vectors": {"resident": STRONG}}}
     right = client.chat_text(**request)
     assert right != client.chat_text(max_tokens=12)
     for digest in digests.values():

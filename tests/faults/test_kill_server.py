@@ -21,6 +21,7 @@ import torch
 
 from steersman.vectors.file.format import SteeringVector, read_vector, write_vector
 from steersman.vectors.library.disk import TEMP_PREFIX
+from steersman.vectors.tensors import HookPoint
 from tests.faults.conftest import Said
 from tests.http.conftest import HIDDEN
 from tests.support.faults import extraction
@@ -130,7 +131,7 @@ def _let_an_hour_pass(deployment: Deployment) -> None:
 
 def _half_an_upload(client: Client) -> tuple[httpx.Request, bytes]:
     """A request of 2 MB, more than is kept in memory; and most of it as it is sent."""
-    steps = {("resid_post", layer): torch.randn(32, HIDDEN) for layer in range(30)}
+    steps = {HookPoint("resid_post", layer): torch.randn(32, HIDDEN) for layer in range(30)}
     file = write_vector(SteeringVector(steps))
     request = client.http.build_request(
         "POST", VECTORS, files={"file": ("v.safetensors", file)}, data={"name": "cut"}

@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,12 +98,14 @@ def files(
     return [folder / f"{n}.safetensors" for n in range(3)]
 
 
-def at_once(replicas: list[Replica], calls: list[tuple[Any, ...]], http: Callable[[], Any]) -> Any:
+def at_once(
+    replicas: list[Replica], calls: list[tuple[str, str, str]], http: Callable[[], Any]
+) -> Any:
     """The replicas' `calls` and the server's, at one moment; what the server answered. It has a
     longer way to the library, of some hundredths of a second: so the others wait, mostly less."""
     at = time.monotonic() + 0.05
     for replica, call in zip(replicas, calls, strict=True):
-        replica.tell(*call, at + LATER_S * random.random() ** 3)
+        replica.tell(*call, at=at + LATER_S * random.random() ** 3)
     time.sleep(max(0.0, at - time.monotonic()))
     return http()
 
@@ -116,7 +119,7 @@ def test_one_wins(client: Client, replicas: list[Replica], files: list[Path], sa
         answer = at_once(
             replicas,
             [("add", name, str(file)) for file in files[1:]],
-            lambda name=name: client.upload(files[0].read_bytes(), name),
+            partial(client.upload, files[0].read_bytes(), name),
         )
         codes = ["done" if answer.status_code == 201 else error_of(answer, 409)["code"]]
         codes += [replica.answer()[0] for replica in replicas]

@@ -16,6 +16,7 @@ from steersman.steering.plan.settings import default_home
 from steersman.vectors.demo.model import prepare_model
 from steersman.vectors.file.format import SteeringVector, write_vector
 from tests.support.http.client import Client
+from tests.support.install import hostile_folder
 
 HIDDEN = 576
 NORM = 60.0
@@ -38,7 +39,9 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
     )
     command = steersman(str(model), [*options, "--library", str(folder / "library")])
     environment = {"STEERSMAN_HOME": str(folder)}
-    with running("steersman", command, environment, folder / "log") as started:
+    # Python looks there first: `python -m` puts the working folder before all others.
+    cwd = hostile_folder(folder / "cwd")
+    with running("steersman", command, environment, folder / "log", cwd) as started:
         yield started
 
 

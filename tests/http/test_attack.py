@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from bench.attack_kinds import KINDS, Attack, attack, files
+from bench.serving.attack_kinds import KINDS, Attack, attack, files
 from tests.support.http.client import Client
 
 VICTIMS = 6

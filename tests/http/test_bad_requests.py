@@ -1,7 +1,7 @@
 """Every bad request gets its documented error, and nobody else notices."""
 
 import json
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -141,7 +141,9 @@ def test_a_request_that_can_never_fit_the_bank(client: Client, make_vector: Any)
 def test_nobody_notices(client: Client, rnd: str) -> None:
     calm = client.chat_text("Name three rivers.", max_tokens=64)
     with ThreadPoolExecutor(8) as pool:
-        futures = [pool.submit(client.chat_text, "Name three rivers.", max_tokens=64)]
+        futures: list[Future[Any]] = [
+            pool.submit(client.chat_text, "Name three rivers.", max_tokens=64)
+        ]
         futures += [pool.submit(client.chat, steering=field) for field, _, _ in BAD]
         futures += [pool.submit(client.chat_text, "Name three rivers.", max_tokens=64)]
         results = [f.result() for f in futures]

@@ -181,7 +181,8 @@ def test_chat_over_a_pipe(client: Client, steersman: Run, rnd: str) -> None:
     assert status == 0, err
     messages: list[dict[str, str]] = [{"role": "system", "content": "Be brief."}]
     steering = {"vectors": {rnd: 1.5}}
-    for text, fields in (("Hello", {"steering": steering}), ("And now?", {})):
+    turns: list[tuple[str, dict[str, Any]]] = [("Hello", {"steering": steering}), ("And now?", {})]
+    for text, fields in turns:
         messages.append({"role": "user", "content": text})
         answer = client.chat_text(messages=messages, max_tokens=8, **fields)
         assert answer in out

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.tensors import HookPoint
 from tests.http.conftest import HIDDEN, NORM
 from tests.support.http.client import FRANCE, Client, chat_body, completion_body
 
@@ -143,7 +144,7 @@ def test_schedules(client: Client, rnd: str) -> None:
 def test_a_vector_with_a_tensor_for_each_step(client: Client) -> None:
     steps = torch.randn(3, HIDDEN, generator=torch.Generator().manual_seed(4))
     steps *= NORM / steps.norm(dim=1, keepdim=True)
-    vector = write_vector(SteeringVector({("resid_post", 12): steps}))
+    vector = write_vector(SteeringVector({HookPoint("resid_post", 12): steps}))
     assert client.upload(vector, "stepped").status_code in (200, 201)
     ends = client.chat(steering={"vectors": {"stepped": 1.0}}, ignore_eos=True).json()["steering"]
     assert (ends["vectors"][0]["steered_tokens"], ends["vectors"][0]["steps"]) == (3, 3)

@@ -14,6 +14,7 @@ from transformers import AutoTokenizer
 
 from steersman.vectors.demo.contrast import contrasts
 from steersman.vectors.file.format import read_vector
+from steersman.vectors.tensors import HookPoint
 from tests.reference.methods import component, logistic
 from tests.reference.reference import ReferenceModel
 from tests.support.http.client import Client
@@ -86,7 +87,7 @@ def tensors(client: Client, name: str, site: str = "resid_post") -> Array:
 
 def states(reference: ReferenceModel, tokens: Sequence[int], site: str = "resid_post") -> Array:
     """[layers, tokens, hidden]."""
-    return reference.streams(tokens, [(site, layer) for layer in range(LAYERS)]).numpy()
+    return reference.streams(tokens, [HookPoint(site, layer) for layer in range(LAYERS)]).numpy()
 
 
 def answered(tokenizer: Any, text: str, question: str = QUESTION) -> tuple[list[int], int]:

@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save
 
 from steersman.vectors.file.format import BaseModel, SteeringVector, write_vector
+from steersman.vectors.tensors import HookPoint
 from tests.http.conftest import HIDDEN, NORM
 from tests.support.http.client import Client
 
@@ -25,7 +26,7 @@ def keep(client: Client) -> Iterator[Keep]:
 
     def upload(name: str, tensors: dict[str, torch.Tensor] | None = None, **fields: Any) -> Any:
         if tensors is None:
-            data = write_vector(SteeringVector({("resid_post", 12): ROW}, **fields))
+            data = write_vector(SteeringVector({HookPoint("resid_post", 12): ROW}, **fields))
         else:
             data = save(tensors)
         answer = client.upload(data, name)

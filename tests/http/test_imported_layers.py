@@ -15,6 +15,7 @@ from safetensors.torch import save_file
 from bench.servers import Server
 from steersman.client.cli import main
 from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.tensors import HookPoint
 from tests.http.conftest import HIDDEN, NORM
 from tests.support.http.client import Client, completion_body
 
@@ -24,7 +25,8 @@ BLOCKS = 30
 
 def direction() -> torch.Tensor:
     values = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(77))
-    return values * (NORM / values.norm())
+    scaled: torch.Tensor = values * (NORM / values.norm())
+    return scaled
 
 
 def _gguf(path: Path) -> None:
@@ -78,7 +80,7 @@ def test_the_engine_adds_it_where_its_maker_does(
     assert main(["vectors", "import", str(tmp_path / file), "--name", imported]) == 0
     try:
         for at, name in names.items():
-            ours = SteeringVector({("resid_post", at): direction()})
+            ours = SteeringVector({HookPoint("resid_post", at): direction()})
             assert client.upload(write_vector(ours), name).status_code == 201
         theirs = _logprobs(client, imported)
         assert theirs == pytest.approx(_logprobs(client, names[LAYER]), abs=1e-4)

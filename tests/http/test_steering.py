@@ -1,10 +1,15 @@
 """The `steering` field on every route that takes it: what comes back, and what the receipt says."""
 
 import math
+from pathlib import Path
+from typing import Any
 
+import psutil
 import pytest
 
+from bench.servers import Server
 from tests.support.http.client import Client, chat_body, completion_body
+from tests.support.install import HOSTILE
 
 
 def test_an_unsteered_answer_is_stock_vllms(client: Client, rnd: str) -> None:
@@ -28,6 +33,16 @@ def test_a_steered_answer_differs_and_has_a_receipt(client: Client, rnd: str) ->
     assert used["positions"] == "generation"
     # The last prompt token and all new ones but the last: as many as were generated.
     assert used["steered_tokens"] == answer["usage"]["completion_tokens"]
+
+
+def test_the_server_steers_in_a_folder_with_modules_named_like_ours(
+    server: Server, client: Client, rnd: str
+) -> None:
+    cwd = Path(psutil.Process(server.pid).cwd())
+    assert cwd.joinpath("server.py").read_text() == HOSTILE
+    answer = client.chat(steering={"vectors": {rnd: 3.0}}).json()
+    assert answer["steering"]["vectors"][0]["steered_tokens"] == 12
+    assert answer["choices"][0]["message"]["content"] != client.chat_text()
 
 
 def test_relative_dose_is_the_norm_over_the_streams_median(client: Client, rnd: str) -> None:
@@ -70,7 +85,7 @@ def test_a_digest_pins_a_version(client: Client, rnd: str) -> None:
 def test_a_streams_last_chunk_has_the_receipt(client: Client, rnd: str, usage: bool) -> None:
     steering = {"vectors": {rnd: 3.0}}
     whole = client.chat(steering=steering).json()
-    options = {"stream_options": {"include_usage": True}} if usage else {}
+    options: dict[str, Any] = {"stream_options": {"include_usage": True}} if usage else {}
     chunks = client.stream("/v1/chat/completions", chat_body(steering=steering, **options))
     # The chunk in which its choice ends has it, and the last one.
     ends = [any(x["finish_reason"] for x in c["choices"]) for c in chunks]

@@ -25,7 +25,7 @@ def bench(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     library = tmp_path_factory.mktemp("library")
     norms = tiny.stream_norms(tiny_model, tuple(range(100)))
     digests = [tiny.make_vector(library, norms, tiny.HIDDEN, seed) for seed in (1, 2)]
-    return Bench(tiny_model, library, questions(*digests, tiny.VOCAB))
+    return Bench(tiny_model, library, questions(digests[0], digests[1], tiny.VOCAB))
 
 
 @pytest.fixture(scope="session")

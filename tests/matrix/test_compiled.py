@@ -15,9 +15,9 @@ from typing import Any
 import pytest
 import torch
 
-from tests.matrix.conftest import Bench
 from tests.reference.reference import ReferenceModel
 from tests.support.matrix import judge, tiny
+from tests.support.matrix.bench import Bench
 from tests.support.matrix.results import way
 from tests.support.matrix.start import OPTIONS, ROOT, base_environment
 

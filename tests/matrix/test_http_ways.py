@@ -39,6 +39,13 @@ WIDE = 5e-4
 """A golden answer led by less than this could be another text in another batch."""
 
 
+def sample(text: str, name: str) -> str:
+    """The value of the metric that `name`, a pattern, matches in a scrape."""
+    match = re.search(rf"^{name} (\S+)$", text, re.MULTILINE)
+    assert match, name
+    return match[1]
+
+
 @pytest.fixture(scope="session")
 def demo_model() -> Path:
     return prepare_model(default_home(), lambda line: print(line, file=sys.stderr))
@@ -133,10 +140,10 @@ def metrics_add_up(
             (completed, steered),
             ("steering_tokens_total", tokens),
         ):
-            value = float(re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)[1])
+            value = float(sample(text, re.escape(name)))
             assert value == before[name] + grown, name
-        assert re.search(r"^steering_library_vectors (\S+)$", text, re.MULTILINE)[1] == "2.0"
-        assert re.search(r"^steering_bank_rows_total (\S+)$", text, re.MULTILINE)[1] == "16.0"
+        assert sample(text, "steering_library_vectors") == "2.0"
+        assert sample(text, "steering_bank_rows_total") == "16.0"
         by_engine = re.compile(r'(?m)^vllm:generation_tokens_total{engine="(\d)",.*} (\S+)$')
         served = dict(by_engine.findall(text))
         assert len(served) == engines

@@ -12,6 +12,7 @@ from steersman.steering.plan import Plan, PlannedVector
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.formats import load
 from steersman.vectors.library.library import Library
+from steersman.vectors.tensors import HookPoint
 from tests.support.engine.engine import Ask
 from tests.support.matrix import start, tiny
 from tests.support.vectors.tiny import HIDDEN, LAYERS
@@ -39,7 +40,7 @@ def test_each_moves_the_stream_where_it_says(tmp_path: Path) -> None:
         vector = load(FIXTURES / name, **options)
         library.add(write_vector(vector), name.partition(".")[0])
         for (site, layer), tensor in vector.tensors.items():
-            planned = PlannedVector(vector.digest, 1.0, ((site, layer),), "all")
+            planned = PlannedVector(vector.digest, 1.0, (HookPoint(site, layer),), "all")
             asks.append(Ask(PROMPT, Plan((planned,)), 1))
             tensors.append((name, layer, tensor))
     model = tiny.make_model(tmp_path / "model", layers=LAYERS, hidden=HIDDEN, heads=1)

@@ -40,10 +40,11 @@ def find(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Find]:
     ):
         assert runs.stdin is not None
         assert runs.stdout is not None
+        lines = runs.stdout
 
         def found(family: Family) -> dict[str, Any]:
             print(family.name, file=runs.stdin, flush=True)
-            ended = any(line == f"DONE {family.name}\n" for line in runs.stdout)
+            ended = any(line == f"DONE {family.name}\n" for line in lines)
             file = folder / family.name / "found.json"
             if not ended or not file.exists():
                 pytest.fail(f"no result; the log ends:\n{(folder / 'log').read_text()[-3000:]}")

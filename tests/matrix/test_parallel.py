@@ -83,7 +83,7 @@ def test_tensor_parallel_of_a_real_model(tmp_path: Path) -> None:
         )
         norms = tiny.stream_norms(model, ids)
         made = [tiny.make_vector(tmp_path, norms, 576, seed) for seed in (1, 2)]
-        bench = Bench(model, tmp_path, questions(*made, 40_000, first=10, last=20))
+        bench = Bench(model, tmp_path, questions(made[0], made[1], 40_000, first=10, last=20))
         expected = bench.here()["standard"]
         judge.standard(bench.asks, expected, expected)
         found = tensor_parallel(bench, 3)

@@ -66,7 +66,7 @@ def test_the_v2_runner_on_a_real_model(tmp_path: Path) -> None:
     model = prepare_model(default_home(), print)
     norms = tiny.stream_norms(model, tuple(range(100, 200)))
     made = [tiny.make_vector(tmp_path, norms, 576, seed) for seed in (1, 2)]
-    bench = Bench(model, tmp_path, questions(*made, 40_000, first=10, last=20))
+    bench = Bench(model, tmp_path, questions(made[0], made[1], 40_000, first=10, last=20))
     with way("model runner V2, SmolLM2-135M-Instruct") as row:
         expected = bench.here()["standard"]
         worst = judge.standard(bench.asks, on_v2(bench), expected)

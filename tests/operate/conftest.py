@@ -18,7 +18,7 @@ from tests.support.http.client import Client
 
 __all__ = ["make_vector", "model"]
 
-KEYS = {
+KEYS: dict[str, dict[str, object]] = {
     "admin": {"scopes": ["admin"]},
     "infer": {"scopes": ["infer"]},
     "read": {"scopes": ["vectors:read"]},

@@ -27,7 +27,7 @@ def test_the_projects_own_routes(servers: tuple[Server, Server], tmp_path: Path,
     key = {"Authorization": "Bearer sk-admin"}
     document.write_bytes(httpx.get(f"{servers[0].url}/openapi.json", headers=key).content)
     command = [
-        Path(sys.executable).with_name("schemathesis"),
+        str(Path(sys.executable).with_name("schemathesis")),
         *("run", str(document), "--url", servers[0].url),
         *("--include-path-regex", "^/(v1/steering/|ready)"),
         *("--header", f"Authorization: Bearer sk-{name}"),

@@ -44,7 +44,7 @@ def is_steered(t: int, prompt_len: int, positions: Positions) -> bool:
             return t < prompt_len
         case "all":
             return True
-        case {"start": start, "stop": stop}:
+        case {"start": int(start), "stop": int(stop)}:
             first = start if start >= 0 else prompt_len + start
             end = stop if stop >= 0 else prompt_len + stop
             return first <= t < end

@@ -17,6 +17,7 @@ import uvicorn
 from steersman.server import health
 from steersman.server.metrics import METRICS
 from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.tensors import HookPoint
 from tests.support.server.extraction import HIDDEN, LAYERS
 from tests.support.server.host import JOBS, VECTORS, Site
 from tests.support.vectors.make import raw_file, tensor_entry
@@ -97,7 +98,7 @@ def http(url: str) -> Iterator[httpx.Client]:
 def vector(seed: int, **fields: Any) -> bytes:
     row = torch.randn(LAYERS, HIDDEN, generator=torch.Generator().manual_seed(seed))
     return write_vector(
-        SteeringVector({("resid_post", n): row[n] for n in range(LAYERS)}, **fields)
+        SteeringVector({HookPoint("resid_post", n): row[n] for n in range(LAYERS)}, **fields)
     )
 
 

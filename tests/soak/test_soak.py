@@ -12,6 +12,7 @@ from bench.soak.clients import Client, Tally
 from bench.soak.server import open_window
 from bench.soak.shelf import CONTENTS, Guest, Shelf
 from steersman.server.auth import route_scopes as routes
+from steersman.server.auth.rights import ADMIN
 from tests.support.soak import Fake
 
 ANSWERS = 300
@@ -98,4 +99,4 @@ def test_the_workers_can_be_seen_through_the_soaks_own_server_alone(
     monkeypatch.setattr(routes, "_NEEDS", dict(routes._NEEDS))
     assert routes.need_of(*window) == routes.OFF
     open_window()
-    assert routes.need_of(*window) == routes.ADMIN
+    assert routes.need_of(*window) == ADMIN

@@ -107,6 +107,7 @@ class Fake:
     @staticmethod
     def _choice(kind: str, n: int, text: str, body: dict[str, Any]) -> dict[str, Any]:
         top = [{"logprob": -0.1}, {"logprob": -3.0}]
+        logprobs: dict[str, Any]
         if kind == "text":
             logprobs = {"top_logprobs": [{"a": -0.1, "b": -3.0}]}
             return {"index": n, "text": text, "logprobs": logprobs}

@@ -11,6 +11,7 @@ import torch
 from steersman.vectors.errors import VectorConflict, VectorInvalid
 from steersman.vectors.file.format import BaseModel, SteeringVector, read_vector, write_vector
 from steersman.vectors.library.library import Library
+from steersman.vectors.tensors import HookPoint
 from tests.support.vectors.make import HIDDEN, vector_file
 
 ROW = torch.arange(1.0, HIDDEN + 1)
@@ -21,7 +22,7 @@ def served(root: Path, **changes: Any) -> Library:
     model: dict[str, Any] = {
         "hidden_size": HIDDEN,
         "num_layers": 8,
-        "sites": ("resid_post", "mlp_out"),
+        "sites": HookPoint("resid_post", "mlp_out"),
         "max_steps": 4,
         "fingerprint": "f1",
     }
@@ -41,22 +42,24 @@ def refused(library: Library, data: bytes) -> VectorInvalid:
 
 @pytest.mark.parametrize("site", ["attn_out", "resid_mid"])
 def test_a_site_that_this_model_is_not_steered_at(tmp_path: Path, site: str) -> None:
-    error = refused(served(tmp_path), file_of({("resid_post", 1): ROW, (site, 1): ROW}))
+    error = refused(
+        served(tmp_path), file_of({HookPoint("resid_post", 1): ROW, HookPoint(site, 1): ROW})
+    )
     assert (error.param, error.code) == (f"{site}.1", "site_not_supported")
     assert "resid_post, mlp_out" in error.message
 
 
 def test_steps_beyond_the_limit(tmp_path: Path) -> None:
     library = served(tmp_path)
-    error = refused(library, file_of({("resid_post", 1): torch.ones(5, HIDDEN)}))
+    error = refused(library, file_of({HookPoint("resid_post", 1): torch.ones(5, HIDDEN)}))
     assert (error.param, error.code) == ("resid_post.1", "too_many_steps")
     assert "--max-steps" in error.message
-    assert library.add(file_of({("resid_post", 1): torch.ones(4, HIDDEN)}), "four")[1]
+    assert library.add(file_of({HookPoint("resid_post", 1): torch.ones(4, HIDDEN)}), "four")[1]
 
 
 def test_what_enters_a_block_is_what_left_the_one_before(tmp_path: Path) -> None:
     given = file_of(
-        {("resid_pre", 3): ROW, ("mlp_out", 2): 2 * ROW},
+        {HookPoint("resid_pre", 3): ROW, HookPoint("mlp_out", 2): 2 * ROW},
         layers=(2, 3),
         norms={"resid_pre.3": 1.5, "mlp_out.2": 3.0},
         coefficient=2.0,
@@ -65,7 +68,7 @@ def test_what_enters_a_block_is_what_left_the_one_before(tmp_path: Path) -> None
     library = served(tmp_path)
     entry, new = library.add(given)
     assert new
-    assert list(entry.tensors) == [("mlp_out", 2), ("resid_post", 2)]
+    assert list(entry.tensors) == [HookPoint("mlp_out", 2), HookPoint("resid_post", 2)]
     assert (entry.layers, entry.coefficient) == ((2,), 2.0)
     assert entry.norms == {"resid_post.2": 1.5, "mlp_out.2": 3.0}
     kept = read_vector(library.content_path(entry))
@@ -73,17 +76,22 @@ def test_what_enters_a_block_is_what_left_the_one_before(tmp_path: Path) -> None
     assert kept.digest == entry.digest
     # The same file again, and the same vector under its other name, are what is there.
     assert library.add(given) == (entry, False)
-    canonical = {("resid_post", 2): ROW, ("mlp_out", 2): 2 * ROW}
+    canonical = {HookPoint("resid_post", 2): ROW, HookPoint("mlp_out", 2): 2 * ROW}
     assert library.add(file_of(canonical, coefficient=2.0), "moved") == (entry, False)
 
 
 @pytest.mark.parametrize(
     ("tensors", "layers", "param", "code"),
     [
-        ([("resid_pre", 0)], (), "resid_pre.0", "layer_out_of_range"),
-        ([("resid_pre", 8)], (), "file", "layer_out_of_range"),
-        ([("resid_pre", 3), ("resid_post", 2)], (), "resid_pre.3", "duplicate_hook_point"),
-        ([("resid_pre", 3), ("mlp_out", 2)], (3,), "layers", "invalid_vector"),
+        ([HookPoint("resid_pre", 0)], (), "resid_pre.0", "layer_out_of_range"),
+        ([HookPoint("resid_pre", 8)], (), "file", "layer_out_of_range"),
+        (
+            [HookPoint("resid_pre", 3), HookPoint("resid_post", 2)],
+            (),
+            "resid_pre.3",
+            "duplicate_hook_point",
+        ),
+        ([HookPoint("resid_pre", 3), HookPoint("mlp_out", 2)], (3,), "layers", "invalid_vector"),
     ],
 )
 def test_what_cannot_be_moved(
@@ -226,11 +234,13 @@ class TestValues:
     def test_all_zeros(self, tmp_path: Path, value: float) -> None:
         library = self.library(tmp_path)
         row = torch.full((HIDDEN,), value)
-        error = refused(library, file_of({("resid_post", 1): row, ("mlp_out", 2): row[None]}))
+        error = refused(
+            library, file_of({HookPoint("resid_post", 1): row, HookPoint("mlp_out", 2): row[None]})
+        )
         assert (error.param, error.code) == ("mlp_out.2", "all_zero")
         assert "coefficient 0" in error.message
         # Zeros beside something else are somebody's layout; what is used by default counts.
-        mixed = {("resid_post", 1): row, ("resid_post", 2): ROW}
+        mixed = {HookPoint("resid_post", 1): row, HookPoint("resid_post", 2): ROW}
         assert library.add(file_of(mixed), "mixed")[1]
         with pytest.raises(VectorInvalid) as caught:
             library.add(file_of(mixed, layers=(1,)), "other")
@@ -243,7 +253,7 @@ class TestValues:
     def test_the_smallest_that_steers(self, tmp_path: Path) -> None:
         tiny = torch.zeros(HIDDEN)
         tiny[3] = torch.finfo(torch.float32).tiny
-        assert self.library(tmp_path).add(file_of({("resid_post", 1): tiny}), "tiny")[1]
+        assert self.library(tmp_path).add(file_of({HookPoint("resid_post", 1): tiny}), "tiny")[1]
 
     @pytest.mark.parametrize(
         ("scale", "coefficient", "param", "said"),
@@ -258,18 +268,18 @@ class TestValues:
         self, tmp_path: Path, scale: float, coefficient: float, param: str, said: str
     ) -> None:
         library = self.library(tmp_path)
-        data = file_of({("resid_post", 1): scale * ROW}, coefficient=coefficient)
+        data = file_of({HookPoint("resid_post", 1): scale * ROW}, coefficient=coefficient)
         error = refused(library, data)
         assert (error.param, error.code) == (param, "addition_too_large")
         assert said in error.message
         wide = served(tmp_path / "wide", most_added=2.0**50)
-        assert wide.add(file_of({("resid_post", 1): 2000 * ROW}), "wide")[1]
+        assert wide.add(file_of({HookPoint("resid_post", 1): 2000 * ROW}), "wide")[1]
 
     def test_hook_points_are_summed_and_only_default_layers_count(self, tmp_path: Path) -> None:
         library = self.library(tmp_path)
         large = ROW * (16376.0 / HIDDEN)
-        assert library.add(file_of({("resid_post", 1): large}), "one")[1]
-        two = {("resid_post", 1): large, ("mlp_out", 2): ROW[None]}
+        assert library.add(file_of({HookPoint("resid_post", 1): large}), "one")[1]
+        two = {HookPoint("resid_post", 1): large, HookPoint("mlp_out", 2): ROW[None]}
         assert library.add(file_of(two, layers=(1,)), "two")[1]
         with pytest.raises(VectorInvalid) as caught:
             library.add(file_of(two), "both")
@@ -278,8 +288,15 @@ class TestValues:
     def test_a_patch_is_held_to_it(self, tmp_path: Path) -> None:
         library = self.library(tmp_path)
         large = ROW * (16376.0 / HIDDEN)
-        strong, _ = served(tmp_path).add(file_of({("resid_post", 1): large}, coefficient=9), "s")
-        library.add(file_of({("resid_post", 1): large, ("resid_post", 2): ROW}, layers=(1,)), "v")
+        strong, _ = served(tmp_path).add(
+            file_of({HookPoint("resid_post", 1): large}, coefficient=9), "s"
+        )
+        library.add(
+            file_of(
+                {HookPoint("resid_post", 1): large, HookPoint("resid_post", 2): ROW}, layers=(1,)
+            ),
+            "v",
+        )
         before = library.resolve("v")
         for change, param in (
             ({"coefficient": 3e38}, "coefficient"),
@@ -287,7 +304,7 @@ class TestValues:
             ({"digest": strong.digest}, "digest"),
         ):
             with pytest.raises(VectorInvalid) as caught:
-                library.update("v", **change)  # type: ignore[arg-type]
+                library.update("v", **change)
             assert (caught.value.param, caught.value.code) == (param, "addition_too_large")
             assert library.resolve("v") == before
         assert library.update("v", digest=strong.digest, coefficient=0.5).coefficient == 0.5
@@ -296,5 +313,5 @@ class TestValues:
 
     def test_a_library_without_a_model_leaves_values_alone(self, tmp_path: Path) -> None:
         library = served(tmp_path)
-        assert library.add(file_of({("resid_post", 1): torch.zeros(HIDDEN)}), "zero")[1]
-        assert library.add(file_of({("resid_post", 1): ROW * 1e36}), "huge")[1]
+        assert library.add(file_of({HookPoint("resid_post", 1): torch.zeros(HIDDEN)}), "zero")[1]
+        assert library.add(file_of({HookPoint("resid_post", 1): ROW * 1e36}), "huge")[1]

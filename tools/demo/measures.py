@@ -112,7 +112,8 @@ def question_share(text: str) -> float:
 def capital_share(text: str) -> float:
     """Words all in capitals, among those of four letters or more: USA does not shout."""
     found = [word for word in _WORD.findall(text) if len(word) >= 4]
-    return sum(word.isupper() for word in found) / max(1, len(found))
+    capital: int = sum(word.isupper() for word in found)
+    return capital / max(1, len(found))
 
 
 @cache

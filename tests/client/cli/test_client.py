@@ -27,7 +27,7 @@ def client(handler: Handler) -> Client:
 
 def job(status: str, **fields: Any) -> dict[str, Any]:
     progress = {"done": 1, "total": 2, "rate": 0.5, "eta_s": 2.0}
-    empty = {"bad_rows": [], "vectors": [], "error": None, "phase": "capturing"}
+    empty: dict[str, Any] = {"bad_rows": [], "vectors": [], "error": None, "phase": "capturing"}
     return {"id": "job-1", "status": status, "progress": progress} | empty | fields
 
 

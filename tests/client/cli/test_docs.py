@@ -55,7 +55,8 @@ def parse(words: list[str]) -> list[str]:
         own_parser().parse_known_args(words[1:])
         return []
     command: Any = typer.main.get_command(app)
-    context, rest, path = command.make_context("steersman", list(words)), list(words), ()
+    context, rest = command.make_context("steersman", list(words)), list(words)
+    path: tuple[str, ...] = ()
     while hasattr(command, "commands"):
         left = [*getattr(context, "_protected_args", []), *context.args]
         assert left, f"{rest} names no command"

@@ -67,7 +67,8 @@ def extract(
 
     @app.post("/v1/steering/vectors/extract")
     async def extract(request: Request) -> dict[str, Any]:
-        return bench.extract(await request.json())
+        answer: dict[str, Any] = bench.extract(await request.json())
+        return answer
 
     app.include_router(build_router())
     app.state.steersman = SimpleNamespace(

@@ -44,6 +44,7 @@ def test_what_cannot_be_meant_is_refused(tmp_path: Path) -> None:
     (tmp_path / "latin.txt").write_bytes("é".encode("latin-1"))
     (tmp_path / "more").mkdir()
     (again,) = write(tmp_path / "more", one_txt="c")
+    given: tuple[Path | None, Path | None, Path | None, list[Path]]
     for given in (
         (None, None, None, []),
         (lines, one, two, []),

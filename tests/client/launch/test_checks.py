@@ -1,6 +1,7 @@
 """What `steersman serve` refuses before the engine starts, each in one sentence with its option."""
 
 import socket
+import tempfile
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ def test_a_library_that_others_fill_may_be_read_only(
     def refuse(**_: Any) -> None:
         raise OSError(30, "Read-only file system")
 
-    monkeypatch.setattr(checks.tempfile, "mkstemp", refuse)
+    monkeypatch.setattr(tempfile, "mkstemp", refuse)
     assert "is read-only" in refusal(checks.check_library, tmp_path)
     for part in ("names", "objects"):
         (tmp_path / part).mkdir()

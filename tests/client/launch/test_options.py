@@ -1,6 +1,7 @@
 """The options are the settings: one for each, in both spellings."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -21,6 +22,7 @@ def test_both_spellings_give_the_same_settings() -> None:
     for name in Settings.model_fields:
         default = getattr(Settings(), name)
         option = option_of_setting()[name]
+        value: Any
         if isinstance(default, bool):
             value = not default
             words = [option if value else option.replace("--", "--no-", 1)]

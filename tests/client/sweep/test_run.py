@@ -3,11 +3,13 @@
 import asyncio
 import json
 import math
+import sys
 from collections.abc import Callable
 from typing import Any
 
 import httpx
 import pytest
+import typer
 
 from steersman.client.errors import CliError, Refused, Unreachable
 from steersman.client.sweep import command, http
@@ -171,8 +173,8 @@ def test_above_a_minute_it_asks(
     answer: bool | None,
     goes_on: bool,
 ) -> None:
-    monkeypatch.setattr(command.sys.stdin, "isatty", lambda: person, raising=False)
-    monkeypatch.setattr(command.typer, "confirm", lambda *_, **__: answer)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: person, raising=False)
+    monkeypatch.setattr(typer, "confirm", lambda *_, **__: answer)
     if goes_on:
         command.say_how_long(seconds, 40, yes=yes)
     else:

@@ -11,7 +11,8 @@ def standardised(positive: np.ndarray, negative: np.ndarray) -> np.ndarray:
     """All rows minus their mean, over the root mean square of what is left: [rows, hidden]."""
     rows = np.vstack([positive, negative]).astype(np.float64)
     rows = rows - rows.mean(axis=0)
-    return rows / np.sqrt((rows * rows).sum() / rows.size)
+    scaled: np.ndarray = rows / np.sqrt((rows * rows).sum() / rows.size)
+    return scaled
 
 
 def logistic(positive: np.ndarray, negative: np.ndarray, c: float) -> tuple[np.ndarray, float]:

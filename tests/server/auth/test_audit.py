@@ -145,6 +145,7 @@ def test_jobs_and_what_they_make(lines: Lines, site: Site) -> None:
             if end == "cancelled":
                 assert site.call("boss", "DELETE", job).status_code == 200
             else:
+                assert site.client.portal is not None
                 site.client.portal.call(site.engine.go.set)
             while (ended := site.call("alice", "GET", job).json())["status"] in (
                 "queued", "running", "cancelling",
@@ -198,7 +199,7 @@ async def test_on_the_loop_a_line_is_written_in_a_thread(
         threads.append(threading.get_ident())
         return real(file, text)
 
-    monkeypatch.setattr(audit.os, "write", watching)
+    monkeypatch.setattr(os, "write", watching)
     enter(Caller(permissions("alice"), "10.0.3.7", "r-1"))
     await audit.audit_line("job.submitted", job="j")
     (line,) = lines()

@@ -1,7 +1,9 @@
 """The keys file: what is wrong with it is told by place, and never by what stands there."""
 
+import hmac
 import os
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -226,14 +228,14 @@ def test_every_hash_is_compared_whichever_fits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compared: list[bytes] = []
-    real = file.hmac.compare_digest
+    real = hmac.compare_digest
 
     def watching(a: bytes, b: bytes) -> bool:
         compared.append(b)
-        return real(a, b)
+        return bool(real(a, b))
 
     found = Keys(write(tmp_path / "keys.yaml", *(entry(n, INFER) for n in "abcd")), ("extra",))
-    monkeypatch.setattr(file.hmac, "compare_digest", watching)
+    monkeypatch.setattr(hmac, "compare_digest", watching)
     for key in ("a", "d", "extra", "nobody"):
         compared.clear()
         found.find(key)
@@ -254,7 +256,7 @@ def test_a_revoked_key_is_refused_within_a_look(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [100.0]
-    monkeypatch.setattr(file.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(time, "monotonic", lambda: clock[0])
     path = write(tmp_path / "keys.yaml", entry("a"), entry("b"))
     found = Keys(path)
     write(path, entry("b"))

@@ -166,6 +166,7 @@ def test_jobs_of_a_key(tmp_path: Path) -> None:
         assert made.call("one", "DELETE", f"{JOBS}/{job}").status_code == 200
         assert ended(made, "one", job)["status"] == "cancelled"
         assert extract(made, "one", "v5").status_code == 202
+        assert made.client.portal is not None
         made.client.portal.call(made.engine.go.set)
         assert ended(made, "free", other.json()["id"])["status"] == "succeeded"
 
@@ -228,11 +229,13 @@ def test_whoever_may_start_styles_may_watch_them(tmp_path: Path) -> None:
         started = styled(made, "all", "x")
         assert started.status_code == 202, started.text
         job = started.json()["id"]
+        assert made.client.portal is not None
         made.client.portal.call(made.engine.waits.wait)
         running = made.call("all", "GET", f"{JOBS}/{job}").json()
         # Its label is part of a name, and there before the name is.
         assert [bad["label"] for bad in running["bad_rows"]] == ["casual"]
         nobody_else_is_told(job)
+        assert made.client.portal is not None
         made.client.portal.call(made.engine.go.set)
         assert ended(made, "all", job)["status"] == "succeeded"
     nobody_else_is_told(job)

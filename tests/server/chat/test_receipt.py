@@ -9,7 +9,7 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from steersman.server.chat.receipt import with_receipt
 
-RECEIPT = {"vectors": [], "dynamic": None}
+RECEIPT: dict[str, Any] = {"vectors": [], "dynamic": None}
 
 
 class FakeSession:

@@ -6,11 +6,12 @@ import pytest
 
 from steersman.server.chat.receipt import UNCHANGED, ZERO, note
 from steersman.steering.plan import Dynamic, Plan, PlannedVector
+from steersman.vectors.tensors import HookPoint
 
 
 def plan(*rules: Any, coefficient: float = 1.0, dynamic: bool = False) -> Plan:
     vectors = tuple(
-        PlannedVector("sha256:" + "0" * 64, coefficient, (("resid_post", 1),), rule)
+        PlannedVector("sha256:" + "0" * 64, coefficient, (HookPoint("resid_post", 1),), rule)
         for rule in rules
     )
     return Plan(vectors, "r", Dynamic(1.0, 0.9, True) if dynamic else None)

@@ -1,6 +1,7 @@
 """From a request to a plan: which vectors of the library may be used."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -13,14 +14,16 @@ from steersman.steering.plan.settings import Settings
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.library.library import Library
+from steersman.vectors.tensors import HookPoint
 
 
 def resolved(root: Path, layers: int, hidden: int) -> Resolved:
     """The vector `old`, asked for on a server whose model has these sizes."""
+    library: Any = Library(root, hidden_size=hidden, num_layers=layers)
     return resolve(
         SteeringField.model_validate({"vectors": {"old": 1.0}}),
         "receipt",
-        Library(root, hidden_size=hidden, num_layers=layers),
+        library,
         Limits.of(Settings(), num_layers=layers),
         Doses(None, None),
     )
@@ -31,9 +34,9 @@ def test_a_vector_of_the_model_served_before_is_refused(
     tmp_path: Path, layers: int, hidden: int
 ) -> None:
     Library(tmp_path, hidden_size=8, num_layers=4).add(
-        write_vector(SteeringVector({("resid_post", 3): torch.ones(8)})), "old"
+        write_vector(SteeringVector({HookPoint("resid_post", 3): torch.ones(8)})), "old"
     )
-    assert resolved(tmp_path, 4, 8).plan.vectors[0].terms == (("resid_post", 3),)
+    assert resolved(tmp_path, 4, 8).plan.vectors[0].terms == (HookPoint("resid_post", 3),)
     with pytest.raises(VectorInvalid) as refused:
         resolved(tmp_path, layers, hidden)
     assert refused.value.param == "steering.vectors[0].id"

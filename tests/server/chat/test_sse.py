@@ -50,7 +50,7 @@ async def outputs(*steps: Step) -> AsyncIterator[RequestOutput]:
 
 def serving(kind: type, forced: bool) -> Any:
     """One of vLLM's serving classes, with just what its stream needs."""
-    made = object.__new__(kind)
+    made: Any = object.__new__(kind)
     for name in ("parser_cls", "request_logger"):
         setattr(made, name, None)
     for name in (

@@ -90,7 +90,7 @@ def held_back(
 ) -> tuple[threading.Event, threading.Event]:
     """Has states with `what` in them wait before they are written: set when one does; to be set."""
     waits, goes_on = threading.Event(), threading.Event()
-    write = state.replace
+    write = vars(state)["replace"]
 
     def slow(path: Path, data: bytes) -> None:
         if what in data:

@@ -162,7 +162,7 @@ def test_a_whole_share_is_as_if_alone(clock: Clock) -> None:
 
 def test_while_nothing_is_measured_the_texts_own_time_counts(clock: Clock) -> None:
     """As the engine's clock has nothing where all others' answers are of one token."""
-    nothing = SimpleNamespace(plain=None, by_token=None, by_sequence=None)
+    nothing: Any = SimpleNamespace(plain=None, by_token=None, by_sequence=None)
     pace = Pace(0.25, nothing, lambda: 8, 64)
     pace.took(text(20), 0.5)
     cost = pace.cost(text(20))

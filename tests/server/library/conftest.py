@@ -1,5 +1,7 @@
 """The REST of vectors on a bare FastAPI app: its library, its events and a client of it."""
 
+from collections.abc import Iterator
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -15,17 +17,17 @@ from tests.support.vectors.make import HIDDEN
 
 
 @pytest.fixture
-def library(tmp_path):
+def library(tmp_path: Path) -> Library:
     return Library(tmp_path, hidden_size=HIDDEN, num_layers=8)
 
 
 @pytest.fixture
-def events():
+def events() -> list[tuple[str, str]]:
     return []
 
 
 @pytest.fixture
-def client(library, events):
+def client(library: Library, events: list[tuple[str, str]]) -> Iterator[TestClient]:
     app = FastAPI()
     error_response.install(app)
     app.include_router(build_router())

@@ -15,6 +15,7 @@ from steersman.server.library import inspect as inspect_api
 from steersman.server.library import routes as vectors_api
 from steersman.vectors.file.format import BaseModel, SteeringVector, write_vector
 from steersman.vectors.library.library import Library
+from steersman.vectors.tensors import HookPoint
 
 HIDDEN = 6
 ROW = [1.0, 2.0, 0.0, 0.0, 0.0, 2.0]
@@ -140,7 +141,7 @@ def test_like_is_compared_with_like(client: Any, library: Library) -> None:
 
     def file_of(tensor: torch.Tensor, made_on: str | None) -> bytes:
         base = None if made_on is None else BaseModel(fingerprint=made_on)
-        return write_vector(SteeringVector({("resid_post", 1): tensor}, base_model=base))
+        return write_vector(SteeringVector({HookPoint("resid_post", 1): tensor}, base_model=base))
 
     wide = Library(library.root, hidden_size=640)
     wide.add(file_of(torch.ones(640), None), "wide")

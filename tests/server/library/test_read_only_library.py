@@ -56,14 +56,14 @@ def _made_up(monkeypatch: pytest.MonkeyPatch) -> None:
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
         return int(refuse() if writes else real(path, flags, *more, **options))
 
-    monkeypatch.setattr(disk.os, "open", opening)
+    monkeypatch.setattr(os, "open", opening)
     for name in ("utime", "unlink"):
-        monkeypatch.setattr(disk.os, name, refuse)
+        monkeypatch.setattr(os, name, refuse)
     # What is there already is found to be there, also on such a disk.
     monkeypatch.setattr(Path, "mkdir", lambda path, **_: None if path.is_dir() else refuse())
     monkeypatch.setattr(Path, "touch", refuse)
     space = SimpleNamespace(f_flag=os.ST_RDONLY, f_bavail=1, f_favail=1)
-    monkeypatch.setattr(disk.os, "statvfs", lambda _: space)
+    monkeypatch.setattr(os, "statvfs", lambda _: space)
 
 
 @pytest.fixture
@@ -130,5 +130,5 @@ def test_a_full_disk_is_said_by_ready(tmp_path: Path, monkeypatch: pytest.Monkey
     made.app.include_router(health.router)
     made.app.state.engine_client = SimpleNamespace(check_health=_well)
     space = SimpleNamespace(f_flag=0, f_bavail=0, f_favail=5)
-    monkeypatch.setattr(disk.os, "statvfs", lambda _: space)
+    monkeypatch.setattr(os, "statvfs", lambda _: space)
     assert made.client.get("/ready").json() == {"status": "ready", "degraded": [disk.FULL]}

@@ -1,8 +1,10 @@
 """REST for vectors, on a bare FastAPI app: list, read, change and delete, and every bad input."""
 
 import json
+from typing import Any
 
 import pytest
+from starlette.testclient import TestClient
 
 from steersman.server import error_response
 from steersman.server.library import routes as vectors_api
@@ -13,7 +15,7 @@ from tests.support.server.vectors_rest import LIMIT, URL, assert_error, upload
 from tests.support.vectors.make import HIDDEN, vector_file
 
 
-def test_upload_then_read(client, events):
+def test_upload_then_read(client: TestClient, events: list[tuple[str, str]]) -> None:
     data = vector_file(
         description="d", method="caa", method_settings={"k": 1}, licence="MIT",
         base_model=BaseModel("m", HIDDEN, 8), norms={"resid_post.3": 2.0}, safe_range=(-2, 2),
@@ -45,7 +47,7 @@ def test_upload_then_read(client, events):
 
 
 @pytest.fixture
-def several(library):
+def several(library: Library) -> None:
     """The library, with a vector of another model in it."""
     other = Library(library.root, hidden_size=2 * HIDDEN)
     other.add(vector_file(hidden=2 * HIDDEN), "b-wide")
@@ -53,7 +55,7 @@ def several(library):
         library.add(vector_file(), name)
 
 
-def test_vectors_of_another_model_are_listed_as_such(client, several):
+def test_vectors_of_another_model_are_listed_as_such(client: TestClient, several: None) -> None:
     listed = client.get(URL).json()["data"]
     assert [(v["id"], v["fits"], v["hidden_size"]) for v in listed] == [
         ("a", True, HIDDEN), ("b-wide", False, 2 * HIDDEN), ("c", True, HIDDEN),
@@ -66,7 +68,9 @@ def test_vectors_of_another_model_are_listed_as_such(client, several):
 
 
 @pytest.mark.parametrize(("fits", "names"), [("true", ["a", "c"]), ("false", ["b-wide"])])
-def test_a_list_of_what_fits(client, several, fits, names):
+def test_a_list_of_what_fits(
+    client: TestClient, several: None, fits: str, names: list[Any]
+) -> None:
     page = client.get(f"{URL}?fits={fits}&limit=1").json()
     found = [v["id"] for v in page["data"]]
     if page["has_more"]:
@@ -77,11 +81,11 @@ def test_a_list_of_what_fits(client, several, fits, names):
 
 
 @pytest.mark.parametrize("fits", ["", "1", "True", "yes"])
-def test_fits_is_true_or_false(client, fits):
+def test_fits_is_true_or_false(client: TestClient, fits: str) -> None:
     assert_error(client.get(f"{URL}?fits={fits}"), 400, "fits", "invalid_query")
 
 
-def test_a_list_leaves_out_what_may_be_long(client):
+def test_a_list_leaves_out_what_may_be_long(client: TestClient) -> None:
     upload(client, vector_file(method_settings={"k": 1}, norms={"resid_post.3": 2.0}), "a")
     whole = client.get(f"{URL}/a").json()
     (listed,) = client.get(URL).json()["data"]
@@ -89,7 +93,9 @@ def test_a_list_leaves_out_what_may_be_long(client):
     assert listed == {key: whole[key] for key in listed}
 
 
-def test_a_page_of_a_list_is_bounded_in_bytes(client, monkeypatch):
+def test_a_page_of_a_list_is_bounded_in_bytes(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for n in range(7):
         assert upload(client, vector_file(n, description="d" * 1000), f"v{n}").status_code == 201
     size = len(client.get(f"{URL}?limit=1").content)
@@ -113,7 +119,7 @@ def test_a_page_of_a_list_is_bounded_in_bytes(client, monkeypatch):
     assert [v["id"] for v in client.get(URL).json()["data"]] == ["v0"]
 
 
-def test_listing_in_pages(client):
+def test_listing_in_pages(client: TestClient) -> None:
     assert client.get(URL).json() == {
         "object": "list", "data": [], "first_id": None, "last_id": None, "has_more": False,
     }  # fmt: skip
@@ -128,11 +134,11 @@ def test_listing_in_pages(client):
 
 
 @pytest.mark.parametrize("limit", ["0", "1001", "-1", "x", "", "1.5", "9" * 5000, "\u0663"])
-def test_bad_limits(client, limit):
+def test_bad_limits(client: TestClient, limit: str) -> None:
     assert_error(client.get(URL, params={"limit": limit}), 400, "limit")
 
 
-def test_unknown_query(client):
+def test_unknown_query(client: TestClient) -> None:
     assert_error(client.get(URL, params={"order": "asc"}), 400, "order", "unknown_field")
 
 
@@ -144,7 +150,7 @@ WEIRD_IDS = [
 
 @pytest.mark.parametrize("vector_id", WEIRD_IDS)
 @pytest.mark.parametrize("method", ["GET", "PATCH", "DELETE", "GET content"])
-def test_weird_ids_are_400_or_404(client, vector_id, method):
+def test_weird_ids_are_400_or_404(client: TestClient, vector_id: Any, method: str) -> None:
     verb, _, rest = method.partition(" ")
     url = f"{URL}/{vector_id}{'/content' if rest else ''}"
     content = b'{"description": "x"}' if verb == "PATCH" else None
@@ -153,11 +159,11 @@ def test_weird_ids_are_400_or_404(client, vector_id, method):
     assert_error(reply, reply.status_code, "id")
 
 
-def test_a_newline_in_an_id_reaches_no_route(client):
+def test_a_newline_in_an_id_reaches_no_route(client: TestClient) -> None:
     assert client.get(f"{URL}/%0d%0aX-Evil:1").status_code == 404
 
 
-def test_unknown_vector(client):
+def test_unknown_vector(client: TestClient) -> None:
     for reply in (
         client.get(f"{URL}/none"),
         client.get(f"{URL}/none/content"),
@@ -167,7 +173,7 @@ def test_unknown_vector(client):
         assert_error(reply, 404, "id", "vector_not_found")
 
 
-def test_content_is_the_file(client):
+def test_content_is_the_file(client: TestClient) -> None:
     data = vector_file()
     digest = upload(client, data, "a").json()["digest"]
     reply = client.get(f"{URL}/a/content")
@@ -183,7 +189,7 @@ def test_content_is_the_file(client):
     assert client.get(f"{URL}/a/content").headers["etag"] != f'"{digest}"'
 
 
-def test_patch(client, events):
+def test_patch(client: TestClient, events: list[tuple[str, str]]) -> None:
     before = upload(client, vector_file(description="d"), "a").json()
     changes = {
         "description": "new", "coefficient": -2, "layers": [5], "safe_range": [-1, 1.5],
@@ -240,7 +246,9 @@ def test_patch(client, events):
         (b'{"digest": 5}', "digest", None),
     ],
 )
-def test_bad_patches_change_nothing(client, body, param, code):
+def test_bad_patches_change_nothing(
+    client: TestClient, body: bytes, param: str | None, code: str | None
+) -> None:
     before = upload(client, vector_file(), "a").json()
     reply = client.patch(f"{URL}/a", content=body, headers={"content-type": "application/json"})
     if len(body) > 2 * LIMIT:
@@ -250,19 +258,19 @@ def test_bad_patches_change_nothing(client, body, param, code):
     assert client.get(f"{URL}/a").json() == before
 
 
-def test_patch_to_a_digest_that_is_not_there(client):
+def test_patch_to_a_digest_that_is_not_there(client: TestClient) -> None:
     upload(client, vector_file(), "a")
     reply = client.patch(f"{URL}/a", json={"digest": "sha256:" + "0" * 64})
     assert_error(reply, 404, "digest", "vector_not_found")
 
 
-def test_versions_are_read_only(client):
+def test_versions_are_read_only(client: TestClient) -> None:
     digest = upload(client, vector_file(), "a").json()["digest"]
     assert_error(client.delete(f"{URL}/a@{digest[7:19]}"), 400, "id")
     assert_error(client.patch(f"{URL}/a@{digest[7:19]}", json={"description": "x"}), 400, "id")
 
 
-def test_delete(client, events):
+def test_delete(client: TestClient, events: list[tuple[str, str]]) -> None:
     upload(client, vector_file(), "a")
     reply = client.delete(f"{URL}/a")
     assert (reply.status_code, reply.json()) == (
@@ -273,7 +281,7 @@ def test_delete(client, events):
     assert events == [("created", "a"), ("deleted", "a")]
 
 
-def test_a_damaged_vector_is_404_and_can_be_deleted(client, library):
+def test_a_damaged_vector_is_404_and_can_be_deleted(client: TestClient, library: Library) -> None:
     upload(client, vector_file(), "a")
     library.resolve("a").path.write_bytes(b"")
     assert_error(client.get(f"{URL}/a"), 404, "id", "vector_damaged")
@@ -282,13 +290,13 @@ def test_a_damaged_vector_is_404_and_can_be_deleted(client, library):
     assert client.delete(f"{URL}/a").status_code == 200
 
 
-def test_capabilities(client):
+def test_capabilities(client: TestClient) -> None:
     reply = client.get("/v1/steering/capabilities").json()
     assert reply["object"] == "steering.capabilities"
     assert (reply["num_layers"], reply["sites"]) == (8, ["resid_post"])
 
 
-def test_openapi_shows_types_and_every_reference_resolves(client):
+def test_openapi_shows_types_and_every_reference_resolves(client: TestClient) -> None:
     document = client.get("/openapi.json").json()
     text = json.dumps(document)
     for part in text.split('"$ref": "#/')[1:]:
@@ -308,7 +316,7 @@ def test_openapi_shows_types_and_every_reference_resolves(client):
     assert "201" in paths[URL]["post"]["responses"]
 
 
-def test_an_error_with_retry_after_says_so():
+def test_an_error_with_retry_after_says_so() -> None:
     class Busy(LibraryError):
         retry_after = 7
 

@@ -36,7 +36,7 @@ ROUTES = {
     "nowhere": ("GET", "/nothing"),
     "wrong method": ("DELETE", "/v1/completions"),
 }
-GETS_THROUGH = {
+GETS_THROUGH: dict[str, set[str | None]] = {
     "public": {None, "nobody", *ONE_EACH},
     "any": {*ONE_EACH},
     "infer": {"infer", "admin"},
@@ -147,7 +147,7 @@ def test_without_a_keys_file(need: str) -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_key(client: TestClient, header: dict[str, str]) -> None:
-    raw = {name: value.encode("latin-1") for name, value in header.items()}
+    raw = {name.encode(): value.encode("latin-1") for name, value in header.items()}
     assert client.post("/v1/completions", headers=raw).status_code == 401
 
 

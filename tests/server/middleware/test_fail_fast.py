@@ -43,7 +43,8 @@ fail_fast.install(ROUTER.routes)
 
 
 def validated(path: str, body: Any) -> tuple[Any, int]:
-    (field,) = (r.body_field for r in ROUTER.routes if getattr(r, "path", "") == path)
+    routes: list[Any] = [r for r in ROUTER.routes if getattr(r, "path", "") == path]
+    (field,) = (route.body_field for route in routes)
     value, errors = field.validate(body, {}, loc=("body",))
     return value, len(errors or ())
 

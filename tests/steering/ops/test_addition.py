@@ -46,7 +46,7 @@ class Case(NamedTuple):
 
     hidden: Tensor
     bank: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of that name
     coefficient: Tensor
     token_entry: Tensor
     token_gain: Tensor

@@ -32,7 +32,7 @@ class Case(NamedTuple):
     memory: Tensor
     hidden: Tensor
     bank: Tensor
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]  # a tuple has a method of that name
     coefficient: Tensor
     token_entry: Tensor
     token_gain: Tensor

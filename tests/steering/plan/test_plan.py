@@ -16,6 +16,7 @@ from steersman.steering.plan import PLAN_KEY, Dynamic, Plan, PlanInvalid, Planne
 from steersman.steering.plan.cache_key import CacheKeys
 from steersman.steering.plan.plan import MAX_PLAN, as_float32
 from steersman.steering.plan.positions import END
+from steersman.vectors.tensors import HookPoint
 from tests.reference.cache_key import written_out
 from tests.support.steering.make import (
     SITES,
@@ -31,7 +32,7 @@ from tests.support.steering.make import (
 )
 
 Addition = tuple[str, int, str, int, float]
-"""What is added to a token: (site, layer, digest, step, coefficient)."""
+"""What is added to a token: HookPoint(site, layer, digest, step, coefficient)."""
 
 prompts = st.integers(1, 12)
 BLOCK = 4
@@ -187,7 +188,7 @@ def test_keys_are_equal_exactly_where_all_that_is_added_written_out_is(
 @pytest.mark.parametrize("schedule", [0, 4096])
 def test_a_key_is_short_however_much_is_added(schedule: int) -> None:
     """vLLM hashes it with the block, and publishes it in its events."""
-    terms = tuple((site, layer) for site in SITES for layer in range(80))
+    terms = tuple(HookPoint(site, layer) for site in SITES for layer in range(80))
     vectors = [
         PlannedVector(digest(n), 1.0, terms, (n, 9000), tuple(map(float, range(n, n + schedule))))
         for n in range(8)
@@ -200,7 +201,7 @@ def test_a_key_is_short_however_much_is_added(schedule: int) -> None:
 def test_a_block_costs_its_own_tokens(monkeypatch: pytest.MonkeyPatch) -> None:
     """Not the terms, the blocks before, nor the rest of the schedule; counted, not timed."""
     hashed = Counter[str]()
-    terms = tuple((site, layer) for site in SITES for layer in range(80))
+    terms = tuple(HookPoint(site, layer) for site in SITES for layer in range(80))
 
     def counting(data: bytes, digest_size: int) -> Any:
         hashed["calls"] += 1
@@ -255,7 +256,7 @@ def test_any_difference_in_the_vector_is_a_difference_in_the_key(
                 replace(vector, digest=digest(99)),
                 replace(vector, coefficient=as_float32(vector.coefficient * 1.000001)),
                 replace(vector, coefficient=-vector.coefficient),
-                replace(vector, terms=(*vector.terms, ("resid_post", 99))),
+                replace(vector, terms=(*vector.terms, HookPoint("resid_post", 99))),
                 replace(vector, terms=tuple((s, layer + 10) for s, layer in vector.terms)),
                 replace(vector, schedule=(as_float32(vector.coefficient * 2),), hold=True),
             ]

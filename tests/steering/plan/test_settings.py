@@ -1,6 +1,7 @@
 """Settings as they come out of vLLM's `additional_config`."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -8,7 +9,8 @@ from steersman.steering.plan import Settings
 
 
 def test_defaults_without_a_section() -> None:
-    for additional in (None, {}, {"other": {}}, {"steersman": {}}):
+    sections: tuple[dict[str, Any] | None, ...] = (None, {}, {"other": {}}, {"steersman": {}})
+    for additional in sections:
         assert Settings.read(additional) == Settings()
 
 

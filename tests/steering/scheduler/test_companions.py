@@ -11,6 +11,7 @@ import pytest
 from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.steering.plan.dynamic import Dynamic
 from steersman.steering.plan.receipt import BANK_FULL, UNAVAILABLE
+from steersman.vectors.tensors import HookPoint
 from tests.support.steering.hashing import BLOCK, VOCABULARY, Ask, companion
 from tests.support.steering.make import digest
 from tests.support.steering.scheduling import Loop, Setup
@@ -27,7 +28,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def vector(n: int, coefficient: float = 1.0, positions: Any = "generation") -> PlannedVector:
-    terms = (("resid_post", 2),)
+    terms = (HookPoint("resid_post", 2),)
     return PlannedVector(digest(n), coefficient, terms, positions, steps=STEPS[n])
 
 

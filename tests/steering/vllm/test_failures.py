@@ -8,6 +8,7 @@ import pytest
 
 from steersman.steering.plan import Plan, PlannedVector
 from steersman.steering.vllm.core.failures import _blocks_of
+from steersman.vectors.tensors import HookPoint
 from tests.support.steering.hashing import BLOCK, Ask
 from tests.support.steering.make import digest
 from tests.support.steering.scheduling import Loop, Setup
@@ -46,7 +47,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def steered(name: str, *prompt: int) -> Ask:
-    vector = PlannedVector(digest(1), 1.0, (("resid_post", 1),), "all")
+    vector = PlannedVector(digest(1), 1.0, (HookPoint("resid_post", 1),), "all")
     return Ask(name, prompt, 3, Plan((vector,), receipt="r"))
 
 

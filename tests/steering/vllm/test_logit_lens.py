@@ -96,7 +96,7 @@ def test_the_weight_of_the_final_norm_is_folded_in() -> None:
     model = Model(RMSNorm(), bias=False)
     rows = directions(20)
     unit = rows / rows.pow(2).mean(-1, keepdim=True).sqrt()
-    logits = (unit * model.model.final.weight) @ model.lm_head.weight.T
+    logits = (unit * model.model.get_parameter("final.weight")) @ model.lm_head.weight.T
     assert_same(make_lens(model).read(rows, 5), logits.detach(), 5)
     # All rows, but no more of them at once than is held.
     assert len(model.calls) == 3

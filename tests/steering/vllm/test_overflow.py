@@ -9,6 +9,7 @@ import pytest
 from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.steering.plan.dynamic import Dynamic
 from steersman.steering.plan.receipt import NOT_FINITE
+from steersman.vectors.tensors import HookPoint
 from tests.support.steering.hashing import BLOCK, OVERFLOWING, VOCABULARY, Ask, companion
 from tests.support.steering.make import digest
 from tests.support.steering.scheduling import Loop, Setup
@@ -28,7 +29,7 @@ def prompt(tokens: int, seed: int = 0) -> tuple[int, ...]:
 
 
 def vector(name: str, positions: Any) -> PlannedVector:
-    return PlannedVector(name, 1.0, (("resid_post", 2),), positions)
+    return PlannedVector(name, 1.0, (HookPoint("resid_post", 2),), positions)
 
 
 def attack(name: str, tokens: int, most: int, positions: Any = "all", seed: int = 0) -> Ask:

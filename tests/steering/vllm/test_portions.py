@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from steersman.steering.plan.capture import STEP_KEY, Capture
+from steersman.vectors.tensors import HookPoint
 from tests.support.steering.hashing import Ask
 from tests.support.steering.scheduling import Loop, Setup
 
@@ -18,7 +19,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def text(name: str, portion: int, most: int = 1, prompt: tuple[int, ...] = PROMPT) -> Ask:
-    capture = Capture(name, (("resid_post", 1),), len(prompt) - 1, len(prompt), portion=portion)
+    capture = Capture(
+        name, (HookPoint("resid_post", 1),), len(prompt) - 1, len(prompt), portion=portion
+    )
     return Ask(name, prompt, most, capture=capture)
 
 

@@ -9,6 +9,7 @@ from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.steering.plan import plan as plan_module
 from steersman.steering.plan.cache_key import CacheKeys
 from steersman.steering.vllm.core import prefix_cache
+from steersman.vectors.tensors import HookPoint
 from tests.support.steering.make import digest, plan_of, planned
 
 BLOCK = 16
@@ -44,7 +45,7 @@ def test_a_long_prompt_is_laid_out_once(monkeypatch: pytest.MonkeyPatch) -> None
     count(plan_module, "_laid_out")
     count(Plan, "from_json")
     count(CacheKeys, "of")
-    terms = tuple(("resid_post", layer) for layer in range(90))
+    terms = tuple(HookPoint("resid_post", layer) for layer in range(90))
     heavy = Plan(
         tuple(PlannedVector(digest(n), 1.0, terms, "all", (0.5,) * 1024) for n in range(8))
     )

@@ -10,6 +10,7 @@ from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.steering.plan.receipt import BANK_FULL
 from steersman.steering.scheduler import admission as row_queue
 from steersman.steering.vllm import config
+from steersman.vectors.tensors import HookPoint
 from tests.support.steering.hashing import Ask
 from tests.support.steering.make import digest
 from tests.support.steering.scheduling import Loop, Setup
@@ -24,7 +25,7 @@ def ask(name: str, vector: int | None = None, priority: int = 0, most: int = 4) 
     """Each vector needs two rows."""
     plan = None
     if vector is not None:
-        terms = (("resid_post", 1), ("resid_post", 2))
+        terms = (HookPoint("resid_post", 1), HookPoint("resid_post", 2))
         plan = Plan((PlannedVector(digest(vector), 1.0, terms, "all"),), receipt="r")
     return Ask(name, (1, 2, 3), most, plan, priority=priority)
 

@@ -5,6 +5,7 @@ from torch import nn
 
 from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.hooks import site_slots
+from steersman.vectors.tensors import HookPoint
 from tests.support.steering.tiny import (
     Attention,
     Block,
@@ -63,17 +64,17 @@ def test_a_branch_that_cannot_be_told_from_another_is_not_steered() -> None:
     (first,), (second,) = blocks_of(two_mixers, 1), blocks_of(two_mlps, 1)
     assert (first.attn, first.mlp) == (None, two_mixers.layers[0].m)
     assert (second.attn, second.mlp) == (two_mlps.layers[0].a, None)
-    assert site_slots([first]) == {("resid_post", 0): 0, ("mlp_out", 0): 2}
+    assert site_slots([first]) == {HookPoint("resid_post", 0): 0, HookPoint("mlp_out", 0): 2}
 
 
 def test_a_site_is_there_at_all_blocks_or_at_none() -> None:
     odd = Block(1)
     odd.add_module("second_mlp", Mlp(9))
     assert site_slots(blocks_of(Decoder([Block(0), odd]), 2)) == {
-        ("resid_post", 0): 0,
-        ("resid_post", 1): 1,
-        ("attn_out", 0): 2,
-        ("attn_out", 1): 3,
+        HookPoint("resid_post", 0): 0,
+        HookPoint("resid_post", 1): 1,
+        HookPoint("attn_out", 0): 2,
+        HookPoint("attn_out", 1): 3,
     }
 
 

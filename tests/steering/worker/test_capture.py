@@ -12,9 +12,10 @@ from steersman.steering.plan.capture import CAPTURE_KEY, Capture, CaptureChunk, 
 from steersman.steering.plan.inbox import CaptureInbox
 from steersman.steering.worker.capture import CaptureTracker
 from steersman.steering.worker.hooks import ActiveSlots
+from steersman.vectors.tensors import HookPoint
 
 HIDDEN, PROMPT = 5, 12
-PLACES = (("resid_post", 0), ("attn_out", 1))
+PLACES = (HookPoint("resid_post", 0), HookPoint("attn_out", 1))
 
 
 class Bench:
@@ -111,7 +112,7 @@ def test_requests_of_one_step_do_not_mix() -> None:
 
 def test_what_cannot_be_listened_to_is_never_delivered() -> None:
     bench = Bench()
-    bench.start(Capture("r", (("mlp_out", 0),), 0, 5))
+    bench.start(Capture("r", (HookPoint("mlp_out", 0),), 0, 5))
     assert not bench.captures.live
     assert bench.inbox.close("r") is None
 

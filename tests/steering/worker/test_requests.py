@@ -12,6 +12,7 @@ from steersman.steering.ops.addition import add_marked
 from steersman.steering.plan import PLAN_KEY, Limits, Plan, VectorUnavailable
 from steersman.steering.worker.requests import SteeredRequests
 from steersman.steering.worker.tables import Tables, TableSizes
+from steersman.vectors.tensors import HookPoint
 from tests.support.steering.make import (
     LAYERS,
     SITES,
@@ -117,7 +118,7 @@ class Worker:
                     plan, prompt = self.steered[name]
                     for vector in plan.vectors:
                         added = added_by(vector, token, prompt)
-                        if added is not None and (site, layer) in vector.terms:
+                        if added is not None and HookPoint(site, layer) in vector.terms:
                             step, coefficient = added
                             tensor = content(vector.digest, site, layer)
                             row += coefficient * (tensor if step < 0 else tensor[step])
@@ -297,7 +298,9 @@ def test_a_vector_is_read_once_for_all_who_share_it() -> None:
     for n in range(3):
         worker.start(f"r{n}", plan_of(planned(1, 0.1 + n, (1, 2))))
     worker.check_step({f"r{n}": (0, 6) for n in range(3)})
-    assert worker.shelf.loaded == [(digest(1), [("resid_post", 1), ("resid_post", 2)])]
+    assert worker.shelf.loaded == [
+        (digest(1), [HookPoint("resid_post", 1), HookPoint("resid_post", 2)])
+    ]
     assert worker.requests.bank.used == 2
     report = worker.requests.take_report()
     assert report is not None

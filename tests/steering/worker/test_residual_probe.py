@@ -72,11 +72,12 @@ class Halves(nn.Module):
         self.layers = nn.ModuleList(map(Block, range(LAYERS)))
 
     def forward(self, x: Tensor) -> Tensor:
-        residual = None
+        residual: Any = None
         for block in self.layers:
             x, residual = block(x, residual)
             x = 3 * x
-        return x + residual
+        tripled: Tensor = x + residual
+        return tripled
 
 
 class Looped(Decoder):
@@ -90,14 +91,16 @@ class Flat(Decoder):
     def forward(self, x: Tensor) -> Tensor:
         for block in self.layers:
             x = block(x, None)[0]
-        return self.norm(x.view(-1, HIDDEN))[0]
+        normed: Tensor = self.norm(x.view(-1, HIDDEN))[0]
+        return normed
 
 
 def found(model: nn.Module, max_tokens: int = 64) -> list[Found]:
     def forward(tokens: int) -> Tensor:
         assert tokens <= max_tokens
         generator = torch.Generator().manual_seed(0)
-        return model(torch.randn(tokens, HIDDEN, generator=generator))
+        hidden: Tensor = model(torch.randn(tokens, HIDDEN, generator=generator))
+        return hidden
 
     return probe_blocks(blocks_of(model, LAYERS), forward, HIDDEN, max_tokens)
 
@@ -180,7 +183,8 @@ def test_a_block_that_is_skipped_is_refused() -> None:
             residual = None
             for block in list(self.layers)[:-1]:
                 x, residual = block(x, residual)
-            return self.norm(x, residual)[0]
+            normed: Tensor = self.norm(x, residual)[0]
+            return normed
 
     with pytest.raises(NotInstrumentable, match=r"block 2 .* and returned 0$"):
         found(Skipping([Block(n) for n in range(LAYERS)]))

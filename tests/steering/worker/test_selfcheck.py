@@ -36,7 +36,8 @@ class Engine:
 
     def forward(self, tokens: int) -> Tensor:
         self.passes += 1
-        return self.model(torch.ones(tokens, HIDDEN))
+        hidden: Tensor = self.model(torch.ones(tokens, HIDDEN))
+        return hidden
 
     def check(self, forward: Callable[[int], Tensor] | None = None) -> None:
         self_check(
@@ -73,7 +74,7 @@ def test_a_sound_engine_passes_and_is_left_as_it_was(
 def test_a_site_that_lost_its_addition_is_named_alone(path: str, name: str) -> None:
     engine = Engine()
     module = engine.model.get_submodule(path)
-    module.forward = type(module).forward.__get__(module)  # type: ignore[method-assign]
+    module.forward = type(module).forward.__get__(module)
     with pytest.raises(NotInstrumentable) as caught:
         engine.check()
     assert str(caught.value).endswith("at " + name)
@@ -166,6 +167,6 @@ def test_a_closed_gate_runs_no_operation(monkeypatch: pytest.MonkeyPatch) -> Non
 
 def test_an_output_of_another_shape_is_refused() -> None:
     engine = Engine(always=True)
-    engine.model.layers[0].mlp.up.forward = lambda x: torch.stack([x, x])
+    engine.model.get_submodule("layers.0.mlp.up").forward = lambda x: torch.stack([x, x])
     with pytest.raises(TypeError, match="not \\[tokens, hidden\\]"):
         engine.forward(3)

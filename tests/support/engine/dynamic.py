@@ -7,6 +7,7 @@ import torch
 from steersman.steering.plan import Dynamic, Plan, PlannedVector, WorkerNote
 from steersman.steering.plan.plan import as_float32
 from steersman.vectors.file.format import SteeringVector
+from steersman.vectors.tensors import HookPoint
 from tests.engine.conftest import Shelf
 from tests.reference.dynamic import Composed, Property, compose
 from tests.reference.reference import ReferenceModel
@@ -34,7 +35,7 @@ class Setting:
         return [shelf.stepped(seed, self.steps) for seed in seeds]
 
     def plan(self, shelf: Shelf) -> Plan:
-        terms = tuple(("resid_post", layer) for layer in self.layers)
+        terms = tuple(HookPoint("resid_post", layer) for layer in self.layers)
         vectors = tuple(
             PlannedVector(
                 one.digest, as_float32(self.cap), terms, "generation",
@@ -49,7 +50,10 @@ class Setting:
     ) -> Composed:
         properties = [
             Property(
-                {("resid_post", layer): one.tensors["resid_post", layer] for layer in self.layers},
+                {
+                    HookPoint("resid_post", layer): one.tensors["resid_post", layer]
+                    for layer in self.layers
+                },
                 as_float32(self.cap),
                 self.hold,
             )

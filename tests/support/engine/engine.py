@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from vllm import LLM, SamplingParams
+from vllm.inputs import TokensPrompt
 
 from steersman.steering.plan import PLAN_KEY, RECEIPTS, Plan, WorkerNote
 
@@ -43,7 +44,7 @@ class Engine:
 
     def ask(self, *asks: Ask) -> list[Answer]:
         """All requests at once, in one batch as far as they fit."""
-        prompts = [{"prompt_token_ids": list(ask.prompt)} for ask in asks]
+        prompts = [TokensPrompt(prompt_token_ids=list(ask.prompt)) for ask in asks]
         outputs = self.llm.generate(prompts, [parameters(ask) for ask in asks], use_tqdm=False)
         return [answer(output) for output in outputs]
 

@@ -6,6 +6,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from vllm.inputs import TokensPrompt
+
 from steersman.steering.plan import RECEIPTS, Plan, PlannedVector, PositionRule, WorkerNote
 from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.vllm.worker.model import layer_types
@@ -95,7 +97,7 @@ def ask_without(engine: Engine, asks: list[Ask], file: Path) -> list[Answer]:
     """Ask when `file` was there at the door and has gone when a worker wants it."""
     away = file.with_suffix(".away")
     engine.llm.enqueue(
-        [{"prompt_token_ids": list(ask.prompt)} for ask in asks],
+        [TokensPrompt(prompt_token_ids=list(ask.prompt)) for ask in asks],
         [parameters(ask) for ask in asks],
         use_tqdm=False,
     )
@@ -139,7 +141,7 @@ def _check_without(worker: Any, lost: list[tuple[str, int]]) -> str:
         return str(error)
     finally:
         for module, forward in zip(modules, kept, strict=True):
-            module.forward = forward
+            vars(module)["forward"] = forward
     return "passed"
 
 

@@ -137,7 +137,7 @@ def _session(pid: int) -> int:
 def alive(process: psutil.Process) -> bool:
     """Whether it still runs; one that nobody has buried does not."""
     try:
-        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+        return bool(process.is_running() and process.status() != psutil.STATUS_ZOMBIE)
     except psutil.NoSuchProcess:
         return False
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from vllm import SamplingParams
+from vllm.inputs import TokensPrompt
 
 from steersman.steering.plan import RECEIPTS
 from tests.support.engine.engine import Ask, Engine, answer, parameters
@@ -33,7 +34,7 @@ def ask(
         for key, value in (others or {}).items():
             setattr(given, key, value)
         params.append(given)
-    prompts = [{"prompt_token_ids": list(one.prompt)} for one in asks]
+    prompts = [TokensPrompt(prompt_token_ids=list(one.prompt)) for one in asks]
     try:
         outputs = engine.llm.generate(prompts, params, use_tqdm=False, **generate)
         notes = [[list(x.steered_tokens) for x in RECEIPTS.read(f"r{n}")] for n in range(len(asks))]
@@ -74,7 +75,7 @@ def standard(engine: Engine, asks: list[Ask], *, last_first: bool = False) -> di
     """All requests in one batch, the same with nobody steered, and the steered batch twice again,
     the second time with what the cache has."""
     before = status(engine)
-    options = {"priority": list(range(len(asks), 0, -1))} if last_first else {}
+    options: dict[str, Any] = {"priority": list(range(len(asks), 0, -1))} if last_first else {}
     engine.llm.reset_prefix_cache()
     mixed = ask(engine, asks, **options)
     engine.llm.reset_prefix_cache()
@@ -90,13 +91,11 @@ def standard(engine: Engine, asks: list[Ask], *, last_first: bool = False) -> di
         "before": before,
         "after": status(engine),
         "metrics": {
-            m.name: m.value for m in engine.llm.get_metrics() if isinstance(_value(m), int | float)
+            metric.name: value
+            for metric in engine.llm.get_metrics()
+            if isinstance(value := getattr(metric, "value", None), int | float)
         },
     }
-
-
-def _value(metric: Any) -> Any:
-    return getattr(metric, "value", None)
 
 
 def prompt_logprobs(engine: Engine, asks: list[Ask]) -> dict[str, Any]:

@@ -5,12 +5,14 @@ from typing import Any
 
 import torch
 from vllm.exceptions import VLLMValidationError
+from vllm.inputs import EmbedsPrompt, TokensPrompt
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
 from steersman.steering.plan import Dynamic, Plan
 from steersman.steering.plan.capture import CAPTURE_KEY, Capture
 from steersman.steering.plan.inbox import CAPTURES
+from steersman.vectors.tensors import HookPoint
 from tests.support.engine.engine import Ask, Engine, parameters
 from tests.support.matrix.exams import ask, plain, status
 from tests.support.matrix.tiny import HIDDEN, LAYERS
@@ -40,7 +42,8 @@ def structured(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
 def embeddings(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
     """A prompt of embeddings instead of tokens: how many tokens an unsteered answer to it has, and
     what a steered one is told."""
-    prompt = {"prompt_embeds": torch.randn(9, HIDDEN, generator=torch.Generator().manual_seed(0))}
+    embeddings = torch.randn(9, HIDDEN, generator=torch.Generator().manual_seed(0))
+    prompt = EmbedsPrompt(prompt_embeds=embeddings)
     steered = next(one for one in asks if one.plan)
     (output,) = engine.llm.generate([prompt], parameters(Ask((), tokens=2)), use_tqdm=False)
     try:
@@ -119,14 +122,14 @@ def _streams(engine: Engine, asks: list[Ask], layers: int, first: int) -> list[A
     """Means of the stream over prompt tokens from `first` on, [layers][hidden], one batch."""
     params, captures = [], []
     for n, one in enumerate(asks):
-        terms = tuple(("resid_post", layer) for layer in range(layers))
+        terms = tuple(HookPoint("resid_post", layer) for layer in range(layers))
         captures.append(Capture(f"c{n}", terms, first, len(one.prompt)))
         CAPTURES.open(captures[-1])
         given = parameters(one)
         given.extra_args = {**(given.extra_args or {}), CAPTURE_KEY: captures[-1].to_json()}
         given.skip_reading_prefix_cache = True
         params.append(given)
-    prompts = [{"prompt_token_ids": list(one.prompt)} for one in asks]
+    prompts = [TokensPrompt(prompt_token_ids=list(one.prompt)) for one in asks]
     engine.llm.generate(prompts, params, use_tqdm=False)
     found = [CAPTURES.close(capture.receipt) for capture in captures]
     return [None if one is None else one.values.tolist() for one in found]

@@ -10,6 +10,7 @@ import torch
 
 from bench.receipts import Usage, steered_tokens
 from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.tensors import HookPoint
 from tests.support.matrix.http_fleet import Door
 
 HIDDEN = 576
@@ -50,7 +51,7 @@ def make_vector(seed: int, layers: tuple[int, ...] = (10, 14)) -> bytes:
     rows *= NORM / rows.norm(dim=1, keepdim=True)
     return write_vector(
         SteeringVector(
-            {("resid_post", n): row.clone() for n, row in zip(layers, rows, strict=True)}
+            {HookPoint("resid_post", n): row.clone() for n, row in zip(layers, rows, strict=True)}
         )
     )
 

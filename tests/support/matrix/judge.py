@@ -36,7 +36,7 @@ def steering_shows(asks: Sequence[Ask], mixed: Answers, unsteered: Answers) -> f
     """How far steering moves a request's log-probabilities, at the least (median over steered
     requests of the largest): without this, an engine that adds nothing would pass. A token that
     is not among the other's likeliest is no likelier than the last of them."""
-    moved = []
+    moved: list[float] = []
     for ask, a, b in zip(asks, mixed, unsteered, strict=True):
         if ask.plan:
             assert a["logprobs"] != b["logprobs"]

@@ -44,8 +44,9 @@ def judge(family: Family, place: Path) -> None:
 
 def furthest(answer: dict[str, Any], expected: Tensor) -> float:
     """Largest difference of an answer's log-probabilities from `expected` [tokens, vocabulary]."""
-    return max(
+    distances: list[float] = [
         abs(logprob - float(expected[position, int(token)]))
         for position, likeliest in enumerate(answer["logprobs"])
         for token, logprob in likeliest.items()
-    )
+    ]
+    return max(distances)

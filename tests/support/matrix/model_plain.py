@@ -18,7 +18,7 @@ def plain(family: Family, place: Path) -> None:
     """Raises vLLM's error; writes found.json without one if there was none."""
     os.environ["VLLM_PLUGINS"] = ""
     # vLLM logs why a model's class cannot be imported and raises something vaguer.
-    registry._try_inspect_model_cls = lambda _name, model: model.inspect_model_cls()
+    vars(registry)["_try_inspect_model_cls"] = lambda _name, model: model.inspect_model_cls()
     try:
         ask(start(family, place), [None])
     finally:

@@ -62,10 +62,11 @@ class Reference:
             handle.remove()
 
     def _part(self, site: str, layer: int) -> nn.Module:
-        block = self.blocks[layer]
+        block: nn.Module = self.blocks[layer]
         if site == "resid_post":
             return block
         names = self.family.attn if site == "attn_out" else self.family.mlp
+        part: nn.Module
         (part,) = [getattr(block, name) for name in names if getattr(block, name, None) is not None]
         return part
 

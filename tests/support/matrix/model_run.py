@@ -39,7 +39,7 @@ def main(folder: Path) -> None:
     from tests.support.matrix.model_weights import make
 
     # vLLM looks at each model's class in a fresh process, to keep CUDA out of its own. No GPU here.
-    registry._run_in_subprocess = lambda look: look()
+    vars(registry)["_run_in_subprocess"] = lambda look: look()
     families = {family.name: family for family in FAMILIES}
     for line in sys.stdin:
         family = families[line.rstrip("\n")]

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from vllm import LLM, SamplingParams
+from vllm.inputs import TokensPrompt
 
 from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.library.library import Library
+from steersman.vectors.tensors import HookPoint
 from tests.support.matrix.family import FIRST_STEERED, NEW_TOKENS, PROMPT, Family
 
 
@@ -22,7 +24,7 @@ def steer(family: Family, place: Path) -> None:
     status = llm.collective_rpc("steering_status")[0]
     norms = json.loads((place / "norms.json").read_text())
     vectors = {
-        (site, layer): vector(10 * layer + n, status["hidden_size"], norms[layer + 1])
+        HookPoint(site, layer): vector(10 * layer + n, status["hidden_size"], norms[layer + 1])
         for n, site in enumerate(status["sites"])
         for layer in status["layers"]
     }
@@ -62,7 +64,8 @@ def start(family: Family, place: Path) -> LLM:
 def vector(seed: int, hidden: int, norm: float) -> Tensor:
     """A random direction, as long as the stream where it is added."""
     v = torch.randn(hidden, generator=torch.Generator().manual_seed(seed))
-    return v * (norm / v.norm())
+    scaled: Tensor = v * (norm / v.norm())
+    return scaled
 
 
 def ask(llm: LLM, plans: list[Plan | None]) -> list[dict[str, Any]]:
@@ -80,10 +83,12 @@ def ask(llm: LLM, plans: list[Plan | None]) -> list[dict[str, Any]]:
         )
         for plan in plans
     ]
-    prompts = [{"prompt_token_ids": list(PROMPT)} for _ in plans]
+    prompts = [TokensPrompt(prompt_token_ids=list(PROMPT)) for _ in plans]
     answers = []
     for output in llm.generate(prompts, parameters, use_tqdm=False):
         completion = output.outputs[0]
+        assert output.prompt_logprobs is not None
+        assert completion.logprobs is not None
         positions = [*output.prompt_logprobs[1:], *completion.logprobs]
         answers.append(
             {

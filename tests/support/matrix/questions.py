@@ -5,6 +5,7 @@ import random
 
 from steersman.steering.plan import Plan, PlannedVector, PositionRule
 from steersman.steering.plan.plan import as_float32
+from steersman.vectors.tensors import HookPoint
 from tests.support.engine.engine import Ask
 
 NEW_TOKENS = 12
@@ -19,7 +20,7 @@ def one(
     site: str = "resid_post",
 ) -> PlannedVector:
     """One vector of a plan."""
-    terms = tuple((site, layer) for layer in layers)
+    terms = tuple(HookPoint(site, layer) for layer in layers)
     return PlannedVector(digest, as_float32(coefficient), terms, positions)
 
 

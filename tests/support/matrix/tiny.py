@@ -8,7 +8,7 @@ from steersman.vectors.file.format import HookPoint, SteeringVector, write_vecto
 from steersman.vectors.library.library import Library
 
 LAYERS, HIDDEN, VOCAB = 3, 48, 576
-SITES = ("resid_post", "attn_out", "mlp_out")
+SITES = HookPoint("resid_post", "attn_out", "mlp_out")
 SPREAD = 0.2
 """Standard deviation of the weights: large, so that the log-probabilities differ by whole numbers
 and an addition that is left out cannot hide under the tolerance."""

@@ -22,6 +22,7 @@ from steersman.server.state import Steersman
 from steersman.steering.plan import Limits, Settings
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.library.library import Library
+from steersman.vectors.tensors import HookPoint
 from tests.support.server.extraction import HIDDEN, LAYERS, Engine, make_context
 from tests.support.server.keys import bearer
 
@@ -41,7 +42,9 @@ class LensEngine(Engine):
 def content(seed: int, size: float = 1.0, **fields: Any) -> bytes:
     """A file whose tensors, of length `size`, go by `seed`."""
     row = torch.randn(HIDDEN, generator=torch.Generator().manual_seed(seed))
-    return write_vector(SteeringVector({("resid_post", 1): size * row / row.norm()}, **fields))
+    return write_vector(
+        SteeringVector({HookPoint("resid_post", 1): size * row / row.norm()}, **fields)
+    )
 
 
 class Site:

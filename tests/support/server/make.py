@@ -12,21 +12,27 @@ from steersman.server.state import Steersman
 from steersman.steering.plan import Limits, Settings
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.library.library import Library
+from steersman.vectors.tensors import HookPoint
 
 LAYERS, HIDDEN = 4, 2
 MEDIANS = {f"resid_post.{layer}": 10.0 * (layer + 1) for layer in range(LAYERS)}
 ONE = torch.tensor([6.0, 8.0])
 VECTORS = {
-    "plain": SteeringVector({("resid_post", 1): ONE}, coefficient=0.5, positions="all"),
-    "other": SteeringVector({("resid_post", 2): ONE}),
-    "steps": SteeringVector({("resid_post", 1): torch.stack([ONE, 2 * ONE, ONE])}),
+    "plain": SteeringVector({HookPoint("resid_post", 1): ONE}, coefficient=0.5, positions="all"),
+    "other": SteeringVector({HookPoint("resid_post", 2): ONE}),
+    "steps": SteeringVector({HookPoint("resid_post", 1): torch.stack([ONE, 2 * ONE, ONE])}),
     "uneven": SteeringVector(
-        {("resid_post", 1): torch.ones(3, HIDDEN), ("resid_post", 2): torch.ones(2, HIDDEN)}
+        {
+            HookPoint("resid_post", 1): torch.ones(3, HIDDEN),
+            HookPoint("resid_post", 2): torch.ones(2, HIDDEN),
+        }
     ),
-    "single": SteeringVector({("resid_post", 1): ONE[None]}),
-    "mixed": SteeringVector({("resid_post", 1): ONE[None], ("resid_post", 2): ONE}),
-    "ranged": SteeringVector({("resid_post", 1): ONE}, safe_range=(-1.0, 2.0)),
-    "long": SteeringVector({("resid_post", 1): torch.ones(9, HIDDEN)}),
+    "single": SteeringVector({HookPoint("resid_post", 1): ONE[None]}),
+    "mixed": SteeringVector(
+        {HookPoint("resid_post", 1): ONE[None], HookPoint("resid_post", 2): ONE}
+    ),
+    "ranged": SteeringVector({HookPoint("resid_post", 1): ONE}, safe_range=(-1.0, 2.0)),
+    "long": SteeringVector({HookPoint("resid_post", 1): torch.ones(9, HIDDEN)}),
 }
 """`plain` has a coefficient and positions of its own; `long` has more steps than are allowed."""
 

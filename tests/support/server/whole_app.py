@@ -48,7 +48,7 @@ def build(
     options = ("model", "--additional-config", json.dumps({"steersman": ours}), *options)
     options += ("--enable-tokenizer-info-endpoint", "--enable-fault-tolerance")
     options += ("--enable-offline-docs",) if offline_docs else ()
-    parser: Any = FlexibleArgumentParser()  # type: ignore[no-untyped-call]
+    parser: Any = FlexibleArgumentParser()
     args = make_arg_parser(parser).parse_args(list(options))
     args.profiler_config = ProfilerConfig(
         profiler="torch", torch_profiler_dir=str(directory / "profile")
@@ -169,7 +169,7 @@ def main() -> None:
 
     from tests.support.server.keys import ONE_EACH, one_each
 
-    load_general_plugins()  # type: ignore[no-untyped-call]
+    load_general_plugins()
     one_each(directory / "keys.yaml")
     callers = [None, "nobody", *ONE_EACH, VLLM_KEY]
     said: dict[str, Any] = {}

@@ -11,7 +11,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO
 
 import torch
 from torch import Tensor
@@ -56,14 +56,14 @@ def _worker() -> subprocess.Popen[bytes]:
     return worker
 
 
-def _write(pipe: BinaryIO | io.BufferedIOBase, what: object) -> None:
+def _write(pipe: IO[bytes], what: object) -> None:
     buffer = io.BytesIO()
     torch.save(what, buffer)
     pipe.write(buffer.tell().to_bytes(8) + buffer.getvalue())
     pipe.flush()
 
 
-def _read(pipe: BinaryIO | io.BufferedIOBase) -> object:
+def _read(pipe: IO[bytes]) -> object:
     length = int.from_bytes(pipe.read(8))
     return torch.load(io.BytesIO(pipe.read(length)), weights_only=True) if length else None
 

@@ -4,9 +4,10 @@ from hypothesis import strategies as st
 
 from steersman.steering.plan import Limits, Plan, PlannedVector, PositionRule, interval
 from steersman.steering.plan.plan import as_float32
+from steersman.vectors.tensors import HookPoint
 
 LAYERS = 6
-SITES = ("resid_post", "attn_out", "mlp_out")
+SITES = HookPoint("resid_post", "attn_out", "mlp_out")
 STEPPED, STEPS = 7, 3
 """A vector, by its number, that has a tensor for each of so many steps."""
 
@@ -23,7 +24,7 @@ def planned(
     positions: PositionRule = "generation",
     site: str = "resid_post",
 ) -> PlannedVector:
-    terms = tuple((site, layer) for layer in sorted(layers))
+    terms = tuple(HookPoint(site, layer) for layer in sorted(layers))
     return PlannedVector(digest(n), as_float32(coefficient), terms, positions)
 
 

@@ -23,7 +23,7 @@ class Linear(LinearBase):
         return x @ self.matrix
 
 
-class Mixer(nn.Module, AttentionLayerBase):  # type: ignore[misc]
+class Mixer(nn.Module, AttentionLayerBase):
     """An attention layer: one token long, so it passes its input on."""
 
     def get_attn_backend(self) -> None:  # type: ignore[override]

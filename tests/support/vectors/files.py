@@ -21,7 +21,8 @@ EYE = torch.eye(HIDDEN)
 def unit(seed: int = 0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
     values = torch.randn(HIDDEN, generator=generator)
-    return values / values.norm()
+    length: torch.Tensor = values.norm()
+    return values / length
 
 
 def gguf(path: Path, metadata: dict[str, Any], tensors: dict[str, torch.Tensor]) -> Path:

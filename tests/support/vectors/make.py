@@ -6,14 +6,19 @@ from typing import Any
 import torch
 
 from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.tensors import HookPoint
 
 HIDDEN = 16
 
 
-def vector(seed: int = 0, *, hidden: int = HIDDEN, layers: tuple[int, ...] = (3, 5), **fields: Any):
+def vector(
+    seed: int = 0, *, hidden: int = HIDDEN, layers: tuple[int, ...] = (3, 5), **fields: Any
+) -> SteeringVector:
     """A vector at `resid_post` of `layers`; another seed is other content."""
     generator = torch.Generator().manual_seed(seed)
-    tensors = {("resid_post", layer): torch.randn(hidden, generator=generator) for layer in layers}
+    tensors = {
+        HookPoint("resid_post", layer): torch.randn(hidden, generator=generator) for layer in layers
+    }
     return SteeringVector(tensors, **fields)
 
 

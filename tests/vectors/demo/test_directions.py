@@ -28,7 +28,8 @@ def one_by_one(loaded: LoadedModel, text: str, layer: int) -> torch.Tensor:
     opening, ids = loaded.chat_ids(QUESTION), loaded.text_ids(text)
     with torch.no_grad():
         states = loaded.model(torch.tensor([opening + ids]), output_hidden_states=True)
-    return states.hidden_states[layer + 1][0, len(opening) :]
+    stream: torch.Tensor = states.hidden_states[layer + 1][0, len(opening) :]
+    return stream
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 4])

@@ -6,6 +6,8 @@ import os
 import pickle
 import resource
 import time
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -20,7 +22,7 @@ from tests.support.vectors.make import HIDDEN, raw_file, tensor_entry, vector_fi
 @pytest.mark.parametrize(
     ("data", "param", "code"), [f[1:] for f in FILES], ids=[f[0] for f in FILES]
 )
-def test_bad_file(data, param, code, tmp_path):
+def test_bad_file(data: Any, param: Any, code: Any, tmp_path: Path) -> None:
     with pytest.raises(VectorInvalid) as from_bytes:
         read_vector(data)
     assert (from_bytes.value.param, from_bytes.value.code) == (param, code)
@@ -36,7 +38,7 @@ def test_bad_file(data, param, code, tmp_path):
     assert list((tmp_path / "library").glob("*/*")) == []
 
 
-def test_a_hostile_header_is_not_read():
+def test_a_hostile_header_is_not_read() -> None:
     class Watched(io.BytesIO):
         taken = 0
 
@@ -51,7 +53,7 @@ def test_a_hostile_header_is_not_read():
     assert file.taken == 8
 
 
-def test_a_sparse_file_of_two_gigabytes_costs_nothing(tmp_path):
+def test_a_sparse_file_of_two_gigabytes_costs_nothing(tmp_path: Path) -> None:
     path = tmp_path / "huge.safetensors"
     path.write_bytes(vector_file())
     os.truncate(path, 2 << 30)
@@ -62,11 +64,11 @@ def test_a_sparse_file_of_two_gigabytes_costs_nothing(tmp_path):
     assert time.monotonic() - start < 5
 
 
-def test_a_pickle_is_never_run(tmp_path):
+def test_a_pickle_is_never_run(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
 
     class Bomb:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Any, ...]:
             return (mark.touch, ())
 
     for protocol in range(pickle.HIGHEST_PROTOCOL + 1):
@@ -76,7 +78,7 @@ def test_a_pickle_is_never_run(tmp_path):
     assert not mark.exists()
 
 
-def test_any_change_to_any_header_byte_is_an_error_or_a_vector():
+def test_any_change_to_any_header_byte_is_an_error_or_a_vector() -> None:
     data = bytearray(vector_file(name="a", description="b"))
     length = int.from_bytes(data[:8], "little")
     for place in range(8 + length):
@@ -86,7 +88,7 @@ def test_any_change_to_any_header_byte_is_an_error_or_a_vector():
                 assert read_vector(changed).hidden_size == HIDDEN
 
 
-def test_header_limit_is_the_callers():
+def test_header_limit_is_the_callers() -> None:
     data = raw_file(tensor_entry(), b"\0" * 64)
     assert read_vector(data).hidden_size == 16
     with pytest.raises(VectorInvalid) as caught:

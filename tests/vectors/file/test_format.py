@@ -5,6 +5,8 @@ import io
 import json
 import struct
 from dataclasses import fields, replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,6 +26,7 @@ from steersman.vectors.file.format import (
     write_vector,
 )
 from steersman.vectors.file.metadata import READERS
+from steersman.vectors.tensors import HookPoint
 from steersman.vectors.vector import VectorFields
 from tests.support.vectors.make import vector, vector_file
 
@@ -73,7 +76,7 @@ def vectors(draw: st.DrawFn) -> SteeringVector:
 
 @settings(max_examples=80, deadline=None)
 @given(vectors())
-def test_what_is_written_is_read_back(written: SteeringVector):
+def test_what_is_written_is_read_back(written: SteeringVector) -> None:
     data = write_vector(written)
     read = read_vector(data)
     assert read.digest == written.digest
@@ -87,37 +90,37 @@ def test_what_is_written_is_read_back(written: SteeringVector):
 
 @settings(max_examples=50, deadline=None)
 @given(vectors())
-def test_other_safetensors_tools_read_the_file(written: SteeringVector):
+def test_other_safetensors_tools_read_the_file(written: SteeringVector) -> None:
     tensors = load(write_vector(written))
     assert tensors.keys() == {tensor_name(key) for key in written.tensors}
     for key, tensor in written.tensors.items():
         assert torch.equal(tensors[tensor_name(key)], tensor)
 
 
-def test_a_file_has_every_field_of_a_vector():
+def test_a_file_has_every_field_of_a_vector() -> None:
     known = {field.name for field in fields(SteeringVector)} - {"tensors"}
     assert set(READERS) == known
     assert {field.name for field in fields(VectorFields)} < known
 
 
-def test_vectors_are_compared_by_digest_only():
+def test_vectors_are_compared_by_digest_only() -> None:
     one, other = vector(0), vector(0)
     assert one != other
     assert len({one, other}) == 2
     assert one.digest == other.digest
 
 
-def test_a_file_of_nothing_but_named_tensors_is_a_vector():
+def test_a_file_of_nothing_but_named_tensors_is_a_vector() -> None:
     read = read_vector(save({"resid_post.7": torch.ones(4), "attn_out.2": torch.ones(3, 4)}))
     assert (read.coefficient, read.layers, read.positions) == (1.0, (2, 7), "generation")
     assert (read.name, read.description, read.hidden_size) == (None, "", 4)
 
 
-def test_digest_is_the_documented_hash():
+def test_digest_is_the_documented_hash() -> None:
     made = SteeringVector(
         {
-            ("resid_post", 10): torch.tensor([1.0, -2.5]),
-            ("attn_out", 9): torch.tensor([[0.5, 3.0]]),
+            HookPoint("resid_post", 10): torch.tensor([1.0, -2.5]),
+            HookPoint("attn_out", 9): torch.tensor([[0.5, 3.0]]),
         },
         coefficient=-1.5,
         layers=(10,),
@@ -138,10 +141,15 @@ def test_digest_is_the_documented_hash():
         {"layers": (3,)},
         {"positions": "all"},
         {"positions": {"start": 0, "stop": 4}},
-        {"tensors": {("resid_post", 3): torch.zeros(16), ("resid_post", 5): torch.zeros(16)}},
+        {
+            "tensors": {
+                HookPoint("resid_post", 3): torch.zeros(16),
+                HookPoint("resid_post", 5): torch.zeros(16),
+            }
+        },
     ],
 )
-def test_digest_changes_with_behaviour(change):
+def test_digest_changes_with_behaviour(change: dict[str, Any]) -> None:
     assert replace(vector(), **change).digest != vector().digest
 
 
@@ -158,20 +166,20 @@ def test_digest_changes_with_behaviour(change):
         {"coefficient": 1},
     ],
 )
-def test_digest_stays_with_descriptions_and_written_out_defaults(change):
+def test_digest_stays_with_descriptions_and_written_out_defaults(change: dict[str, Any]) -> None:
     assert replace(vector(), **change).digest == vector().digest
 
 
-def test_minus_zero_is_the_coefficient_zero():
+def test_minus_zero_is_the_coefficient_zero() -> None:
     assert replace(vector(), coefficient=-0.0).digest == replace(vector(), coefficient=0.0).digest
 
 
-def test_other_tools_metadata_is_left_alone():
+def test_other_tools_metadata_is_left_alone() -> None:
     read = read_vector(save({"resid_post.1": torch.ones(2)}, metadata={"format": "pt", "x": "y"}))
     assert read.coefficient == 1.0
 
 
-def test_metadata_is_one_json_string_with_the_documented_keys(tmp_path):
+def test_metadata_is_one_json_string_with_the_documented_keys(tmp_path: Path) -> None:
     (tmp_path / "v").write_bytes(vector_file(name="cheerful", safe_range=(-2, 2)))
     with safe_open(tmp_path / "v", "pt") as file:
         written = json.loads(file.metadata()["steersman"])
@@ -185,51 +193,51 @@ def test_metadata_is_one_json_string_with_the_documented_keys(tmp_path):
     }
 
 
-def test_read_tensors_reads_only_those_asked_for(tmp_path):
+def test_read_tensors_reads_only_those_asked_for(tmp_path: Path) -> None:
     path = tmp_path / "v.safetensors"
     path.write_bytes(vector_file())
-    found = read_tensors(path, [("resid_post", 5)])
+    found = read_tensors(path, [HookPoint("resid_post", 5)])
     path.unlink()
-    assert found.keys() == {("resid_post", 5)}
+    assert found.keys() == {HookPoint("resid_post", 5)}
     assert torch.equal(found["resid_post", 5], vector().tensors["resid_post", 5])
 
 
-def test_read_tensors_errors(tmp_path):
+def test_read_tensors_errors(tmp_path: Path) -> None:
     path = tmp_path / "v.safetensors"
     with pytest.raises(VectorNotFound):
-        read_tensors(path, [("resid_post", 5)])
+        read_tensors(path, [HookPoint("resid_post", 5)])
     path.write_bytes(vector_file())
     with pytest.raises(VectorInvalid) as caught:
-        read_tensors(path, [("resid_post", 4)])
+        read_tensors(path, [HookPoint("resid_post", 4)])
     assert caught.value.param == "resid_post.4"
     path.write_bytes(vector_file()[:-1])
     with pytest.raises(VectorInvalid):
-        read_tensors(path, [("resid_post", 5)])
+        read_tensors(path, [HookPoint("resid_post", 5)])
     for bad in (torch.ones(2, dtype=torch.float16), torch.ones(2, 2, 2), torch.tensor([torch.nan])):
         path.write_bytes(save({"resid_post.5": bad}))
         with pytest.raises(VectorInvalid) as caught:
-            read_tensors(path, [("resid_post", 5)])
+            read_tensors(path, [HookPoint("resid_post", 5)])
         assert caught.value.param == "resid_post.5"
 
 
-def test_reading_a_path_that_is_not_there(tmp_path):
+def test_reading_a_path_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(VectorNotFound):
         read_vector(tmp_path / "none")
 
 
-def test_a_tensor_of_another_dtype_cannot_become_a_vector():
+def test_a_tensor_of_another_dtype_cannot_become_a_vector() -> None:
     with pytest.raises(VectorInvalid, match=r"to\(torch.float32\)") as caught:
-        SteeringVector({("resid_post", 3): torch.ones(4, dtype=torch.bfloat16)})
+        SteeringVector({HookPoint("resid_post", 3): torch.ones(4, dtype=torch.bfloat16)})
     assert caught.value.param == "resid_post.3"
 
 
-def test_metadata_too_large_for_a_header_is_refused_when_written():
+def test_metadata_too_large_for_a_header_is_refused_when_written() -> None:
     with pytest.raises(VectorInvalid) as caught:
         write_vector(vector(method_settings={"log": "x" * (1 << 20)}))
     assert caught.value.param == "method_settings"
 
 
-def test_a_header_as_long_as_a_pickles_first_bytes_is_read():
+def test_a_header_as_long_as_a_pickles_first_bytes_is_read() -> None:
     # A header of 0x0480 bytes makes the file begin with 80 04, like a pickle of protocol 4.
     plain = save({"resid_post.1": torch.ones(2)})
     length = int.from_bytes(plain[:8], "little")

@@ -28,10 +28,10 @@ STRENGTH = 1.5
 def main() -> None:
     from tests.support.vectors.tiny import residuals, tiny_model
 
-    np.float_ = np.float64  # repeng 0.4.0 names it in two annotations; NumPy 2 dropped it.
+    vars(np)["float_"] = np.float64  # repeng 0.4.0 names it in two annotations; NumPy 2 dropped it.
     sys.modules.setdefault("IPython", ModuleType("IPython"))  # dialz's pictures; not used here.
     display = sys.modules.setdefault("IPython.display", ModuleType("IPython.display"))
-    display.HTML = getattr(display, "HTML", str)
+    vars(display).setdefault("HTML", str)
     import repeng
     from dialz import vector as dialz
     from repeng.control import ControlModel

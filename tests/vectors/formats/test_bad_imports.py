@@ -5,6 +5,7 @@ import json
 import pickle
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,10 +16,11 @@ from safetensors.torch import save_file
 from steersman.vectors.errors import VectorInvalid, VectorNotFound
 from steersman.vectors.file.format import read_tensors
 from steersman.vectors.formats import FORMATS, load
+from steersman.vectors.tensors import HookPoint
 from tests.vectors.formats.make_fixtures import FIXTURES
 
 
-def refused(path: Path, **options) -> VectorInvalid:
+def refused(path: Path, **options: Any) -> VectorInvalid:
     with pytest.raises(VectorInvalid) as caught:
         load(path, **options)
     assert caught.value.message.startswith(f"{path.name}: ")
@@ -37,7 +39,7 @@ def gguf(path: Path, arch: str = "controlvector", **tensors: torch.Tensor) -> Pa
     return path
 
 
-def test_unknown_files_list_what_is_known(tmp_path):
+def test_unknown_files_list_what_is_known(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("a cheerful vector")
     error = refused(tmp_path / "notes.txt")
     assert error.code == "unknown_format"
@@ -55,7 +57,7 @@ def test_a_header_of_safetensors_is_bounded(tmp_path):
     assert refused(path).code == "header_too_large"
     # The engine's reading of single tensors has the same bound, the lower one.
     with pytest.raises(VectorInvalid) as caught:
-        read_tensors(path, [("resid_post", 1)])
+        read_tensors(path, [HookPoint("resid_post", 1)])
     assert caught.value.code == "header_too_large"
     save_file({"resid_post.1": torch.ones(4).half()}, path, metadata={"note": "x" * (2 << 20)})
     assert load(path).layers == (1,)
@@ -65,7 +67,7 @@ def test_a_header_of_safetensors_is_bounded(tmp_path):
     "name", ["repeng.gguf", "activation-steering.svec", "refusal/direction.pt",
              "easyedit/layer_2.pt", "tiny_model.safetensors"],
 )  # fmt: skip
-def test_files_cut_off_anywhere(name, tmp_path):
+def test_files_cut_off_anywhere(name: str, tmp_path: Path) -> None:
     data = (FIXTURES / name).read_bytes()
     path = tmp_path / Path(name).name
     for stop in {1, 3, 5, 9, 40, len(data) // 3, len(data) // 2, len(data) - 40, len(data) - 1}:
@@ -73,7 +75,7 @@ def test_files_cut_off_anywhere(name, tmp_path):
         assert refused(path, layer=1).param
 
 
-def test_gguf_damaged_anywhere_is_an_error_or_a_vector(tmp_path):
+def test_gguf_damaged_anywhere_is_an_error_or_a_vector(tmp_path: Path) -> None:
     data = bytearray((FIXTURES / "repeng.gguf").read_bytes())
     path = tmp_path / "v.gguf"
     for place in range(0, 320, 3):
@@ -83,7 +85,7 @@ def test_gguf_damaged_anywhere_is_an_error_or_a_vector(tmp_path):
                 assert load(path).hidden_size == 8
 
 
-def test_a_damaged_length_is_found_at_once(tmp_path):
+def test_a_damaged_length_is_found_at_once(tmp_path: Path) -> None:
     writer = GGUFWriter(tmp_path / "v.gguf", "controlvector")
     writer.add_array("notes", [1, 2, 3])
     writer.add_tensor("direction.1", torch.ones(4).numpy())
@@ -111,12 +113,14 @@ def test_a_damaged_length_is_found_at_once(tmp_path):
         ({}, None, "no_tensors"),
     ],
 )  # fmt: skip
-def test_gguf_with_bad_tensors(tensors, param, code, tmp_path):
+def test_gguf_with_bad_tensors(
+    tensors: dict[str, Any], param: str | None, code: str, tmp_path: Path
+) -> None:
     error = refused(gguf(tmp_path / "v.gguf", **tensors))
     assert (error.param, error.code) == (param, code)
 
 
-def test_gguf_of_something_else(tmp_path):
+def test_gguf_of_something_else(tmp_path: Path) -> None:
     error = refused(gguf(tmp_path / "v.gguf", "llama", direction_1=torch.ones(4)))
     assert error.code == "not_a_control_vector"
     writer = GGUFWriter(tmp_path / "p.gguf", "controlvector")
@@ -129,7 +133,7 @@ def test_gguf_of_something_else(tmp_path):
     assert "project" in refused(tmp_path / "p.gguf").message
 
 
-def test_nobody_knows_where_an_unsigned_file_was_extracted(tmp_path):
+def test_nobody_knows_where_an_unsigned_file_was_extracted(tmp_path: Path) -> None:
     path = gguf(tmp_path / "v.gguf", direction_1=torch.ones(4))
     assert load(path).method_settings["imported"]["library"] == "unknown"
     assert refused(path, as_extracted=True).param == "as_extracted"
@@ -151,16 +155,16 @@ def test_nobody_knows_where_an_unsigned_file_was_extracted(tmp_path):
         ({"directions": {"0": [1.0]}}, "layer"),
     ],
 )
-def test_bad_svec(data, param, tmp_path):
+def test_bad_svec(data: list[Any] | dict[str, Any], param: str, tmp_path: Path) -> None:
     (tmp_path / "v.svec").write_text(json.dumps(data))
     assert refused(tmp_path / "v.svec").param == param
 
 
-def test_a_pickle_is_never_run(tmp_path):
+def test_a_pickle_is_never_run(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
 
     class Bomb:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Any, ...]:
             return (mark.touch, ())
 
     (tmp_path / "layer_1.pt").write_bytes(pickle.dumps(Bomb(), protocol=2))
@@ -182,13 +186,13 @@ def test_a_pickle_is_never_run(tmp_path):
         (torch.tensor([1e300], dtype=torch.float64), "not_finite"),
     ],
 )
-def test_bad_pt(value, code, tmp_path):
+def test_bad_pt(value: Any, code: str, tmp_path: Path) -> None:
     torch.save(value, tmp_path / "layer_1.pt")
     error = refused(tmp_path / "layer_1.pt")
     assert (error.code, error.param) == (code, "layer_1.pt")
 
 
-def test_pt_without_a_layer(tmp_path):
+def test_pt_without_a_layer(tmp_path: Path) -> None:
     torch.save(torch.ones(4), tmp_path / "direction.pt")
     assert refused(tmp_path / "direction.pt").code == "no_layer"
     for text in ("{", "[1]", '{"pos": -1}', '{"layer": true}', '{"layer": -1}'):
@@ -196,7 +200,7 @@ def test_pt_without_a_layer(tmp_path):
         assert refused(tmp_path / "direction.pt").param == "direction_metadata.json"
 
 
-def test_folders_that_hold_none_or_several(tmp_path):
+def test_folders_that_hold_none_or_several(tmp_path: Path) -> None:
     assert refused(FIXTURES / "caa").param == "model"
     assert "Llama-2-13b-chat-hf" in refused(FIXTURES / "caa").message
     assert refused(FIXTURES / "caa", model="gpt2").param == "model"
@@ -211,7 +215,7 @@ def test_folders_that_hold_none_or_several(tmp_path):
     assert "b.gguf, c.gguf" in error.message
 
 
-def test_a_folder_of_another_model(tmp_path):
+def test_a_folder_of_another_model(tmp_path: Path) -> None:
     shutil.copy(FIXTURES / "repeng.gguf", tmp_path / "b.gguf")
     (tmp_path / "config.json").write_text('{"hidden_size": 16}')
     assert refused(tmp_path).code == "wrong_hidden_size"
@@ -223,7 +227,7 @@ def test_a_folder_of_another_model(tmp_path):
     assert refused(tmp_path).param == "config.json"
 
 
-def test_safetensors_of_something_else(tmp_path):
+def test_safetensors_of_something_else(tmp_path: Path) -> None:
     assert refused(FIXTURES / "tiny_model.safetensors").code == "unknown_tensor"
     save_file({"resid_post.1": torch.ones(4), "resid_post.2": torch.ones(5, dtype=torch.float16)},
               tmp_path / "v.safetensors")  # fmt: skip
@@ -231,7 +235,7 @@ def test_safetensors_of_something_else(tmp_path):
     assert (error.param, error.code) == ("resid_post.2", "mixed_hidden_sizes")
     save_file({"v": torch.ones(4)}, tmp_path / "v.safetensors")
     assert refused(tmp_path / "v.safetensors").code == "no_layer"
-    assert list(load(tmp_path / "v.safetensors", layer=3).tensors) == [("resid_post", 3)]
+    assert list(load(tmp_path / "v.safetensors", layer=3).tensors) == [HookPoint("resid_post", 3)]
 
 
 @pytest.mark.parametrize(
@@ -239,18 +243,18 @@ def test_safetensors_of_something_else(tmp_path):
     [{"layer": 9}, {"layer": []}, {"layer": -1}, {"layer": True}, {"site": "resid"},
      {"site": "mlp_out", "as_extracted": True}, {"name": "a/b"}],
 )  # fmt: skip
-def test_bad_options(options):
+def test_bad_options(options: dict[str, Any]) -> None:
     assert refused(FIXTURES / "repeng.gguf", **options).param == next(iter(options))
 
 
 @pytest.mark.parametrize("value", [0.0, 1e-40])
-def test_what_would_steer_nothing(value, tmp_path):
+def test_what_would_steer_nothing(value: float, tmp_path: Path) -> None:
     row = torch.full((4,), value)
     torch.save({12: row, 13: row}, tmp_path / "v.pt")
     assert refused(tmp_path / "v.pt").code == "all_zero"
     torch.save({12: row, 13: torch.ones(4)}, tmp_path / "v.pt")
     found = load(tmp_path / "v.pt")
-    assert list(found.tensors) == [("resid_post", 13)]
+    assert list(found.tensors) == [HookPoint("resid_post", 13)]
     assert found.method_settings["imported"]["left_out_zero"] == ["12"]
 
 
@@ -260,11 +264,12 @@ def test_what_would_steer_nothing(value, tmp_path):
     [("W_dec", "W_enc", "b_dec", "b_enc", "threshold"), ("W_dec",), ("W_dec", "encoder.weight"),
      ("decoder.weight", "decoder.bias")],
 )  # fmt: skip
-def test_an_autoencoder_is_not_a_stack_of_layers(names, suffix, tmp_path):
+def test_an_autoencoder_is_not_a_stack_of_layers(names: Any, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"v.{suffix}"
     tensors = {name: torch.ones(4, 4) for name in names}
     if suffix == "npz":
-        np.savez(path, **{name: tensor.numpy() for name, tensor in tensors.items()})
+        arrays: dict[str, Any] = {name: tensor.numpy() for name, tensor in tensors.items()}
+        np.savez(path, **arrays)
     elif suffix == "pt":
         torch.save(tensors, path)
     else:

@@ -1,6 +1,9 @@
 """GLP files, 2.1 to 2.5 of the project's list of cases: what their keys say is done, or refused."""
 
 import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,10 +15,10 @@ from tests.support.vectors.files import EYE, gguf, names, note, refused, safeten
 
 
 @pytest.fixture(params=["gguf", "safetensors"])
-def write(request, tmp_path):
+def write(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Path]:
     """Write a file with `glp.*` keys in one of both containers."""
 
-    def into(metadata, tensors=None):
+    def into(metadata: Any, tensors: Any = None) -> Path:
         tensors = {"direction.12": unit()} if tensors is None else tensors
         path = tmp_path / f"v.{request.param}"
         return (gguf if request.param == "gguf" else safetensors)(path, metadata, tensors)
@@ -26,25 +29,25 @@ def write(request, tmp_path):
 # 2.1 to 2.5: GLP
 
 
-def test_2_1_a_projection_is_refused_by_name(write):
+def test_2_1_a_projection_is_refused_by_name(write: Callable[..., Path]) -> None:
     error = refused(write({"glp.mode": "project"}))
     assert (error.param, error.code) == ("glp.mode", "operation_not_served")
     assert "the operation `project` is not served yet" in error.message
 
 
 @pytest.mark.parametrize("mode", ["ablate", "Project", " ", "ADD", "add "])
-def test_2_1_an_unknown_operation_is_fatal(write, mode):
+def test_2_1_an_unknown_operation_is_fatal(write: Callable[..., Path], mode: str) -> None:
     error = refused(write({"glp.mode": mode}))
     assert (error.param, error.code) == ("glp.mode", "bad_glp")
 
 
 @pytest.mark.parametrize("name", ["resid_post.12", "blocks.12.hook_resid_post", "layer_12", "v"])
-def test_2_1_whatever_the_tensors_are_called(name, tmp_path):
+def test_2_1_whatever_the_tensors_are_called(name: str, tmp_path: Path) -> None:
     path = safetensors(tmp_path / "v.safetensors", {"glp.mode": "project"}, {name: unit()})
     assert refused(path, layer=12).param == "glp.mode"
 
 
-def test_2_1_an_upload_to_the_server_is_read_by_the_same_rule(tmp_path):
+def test_2_1_an_upload_to_the_server_is_read_by_the_same_rule(tmp_path: Path) -> None:
     path = safetensors(
         tmp_path / "v.safetensors", {"glp.mode": "project"}, {"resid_post.12": unit()}
     )
@@ -71,18 +74,18 @@ def test_2_1_an_upload_to_the_server_is_read_by_the_same_rule(tmp_path):
         ("attn_out_pre_residual", "attn_out.12"),
     ],
 )
-def test_2_2_the_hook_point_is_the_place(write, hook, place):
+def test_2_2_the_hook_point_is_the_place(write: Callable[..., Path], hook: str, place: str) -> None:
     found = load(write({"glp.mode": "add", "glp.hook_point": hook}))
     assert names(found) == [place]
     assert torch.equal(next(iter(found.tensors.values())), unit())
 
 
 @pytest.mark.parametrize("hook", ["residual_stream_pre_layer", "ffn_out", "resid_post", " "])
-def test_2_2_another_hook_point_is_fatal(write, hook):
+def test_2_2_another_hook_point_is_fatal(write: Callable[..., Path], hook: str) -> None:
     assert refused(write({"glp.hook_point": hook})).param == "glp.hook_point"
 
 
-def test_2_2_the_hook_point_is_not_overridden(write):
+def test_2_2_the_hook_point_is_not_overridden(write: Callable[..., Path]) -> None:
     path = write({"glp.hook_point": "ffn_out_pre_residual"})
     assert refused(path, site="resid_post").param == "site"
     assert refused(path, as_extracted=True).param == "as_extracted"
@@ -119,13 +122,15 @@ def test_2_2_the_hook_point_is_not_overridden(write):
         ({"dspark.rank": 1, "glp.mode": "add"}, "dspark.rank"),
     ],
 )
-def test_2_3_keys_that_cannot_be_meant_are_fatal_and_named(write, metadata, param):
+def test_2_3_keys_that_cannot_be_meant_are_fatal_and_named(
+    write: Callable[..., Path], metadata: dict[str, Any], param: str
+) -> None:
     error = refused(write(metadata))
     assert (error.param, error.code) == (param, "bad_glp")
     assert param in error.message
 
 
-def test_2_4_alpha_default_is_the_default_coefficient(write):
+def test_2_4_alpha_default_is_the_default_coefficient(write: Callable[..., Path]) -> None:
     found = load(write({"glp.mode": "add", "glp.alpha_default": 4.0}))
     assert found.coefficient == 4.0
     assert torch.equal(found.tensors["resid_post", 12], unit())
@@ -133,17 +138,17 @@ def test_2_4_alpha_default_is_the_default_coefficient(write):
     assert load(write({"glp.alpha_default": -2.0})).coefficient == -2.0
 
 
-def test_2_5_files_from_before_glp_are_to_be_exported_again(write):
+def test_2_5_files_from_before_glp_are_to_be_exported_again(write: Callable[..., Path]) -> None:
     assert "export the vector again" in refused(write({"dspark.mode": "project"})).message
 
 
-def test_glp_without_a_mode_is_added_and_block_0_is_not_valid(write):
+def test_glp_without_a_mode_is_added_and_block_0_is_not_valid(write: Callable[..., Path]) -> None:
     assert names(load(write({"glp.method": "means"}))) == ["resid_post.12"]
     both = {"direction.0": unit(), "direction.1": unit(1)}
     assert refused(write({"glp.mode": "add"}, both)).param == "direction.0"
 
 
-def test_glp_of_rank_2_is_the_sum_of_its_scaled_directions(write):
+def test_glp_of_rank_2_is_the_sum_of_its_scaled_directions(write: Callable[..., Path]) -> None:
     tensors = {
         "direction.12": EYE[0].clone(), "direction.12.1": EYE[1].clone(),
         "direction.13": EYE[2].clone(), "direction.13.1": EYE[3].clone(),
@@ -171,12 +176,12 @@ def test_glp_of_rank_2_is_the_sum_of_its_scaled_directions(write):
     assert refused(write(keys, tensors)).param == "glp.rank"
 
 
-def test_glp_scales_of_one_direction(write):
+def test_glp_scales_of_one_direction(write: Callable[..., Path]) -> None:
     keys = {"glp.spec_version": 2, "glp.dir_scales": "0.5", "glp.layer_scales": "12:4"}
     assert torch.equal(load(write(keys)).tensors["resid_post", 12], 2 * unit())
 
 
-def test_glp_scales_of_blocks_that_are_not_there(write):
+def test_glp_scales_of_blocks_that_are_not_there(write: Callable[..., Path]) -> None:
     error = refused(write({"glp.spec_version": 2, "glp.layer_scales": "12:4,29:7"}))
     assert (error.param, error.code) == ("glp.layer_scales", "bad_glp")
     assert "29" in error.message
@@ -195,7 +200,9 @@ def test_glp_scales_of_blocks_that_are_not_there(write):
         ("glp.mode", ""),
     ],
 )
-def test_glp_keys_that_may_change_the_effect_are_refused(write, key, value):
+def test_glp_keys_that_may_change_the_effect_are_refused(
+    write: Callable[..., Path], key: str, value: float | bool | str
+) -> None:
     error = refused(write({key: value}))
     assert (error.param, error.code) == (key, "bad_glp")
 
@@ -214,17 +221,17 @@ def test_glp_keys_that_may_change_the_effect_are_refused(write, key, value):
         ("glp.license", "mit"),
     ],
 )
-def test_glp_keys_that_only_describe_pass(write, key, value):
+def test_glp_keys_that_only_describe_pass(write: Callable[..., Path], key: str, value: str) -> None:
     assert names(load(write({key: value}))) == ["resid_post.12"]
 
 
-def test_glp_keys_are_read_in_any_capitals(write, tmp_path):
+def test_glp_keys_are_read_in_any_capitals(write: Callable[..., Path], tmp_path: Path) -> None:
     assert refused(write({"GLP.mode": "project"})).param == "glp.mode"
     assert refused(write({"Glp.Mode": "ablate"})).param == "glp.mode"
     assert load(write({"GLP.Alpha_Default": 4.0})).coefficient == 4.0
     assert refused(write({"DSPARK.mode": "add"})).param == "DSPARK.mode"
     twice = refused(write({"glp.mode": "add", "GLP.mode": "project"}))
-    assert twice.param.lower() == "glp.mode"
+    assert (twice.param or "").lower() == "glp.mode"
     assert (twice.code, "twice" in twice.message) == ("bad_glp", True)
     data = safetensors(tmp_path / "u.safetensors", {"GLP.mode": "project"},
                        {"resid_post.12": unit()}).read_bytes()  # fmt: skip
@@ -233,7 +240,7 @@ def test_glp_keys_are_read_in_any_capitals(write, tmp_path):
     assert caught.value.param == "glp.mode"
 
 
-def test_glp_measured_elsewhere_is_a_warning(write):
+def test_glp_measured_elsewhere_is_a_warning(write: Callable[..., Path]) -> None:
     keys = {
         "glp.hook_point": "ffn_out_pre_residual",
         "glp.derived_at": "residual_stream_post_layer",
@@ -246,7 +253,7 @@ def test_glp_measured_elsewhere_is_a_warning(write):
     assert "warnings" not in note(load(write(same)))
 
 
-def test_glp_says_who_made_it_and_for_what(tmp_path):
+def test_glp_says_who_made_it_and_for_what(tmp_path: Path) -> None:
     keys = {
         "glp.generator": "captain-vector 0.4.0", "glp.method": "paired_difference_of_means",
         "general.base_model.0.organization": "org", "general.base_model.0.name": "Tiny-30",
@@ -255,5 +262,6 @@ def test_glp_says_who_made_it_and_for_what(tmp_path):
     found = load(gguf(tmp_path / "v.gguf", keys, {"direction.12": unit()}))
     assert note(found)["library"] == "captain-vector 0.4.0"
     assert note(found)["glp"]["method"] == "paired_difference_of_means"
+    assert found.base_model is not None
     assert found.base_model.id == "org/Tiny-30"
     assert found.licence == "MIT"

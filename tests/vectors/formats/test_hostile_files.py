@@ -4,6 +4,8 @@ import contextlib
 import io
 import shutil
 import zipfile
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ from tests.vectors.formats.make_fixtures import FIXTURES
 # Hostile files
 
 
-def test_a_zip_that_unpacks_to_too_much(tmp_path):
+def test_a_zip_that_unpacks_to_too_much(tmp_path: Path) -> None:
     header = io.BytesIO()
     np.lib.format.write_array_header_1_0(
         header, {"descr": "<f4", "fortran_order": False, "shape": (30, 10_000_000)}
@@ -52,7 +54,9 @@ def test_a_zip_that_unpacks_to_too_much(tmp_path):
         ((17,), "not_numpy"),
     ],
 )
-def test_a_numpy_header_that_announces_more_than_there_is(shape, code, tmp_path):
+def test_a_numpy_header_that_announces_more_than_there_is(
+    shape: Any, code: str, tmp_path: Path
+) -> None:
     with (tmp_path / "v.npy").open("wb") as file:
         np.lib.format.write_array_header_1_0(
             file, {"descr": "<f4", "fortran_order": False, "shape": shape}
@@ -71,14 +75,14 @@ def test_a_numpy_header_that_announces_more_than_there_is(shape, code, tmp_path)
         np.zeros((30, 0), np.float32),
     ],
 )  # fmt: skip
-def test_arrays_that_are_not_vectors(value, tmp_path):
+def test_arrays_that_are_not_vectors(value: Any, tmp_path: Path) -> None:
     np.save(tmp_path / "v.npy", value, allow_pickle=True)
     assert refused(tmp_path / "v.npy", layer=12).param
     np.savez(tmp_path / "v.npz", layer_12=value)
     assert refused(tmp_path / "v.npz").param
 
 
-def test_arrays_in_every_float_and_order(tmp_path):
+def test_arrays_in_every_float_and_order(tmp_path: Path) -> None:
     for dtype in ("<f2", ">f4", "<f8", ">f8"):
         np.save(tmp_path / "v.npy", STACK.numpy().astype(dtype))
         found = load(tmp_path / "v.npy", num_layers=BLOCKS)
@@ -87,11 +91,11 @@ def test_arrays_in_every_float_and_order(tmp_path):
     assert torch.equal(load(tmp_path / "v.npy").tensors["resid_post", 7], unit(7))
 
 
-def test_a_pickle_inside_an_array_is_never_run(tmp_path):
+def test_a_pickle_inside_an_array_is_never_run(tmp_path: Path) -> None:
     mark = tmp_path / "ran"
 
     class Bomb:
-        def __reduce__(self):
+        def __reduce__(self) -> tuple[Any, ...]:
             return (mark.touch, ())
 
     np.save(tmp_path / "v.npy", np.array([Bomb()], dtype=object), allow_pickle=True)
@@ -102,7 +106,7 @@ def test_a_pickle_inside_an_array_is_never_run(tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz", "pt", "safetensors", "gguf"])
-def test_cut_off_anywhere(suffix, tmp_path):
+def test_cut_off_anywhere(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"v.{suffix}"
     if suffix == "gguf":
         gguf(path, {"glp.mode": "add"}, {"direction.12": unit()})
@@ -115,7 +119,7 @@ def test_cut_off_anywhere(suffix, tmp_path):
 
 
 @pytest.mark.parametrize("suffix", ["npy", "npz", "pt"])
-def test_damaged_anywhere_is_an_error_or_a_vector(suffix, tmp_path):
+def test_damaged_anywhere_is_an_error_or_a_vector(suffix: str, tmp_path: Path) -> None:
     path = stored(tmp_path / f"v.{suffix}", STACK[:2])
     data = path.read_bytes()
     for place in range(0, min(len(data), 600), 3):
@@ -125,7 +129,7 @@ def test_damaged_anywhere_is_an_error_or_a_vector(suffix, tmp_path):
                 assert load(path, num_layers=2).tensors
 
 
-def test_zero_directions_are_left_out_and_named(tmp_path):
+def test_zero_directions_are_left_out_and_named(tmp_path: Path) -> None:
     rows = STACK.clone()
     rows[0] = 0
     rows[29] = 0
@@ -136,21 +140,21 @@ def test_zero_directions_are_left_out_and_named(tmp_path):
     assert error.code == "all_zero"
 
 
-def test_a_sparse_autoencoder_is_not_a_vector(tmp_path):
+def test_a_sparse_autoencoder_is_not_a_vector(tmp_path: Path) -> None:
     tensors = {name: torch.ones(4, HIDDEN) for name in ("W_enc", "W_dec", "b_dec")}
     error = refused(safetensors(tmp_path / "sae_weights.safetensors", {}, tensors))
     assert error.param == "W_dec"
     assert "sparse autoencoder" in error.message
 
 
-def test_3d_tensors_are_refused_with_the_remedy(tmp_path):
+def test_3d_tensors_are_refused_with_the_remedy(tmp_path: Path) -> None:
     torch.save(torch.ones(4, BLOCKS, HIDDEN), tmp_path / "mean_diffs.pt")
     error = refused(tmp_path / "mean_diffs.pt")
     assert error.code == "bad_shape"
     assert "choose one position" in error.message
 
 
-def test_two_kinds_in_one_folder_are_both_named(tmp_path):
+def test_two_kinds_in_one_folder_are_both_named(tmp_path: Path) -> None:
     shutil.copy(FIXTURES / "repeng.gguf", tmp_path / "a.weights")
     torch.save(unit(), tmp_path / "b.pth")
     error = refused(tmp_path)

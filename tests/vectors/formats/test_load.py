@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -22,12 +24,12 @@ def values(seed: int, dtype: torch.dtype) -> torch.Tensor:
     return torch.randn(8, generator=generator, dtype=torch.float64).to(dtype).float()
 
 
-def layers_of(found) -> list[str]:
+def layers_of(found: Any) -> list[str]:
     return [f"{site}.{layer}" for site, layer in found.tensors]
 
 
 @pytest.mark.parametrize("name", GGUF)
-def test_gguf_is_placed_by_its_own_numbers(name):
+def test_gguf_is_placed_by_its_own_numbers(name: Any) -> None:
     found = load(FIXTURES / f"{name}.gguf")
     raw = {t.name: t.data for t in GGUFReader(FIXTURES / f"{name}.gguf").tensors}
     assert {f"direction.{layer}" for _, layer in found.tensors} == raw.keys()
@@ -37,7 +39,7 @@ def test_gguf_is_placed_by_its_own_numbers(name):
     assert (found.positions, found.coefficient, found.name) == ("all", 1.0, name)
 
 
-def test_gguf_tells_its_makers_apart():
+def test_gguf_tells_its_makers_apart() -> None:
     library = {n: load(FIXTURES / f"{n}.gguf").method_settings["imported"]["library"] for n in GGUF}
     assert library == {
         "repeng": "unknown",
@@ -46,7 +48,7 @@ def test_gguf_tells_its_makers_apart():
     }
 
 
-def test_as_extracted_undoes_only_a_skew_there_is():
+def test_as_extracted_undoes_only_a_skew_there_is() -> None:
     path = FIXTURES / "cvector-generator.gguf"
     plain, back = load(path), load(path, as_extracted=True)
     assert layers_of(plain) == ["resid_post.1", "resid_post.2", "resid_post.3"]
@@ -63,13 +65,16 @@ def test_as_extracted_undoes_only_a_skew_there_is():
     assert load(path, as_extracted=True).digest == load(path).digest
 
 
-def test_the_generator_says_how_deep_its_model_is():
+def test_the_generator_says_how_deep_its_model_is() -> None:
     base = load(FIXTURES / "cvector-generator.gguf").base_model
+    assert base is not None
     assert (base.num_layers, base.hidden_size) == (4, 8)
-    assert load(FIXTURES / "repeng.gguf").base_model.num_layers is None
+    shallow = load(FIXTURES / "repeng.gguf").base_model
+    assert shallow is not None
+    assert shallow.num_layers is None
 
 
-def test_svec_moves_from_inputs_to_outputs():
+def test_svec_moves_from_inputs_to_outputs() -> None:
     found = load(FIXTURES / "activation-steering.svec")
     assert layers_of(found) == ["resid_post.0", "resid_post.1", "resid_post.2"]
     for _, layer in found.tensors:
@@ -84,7 +89,7 @@ def test_svec_moves_from_inputs_to_outputs():
     assert kept.digest == found.digest
 
 
-def test_caa_folder_of_one_model_and_single_files():
+def test_caa_folder_of_one_model_and_single_files() -> None:
     found = load(FIXTURES / "caa", model="Llama-2-7b-chat-hf", layer=2)
     assert layers_of(found) == ["resid_post.1", "resid_post.2", "resid_post.3"]
     assert (found.layers, found.positions) == ((2,), "generation")
@@ -95,7 +100,7 @@ def test_caa_folder_of_one_model_and_single_files():
     assert layers_of(single) == ["resid_post.3"]
 
 
-def test_easyedit_and_refusal():
+def test_easyedit_and_refusal() -> None:
     found = load(FIXTURES / "easyedit")
     assert layers_of(found) == ["resid_post.0", "resid_post.2"]
     assert torch.equal(found.tensors["resid_post", 2], values(32, torch.bfloat16))
@@ -107,7 +112,7 @@ def test_easyedit_and_refusal():
         assert found.positions == "all"
 
 
-def test_a_bare_tensor_goes_where_it_is_told(tmp_path):
+def test_a_bare_tensor_goes_where_it_is_told(tmp_path: Path) -> None:
     torch.save(torch.arange(8.0), tmp_path / "my vector.pt")
     found = load(tmp_path / "my vector.pt", layer=14)
     assert layers_of(found) == ["resid_post.14"]
@@ -117,7 +122,7 @@ def test_a_bare_tensor_goes_where_it_is_told(tmp_path):
     assert found.name == "other"
 
 
-def test_ours_comes_back_as_it_is(tmp_path):
+def test_ours_comes_back_as_it_is(tmp_path: Path) -> None:
     ours = vector(name="calm", coefficient=2.5, positions="prompt")
     (tmp_path / "file.safetensors").write_bytes(write_vector(ours))
     found = load(tmp_path / "file.safetensors")
@@ -126,7 +131,7 @@ def test_ours_comes_back_as_it_is(tmp_path):
 
 
 @pytest.mark.parametrize("pattern", ["resid_post.{}", "blocks.{}.hook_resid_post", "direction.{}"])
-def test_well_named_tensors_of_others(pattern, tmp_path):
+def test_well_named_tensors_of_others(pattern: str, tmp_path: Path) -> None:
     tensors = {pattern.format(n): torch.full((8,), n / 4, dtype=torch.bfloat16) for n in (2, 3)}
     save_file(tensors, tmp_path / "theirs.safetensors")
     found = load(tmp_path / "theirs.safetensors")
@@ -134,7 +139,7 @@ def test_well_named_tensors_of_others(pattern, tmp_path):
     assert found.tensors["resid_post", 3].tolist() == [0.75] * 8
 
 
-def test_several_sites_of_others(tmp_path):
+def test_several_sites_of_others(tmp_path: Path) -> None:
     tensors = {"blocks.1.hook_attn_out": torch.ones(8), "blocks.1.hook_mlp_out": torch.ones(8)}
     save_file(tensors, tmp_path / "theirs.safetensors")
     assert layers_of(load(tmp_path / "theirs.safetensors")) == ["attn_out.1", "mlp_out.1"]
@@ -149,7 +154,7 @@ def test_several_sites_of_others(tmp_path):
     ],
 )
 @pytest.mark.parametrize("file", ["repeng.gguf", "activation-steering.svec"])
-def test_a_hub_folder_says_model_and_licence(front, file, tmp_path):
+def test_a_hub_folder_says_model_and_licence(front: str, file: str, tmp_path: Path) -> None:
     folder = tmp_path / "happy"
     folder.mkdir()
     shutil.copy(FIXTURES / file, folder)
@@ -157,6 +162,7 @@ def test_a_hub_folder_says_model_and_licence(front, file, tmp_path):
     (folder / "config.json").write_text(json.dumps({"hidden_size": 8, "num_hidden_layers": 4}))
     found = load(folder)
     base = found.base_model
+    assert base is not None
     assert (base.id, base.hidden_size, base.num_layers) == ("org/Tiny-4", 8, 4)
     assert (found.licence, found.name) == ("apache-2.0", "happy")
 
@@ -171,7 +177,7 @@ EVERY = [
 
 
 @pytest.mark.parametrize("path", EVERY, ids=lambda p: p.name)
-def test_what_is_imported_can_be_kept(path):
+def test_what_is_imported_can_be_kept(path: Any) -> None:
     found = load(path)
     again = read_vector(write_vector(found))
     assert again.digest == found.digest

@@ -6,6 +6,7 @@ recorded, and ours must be the same.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -24,16 +25,16 @@ STEERED = sorted(name for name, about in MANIFEST.items() if about.get("steered"
 
 
 @pytest.fixture(scope="module")
-def expected():
+def expected() -> dict[str, torch.Tensor]:
     return load_file(HERE / "expected.safetensors")
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Any:
     return tiny_model(weights=FIXTURES / "tiny_model.safetensors")
 
 
-def test_there_are_thirty_and_more_of_several_makers():
+def test_there_are_thirty_and_more_of_several_makers() -> None:
     assert len(MANIFEST) >= 30
     assert len({about["by"] for about in MANIFEST.values()}) >= 6
     assert {p.name for p in HERE.iterdir() if p.suffix not in (".py", ".json")} == {
@@ -43,7 +44,7 @@ def test_there_are_thirty_and_more_of_several_makers():
 
 
 @pytest.mark.parametrize("name", READ)
-def test_each_vector_is_where_its_maker_adds_it(name, expected):
+def test_each_vector_is_where_its_maker_adds_it(name: Any, expected: Any) -> None:
     about = MANIFEST[name]
     found = load(HERE / name, num_layers=LAYERS, **about["options"])
     assert sorted(f"{site}.{layer}" for site, layer in found.tensors) == about["places"]
@@ -53,14 +54,14 @@ def test_each_vector_is_where_its_maker_adds_it(name, expected):
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_what_cannot_be_read_is_refused_by_name(name):
+def test_what_cannot_be_read_is_refused_by_name(name: Any) -> None:
     with pytest.raises(VectorInvalid) as caught:
         load(HERE / name, num_layers=LAYERS, layer=2)
     assert caught.value.param == MANIFEST[name]["refused"]
 
 
 @pytest.mark.parametrize("name", STEERED)
-def test_the_stream_is_moved_as_the_library_moved_it(name, model, expected):
+def test_the_stream_is_moved_as_the_library_moved_it(name: Any, model: Any, expected: Any) -> None:
     found = load(HERE / name, num_layers=LAYERS)
 
     def stream(shift: int) -> torch.Tensor:

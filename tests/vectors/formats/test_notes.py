@@ -1,5 +1,8 @@
 """What bare numbers of layers count, and what lies beside the tensors of a dictionary."""
 
+from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -15,7 +18,7 @@ SHAPES = ["rows.npy", "rows.pt", "rows.npz", "rows.safetensors", "list.pt", "dic
           "named.pt", "keys.npz", "keys.safetensors", "inside.pt", "said.pt"]  # fmt: skip
 
 
-def write(folder, shape, first, last):
+def write(folder: Path, shape: str, first: int, last: int) -> Path:
     """Vectors for the numbers [first, last], each shape its own way; unit(N - 1) for N."""
     path = folder / shape
     rows = MORE[first : last + 1]
@@ -35,14 +38,17 @@ def write(folder, shape, first, last):
         case "said.pt":
             torch.save({"vectors": rows.clone(), "layers": list(numbers)}, path)
         case "keys.npz":
-            np.savez(path, **{str(n): MORE[n].numpy() for n in numbers})
+            arrays: dict[str, Any] = {str(n): MORE[n].numpy() for n in numbers}
+            np.savez(path, **arrays)
         case _:
             save_file({str(n): MORE[n].clone() for n in numbers}, path)
     return path
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_one_more_than_blocks_is_hidden_states_however_it_is_stored(shape, tmp_path):
+def test_one_more_than_blocks_is_hidden_states_however_it_is_stored(
+    shape: Any, tmp_path: Path
+) -> None:
     path = write(tmp_path, shape, 0, BLOCKS)
     found = load(path, num_layers=BLOCKS)
     assert names(found) == OUTPUTS
@@ -59,7 +65,7 @@ def test_one_more_than_blocks_is_hidden_states_however_it_is_stored(shape, tmp_p
 
 
 @pytest.mark.parametrize("shape", ["dict.pt", "named.pt", "keys.npz", "inside.pt", "said.pt"])
-def test_1_to_n_can_only_count_hidden_states(shape, tmp_path):
+def test_1_to_n_can_only_count_hidden_states(shape: str, tmp_path: Path) -> None:
     path = write(tmp_path, shape, 1, BLOCKS)
     found = load(path, num_layers=BLOCKS)
     assert names(found) == OUTPUTS
@@ -69,7 +75,7 @@ def test_1_to_n_can_only_count_hidden_states(shape, tmp_path):
 
 @pytest.mark.parametrize("shape", ["dict.pt", "named.pt", "keys.npz", "keys.safetensors",
                                    "said.pt"])  # fmt: skip
-def test_some_numbers_up_to_n_are_asked_about(shape, tmp_path):
+def test_some_numbers_up_to_n_are_asked_about(shape: str, tmp_path: Path) -> None:
     path = write(tmp_path, shape, 20, BLOCKS)
     error = refused(path)
     assert (error.param, error.code) == ("layers_are", "ambiguous_layers")
@@ -82,7 +88,7 @@ def test_some_numbers_up_to_n_are_asked_about(shape, tmp_path):
     assert torch.equal(blocks.tensors["resid_post", 20], MORE[20])
 
 
-def test_layers_are_of_a_bare_vector_and_of_rows_given_by_number(tmp_path):
+def test_layers_are_of_a_bare_vector_and_of_rows_given_by_number(tmp_path: Path) -> None:
     one = stored(tmp_path / "one.npy", unit())
     assert names(load(one, layer=12, layers_are="hidden-states")) == ["resid_post.11"]
     assert names(load(one, layer=12, layers_are="blocks")) == ["resid_post.12"]
@@ -93,7 +99,7 @@ def test_layers_are_of_a_bare_vector_and_of_rows_given_by_number(tmp_path):
     assert refused(one, layer=12, layers_are="hidden-states", site="mlp_out").param == "site"
 
 
-def test_layers_are_is_for_bare_numbers_only(tmp_path):
+def test_layers_are_is_for_bare_numbers_only(tmp_path: Path) -> None:
     for path in (
         gguf(tmp_path / "v.gguf", {}, {"direction.12": unit()}),
         write_lens(tmp_path / "v.safetensors", "blocks.12.hook_resid_pre"),
@@ -102,21 +108,24 @@ def test_layers_are_is_for_bare_numbers_only(tmp_path):
         assert refused(path, layers_are="blocks").param == "layers_are"
 
 
-def write_lens(path, name):
+def write_lens(path: Path, name: str) -> Path:
     save_file({name: unit()}, path)
     return path
 
 
-def test_names_that_say_their_place_are_left_out_past_the_last_block(tmp_path):
+def test_names_that_say_their_place_are_left_out_past_the_last_block(tmp_path: Path) -> None:
     save_file({f"resid_post.{n}": MORE[n].half() for n in range(BLOCKS + 1)}, tmp_path / "v.st")
     found = load(tmp_path / "v.st", num_layers=BLOCKS)
     assert torch.equal(found.tensors["resid_post", 3], MORE[3].half().float())
     assert note(found)["left_out_past_last_block"] == [f"resid_post.{BLOCKS}"]
 
 
-def saved(path, given):
+def saved(path: Path, given: Any) -> Path:
     if path.suffix == ".npz":
-        np.savez(path, **{k: v.numpy() if torch.is_tensor(v) else v for k, v in given.items()})
+        arrays: dict[str, Any] = {
+            k: v.numpy() if torch.is_tensor(v) else v for k, v in given.items()
+        }
+        np.savez(path, **arrays)
     else:
         torch.save(given, path)
     return path
@@ -137,7 +146,9 @@ def saved(path, given):
         ({"layer": 12, "pos": -1, "accuracy": 0.9}, ["resid_post.12"], 1.0),
     ],
 )
-def test_a_vector_and_its_layer(beside, places, coefficient, suffix, tmp_path):
+def test_a_vector_and_its_layer(
+    beside: dict[str, Any], places: list[Any], coefficient: float, suffix: str, tmp_path: Path
+) -> None:
     path = saved(tmp_path / f"v.{suffix}", {"vector": unit(), **beside})
     found = load(path, num_layers=BLOCKS)
     assert names(found) == places
@@ -165,13 +176,15 @@ def test_a_vector_and_its_layer(beside, places, coefficient, suffix, tmp_path):
         ({"concept": "calm"}, "layer", "no_layer"),
     ],
 )
-def test_what_lies_beside_a_vector_and_is_not_understood(beside, param, code, suffix, tmp_path):
+def test_what_lies_beside_a_vector_and_is_not_understood(
+    beside: dict[str, Any], param: str, code: str, suffix: str, tmp_path: Path
+) -> None:
     path = saved(tmp_path / f"v.{suffix}", {"vector": unit(), **beside})
     error = refused(path)
     assert (error.param, error.code) == (param, code)
 
 
-def test_rows_and_their_layers(tmp_path):
+def test_rows_and_their_layers(tmp_path: Path) -> None:
     for suffix in ("pt", "npz"):
         layers = torch.tensor([3, 7])
         path = saved(tmp_path / f"v.{suffix}", {"vectors": STACK[:2].clone(), "layers": layers})
@@ -183,7 +196,7 @@ def test_rows_and_their_layers(tmp_path):
         assert refused(path).code == "bad_shape"
 
 
-def test_what_is_said_beside_layers_by_key(tmp_path):
+def test_what_is_said_beside_layers_by_key(tmp_path: Path) -> None:
     given = {"directions": {12: unit(), 13: unit(1)}, "layers": [12, 13], "operation": "add"}
     torch.save(given, tmp_path / "v.pt")
     assert names(load(tmp_path / "v.pt")) == ["resid_post.12", "resid_post.13"]
@@ -199,14 +212,16 @@ def test_what_is_said_beside_layers_by_key(tmp_path):
 
 @pytest.mark.parametrize("suffix", ["npy", "npz", "pt", "safetensors"])
 @pytest.mark.parametrize("shape", [(2, 30, 16), (1, 1, 16), (2, 2, 2, 2)])
-def test_more_dimensions_are_refused_with_the_shapes_that_are_read(suffix, shape, tmp_path):
+def test_more_dimensions_are_refused_with_the_shapes_that_are_read(
+    suffix: str, shape: Any, tmp_path: Path
+) -> None:
     error = refused(stored(tmp_path / f"v.{suffix}", torch.ones(shape)), layer=12)
     assert error.code == "bad_shape"
     assert str(list(shape)) in error.message
     assert "[layers, hidden]" in error.message
 
 
-def test_python_objects_beside_a_vector_are_never_loaded(tmp_path):
+def test_python_objects_beside_a_vector_are_never_loaded(tmp_path: Path) -> None:
     np.savez(tmp_path / "v.npz", vector=unit().numpy(), layer=np.array({"a": 1}, dtype=object))
     with pytest.raises(VectorInvalid) as caught:
         load(tmp_path / "v.npz")
@@ -214,7 +229,7 @@ def test_python_objects_beside_a_vector_are_never_loaded(tmp_path):
 
 
 @pytest.mark.parametrize("key", [12, "12", "layer_12", "mlp_out.12"])
-def test_a_place_is_not_a_wrapper(key, tmp_path):
+def test_a_place_is_not_a_wrapper(key: int | str, tmp_path: Path) -> None:
     torch.save({key: {"vector": unit()}}, tmp_path / "v.pt")
     error = refused(tmp_path / "v.pt", layer=3)
     assert (error.param, error.code) == (str(key), "bad_tensor")
@@ -222,7 +237,7 @@ def test_a_place_is_not_a_wrapper(key, tmp_path):
     assert names(load(tmp_path / "v.pt")) == [key if "." in str(key) else "resid_post.12"]
 
 
-def test_what_is_said_in_an_object_beside_it_is_read(tmp_path):
+def test_what_is_said_in_an_object_beside_it_is_read(tmp_path: Path) -> None:
     for inner, param in (({"operation": "project"}, "config.operation"), ({"k": 4}, "config")):
         given = {"vector": unit(), "layer": 12, "config": inner}
         torch.save(given, tmp_path / "v.pt")

@@ -1,6 +1,8 @@
 """Files that say, in any tool's words, that their vectors are for something other than adding."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -60,16 +62,15 @@ HARMLESS = [
 ]
 
 
-def key_of(said):
+def key_of(said: str) -> str:
     """The key that an error names: below JSON, the path in it."""
-    return {"config": "config.steering.type", "interventions": "interventions.operation"}.get(
-        said, said
-    )
+    keys = {"config": "config.steering.type", "interventions": "interventions.operation"}
+    return keys.get(said, said)
 
 
 @pytest.mark.parametrize("tensor", ["blocks.12.hook_resid_post", "v"])
 @pytest.mark.parametrize(("key", "value"), OTHERS)
-def test_in_safetensors_metadata(key, value, tensor, tmp_path):
+def test_in_safetensors_metadata(key: Any, value: Any, tensor: str, tmp_path: Path) -> None:
     path = safetensors(tmp_path / "v.safetensors", {key: value}, {tensor: unit()})
     error = refused(path, layer=12)
     assert (error.param, error.code) == (key_of(key), "operation_not_served")
@@ -77,7 +78,7 @@ def test_in_safetensors_metadata(key, value, tensor, tmp_path):
 
 
 @pytest.mark.parametrize(("key", "value"), OTHERS)
-def test_at_the_upload_and_in_what_is_stored(key, value, tmp_path):
+def test_at_the_upload_and_in_what_is_stored(key: Any, value: Any, tmp_path: Path) -> None:
     path = safetensors(tmp_path / "v.safetensors", {key: value}, {"resid_post.12": unit()})
     library = Library(tmp_path / "library")
     for read in (lambda: read_new(path.read_bytes()), lambda: read_vector(path),
@@ -89,7 +90,7 @@ def test_at_the_upload_and_in_what_is_stored(key, value, tmp_path):
 
 
 @pytest.mark.parametrize(("key", "value"), OTHERS)
-def test_in_gguf(key, value, tmp_path):
+def test_in_gguf(key: Any, value: Any, tmp_path: Path) -> None:
     for prefix in ("", "controlvector.", "general."):
         path = gguf(tmp_path / "v.gguf", {prefix + key: value}, {"direction.12": unit()})
         error = refused(path)
@@ -97,7 +98,7 @@ def test_in_gguf(key, value, tmp_path):
 
 
 @pytest.mark.parametrize(("key", "value"), OTHERS)
-def test_in_json_beside_the_vectors(key, value, tmp_path):
+def test_in_json_beside_the_vectors(key: Any, value: Any, tmp_path: Path) -> None:
     path = tmp_path / "v.svec"
     directions = {"12": unit().tolist()}
     path.write_text(json.dumps({"model_type": "llama", "directions": directions, key: value}))
@@ -114,7 +115,7 @@ def test_in_json_beside_the_vectors(key, value, tmp_path):
     assert refused(folder).param == f"config.json.{key_of(key)}"
 
 
-def test_on_the_card_of_a_folder(tmp_path):
+def test_on_the_card_of_a_folder(tmp_path: Path) -> None:
     save_file({"resid_post.12": unit()}, tmp_path / "v.safetensors")
     (tmp_path / "README.md").write_text("---\nlicense: mit\noperation: project\n---\n")
     assert refused(tmp_path).param == "README.md.operation"
@@ -125,7 +126,7 @@ def test_on_the_card_of_a_folder(tmp_path):
 
 
 @pytest.mark.parametrize(("key", "value"), HARMLESS)
-def test_what_says_add_or_how_it_was_made_passes(key, value, tmp_path):
+def test_what_says_add_or_how_it_was_made_passes(key: Any, value: Any, tmp_path: Path) -> None:
     path = safetensors(tmp_path / "v.safetensors", {key: value}, {"resid_post.12": unit()})
     assert names(load(path)) == names(read_new(path.read_bytes())) == ["resid_post.12"]
     path = gguf(tmp_path / "v.gguf", {f"controlvector.{key}": value}, {"direction.12": unit()})
@@ -137,13 +138,13 @@ def test_what_says_add_or_how_it_was_made_passes(key, value, tmp_path):
     [{"operation": 1}, {"op": True}, {"operation": ["add", "project"]}, {"a": {"op": "clip"}},
      {"operations": [{"operation": "clamp"}]}, {1: {"mode": "project"}}],
 )  # fmt: skip
-def test_values_that_are_not_texts(said):
+def test_values_that_are_not_texts(said: Any) -> None:
     with pytest.raises(VectorInvalid):
         check_operations(said)
     check_operations({"operation": None, "op": ["add", "Add"], "x": {"mode": "+"}, 3: 4})
 
 
-def test_what_is_nested_without_end_costs_nothing():
+def test_what_is_nested_without_end_costs_nothing() -> None:
     deep = "[" * 100_000 + '{"operation": "project"}'
     check_operations({"a": deep})
 
@@ -153,10 +154,11 @@ def test_what_is_nested_without_end_costs_nothing():
     "name", ["project", "ablation_direction", "clampVector", "mlp_out", "blocks.3.hook_z",
              "project_12"],
 )  # fmt: skip
-def test_the_name_of_a_lone_tensor_may_say_it(name, suffix, tmp_path):
+def test_the_name_of_a_lone_tensor_may_say_it(name: str, suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"v.{suffix}"
     if suffix == "npz":
-        np.savez(path, **{name: unit().numpy()})
+        arrays: dict[str, Any] = {name: unit().numpy()}
+        np.savez(path, **arrays)
     elif suffix == "pt":
         torch.save({name: unit()}, path)
     else:
@@ -164,6 +166,6 @@ def test_the_name_of_a_lone_tensor_may_say_it(name, suffix, tmp_path):
     assert refused(path, layer=12).code in ("unknown_layout", "unknown_tensor")
 
 
-def test_a_maker_is_still_noted(tmp_path):
+def test_a_maker_is_still_noted(tmp_path: Path) -> None:
     path = gguf(tmp_path / "v.gguf", {"controlvector.method": "pca"}, {"direction.12": unit()})
     assert note(load(path))["method"] == "pca"

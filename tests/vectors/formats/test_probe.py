@@ -23,18 +23,18 @@ CAA_MODEL = "Llama-2-7b-chat-hf"
 
 
 @pytest.fixture(scope="module")
-def model():
+def model() -> Any:
     return tiny_model(weights=FIXTURES / "tiny_model.safetensors")
 
 
 @pytest.fixture(scope="module")
-def expected():
+def expected() -> dict[str, torch.Tensor]:
     return load_file(FIXTURES / "expected.safetensors")
 
 
 def steered(model: Any, vector: SteeringVector, shift: int = 0) -> torch.Tensor:
     """The residual stream under `vector`, as the engine adds it, `shift` blocks late."""
-    first = {"all": 0, "generation": TOKENS - 1}[vector.positions]
+    first = {"all": 0, "generation": TOKENS - 1}[str(vector.positions)]
     handles = []
     for (site, layer), direction in vector.tensors.items():
         assert site == "resid_post"
@@ -131,12 +131,12 @@ RESTATED = {
 }
 
 
-def test_the_tiny_model_is_the_one_that_was_recorded(model, expected):
+def test_the_tiny_model_is_the_one_that_was_recorded(model: Any, expected: Any) -> None:
     assert torch.allclose(residuals(model, PROMPT), expected["plain"], atol=1e-4, rtol=1e-4)
 
 
 @pytest.mark.parametrize("library", ["repeng", "dialz"])
-def test_ours_moves_what_the_library_moved(library, model, expected):
+def test_ours_moves_what_the_library_moved(library: str, model: Any, expected: Any) -> None:
     vector = load(FIXTURES / f"{library}.gguf")
     ours, theirs = steered(model, vector), expected[library]
     assert torch.allclose(ours, theirs, atol=1e-4, rtol=1e-4)
@@ -146,14 +146,15 @@ def test_ours_moves_what_the_library_moved(library, model, expected):
 
 
 @pytest.mark.parametrize("path", RESTATED)
-def test_ours_moves_what_the_restated_hook_moves(path, model):
+def test_ours_moves_what_the_restated_hook_moves(path: Any, model: Any) -> None:
     theirs, options = RESTATED[path]
-    vector = load(FIXTURES / path, **options)
+    given: dict[str, Any] = options
+    vector = load(FIXTURES / path, **given)
     assert torch.allclose(steered(model, vector), theirs(model), atol=1e-5, rtol=1e-5)
     assert not torch.allclose(steered(model, vector, shift=1), theirs(model), atol=0.1)
 
 
-def test_as_extracted_is_another_layer_where_there_is_a_skew(model):
+def test_as_extracted_is_another_layer_where_there_is_a_skew(model: Any) -> None:
     for path in ("cvector-generator.gguf", "activation-steering.svec"):
         vector = load(FIXTURES / path, as_extracted=True)
         theirs = RESTATED[path][0](model)

@@ -3,6 +3,8 @@
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,15 +14,16 @@ from tests.support.vectors.make import vector, vector_file
 from tests.vectors.library.test_damage import assert_whole
 
 
-def test_64_threads_add_and_delete(tmp_path):
+def test_64_threads_add_and_delete(tmp_path: Path) -> None:
     library = Library(tmp_path)
     for n in range(0, 64, 2):
         library.add(vector_file(n), f"v{n}")
 
-    def change(n):
+    def change(n: int) -> bool | None:
         if n % 2:
             return library.add(vector_file(n), f"v{n}")[1]
-        return library.delete(f"v{n}")
+        library.delete(f"v{n}")
+        return None
 
     with ThreadPoolExecutor(64) as pool:
         assert all(result in (True, None) for result in pool.map(change, range(64)))
@@ -28,10 +31,10 @@ def test_64_threads_add_and_delete(tmp_path):
     assert names == {f"v{n}" for n in range(1, 64, 2)} == {e.name for e in library.list()}
 
 
-def test_64_threads_want_one_name(tmp_path):
+def test_64_threads_want_one_name(tmp_path: Path) -> None:
     library = Library(tmp_path)
 
-    def add(n):
+    def add(n: int) -> bool | None:
         try:
             return library.add(vector_file(n % 4), "one")[1]
         except VectorConflict:
@@ -46,7 +49,7 @@ def test_64_threads_want_one_name(tmp_path):
     assert entry.digest in {vector(n).digest for n in range(4)}
 
 
-def test_64_threads_update_one_name_and_no_update_is_lost(tmp_path):
+def test_64_threads_update_one_name_and_no_update_is_lost(tmp_path: Path) -> None:
     library = Library(tmp_path)
     library.add(vector_file(), "one")
 
@@ -91,7 +94,7 @@ sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 """
 
 
-def test_four_processes_of_sixteen_threads(tmp_path):
+def test_four_processes_of_sixteen_threads(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", PROCESSES, str(tmp_path)], check=True, timeout=120)
     names = {entry.name for entry in assert_whole(tmp_path)}
     assert names - {"shared"} == {f"p{own}-{n}" for own in range(4) for n in range(0, 16, 2)}
@@ -117,13 +120,13 @@ sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 """
 
 
-def test_four_processes_update_one_name_and_no_update_is_lost(tmp_path):
+def test_four_processes_update_one_name_and_no_update_is_lost(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", UPDATES, str(tmp_path)], check=True, timeout=120)
     (entry,) = assert_whole(tmp_path)
     assert len(entry.versions) == 25
 
 
-def test_replicas_see_each_others_changes_on_the_next_call(tmp_path):
+def test_replicas_see_each_others_changes_on_the_next_call(tmp_path: Path) -> None:
     a, b = Library(tmp_path), Library(tmp_path)
     for n in range(50):
         entry, _ = a.add(vector_file(n), "x")
@@ -142,12 +145,14 @@ def test_replicas_see_each_others_changes_on_the_next_call(tmp_path):
         assert a.count() == 0
 
 
-def test_unchanged_records_are_not_read_again(tmp_path, monkeypatch):
+def test_unchanged_records_are_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     library = Library(tmp_path)
     library.add(vector_file(), "x")
     library.list()
 
-    def fail(*_args):
+    def fail(*_args: Any) -> None:
         raise AssertionError("a file was read again")
 
     monkeypatch.setattr("pathlib.Path.read_bytes", fail)

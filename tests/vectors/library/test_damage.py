@@ -6,12 +6,13 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from steersman.vectors.errors import LibraryError, VectorConflict, VectorNotFound
 from steersman.vectors.file.format import read_vector
-from steersman.vectors.library import disk
+from steersman.vectors.library.entry import Entry
 from steersman.vectors.library.library import Library
 from tests.support.vectors.make import vector_file
 
@@ -24,7 +25,7 @@ BROKEN_RECORDS = [
 ]  # fmt: skip
 
 
-def assert_whole(root):
+def assert_whole(root: Path) -> list[Entry]:
     """Every name leads to content that is what its digest says; nothing is half there."""
     library = Library(root)
     assert library.problems == {}
@@ -35,7 +36,9 @@ def assert_whole(root):
 
 
 @pytest.mark.parametrize("content", BROKEN_RECORDS)
-def test_a_broken_record_is_reported_and_skipped(tmp_path, content, caplog):
+def test_a_broken_record_is_reported_and_skipped(
+    tmp_path: Path, content: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     library = Library(tmp_path)
     library.add(vector_file(0), "a")
     kept, _ = library.add(vector_file(1), "kept")
@@ -61,13 +64,16 @@ def test_a_broken_record_is_reported_and_skipped(tmp_path, content, caplog):
 
 
 @pytest.mark.parametrize("content", [None, b"", b"junk" * 20, "cut"])
-def test_a_broken_object_is_reported_and_healed_by_uploading_again(tmp_path, content):
+def test_a_broken_object_is_reported_and_healed_by_uploading_again(
+    tmp_path: Path, content: bytes | str | None
+) -> None:
     entry, _ = Library(tmp_path).add(vector_file(0), "a")
     kept, _ = Library(tmp_path).add(vector_file(1), "kept")
     if content is None:
         entry.path.unlink()
     else:
-        entry.path.write_bytes(entry.path.read_bytes()[:-1] if content == "cut" else content)
+        cut = entry.path.read_bytes()[:-1]
+        entry.path.write_bytes(content if isinstance(content, bytes) else cut)
     library = Library(tmp_path)
     assert library.list() == [kept]
     assert list(library.problems) == [entry.path]
@@ -81,7 +87,7 @@ def test_a_broken_object_is_reported_and_healed_by_uploading_again(tmp_path, con
     assert_whole(tmp_path)
 
 
-def test_a_broken_object_can_be_deleted(tmp_path):
+def test_a_broken_object_can_be_deleted(tmp_path: Path) -> None:
     library = Library(tmp_path)
     entry, _ = library.add(vector_file(0), "a")
     entry.path.write_bytes(b"")
@@ -90,7 +96,7 @@ def test_a_broken_object_can_be_deleted(tmp_path):
     assert library.list() == []
 
 
-def test_strange_files_stop_nothing(tmp_path):
+def test_strange_files_stop_nothing(tmp_path: Path) -> None:
     library = Library(tmp_path)
     entry, _ = library.add(vector_file(), "a")
     (tmp_path / "names" / "a").write_text("x")
@@ -103,15 +109,17 @@ def test_strange_files_stop_nothing(tmp_path):
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EDQUOT, errno.EIO])
 @pytest.mark.parametrize("call", ["fsync", "replace"])
-def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch, code, call):
+def test_a_full_disk_leaves_the_old_state(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: Any, call: str
+) -> None:
     library = Library(tmp_path)
     before, _ = library.add(vector_file(0), "a")
 
-    def fail(*_args):
+    def fail(*_args: Any) -> None:
         raise OSError(code, os.strerror(code))
 
     with monkeypatch.context() as patch:
-        patch.setattr(disk.os, call, fail)
+        patch.setattr(os, call, fail)
         for change in (
             lambda: library.add(vector_file(1), "b"),
             lambda: library.add(vector_file(0), "b"),
@@ -129,23 +137,25 @@ def test_a_full_disk_leaves_the_old_state(tmp_path, monkeypatch, code, call):
     library.check_writable()
 
 
-def test_every_write_is_on_disk_before_it_is_seen(tmp_path, monkeypatch):
-    calls = []
+def test_every_write_is_on_disk_before_it_is_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[tuple[str, ...]] = []
     library = Library(tmp_path)
 
-    def short(path):
+    def short(path: str) -> str:
         parts = Path(path).relative_to(tmp_path).parts
         return "/".join((parts[0], *(part[:4] for part in parts[1:])))
 
-    def fsync(descriptor):
+    def fsync(descriptor: int) -> None:
         calls.append(("fsync", short(os.readlink(f"/proc/self/fd/{descriptor}"))))
 
-    def rename(source, target, real=os.replace):
+    def rename(source: Any, target: Any, real: Any = os.replace) -> None:
         calls.append(("replace", short(source), short(target)))
         real(source, target)
 
-    monkeypatch.setattr(disk.os, "fsync", fsync)
-    monkeypatch.setattr(disk.os, "replace", rename)
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", rename)
     entry, _ = library.add(vector_file(), "name")
     content = entry.path.name[:4]
     assert calls == [
@@ -162,7 +172,7 @@ def test_every_write_is_on_disk_before_it_is_seen(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS])
-def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch, number):
+def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch, number) -> None:
     def refuse(*_):
         raise OSError(number, os.strerror(number))
 
@@ -173,7 +183,7 @@ def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypat
     assert library.list() == []
 
 
-def test_a_lock_that_is_refused_is_an_error(tmp_path, monkeypatch):
+def test_a_lock_that_is_refused_is_an_error(tmp_path, monkeypatch) -> None:
     library = Library(tmp_path)
 
     def refuse(*_):
@@ -184,13 +194,13 @@ def test_a_lock_that_is_refused_is_an_error(tmp_path, monkeypatch):
         library.add(vector_file(), "a")
 
 
-def test_a_root_that_cannot_be_made_is_an_error(tmp_path):
+def test_a_root_that_cannot_be_made_is_an_error(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LibraryError):
         Library(tmp_path / "file" / "library")
 
 
-def test_rests_of_crashes_are_collected(tmp_path):
+def test_rests_of_crashes_are_collected(tmp_path: Path) -> None:
     Library(tmp_path)
     for directory in ("names", "objects"):
         rest = tmp_path / directory / ".tmp-0123"
@@ -233,7 +243,7 @@ print(seen)
 """
 
 
-def test_a_process_killed_in_the_middle_of_writing_leaves_a_whole_library(tmp_path):
+def test_a_process_killed_in_the_middle_of_writing_leaves_a_whole_library(tmp_path: Path) -> None:
     result = subprocess.run(
         [sys.executable, "-c", WRITER, str(tmp_path)], check=True, capture_output=True, text=True
     )
@@ -271,7 +281,7 @@ for step in range(40):
 """
 
 
-def test_death_before_any_single_system_call_leaves_a_whole_library(tmp_path):
+def test_death_before_any_single_system_call_leaves_a_whole_library(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-c", CRASH, str(tmp_path)], check=True)
     entries = assert_whole(tmp_path)
     names = {entry.name for entry in entries}

@@ -4,6 +4,8 @@ import json
 import os
 import time
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,20 +13,21 @@ from steersman.vectors.errors import VectorConflict, VectorInvalid, VectorNotFou
 from steersman.vectors.file.format import BaseModel, read_tensors, read_vector, write_vector
 from steersman.vectors.library.library import UNUSED_FOR_S, Library
 from steersman.vectors.library.record import HISTORY
+from steersman.vectors.tensors import HookPoint
 from tests.support.vectors.make import HIDDEN, vector, vector_file
 from tests.vectors.library.test_names import BAD_NAMES
 
 
 @pytest.fixture
-def library(tmp_path):
+def library(tmp_path: Path) -> Library:
     return Library(tmp_path, hidden_size=HIDDEN, num_layers=8)
 
 
-def short(digest):
+def short(digest: str) -> str:
     return digest.removeprefix("sha256:")[:12]
 
 
-def test_what_is_added_is_found(library):
+def test_what_is_added_is_found(library: Library) -> None:
     made = vector(
         description="d", method="caa", norms={"resid_post.3": 2.0}, licence="MIT",
         safe_range=(-1, 1), base_model=BaseModel("m", HIDDEN, 8), created_at="2025-01-01",
@@ -33,7 +36,10 @@ def test_what_is_added_is_found(library):
     assert created
     assert entry == library.resolve("cheerful") == library.resolve(f"cheerful@{short(made.digest)}")
     assert (entry.name, entry.digest, entry.hidden_size) == ("cheerful", made.digest, HIDDEN)
-    assert entry.tensors == {("resid_post", 3): (HIDDEN,), ("resid_post", 5): (HIDDEN,)}
+    assert entry.tensors == {
+        HookPoint("resid_post", 3): (HIDDEN,),
+        HookPoint("resid_post", 5): (HIDDEN,),
+    }
     assert (entry.description, entry.method, entry.licence) == ("d", "caa", "MIT")
     assert (entry.safe_range, entry.norms) == ((-1, 1), {"resid_post.3": 2.0})
     assert (entry.base_model, entry.made_at) == (made.base_model, "2025-01-01")
@@ -46,29 +52,29 @@ def test_what_is_added_is_found(library):
     assert entry.size == len(write_vector(made))
 
 
-def test_a_file_can_be_added_by_path(library, tmp_path):
+def test_a_file_can_be_added_by_path(library: Library, tmp_path: Path) -> None:
     (tmp_path / "upload").write_bytes(vector_file(name="own"))
     assert library.add(tmp_path / "upload")[0].name == "own"
 
 
-def test_the_argument_goes_before_the_files_own_name(library):
+def test_the_argument_goes_before_the_files_own_name(library: Library) -> None:
     assert library.add(vector_file(name="own"), "given")[0].name == "given"
 
 
-def test_a_vector_needs_a_name(library):
+def test_a_vector_needs_a_name(library: Library) -> None:
     with pytest.raises(VectorInvalid) as caught:
         library.add(vector_file())
     assert caught.value.param == "name"
 
 
-def test_the_same_content_again_changes_nothing(library):
+def test_the_same_content_again_changes_nothing(library: Library) -> None:
     first, _ = library.add(vector_file(description="d"), "a")
     again, created = library.add(vector_file(description="other"), "a")
     assert not created
     assert again == first
 
 
-def test_other_content_under_a_name_in_use_is_a_conflict(library):
+def test_other_content_under_a_name_in_use_is_a_conflict(library: Library) -> None:
     first, _ = library.add(vector_file(0), "a")
     with pytest.raises(VectorConflict, match="PATCH") as caught:
         library.add(vector_file(1), "a")
@@ -76,7 +82,7 @@ def test_other_content_under_a_name_in_use_is_a_conflict(library):
     assert library.resolve("a") == first
 
 
-def test_two_names_share_content_and_keep_their_own_descriptions(library):
+def test_two_names_share_content_and_keep_their_own_descriptions(library: Library) -> None:
     a, _ = library.add(vector_file(description="of a", safe_range=(0, 1)), "a")
     b, _ = library.add(vector_file(description="of b"), "b")
     assert a.path == b.path
@@ -87,7 +93,7 @@ def test_two_names_share_content_and_keep_their_own_descriptions(library):
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_bad_names_are_refused_everywhere(library, name):
+def test_bad_names_are_refused_everywhere(library: Library, name: Any) -> None:
     for call in (
         lambda: library.add(vector_file(), name),
         lambda: library.resolve(name),
@@ -107,14 +113,16 @@ def test_bad_names_are_refused_everywhere(library, name):
          "wrong_num_layers"),
     ],
 )  # fmt: skip
-def test_a_vector_for_another_model_is_refused(library, data, param, code):
+def test_a_vector_for_another_model_is_refused(
+    library: Library, data: Any, param: str, code: str
+) -> None:
     with pytest.raises(VectorInvalid) as caught:
         library.add(data, "a")
     assert (caught.value.param, caught.value.code) == (param, code)
     assert library.list() == []
 
 
-def test_unknown_names_and_versions(library):
+def test_unknown_names_and_versions(library: Library) -> None:
     library.add(vector_file(), "a")
     for wanted in ("b", "a@000000000000"):
         with pytest.raises(VectorNotFound):
@@ -124,7 +132,7 @@ def test_unknown_names_and_versions(library):
             call()
 
 
-def test_list_and_pages_are_by_name(library):
+def test_list_and_pages_are_by_name(library: Library) -> None:
     for n, name in enumerate(["b", "C", "a", "a.b", "a-b"]):
         library.add(vector_file(n), name)
     names = [entry.name for entry in library.list()]
@@ -138,7 +146,7 @@ def test_list_and_pages_are_by_name(library):
     assert library.page("b", 2) == ([], False)
 
 
-def test_describing_changes_no_digest(library):
+def test_describing_changes_no_digest(library: Library) -> None:
     before, _ = library.add(vector_file(description="old"), "a")
     after = library.update("a", description="new", safe_range=(-2, 2))
     assert (after.digest, after.description, after.safe_range) == (before.digest, "new", (-2, 2))
@@ -146,7 +154,7 @@ def test_describing_changes_no_digest(library):
     assert library.resolve("a").versions == (before.digest,)
 
 
-def test_other_defaults_are_a_new_version(library):
+def test_other_defaults_are_a_new_version(library: Library) -> None:
     before, _ = library.add(vector_file(description="d", method="caa"), "a")
     after = library.update("a", coefficient=2.5, layers=(5,), positions={"start": 0, "stop": 2})
     assert (
@@ -165,7 +173,7 @@ def test_other_defaults_are_a_new_version(library):
     assert read_vector(after.path).digest == after.digest
 
 
-def test_new_content_says_what_the_name_says(library):
+def test_new_content_says_what_the_name_says(library: Library) -> None:
     before, _ = library.add(vector_file(description="old", safe_range=(-6, 6)), "a")
     library.update("a", description="new")
     after = library.update("a", coefficient=2.0, layers=(5,), safe_range=(-2, 2))
@@ -176,7 +184,7 @@ def test_new_content_says_what_the_name_says(library):
     assert (old.description, old.safe_range) == ("old", (-6, 6))
 
 
-def test_content_of_another_name_changes_nothing_that_a_name_says(library):
+def test_content_of_another_name_changes_nothing_that_a_name_says(library: Library) -> None:
     for name, safe_range in (("a", (-2, 2)), ("b", (-6, 6))):
         library.add(vector_file(description=f"of {name}"), name)
         library.update(name, safe_range=safe_range)
@@ -204,7 +212,7 @@ def test_content_of_another_name_changes_nothing_that_a_name_says(library):
         ({"digest": "*" * 12}, "digest"),
     ],
 )
-def test_bad_updates_change_nothing(library, change, param):
+def test_bad_updates_change_nothing(library: Library, change: dict[str, Any], param: str) -> None:
     before, _ = library.add(vector_file(), "a")
     with pytest.raises(VectorInvalid) as caught:
         library.update("a", **change)
@@ -212,7 +220,7 @@ def test_bad_updates_change_nothing(library, change, param):
     assert library.resolve("a") == before
 
 
-def test_a_name_swaps_to_other_content_and_back(library):
+def test_a_name_swaps_to_other_content_and_back(library: Library) -> None:
     a, _ = library.add(vector_file(0, safe_range=(0, 1)), "a")
     b, _ = library.add(vector_file(1), "b")
     library.update("a", safe_range=(0, 3))
@@ -226,14 +234,14 @@ def test_a_name_swaps_to_other_content_and_back(library):
         library.update("a", digest="0" * 64)
 
 
-def test_a_version_cannot_be_changed_or_deleted(library):
+def test_a_version_cannot_be_changed_or_deleted(library: Library) -> None:
     entry, _ = library.add(vector_file(), "a")
     for call in (library.update, library.delete):
         with pytest.raises(VectorInvalid, match="leave out '@'"):
             call(f"a@{short(entry.digest)}")
 
 
-def test_history_has_an_end(library):
+def test_history_has_an_end(library: Library) -> None:
     first, _ = library.add(vector_file(), "a")
     for n in range(HISTORY + 3):
         entry = library.update("a", coefficient=2.0 + n)
@@ -245,7 +253,9 @@ def test_history_has_an_end(library):
     assert not first.path.exists()
 
 
-def test_deleting_leaves_the_content_for_requests_in_flight(library, tmp_path):
+def test_deleting_leaves_the_content_for_requests_in_flight(
+    library: Library, tmp_path: Path
+) -> None:
     entry, _ = library.add(vector_file(), "a")
     os.utime(entry.path, (1, 1))
     library.delete("a")
@@ -254,13 +264,15 @@ def test_deleting_leaves_the_content_for_requests_in_flight(library, tmp_path):
     assert library.list() == []
     # It had been there for long, but in use until now.
     Library(tmp_path)
-    assert read_tensors(entry.path, [("resid_post", 3)])
+    assert read_tensors(entry.path, [HookPoint("resid_post", 3)])
     os.utime(entry.path, (1, 1))
     Library(tmp_path)
     assert not entry.path.exists()
 
 
-def test_unused_content_is_collected_while_the_server_runs(library, monkeypatch):
+def test_unused_content_is_collected_while_the_server_runs(
+    library: Library, monkeypatch: pytest.MonkeyPatch
+) -> None:
     entry, _ = library.add(vector_file(0), "a")
     library.add(vector_file(1), "b")
     library.delete("a")
@@ -274,14 +286,14 @@ def test_unused_content_is_collected_while_the_server_runs(library, monkeypatch)
     assert not entry.path.exists()
 
 
-def test_deleting_and_adding_again(library):
+def test_deleting_and_adding_again(library: Library) -> None:
     library.add(vector_file(0), "a")
     library.delete("a")
     assert library.add(vector_file(1), "a")[1]
     assert library.resolve("a").versions == (vector(1).digest,)
 
 
-def test_the_files_on_disk_are_as_documented(library, tmp_path):
+def test_the_files_on_disk_are_as_documented(library: Library, tmp_path: Path) -> None:
     library.add(vector_file(), "a")
     digest = vector().digest
     assert sorted(str(p.relative_to(tmp_path)) for p in tmp_path.rglob("*") if p.is_file()) == [

@@ -6,6 +6,7 @@ import os
 import tracemalloc
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,12 +46,12 @@ def opens(monkeypatch: pytest.MonkeyPatch) -> Counter[str]:
     seen: Counter[str] = Counter()
     plain_open, low_open = builtins.open, os.open
 
-    def opening(file, *args, **kwargs):
+    def opening(file: Any, *args: Any, **kwargs: Any) -> Any:
         if isinstance(file, str | os.PathLike):
             seen[_folder(file)] += 1
         return plain_open(file, *args, **kwargs)
 
-    def low_opening(path, *args, **kwargs):
+    def low_opening(path: Path, *args: Any, **kwargs: Any) -> int:
         seen[_folder(path)] += 1
         return low_open(path, *args, **kwargs)
 

@@ -1,5 +1,7 @@
 """Names and ids."""
 
+from typing import Any
+
 import pytest
 
 from steersman.vectors.errors import VectorInvalid
@@ -12,13 +14,13 @@ BAD_NAMES = [
 
 
 @pytest.mark.parametrize("name", ["a", "7", "Cheerful-2.1_b", "x" * 128, "a.b.c", "CON"])
-def test_good_names(name):
+def test_good_names(name: str) -> None:
     assert check_name(name) == name
     assert parse_id(name) == (name, None)
 
 
 @pytest.mark.parametrize("name", BAD_NAMES)
-def test_bad_names(name):
+def test_bad_names(name: Any) -> None:
     with pytest.raises(VectorInvalid) as caught:
         check_name(name)
     assert caught.value.param == "name"
@@ -27,7 +29,7 @@ def test_bad_names(name):
         parse_id(name)
 
 
-def test_ids_with_versions():
+def test_ids_with_versions() -> None:
     assert parse_id("a@0123456789ab") == ("a", "0123456789ab")
     assert parse_id("a@" + "f" * 64) == ("a", "f" * 64)
 
@@ -35,7 +37,7 @@ def test_ids_with_versions():
 @pytest.mark.parametrize(
     "text", ["a@", "a@0123", "a@0123456789aB", "a@" + "f" * 65, "@0123456789ab", "a@b@0123456789ab"]
 )
-def test_bad_ids(text):
+def test_bad_ids(text: str) -> None:
     with pytest.raises(VectorInvalid) as caught:
         parse_id(text)
     assert caught.value.param == "id"

@@ -1,6 +1,7 @@
 """`METHODS` is what a job endpoint goes by: it must be true of every method."""
 
 import inspect
+from pathlib import Path
 
 import pytest
 import torch
@@ -17,12 +18,12 @@ def fit(method: Method, positive: object, negative: object, **settings: object) 
     return method.fit(positive, negative, **settings)
 
 
-def test_every_method_of_the_issue_is_there():
+def test_every_method_of_the_issue_is_there() -> None:
     assert set(METHODS) == {"caa", "style", "mean_difference", "repe", "probe", "per_step"}
 
 
 @pytest.mark.parametrize("name", METHODS)
-def test_what_is_said_of_a_method_makes_sense(name: str):
+def test_what_is_said_of_a_method_makes_sense(name: str) -> None:
     method = METHODS[name]
     assert method.token_rules
     assert method.paired == (method.inputs == "pairs")
@@ -33,7 +34,7 @@ def test_what_is_said_of_a_method_makes_sense(name: str):
 
 
 @pytest.mark.parametrize("name", FITS)
-def test_fit_gives_float32_directions_and_takes_its_settings(name: str):
+def test_fit_gives_float32_directions_and_takes_its_settings(name: str) -> None:
     method = FITS[name]
     positive, negative = two_sides(0, 8)
     plain = fit(method, positive, negative)
@@ -41,6 +42,7 @@ def test_fit_gives_float32_directions_and_takes_its_settings(name: str):
     assert plain.dtype == torch.float32
     unit = torch.allclose(plain.norm(dim=-1), torch.ones(len(plain)))
     assert unit == (name in ("repe", "probe"))
+    assert method.fit is not None
     taken = set(inspect.signature(method.fit).parameters) - {"positive", "negative"}
     assert taken == set(method.settings)
     for setting, allowed in method.settings.items():
@@ -50,7 +52,7 @@ def test_fit_gives_float32_directions_and_takes_its_settings(name: str):
 
 @pytest.mark.parametrize("name", FITS)
 @pytest.mark.parametrize("kind", ["tensor", "list", "iterator"])
-def test_rows_come_in_any_form_and_are_not_changed(name: str, kind: str):
+def test_rows_come_in_any_form_and_are_not_changed(name: str, kind: str) -> None:
     positive, negative = two_sides(0, 8)
     before = positive.clone(), negative.clone()
     form = {"tensor": lambda t: t, "list": list, "iterator": iter}[kind]
@@ -61,7 +63,7 @@ def test_rows_come_in_any_form_and_are_not_changed(name: str, kind: str):
 
 
 @pytest.mark.parametrize("name", FITS)
-def test_degenerate_rows_are_a_clear_value_error(name: str):
+def test_degenerate_rows_are_a_clear_value_error(name: str) -> None:
     method = FITS[name]
     positive, negative = two_sides(0, 8)
     broken = positive.clone()
@@ -97,13 +99,13 @@ def test_degenerate_rows_are_a_clear_value_error(name: str):
     assert caught.value.layers == (0,)
 
 
-def test_the_same_rows_give_the_same_bytes():
+def test_the_same_rows_give_the_same_bytes() -> None:
     for method in FITS.values():
         sides = two_sides(0, 12)
         assert torch.equal(fit(method, *sides), fit(method, *sides))
 
 
-def test_a_memory_mapped_stack_will_do(tmp_path):
+def test_a_memory_mapped_stack_will_do(tmp_path: Path) -> None:
     positive, negative = two_sides(0, 8)
     file = tmp_path / "rows"
     file.write_bytes(positive.numpy().tobytes())

@@ -22,7 +22,7 @@ def same(found: torch.Tensor, expected: object) -> None:
 
 @settings(max_examples=20, deadline=None)
 @given(seeds, counts)
-def test_caa_is_the_mean_of_the_pairs_differences(seed: int, pairs: int):
+def test_caa_is_the_mean_of_the_pairs_differences(seed: int, pairs: int) -> None:
     positive, negative = two_sides(seed, pairs)
     expected = reference.caa(list(zip(positive.tolist(), negative.tolist(), strict=True)))
     same(caa(positive, negative), expected)
@@ -30,7 +30,7 @@ def test_caa_is_the_mean_of_the_pairs_differences(seed: int, pairs: int):
 
 @settings(max_examples=20, deadline=None)
 @given(seeds, counts, counts)
-def test_mean_difference_takes_sides_of_any_sizes(seed: int, many: int, few: int):
+def test_mean_difference_takes_sides_of_any_sizes(seed: int, many: int, few: int) -> None:
     positive, negative = two_sides(seed, many, few)
     expected = reference.minus(reference.mean(positive.tolist()), reference.mean(negative.tolist()))
     same(mean_difference(positive, negative), expected)
@@ -40,7 +40,7 @@ def test_mean_difference_takes_sides_of_any_sizes(seed: int, many: int, few: int
 
 @settings(max_examples=20, deadline=None)
 @given(seeds, st.lists(counts, min_size=2, max_size=4))
-def test_a_style_stands_against_every_sentence_of_the_others(seed: int, sizes: list[int]):
+def test_a_style_stands_against_every_sentence_of_the_others(seed: int, sizes: list[int]) -> None:
     samples = {f"s{i}": two_sides(seed + i, size)[i % 2] for i, size in enumerate(sizes)}
     sentences = [(name, sample) for name, stack in samples.items() for sample in stack.tolist()]
     for name, own in samples.items():
@@ -51,7 +51,7 @@ def test_a_style_stands_against_every_sentence_of_the_others(seed: int, sizes: l
 
 @settings(max_examples=20, deadline=None)
 @given(seeds, st.integers(1, 4))
-def test_rescaled_behaviours_have_one_length(seed: int, behaviours: int):
+def test_rescaled_behaviours_have_one_length(seed: int, behaviours: int) -> None:
     vectors = {f"b{i}": (i + 1) * caa(*two_sides(seed + i, 3)) for i in range(behaviours)}
     found = rescale(vectors)
     expected = reference.rescaled({name: v.tolist() for name, v in vectors.items()})
@@ -61,7 +61,7 @@ def test_rescaled_behaviours_have_one_length(seed: int, behaviours: int):
     torch.testing.assert_close(lengths, lengths[:1].expand_as(lengths))
 
 
-def test_sums_are_wider_than_float32():
+def test_sums_are_wider_than_float32() -> None:
     # In float32 the sum of 3000 samples near 1e4 loses the difference of 1e-3 between the sides.
     sample = torch.full((1, 4), 1e4)
     other = torch.full((1, 4), 1e4 + 1 / 64)
@@ -69,7 +69,7 @@ def test_sums_are_wider_than_float32():
     assert torch.equal(found, torch.full((1, 4), 1 / 64))
 
 
-def test_a_bad_row_is_named_and_leaves_the_sum_as_it_was():
+def test_a_bad_row_is_named_and_leaves_the_sum_as_it_was() -> None:
     samples, _ = two_sides(0, 4)
     bad = samples[1].clone()
     bad[2, 5] = float("nan")
@@ -82,7 +82,7 @@ def test_a_bad_row_is_named_and_leaves_the_sum_as_it_was():
     assert torch.equal(mean.value(), Mean.of(samples[[0, 2]], "samples").value())
 
 
-def test_layers_where_the_sides_agree_are_named():
+def test_layers_where_the_sides_agree_are_named() -> None:
     positive, negative = two_sides(0, 4)
     negative[:, 1] = positive[:, 1]
     with pytest.raises(ActivationsInvalid, match="do not differ") as caught:

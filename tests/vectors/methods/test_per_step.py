@@ -29,7 +29,7 @@ def means(side: list[torch.Tensor]) -> StepMeans:
 @given(st.integers(0, 2**31), lengths, lengths, st.integers(1, 7))
 def test_each_step_rests_on_the_texts_still_alive(
     seed: int, a_steps: list[int], b_steps: list[int], most: int
-):
+) -> None:
     a, b = texts(seed, a_steps), texts(seed + 1, b_steps)
     found = step_difference(means(a), means(b), max_steps=most)
     expected = reference.per_step([t.tolist() for t in a], [t.tolist() for t in b], most)
@@ -41,7 +41,7 @@ def test_each_step_rests_on_the_texts_still_alive(
     assert found.alive_negative == tuple(sum(n > i for n in b_steps) for i in range(steps))
 
 
-def test_steps_with_too_few_texts_are_left_out():
+def test_steps_with_too_few_texts_are_left_out() -> None:
     a, b = means(texts(0, [5, 5, 5])), means(texts(1, [5, 3, 2]))
     assert len(step_difference(a, b).vectors) == 5
     assert len(step_difference(a, b, min_alive=2).vectors) == 3
@@ -49,17 +49,19 @@ def test_steps_with_too_few_texts_are_left_out():
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_behind_a_linear_projection_it_is_the_same_vector(bias: bool):
+def test_behind_a_linear_projection_it_is_the_same_vector(bias: bool) -> None:
     torch.manual_seed(0)
     projection = torch.nn.Linear(WIDTH, HIDDEN, bias=bias)
     a, b = texts(0, [4, 4, 3]), texts(1, [4, 3])
     before = step_difference(means(a), means(b)).vectors
     with torch.no_grad():
-        sides = [means([projection(text) for text in side]) for side in (a, b)]
-        torch.testing.assert_close(step_difference(*sides).vectors, before @ projection.weight.T)
+        one, other = (means([projection(text) for text in side]) for side in (a, b))
+        torch.testing.assert_close(
+            step_difference(one, other).vectors, before @ projection.weight.T
+        )
 
 
-def test_a_bad_step_counts_nothing_of_its_text():
+def test_a_bad_step_counts_nothing_of_its_text() -> None:
     side = means(texts(0, [2, 2]))
     alive = side.alive
     bad = texts(1, [4])[0]
@@ -74,7 +76,7 @@ def test_a_bad_step_counts_nothing_of_its_text():
     assert torch.equal(step_difference(side, other).vectors, expected.vectors)
 
 
-def test_sides_may_agree_at_a_step_but_not_at_all():
+def test_sides_may_agree_at_a_step_but_not_at_all() -> None:
     a, b = texts(0, [3, 3]), texts(1, [3, 3])
     for one, other in zip(a, b, strict=True):
         other[1] = one[1]
@@ -86,7 +88,7 @@ def test_sides_may_agree_at_a_step_but_not_at_all():
     assert caught.value.layers == (1,)
 
 
-def test_no_texts_or_one_are_too_few():
+def test_no_texts_or_one_are_too_few() -> None:
     full = means(texts(0, [3, 3]))
     for short in (StepMeans("b"), means(texts(1, [3]))):
         with pytest.raises(ActivationsInvalid) as caught:

@@ -23,7 +23,7 @@ def expected_direction(positive: torch.Tensor, negative: torch.Tensor, c: float)
 @pytest.mark.parametrize("gap", [0.1, 2.0])
 def test_every_layer_has_the_reference_direction(
     seed: int, many: int, few: int, c: float, gap: float
-):
+) -> None:
     positive, negative = two_sides(seed, many, few, gap=gap)
     found = probe_direction(positive, negative, c=c)
     expected = expected_direction(positive, negative, c)
@@ -35,13 +35,13 @@ def test_every_layer_has_the_reference_direction(
     torch.testing.assert_close(found.double(), scaled, rtol=1e-3, atol=2e-4)
 
 
-def test_more_dimensions_than_rows():
+def test_more_dimensions_than_rows() -> None:
     positive, negative = two_sides(5, 30, layers=2, hidden=600)
     found = probe_direction(positive, negative)
     assert_same_direction(found, expected_direction(positive, negative, 1.0))
 
 
 @pytest.mark.parametrize("c", [0.0, -1.0, float("nan"), float("inf")])
-def test_a_bad_penalty_is_refused(c: float):
+def test_a_bad_penalty_is_refused(c: float) -> None:
     with pytest.raises(ActivationsInvalid, match="c must be positive"):
         probe_direction(*two_sides(0, 6), c=c)

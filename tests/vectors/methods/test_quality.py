@@ -2,6 +2,7 @@
 
 import json
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ LAYERS = [4, 5, 6]
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_a_split_holds_out_the_share_and_loses_nothing(paired: bool):
+def test_a_split_holds_out_the_share_and_loses_nothing(paired: bool) -> None:
     samples = torch.arange(20.0).reshape(20, 1, 1)
     sides = Sides(samples, samples + 100 if paired else samples[:9] + 100)
     for seed in range(5):
@@ -40,7 +41,7 @@ def test_a_split_holds_out_the_share_and_loses_nothing(paired: bool):
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_separation_is_the_auroc_of_rows_not_fitted(paired: bool):
+def test_separation_is_the_auroc_of_rows_not_fitted(paired: bool) -> None:
     positive, negative = two_sides(0, 14, gap=0.3)
     found = separation(positive, negative, mean_difference, paired=paired, seed=5, repeats=3)
     for layer in range(3):
@@ -55,7 +56,7 @@ def test_separation_is_the_auroc_of_rows_not_fitted(paired: bool):
         assert found[layer] == pytest.approx(expected, abs=1e-9)
 
 
-def test_equals_count_half():
+def test_equals_count_half() -> None:
     """Samples of whole numbers, of which many are the same along the direction."""
     samples = torch.tensor([[3.0, 1, 2, 2, 3, 1, 2, 3], [1.0, 2, 2, 0, 3, 1, 2, 1]])[
         ..., None, None
@@ -68,14 +69,14 @@ def test_equals_count_half():
     assert found == [pytest.approx(expected, abs=1e-12)]
 
 
-def test_nothing_here_needs_scikit_learn(monkeypatch: pytest.MonkeyPatch):
+def test_nothing_here_needs_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
     """An installation with `--no-deps` has none, and the methods that do without go on."""
     monkeypatch.setitem(sys.modules, "sklearn", None)
     monkeypatch.setitem(sys.modules, "sklearn.metrics", None)
     assert "separation" in measured(*two_sides(0, 12))
 
 
-def test_split_half_cosine_is_between_the_halves_directions():
+def test_split_half_cosine_is_between_the_halves_directions() -> None:
     positive, negative = two_sides(0, 10, gap=0.3)
     found = split_half_cosine(positive, negative, mean_difference, paired=True, seed=2, repeats=1)
     for layer in range(3):
@@ -85,8 +86,8 @@ def test_split_half_cosine_is_between_the_halves_directions():
         assert found[layer] == pytest.approx(float(expected), abs=1e-5)
 
 
-def measured(positive: torch.Tensor, negative: torch.Tensor, **changes: object) -> dict:
-    given = {
+def measured(positive: torch.Tensor, negative: torch.Tensor, **changes: Any) -> dict[str, Any]:
+    given: dict[str, Any] = {
         "layers": LAYERS,
         "num_layers": 10,
         "median_norms": [100.0, 110.0, 120.0],
@@ -98,7 +99,7 @@ def measured(positive: torch.Tensor, negative: torch.Tensor, **changes: object) 
     )
 
 
-def test_noise_is_near_chance_and_a_clear_difference_is_not():
+def test_noise_is_near_chance_and_a_clear_difference_is_not() -> None:
     noise = torch.randn(200, 3, 30, generator=torch.Generator().manual_seed(0))
     positive, negative = noise[:100], noise[100:]
     bad = measured(positive, negative)
@@ -118,7 +119,7 @@ def test_noise_is_near_chance_and_a_clear_difference_is_not():
     assert 0.4 < good["null"]["separation"]["mean"] < 0.6
 
 
-def test_the_recommended_coefficient_is_a_share_of_the_layers_norm():
+def test_the_recommended_coefficient_is_a_share_of_the_layers_norm() -> None:
     positive, negative = two_sides(0, 12, gap=3)
     found = measured(positive, negative)
     best = found["recommended"]
@@ -129,7 +130,7 @@ def test_the_recommended_coefficient_is_a_share_of_the_layers_norm():
     assert "safe_range" not in best
 
 
-def test_all_of_it_goes_into_a_vectors_metadata_and_comes_back():
+def test_all_of_it_goes_into_a_vectors_metadata_and_comes_back() -> None:
     found = measured(*two_sides(0, 12, gap=3))
     assert json.loads(json.dumps(found, allow_nan=False)) == found
     best = found["recommended"]
@@ -145,23 +146,30 @@ def test_all_of_it_goes_into_a_vectors_metadata_and_comes_back():
 
 
 @pytest.mark.parametrize("name", [name for name, method in METHODS.items() if method.fit])
-def test_every_method_can_be_measured_the_same_twice(name: str):
+def test_every_method_can_be_measured_the_same_twice(name: str) -> None:
     method = METHODS[name]
     sides = two_sides(0, 12)
-    given = {"layers": LAYERS, "num_layers": 10, "median_norms": [1.0] * 3, "paired": method.paired}
-    one, other = (measure(method.fit(*sides), *sides, method.fit, **given) for _ in range(2))
+    assert method.fit is not None
+    given: dict[str, Any] = {
+        "layers": LAYERS,
+        "num_layers": 10,
+        "median_norms": [1.0] * 3,
+        "paired": method.paired,
+    }
+    vectors = method.fit(*sides)
+    one, other = (measure(vectors, *sides, method.fit, **given) for _ in range(2))
     assert one == other
     assert min(one["separation"].values()) > 0.5 or name == "repe"
 
 
-def test_a_layer_where_the_sides_agree_is_at_chance_not_an_error():
+def test_a_layer_where_the_sides_agree_is_at_chance_not_an_error() -> None:
     positive, negative = two_sides(0, 12)
     negative[:, 0] = positive[:, 0]
     assert separation(positive, negative, mean_difference, paired=True)[0] == 0.5
     assert split_half_cosine(positive, negative, mean_difference, paired=True)[0] == 0.0
 
 
-def test_with_too_few_rows_the_measures_are_missing_and_it_says_so():
+def test_with_too_few_rows_the_measures_are_missing_and_it_says_so() -> None:
     found = measured(*two_sides(0, 3))
     assert "separation" not in found
     assert found["recommended"] is None
@@ -170,7 +178,7 @@ def test_with_too_few_rows_the_measures_are_missing_and_it_says_so():
         separation(*two_sides(0, 3), mean_difference)
 
 
-def test_without_median_norms_only_what_needs_them_is_missing():
+def test_without_median_norms_only_what_needs_them_is_missing() -> None:
     whole = measured(*two_sides(0, 12, gap=3))
     found = measured(*two_sides(0, 12, gap=3), median_norms=None)
     assert set(whole) - set(found) == {"relative_norms"}
@@ -181,8 +189,12 @@ def test_without_median_norms_only_what_needs_them_is_missing():
         measured(*two_sides(0, 12, gap=3), median_norms=None, layers=[4, 5])
 
 
-def test_layers_outside_the_middle_are_recommended_only_if_there_are_no_others():
-    whole = {"num_layers": 10, "median_norms": [1.0] * 4, "norms": [1.0, 1.0, 1.0, 0.0]}
+def test_layers_outside_the_middle_are_recommended_only_if_there_are_no_others() -> None:
+    whole: dict[str, Any] = {
+        "num_layers": 10,
+        "median_norms": [1.0] * 4,
+        "norms": [1.0, 1.0, 1.0, 0.0],
+    }
     best = recommend(
         layers=[0, 3, 6, 9], separated=[1.0, 0.8, 0.9, 1.0], stable=[1.0, 0.9, 0.5, 1.0], **whole
     )
@@ -195,7 +207,7 @@ def test_layers_outside_the_middle_are_recommended_only_if_there_are_no_others()
 
 @pytest.mark.parametrize("paired", [False, True])
 @pytest.mark.parametrize("seed", range(8))
-def test_noise_is_not_recommended_whatever_its_seed(paired: bool, seed: int):
+def test_noise_is_not_recommended_whatever_its_seed(paired: bool, seed: int) -> None:
     """8 texts a side, all layers alike as those of a model are: the best of them is still noise."""
     given = torch.Generator().manual_seed(seed)
     common, own = (torch.randn(16, layers, 24, generator=given) for layers in (1, 6))
@@ -208,7 +220,7 @@ def test_noise_is_not_recommended_whatever_its_seed(paired: bool, seed: int):
 
 
 @pytest.mark.parametrize("paired", [False, True])
-def test_shuffled_rows_are_the_same_ones(paired: bool):
+def test_shuffled_rows_are_the_same_ones(paired: bool) -> None:
     sides = Sides(torch.arange(20.0).reshape(20, 1, 1), torch.arange(20.0, 40.0).reshape(20, 1, 1))
     mixed = relabelled(sides, 3, paired=paired)
     assert len(mixed.positive) == len(mixed.negative) == 20
@@ -222,7 +234,7 @@ def test_shuffled_rows_are_the_same_ones(paired: bool):
 
 
 @pytest.mark.parametrize(("second", "layer"), [(0.99, 4), (0.96, 3)])
-def test_of_layers_about_as_good_the_middle_one_is_recommended(second: float, layer: int):
+def test_of_layers_about_as_good_the_middle_one_is_recommended(second: float, layer: int) -> None:
     best = recommend(
         layers=[3, 4], norms=[1.0] * 2, num_layers=10, median_norms=[1.0] * 2,
         separated=[1.0, second], stable=[1.0] * 2,
@@ -230,7 +242,7 @@ def test_of_layers_about_as_good_the_middle_one_is_recommended(second: float, la
     assert best["layer"] == layer
 
 
-def test_the_longest_step_is_what_a_norm_speaks_of():
+def test_the_longest_step_is_what_a_norm_speaks_of() -> None:
     steps = torch.zeros(3, 2, 4)
     steps[1, 0, 0], steps[2, 0, 1], steps[0, 1, 2] = 3.0, 4.0, 5.0
     found = norm_measures(steps, [0, 7], [2.0, 10.0], "attn_out")
@@ -241,6 +253,6 @@ def test_the_longest_step_is_what_a_norm_speaks_of():
 @pytest.mark.parametrize(
     "changes", [{"layers": [4, 5]}, {"median_norms": [1.0]}, {"median_norms": [1.0, 0.0, 1.0]}]
 )
-def test_what_does_not_fit_together_is_refused(changes: dict):
+def test_what_does_not_fit_together_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ActivationsInvalid):
         measured(*two_sides(0, 6), **changes)

@@ -16,7 +16,7 @@ from tests.support.vectors.activations import assert_same_direction, cosines, tw
 # Not random: a draw whose two largest components are equally long would have no answer.
 @settings(max_examples=20, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**31), pairs=st.integers(6, 60))
-def test_every_layer_has_the_reference_direction(centring: Centring, seed: int, pairs: int):
+def test_every_layer_has_the_reference_direction(centring: Centring, seed: int, pairs: int) -> None:
     positive, negative = two_sides(seed, pairs, gap=2.0)
     found = principal_component(positive, negative, centring)
     expected = [
@@ -28,7 +28,7 @@ def test_every_layer_has_the_reference_direction(centring: Centring, seed: int, 
 
 
 @pytest.mark.parametrize("centring", CENTRINGS)
-def test_many_dimensions_where_the_default_solver_would_draw_lots(centring: Centring):
+def test_many_dimensions_where_the_default_solver_would_draw_lots(centring: Centring) -> None:
     positive, negative = two_sides(1, 40, layers=2, hidden=700, gap=0.5)
     found = principal_component(positive, negative, centring)
     expected = [
@@ -48,7 +48,7 @@ def planted() -> tuple[torch.Tensor, torch.Tensor]:
     return middle + gap / 2, middle - gap / 2
 
 
-def test_pca_diff_loses_the_mean_difference_and_pca_center_keeps_it():
+def test_pca_diff_loses_the_mean_difference_and_pca_center_keeps_it() -> None:
     positive, negative = planted()
     along_mean = torch.tensor([[1.0, 0, 0, 0]])
     along_spread = torch.tensor([[0, 1.0, 0, 0]])
@@ -57,7 +57,7 @@ def test_pca_diff_loses_the_mean_difference_and_pca_center_keeps_it():
     assert float(cosines(kept, along_mean)) > 0.99
 
 
-def test_the_sign_is_that_of_the_majority_not_of_the_mean():
+def test_the_sign_is_that_of_the_majority_not_of_the_mean() -> None:
     # Four of six samples lie further along +axis 1; swapping the sides turns the vector round. The
     # mean along it is slightly negative, were it made so.
     positive, negative = planted()
@@ -68,14 +68,14 @@ def test_the_sign_is_that_of_the_majority_not_of_the_mean():
     torch.testing.assert_close(turned, -found)
 
 
-def test_a_tie_of_signs_goes_to_the_mean():
+def test_a_tie_of_signs_goes_to_the_mean() -> None:
     gap = torch.zeros(4, 1, 3)
     gap[:, 0, 0] = torch.tensor([-3.0, -3.0, 4.0, 4.0])
     found = principal_component(torch.ones(4, 1, 3) + gap, torch.ones(4, 1, 3), "pca_diff")
     assert_same_direction(found, torch.tensor([[1.0, 0, 0]]))
 
 
-def test_pairs_that_all_differ_by_the_same_have_no_centred_component():
+def test_pairs_that_all_differ_by_the_same_have_no_centred_component() -> None:
     positive, negative = two_sides(3, 5)
     negative = positive - 1.0
     with pytest.raises(ActivationsInvalid) as caught:
@@ -86,6 +86,6 @@ def test_pairs_that_all_differ_by_the_same_have_no_centred_component():
     )
 
 
-def test_an_unknown_centring_is_refused():
+def test_an_unknown_centring_is_refused() -> None:
     with pytest.raises(ActivationsInvalid, match="centring must be one of"):
         principal_component(*two_sides(0, 4), "pca")  # type: ignore[arg-type]

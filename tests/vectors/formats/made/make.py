@@ -175,7 +175,7 @@ def _torch() -> None:
 
 
 def _repeng() -> None:
-    np.float_ = np.float64  # repeng 0.4.0 names it in two annotations; NumPy 2 dropped it.
+    vars(np)["float_"] = np.float64  # repeng 0.4.0 names it in two annotations; NumPy 2 dropped it.
     from repeng import ControlVector
     from repeng.control import ControlModel
     from repeng.extract import DatasetEntry
@@ -204,7 +204,7 @@ def _repeng() -> None:
 def _dialz() -> None:
     sys.modules.setdefault("IPython", ModuleType("IPython"))  # dialz's pictures; not used here.
     display = sys.modules.setdefault("IPython.display", ModuleType("IPython.display"))
-    display.HTML = getattr(display, "HTML", str)
+    vars(display).setdefault("HTML", str)
     from dialz import vector as dialz
 
     for name, layers in {"dialz-all": (1, 2, 3), "dialz-two": (1, 3)}.items():
@@ -254,10 +254,8 @@ def _transformer_lens() -> None:
     names = {utils.get_act_name("resid_pre", n): values(710 + n) for n in (1, 2, 3)}
     places = {f"resid_post.{n - 1}": values(710 + n) for n in (1, 2, 3)}
     torch.save(names, made("lens-dict.pt", "transformer_lens", places))
-    np.savez(
-        made("lens-keys.npz", "transformer_lens", places),
-        **{n: t.numpy() for n, t in names.items()},
-    )
+    arrays: dict[str, Any] = {n: t.numpy() for n, t in names.items()}
+    np.savez(made("lens-keys.npz", "transformer_lens", places), **arrays)
 
 
 def _sae_lens() -> None:

@@ -1,13 +1,13 @@
 """Attack and victims in turns: nobody's answer suffers from another's numbers.
 
-Attackers send what may make a steered stream overflow (bench/attack_kinds.py has twenty kinds).
+Attackers send what may make a steered stream overflow (`attack_kinds` has twenty kinds).
 Victims ask unsteered questions, some with the same beginnings, through the same cache, which is
 small, so that they get the blocks that attackers had.A victim is ill if its
 status is not 200, its text is empty, one of its log-probabilities is not a number, or they are not
 those that it had before the first attack. An attacker may be refused (4xx) or answered (200); a 5xx
 is a fault.
 
-    python -m bench.attack [--attacks 500] [--victims 2000] [--way eager|compiled|v2]
+    python -m bench.serving.attack [--attacks 500] [--victims 2000] [--way eager|compiled|v2]
                            [--dtype float32]
 
 Prints one JSON object last and writes it to bench/results/attack.json, by way and dtype. Exit
@@ -30,9 +30,9 @@ from typing import Any
 
 import httpx
 
-from bench.attack_kinds import KINDS, WORDS, Attack, attack, files
 from bench.report import say
 from bench.servers import demo_model, running, steersman
+from bench.serving.attack_kinds import KINDS, WORDS, Attack, attack, files
 from tests.support.standin import v2_environment
 
 OPTIONS = (
@@ -41,7 +41,7 @@ OPTIONS = (
 )  # fmt: skip
 """A cache of some thousand tokens: blocks change hands all the time."""
 AT_ONCE = 12
-RESULTS = Path(__file__).parent / "results" / "attack.json"
+RESULTS = Path(__file__).parents[1] / "results" / "attack.json"
 TOLERANCE = 1e-3
 """Of log-probabilities, at least: how a batch is made up moves them by rounding. How far it does,
 more in float16, is measured among victims alone, before the first attack; twice that is allowed."""
@@ -70,7 +70,8 @@ async def ask(http: httpx.AsyncClient, n: int) -> tuple[int, str, list[float | N
 
 def moved(answer: Any, before: Any) -> float:
     """The furthest that a log-probability of an answer of the same text lies from before."""
-    return max(abs(a - b) for a, b in zip(answer[2], before[2], strict=True))
+    moves: list[float] = [abs(a - b) for a, b in zip(answer[2], before[2], strict=True)]
+    return max(moves)
 
 
 def illness(
@@ -178,7 +179,7 @@ def way(name: str) -> tuple[list[str], Mapping[str, str]]:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--attacks", type=int, default=500)
     parser.add_argument("--victims", type=int, default=2000)
     parser.add_argument("--way", choices=("eager", "compiled", "v2"), default="eager")

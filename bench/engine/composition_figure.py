@@ -1,4 +1,4 @@
-"""The figure of bench/composition.py: perplexity against strength, a line for each way."""
+"""The figure of bench/engine/composition.py: perplexity against strength, a line for each way."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -2,7 +2,7 @@
 idle, and vLLM without it; and idle with a oneDNN that keeps compiled code for 16 shapes of matrices
 instead of the last 1024, which is what makes all of them grow.
 
-    python -m bench.memory [--seconds 120] [--modes steered idle without few_shapes]
+    python -m bench.engine.memory [--seconds 120] [--modes steered idle without few_shapes]
 
 A tiny random model inside one process for each mode. Resident memory is read after giving free
 memory back to the system (`malloc_trim`), so that what the allocator keeps is not counted. Prints
@@ -93,7 +93,7 @@ def main() -> None:
         }
         if mode == "few_shapes":
             environment["ONEDNN_PRIMITIVE_CACHE_CAPACITY"] = "16"
-        command = [sys.executable, "-m", "bench.memory", "--seconds", str(args.seconds)]
+        command = [sys.executable, "-m", "bench.engine.memory", "--seconds", str(args.seconds)]
         ended = subprocess.run(
             [*command, "--inside", mode],
             env={**os.environ, **environment}, stdout=subprocess.PIPE, text=True, check=True,

@@ -3,7 +3,7 @@
 Beside the keys that are used, the long form that says the same with all that is added written out
 (`tests/reference/cache_key.py` is it in the obvious way); per block of 16 tokens.
 
-    python -m bench.cache_keys
+    python -m bench.engine.cache_keys
 
 Prints one JSON object.
 """

@@ -10,7 +10,7 @@ steps a token. In every round each of these runs once, the order turning round e
 Then the way without a cache, as the paper's code has it: k + 2 forwards of the whole text for each
 token, here by Hugging Face's model in the same process, at the same lengths.
 
-    python -m bench.dynamic [--rounds 5] [--tokens 32] [--model DIR_OR_ID]
+    python -m bench.engine.dynamic [--rounds 5] [--tokens 32] [--model DIR_OR_ID]
 
 Prints one JSON object last, and writes it to bench/results/dynamic.json.
 """
@@ -26,13 +26,16 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from bench.distinct import engine_options, fill, start
+from vllm.inputs import TokensPrompt
+
+from bench.engine.distinct import engine_options, fill, start
 from bench.report import publish, say
 from bench.servers import demo_model
 from bench.summary import quartiles
 from bench.workload import SUBJECTS
 from steersman.steering.plan import PLAN_KEY, Dynamic, Plan, PlannedVector
 from steersman.vectors.library.library import Library
+from steersman.vectors.tensors import HookPoint
 
 PROPERTIES = 2
 LENGTHS = (50, 200, 800)
@@ -61,7 +64,7 @@ def seconds_per_token(engine: Any, jobs: Sequence[Job], timed: int) -> float:
         parameters = SamplingParams(
             temperature=0, max_tokens=job.tokens, ignore_eos=True, extra_args=extra
         )
-        engine.add_request(str(n), {"prompt_token_ids": job.prompt}, parameters)
+        engine.add_request(str(n), TokensPrompt(prompt_token_ids=job.prompt), parameters)
     at: dict[str, list[float]] = {str(n): [] for n in range(timed)}
     open_ones = set(at)
     while open_ones:
@@ -79,7 +82,7 @@ def seconds_per_token(engine: Any, jobs: Sequence[Job], timed: int) -> float:
 def plans(digests: Sequence[str], layer: int) -> tuple[Plan, Plan]:
     """A static and a dynamic plan of the same vectors."""
     vectors = tuple(
-        PlannedVector(digest, 0.5, (("resid_post", layer),), "generation")
+        PlannedVector(digest, 0.5, (HookPoint("resid_post", layer),), "generation")
         for digest in digests[:PROPERTIES]
     )
     return Plan(vectors), Plan(vectors, "", Dynamic(0.5, 0.95, mean=False))

@@ -1,7 +1,7 @@
 """How long steering holds the engine core beyond its own compute: heavy plans, long prompts, and
 crowds that wait for bank rows, in vLLM's own scheduler without an engine.
 
-    python -m bench.engine_stall [--waiting 256 1000] [--prompt 32768] [--crowd 64]
+    python -m bench.engine.stall [--waiting 256 1000] [--prompt 32768] [--crowd 64]
 
 Prints one JSON object. `crowd_ms` has what ours takes of the processor in one step at most when so
 many requests with the largest plans arrive at once: `add` in the scheduler's process for all of

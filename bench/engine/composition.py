@@ -22,7 +22,7 @@ perplexity is compared with that of `constant` at the same strength: of each pro
 together, which is the mean of the two gains in standard deviations of the unsteered answers.
 Intervals are of 95%, from draws of prompts with replacement, the same for both sides.
 
-    python -m bench.composition [--model DIR] [--trial]
+    python -m bench.engine.composition [--model DIR] [--trial]
 
 Needs the extras `demo` and `measure`. About a quarter of an hour on one free core. Prints one JSON
 object last, and writes it to bench/results/composition.json, and the figure to
@@ -41,20 +41,22 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from vllm.inputs import TokensPrompt
 
-from bench.composition_figure import draw
-from bench.distinct import start
+from bench.engine.composition_figure import draw
+from bench.engine.distinct import start
 from bench.report import publish, say
 from bench.servers import demo_model
 from steersman.steering.plan import PLAN_KEY, RECEIPTS, Dynamic, Plan, PlannedVector
 from steersman.steering.plan.plan import as_float32
 from steersman.vectors.demo.make import fill_library
 from steersman.vectors.library.library import Library
+from steersman.vectors.tensors import HookPoint
 from tools.demo.measures import MEASURES, repetition
 
 Array = NDArray[np.float64]
 
-FIGURE = Path(__file__).parents[1] / "docs" / "figures" / "composition.png"
+FIGURE = Path(__file__).parents[2] / "docs" / "figures" / "composition.png"
 PROPERTIES = ("cheerful", "first_person")
 TOP_P = 0.95
 CONSTANT = "constant"
@@ -165,7 +167,7 @@ class Asker:
             )
             for n, wanted in enumerate(plans)
         ]
-        prompts = [{"prompt_token_ids": prompt} for prompt in self._prompts]
+        prompts = [TokensPrompt(prompt_token_ids=prompt) for prompt in self._prompts]
         outputs = self._llm.generate(prompts, asked, use_tqdm=False)
         answers = [list(output.outputs[0].token_ids) for output in outputs]
         texts = [output.outputs[0].text for output in outputs]
@@ -189,7 +191,7 @@ class Asker:
         both = [prompt + answer for prompt, answer in zip(self._prompts, answers, strict=True)]
         parameters = SamplingParams(temperature=0, max_tokens=1, prompt_logprobs=0)
         outputs = self._llm.generate(
-            [{"prompt_token_ids": ids} for ids in both], parameters, use_tqdm=False
+            [TokensPrompt(prompt_token_ids=ids) for ids in both], parameters, use_tqdm=False
         )
         found = []
         for output, answer in zip(outputs, answers, strict=True):
@@ -383,7 +385,10 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         entries = [Library(library).resolve(name) for name in PROPERTIES]
         vectors = [
             PlannedVector(
-                entry.digest, 1.0, tuple(("resid_post", at) for at in entry.layers), "generation"
+                entry.digest,
+                1.0,
+                tuple(HookPoint("resid_post", at) for at in entry.layers),
+                "generation",
             )
             for entry in entries
         ]

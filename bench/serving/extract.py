@@ -1,6 +1,6 @@
 """What an extraction costs: against plain Hugging Face batches, and to those who are served.
 
-    python -m bench.extract [--rounds 3]
+    python -m bench.serving.extract [--rounds 3]
 
 Starts a server of the demo model. In each round, 200 pairs are read (last token, all layers) once
 by `POST /v1/steering/vectors/extract` and once by Hugging Face in padded batches on the same

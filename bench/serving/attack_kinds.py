@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.tensors import HookPoint
 
 HIDDEN, LAYERS = 576, 30
 SIZES = {"one": 1.0, "stream": 60.0, "bound": 2.0**44, "e19": 1e19, "e30": 1e30, "e38": 3e38}
@@ -44,7 +45,7 @@ def files() -> dict[str, bytes]:
 
 def _file(layers: dict[int, torch.Tensor]) -> bytes:
     """With a default coefficient at which it may be uploaded; an attack brings its own."""
-    tensors = {("resid_post", n): v.clone() for n, v in layers.items()}
+    tensors = {HookPoint("resid_post", n): v.clone() for n, v in layers.items()}
     most = sum(float(v.abs().max()) for v in layers.values())
     return write_vector(SteeringVector(tensors, coefficient=min(1.0, BOUND / 2 / most)))
 

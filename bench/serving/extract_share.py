@@ -1,6 +1,6 @@
 """What an extraction takes from those who are served, and what it gets.
 
-    python -m bench.extract_share [--server URL] [--pairs 200] [--streams 8] [--rounds 3]
+    python -m bench.serving.extract_share [--server URL] [--pairs 200] [--streams 8] [--rounds 3]
 
 Starts a server of the demo model, or uses the one at URL. In each round, turn and turn about: the
 streams alone, an extraction alone, and both together, the streams going on until the extraction
@@ -23,9 +23,9 @@ from typing import Any
 
 import httpx
 
-from bench.extract import extraction, texts
 from bench.report import publish, say
 from bench.servers import demo_model, running, steersman
+from bench.serving.extract import extraction, texts
 
 ALONE_SECONDS = 30.0
 _NUMBERS = itertools.count()

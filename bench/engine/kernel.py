@@ -6,7 +6,7 @@ many device-to-device copies that move the same bytes. Small batches are bound b
 both; `of_copy` is the kernel's bandwidth divided by the copy's. `unsteered_us` is a launch whose
 tokens are all at row -1: what the operation costs a captured graph with nobody steered.
 
-    python -m bench.kernel [--batches 1 2 4 ...] [--terms 1 2 4 8] [--hidden 4096]
+    python -m bench.engine.kernel [--batches 1 2 4 ...] [--terms 1 2 4 8] [--hidden 4096]
 
 Before it measures, it compares the kernel with the operation's torch form on the CPU, and stops if
 they differ. Prints one JSON object last, and writes it to bench/results/kernel.json.
@@ -133,7 +133,8 @@ def replay_seconds(graph: torch.cuda.CUDAGraph, replays: int) -> float:
         graph.replay()
     end.record()
     end.synchronize()
-    return start.elapsed_time(end) / 1000 / replays
+    milliseconds: float = start.elapsed_time(end)
+    return milliseconds / 1000 / replays
 
 
 def measure(shape: Shape, bank: Tensor, arguments: argparse.Namespace) -> dict[str, Any]:
@@ -246,7 +247,7 @@ def main() -> None:
     arguments = parse_arguments()
     if torch.version.cuda is None or not torch.cuda.is_available():
         sys.exit(
-            "bench.kernel needs an NVIDIA GPU; "
+            "bench.engine.kernel needs an NVIDIA GPU; "
             f"torch {torch.__version__} can use none on this machine."
         )
     publish("kernel", run(arguments))

@@ -8,7 +8,7 @@ other, so that counts differ by distinctness alone. The order turns round each t
 drift of the machine cancels. Timed is every engine step that gives each request a token; tokens per
 second are of the median step, on which a pause of the machine has no say.
 
-    python -m bench.distinct [--rounds 9] [--tokens 64] [--model DIR_OR_ID]
+    python -m bench.engine.distinct [--rounds 9] [--tokens 64] [--model DIR_OR_ID]
 
 Prints one JSON object last, and writes it to bench/results/distinct.json.
 """
@@ -25,6 +25,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
+from vllm.inputs import TokensPrompt
+
 from bench.machine import has_gpu
 from bench.report import publish, say
 from bench.servers import demo_model
@@ -34,6 +36,7 @@ from steersman.steering.plan import PLAN_KEY, RECEIPTS, Plan, PlannedVector
 from steersman.steering.plan.plan import as_float32
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.library.library import Library
+from steersman.vectors.tensors import HookPoint
 
 COUNTS = (0, 1, 2, 4, 8, 16, 32)
 VECTORS_EACH, LAYERS_EACH = 2, 4
@@ -67,7 +70,9 @@ def fill(library: Library, layers: int, hidden: int, seed: int) -> list[str]:
     """Digests of the random vectors, put into `library`."""
     digests = []
     for n, rows in enumerate(random_vectors(layers, hidden, seed)):
-        vector = SteeringVector({("resid_post", layer): row for layer, row in enumerate(rows)})
+        vector = SteeringVector(
+            {HookPoint("resid_post", layer): row for layer, row in enumerate(rows)}
+        )
         library.add(write_vector(vector), f"bench-{n}")
         digests.append(vector.digest)
     return digests
@@ -79,7 +84,7 @@ def plan(way: Way, digests: Sequence[str], receipt: str) -> Plan:
             PlannedVector(
                 digests[use.vector],
                 use.coefficient,
-                tuple(("resid_post", layer) for layer in use.layers),
+                tuple(HookPoint("resid_post", layer) for layer in use.layers),
                 "generation",
             )
             for use in way
@@ -103,7 +108,7 @@ def run_batch(
         parameters = SamplingParams(
             temperature=0, max_tokens=tokens, ignore_eos=True, extra_args=extra
         )
-        engine.add_request(str(n), {"prompt_token_ids": prompt}, parameters)
+        engine.add_request(str(n), TokensPrompt(prompt_token_ids=prompt), parameters)
     steps: list[float] = []
     while engine.has_unfinished_requests():
         began = time.perf_counter()

@@ -1,0 +1,45 @@
+"""The scripts of `examples/` do what they say, against a real server."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from bench.servers import Server
+from tests.support.http.client import Client
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def output(name: str, *arguments: str) -> str:
+    """What the script prints."""
+    done = subprocess.run(
+        [sys.executable, str(EXAMPLES / name), *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def test_steer_prints_both_answers_and_the_receipt(server: Server, rnd: str) -> None:
+    said, _, receipt = output("steer.py", server.url, rnd, "3").partition("receipt:")
+    plain, steered = said.removeprefix("unsteered: ").split("steered: ")
+    assert plain.strip() != steered.strip()
+    (used,) = json.loads(receipt)["vectors"]
+    assert (used["id"], used["coefficient"], used["steered_tokens"]) == (rnd, 3.0, 40)
+
+
+def test_make_vector_makes_one_and_steers_with_it(server: Server, client: Client) -> None:
+    name = "from-an-example"
+    try:
+        said = output("make_vector.py", server.url, name)
+        made = client.http.get(f"/v1/steering/vectors/{name}").json()
+    finally:
+        client.http.delete(f"/v1/steering/vectors/{name}")
+    assert (made["layers"], made["method"]) == ([14, 16], "mean_difference")
+    plain, steered = (said.partition(f"at {c}: ")[2].partition("\nat ")[0] for c in (0.0, 1.0))
+    assert plain
+    assert steered
+    assert plain.strip() != steered.strip()
