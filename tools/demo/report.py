@@ -25,7 +25,7 @@ def write_page(path: Path, results: Mapping[str, Any], rule: str) -> None:
     lines = [
         "# The demo vectors",
         "",
-        "<!-- written by `python -m tools.demo.vectors --server URL`: run it instead of editing -->",
+        "<!-- written by `python -m tools.demo.vectors --server URL`; do not edit -->",
         "",
         "`vectors/demo/make.py` makes these vectors on SmolLM2-135M-Instruct, from the contrast",
         "texts in `vectors/demo/texts/` (over 40 pairs each, written for this project). The",
