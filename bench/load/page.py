@@ -47,7 +47,7 @@ def rolling_table(found: Mapping[str, Any]) -> Iterator[str]:
     yield "| --- | --- |"
     yield f"| requests that came out right | {sum(found['requests'].values())}: {asked} |"
     yield f"| **failures** | **{found['failure_count']}** |"
-    yield f"| asked again by nginx | {nginx['asked_again']}: {after or 'none'} |"
+    yield f"| sent again by nginx | {nginx['asked_again']}: {after or 'none'} |"
     for one in found["restarts"]:
         yield (
             f"| restart of {one['replica']} | SIGTERM with {one['requests_under_way']} under way; "

@@ -112,8 +112,8 @@ class Client:
             seen = await self._send(asked.with_ids(guest.name))
         except _Absent as absent:
             if not guest.may_be_gone(absent.began, absent.ended):
-                raise Wrong(f"404 for {guest.name}, which is there") from None
-            self.tally.statuses["404 for a deleted vector (intended)"] += 1
+                raise Wrong(f"vector_not_found for {guest.name}, which is there") from None
+            self.tally.statuses["400 for a deleted vector (intended)"] += 1
             return
         if not guest.may_be_there(seen.began, seen.ended):
             raise Wrong(f"{guest.name} was used after it had been deleted")
@@ -186,7 +186,7 @@ class Client:
             self.tally.statuses["200"] += 1
             return
         text = (await response.aread()).decode(errors="replace")
-        if response.status_code == 404:
+        if response.status_code == 400 and '"vector_not_found"' in text:
             raise _Absent(text, began, time.monotonic())
         self.tally.statuses[str(response.status_code)] += 1
         raise Wrong(f"{response.status_code} {text[:300]}")
@@ -225,10 +225,10 @@ class Client:
 
 
 class _Absent(Wrong):
-    """404: the vector was not there."""
+    """A 400, `vector_not_found`: the vector was not there."""
 
     def __init__(self, text: str, began: float, ended: float) -> None:
-        super().__init__(f"404 {text[:300]}")
+        super().__init__(f"400 {text[:300]}")
         self.began, self.ended = began, ended
 
 

@@ -4,7 +4,7 @@ Clients ask for chats, completions and responses, steered and not, whole and str
 two answers, some at temperature 1; streams are broken off at random; meanwhile vectors are
 uploaded, swapped and deleted. Every answer at temperature 0 must equal its golden answer
 (bench/soak/asks.py), every receipt must say what was asked and count what was computed, no status
-may be an error but the 404 for a vector that was deleted; and when all is quiet, memory, files and
+may be an error but the 400 for a vector that was deleted; and when all is quiet, memory, files and
 rows must be as they were after the first minutes. (On CPUs oneDNN keeps compiled code for the last
 1024 shapes of matrices it met, so that any vLLM grows for some thousand requests:
 bench/engine/memory.py. Here it may keep fewer, or a leak could hide behind that.)

@@ -1,8 +1,8 @@
 """Steersman's settings inside vLLM: `--additional-config '{"steersman": {...}}'`.
 
 vLLM carries `additional_config` to every process and into its compile-cache key. `Settings` is the
-one definition: the options of `steersman serve`, their checks, the table of docs/operate.md and the
-limits of `GET /v1/steering/capabilities` follow from it.
+one definition: the options of `steersman serve`, their checks, the table of docs/settings.md and
+the limits of `GET /v1/steering/capabilities` follow from it.
 """
 
 import os

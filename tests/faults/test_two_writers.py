@@ -209,4 +209,4 @@ def test_another_servers_vector_steers_at_once(
     assert steered(client, "theirs")["digest"] == read_vector(files[1]).digest
     assert replicas[1].ask("delete", "theirs")[0] == "done"
     answer = client.chat(steering={"vectors": {"theirs": 1.0}})
-    assert error_of(answer, 404)["code"] == "vector_not_found"
+    assert error_of(answer, 400)["code"] == "vector_not_found"

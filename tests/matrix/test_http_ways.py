@@ -168,7 +168,9 @@ def vectors_are_everywhere_at_once(found: Fleet) -> None:
                 next(stream)
             assert host.delete(f"/v1/steering/vectors/{name}").status_code == 200
             for door in found.each:
-                assert door.post(COMPLETION, json=_completion(name)).status_code == 404
+                gone = door.post(COMPLETION, json=_completion(name))
+                assert gone.status_code == 400
+                assert gone.json()["error"]["code"] == "vector_not_found"
             for stream in streams:
                 # It was in flight, so it ends with the vector that it began with.
                 last = [json.loads(event) for event in stream][-1]

@@ -48,7 +48,7 @@ async def test_a_right_server_passes(tmp_path: Path) -> None:
     assert set(tally.done) == {"fixed", "swapped", "guest", "sampled", "broken_off"}
     assert tally.compared > 100
     assert tally.receipts > 100
-    assert tally.statuses["404 for a deleted vector (intended)"] > 0
+    assert tally.statuses["400 for a deleted vector (intended)"] > 0
     assert min(len(shelf.swaps), shelf.deletions) >= 4
 
 
@@ -62,7 +62,7 @@ async def test_a_right_server_passes(tmp_path: Path) -> None:
         ("receipt", "has no receipt"),
         ("uncalled-for", "unsteered answer has a receipt"),
         ("error", "503"),
-        ("absent", "404"),
+        ("absent", "vector_not_found"),
         ("stale", "receipt"),
         ("undeleted", "after it had been deleted"),
     ],

@@ -11,6 +11,8 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from steersman.server import error_response
 from steersman.server.library import routes as vectors_api
+from steersman.steering.plan import PlanInvalid
+from steersman.vectors.errors import VectorNotFound
 from steersman.vectors.library.library import Entry, Library
 
 TOKENS, PROMPT = 5, 7
@@ -102,7 +104,10 @@ class Fake:
             if name not in self.guests:
                 self.guests[name] = self.host.library.resolve(name)
             return self.guests[name]
-        return self.host.library.resolve(name)
+        try:
+            return self.host.library.resolve(name)
+        except VectorNotFound as error:
+            raise PlanInvalid(error.message, param="steering", code=error.code) from None
 
     @staticmethod
     def _choice(kind: str, n: int, text: str, body: dict[str, Any]) -> dict[str, Any]:

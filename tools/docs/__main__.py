@@ -8,10 +8,10 @@ from pathlib import Path
 from tools.docs.commands import commands
 from tools.docs.metrics import metrics
 from tools.docs.rest import rest
-from tools.docs.settings import operate
+from tools.docs.settings import settings
 
 DOCS = Path(__file__).resolve().parents[2] / "docs"
-PAGES = {"rest.md": rest, "commands.md": commands, "metrics.md": metrics, "operate.md": operate}
+PAGES = {"rest.md": rest, "commands.md": commands, "metrics.md": metrics, "settings.md": settings}
 """Of each page, what writes it."""
 
 

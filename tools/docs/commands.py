@@ -12,7 +12,7 @@ from steersman.client.cli.app import app
 HEAD: Final = """# Commands
 
 Written by `python -m tools.docs` from what `steersman --help` shows. [The command line](cli.md) has
-the same in examples; [Run a server](operate.md) has the options of `steersman serve`.
+the same in examples; [Settings](settings.md) has the options of `steersman serve`.
 """
 _LAZY: Final = {
     ("sweep",): ("steersman.client.sweep.command", "sweep"),

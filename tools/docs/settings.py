@@ -1,4 +1,4 @@
-"""docs/operate.md's table: every setting in both spellings."""
+"""docs/settings.md's table: every setting in both spellings."""
 
 import json
 from pathlib import Path
@@ -6,12 +6,12 @@ from typing import Any, Final
 
 from steersman.steering.plan.settings import Settings, flag_of
 
-PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "operate.md"
+PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 BEGIN: Final = "<!-- options:begin -->"
 END: Final = "<!-- options:end -->"
 
 
-def operate() -> str:
+def settings() -> str:
     """The page, with its table as it should be."""
     before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
     _, _, after = rest.partition(END)
