@@ -62,12 +62,12 @@ def attach(runner: Any, steps: Steps) -> Attached:
     def sample(grammar_output: Any) -> Any:
         state = runner.execute_model_state
         if state is not None:
-            rows = runner.input_batch.req_id_to_index
-            # Drafts have logits of their own; then a request has several rows.
+            index_of = runner.input_batch.req_id_to_index
+            # Drafts have logits of their own; then a request has several.
             one_each = state.spec_decode_metadata is None
-            steps.check_finite(state.hidden_states, rows, state.logits if one_each else None)
+            steps.check_finite(state.hidden_states, index_of, state.logits if one_each else None)
             if steps.companions:
-                steps.record_logits(state.logits, rows)
+                steps.record_logits(state.logits, index_of)
         output = sample_tokens(grammar_output)
         steps.attach_report(output, HOLDER)
         return output
@@ -96,8 +96,8 @@ def _spans(runner: Any, steps: Steps, num_scheduled_tokens: Any) -> list[Span]:
     offsets = runner.query_start_loc.np
     spans = []
     for request_id in steps.tracked_request_ids:
-        row = batch.req_id_to_index.get(request_id)
-        if row is not None:
-            count, first = num_scheduled_tokens[row], batch.num_computed_tokens_cpu[row]
-            spans.append(Span(request_id, int(offsets[row]), int(count), int(first)))
+        index = batch.req_id_to_index.get(request_id)
+        if index is not None:
+            count, first = num_scheduled_tokens[index], batch.num_computed_tokens_cpu[index]
+            spans.append(Span(request_id, int(offsets[index]), int(count), int(first)))
     return spans

@@ -31,8 +31,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
     sample_tokens = runner.sample_tokens
     compute_logits = runner.model.compute_logits
     unseen: list[tuple[Any, dict[str, int]]] = []
-    """Hidden states of the step whose logits are computed next, and whose row is which. The runner
-    keeps the logits that it samples from to itself, and its sampler writes into them."""
+    """Hidden states of the step whose logits are computed next, and the index of each request. The
+    runner keeps the logits that it samples from to itself, and its sampler writes into them."""
 
     @functools.wraps(finish_requests)
     def finish(scheduler_output: Any) -> None:
@@ -75,9 +75,9 @@ def attach(runner: Any, steps: Steps) -> Attached:
     def compute(*args: Any, **kwargs: Any) -> Any:
         logits = compute_logits(*args, **kwargs)
         if unseen and logits is not None:
-            hidden, rows = unseen.pop()
-            # Drafts have logits of their own; then a request has several rows.
-            steps.check_finite(hidden, rows, logits if len(logits) == len(rows) else None)
+            hidden, index_of = unseen.pop()
+            # Drafts have logits of their own; then a request has several.
+            steps.check_finite(hidden, index_of, logits if len(logits) == len(index_of) else None)
         return logits
 
     @functools.wraps(sample_tokens)
@@ -113,11 +113,11 @@ def _give_tokens(states: Any, tokens: Mapping[str, int]) -> None:
 def _record_logits(runner: Any, steps: Steps, hidden_states: Any, batch: Any) -> None:
     """Logits of the companions in a step, once more: those that are sampled from, the runner keeps
     to itself."""
-    rows = {name: n for n, name in enumerate(batch.req_ids) if name in steps.companions}
-    if rows:
-        chosen = batch.logits_indices[list(rows.values())]
+    index_of = {name: n for n, name in enumerate(batch.req_ids) if name in steps.companions}
+    if index_of:
+        chosen = batch.logits_indices[list(index_of.values())]
         logits = runner.model.compute_logits(hidden_states[chosen])
-        steps.record_logits(logits, {name: n for n, name in enumerate(rows)})
+        steps.record_logits(logits, {name: n for n, name in enumerate(index_of)})
 
 
 def _spans(batch: Any, steps: Steps) -> list[Span]:
@@ -125,10 +125,10 @@ def _spans(batch: Any, steps: Steps) -> list[Span]:
     return [
         Span(
             request_id,
-            int(batch.query_start_loc_np[row]),
-            int(batch.num_scheduled_tokens[row]),
-            int(batch.num_computed_tokens_np[row]),
+            int(batch.query_start_loc_np[index]),
+            int(batch.num_scheduled_tokens[index]),
+            int(batch.num_computed_tokens_np[index]),
         )
-        for row, request_id in enumerate(batch.req_ids)
+        for index, request_id in enumerate(batch.req_ids)
         if request_id in tracked
     ]
