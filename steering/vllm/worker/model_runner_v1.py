@@ -9,11 +9,14 @@ Both methods that prepare a step run inside `synchronize_input_prep`, on the str
 """
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.vllm.worker.model import run_without_graphs
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, Attached, Span, Steps
+
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.output import CachedRequestData, GrammarOutput, SchedulerOutput
 
 HOLDER = "_model_runner_output"
 """Attribute of an asynchronous output that has the ModelRunnerOutput."""
@@ -27,7 +30,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     sample_tokens = runner.sample_tokens
 
     @functools.wraps(update_states)
-    def update(scheduler_output: Any) -> Any:
+    def update(scheduler_output: "SchedulerOutput") -> Any:
         if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
             cache_blocks.clean(runner, blocks)
         steps.finish_requests(scheduler_output.finished_req_ids)
@@ -42,7 +45,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
         return result
 
     @functools.wraps(prepare_inputs)
-    def prepare(scheduler_output: Any, num_scheduled_tokens: Any) -> Any:
+    def prepare(scheduler_output: "SchedulerOutput", num_scheduled_tokens: Any) -> Any:
         result = prepare_inputs(scheduler_output, num_scheduled_tokens)
         if not steps.idle:
             spans = _spans(runner, steps, num_scheduled_tokens)
@@ -59,7 +62,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
             steps.end_forward()
 
     @functools.wraps(sample_tokens)
-    def sample(grammar_output: Any) -> Any:
+    def sample(grammar_output: "GrammarOutput | None") -> Any:
         state = runner.execute_model_state
         if state is not None:
             index_of = runner.input_batch.req_id_to_index
@@ -80,7 +83,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     return Attached(runner.positions, dummy_run.attach(runner, steps), runner.max_num_tokens)
 
 
-def _give_tokens(runner: Any, steps: Steps, cached: Any) -> None:
+def _give_tokens(runner: Any, steps: Steps, cached: "CachedRequestData") -> None:
     """Companions go on with their answer's tokens, not with those that were sampled for them. Who
     was not in the step before, as none of them was behind a token of the answer's, comes with
     all its tokens."""

@@ -11,10 +11,13 @@ read: `req_states`, `input_buffers`.
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
+
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.output import GrammarOutput, NewRequestData, SchedulerOutput
 
 HOLDER = "model_runner_output"
 """Attribute of an asynchronous output that has the ModelRunnerOutput."""
@@ -35,14 +38,14 @@ def attach(runner: Any, steps: Steps) -> Attached:
     runner keeps the logits that it samples from to itself, and its sampler writes into them."""
 
     @functools.wraps(finish_requests)
-    def finish(scheduler_output: Any) -> None:
+    def finish(scheduler_output: "SchedulerOutput") -> None:
         if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
             cache_blocks.clean(runner, blocks)
         steps.finish_requests(scheduler_output.finished_req_ids)
         finish_requests(scheduler_output)
 
     @functools.wraps(add_request)
-    def add(req_index: int, new: Any) -> None:
+    def add(req_index: int, new: "NewRequestData") -> None:
         add_request(req_index, new)
         if new.sampling_params is not None:
             steps.add_request(new.req_id, new.sampling_params.extra_args, new.prompt_len)
@@ -55,13 +58,15 @@ def attach(runner: Any, steps: Steps) -> Attached:
             steps.begin_step(_spans(input_batch, steps), input_batch.num_tokens)
 
     @functools.wraps(update_requests)
-    def update(scheduler_output: Any) -> None:
+    def update(scheduler_output: "SchedulerOutput") -> None:
         update_requests(scheduler_output)
         if steps.companions:
             _give_tokens(runner.req_states, getattr(scheduler_output, TOKENS_ATTRIBUTE, {}))
 
     @functools.wraps(sample_rows)
-    def sample_with(hidden_states: Any, input_batch: Any, grammar_output: Any) -> Any:
+    def sample_with(
+        hidden_states: Any, input_batch: Any, grammar_output: "GrammarOutput | None"
+    ) -> Any:
         if steps.companions:
             _record_logits(runner, steps, hidden_states, input_batch)
         unseen[:] = [(hidden_states, {name: n for n, name in enumerate(input_batch.req_ids)})]
@@ -81,7 +86,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
         return logits
 
     @functools.wraps(sample_tokens)
-    def sample(grammar_output: Any) -> Any:
+    def sample(grammar_output: "GrammarOutput | None") -> Any:
         steps.end_forward()
         output = sample_tokens(grammar_output)
         steps.attach_report(output, HOLDER)
