@@ -121,16 +121,7 @@ def _check(
         limits: Limits = limits_of(vllm_config)
         limits.check(plan, len(request.prompt_token_ids))
         if plan.dynamic is not None:
-            media = "prompts with images, audio or video" if request.mm_features else None
-            if unsupported := no_dynamic(vllm_config) or media:
-                raise PlanInvalid(
-                    f"dynamic composition does not go with {unsupported}",
-                    param="steering.dynamic",
-                    code="not_supported",
-                )
-            # vLLM has set `max_tokens` by now, where the client left it out.
-            longest = len(request.prompt_token_ids) + (params.max_tokens or 0)
-            _check_room(len(plan.vectors) + 2, longest, vllm_config)
+            _check_dynamic(request, len(plan.vectors) + 2, vllm_config)
         if RECEIPTS.guarded:
             return  # The server has resolved them, in a thread: a disk may hang.
         library = Path(Settings.read(vllm_config.additional_config).library)
@@ -145,9 +136,18 @@ def _check(
         raise refused(error) from error
 
 
-def _check_room(streams: int, longest: int, vllm_config: "VllmConfig") -> None:
-    """Refuse a dynamic request of `streams` sequences of up to `longest` tokens that this engine
-    could never run."""
+def _check_dynamic(request: "EngineCoreRequest", streams: int, vllm_config: "VllmConfig") -> None:
+    """Refuse a dynamic request of `streams` sequences that this engine could never run."""
+    params, prompt = request.sampling_params, request.prompt_token_ids
+    assert params is not None
+    assert prompt is not None
+    media = "prompts with images, audio or video" if request.mm_features else None
+    if unsupported := no_dynamic(vllm_config) or media:
+        raise PlanInvalid(
+            f"dynamic composition does not go with {unsupported}",
+            param="steering.dynamic",
+            code="not_supported",
+        )
     scheduler = vllm_config.scheduler_config
     seats = scheduler.max_num_active_seqs or scheduler.max_num_seqs
     if streams > seats:
@@ -158,6 +158,8 @@ def _check_room(streams: int, longest: int, vllm_config: "VllmConfig") -> None:
             code="too_many_terms",
         )
     cache = vllm_config.cache_config
+    # vLLM has set `max_tokens` by now, where the client left it out.
+    longest = len(prompt) + (params.max_tokens or 0)
     if cache.kv_cache_size_tokens is not None:
         # One is the null block, and some are kept free for requests that run.
         blocks = cache.kv_cache_size_tokens // cache.block_size
