@@ -1,4 +1,4 @@
-"""The one operation: h_t <- h_t + sum_k g[t, k] * c[row(t), k] * bank[i[row(t), k]].
+"""The one operation: h_t <- h_t + sum_k g[t, k] * c[e(t), k] * bank[i[e(t), k]].
 
 A torch custom op, so that torch.compile treats it as opaque and CUDA graphs capture it.
 """
@@ -15,12 +15,12 @@ class Marked(NamedTuple):
 
     tokens: Tensor
     """[n] int64, ascending: which tokens of the batch."""
-    rows: Tensor
-    """[u] int64: the table entries in use; a token with gains has an entry of its own."""
+    entries: Tensor
+    """[u] int64: the table entries in use; a token with gains is there by itself."""
     spread: Tensor | None
-    """[n] int64: for each token, its place in `rows`; None where token i has row i."""
+    """[n] int64: for each token, its place in `entries`; None where token i has entry i."""
     gains: Tensor | None = None
-    """[u, K] float32: what the coefficients of each entry of `rows` are multiplied by."""
+    """[u, K] float32: what the coefficients of each of `entries` are multiplied by."""
 
 
 def sums(bank: Tensor, index: Tensor, coefficient: Tensor) -> Tensor:
@@ -35,7 +35,7 @@ def sums(bank: Tensor, index: Tensor, coefficient: Tensor) -> Tensor:
 
 def add_marked(hidden: Tensor, added: Tensor, marked: Marked) -> None:
     """The operation for tokens that are known: `added` [u, hidden] float32 is what each of
-    `marked.rows` adds. A prefill has thousands of tokens but few table entries."""
+    `marked.entries` adds. A prefill has thousands of tokens but few table entries."""
     tokens, spread = marked.tokens, marked.spread
     delta = added if spread is None else added.index_select(0, spread)
     if hidden.dtype == torch.float32:
@@ -61,18 +61,18 @@ def add(
     table entry of each token, -1 for a token that is not steered; `token_gain` [>= tokens, K]
     float32, which multiplies each token's coefficients: 1 but where they change token by token.
 
-    The sum is taken in float32 and cast once. Tokens with row -1 are not touched.
+    The sum is taken in float32 and cast once. Tokens with entry -1 are not touched.
     """
-    rows = token_entry[: hidden.shape[0]]
-    tokens = (rows >= 0).nonzero().squeeze(1)
+    entries = token_entry[: hidden.shape[0]]
+    tokens = (entries >= 0).nonzero().squeeze(1)
     if tokens.numel():
         gains = token_gain[tokens]
         if bool((gains == 1).all()):
-            used, spread = torch.unique(rows[tokens], return_inverse=True)
+            used, spread = torch.unique(entries[tokens], return_inverse=True)
             added = sums(bank, index[used], coefficient[used])
             add_marked(hidden, added, Marked(tokens, used, spread))
         else:
-            used = rows[tokens]
+            used = entries[tokens]
             added = sums(bank, index[used], coefficient[used] * gains)
             add_marked(hidden, added, Marked(tokens, used, None))
 

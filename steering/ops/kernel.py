@@ -44,8 +44,8 @@ def add_block(  # type: ignore[no-untyped-def]
     """One program, for token `program_id(0)` and the `program_id(1)`-th block of its dimensions."""
     # All offsets in 64 bits: rows times hidden size passes 2^31 in a large bank or prefill.
     token = tl.program_id(0).to(tl.int64)
-    row = tl.load(token_entry + token).to(tl.int64)
-    if row < 0:
+    entry = tl.load(token_entry + token).to(tl.int64)
+    if entry < 0:
         return
     columns = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width
@@ -55,9 +55,9 @@ def add_block(  # type: ignore[no-untyped-def]
     for first in tl.static_range(0, TERMS, TILE):
         terms = first + tl.arange(0, TILE)
         there = terms < TERMS
-        c = tl.load(coefficient + row * coefficient_stride + terms, mask=there, other=0.0)
+        c = tl.load(coefficient + entry * coefficient_stride + terms, mask=there, other=0.0)
         c *= tl.load(token_gain + token * gain_stride + terms, mask=there, other=1.0)
-        i = tl.load(index + row * index_stride + terms, mask=there, other=0).to(tl.int64)
+        i = tl.load(index + entry * index_stride + terms, mask=there, other=0).to(tl.int64)
         used = (c != 0.0)[:, None] & inside[None, :]
         vectors = tl.load(bank + i[:, None] * bank_stride + columns[None, :], mask=used, other=0.0)
         delta += tl.sum(c[:, None] * vectors, axis=0)
@@ -75,7 +75,7 @@ def add_rows(
     """The operation on the tensors' device; arguments as of `steersman.steering.ops.addition.add`.
 
     One launch. Allocates nothing and waits for nothing. `hidden` may have any strides; of `index`,
-    `coefficient` and `token_gain` the terms of a row, of `bank` the dimensions of a row must lie
+    `coefficient` and `token_gain` the terms of an entry, of `bank` the dimensions of a row must lie
     side by side. Raises ValueError for tables that do not go with `hidden`: the kernel would read
     past their end.
     """

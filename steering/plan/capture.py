@@ -78,7 +78,7 @@ class CaptureChunk(NamedTuple):
     tokens: int
     """How many tokens these are."""
     values: bytes
-    """float32 [rows, terms, hidden]: one row for each token if `each`, else their sum."""
+    """float32 [n, terms, hidden]: one for each token if `each`, else their sum."""
 
     def to_wire(self) -> list[Any]:
         """For vLLM's message encoding."""

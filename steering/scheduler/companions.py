@@ -167,12 +167,12 @@ class CompanionScheduler:
     def _entering(self) -> Group | None:
         """The first group that does not run as a whole, if it may; none that waits for bank rows:
         others have them, whom it must not keep out."""
-        rows = self._scheduler.steering_admission
+        admission = self._scheduler.steering_admission
         return next(
             (
                 g
                 for g in self._admissible
-                if not _whole(g) and rows.is_admitted(g.answer.request_id)
+                if not _whole(g) and admission.is_admitted(g.answer.request_id)
             ),
             None,
         )
@@ -196,10 +196,10 @@ class CompanionScheduler:
     def _in_order(self) -> list[Group]:
         """The groups, those first that vLLM serves first, but behind those that have bank rows
         already: for these it might wait."""
-        groups, rows = list(self._groups.values()), self._scheduler.steering_admission
+        groups, admission = list(self._groups.values()), self._scheduler.steering_admission
         if self._scheduler.policy.value == "priority":
             groups.sort(key=lambda group: (group.answer.priority, group.answer.arrival_time))
-        return sorted(groups, key=lambda group: not rows.is_admitted(group.answer.request_id))
+        return sorted(groups, key=lambda group: not admission.is_admitted(group.answer.request_id))
 
 
 def _runs(request: Any) -> bool:

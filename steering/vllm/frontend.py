@@ -5,7 +5,7 @@ Every route and the offline `LLM` class pass here, so limits hold for every plan
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steersman.steering.plan.capture import CAPTURE_KEY, STEP_KEY, Capture, CaptureChunk
 from steersman.steering.plan.dynamic import STREAM_KEY
@@ -22,6 +22,13 @@ from steersman.steering.vllm.seam import Function, wrap
 from steersman.steering.vllm.unsupported import no_dynamic
 from steersman.steering.vllm.worker.loading import object_path
 
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+    from vllm.sampling_params import SamplingParams
+    from vllm.v1.engine import EngineCoreOutput, EngineCoreRequest
+    from vllm.v1.engine.input_processor import InputProcessor
+    from vllm.v1.engine.output_processor import OutputProcessor
+
 
 def install() -> None:
     """Wrap `InputProcessor.process_inputs` and `OutputProcessor.process_outputs`. Idempotent."""
@@ -33,8 +40,8 @@ def install() -> None:
 
 
 def _validating(original: Function) -> Function:
-    def process_inputs(self: Any, *args: Any, **kwargs: Any) -> Any:
-        request = original(self, *args, **kwargs)
+    def process_inputs(self: "InputProcessor", *args: Any, **kwargs: Any) -> "EngineCoreRequest":
+        request: EngineCoreRequest = original(self, *args, **kwargs)
         params = request.sampling_params
         if params is not None and params.extra_args:
             _check_keys(params.extra_args)
@@ -45,16 +52,21 @@ def _validating(original: Function) -> Function:
                     )
                 )
             if PLAN_KEY in params.extra_args:
-                _check(request, self.vllm_config)
+                _check(request, params, self.vllm_config)
             if CAPTURE_KEY in params.extra_args:
-                _check_capture(request, self.vllm_config)
+                _check_capture(request, params, self.vllm_config)
         return request
 
     return process_inputs
 
 
 def _collecting(original: Function) -> Function:
-    def process_outputs(self: Any, engine_core_outputs: Any, *args: Any, **kwargs: Any) -> Any:
+    def process_outputs(
+        self: "OutputProcessor",
+        engine_core_outputs: "list[EngineCoreOutput]",
+        *args: Any,
+        **kwargs: Any,
+    ) -> Any:
         seen: list[Seen] = []
         captured = (0, 0)
         for output in engine_core_outputs:
@@ -89,12 +101,14 @@ def _check_keys(extra_args: Mapping[str, Any]) -> None:
             )
 
 
-def _check(request: Any, vllm_config: Any) -> None:
+def _check(
+    request: "EngineCoreRequest", params: "SamplingParams", vllm_config: "VllmConfig"
+) -> None:
     """Validate a request's plan; raises vLLM's validation error, a 400 on every route, with the
     `PlanInvalid` as its cause."""
     plan = None
     try:
-        plan = Plan.of(request.sampling_params.extra_args)
+        plan = Plan.of(params.extra_args)
         if plan is None:
             return
         if RECEIPTS.guarded and not RECEIPTS.is_open(plan.receipt):
@@ -122,12 +136,15 @@ def _check(request: Any, vllm_config: Any) -> None:
         raise refused(error) from error
 
 
-def _check_dynamic(request: Any, streams: int, vllm_config: Any) -> None:
-    """Refuse a dynamic request that this engine could never run; it has so many `streams`."""
+def _check_dynamic(request: "EngineCoreRequest", streams: int, vllm_config: "VllmConfig") -> None:
+    """Refuse a dynamic request of `streams` sequences that this engine could never run."""
+    params, prompt = request.sampling_params, request.prompt_token_ids
+    assert params is not None
+    assert prompt is not None
     media = "prompts with images, audio or video" if request.mm_features else None
-    if refused := no_dynamic(vllm_config) or media:
+    if unsupported := no_dynamic(vllm_config) or media:
         raise PlanInvalid(
-            f"dynamic composition does not go with {refused}",
+            f"dynamic composition does not go with {unsupported}",
             param="steering.dynamic",
             code="not_supported",
         )
@@ -141,7 +158,8 @@ def _check_dynamic(request: Any, streams: int, vllm_config: Any) -> None:
             code="too_many_terms",
         )
     cache = vllm_config.cache_config
-    longest = len(request.prompt_token_ids) + request.sampling_params.max_tokens
+    # vLLM has set `max_tokens` by now, where the client left it out.
+    longest = len(prompt) + (params.max_tokens or 0)
     if cache.kv_cache_size_tokens is not None:
         # One is the null block, and some are kept free for requests that run.
         blocks = cache.kv_cache_size_tokens // cache.block_size
@@ -167,10 +185,12 @@ def refused(error: PlanInvalid) -> Exception:
     return PlanRefused(error.message, parameter=error.param)
 
 
-def _check_capture(request: Any, vllm_config: Any) -> None:
+def _check_capture(
+    request: "EngineCoreRequest", params: "SamplingParams", vllm_config: "VllmConfig"
+) -> None:
     """Refuse captures that this server did not open, and those that would come out wrong."""
     try:
-        capture = Capture.of(request.sampling_params.extra_args)
+        capture = Capture.of(params.extra_args)
         if capture is None or not CAPTURES.is_open(capture.receipt):
             raise PlanInvalid(
                 f"{CAPTURE_KEY!r} among the extra arguments is reserved; leave it out"
@@ -193,15 +213,16 @@ def _note_step(
         STEPS.note(engine_core_timestamp, seen, *captured)
 
 
-def _collect(output: Any, *, runs: bool) -> None:
+def _collect(output: "EngineCoreOutput", *, runs: bool) -> None:
     """Take our keys off an engine output. Notes are kept while the request `runs`."""
-    piece = output.kv_transfer_params.pop(CAPTURE_KEY, None)
-    if piece is not None:
-        CAPTURES.deliver(CaptureChunk(*piece))
-    wire = output.kv_transfer_params.pop(PLAN_KEY, None)
+    fields = output.kv_transfer_params or {}
+    chunk = fields.pop(CAPTURE_KEY, None)
+    if chunk is not None:
+        CAPTURES.deliver(CaptureChunk(*chunk))
+    wire = fields.pop(PLAN_KEY, None)
     if wire is not None and runs:
         if isinstance(wire, dict):
             RECEIPTS.refuse(Refusal(**wire))
         else:
             RECEIPTS.deliver(output.request_id, WorkerNote.from_wire(wire))
-    output.kv_transfer_params = output.kv_transfer_params or None
+    output.kv_transfer_params = fields or None

@@ -24,15 +24,15 @@ class _Live:
     """Tokens below this index were captured already: a resumed request computes them again."""
     tokens: int = 0
     kept: list[Tensor] = field(default_factory=list)
-    """[rows, terms, hidden] float32 on the host, of steps that gave the request no output."""
+    """[sums, terms, hidden] float32 on the host, of steps that gave the request no output."""
 
 
 @dataclass
 class _Part:
-    """One request's rows of a step."""
+    """One request's sums of a step."""
 
     request_id: str
-    rows: slice
+    sums: slice
     tokens: int
     over: bool
     """Whether the step gives the request an output."""
@@ -55,7 +55,7 @@ class CaptureTracker:
         self._device = device
         self._parts: list[_Part] = []
         self._tokens = torch.empty(0, dtype=torch.long)
-        self._rows = torch.empty(0, dtype=torch.long)
+        self._sum_of = torch.empty(0, dtype=torch.long)
         self._count = 0
         self._sums: dict[HookPoint, Tensor] = {}
 
@@ -81,7 +81,7 @@ class CaptureTracker:
 
     def step(self, spans: Iterable[tuple[str, int, int, int]]) -> None:
         """Capture the tokens of the next forward pass; `spans` as of `SteeredRequests.step`."""
-        self._parts, tokens, rows, count = [], list[int](), list[int](), 0
+        self._parts, tokens, sum_of, count = [], list[int](), list[int](), 0
         for request_id, offset, number, first in spans:
             request = self.live[request_id]
             lo = max(request.capture.start, first, request.reached)
@@ -91,17 +91,17 @@ class CaptureTracker:
             height = taken if request.capture.each else min(taken, 1)
             begin = offset + lo - first
             tokens += range(begin, begin + taken)
-            rows += range(count, count + taken) if request.capture.each else [count] * taken
+            sum_of += range(count, count + taken) if request.capture.each else [count] * taken
             if taken or (over and request.tokens):
-                rows_of_it = slice(count, count + height)
-                self._parts.append(_Part(request_id, rows_of_it, taken, over))
+                sums_of_it = slice(count, count + height)
+                self._parts.append(_Part(request_id, sums_of_it, taken, over))
             request.reached = max(request.reached, first + number)
             count += height
         self._sums = {}
         self._count = count
         if tokens:
             self._tokens = torch.tensor(tokens, device=self._device)
-            self._rows = torch.tensor(rows, device=self._device)
+            self._sum_of = torch.tensor(sum_of, device=self._device)
             self._active.listeners.append(self._add_up)
 
     def end_forward(self) -> None:
@@ -113,7 +113,7 @@ class CaptureTracker:
         values = [part.index_select(0, self._tokens).double() for part in parts]
         value = values[0] if len(values) == 1 else values[0] + values[1]
         sums = value.new_zeros(self._count, value.shape[1])
-        self._sums[HookPoint(site, layer)] = sums.index_add_(0, self._rows, value)
+        self._sums[HookPoint(site, layer)] = sums.index_add_(0, self._sum_of, value)
 
     def take(self) -> dict[str, list[object]]:
         """For each request that the step gives an output, its `CaptureChunk` as it travels."""
@@ -128,7 +128,7 @@ class CaptureTracker:
                 continue
             terms = request.capture.terms
             if part.tokens and stacked is not None and all(t in on_host for t in terms):
-                chosen = stacked[[on_host[t] for t in terms], part.rows]
+                chosen = stacked[[on_host[t] for t in terms], part.sums]
                 request.kept.append(chosen.transpose(0, 1))
                 request.tokens += part.tokens
             if part.over and request.tokens:

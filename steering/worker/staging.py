@@ -10,11 +10,11 @@ from torch import Tensor
 class HostBuffer(Protocol):
     """Memory on the host that a device copies from, when it comes to it."""
 
-    rows: Tensor
+    values: Tensor
     """Like the target. Not to be written between `send` and `wait`."""
 
     def send(self, target: Tensor, tokens: int) -> None:
-        """Queue the copy of the first `tokens` rows to `target`, and return."""
+        """Queue the copy of the first `tokens` values to `target`, and return."""
 
     def wait(self) -> None:
         """Return when the last copy that was queued has been made."""
@@ -24,11 +24,11 @@ class PinnedBuffer:
     """A `HostBuffer` of page-locked memory for a CUDA device."""
 
     def __init__(self, target: Tensor, rest: float) -> None:
-        self.rows = torch.full_like(target, rest, device="cpu").pin_memory()
+        self.values = torch.full_like(target, rest, device="cpu").pin_memory()
         self._copied = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
 
     def send(self, target: Tensor, tokens: int) -> None:
-        target[:tokens].copy_(self.rows[:tokens], non_blocking=True)
+        target[:tokens].copy_(self.values[:tokens], non_blocking=True)
         self._copied.record()
 
     def wait(self) -> None:
@@ -39,7 +39,7 @@ class SameMemory:
     """A `HostBuffer` where device and host are one: written is there."""
 
     def __init__(self, target: Tensor) -> None:
-        self.rows = target
+        self.values = target
 
     def send(self, target: Tensor, tokens: int) -> None:
         pass
@@ -66,11 +66,11 @@ class StagedTokens:
         self._rest = rest
         self._buffers = buffers
         self._written = [0] * len(buffers)
-        """Rows of each buffer that may be marked; those after them are at rest."""
+        """Tokens of each buffer that may be marked; those after them are at rest."""
         self._sent = 0
-        """Rows of `target` that may be marked."""
+        """Tokens of `target` that may be marked."""
         self._turn = 0
-        self._rows = buffers[0].rows.numpy()
+        self._values = buffers[0].values.numpy()
 
     @classmethod
     def on(cls, target: Tensor, rest: float = -1) -> "StagedTokens":
@@ -83,13 +83,13 @@ class StagedTokens:
         """Mark no token, in the buffer whose turn it is."""
         self._turn = turn = (self._turn + 1) % len(self._buffers)
         self._buffers[turn].wait()
-        self._rows = self._buffers[turn].rows.numpy()
-        self._rows[: self._written[turn]] = self._rest
+        self._values = self._buffers[turn].values.numpy()
+        self._values[: self._written[turn]] = self._rest
         self._written[turn] = 0
 
     def mark(self, start: int, stop: int, value: Any) -> None:
         """Tokens [start, stop) have `value`, or the values of an array."""
-        self._rows[start:stop] = value
+        self._values[start:stop] = value
         self._written[self._turn] = max(self._written[self._turn], stop)
 
     def commit(self, tokens: int) -> None:

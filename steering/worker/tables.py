@@ -30,7 +30,7 @@ class TableSizes:
 
 
 class Tables:
-    """`bank` [1 + bank_rows, hidden] f32; `index` i32 and `coefficient` f32 [slots, rows, K];
+    """`bank` [1 + bank_rows, hidden] f32; `index` i32 and `coefficient` f32 [slots, entries, K];
     `token_entry` [tokens] i32 and `token_gain` [tokens, K] f32, written through `StagedTokens`."""
 
     def __init__(self, sizes: TableSizes, device: torch.device) -> None:
@@ -61,9 +61,9 @@ class Tables:
         """Write `vector` [hidden] float32 into bank row `row`."""
         self.bank[row].copy_(vector)
 
-    def write_entry(self, row: int, terms: dict[int, list[tuple[int, float]]]) -> None:
-        """Set table entry `row`: for each slot, its (bank row, coefficient) terms."""
-        self._slots_of[row] = frozenset(terms)
+    def write_entry(self, entry: int, terms: dict[int, list[tuple[int, float]]]) -> None:
+        """Set table entry `entry`: for each slot, its (bank row, coefficient) terms."""
+        self._slots_of[entry] = frozenset(terms)
         slots, _, width = self.index.shape
         index = np.full((slots, width), ZERO_ROW, dtype=np.int32)
         coefficient = np.zeros((slots, width), dtype=np.float32)
@@ -71,8 +71,8 @@ class Tables:
             self.width = max(self.width, len(pairs))
             index[slot, : len(pairs)] = [bank_row for bank_row, _ in pairs]
             coefficient[slot, : len(pairs)] = [c for _, c in pairs]
-        self.index[:, row].copy_(torch.from_numpy(index))
-        self.coefficient[:, row].copy_(torch.from_numpy(coefficient))
+        self.index[:, entry].copy_(torch.from_numpy(index))
+        self.coefficient[:, entry].copy_(torch.from_numpy(coefficient))
 
     def begin_step(self) -> None:
         """Mark every token as not steered (on the host)."""
@@ -85,13 +85,13 @@ class Tables:
         self,
         start: int,
         stop: int,
-        row: int,
+        entry: int,
         gains: NDArray[np.float32] | Sequence[Sequence[float]] | None = None,
     ) -> None:
-        """Tokens [start, stop) of this step's batch are steered by table entry `row`; with `gains`,
-        for each of the tokens what the coefficient of each term is multiplied by."""
-        self._staged.mark(start, stop, row)
-        self._marks.append((start, stop, row))
+        """Tokens [start, stop) of this step's batch are steered by table entry `entry`; with
+        `gains`, for each of the tokens what the coefficient of each term is multiplied by."""
+        self._staged.mark(start, stop, entry)
+        self._marks.append((start, stop, entry))
         if gains is not None:
             values = np.ones((stop - start, self.sizes.terms), dtype=np.float32)
             values[:, : len(gains[0])] = gains
@@ -99,28 +99,28 @@ class Tables:
             self._gains[start] = values
 
     def commit(self, tokens: int) -> None:
-        """Make the step's rows visible to the device: the one copy a step makes."""
+        """Make the step's marks visible to the device: the one copy a step makes."""
         self._staged.commit(tokens)
         self._staged_gains.commit(0)
-        rows = {row for _, _, row in self._marks}
-        self.active_slots = frozenset().union(*(self._slots_of.get(row, ()) for row in rows))
+        entries = {entry for _, _, entry in self._marks}
+        self.active_slots = frozenset().union(*(self._slots_of.get(entry, ()) for entry in entries))
         if self.token_entry.device.type == "cpu":
             self.marked = self._as_indices() if self._marks else None
             self._ahead = set(self.active_slots)
             self._added.clear()
 
     def added(self, slot: int) -> Tensor:
-        """[u, hidden] float32: what each of `marked.rows` adds at `slot`, on the CPU.
+        """[u, hidden] float32: what each of `marked.entries` adds at `slot`, on the CPU.
 
         Taken for many slots at once: for a few tokens, thirty operations cost thirty times one.
         """
         if slot not in self._added:
             assert self.marked is not None
-            rows, gains = self.marked.rows, self.marked.gains
-            most = max(1, _AT_ONCE // (len(rows) * self.sizes.hidden))
+            entries, gains = self.marked.entries, self.marked.gains
+            most = max(1, _AT_ONCE // (len(entries) * self.sizes.hidden))
             others = (one for one in self._ahead if one != slot and one not in self._added)
             slots = [slot, *islice(others, most - 1)]
-            chosen = torch.tensor(slots).unsqueeze(1), rows.unsqueeze(0)
+            chosen = torch.tensor(slots).unsqueeze(1), entries.unsqueeze(0)
             index, coefficient = (
                 table[chosen][..., : self.width] for table in (self.index, self.coefficient)
             )
@@ -133,21 +133,21 @@ class Tables:
 
     def _as_indices(self) -> Marked:
         tokens: list[int] = []
-        rows: list[int] = []
+        entries: list[int] = []
         spread: list[int] = []
         gains = []
-        for start, stop, row in sorted(self._marks):
+        for start, stop, entry in sorted(self._marks):
             # Tokens of one table entry differ in their gains: each gets its own, the others one a
             # mark.
             own = self._gains.get(start)
-            first, count = len(rows), stop - start
+            first, count = len(entries), stop - start
             tokens += range(start, stop)
-            rows += [row] * (1 if own is None else count)
+            entries += [entry] * (1 if own is None else count)
             spread += [first] * count if own is None else range(first, first + count)
             gains.append(np.ones((1, self.sizes.terms), np.float32) if own is None else own)
         return Marked(
             torch.tensor(tokens),
-            torch.tensor(rows),
-            torch.tensor(spread) if len(rows) < len(tokens) else None,
+            torch.tensor(entries),
+            torch.tensor(spread) if len(entries) < len(tokens) else None,
             torch.from_numpy(np.vstack(gains)) if self._gains else None,
         )

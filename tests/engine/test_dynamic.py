@@ -271,7 +271,7 @@ def test_what_could_never_run_is_refused(
     plan = Setting(1).plan(shelf)
     (fits,) = cramped.ask(Ask(tuple(text_ids[:20]), plan, 44))
     assert len(fits.tokens) == 44
-    with pytest.raises(VLLMValidationError, match="of 64 tokens they do") as refused:
+    with pytest.raises(VLLMValidationError, match="room for 64 tokens each") as refused:
         cramped.ask(Ask(tuple(text_ids[:20]), plan, 45))
     assert isinstance(refused.value.__cause__, PlanInvalid)
 

@@ -75,7 +75,7 @@ def test_prompt_embeddings(bench: Bench, expected: dict[str, Any]) -> None:
 @pytest.mark.matrix
 def test_sleep(bench: Bench, expected: dict[str, Any]) -> None:
     """On a CPU vLLM's sleep lets go of nothing but the prefix cache; `--enable-sleep-mode` itself
-    is an error there. tests/steering/vllm/test_sleep.py sees that a GPU's keeps our tables."""
+    is an error there. tests/steering/vllm/worker/test_rpc.py sees that a GPU's keeps our tables."""
     with way("sleep and wake-up") as row:
         found = bench.here({"asleep": {}}, enable_prefix_caching=True)["asleep"]
         for level in ("1", "2"):

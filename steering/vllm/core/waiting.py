@@ -33,7 +33,7 @@ def install() -> None:
     from vllm.v1.core.sched.scheduler import Scheduler
 
     wrap(Scheduler, "add_request", _queueing)
-    wrap(Scheduler, "_enqueue_waiting_request", _keeping_apart)
+    wrap(Scheduler, "_enqueue_waiting_request", _holding_back)
     wrap(Scheduler, "get_request_counts", _counting_all)
     wrap(Scheduler, "_handle_blocked_waiting_request", _in_turn)
     wrap(Scheduler, "_update_after_schedule", _numbering)
@@ -71,14 +71,14 @@ def _queueing(original: Function) -> Function:
         portions.track(self, request)
         try:
             plan = plan_of(request)
-            rows_of_steps = _rows_of_steps(plan, request.num_prompt_tokens) if plan else 0
+            step_entries = _entries_of_steps(plan, request.num_prompt_tokens) if plan else 0
         except PlanInvalid:
             plan = None  # The worker reports it, and the request ends.
         if plan is None:
             original(self, request)
             return
         name, rank = request.request_id, _rank(self, request)
-        if not self.steering_admission.add(name, plan.row_sets, rows_of_steps, rank):
+        if not self.steering_admission.add(name, plan.row_sets, step_entries, rank):
             self.steering_refused.add(name)
         original(self, request)
         if plan.dynamic is not None and name not in self.steering_refused:
@@ -95,7 +95,7 @@ def _rank(scheduler: "SteeredScheduler", request: "Request") -> Rank:
     return request.priority, request.arrival_time
 
 
-def _rows_of_steps(plan: Plan, prompt_tokens: int) -> int:
+def _entries_of_steps(plan: Plan, prompt_tokens: int) -> int:
     """Table entries that a request and its companions need for the steps of their vectors."""
     plans = [plan]
     if plan.dynamic is not None:
@@ -105,7 +105,7 @@ def _rows_of_steps(plan: Plan, prompt_tokens: int) -> int:
     )
 
 
-def _keeping_apart(original: Function) -> Function:
+def _holding_back(original: Function) -> Function:
     def _enqueue_waiting_request(self: "SteeredScheduler", request: "Request") -> None:
         if _has_rows(self, request):
             original(self, request)
@@ -117,11 +117,11 @@ def _keeping_apart(original: Function) -> Function:
 
 def _has_rows(scheduler: "SteeredScheduler", request: "Request") -> bool:
     """Whether a request has its bank rows, or needs none."""
-    rows = scheduler.steering_admission
+    admission = scheduler.steering_admission
     name = scheduler.steering_companions.answer_of(request.request_id)
     if name in scheduler.steering_refused:
         return False
-    return name not in rows or bool(rows.is_admitted(name))
+    return name not in admission or bool(admission.is_admitted(name))
 
 
 def _counting_all(original: Function) -> Function:

@@ -6,7 +6,7 @@ Both model runners have what is used of them here (`v1/worker/lora_model_runner_
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,6 +14,9 @@ from torch import Tensor
 
 from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.blocks import LayerTypes
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
 
 
 def layer_types() -> LayerTypes:
@@ -35,7 +38,7 @@ def run_without_graphs() -> None:
     context.cudagraph_runtime_mode = CUDAGraphMode.NONE
 
 
-def bare_forward(runner: Any, vllm_config: Any) -> Callable[[int], Tensor]:
+def bare_forward(runner: Any, vllm_config: "VllmConfig") -> Callable[[int], Tensor]:
     """A function of a number of tokens that returns their final hidden states [n, hidden].
 
     Raises `NotInstrumentable` for an encoder-decoder, whose prompt and answer are not one stream.

@@ -9,11 +9,14 @@ Both methods that prepare a step run inside `synchronize_input_prep`, on the str
 """
 
 import functools
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.vllm.worker.model import run_without_graphs
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, Attached, Span, Steps
+
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.output import CachedRequestData, GrammarOutput, SchedulerOutput
 
 HOLDER = "_model_runner_output"
 """Attribute of an asynchronous output that has the ModelRunnerOutput."""
@@ -27,7 +30,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     sample_tokens = runner.sample_tokens
 
     @functools.wraps(update_states)
-    def update(scheduler_output: Any) -> Any:
+    def update(scheduler_output: "SchedulerOutput") -> Any:
         if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
             cache_blocks.clean(runner, blocks)
         steps.finish_requests(scheduler_output.finished_req_ids)
@@ -42,7 +45,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
         return result
 
     @functools.wraps(prepare_inputs)
-    def prepare(scheduler_output: Any, num_scheduled_tokens: Any) -> Any:
+    def prepare(scheduler_output: "SchedulerOutput", num_scheduled_tokens: Any) -> Any:
         result = prepare_inputs(scheduler_output, num_scheduled_tokens)
         if not steps.idle:
             spans = _spans(runner, steps, num_scheduled_tokens)
@@ -59,15 +62,15 @@ def attach(runner: Any, steps: Steps) -> Attached:
             steps.end_forward()
 
     @functools.wraps(sample_tokens)
-    def sample(grammar_output: Any) -> Any:
+    def sample(grammar_output: "GrammarOutput | None") -> Any:
         state = runner.execute_model_state
         if state is not None:
-            rows = runner.input_batch.req_id_to_index
-            # Drafts have logits of their own; then a request has several rows.
+            index_of = runner.input_batch.req_id_to_index
+            # Drafts have logits of their own; then a request has several.
             one_each = state.spec_decode_metadata is None
-            steps.check_finite(state.hidden_states, rows, state.logits if one_each else None)
+            steps.check_finite(state.hidden_states, index_of, state.logits if one_each else None)
             if steps.companions:
-                steps.record_logits(state.logits, rows)
+                steps.record_logits(state.logits, index_of)
         output = sample_tokens(grammar_output)
         steps.attach_report(output, HOLDER)
         return output
@@ -80,7 +83,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     return Attached(runner.positions, dummy_run.attach(runner, steps), runner.max_num_tokens)
 
 
-def _give_tokens(runner: Any, steps: Steps, cached: Any) -> None:
+def _give_tokens(runner: Any, steps: Steps, cached: "CachedRequestData") -> None:
     """Companions go on with their answer's tokens, not with those that were sampled for them. Who
     was not in the step before, as none of them was behind a token of the answer's, comes with
     all its tokens."""
@@ -96,8 +99,8 @@ def _spans(runner: Any, steps: Steps, num_scheduled_tokens: Any) -> list[Span]:
     offsets = runner.query_start_loc.np
     spans = []
     for request_id in steps.tracked_request_ids:
-        row = batch.req_id_to_index.get(request_id)
-        if row is not None:
-            count, first = num_scheduled_tokens[row], batch.num_computed_tokens_cpu[row]
-            spans.append(Span(request_id, int(offsets[row]), int(count), int(first)))
+        index = batch.req_id_to_index.get(request_id)
+        if index is not None:
+            count, first = num_scheduled_tokens[index], batch.num_computed_tokens_cpu[index]
+            spans.append(Span(request_id, int(offsets[index]), int(count), int(first)))
     return spans

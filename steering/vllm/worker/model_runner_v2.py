@@ -11,10 +11,13 @@ read: `req_states`, `input_buffers`.
 
 import functools
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
+
+if TYPE_CHECKING:
+    from vllm.v1.core.sched.output import GrammarOutput, NewRequestData, SchedulerOutput
 
 HOLDER = "model_runner_output"
 """Attribute of an asynchronous output that has the ModelRunnerOutput."""
@@ -31,18 +34,18 @@ def attach(runner: Any, steps: Steps) -> Attached:
     sample_tokens = runner.sample_tokens
     compute_logits = runner.model.compute_logits
     unseen: list[tuple[Any, dict[str, int]]] = []
-    """Hidden states of the step whose logits are computed next, and whose row is which. The runner
-    keeps the logits that it samples from to itself, and its sampler writes into them."""
+    """Hidden states of the step whose logits are computed next, and the index of each request. The
+    runner keeps the logits that it samples from to itself, and its sampler writes into them."""
 
     @functools.wraps(finish_requests)
-    def finish(scheduler_output: Any) -> None:
+    def finish(scheduler_output: "SchedulerOutput") -> None:
         if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
             cache_blocks.clean(runner, blocks)
         steps.finish_requests(scheduler_output.finished_req_ids)
         finish_requests(scheduler_output)
 
     @functools.wraps(add_request)
-    def add(req_index: int, new: Any) -> None:
+    def add(req_index: int, new: "NewRequestData") -> None:
         add_request(req_index, new)
         if new.sampling_params is not None:
             steps.add_request(new.req_id, new.sampling_params.extra_args, new.prompt_len)
@@ -55,13 +58,15 @@ def attach(runner: Any, steps: Steps) -> Attached:
             steps.begin_step(_spans(input_batch, steps), input_batch.num_tokens)
 
     @functools.wraps(update_requests)
-    def update(scheduler_output: Any) -> None:
+    def update(scheduler_output: "SchedulerOutput") -> None:
         update_requests(scheduler_output)
         if steps.companions:
             _give_tokens(runner.req_states, getattr(scheduler_output, TOKENS_ATTRIBUTE, {}))
 
     @functools.wraps(sample_rows)
-    def sample_with(hidden_states: Any, input_batch: Any, grammar_output: Any) -> Any:
+    def sample_with(
+        hidden_states: Any, input_batch: Any, grammar_output: "GrammarOutput | None"
+    ) -> Any:
         if steps.companions:
             _record_logits(runner, steps, hidden_states, input_batch)
         unseen[:] = [(hidden_states, {name: n for n, name in enumerate(input_batch.req_ids)})]
@@ -75,13 +80,13 @@ def attach(runner: Any, steps: Steps) -> Attached:
     def compute(*args: Any, **kwargs: Any) -> Any:
         logits = compute_logits(*args, **kwargs)
         if unseen and logits is not None:
-            hidden, rows = unseen.pop()
-            # Drafts have logits of their own; then a request has several rows.
-            steps.check_finite(hidden, rows, logits if len(logits) == len(rows) else None)
+            hidden, index_of = unseen.pop()
+            # Drafts have logits of their own; then a request has several.
+            steps.check_finite(hidden, index_of, logits if len(logits) == len(index_of) else None)
         return logits
 
     @functools.wraps(sample_tokens)
-    def sample(grammar_output: Any) -> Any:
+    def sample(grammar_output: "GrammarOutput | None") -> Any:
         steps.end_forward()
         output = sample_tokens(grammar_output)
         steps.attach_report(output, HOLDER)
@@ -113,11 +118,11 @@ def _give_tokens(states: Any, tokens: Mapping[str, int]) -> None:
 def _record_logits(runner: Any, steps: Steps, hidden_states: Any, batch: Any) -> None:
     """Logits of the companions in a step, once more: those that are sampled from, the runner keeps
     to itself."""
-    rows = {name: n for n, name in enumerate(batch.req_ids) if name in steps.companions}
-    if rows:
-        chosen = batch.logits_indices[list(rows.values())]
+    index_of = {name: n for n, name in enumerate(batch.req_ids) if name in steps.companions}
+    if index_of:
+        chosen = batch.logits_indices[list(index_of.values())]
         logits = runner.model.compute_logits(hidden_states[chosen])
-        steps.record_logits(logits, {name: n for n, name in enumerate(rows)})
+        steps.record_logits(logits, {name: n for n, name in enumerate(index_of)})
 
 
 def _spans(batch: Any, steps: Steps) -> list[Span]:
@@ -125,10 +130,10 @@ def _spans(batch: Any, steps: Steps) -> list[Span]:
     return [
         Span(
             request_id,
-            int(batch.query_start_loc_np[row]),
-            int(batch.num_scheduled_tokens[row]),
-            int(batch.num_computed_tokens_np[row]),
+            int(batch.query_start_loc_np[index]),
+            int(batch.num_scheduled_tokens[index]),
+            int(batch.num_computed_tokens_np[index]),
         )
-        for row, request_id in enumerate(batch.req_ids)
+        for index, request_id in enumerate(batch.req_ids)
         if request_id in tracked
     ]

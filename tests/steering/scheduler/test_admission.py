@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from steersman.steering.plan.plan import VectorRows
-from steersman.steering.scheduler import admission as row_queue
+from steersman.steering.scheduler import admission
 from steersman.steering.scheduler.admission import BEGIN, AdmissionQueue
 
 
@@ -107,7 +107,7 @@ def test_a_request_passes_as_soon_as_others_have_its_rows() -> None:
 
 
 def test_who_needs_no_rows_passes_so_often_and_no_oftener(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(row_queue, "PATIENCE", 3)
+    monkeypatch.setattr(admission, "PATIENCE", 3)
     queue = AdmissionQueue(2, 8)
     assert queue.add("a", rows(1))
     assert queue.add("large", rows(2, 3))
@@ -216,7 +216,7 @@ def test_a_pass_costs_nothing_for_those_who_wait(alike: bool) -> None:
     for _ in range(1000):
         users.looks = 0
         let_in += queue.try_admit()
-        assert users.looks <= 2 * (60 + row_queue.LOOK)
+        assert users.looks <= 2 * (60 + admission.LOOK)
     assert len(let_in) == (1000 if alike else 4)
 
 

@@ -49,9 +49,9 @@ def test_one_that_fits() -> None:
         (request(), 6, {"max_num_seqs": 5}, "steering.vectors", "--max-num-seqs"),
         (request(), 6, {"max_num_active_seqs": 5}, "steering.vectors", "runs 5 at once"),
         # A token over a block's end is a block more, for each stream.
-        (request(tokens=14), 5, {}, "max_tokens", "of 16 tokens they do"),
-        (request(tokens=46), 3, {}, "max_tokens", "of 48 tokens they do"),
-        (request(tokens=45), 3, {"watermark": 0.1}, "max_tokens", "of 32 tokens they do"),
+        (request(tokens=14), 5, {}, "max_tokens", "room for 16 tokens each"),
+        (request(tokens=46), 3, {}, "max_tokens", "room for 48 tokens each"),
+        (request(tokens=45), 3, {"watermark": 0.1}, "max_tokens", "room for 32 tokens each"),
     ],
 )  # fmt: skip
 def test_what_does_not_fit_is_told_why(

@@ -83,13 +83,13 @@ class Buffer:
     """Memory that `Device` reads when it comes to it, not when the copy is queued."""
 
     def __init__(self, device: Device) -> None:
-        self.rows = torch.full_like(device.target, device.rest)
+        self.values = torch.full_like(device.target, device.rest)
         self._device = device
         self._sent = 0
 
     def send(self, target: Tensor, tokens: int) -> None:
         assert target is self._device.target
-        self._sent = self._device.copy(self.rows, tokens)
+        self._sent = self._device.copy(self.values, tokens)
 
     def wait(self) -> None:
         self._device.run(self._sent)

@@ -95,7 +95,7 @@ def test_with_gains_each_token_is_an_entry_of_its_own() -> None:
     assert marked.gains is not None
     assert marked.spread is not None
     assert marked.tokens.tolist() == [0, 1, 2, 9, 10]
-    assert marked.rows.tolist() == [2, 1, 1]
+    assert marked.entries.tolist() == [2, 1, 1]
     assert marked.spread.tolist() == [0, 0, 0, 1, 2]
     assert marked.gains.tolist() == [[1.0, 1.0], [2.0, -1.0], [0.0, 3.0]]
     tables.begin_step()
@@ -103,7 +103,7 @@ def test_with_gains_each_token_is_an_entry_of_its_own() -> None:
     tables.commit(3)
     assert tables.marked is not None
     assert tables.marked.gains is None
-    assert tables.marked.rows.tolist() == [2]
+    assert tables.marked.entries.tolist() == [2]
 
 
 def test_gains_that_do_not_go_with_the_tokens_or_the_terms_are_refused() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.steering.plan.receipt import BANK_FULL
-from steersman.steering.scheduler import admission as row_queue
+from steersman.steering.scheduler import admission
 from steersman.steering.vllm import config
 from steersman.vectors.tensors import HookPoint
 from tests.support.steering.hashing import Ask
@@ -115,7 +115,7 @@ def test_a_crowd_begins_a_few_a_step(
     folder: Path, policy: str, v2: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The rows are there for all of them, but the workers' time is not."""
-    monkeypatch.setattr(row_queue, "BEGIN", 16)
+    monkeypatch.setattr(admission, "BEGIN", 16)
     loop = Loop(folder, Setup(blocks=400, seats=80, tokens=400, bank_rows=64, policy=policy, v2=v2))
     for n in range(64):
         loop.add(ask(f"r{n}", n % 32, most=1 + n % 2))
