@@ -15,6 +15,7 @@ from steersman.server.extraction.request import read_request
 from steersman.server.extraction.samples import json_lines, samples_of
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.file.format import SteeringVector, read_vector
+from steersman.vectors.tensors import HookPoint
 from tests.support.server.extraction import LAYERS, Engine, make_context, stream_of
 
 
@@ -43,7 +44,7 @@ async def test_a_bad_text_takes_its_counterpart_along(tmp_path: Path) -> None:
     pairs = [(glad[n], sad[n]) for n in (0, 2, 3, 5)]
     expected = np.mean([stream_of(p) - stream_of(n) for p, n in pairs], axis=0)
     for layer in range(LAYERS):
-        found = vector.tensors["resid_post", layer].numpy()
+        found = vector.tensors[HookPoint("resid_post", layer)].numpy()
         np.testing.assert_allclose(found, expected[layer], rtol=1e-5, atol=1e-6)
 
 

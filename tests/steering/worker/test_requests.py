@@ -96,7 +96,7 @@ class Worker:
         """What the operation adds to each token of the step, at one site and layer."""
         total = sum(stop - first for first, stop in batch.values())
         hidden = torch.zeros(total, HIDDEN)
-        slot = self.requests.slots[site, layer]
+        slot = self.requests.slots[HookPoint(site, layer)]
         tables, marked = self.tables, self.tables.marked
         index, coefficient = tables.index[slot], tables.coefficient[slot]
         rows, gains = tables.token_entry, tables.token_gain

@@ -11,6 +11,7 @@ from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.hooks import ActiveSlots, instrument, site_slots
 from steersman.steering.worker.selfcheck import self_check
 from steersman.steering.worker.tables import Tables, TableSizes
+from steersman.vectors.tensors import HookPoint
 from tests.support.steering.tiny import HIDDEN, Decoder, blocks_of, decoder
 
 LAYERS = 4
@@ -140,11 +141,11 @@ def test_the_addition_is_the_one_asked_for(site: str) -> None:
     engine.forward(3)
     vector = torch.randn(HIDDEN)
     engine.tables.fill_bank(2, vector)
-    engine.tables.write_entry(0, {engine.slots[site, 1]: [(2, 0.5)]})
+    engine.tables.write_entry(0, {engine.slots[HookPoint(site, 1)]: [(2, 0.5)]})
     engine.tables.begin_step()
     engine.tables.mark(1, 2, 0)
     engine.tables.commit(3)
-    engine.active.set({engine.slots[site, 1]})
+    engine.active.set({engine.slots[HookPoint(site, 1)]})
     engine.forward(3)
     plain, steered = seen
     assert torch.equal(steered[[0, 2]], plain[[0, 2]])
@@ -160,7 +161,7 @@ def test_a_closed_gate_runs_no_operation(monkeypatch: pytest.MonkeyPatch) -> Non
     engine.tables.commit(3)
     engine.forward(3)
     assert not ran
-    engine.active.set({engine.slots["attn_out", 2]})
+    engine.active.set({engine.slots[HookPoint("attn_out", 2)]})
     engine.forward(3)
     assert len(ran) == 1
 

@@ -7,7 +7,7 @@ from steersman.steering.plan.plan import as_float32
 from steersman.vectors.tensors import HookPoint
 
 LAYERS = 6
-SITES = HookPoint("resid_post", "attn_out", "mlp_out")
+SITES = ("resid_post", "attn_out", "mlp_out")
 STEPPED, STEPS = 7, 3
 """A vector, by its number, that has a tensor for each of so many steps."""
 

@@ -199,7 +199,9 @@ def test_read_tensors_reads_only_those_asked_for(tmp_path: Path) -> None:
     found = read_tensors(path, [HookPoint("resid_post", 5)])
     path.unlink()
     assert found.keys() == {HookPoint("resid_post", 5)}
-    assert torch.equal(found["resid_post", 5], vector().tensors["resid_post", 5])
+    assert torch.equal(
+        found[HookPoint("resid_post", 5)], vector().tensors[HookPoint("resid_post", 5)]
+    )
 
 
 def test_read_tensors_errors(tmp_path: Path) -> None:
