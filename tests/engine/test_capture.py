@@ -34,7 +34,7 @@ class Wish:
     prompt: tuple[int, ...]
     start: int
     stop: int
-    terms: tuple[tuple[str, int], ...] = EVERYWHERE
+    terms: tuple[HookPoint, ...] = EVERYWHERE
     each: bool = False
     tokens: int = 1
     plan: Plan | None = None

@@ -145,7 +145,7 @@ def test_what_a_dynamic_request_starts_at_is_a_dose(tmp_path: Path) -> None:
     assert len(make.ask(app, both).draft) == 2
 
 
-def add(app: Steersman, name: str, tensors: dict[tuple[str, int], list[float]]) -> None:
+def add(app: Steersman, name: str, tensors: dict[HookPoint, list[float]]) -> None:
     vector = SteeringVector({key: torch.tensor(row) for key, row in tensors.items()})
     app.whole_library.add(write_vector(vector), name)
 

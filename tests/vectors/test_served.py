@@ -29,7 +29,7 @@ def served(root: Path, **changes: Any) -> Library:
     return Library(root, **model | changes)
 
 
-def file_of(tensors: dict[tuple[str, int], torch.Tensor], **fields: Any) -> bytes:
+def file_of(tensors: dict[HookPoint, torch.Tensor], **fields: Any) -> bytes:
     return write_vector(SteeringVector(tensors, **fields))
 
 

@@ -1,6 +1,7 @@
 """Instrumentation and the start-up self-check, on a tiny model with the real operation."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -84,7 +85,8 @@ def test_a_site_that_lost_its_addition_is_named_alone(path: str, name: str) -> N
 
 def test_all_lost_sites_are_named_over_all_passes() -> None:
     engine = Engine(table_entries=3)
-    for module in (engine.model.layers[1], engine.model.layers[3].mlp):
+    found: tuple[Any, ...] = (engine.model.layers[1], engine.model.layers[3].mlp)
+    for module in found:
         module.forward = type(module).forward.__get__(module)
     with pytest.raises(NotInstrumentable, match=r"at mlp_out\.3, resid_post\.1$"):
         engine.check()

@@ -52,7 +52,7 @@ def vectors(draw: st.DrawFn) -> SteeringVector:
         steps = draw(st.none() | st.integers(1, 3))
         count = hidden * (steps or 1)
         values = torch.tensor(draw(st.lists(finite, min_size=count, max_size=count)))
-        tensors[key] = values if steps is None else values.reshape(steps, hidden)
+        tensors[HookPoint(*key)] = values if steps is None else values.reshape(steps, hidden)
     layers = sorted({layer for _, layer in keys})
     return SteeringVector(
         tensors,
