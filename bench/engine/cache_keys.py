@@ -16,6 +16,7 @@ from random import Random
 
 from steersman.steering.plan import Plan, PlannedVector
 from steersman.steering.plan.cache_key import CacheKeys
+from steersman.vectors.tensors import HookPoint
 
 BLOCK = 16
 PROMPT = 32_768
@@ -28,7 +29,7 @@ SHAPES = {"1 x 2": (1, 2, 0), "4 x 32": (4, 32, 0), "8 x 80": (8, 80, 0)} | {
 def plan(vectors: int, terms: int, schedule: int) -> Plan:
     """One such plan, of which no two coefficients are alike."""
     rng = Random(0)
-    places = tuple(sorted((f"site{n % 3}", n // 3) for n in range(terms)))
+    places = tuple(sorted(HookPoint(f"site{n % 3}", n // 3) for n in range(terms)))
     return Plan(
         tuple(
             PlannedVector(

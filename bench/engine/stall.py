@@ -30,6 +30,7 @@ from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.steering.vllm.config import limits_of
 from steersman.steering.worker.requests import SteeredRequests
 from steersman.steering.worker.tables import Tables, TableSizes
+from steersman.vectors.tensors import HookPoint
 from tests.support.steering.hashing import Ask
 from tests.support.steering.scheduling import Loop, Setup
 
@@ -40,7 +41,7 @@ ROWS = 4096
 def vector(n: int, terms: int, schedule: int = 0, steps: int = 1) -> PlannedVector:
     """A vector at so many places."""
     rng = Random(n)
-    places = tuple(sorted((f"site{k % 3}", k // 3) for k in range(terms)))
+    places = tuple(sorted(HookPoint(f"site{k % 3}", k // 3) for k in range(terms)))
     numbers = tuple(rng.randrange(-99, 99) / 64 for _ in range(schedule))
     return PlannedVector(f"sha256:{n:064x}", 1.0, places, "all", numbers, steps, hold=True)
 
@@ -140,7 +141,7 @@ def crowd(folder: Path, many: int, make: Callable[[int], Plan]) -> dict[str, flo
     )
     loop = Loop(folder, setup)
     sizes = TableSizes(90, 4 * many + 9 * 68, 8, ROWS, 576, 8192)
-    places = [(f"site{k}", layer) for k in range(3) for layer in range(30)]
+    places = [HookPoint(f"site{k}", layer) for k in range(3) for layer in range(30)]
     limits = replace(
         limits_of(loop.scheduler.vllm_config), num_layers=30, sites=("site0", "site1", "site2")
     )

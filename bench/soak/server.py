@@ -7,7 +7,7 @@ what the workers hold can be seen.
 
 from steersman.client.cli import main
 from steersman.server.auth import route_scopes as routes
-from steersman.server.auth.rights import ADMIN
+from steersman.server.auth.permissions import ADMIN
 
 
 def open_window() -> None:

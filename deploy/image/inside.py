@@ -19,6 +19,7 @@ import urllib.error
 import urllib.request
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 SERVER = "http://127.0.0.1:8000"
 TOOLS = (
@@ -39,7 +40,7 @@ TOOLS = (
 PLACES = ("/opt", "/root", "/src", "/wheels", "/run/secrets", "/var/lib/apt/lists", "/home", "/srv")
 
 
-def ask(path, body):
+def ask(path: str, body: str | None) -> Any:
     headers = {"Content-Type": "application/json"}
     if os.environ.get("KEY"):
         headers["Authorization"] = "Bearer " + os.environ["KEY"]
@@ -49,7 +50,7 @@ def ask(path, body):
     )
 
 
-def answer(path, body=None):
+def answer(path: str, body: str | None = None) -> tuple[int, str]:
     """The status, 0 where nobody answers, and the body."""
     try:
         with ask(path, body) as response:
@@ -61,12 +62,12 @@ def answer(path, body=None):
     return status, text.decode(errors="replace")
 
 
-def request(path, body=None):
+def request(path: str, body: str | None = None) -> None:
     status, text = answer(path, body)
     print(json.dumps({"status": status, "body": text}))
 
 
-def drained(path, body):
+def drained(path: str, body: str) -> None:
     """Starts before the signal: a process that is started in a busy container takes its time."""
     ready, _ = answer("/ready")
     print(ready, flush=True)
@@ -77,7 +78,7 @@ def drained(path, body):
     print(ready, status, flush=True)
 
 
-def stream(path, body):
+def stream(path: str, body: str) -> None:
     with ask(path, body) as response:
         for line in response:
             if line.startswith(b"data: "):
@@ -85,9 +86,10 @@ def stream(path, body):
     print("end", flush=True)
 
 
-def packages():
+def packages() -> None:
     """Prints packages, tools, tests, files that the user may write, and rests of the build."""
-    writable, odd = [], []
+    writable: list[str] = []
+    odd: list[str] = []
     here = os.stat("/").st_dev
     for folder, folders, files in os.walk("/"):
         folders[:] = [
@@ -145,14 +147,14 @@ def packages():
     )
 
 
-def _device(path):
+def _device(path: str) -> int | None:
     try:
         return os.stat(path).st_dev
     except OSError:
         return None
 
 
-def _writable(path):
+def _writable(path: str) -> bool:
     """By its mode: where the root is read-only, access() denies all."""
     try:
         found = os.stat(path)
@@ -166,6 +168,10 @@ def _writable(path):
 
 
 if __name__ == "__main__":
-    {"request": request, "stream": stream, "drained": drained, "packages": packages}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    COMMANDS: dict[str, Any] = {
+        "request": request,
+        "stream": stream,
+        "drained": drained,
+        "packages": packages,
+    }
+    COMMANDS[sys.argv[1]](*sys.argv[2:])

@@ -24,7 +24,7 @@ from steersman.vectors.library.library import Library
 from tests.reference.reference import ReferenceModel
 from tests.support.engine.engine import Engine
 
-SITES = HookPoint("resid_post", "attn_out", "mlp_out")
+SITES = ("resid_post", "attn_out", "mlp_out")
 LAYERS, HIDDEN = 30, 576
 TEXT = (
     "The ferry leaves the harbour at seven in the morning. On board there is a small kitchen, "
@@ -90,7 +90,7 @@ class Shelf:
             for site in SITES:
                 for layer in range(len(self.norms[site])):
                     v = torch.randn(self.hidden, generator=generator)
-                    tensors[site, layer] = v * (self.norms[site][layer] / v.norm())
+                    tensors[HookPoint(site, layer)] = v * (self.norms[site][layer] / v.norm())
             self.vectors[seed] = SteeringVector(tensors)
             self.library.add(write_vector(self.vectors[seed]), f"v{seed}")
         return self.vectors[seed]
@@ -103,7 +103,7 @@ class Shelf:
             tensors: dict[HookPoint, torch.Tensor] = {}
             for layer, norm in enumerate(self.norms["resid_post"]):
                 v = torch.randn(steps, self.hidden, generator=generator)
-                tensors["resid_post", layer] = v * (norm / v.norm(dim=1, keepdim=True))
+                tensors[HookPoint("resid_post", layer)] = v * (norm / v.norm(dim=1, keepdim=True))
             self.stepping[name] = SteeringVector(tensors)
             self.library.add(write_vector(self.stepping[name]), name)
         return self.stepping[name]

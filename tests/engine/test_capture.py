@@ -34,7 +34,7 @@ class Wish:
     prompt: tuple[int, ...]
     start: int
     stop: int
-    terms: tuple[tuple[str, int], ...] = EVERYWHERE
+    terms: tuple[HookPoint, ...] = EVERYWHERE
     each: bool = False
     tokens: int = 1
     plan: Plan | None = None
@@ -166,7 +166,7 @@ def test_capture_comes_after_the_addition(
     assert plain is not None
     assert steered is not None
     added = steered.values - plain.values
-    wanted = 0.7 * shelf.vector(2).tensors["resid_post", 9].numpy()
+    wanted = 0.7 * shelf.vector(2).tensors[HookPoint("resid_post", 9)].numpy()
     np.testing.assert_allclose(added[0], wanted, atol=CLOSE * float(np.linalg.norm(wanted)))
     np.testing.assert_array_equal(added[1], 0)
 

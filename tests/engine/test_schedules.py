@@ -56,7 +56,7 @@ def test_equal_the_reference_however_they_are_batched(
             Term(site, layer, c, tensor if tensor.ndim == 1 else tensor[step], at)
             for n, (c, step) in enumerate(course)
             for site, layer in vector.terms
-            for tensor in [tensors[site, layer]]
+            for tensor in [tensors[HookPoint(site, layer)]]
             for at in [{"start": last + n, "stop": last + n + 1}]
         ]
         text = [*ask.prompt, *answer.tokens]

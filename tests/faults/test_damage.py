@@ -49,7 +49,10 @@ def flip(path: Path) -> None:
     for n in range(start + 3, len(data), 4):
         data[n] ^= 0x80
     _write_in_place(path, bytes(data))
-    assert (read_tensors(path, before)["resid_post", 10] == -before["resid_post", 10]).all()
+    assert (
+        read_tensors(path, before)[HookPoint("resid_post", 10)]
+        == -before[HookPoint("resid_post", 10)]
+    ).all()
 
 
 def _write_in_place(path: Path, data: bytes) -> None:

@@ -15,6 +15,7 @@ from bench.servers import Server, running, steersman
 from steersman.steering.plan.settings import default_home
 from steersman.vectors.demo.model import prepare_model
 from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.tensors import HookPoint
 from tests.support.http.client import Client
 from tests.support.install import hostile_folder
 
@@ -60,7 +61,7 @@ def make_vector() -> Callable[..., bytes]:
         tensors = {}
         for layer in layers:
             v = torch.randn(fields.pop("hidden", HIDDEN), generator=generator)
-            tensors["resid_post", layer] = v * (NORM / v.norm())
+            tensors[HookPoint("resid_post", layer)] = v * (NORM / v.norm())
         return write_vector(SteeringVector(tensors, **fields))
 
     return make

@@ -82,7 +82,7 @@ def tensors(client: Client, name: str, site: str = "resid_post") -> Array:
     """[layers, ...] of a vector in the library."""
     content = client.http.get(f"/v1/steering/vectors/{name}/content").content
     found = read_vector(content).tensors
-    return torch.stack([found[site, layer] for layer in range(LAYERS)]).numpy()
+    return torch.stack([found[HookPoint(site, layer)] for layer in range(LAYERS)]).numpy()
 
 
 def states(reference: ReferenceModel, tokens: Sequence[int], site: str = "resid_post") -> Array:

@@ -145,7 +145,7 @@ def test_what_a_dynamic_request_starts_at_is_a_dose(tmp_path: Path) -> None:
     assert len(make.ask(app, both).draft) == 2
 
 
-def add(app: Steersman, name: str, tensors: dict[tuple[str, int], list[float]]) -> None:
+def add(app: Steersman, name: str, tensors: dict[HookPoint, list[float]]) -> None:
     vector = SteeringVector({key: torch.tensor(row) for key, row in tensors.items()})
     app.whole_library.add(write_vector(vector), name)
 
@@ -161,7 +161,7 @@ def test_huge_vectors_have_a_dose(tmp_path: Path, size: float) -> None:
         assert refused(limited, {"vectors": {"huge": c}}).code == "dose_over_limit"
     assert make.ask(limited, {"vectors": {"huge": 0.0}}).draft[0]["relative_dose"] == {"1": 0.0}
     norms = free.all_doses.norms_of(free.library.resolve("huge"))
-    assert list(norms["resid_post", 1]) == pytest.approx([size * 2**0.5, size])
+    assert list(norms[HookPoint("resid_post", 1)]) == pytest.approx([size * 2**0.5, size])
 
 
 @pytest.mark.parametrize("dose", [math.nan, math.inf])

@@ -5,6 +5,7 @@ from pathlib import Path
 from prometheus_client import REGISTRY
 
 from steersman.server.library.schemas import Capabilities
+from steersman.steering.plan import BankKey
 from tests.support.server.make import steersman
 
 
@@ -21,7 +22,7 @@ def test_capabilities(tmp_path: Path) -> None:
 
 def test_companions_are_counted_in_and_out(tmp_path: Path) -> None:
     app = steersman(tmp_path)
-    rows = frozenset({("d", "resid_post", 1, 0)})
+    rows = frozenset({BankKey("d", "resid_post", 1, 0)})
     found = []
     for call, companions in ((app.enter, 3), (app.enter, 4), (app.leave, 3), (app.leave, 4)):
         call(rows, companions)

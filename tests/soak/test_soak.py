@@ -12,7 +12,7 @@ from bench.soak.clients import Client, Tally
 from bench.soak.server import open_window
 from bench.soak.shelf import CONTENTS, Guest, Shelf
 from steersman.server.auth import route_scopes as routes
-from steersman.server.auth.rights import ADMIN
+from steersman.server.auth.permissions import ADMIN
 from tests.support.soak import Fake
 
 ANSWERS = 300

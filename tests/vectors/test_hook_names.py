@@ -68,7 +68,9 @@ def test_a_vector_moves_with_its_layers_and_norms() -> None:
     )
     moved = as_steered(given)
     assert list(moved.tensors) == [HookPoint("resid_post", 2), HookPoint("resid_post", 4)]
-    assert torch.equal(moved.tensors["resid_post", 4], given.tensors["resid_pre", 5])
+    assert torch.equal(
+        moved.tensors[HookPoint("resid_post", 4)], given.tensors[HookPoint("resid_pre", 5)]
+    )
     assert (moved.layers, moved.coefficient, moved.name) == ((4,), 2.0, "calm")
     assert moved.norms == {"resid_post.2": 6.0, "resid_post.4": 10.0}
     assert as_steered(moved) is moved

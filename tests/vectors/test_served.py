@@ -22,14 +22,14 @@ def served(root: Path, **changes: Any) -> Library:
     model: dict[str, Any] = {
         "hidden_size": HIDDEN,
         "num_layers": 8,
-        "sites": HookPoint("resid_post", "mlp_out"),
+        "sites": ("resid_post", "mlp_out"),
         "max_steps": 4,
         "fingerprint": "f1",
     }
     return Library(root, **model | changes)
 
 
-def file_of(tensors: dict[tuple[str, int], torch.Tensor], **fields: Any) -> bytes:
+def file_of(tensors: dict[HookPoint, torch.Tensor], **fields: Any) -> bytes:
     return write_vector(SteeringVector(tensors, **fields))
 
 
@@ -72,7 +72,7 @@ def test_what_enters_a_block_is_what_left_the_one_before(tmp_path: Path) -> None
     assert (entry.layers, entry.coefficient) == ((2,), 2.0)
     assert entry.norms == {"resid_post.2": 1.5, "mlp_out.2": 3.0}
     kept = read_vector(library.content_path(entry))
-    assert torch.equal(kept.tensors["resid_post", 2], ROW)
+    assert torch.equal(kept.tensors[HookPoint("resid_post", 2)], ROW)
     assert kept.digest == entry.digest
     # The same file again, and the same vector under its other name, are what is there.
     assert library.add(given) == (entry, False)

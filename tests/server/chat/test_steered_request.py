@@ -12,6 +12,7 @@ from prometheus_client import REGISTRY
 
 from steersman.server.chat.steered_request import SteeredRequest, resolved
 from steersman.server.chat.trace import Answers
+from steersman.server.metrics import Outcome
 from steersman.server.state import Steersman
 from steersman.steering.plan import RECEIPTS, BankKey, Choice, PlanInvalid, WorkerNote
 from tests.support.server.make import steersman
@@ -48,7 +49,7 @@ def test_a_static_receipt(app: Steersman) -> None:
         "id", "digest", "site", "layers", "coefficient", "positions", "relative_dose",
         "total_dose", "outside_safe_range", "base_model_matches", "steered_tokens",
     }  # fmt: skip
-    made.close("completed")
+    made.close(Outcome.COMPLETED)
 
 
 def test_a_receipt_repeats_the_schedule(app: Steersman) -> None:
@@ -63,7 +64,7 @@ def test_a_receipt_repeats_the_schedule(app: Steersman) -> None:
         {"coefficient": 0.5, "schedule": "diminishing", "over": 2},
         {"coefficient": 2.0, "schedule": [1.0, 2.0], "steps": 3, "after": "hold"},
     ]
-    made.close("completed")
+    made.close(Outcome.COMPLETED)
 
 
 def test_a_dynamic_receipt(app: Steersman) -> None:
@@ -80,7 +81,7 @@ def test_a_dynamic_receipt(app: Steersman) -> None:
             "coefficients": [0.5, 0.0], "divergences": [0.5, 0.0], "mean_coefficient": 0.25,
         },
     }  # fmt: skip
-    made.close("completed")
+    made.close(Outcome.COMPLETED)
 
 
 def test_several_answers(app: Steersman) -> None:
@@ -90,7 +91,7 @@ def test_several_answers(app: Steersman) -> None:
     receipt = made.receipt()
     assert [one["plain"]["coefficients"] for one in receipt["dynamic"]] == [[0.0], [1.0]]
     assert receipt["vectors"][0]["steered_tokens"] == 2
-    made.close("completed")
+    made.close(Outcome.COMPLETED)
 
 
 def test_companions_in_flight(app: Steersman) -> None:
@@ -100,11 +101,11 @@ def test_companions_in_flight(app: Steersman) -> None:
     assert streams() == 3
     several = steered(app, {"vectors": ["plain"], "dynamic": {}}, Answers(n=2, prompts=3))
     assert streams() == 3 + 12
-    one.close("completed")
-    one.close("failed")
+    one.close(Outcome.COMPLETED)
+    one.close(Outcome.FAILED)
     assert streams() == 12
-    static.close("completed")
-    several.close("aborted")
+    static.close(Outcome.COMPLETED)
+    several.close(Outcome.ABORTED)
     assert streams() == 0
 
 

@@ -11,6 +11,7 @@ from steersman.server.extraction.job import Cancelled
 from steersman.server.extraction.request import ExtractRequest, read_request
 from steersman.vectors.file.format import BaseModel
 from steersman.vectors.methods import METHODS, ActivationsInvalid
+from steersman.vectors.tensors import HookPoint
 from tests.support.vectors.activations import HIDDEN, LAYERS, two_sides
 
 FITTED = [name for name, method in METHODS.items() if method.fit and method.inputs != "styles"]
@@ -33,7 +34,7 @@ def test_by_layer_is_as_at_once(method: str) -> None:
     made = METHODS[method].fit
     assert made is not None
     for layer, direction in enumerate(made(activations["positive"], activations["negative"])):
-        assert torch.equal(vector.tensors["resid_post", layer], direction)
+        assert torch.equal(vector.tensors[HookPoint("resid_post", layer)], direction)
 
 
 @pytest.mark.parametrize("method", FITTED)
@@ -69,6 +70,6 @@ def test_without_calibration_only_what_needs_it_is_missing() -> None:
     }  # fmt: skip
     assert quality["recommended"] is None
     assert vector.norms["resid_post.1"] == pytest.approx(
-        float(vector.tensors["resid_post", 1].norm())
+        float(vector.tensors[HookPoint("resid_post", 1)].norm())
     )
     assert (vector.coefficient, vector.layers, vector.safe_range) == (1.0, (0, 1, 2), None)

@@ -10,7 +10,7 @@ import pytest
 
 from steersman.server.errors import TooManyJobs
 from steersman.server.extraction import job as state
-from steersman.server.extraction.job import Job, Stop, in_thread
+from steersman.server.extraction.job import Job, JobStatus, Phase, Stop, in_thread
 from steersman.server.extraction.jobs import Jobs
 
 
@@ -109,7 +109,7 @@ async def test_a_volume_that_hangs_stops_jobs_and_nothing_else(
     hangs, goes_on = held_back(monkeypatch)
 
     async def work(job: Job) -> None:
-        await job.enter("capturing")
+        await job.enter(Phase.CAPTURING)
 
     many = 40  # asyncio has 32 threads at most.
     jobs = Jobs(tmp_path, many)
@@ -130,10 +130,10 @@ async def test_an_older_state_lands_on_no_newer_one(
 ) -> None:
     """A beat that is still being written when the job ends."""
     writes, goes_on = held_back(monkeypatch, b'"running"')
-    job = Job("job-1", "caa", "a", status="running", folder=tmp_path)
+    job = Job("job-1", "caa", "a", status=JobStatus.RUNNING, folder=tmp_path)
     beat = asyncio.create_task(asyncio.to_thread(job.save))
     assert await asyncio.to_thread(writes.wait, 10)
-    job.status = "succeeded"
+    job.status = JobStatus.SUCCEEDED
     end = asyncio.create_task(asyncio.to_thread(job.save))
     await asyncio.sleep(0.2)
     goes_on.set()

@@ -15,6 +15,7 @@ from steersman.server.extraction.request import read_request
 from steersman.server.extraction.samples import json_lines, samples_of
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.file.format import SteeringVector, read_vector
+from steersman.vectors.tensors import HookPoint
 from tests.support.server.extraction import LAYERS, Engine, make_context, stream_of
 
 
@@ -42,8 +43,9 @@ async def test_a_bad_text_takes_its_counterpart_along(tmp_path: Path) -> None:
     ]  # fmt: skip
     pairs = [(glad[n], sad[n]) for n in (0, 2, 3, 5)]
     expected = np.mean([stream_of(p) - stream_of(n) for p, n in pairs], axis=0)
+    assert vector is not None
     for layer in range(LAYERS):
-        found = vector.tensors["resid_post", layer].numpy()
+        found = vector.tensors[HookPoint("resid_post", layer)].numpy()
         np.testing.assert_allclose(found, expected[layer], rtol=1e-5, atol=1e-6)
 
 
@@ -163,6 +165,7 @@ async def test_plain_texts_are_read_as_a_whole_and_questions_at_their_end(tmp_pa
         job, vector = await made(
             make_context(tmp_path / method, Engine()), method=method, pairs=plain
         )
+        assert vector is not None
         assert vector.method_settings["tokens"] == "mean"
         assert job.samples[0]["token"] == "lad 0."
         asked = [
@@ -172,6 +175,7 @@ async def test_plain_texts_are_read_as_a_whole_and_questions_at_their_end(tmp_pa
         _, vector = await made(
             make_context(tmp_path / f"{method}-asked", Engine()), method=method, pairs=asked
         )
+        assert vector is not None
         assert vector.method_settings["tokens"] == "last"
 
 
@@ -188,6 +192,7 @@ async def test_noise_is_not_recommended_and_the_job_says_so(tmp_path: Path) -> N
     job, vector = await made(
         make_context(tmp_path, Engine()), method="mean_difference", pairs=pairs
     )
+    assert vector is not None
     quality = vector.method_settings["quality"]
     assert quality["recommended"] is None
     (said,) = [w for w in job.warnings if w["code"] == "not_recommended"]

@@ -64,7 +64,7 @@ def client(library: Library, engine: Engine) -> Any:
 
 
 def add(library: Library, name: str, **tensors: torch.Tensor) -> None:
-    keyed = {("resid_post", int(key[1:])): tensor for key, tensor in tensors.items()}
+    keyed = {HookPoint("resid_post", int(key[1:])): tensor for key, tensor in tensors.items()}
     library.add(write_vector(SteeringVector(keyed)), name)
 
 

@@ -257,7 +257,7 @@ def test_any_difference_in_the_vector_is_a_difference_in_the_key(
                 replace(vector, coefficient=as_float32(vector.coefficient * 1.000001)),
                 replace(vector, coefficient=-vector.coefficient),
                 replace(vector, terms=(*vector.terms, HookPoint("resid_post", 99))),
-                replace(vector, terms=tuple((s, layer + 10) for s, layer in vector.terms)),
+                replace(vector, terms=tuple(HookPoint(s, layer + 10) for s, layer in vector.terms)),
                 replace(vector, schedule=(as_float32(vector.coefficient * 2),), hold=True),
             ]
         )

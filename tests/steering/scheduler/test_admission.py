@@ -168,7 +168,7 @@ def test_who_ranks_before_others_is_served_before_them() -> None:
     assert queue.add("runs", rows(1, 2), rank=(5,))
     for name, rank in (("low", 2.0), ("high", 1.0), ("second low", 2.0)):
         assert queue.add(name, rows(3, 4, vector=name), rank=(rank, 0.0))
-    order = []
+    order: list[str] = []
     while queue.waiting:
         queue.remove((["runs", *order])[-1])
         order += queue.try_admit()

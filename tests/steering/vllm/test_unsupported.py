@@ -9,7 +9,7 @@ from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.vllm.unsupported import check_device, check_version, check_ways
 
 
-def config(connector: str | None = None, **changes: Any) -> SimpleNamespace:
+def config(connector: str | None = None, **changes: Any) -> Any:
     """As much of a VllmConfig as is looked at."""
     parallel = {
         "pipeline_parallel_size": 1,
@@ -41,7 +41,7 @@ def test_other_versions_are_refused_with_the_remedy(version: str) -> None:
         check_version(version)
 
 
-RUNNER = SimpleNamespace(use_async_spec_decode=False)
+RUNNER: Any = SimpleNamespace(use_async_spec_decode=False)
 
 
 def test_ways_that_are_steered_pass() -> None:
@@ -76,7 +76,7 @@ def test_devices() -> None:
 
     check_device(current_platform)
     for kind in PlatformEnum:
-        platform = SimpleNamespace(_enum=kind)
+        platform: Any = SimpleNamespace(_enum=kind)
         if kind in (PlatformEnum.CPU, PlatformEnum.CUDA, PlatformEnum.ROCM):
             check_device(platform)
         else:

@@ -9,7 +9,7 @@ from steersman.steering.plan.plan import BankKey
 from steersman.steering.worker.bank import RowAllocator
 
 CAPACITY = 5
-KEYS = [("sha256:" + letter, "resid_post", 0, 0) for letter in "abcdefgh"]
+KEYS = [BankKey("sha256:" + letter, "resid_post", 0, 0) for letter in "abcdefgh"]
 key_sets = st.frozensets(st.sampled_from(KEYS), min_size=1, max_size=CAPACITY)
 
 

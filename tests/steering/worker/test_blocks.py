@@ -81,7 +81,7 @@ def test_a_site_is_there_at_all_blocks_or_at_none() -> None:
 def test_slots_are_numbered_site_by_site() -> None:
     slots = site_slots(blocks_of(decoder(3), 3))
     assert sorted(slots.values()) == list(range(9))
-    assert [slots["attn_out", n] for n in range(3)] == [3, 4, 5]
+    assert [slots[HookPoint("attn_out", n)] for n in range(3)] == [3, 4, 5]
 
 
 def test_no_list_of_blocks_is_refused() -> None:

@@ -35,11 +35,9 @@ class Shelf:
 
     def __init__(self) -> None:
         self.gone: set[str] = set()
-        self.loaded: list[tuple[str, list[tuple[str, int]]]] = []
+        self.loaded: list[tuple[str, list[HookPoint]]] = []
 
-    def __call__(
-        self, digest: str, keys: list[tuple[str, int]]
-    ) -> Mapping[tuple[str, int], Tensor]:
+    def __call__(self, digest: str, keys: list[HookPoint]) -> Mapping[HookPoint, Tensor]:
         if digest in self.gone:
             raise VectorUnavailable(f"{digest[-4:]} is gone")
         self.loaded.append((digest, keys))
@@ -68,7 +66,9 @@ class Worker:
             hidden=HIDDEN,
             tokens=64,
         )
-        slots = {(s, n): i * LAYERS + n for i, s in enumerate(SITES) for n in range(LAYERS)}
+        slots = {
+            HookPoint(s, n): i * LAYERS + n for i, s in enumerate(SITES) for n in range(LAYERS)
+        }
         self.shelf = Shelf()
         self.tables = Tables(sizes, torch.device("cpu"))
         self.requests = SteeredRequests(self.tables, bounds, slots, self.shelf, anyone)
@@ -96,7 +96,7 @@ class Worker:
         """What the operation adds to each token of the step, at one site and layer."""
         total = sum(stop - first for first, stop in batch.values())
         hidden = torch.zeros(total, HIDDEN)
-        slot = self.requests.slots[site, layer]
+        slot = self.requests.slots[HookPoint(site, layer)]
         tables, marked = self.tables, self.tables.marked
         index, coefficient = tables.index[slot], tables.coefficient[slot]
         rows, gains = tables.token_entry, tables.token_gain

@@ -1,6 +1,7 @@
 """Instrumentation and the start-up self-check, on a tiny model with the real operation."""
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.hooks import ActiveSlots, instrument, site_slots
 from steersman.steering.worker.selfcheck import self_check
 from steersman.steering.worker.tables import Tables, TableSizes
+from steersman.vectors.tensors import HookPoint
 from tests.support.steering.tiny import HIDDEN, Decoder, blocks_of, decoder
 
 LAYERS = 4
@@ -83,7 +85,8 @@ def test_a_site_that_lost_its_addition_is_named_alone(path: str, name: str) -> N
 
 def test_all_lost_sites_are_named_over_all_passes() -> None:
     engine = Engine(table_entries=3)
-    for module in (engine.model.layers[1], engine.model.layers[3].mlp):
+    found: tuple[Any, ...] = (engine.model.layers[1], engine.model.layers[3].mlp)
+    for module in found:
         module.forward = type(module).forward.__get__(module)
     with pytest.raises(NotInstrumentable, match=r"at mlp_out\.3, resid_post\.1$"):
         engine.check()
@@ -140,11 +143,11 @@ def test_the_addition_is_the_one_asked_for(site: str) -> None:
     engine.forward(3)
     vector = torch.randn(HIDDEN)
     engine.tables.fill_bank(2, vector)
-    engine.tables.write_entry(0, {engine.slots[site, 1]: [(2, 0.5)]})
+    engine.tables.write_entry(0, {engine.slots[HookPoint(site, 1)]: [(2, 0.5)]})
     engine.tables.begin_step()
     engine.tables.mark(1, 2, 0)
     engine.tables.commit(3)
-    engine.active.set({engine.slots[site, 1]})
+    engine.active.set({engine.slots[HookPoint(site, 1)]})
     engine.forward(3)
     plain, steered = seen
     assert torch.equal(steered[[0, 2]], plain[[0, 2]])
@@ -160,7 +163,7 @@ def test_a_closed_gate_runs_no_operation(monkeypatch: pytest.MonkeyPatch) -> Non
     engine.tables.commit(3)
     engine.forward(3)
     assert not ran
-    engine.active.set({engine.slots["attn_out", 2]})
+    engine.active.set({engine.slots[HookPoint("attn_out", 2)]})
     engine.forward(3)
     assert len(ran) == 1
 

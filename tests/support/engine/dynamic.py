@@ -51,7 +51,7 @@ class Setting:
         properties = [
             Property(
                 {
-                    HookPoint("resid_post", layer): one.tensors["resid_post", layer]
+                    HookPoint("resid_post", layer): one.tensors[HookPoint("resid_post", layer)]
                     for layer in self.layers
                 },
                 as_float32(self.cap),

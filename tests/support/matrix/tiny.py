@@ -8,7 +8,7 @@ from steersman.vectors.file.format import HookPoint, SteeringVector, write_vecto
 from steersman.vectors.library.library import Library
 
 LAYERS, HIDDEN, VOCAB = 3, 48, 576
-SITES = HookPoint("resid_post", "attn_out", "mlp_out")
+SITES = ("resid_post", "attn_out", "mlp_out")
 SPREAD = 0.2
 """Standard deviation of the weights: large, so that the log-probabilities differ by whole numbers
 and an addition that is left out cannot hide under the tolerance."""
@@ -78,7 +78,7 @@ def make_vector(library: Path, norms: list[float], hidden: int, seed: int) -> st
     for site in SITES:
         for layer, norm in enumerate(norms):
             v = torch.randn(hidden, generator=generator)
-            tensors[site, layer] = v * (norm / v.norm())
+            tensors[HookPoint(site, layer)] = v * (norm / v.norm())
     vector = SteeringVector(tensors)
     Library(library).add(write_vector(vector), f"v{seed}")
     return vector.digest

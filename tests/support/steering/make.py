@@ -7,7 +7,7 @@ from steersman.steering.plan.plan import as_float32
 from steersman.vectors.tensors import HookPoint
 
 LAYERS = 6
-SITES = HookPoint("resid_post", "attn_out", "mlp_out")
+SITES = ("resid_post", "attn_out", "mlp_out")
 STEPPED, STEPS = 7, 3
 """A vector, by its number, that has a tensor for each of so many steps."""
 
@@ -82,7 +82,7 @@ def rules(prompt_tokens: int) -> st.SearchStrategy[PositionRule]:
 finite = st.floats(-100, 100, width=32)
 terms = st.sets(
     st.tuples(st.sampled_from(SITES), st.integers(0, LAYERS - 1)), min_size=1, max_size=4
-).map(lambda found: tuple(sorted(found)))
+).map(lambda found: tuple(HookPoint(*place) for place in sorted(found)))
 
 
 def planned_vectors(

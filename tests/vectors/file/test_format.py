@@ -52,7 +52,7 @@ def vectors(draw: st.DrawFn) -> SteeringVector:
         steps = draw(st.none() | st.integers(1, 3))
         count = hidden * (steps or 1)
         values = torch.tensor(draw(st.lists(finite, min_size=count, max_size=count)))
-        tensors[key] = values if steps is None else values.reshape(steps, hidden)
+        tensors[HookPoint(*key)] = values if steps is None else values.reshape(steps, hidden)
     layers = sorted({layer for _, layer in keys})
     return SteeringVector(
         tensors,
@@ -199,7 +199,9 @@ def test_read_tensors_reads_only_those_asked_for(tmp_path: Path) -> None:
     found = read_tensors(path, [HookPoint("resid_post", 5)])
     path.unlink()
     assert found.keys() == {HookPoint("resid_post", 5)}
-    assert torch.equal(found["resid_post", 5], vector().tensors["resid_post", 5])
+    assert torch.equal(
+        found[HookPoint("resid_post", 5)], vector().tensors[HookPoint("resid_post", 5)]
+    )
 
 
 def test_read_tensors_errors(tmp_path: Path) -> None:

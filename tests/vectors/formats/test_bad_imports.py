@@ -50,7 +50,7 @@ def test_unknown_files_list_what_is_known(tmp_path: Path) -> None:
         load(tmp_path / "missing.gguf")
 
 
-def test_a_header_of_safetensors_is_bounded(tmp_path):
+def test_a_header_of_safetensors_is_bounded(tmp_path: Path) -> None:
     path = tmp_path / "wide.safetensors"
     note = {"note": "x" * (9 << 20)}
     save_file({"resid_post.1": torch.ones(4).half()}, path, metadata=note)

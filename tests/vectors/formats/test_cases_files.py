@@ -167,7 +167,7 @@ def test_2_8_names_out_of_order_and_mixed_sites(tmp_path: Path) -> None:
                "blocks.2.hook_resid_post": unit(2)}  # fmt: skip
     found = load(safetensors(tmp_path / "v.safetensors", {}, tensors))
     assert names(found) == ["mlp_out.9", "resid_post.2", "resid_post.9"]
-    assert torch.equal(found.tensors["resid_post", 9], unit(10))
+    assert torch.equal(found.tensors[HookPoint("resid_post", 9)], unit(10))
 
 
 # 2.12: layouts
@@ -218,7 +218,7 @@ def test_2_12_layers_by_key(tensors: Any, tmp_path: Path) -> None:
     torch.save(tensors, tmp_path / "v.pt")
     found = load(tmp_path / "v.pt", num_layers=BLOCKS)
     assert names(found) == ["resid_post.3", "resid_post.12"]
-    assert torch.equal(found.tensors["resid_post", 12], unit())
+    assert torch.equal(found.tensors[HookPoint("resid_post", 12)], unit())
 
 
 def test_2_12_one_vector_needs_its_block(tmp_path: Path) -> None:
@@ -229,7 +229,7 @@ def test_2_12_one_vector_needs_its_block(tmp_path: Path) -> None:
             assert (error.param, error.code) == ("layer", "no_layer"), suffix
             found = load(path, layer=12, num_layers=BLOCKS)
             assert names(found) == ["resid_post.12"]
-            assert torch.equal(found.tensors["resid_post", 12], unit())
+            assert torch.equal(found.tensors[HookPoint("resid_post", 12)], unit())
 
 
 @pytest.mark.parametrize(
@@ -284,7 +284,7 @@ def test_1_17_what_a_file_is_goes_by_its_content(kind: str, suffix: str, tmp_pat
     for place in (path, folder):
         found = load(place, **layer)
         assert names(found) == ["resid_post.11"]
-        assert torch.equal(found.tensors["resid_post", 11], unit())
+        assert torch.equal(found.tensors[HookPoint("resid_post", 11)], unit())
 
 
 def test_1_17_pth_in_folders_and_names_of_tools(tmp_path: Path) -> None:

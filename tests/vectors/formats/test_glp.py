@@ -11,6 +11,7 @@ import torch
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.file.format import read_vector
 from steersman.vectors.formats import load
+from steersman.vectors.tensors import HookPoint
 from tests.support.vectors.files import EYE, gguf, names, note, refused, safetensors, unit
 
 
@@ -133,7 +134,7 @@ def test_2_3_keys_that_cannot_be_meant_are_fatal_and_named(
 def test_2_4_alpha_default_is_the_default_coefficient(write: Callable[..., Path]) -> None:
     found = load(write({"glp.mode": "add", "glp.alpha_default": 4.0}))
     assert found.coefficient == 4.0
-    assert torch.equal(found.tensors["resid_post", 12], unit())
+    assert torch.equal(found.tensors[HookPoint("resid_post", 12)], unit())
     assert load(write({"glp.mode": "add"})).coefficient == 1.0
     assert load(write({"glp.alpha_default": -2.0})).coefficient == -2.0
 
@@ -161,8 +162,8 @@ def test_glp_of_rank_2_is_the_sum_of_its_scaled_directions(write: Callable[..., 
     }  # fmt: skip
     found = load(write(keys, tensors))
     assert found.coefficient == 3.0
-    assert torch.equal(found.tensors["resid_post", 12], EYE[0] + 0.5 * EYE[1])
-    assert torch.equal(found.tensors["resid_post", 13], 2 * EYE[2] + EYE[3])
+    assert torch.equal(found.tensors[HookPoint("resid_post", 12)], EYE[0] + 0.5 * EYE[1])
+    assert torch.equal(found.tensors[HookPoint("resid_post", 13)], 2 * EYE[2] + EYE[3])
     assert refused(write(keys | {"glp.mode": "project"}, tensors)).code == "operation_not_served"
     for name, changed in {"direction.12.1": EYE[0] + EYE[1], "direction.13": 2 * EYE[2]}.items():
         wrong = {key: value for key, value in keys.items() if key != "glp.content_sha256"}
@@ -178,7 +179,7 @@ def test_glp_of_rank_2_is_the_sum_of_its_scaled_directions(write: Callable[..., 
 
 def test_glp_scales_of_one_direction(write: Callable[..., Path]) -> None:
     keys = {"glp.spec_version": 2, "glp.dir_scales": "0.5", "glp.layer_scales": "12:4"}
-    assert torch.equal(load(write(keys)).tensors["resid_post", 12], 2 * unit())
+    assert torch.equal(load(write(keys)).tensors[HookPoint("resid_post", 12)], 2 * unit())
 
 
 def test_glp_scales_of_blocks_that_are_not_there(write: Callable[..., Path]) -> None:

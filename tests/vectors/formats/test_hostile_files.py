@@ -13,6 +13,7 @@ import torch
 
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.formats import load
+from steersman.vectors.tensors import HookPoint
 from tests.support.vectors.files import (
     BLOCKS,
     HIDDEN,
@@ -86,9 +87,9 @@ def test_arrays_in_every_float_and_order(tmp_path: Path) -> None:
     for dtype in ("<f2", ">f4", "<f8", ">f8"):
         np.save(tmp_path / "v.npy", STACK.numpy().astype(dtype))
         found = load(tmp_path / "v.npy", num_layers=BLOCKS)
-        assert torch.allclose(found.tensors["resid_post", 7], unit(7), atol=1e-3)
+        assert torch.allclose(found.tensors[HookPoint("resid_post", 7)], unit(7), atol=1e-3)
     np.save(tmp_path / "v.npy", np.asfortranarray(STACK.numpy()))
-    assert torch.equal(load(tmp_path / "v.npy").tensors["resid_post", 7], unit(7))
+    assert torch.equal(load(tmp_path / "v.npy").tensors[HookPoint("resid_post", 7)], unit(7))
 
 
 def test_a_pickle_inside_an_array_is_never_run(tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 from steersman.vectors.file.format import read_vector, write_vector
 from steersman.vectors.formats import load
+from steersman.vectors.tensors import HookPoint
 from tests.support.vectors.make import vector
 from tests.vectors.formats.make_fixtures import FIXTURES
 
@@ -53,7 +54,9 @@ def test_as_extracted_undoes_only_a_skew_there_is() -> None:
     plain, back = load(path), load(path, as_extracted=True)
     assert layers_of(plain) == ["resid_post.1", "resid_post.2", "resid_post.3"]
     assert layers_of(back) == ["resid_post.0", "resid_post.1", "resid_post.2"]
-    assert torch.equal(back.tensors["resid_post", 0], plain.tensors["resid_post", 1])
+    assert torch.equal(
+        back.tensors[HookPoint("resid_post", 0)], plain.tensors[HookPoint("resid_post", 1)]
+    )
     note = back.method_settings["imported"]
     assert note["tensors"]["resid_post.0"] == "direction.1"
     assert (note["as_extracted"], note["layer_shift"]) == (True, -1)
@@ -78,13 +81,15 @@ def test_svec_moves_from_inputs_to_outputs() -> None:
     found = load(FIXTURES / "activation-steering.svec")
     assert layers_of(found) == ["resid_post.0", "resid_post.1", "resid_post.2"]
     for _, layer in found.tensors:
-        assert torch.equal(found.tensors["resid_post", layer], values(11 + layer, torch.float32))
+        assert torch.equal(
+            found.tensors[HookPoint("resid_post", layer)], values(11 + layer, torch.float32)
+        )
     note = found.method_settings["imported"]
     assert note["left_out"] == ["directions.0"]
     assert note["explained_variances"]["3"] == 0.5 + 3 / 16
     back = load(FIXTURES / "activation-steering.svec", as_extracted=True)
     assert layers_of(back) == [f"resid_post.{n}" for n in range(4)]
-    assert torch.equal(back.tensors["resid_post", 3], values(13, torch.float32))
+    assert torch.equal(back.tensors[HookPoint("resid_post", 3)], values(13, torch.float32))
     kept = load(FIXTURES / "activation-steering.svec", site="resid_pre")
     assert kept.digest == found.digest
 
@@ -94,7 +99,9 @@ def test_caa_folder_of_one_model_and_single_files() -> None:
     assert layers_of(found) == ["resid_post.1", "resid_post.2", "resid_post.3"]
     assert (found.layers, found.positions) == ((2,), "generation")
     for _, layer in found.tensors:
-        assert torch.equal(found.tensors["resid_post", layer], values(20 + layer, torch.float16))
+        assert torch.equal(
+            found.tensors[HookPoint("resid_post", layer)], values(20 + layer, torch.float16)
+        )
     assert found.method_settings["imported"]["dtype"] == ["float16"]
     single = load(FIXTURES / "caa" / "vec_layer_3_Llama-2-7b-chat-hf.pt")
     assert layers_of(single) == ["resid_post.3"]
@@ -103,11 +110,11 @@ def test_caa_folder_of_one_model_and_single_files() -> None:
 def test_easyedit_and_refusal() -> None:
     found = load(FIXTURES / "easyedit")
     assert layers_of(found) == ["resid_post.0", "resid_post.2"]
-    assert torch.equal(found.tensors["resid_post", 2], values(32, torch.bfloat16))
+    assert torch.equal(found.tensors[HookPoint("resid_post", 2)], values(32, torch.bfloat16))
     for path in (FIXTURES / "refusal", FIXTURES / "refusal" / "direction.pt"):
         found = load(path)
         assert layers_of(found) == ["resid_post.1"]
-        assert torch.equal(found.tensors["resid_post", 1], values(40, torch.float64))
+        assert torch.equal(found.tensors[HookPoint("resid_post", 1)], values(40, torch.float64))
         assert found.method_settings["imported"]["pos"] == -2
         assert found.positions == "all"
 
@@ -136,7 +143,7 @@ def test_well_named_tensors_of_others(pattern: str, tmp_path: Path) -> None:
     save_file(tensors, tmp_path / "theirs.safetensors")
     found = load(tmp_path / "theirs.safetensors")
     assert layers_of(found) == ["resid_post.2", "resid_post.3"]
-    assert found.tensors["resid_post", 3].tolist() == [0.75] * 8
+    assert found.tensors[HookPoint("resid_post", 3)].tolist() == [0.75] * 8
 
 
 def test_several_sites_of_others(tmp_path: Path) -> None:

@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.formats import load
+from steersman.vectors.tensors import HookPoint
 from tests.support.vectors.files import BLOCKS, STACK, gguf, names, note, refused, stored, unit
 
 MORE = torch.cat([unit(99)[None], STACK])
@@ -85,7 +86,7 @@ def test_some_numbers_up_to_n_are_asked_about(shape: str, tmp_path: Path) -> Non
     assert all(torch.equal(t, unit(n)) for (_, n), t in shifted.tensors.items())
     blocks = load(path, num_layers=BLOCKS, layers_are="blocks")
     assert names(blocks) == OUTPUTS[20:]
-    assert torch.equal(blocks.tensors["resid_post", 20], MORE[20])
+    assert torch.equal(blocks.tensors[HookPoint("resid_post", 20)], MORE[20])
 
 
 def test_layers_are_of_a_bare_vector_and_of_rows_given_by_number(tmp_path: Path) -> None:
@@ -116,7 +117,7 @@ def write_lens(path: Path, name: str) -> Path:
 def test_names_that_say_their_place_are_left_out_past_the_last_block(tmp_path: Path) -> None:
     save_file({f"resid_post.{n}": MORE[n].half() for n in range(BLOCKS + 1)}, tmp_path / "v.st")
     found = load(tmp_path / "v.st", num_layers=BLOCKS)
-    assert torch.equal(found.tensors["resid_post", 3], MORE[3].half().float())
+    assert torch.equal(found.tensors[HookPoint("resid_post", 3)], MORE[3].half().float())
     assert note(found)["left_out_past_last_block"] == [f"resid_post.{BLOCKS}"]
 
 
@@ -190,7 +191,7 @@ def test_rows_and_their_layers(tmp_path: Path) -> None:
         path = saved(tmp_path / f"v.{suffix}", {"vectors": STACK[:2].clone(), "layers": layers})
         found = load(path, num_layers=BLOCKS)
         assert names(found) == ["resid_post.3", "resid_post.7"]
-        assert torch.equal(found.tensors["resid_post", 7], unit(1))
+        assert torch.equal(found.tensors[HookPoint("resid_post", 7)], unit(1))
         assert refused(path, layer=5).param == "layer"
         path = saved(tmp_path / f"w.{suffix}", {"vectors": STACK[:3].clone(), "layers": layers})
         assert refused(path).code == "bad_shape"

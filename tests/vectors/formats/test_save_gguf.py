@@ -62,7 +62,7 @@ def test_ours_to_gguf_to_ours(tmp_path: Path) -> None:
         HookPoint("resid_post", n): torch.randn(8, generator=generator) * 10.0**n
         for n in (1, 2, 30)
     }
-    tensors["resid_post", 2][:3] = torch.tensor([-0.0, 1e-45, 3.4028235e38])
+    tensors[HookPoint("resid_post", 2)][:3] = torch.tensor([-0.0, 1e-45, 3.4028235e38])
     ours = SteeringVector(
         tensors, name="calm", description="d", coefficient=-2.5, positions="prompt",
         safe_range=(-3, 0), licence="MIT", norms={"resid_post.1": 7.0}, layers=(1, 2, 30),
@@ -114,7 +114,7 @@ def test_inputs_of_blocks_become_outputs_of_the_blocks_before(tmp_path: Path) ->
     ours = SteeringVector(tensors, norms={"resid_pre.4": 2.0})
     assert save_gguf(ours, tmp_path / "v.gguf").layers == (3,)
     again = load(tmp_path / "v.gguf")
-    assert torch.equal(again.tensors["resid_post", 3], torch.arange(8.0))
+    assert torch.equal(again.tensors[HookPoint("resid_post", 3)], torch.arange(8.0))
     assert again.norms == {"resid_post.3": 2.0}
 
 

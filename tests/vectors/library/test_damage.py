@@ -172,8 +172,10 @@ def test_every_write_is_on_disk_before_it_is_seen(
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOTSUP, errno.EINVAL, errno.ENOSYS])
-def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypatch, number) -> None:
-    def refuse(*_):
+def test_a_file_system_without_locks_is_written_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr("fcntl.flock", refuse)
@@ -183,10 +185,12 @@ def test_a_file_system_without_locks_is_written_all_the_same(tmp_path, monkeypat
     assert library.list() == []
 
 
-def test_a_lock_that_is_refused_is_an_error(tmp_path, monkeypatch) -> None:
+def test_a_lock_that_is_refused_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     library = Library(tmp_path)
 
-    def refuse(*_):
+    def refuse(*_: object) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))
 
     monkeypatch.setattr("fcntl.flock", refuse)
@@ -194,7 +198,7 @@ def test_a_lock_that_is_refused_is_an_error(tmp_path, monkeypatch) -> None:
         library.add(vector_file(), "a")
 
 
-def test_a_root_that_cannot_be_made_is_an_error(tmp_path) -> None:
+def test_a_root_that_cannot_be_made_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(LibraryError):
         Library(tmp_path / "file" / "library")

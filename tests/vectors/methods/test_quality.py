@@ -61,7 +61,7 @@ def test_equals_count_half() -> None:
     samples = torch.tensor([[3.0, 1, 2, 2, 3, 1, 2, 3], [1.0, 2, 2, 0, 3, 1, 2, 1]])[
         ..., None, None
     ]
-    found = separation(*samples, lambda *_: torch.ones(1, 1), seed=1, repeats=2)
+    found = separation(samples[0], samples[1], lambda *_: torch.ones(1, 1), seed=1, repeats=2)
     expected = 0.0
     for seed in (1, 2):
         _, unknown = split(Sides(*samples), 0.3, seed, paired=False)

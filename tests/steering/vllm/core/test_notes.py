@@ -1,6 +1,7 @@
 """Drafts of speculative decoding: steered as the rest, counted only where the answer keeps them."""
 
 from types import SimpleNamespace
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -31,7 +32,7 @@ def test_counts_are_those_of_an_engine_without_drafts(
         known += 1 + min(right, drafts)
         computed = known - 1
         known = min(known, PROMPT + longest)
-        request = SimpleNamespace(
+        request: Any = SimpleNamespace(
             num_tokens=known,
             num_prompt_tokens=PROMPT,
             sampling_params=SimpleNamespace(extra_args={PLAN_KEY: PLAN.to_json()}),

@@ -129,7 +129,12 @@ def test_the_gate_is_open_while_the_model_runs(kind: str) -> None:
     a = Attachment(kind)
     slots: list[list[bool]] = []
     forward = a.runner.forward
-    a.runner.forward = lambda tokens: (slots.append(list(a.active.flags)), forward(tokens))
+
+    def watched(tokens: Any) -> Any:
+        slots.append(list(a.active.flags))
+        return forward(tokens)
+
+    a.runner.forward = watched
     a.step({"r": 4}, new={"r": plan_of(planned(layers=(1, 3), positions="all"))})
     assert [n for n, is_open in enumerate(slots[0]) if is_open] == [1, 3]
 
@@ -257,7 +262,7 @@ def test_the_probe_finds_what_is_marked(kind: str) -> None:
     assert a.marked == [False, True, False]
 
 
-def v2_config(**changes: Any) -> SimpleNamespace:
+def v2_config(**changes: Any) -> Any:
     async_scheduling = changes.pop("async_scheduling", False)
     speculative = SimpleNamespace(**{"enable_adaptive_verification": False} | changes)
     return SimpleNamespace(
