@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,7 @@ class Layout(NamedTuple):
     """The stretches, cut where a vector comes to its next tensor."""
 
 
+_LONGEST_SITE: Final = 64
 _MAX_LAYOUTS: Final = 8
 """Layouts that one plan keeps: the prompts of one call share a plan and have few lengths."""
 
@@ -152,12 +153,14 @@ class Plan:
     @cached_property
     def bank_keys(self) -> frozenset[BankKey]:
         """What the bank must hold while the request runs."""
-        return frozenset(
-            BankKey(v.digest, site, layer, step)
+        # Plain tuples: there may be thousands, and a NamedTuple takes ten times as long to make.
+        keys = frozenset(
+            (v.digest, site, layer, step)
             for v in self.vectors
             for site, layer in v.terms
             for step in map(v.tensor_at, range(v.steps))
         )
+        return cast("frozenset[BankKey]", keys)
 
     @cached_property
     def row_sets(self) -> frozenset[VectorRows]:
@@ -317,9 +320,9 @@ def _read_vector(item: Mapping[str, Any]) -> PlannedVector:
         raise PlanInvalid("a plan's coefficient must be a number", param="steering.coefficient")
     terms = set()
     for site, layer in item["terms"]:
-        if not isinstance(site, str) or not isinstance(layer, int) or isinstance(layer, bool):
+        if type(site) is not str or type(layer) is not int or len(site) > _LONGEST_SITE:
             raise PlanInvalid("a plan's terms must be (site, layer) pairs")
-        terms.add(HookPoint(site, layer))
+        terms.add(_hook_point(site, layer))
     positions, steps, hold = item["positions"], item.get("steps", 1), item.get("hold", False)
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise PlanInvalid("a plan's steps must be a whole number of at least 1")
@@ -334,6 +337,12 @@ def _read_vector(item: Mapping[str, Any]) -> PlannedVector:
         steps=steps,
         hold=hold,
     )
+
+
+@lru_cache(maxsize=4096)
+def _hook_point(site: str, layer: int) -> HookPoint:
+    # A heavy plan has thousands, and all plans the same few hundred.
+    return HookPoint(site, layer)
 
 
 def _read_schedule(text: object) -> tuple[float, ...]:

@@ -13,10 +13,10 @@ from typing import Final
 from steersman.steering.plan.plan import VectorRows
 
 PATIENCE: Final = 1000
-"""How many requests with rows that are set aside already may pass the first that waits."""
+"""How many requests under rows that are set aside already may pass the first that waits."""
 
 LOOK: Final = 8192
-"""How many entries of those who wait are examined in one pass, at most (about a millisecond)."""
+"""Entries of waiting requests that one pass examines, at most (about a millisecond)."""
 
 BEGIN: Final = 16_384
 """Rows of the requests that begin in one pass together, but for one request: the workers take some
@@ -44,9 +44,9 @@ class AdmissionQueue:
     Guarantees: rows set aside never exceed `capacity`, nor those for steps `step_entries`; requests
     under one vector share its rows; at most `max_waiting` requests wait; a request that waits is
     not overtaken for ever, because behind it no request gets rows that are not set aside already,
-    and at most `PATIENCE` requests that need none pass it; a pass costs those who are let in, never
-    those who wait; of a crowd that has its rows, those with over `BEGIN` rows begin a pass later,
-    and so on, each at last.
+    and at most `PATIENCE` requests that need none pass it; the cost of a pass
+    depends on the requests that start, not on those that wait; of many that get their rows at once,
+    those beyond `BEGIN` rows begin in a later pass.
     """
 
     def __init__(self, capacity: int, max_waiting: int, step_entries: int = 0) -> None:
@@ -55,7 +55,7 @@ class AdmissionQueue:
         """Table entries for requests that need one for each of many steps."""
         self.max_waiting = max_waiting
         self._runs: dict[str, tuple[Set[VectorRows], int]] = {}
-        """What is set aside for each, and how many rows for steps."""
+        """What is set aside for each: bank rows, and how many table entries for steps."""
         self._users: Counter[VectorRows] = Counter()
         self._taken = 0
         self._steps_taken = 0
@@ -63,19 +63,19 @@ class AdmissionQueue:
         """Counts the events after which a request that waits may get its rows."""
         self._held: dict[str, _Held] = {}
         self._line: list[tuple[Rank, int, str]] = []
-        """A heap over `_held`; those who left are taken off as they come to the front."""
+        """A heap over `_held`; requests that left are taken off as they come to the front."""
         self._arrivals = 0
         self._blocked: tuple[str, int] | None = None
-        """Who was first and did not fit, and at which count of changes."""
+        """The request that was first and did not fit, and the count of changes then."""
         self._watchers: defaultdict[VectorRows, dict[str, None]] = defaultdict(dict)
         self._doubtful = OrderedDict[str, None]()
-        """Those who wait, and may lack nothing any more."""
+        """Requests that wait, and may have all their rows set aside by others now."""
         self._overtaken = 0
         """How many passed the first that waits."""
         self._begun = 0
-        """Rows of those who begin in the coming pass."""
+        """Rows of the requests that begin in the coming pass."""
         self._later = OrderedDict[str, int]()
-        """Those who have their rows, and begin in a later pass; how many rows."""
+        """Number of rows of each request that has them, and begins in a later pass."""
 
     @property
     def taken(self) -> int:
@@ -97,8 +97,8 @@ class AdmissionQueue:
     def add(
         self, request_id: str, wanted: Collection[VectorRows], steps: int = 0, rank: Rank = ()
     ) -> bool:
-        """Set rows aside for a request, or let it wait; False, and nothing kept, if too many wait
-        already. `steps`: table entries that it needs for steps, at most `step_entries`."""
+        """Set rows aside for a request, or keep it waiting; False, and nothing kept, if too many
+        wait already. `steps`: table entries that it needs for steps, at most `step_entries`."""
         self._arrivals += 1
         one = _Held(frozenset(wanted), steps, (rank, self._arrivals))
         first = self._first()
@@ -122,7 +122,7 @@ class AdmissionQueue:
         return True
 
     def try_admit(self) -> list[str]:
-        """Those who waited and begin now; once a pass of the scheduler."""
+        """Ids of waiting requests that begin now. Call once a pass of the scheduler."""
         self._give_rows()
         found = []
         while self._later:
@@ -135,7 +135,7 @@ class AdmissionQueue:
         return found
 
     def _give_rows(self) -> None:
-        """Those who waited get what rows there are."""
+        """Set free rows aside for requests that wait."""
         looked = 0
         while looked < LOOK and (first := self._first()) is not None:
             if self._blocked == (first, self._changes):
@@ -173,7 +173,7 @@ class AdmissionQueue:
                 self._taken -= rows[-1]
 
     def _first(self) -> str | None:
-        """The first of those who wait."""
+        """Id of the first request that waits."""
         if not self._held:
             self._line.clear()
             self._overtaken = 0
@@ -202,7 +202,7 @@ class AdmissionQueue:
         self._later[request_id] = self._rows(request_id)
 
     def _begin(self, request_id: str) -> None:
-        """Have one that has its rows begin in the coming pass, or after those who shall later."""
+        """Begin a request that has its rows in the coming pass, or behind those of later passes."""
         rows = self._rows(request_id)
         if self._begun and self._begun + rows > BEGIN:
             self._later[request_id] = rows
@@ -233,7 +233,7 @@ class AdmissionQueue:
             self._watchers[lacks][request_id] = None
 
     def _forget(self, request_id: str) -> _Held | None:
-        """Take a request off those who wait."""
+        """Take a request off those that wait."""
         self._doubtful.pop(request_id, None)
         one = self._held.pop(request_id, None)
         if one is not None and one.watched is not None:

@@ -53,23 +53,24 @@ class CompanionScheduler:
         self._max_running = max_running
         self._groups: dict[str, Group] = {}
         self._answer: dict[str, str] = {}
-        """Of each companion."""
+        """Id of the answer of each companion."""
         self.infeasible = set[str]()
         """Answers that do not fit even alone: the check of the front end has miscounted."""
         self._exclusive_group: Group | None = None
         """The only group that may start, until its answer has one more token."""
         self._exclusive_until = 0
         self._admissible: list[Group] = []
-        """Those that may run in the coming step."""
+        """Groups that may run in the coming step."""
         self._idle = False
         """Whether the last step computed nothing, though it was free to."""
 
     def __len__(self) -> int:
-        """Companions that there are."""
+        """Number of companions."""
         return len(self._answer)
 
     def add(self, answer: Any, plan: Plan) -> tuple[Any, ...]:
-        """The companions of a new request, to be added to the scheduler."""
+        """Track a new dynamic request. Returns its companions, which the caller adds to the
+        scheduler."""
         count = len(plan.vectors) + 1
         companions = tuple(self._make(answer, plan, stream) for stream in range(count))
         self._groups[answer.request_id] = Group(answer, companions)
@@ -85,7 +86,7 @@ class CompanionScheduler:
         return request_id in self._answer
 
     def may_run(self, request: Any) -> bool:
-        """Whether a waiting request may run, as far as groups are concerned."""
+        """Whether a waiting request may start, as far as groups are concerned."""
         group = self._groups.get(self.answer_of(request.request_id))
         if self._exclusive_group is not None and group is not self._exclusive_group:
             return False
@@ -102,7 +103,7 @@ class CompanionScheduler:
         return request is first or not shares or first.num_computed_tokens >= first.num_tokens
 
     def before_step(self) -> None:
-        """Hold the answers whose companions have yet to compute their token."""
+        """Hold the answers whose companions have not computed their latest token."""
         for group in self._groups.values():
             group.answer.next_decode_eligible_step = 0 if _caught_up(group) else FOREVER
         if (
@@ -118,7 +119,7 @@ class CompanionScheduler:
         """Take note of a step, vLLM's SchedulerOutput; `throttled`: no prompt was to be computed in
         it. For each companion in it, the last token that it computes."""
         free = not throttled and self._scheduler.pause_state.name == "UNPAUSED"
-        lost = output.preempted_req_ids  # Somebody had room for others.
+        lost = output.preempted_req_ids  # They had room for others.
         self._idle = free and not lost and output.total_num_scheduled_tokens == 0
         scheduled = [self._scheduler.requests[n] for n in output.num_scheduled_tokens]
         return {

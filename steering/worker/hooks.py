@@ -14,7 +14,7 @@ from steersman.vectors.tensors import HookPoint
 
 Forward = Callable[..., Any]
 Listener = Callable[[str, int, tuple[Tensor, ...]], None]
-"""(site, layer, one or two tensors [tokens, hidden] whose sum is what lies there)."""
+"""(site, layer, one or two tensors [tokens, hidden] whose sum is the value there)."""
 
 
 class ActiveSlots:
@@ -28,25 +28,26 @@ class ActiveSlots:
     def __init__(self, slots: int, *, always: bool) -> None:
         self.always = always
         self.flags = [False] * slots
-        self._opened: Set[int] = frozenset()
+        """For each slot, whether the running step steers it."""
+        self._active: Set[int] = frozenset()
         self.listeners: list[Listener] = []
 
     def set(self, slots: Set[int]) -> None:
-        """Open exactly `slots`."""
-        for slot in self._opened - slots:
+        """Make exactly `slots` active."""
+        for slot in self._active - slots:
             self.flags[slot] = False
-        for slot in slots - self._opened:
+        for slot in slots - self._active:
             self.flags[slot] = True
-        self._opened = slots
+        self._active = slots
 
 
 def modules_of(block: Block) -> dict[str, nn.Module | None]:
-    """The module after which each site lies."""
+    """For each site, the module whose output is there; None where the block has none."""
     return dict(zip(STEERABLE_SITES, (block.module, block.attn, block.mlp), strict=True))
 
 
 def site_slots(blocks: list[Block]) -> dict[HookPoint, int]:
-    """Table slot of each (site, layer).
+    """Table slot of each hook point.
 
     A site is there for all blocks or for none, so that a limit on sites is a limit on slots.
     """
@@ -64,9 +65,9 @@ def instrument(
     """Wrap the forward of every site's module. Call once, before vLLM profiles or compiles."""
     for block in blocks:
         for site, module in modules_of(block).items():
-            place = HookPoint(site, block.layer)
-            if module is not None and place in slots:
-                slot = slots[place]
+            point = HookPoint(site, block.layer)
+            if module is not None and point in slots:
+                slot = slots[point]
                 module.forward = _steered(module.forward, site, block, slot, tables, active)
 
 
@@ -75,7 +76,7 @@ def _steered(
 ) -> Forward:
     bank, index, coefficient = tables.bank, tables.index[slot], tables.coefficient[slot]
     operands = (bank, index, coefficient, tables.token_entry, tables.token_gain)
-    is_open = active.flags
+    is_active = active.flags
     on_host = bank.device.type == "cpu"
 
     def in_graph(*args: Any, **kwargs: Any) -> Any:
@@ -88,7 +89,7 @@ def _steered(
 
     def eager(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
-        if is_open[slot]:
+        if is_active[slot]:
             hidden, marked = stream_part(output), tables.marked
             if on_host and marked is not None:
                 add_marked(hidden, tables.added(slot), marked)
