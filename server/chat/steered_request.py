@@ -35,9 +35,9 @@ class SteeredRequest:
     """Holds what a steered request holds: its bank rows, its companion streams and its place at the
     receipt desk.
 
-    Guarantee: `close`, or else the collection of the session itself, gives everything back, once.
-    Assumption: sessions are made and closed on one event loop. Their collection may happen in any
-    thread, in the middle of anything, so it takes no lock: it leaves a word with that loop.
+    Guarantee: `close`, or else the collection of the object itself, gives everything back, once.
+    Assumption: these are made and closed on one event loop. Their collection may happen in any
+    thread, in the middle of anything, so it takes no lock: it queues a call on that loop.
     """
 
     @classmethod

@@ -170,7 +170,7 @@ def _check_steps(wanted: ExtractRequest, context: ExtractionContext) -> None:
     if wanted.method == "per_step" and most is not None and wanted.steps > most:
         raise VectorInvalid(
             f"a vector of {wanted.steps} steps cannot be steered with here, at most {most} are "
-            f"allowed; send steps of at most {most}, or have the server started with a higher "
+            f"allowed; send steps of at most {most}, or start the server with a higher "
             "--max-steps",
             param="steps",
             code="too_many_steps",

@@ -73,8 +73,8 @@ class Jobs:
         `LibraryError`."""
         if self.unfinished >= self.most:
             raise TooManyJobs(
-                f"{self.unfinished} jobs run or wait, as many as may; try again later, or cancel "
-                "one with DELETE /v1/steering/jobs/{id}"
+                f"{self.unfinished} jobs run or wait, the most that this server takes; try again "
+                "later, or cancel one with DELETE /v1/steering/jobs/{id}"
             )
         if most_of_owner == 0:
             raise NotAllowed("this key may make no vectors on the server (max_jobs)")
