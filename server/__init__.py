@@ -1,1 +1,18 @@
-"""HTTP room: all that a client sees. Routes, receipts, errors, metrics, the launcher."""
+"""HTTP: what a client sees. Steersman's routes, on vLLM's API server.
+
+middleware/    before every route: who calls, how much body, whether steering would be ignored
+auth/          keys, their permissions, and what a key sees of the library
+chat/          the routes that generate: from a `steering` field to a plan, and back to a receipt
+library/       REST for vectors
+extraction/    vectors made on the served model
+start/         what a server does once, at its start
+
+plugin         the entry point: puts all of this on vLLM's app
+state          what the routes share; dependencies has what a route may ask for of it
+errors         exceptions; error_response maps them to HTTP, validation translates pydantic's
+doses          relative doses of vectors at this model, and their limits
+drain, health  SIGTERM; GET /ready and the lag of the event loop
+metrics        Prometheus metrics
+openapi        what the OpenAPI document says of the whole server
+routing        whose route a call is for
+"""

@@ -62,7 +62,7 @@ class Drain:
                 finishing = self._finish(engine_client, ends - 2 * last_words, last_words)
                 asyncio.run_coroutine_threadsafe(finishing, loop).result(timeout)
             except Exception:
-                logger.exception("draining broke off; the engine is stopped")
+                logger.exception("draining failed; the engine is stopped")
             stop(timeout=max(ENGINE_STOPS_S, ends - time.monotonic()))
             loop.call_soon_threadsafe(loop.call_later, LAST_WORDS_S, _leave, state)
 

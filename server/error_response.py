@@ -78,7 +78,7 @@ _ANTHROPIC_TYPES: Final = {413: "request_too_large", 503: "overloaded_error"}
 ANTHROPIC_PREFIX: Final = "/v1/messages"
 """Clients of these routes read Anthropic's errors."""
 _POLICY_VIOLATION: Final = 1008
-_log = logging.getLogger(__name__)
+logger = logging.getLogger("vllm.steersman")
 
 
 def install(app: FastAPI) -> None:
@@ -128,7 +128,7 @@ def response(error: Exception, path: str = "") -> JSONResponse:
     body, status = envelope(error), status_of(error)
     count(error)
     if status in (500, 507):
-        _log.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
+        logger.error("%s: %s", type(error).__name__, error, exc_info=error.__cause__)
     headers = dict(getattr(error, "headers", {}))
     retry_after = getattr(error, "retry_after", None)
     if retry_after is not None:

@@ -78,8 +78,8 @@ class Metrics:
             "steering_key_requests", "Requests let in, by the name of their key.", ["key"]
         )
         self.keys_stale = Gauge(
-            "steering_keys_stale", "Whether the keys file has changed and is no good, so that the "
-            "keys of before are in force.", multiprocess_mode="livemax",
+            "steering_keys_stale", "Whether the keys file has changed and cannot be used, so that "
+            "the previous keys stay in force.", multiprocess_mode="livemax",
         )  # fmt: skip
         self.upload = Histogram(
             "steering_upload_seconds", "Time to take a vector into the library.", buckets=_FAST

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of the whole server: its name, keys, and the gate's errors."""
+"""What the OpenAPI document says of the whole server: its name, keys and common errors."""
 
 from importlib.metadata import version
 from typing import Any, Final
@@ -13,7 +13,7 @@ _SCHEME: Final = "key"
 _GATE: Final = {
     "401": "The key is missing or not known.",
     "403": "The key may not do this, or nobody may.",
-    "429": "The key asks more than it may, or too much waits.",
+    "429": "The key is over its limits, or too many calls wait.",
     "503": "The server is about to stop, or its vector bank is full; Retry-After says when to try.",
 }
 _BODY: Final = {
@@ -36,8 +36,8 @@ _RECEIPT: Final = {
 
 
 def describe(app: FastAPI, steered: frozenset[str], *, keys: bool) -> None:
-    """Have the document of `app` name the server, its `keys` if it has any, the gate's errors on
-    every route, and the header and its receipt on those that are `steered`."""
+    """Have the document of `app` name the server, its `keys` if it has any, the common errors
+    on every route, and the header and its receipt on those that are `steered`."""
     app.title, app.version = TITLE, version("steersman")
     made = app.openapi
 

@@ -19,8 +19,8 @@ class SteersmanEndpoints:
     """For every app: without "generate" there is nothing to steer, but there may be keys to ask."""
 
     def attach_router(self, app: Any) -> None:
-        """Add our routes and replace the four that take the `steering` field; put the gate, with
-        its keys, before all."""
+        """Add our routes and replace the four that take the `steering` field; put the
+        middleware, with its keys, before all."""
         from steersman.server import error_response, health
         from steersman.server.auth import audit
         from steersman.server.auth.count_answers import CountAnswers
@@ -69,7 +69,7 @@ class SteersmanEndpoints:
         app.include_router(vectors_api.build_router())
         fail_fast.install(app.router.routes)
         describe(app, STEERED_PATHS, keys=keys is not None)
-        # Behind the guard, which reads the body.
+        # Behind RefuseIgnored, which reads the body.
         app.add_middleware(CountAnswers)
         app.add_middleware(RefuseIgnored, bounds=bounds)
         # The limit is on the file; a form adds its boundaries and names.

@@ -1,8 +1,7 @@
-"""Whose route a call is for, and what routes get from the app."""
+"""Whose route a call is for."""
 
-from typing import Any, Final
+from typing import Final
 
-from starlette.requests import Request
 from starlette.types import Scope
 
 PREFIX: Final = "/v1/steering"
@@ -18,8 +17,3 @@ def path_of(scope: Scope) -> str:
     """The path of the call, below `--root-path`."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))
-
-
-def host(request: Request) -> Any:
-    """`app.state.steersman`: for `Depends`."""
-    return request.app.state.steersman

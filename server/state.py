@@ -1,20 +1,21 @@
 """What the routes share: `app.state.steersman`."""
 
 import contextlib
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from steersman.server.auth.audit import audit
-from steersman.server.auth.caller import caller
 from steersman.server.auth.library_view import LibraryView
+from steersman.server.auth.permissions import KeyPermissions
 from steersman.server.chat.field import SCHEDULES
+from steersman.server.chat.in_flight import InFlight
+from steersman.server.chat.steered_request import SteeringContext
 from steersman.server.doses import Doses
 from steersman.server.drain import Drain
 from steersman.server.extraction.jobs import Jobs
 from steersman.server.metrics import METRICS
-from steersman.steering.plan import MAX_SCHEDULE, BankKey, Limits, Settings
+from steersman.steering.plan import MAX_SCHEDULE, Limits, Settings
 from steersman.steering.plan.dynamic import MAX_PROPERTIES
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.library.library import Library
@@ -30,9 +31,9 @@ class Steersman:
     settings: Settings
     limits: Limits
     whole_library: Library
-    """Requests use `library`, which is what the caller may see of it."""
+    """Requests use `library_for`, which is what a key may see of it."""
     all_doses: Doses
-    """Requests use `doses`, which have the caller's limit."""
+    """Requests use `doses_for`, which have a key's limits."""
     model: dict[str, Any]
     """id, num_layers, hidden_size, fingerprint and sites of the served model, and whether its
     engine composes dynamically."""
@@ -40,57 +41,42 @@ class Steersman:
     jobs: Jobs = field(init=False)
     extraction: "ExtractionContext" = field(init=False)
     """What jobs run on; set when the server starts."""
-    rows: Counter[BankKey] = field(default_factory=Counter)
-    """Bank rows that this server's requests in flight need, each with how many need it."""
+    in_flight: InFlight = field(default_factory=InFlight)
     drain: Drain = field(default_factory=Drain)
-    companions: int = 0
-    """Sequences that compute beside the answers of its dynamic requests in flight."""
 
     def __post_init__(self) -> None:
         self.jobs = Jobs(Path(self.settings.library) / "jobs", self.settings.max_jobs)
         METRICS.rows_total.set(self.limits.bank_rows)
-        METRICS.rows_used.set(0)
-        METRICS.companions.set(0)
         METRICS.resident.set(0)
         METRICS.ready.set(1)
         METRICS.draining.set(0)
         self.count_library()
 
-    def enter(self, rows: frozenset[BankKey], companions: int) -> None:
-        """Count in what a request needs: bank rows, and companions if it is dynamic. Here and in
-        `leave`: on the event loop only, which is why neither needs a lock."""
-        self.rows.update(rows)
-        METRICS.rows_used.set(len(self.rows))
-        self.companions += companions
-        METRICS.companions.set(self.companions)
+    def library_for(self, permissions: KeyPermissions) -> LibraryView:
+        """What a key with these `permissions` sees of the library."""
+        return LibraryView(self.whole_library, permissions, self.settings.max_library_vectors)
 
-    def leave(self, rows: frozenset[BankKey], companions: int) -> None:
-        """Count it out again."""
-        for row in rows:
-            self.rows[row] -= 1
-            if self.rows[row] == 0:
-                del self.rows[row]
-        METRICS.rows_used.set(len(self.rows))
-        self.companions -= companions
-        METRICS.companions.set(self.companions)
-
-    @property
-    def library(self) -> LibraryView:
-        """What the caller sees of the library."""
-        return LibraryView(
-            self.whole_library, caller().permissions, self.settings.max_library_vectors
-        )
-
-    @property
-    def doses(self) -> Doses:
-        """Relative doses, with the caller's limits."""
-        permissions = caller().permissions
+    def doses_for(self, permissions: KeyPermissions) -> Doses:
+        """Relative doses, with the limits of these `permissions`."""
         return self.all_doses.within(permissions.max_relative_dose, permissions.max_total_dose)
 
-    @property
-    def max_extract_rows(self) -> int:
-        """Most texts of one of the caller's extractions."""
-        most, own = self.settings.max_extract_rows, caller().permissions.max_extract_rows
+    def steering_for(self, permissions: KeyPermissions) -> SteeringContext:
+        """What a request under these `permissions` is resolved with."""
+        return SteeringContext(
+            self.library_for(permissions),
+            self.limits,
+            self.doses_for(permissions),
+            self.settings.enforce_safe_range,
+            self.in_flight,
+        )
+
+    def extraction_for(self, permissions: KeyPermissions) -> "ExtractionContext":
+        """What a job under these `permissions` runs on."""
+        return replace(self.extraction, library=self.library_for(permissions))
+
+    def max_extract_rows_for(self, permissions: KeyPermissions) -> int:
+        """Most texts of one extraction under these `permissions`."""
+        most, own = self.settings.max_extract_rows, permissions.max_extract_rows
         return most if own is None else min(most, own)
 
     @property
@@ -109,8 +95,9 @@ class Steersman:
         with contextlib.suppress(SteersmanError):
             self.count_library()
 
-    def capabilities(self) -> dict[str, Any]:
-        """What `GET /v1/steering/capabilities` answers."""
+    def capabilities_for(self, permissions: KeyPermissions) -> dict[str, Any]:
+        """What `GET /v1/steering/capabilities` answers under these `permissions`."""
+        doses = self.doses_for(permissions)
         return {
             "object": "steering.capabilities",
             "version": self.version,
@@ -126,12 +113,12 @@ class Steersman:
             else None,
             "enforce_safe_range": self.settings.enforce_safe_range,
             "require_fingerprint": self.settings.require_fingerprint,
-            "median_norms": dict(self.doses.medians) if self.doses.medians is not None else None,
+            "median_norms": dict(doses.medians) if doses.medians is not None else None,
             "limits": {
                 **self.settings.limits(),
                 "max_schedule": MAX_SCHEDULE,
-                "max_relative_dose": self.doses.limit,
-                "max_total_dose": self.doses.total_limit,
-                "max_extract_rows": self.max_extract_rows,
+                "max_relative_dose": doses.limit,
+                "max_total_dose": doses.total_limit,
+                "max_extract_rows": self.max_extract_rows_for(permissions),
             },
         }

@@ -1,5 +1,5 @@
-"""Who is calling. Set by the gate for the length of a request; a job that a request starts keeps
-it, as asyncio's tasks keep the context they were made in."""
+"""Whose request runs. `steersman.server.middleware.auth` sets it for the length of a request; a job
+that the request starts keeps it, as asyncio's tasks keep the context they are made in."""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -21,10 +21,10 @@ _CALLER: Final[ContextVar[Caller]] = ContextVar("caller")
 
 
 def caller() -> Caller:
-    """Who is calling; without a gate, everybody."""
+    """Whose request runs; without the middleware, everybody's."""
     return _CALLER.get(Caller())
 
 
 def enter(who: Caller) -> None:
-    """From here on, in this task, `who` is calling."""
+    """Set `who` as the caller for the rest of this task."""
     _CALLER.set(who)

@@ -191,7 +191,7 @@ class Keys:
             if signature == known == ():
                 return
             self._set_stale(True)
-            logger.error("keys file not read again, the keys of before stay: %s", error)
+            logger.error("the keys file is not read again, the previous keys stay: %s", error)
             return
         self._set_stale(False)
         logger.info("keys file read again: %d keys", len(self.names))
@@ -245,7 +245,7 @@ def parse(document: Document, where: str) -> Read:
     hashed: list[Hashed] = []
     for n, key in enumerate(file.keys):
         if key.name in {one.permissions.name for one in hashed}:
-            refuse(("keys", n, "name"), "its name is there twice")
+            refuse(("keys", n, "name"), "its name is used twice")
         for i, scope in enumerate(key.scopes):
             if scope not in SCOPES:
                 refuse(("keys", n, "scopes", i), f"scopes must be {_SHOULD_BE['scopes']}")
@@ -255,7 +255,7 @@ def parse(document: Document, where: str) -> Read:
         )
         hashes = [key.sha256] if isinstance(key.sha256, str) else key.sha256
         if hash_of("") in hashes:
-            refuse(("keys", n, "sha256"), "sha256 is the hash of nothing")
+            refuse(("keys", n, "sha256"), "sha256 is the hash of an empty key")
         hashed += [Hashed(bytes.fromhex(digest), permissions) for digest in hashes]
     return Read(hashed, frozenset(file.public))
 

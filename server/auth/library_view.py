@@ -64,8 +64,8 @@ class LibraryView:
         """Raise `NotAllowed` if the key may not make a vector of this `name`."""
         if not self._permissions.sees(name):
             raise NotAllowed(
-                f"this key is for names like {', '.join(self._permissions.vectors)}, and {name!r} "
-                "is not; choose another name",
+                f"this key is for names that match {', '.join(self._permissions.vectors)}, and "
+                f"{name!r} does not; choose another name",
                 param="name",
                 code="name_not_allowed",
             ) from None
@@ -82,14 +82,14 @@ class LibraryView:
         own, most = self._permissions.name or None, self._permissions.max_vectors
         if most is not None and sum(r.owner == own for r in records.values()) >= most:
             raise NotAllowed(
-                f"this key has made {most} vectors, as many as it may (max_vectors): delete some",
+                f"this key has made {most} vectors, its limit (max_vectors); delete some",
                 param="name",
                 code="too_many_vectors",
             )
         if len(records) >= self._max_vectors:
             raise NotAllowed(
-                f"the library has {self._max_vectors} vectors, as many as it may: delete some, or "
-                "have the server started with a higher --max-library-vectors",
+                f"the library has {self._max_vectors} vectors, its limit; delete some, or "
+                "start the server with a higher --max-library-vectors",
                 param="name",
                 code="library_limit",
             )

@@ -5,8 +5,8 @@ from argparse import Namespace
 
 
 def take_over(args: Namespace) -> tuple[str, ...]:
-    """The keys that vLLM was given, taken from it: they go through our gate, as the file's do, and
-    may do everything. vLLM's middleware, which knows nothing of the file's, would refuse those."""
+    """The keys that vLLM was given, taken from it: our middleware checks them with the file's, and
+    they may do everything. vLLM's middleware would refuse the keys of the file."""
     given = args.api_key or [os.environ.get("VLLM_API_KEY")]
     keys = [given] if isinstance(given, str) else given
     args.api_key = None

@@ -62,7 +62,7 @@ def load(text: str) -> Document:
         raise NotWhole("is not YAML", None if mark is None else mark.line + 1) from None
     if not (_has_end_mark(text) or getattr(root, "flow_style", False)):
         raise NotWhole(
-            f"has no end mark and may be cut short: look whether it is all there, and end it with "
+            f"has no end mark and may be cut short: check that it is complete, and end it with "
             f"a line of {END_MARK!r} (printf '\\n{END_MARK}\\n' >> FILE)"
         )
     return Document(data, root)
@@ -108,6 +108,6 @@ def _refuse_twice(root: yaml.Node | None) -> None:
             for key, value in node.value:
                 if isinstance(key, yaml.ScalarNode):
                     if (key.tag, key.value) in names:
-                        raise NotWhole("says the same thing twice", key.start_mark.line + 1)
+                        raise NotWhole("has a key twice", key.start_mark.line + 1)
                     names.add((key.tag, key.value))
                 waiting += (key, value)

@@ -50,7 +50,7 @@ def with_receipt(
         )
         response.body_iterator = with_receipts(chunks, steered, keep)
         response.headers.update(receipt_headers(steered.promise()))
-        # A response that is never sent never runs its iterator: then the session goes with it.
+        # A response that is never sent never runs its iterator: the request is collected with it.
         response.steering_session = steered  # type: ignore[attr-defined]
         return response
     if response is None:

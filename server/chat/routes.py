@@ -27,7 +27,8 @@ from steersman.server.chat.requests import (
     SteeredResponsesRequest,
 )
 from steersman.server.chat.sse import Keep, first_chunk_error, traced
-from steersman.server.chat.steered_request import SteeredRequest
+from steersman.server.chat.steered_request import SteeredRequest, SteeringContext
+from steersman.server.dependencies import CallersSteering
 from steersman.server.library.schemas import ErrorEnvelope
 from steersman.server.metrics import Outcome
 from steersman.server.middleware.refuse_ignored import FROM_HEADER
@@ -57,27 +58,37 @@ router = APIRouter()
 
 
 @router.post("/v1/chat/completions", **_options(SteeredChatResponse))
-async def create_chat_completion(request: SteeredChatRequest, raw_request: Request) -> Any:
+async def create_chat_completion(
+    request: SteeredChatRequest, raw_request: Request, steering: CallersSteering
+) -> Any:
     """A chat completion, steered if the request says so."""
-    return await _steered(request, raw_request, vllm_chat.create_chat_completion)
+    return await _steered(request, raw_request, steering, vllm_chat.create_chat_completion)
 
 
 @router.post("/v1/chat/completions/batch", **_options(SteeredChatResponse))
-async def create_batch_chat_completion(request: SteeredBatchRequest, raw_request: Request) -> Any:
+async def create_batch_chat_completion(
+    request: SteeredBatchRequest, raw_request: Request, steering: CallersSteering
+) -> Any:
     """Several chats in one request, under one steering."""
-    return await _steered(request, raw_request, vllm_chat.create_batch_chat_completion)
+    return await _steered(request, raw_request, steering, vllm_chat.create_batch_chat_completion)
 
 
 @router.post("/v1/completions", **_options(SteeredCompletionResponse))
-async def create_completion(request: SteeredCompletionRequest, raw_request: Request) -> Any:
+async def create_completion(
+    request: SteeredCompletionRequest, raw_request: Request, steering: CallersSteering
+) -> Any:
     """A completion, steered if the request says so."""
-    return await _steered(request, raw_request, vllm_completion.create_completion)
+    return await _steered(request, raw_request, steering, vllm_completion.create_completion)
 
 
 @router.post("/v1/responses", **_options(SteeredResponsesResponse))
-async def create_responses(request: SteeredResponsesRequest, raw_request: Request) -> Any:
+async def create_responses(
+    request: SteeredResponsesRequest, raw_request: Request, steering: CallersSteering
+) -> Any:
     """A response, steered if the request says so."""
-    return await _steered(request, raw_request, vllm_responses.create_responses, _kept(raw_request))
+    return await _steered(
+        request, raw_request, steering, vllm_responses.create_responses, _kept(raw_request)
+    )
 
 
 def _kept(raw_request: Request) -> Keep:
@@ -92,13 +103,17 @@ def _kept(raw_request: Request) -> Keep:
 
 
 async def _steered(
-    request: Any, raw_request: Request, handler: Handler, keep: Keep | None = None
+    request: Any,
+    raw_request: Request,
+    steering: SteeringContext,
+    handler: Handler,
+    keep: Keep | None = None,
 ) -> Response | None:
     if request.steering is None:
         return await handler(request, raw_request)
     _refuse_unsteerable(request)
     state = raw_request.app.state
-    steered = await _begun(request, raw_request)
+    steered = await _begun(request, raw_request, steering)
     request.steer(steered.plan)
     asked = None
     if steered.trace is not None:
@@ -122,11 +137,12 @@ async def _steered(
     return with_receipt(response, steered, keep)
 
 
-async def _begun(request: Any, raw_request: Request) -> SteeredRequest:
-    """The session of `request`. What is wrong with a steering that its header said, names that."""
-    app = raw_request.app.state.steersman
+async def _begun(request: Any, raw_request: Request, steering: SteeringContext) -> SteeredRequest:
+    """The steered request of `request`. An error in what its header says names the header."""
     try:
-        return await SteeredRequest.begin(app, request.steering, request.answers, request.sampled)
+        return await SteeredRequest.begin(
+            steering, request.steering, request.answers, request.sampled
+        )
     except (PlanInvalid, SteersmanError) as error:
         if raw_request.scope.get(FROM_HEADER):
             error.param = HEADER

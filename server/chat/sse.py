@@ -30,7 +30,9 @@ _INDEX = re.compile(r'"choices":\[\{"index":(\d+),')
 _GOES_ON = '"finish_reason":null'
 """In a chunk after which its choice goes on, as most are: not worth parsing. A quotation mark
 inside a text is escaped, so no text looks like these."""
-LOST = envelope(Unsaid("the engine did not say that it steered this answer, so it is withheld"))
+LOST = envelope(
+    Unsaid("the engine did not confirm that it steered this answer, so the answer is withheld")
+)
 _LOST_EVENT = f"event: error\ndata: {json.dumps({**LOST['error'], 'type': 'error'})}\n\n"
 """The same in a Responses stream."""
 _DATA: Final = "data: "
@@ -42,9 +44,9 @@ _BEFORE_THE_ENGINE = ("event: response.created", "event: response.in_progress")
 async def first_chunk_error(response: StreamingResponse) -> Response:
     """`response`, or the error it would have begun with, as a response of that error's status.
 
-    What is wrong with the steering, the session's `refusal` says better. Raises whatever the stream
-    raises. vLLM begins to answer before the engine has seen the request; a range of positions
-    outside the prompt is still a 400 this way, and a bank that is full a 503.
+    For faults of the steering, `SteeredRequest.refusal` has the better message. Raises whatever the
+    stream raises. vLLM begins to answer before the engine has seen the request; a range of
+    positions outside the prompt is still a 400 this way, and a bank that is full a 503.
     """
     chunks = aiter(response.body_iterator)
     head: list[str] = []

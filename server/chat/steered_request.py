@@ -4,42 +4,54 @@ import asyncio
 import contextlib
 import secrets
 import weakref
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from fastapi.concurrency import run_in_threadpool
 
+from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import SteeringField
+from steersman.server.chat.in_flight import InFlight
 from steersman.server.chat.receipt import note
 from steersman.server.chat.resolve import Resolved, resolve
 from steersman.server.chat.trace import Answers, Trace
+from steersman.server.doses import Doses
 from steersman.server.errors import BankFull, NotSteered
 from steersman.server.metrics import METRICS, Outcome
-from steersman.server.state import Steersman
-from steersman.steering.plan import BANK_FULL, NOT_FINITE, RECEIPTS, BankKey, PlanInvalid
+from steersman.steering.plan import BANK_FULL, NOT_FINITE, RECEIPTS, BankKey, Limits, PlanInvalid
 from steersman.vectors.errors import VectorNotFound
+
+
+class SteeringContext(NamedTuple):
+    """What a request's `steering` field is resolved with, and counted in."""
+
+    library: LibraryView
+    limits: Limits
+    doses: Doses
+    enforce_safe_range: bool
+    in_flight: InFlight
 
 
 class SteeredRequest:
     """Holds what a steered request holds: its bank rows, its companion streams and its place at the
     receipt desk.
 
-    Guarantee: `close`, or else the collection of the session itself, gives everything back, once.
-    Assumption: sessions are made and closed on one event loop. Their collection may happen in any
-    thread, in the middle of anything, so it takes no lock: it leaves a word with that loop.
+    Guarantee: `close`, or else the collection of the object itself, gives everything back, once.
+    Assumption: these are made and closed on one event loop. Their collection may happen in any
+    thread, in the middle of anything, so it takes no lock: it queues a call on that loop.
     """
 
     @classmethod
     async def begin(
-        cls, app: Steersman, value: Any, answers: Answers, sampled: int | None = None
+        cls, context: SteeringContext, value: Any, answers: Answers, sampled: int | None = None
     ) -> Self:
         """Validate `value`, the `steering` of a request that so many sequences answer, with at most
         `sampled` new tokens. Raises
         `PlanInvalid`, for an unknown vector too."""
         # In a thread: where the library's disk hangs, the others of the server must not.
-        return cls(app, await run_in_threadpool(resolved, app, value), answers, sampled)
+        return cls(context, await run_in_threadpool(resolved, context, value), answers, sampled)
 
     def __init__(
-        self, app: Steersman, made: Resolved, answers: Answers, sampled: int | None = None
+        self, context: SteeringContext, made: Resolved, answers: Answers, sampled: int | None = None
     ) -> None:
         plan, receipt = made.plan, made.plan.receipt
         dynamic = plan.dynamic is not None
@@ -51,9 +63,9 @@ class SteeredRequest:
         """Of a dynamic request."""
         self._draft = made.draft
         self._note = note(plan, sampled)
-        app.enter(rows, companions)
+        context.in_flight.enter(rows, companions)
         RECEIPTS.open(receipt)
-        held = (app, receipt, rows, companions)
+        held = (context.in_flight, receipt, rows, companions)
         self._held = held
         self._unclosed = weakref.finalize(self, _give_back_on, _loop(), *held)
 
@@ -101,13 +113,13 @@ class SteeredRequest:
             _give_back(*self._held)
 
 
-def resolved(app: Steersman, value: Any) -> Resolved:
+def resolved(context: SteeringContext, value: Any) -> Resolved:
     """The plan for the field `value`. Raises `PlanInvalid`, or what the library raises. Reads the
     library, so: not on the event loop."""
     field = SteeringField.read(value)
-    enforce = app.settings.enforce_safe_range
+    library, limits, doses, enforce_safe_range, _ = context
     try:
-        return resolve(field, secrets.token_hex(8), app.library, app.limits, app.doses, enforce)
+        return resolve(field, secrets.token_hex(8), library, limits, doses, enforce_safe_range)
     except VectorNotFound as error:
         # No 404: clients take that for the model, and proxies for a deployment that is ill.
         param = error.param or "steering"
@@ -131,6 +143,8 @@ def _give_back_on(loop: asyncio.AbstractEventLoop | None, *held: Any) -> None:
         loop.call_soon_threadsafe(_give_back, *held)
 
 
-def _give_back(app: Steersman, receipt: str, rows: frozenset[BankKey], companions: int) -> None:
+def _give_back(
+    in_flight: InFlight, receipt: str, rows: frozenset[BankKey], companions: int
+) -> None:
     RECEIPTS.close(receipt)
-    app.leave(rows, companions)
+    in_flight.leave(rows, companions)

@@ -57,7 +57,7 @@ def strength(
         if once:
             raise PlanInvalid(
                 "the vector has one step, so there is one token to compose; send "
-                '`"after": "hold"` to have the step go on, or upload the tensors as [hidden]',
+                '`"after": "hold"` to continue with that step, or upload the tensors as [hidden]',
                 param=f"{where}.after",
             )
         return _cap(field.dynamic, use, hold, param, said)

@@ -1,17 +1,16 @@
 """REST for extraction: make a vector on the served model, and watch it being made."""
 
 import json
-from dataclasses import replace
-from typing import Annotated, Any, Final, Protocol
+from typing import Any, Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.datastructures import UploadFile
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
 from steersman.server.auth.audit import audit_line
 from steersman.server.auth.caller import caller
-from steersman.server.auth.library_view import LibraryView
+from steersman.server.dependencies import AllJobs, CallersExtraction, MaxExtractRows
 from steersman.server.extraction.context import ExtractionContext
 from steersman.server.extraction.job import Job
 from steersman.server.extraction.jobs import Jobs, job_not_found
@@ -27,25 +26,12 @@ from steersman.server.extraction.samples import (
 )
 from steersman.server.library.lanes import READS, TEXTS
 from steersman.server.library.openapi import errors
-from steersman.server.routing import host
 from steersman.vectors.errors import VectorConflict, VectorInvalid, VectorNotFound
 
 LISTED_BAD_ROWS: Final = 10
 """Of each job in a list; `GET /v1/steering/jobs/{id}` has all."""
 _FORM_FIELD: Final = 1 << 20
 """Largest `request` part of a form, in bytes; the texts are in its file."""
-
-
-class Host(Protocol):
-    """What the routes need of `app.state.steersman`."""
-
-    jobs: Jobs
-    extraction: ExtractionContext
-    library: LibraryView
-    max_extract_rows: int
-
-
-Steersman = Annotated[Host, Depends(host)]
 
 
 def build_router() -> APIRouter:
@@ -66,14 +52,14 @@ def build_router() -> APIRouter:
     return router
 
 
-async def extract(request: Request, host: Steersman) -> dict[str, Any]:
+async def extract(
+    request: Request, jobs: AllJobs, context: CallersExtraction, most: MaxExtractRows
+) -> dict[str, Any]:
     """Start a job that makes a vector; `GET /v1/steering/jobs/{id}` tells how far it is."""
     body, lines = await _body(request)
-    most = host.max_extract_rows
     # In threads: reading 60 MiB takes long, and nobody else is to wait for it.
     wanted = await TEXTS.run(read_request, body, most)
     samples = await TEXTS.run(_rows, wanted, lines, most)
-    context = replace(host.extraction, library=host.library)
     names = await READS.run(_free_names, wanted, samples, context)
     # Before it is queued: what is wrong with the request is an error at once.
     if needs_template(wanted, samples):
@@ -85,27 +71,27 @@ async def extract(request: Request, host: Steersman) -> dict[str, Any]:
         await run(job, wanted, samples, context)
 
     permissions = caller().permissions
-    job = await host.jobs.submit(
+    job = await jobs.submit(
         wanted.method, wanted.name, work, permissions.name or None, permissions.max_jobs, names
     )
     await audit_line("job.submitted", job=job.id, vector=wanted.name, method=wanted.method)
     return job.to_json()
 
 
-async def list_jobs(host: Steersman) -> Response:
+async def list_jobs(jobs: AllJobs) -> Response:
     """All jobs that are remembered, newest first, each with its first bad rows."""
-    return await READS.run(_list, host.jobs)
+    return await READS.run(_list, jobs)
 
 
-async def get_job(job_id: str, host: Steersman) -> Response:
+async def get_job(job_id: str, jobs: AllJobs) -> Response:
     """One job: how far it is, or what came of it."""
-    return await READS.run(lambda: _json(_find(host.jobs, job_id).to_json()))
+    return await READS.run(lambda: _json(_find(jobs, job_id).to_json()))
 
 
-async def cancel_job(job_id: str, host: Steersman) -> dict[str, Any]:
+async def cancel_job(job_id: str, jobs: AllJobs) -> dict[str, Any]:
     """Cancel a job; one that has ended stays as it is."""
-    job = await READS.run(_find, host.jobs, job_id)
-    if await host.jobs.cancel(job):
+    job = await READS.run(_find, jobs, job_id)
+    if await jobs.cancel(job):
         await audit_line("job.cancelled", job=job.id, vector=job.name)
     return job.to_json()
 
@@ -184,7 +170,7 @@ def _check_steps(wanted: ExtractRequest, context: ExtractionContext) -> None:
     if wanted.method == "per_step" and most is not None and wanted.steps > most:
         raise VectorInvalid(
             f"a vector of {wanted.steps} steps cannot be steered with here, at most {most} are "
-            f"allowed; send steps of at most {most}, or have the server started with a higher "
+            f"allowed; send steps of at most {most}, or start the server with a higher "
             "--max-steps",
             param="steps",
             code="too_many_steps",

@@ -66,6 +66,6 @@ class CaptureClient:
         if found is None or found.tokens != expected:
             raise CaptureFailed(
                 f"{found.tokens if found else 0} of {expected} tokens were captured; the server's "
-                "log says more"
+                "log has the reason"
             )
         return found

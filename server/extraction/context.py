@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from steersman.server.auth.library_view import LibraryView
+from steersman.server.auth.permissions import OPEN
 from steersman.server.extraction.examples import Reader
 from steersman.server.extraction.fit import Place
 from steersman.server.extraction.request import ExtractRequest
@@ -85,14 +86,14 @@ def make_context(
             state.limits.check_layer(layer, "layers")
         chosen = tuple(sorted(set(layers))) or tuple(range(model["num_layers"]))
         norms = None
-        if state.doses.medians is not None:
-            norms = tuple(state.doses.stream_norm(layer) for layer in chosen)
+        if state.all_doses.medians is not None:
+            norms = tuple(state.all_doses.stream_norm(layer) for layer in chosen)
         return Place(site, chosen, norms, base)
 
     return ExtractionContext(
         engine=engine,
         tokenizer=engine.renderer.tokenizer,
-        library=state.library,
+        library=state.library_for(OPEN),
         most_tokens=engine.vllm_config.model_config.max_model_len,
         most_activation_bytes=MOST_ACTIVATION_BYTES,
         scratch=Path(state.settings.library) / "jobs",

@@ -129,7 +129,7 @@ class Reader:
 
     def _ids(self, text: str, **how: bool) -> list[int]:
         if not is_unicode(text):
-            raise BadSample("holds half of a surrogate pair, which is no character")
+            raise BadSample("holds half of a surrogate pair, which is not a character")
         return list(self._tokenizer(text, **how).input_ids)
 
 
@@ -213,7 +213,7 @@ def _same_token(request: ExtractRequest, examples: Sequence[Example], tokenizer:
         remedy += ', or read the mean over all ("tokens": "mean")'
     return (
         f"in {share:.0%} of the texts the token that is read is the same on all sides, mostly "
-        f"{shown(_text(tokenizer, (most,)))}: what is found there says more of that token than of "
+        f"{shown(_text(tokenizer, (most,)))}: the vector would describe that token more than "
         f"the texts; {remedy}"
     )
 
@@ -225,7 +225,10 @@ def _same_texts(examples: Sequence[Example]) -> str | None:
     same = sum(sides["positive"][pair] == sides["negative"][pair] for pair in pairs)
     if not same:
         return None
-    return f"{same} of {len(pairs)} pairs have the same text on both sides, which says nothing"
+    return (
+        f"{same} of {len(pairs)} pairs have the same text on both sides, which adds nothing to the "
+        "vector"
+    )
 
 
 def _text(tokenizer: Any, tokens: Sequence[int]) -> str:

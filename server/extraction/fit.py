@@ -71,7 +71,7 @@ def fit_steps(
     quality = {
         "alive": alive,
         "recommended": None,
-        "reason": "how good a vector by step is, nothing measures here: steersman sweep does",
+        "reason": "quality by step is not measured here; `steersman sweep` measures it",
         **norm_measures(vectors, place.layers, place.median_norms, place.site),
     }
     tensors = {HookPoint(place.site, n): vectors[:, i] for i, n in enumerate(place.layers)}

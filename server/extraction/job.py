@@ -72,7 +72,7 @@ class Job:
     id: str
     method: str
     name: str
-    status: JobStatus = JobStatus.QUEUED
+    status: JobStatus | str = JobStatus.QUEUED
     phase: Phase = Phase.WAITING
     created_at: int = field(default_factory=lambda: int(time.time()))
     started_at: float | None = None

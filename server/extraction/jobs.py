@@ -73,8 +73,8 @@ class Jobs:
         `LibraryError`."""
         if self.unfinished >= self.most:
             raise TooManyJobs(
-                f"{self.unfinished} jobs run or wait, as many as may; try again later, or cancel "
-                "one with DELETE /v1/steering/jobs/{id}"
+                f"{self.unfinished} jobs run or wait, the most that this server takes; try again "
+                "later, or cancel one with DELETE /v1/steering/jobs/{id}"
             )
         if most_of_owner == 0:
             raise NotAllowed("this key may make no vectors on the server (max_jobs)")
@@ -166,7 +166,9 @@ class Jobs:
             written = json.loads(text)
             # A newer server on the same directory may write more.
             job = Job(**{name: value for name, value in written.items() if name in WRITTEN})
-            job.status, job.phase = JobStatus(job.status), Phase(job.phase)
+            # Unless a newer server has others.
+            with contextlib.suppress(ValueError):
+                job.status = JobStatus(job.status)
         except (ValueError, TypeError, AttributeError):
             raise job_not_found(path.stem) from None
         # Either way: the clock may have been set back.

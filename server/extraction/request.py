@@ -95,7 +95,7 @@ def read_request(body: bytes | str, most_samples: int = MOST_SAMPLES) -> Extract
     except ValueError as error:
         why = shown(str(error), 200)
         raise VectorInvalid(
-            f"body: is not JSON: {why}", param="body", code="invalid_body"
+            f"the body is not JSON: {why}", param="body", code="invalid_body"
         ) from None
     _check_shape(data)
     try:

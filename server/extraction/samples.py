@@ -147,8 +147,8 @@ def check_paired(samples: Sequence[Sample]) -> None:
     lost = next((sample for sample in samples if sample.label not in SIDES), None)
     if lost and any(sample.pair[0] == "text" for sample in samples):
         raise VectorInvalid(
-            f"row {lost.number} is neither positive nor negative, so that nobody knows which texts "
-            "are pairs: mend it, or send lines of {positive, negative}",
+            f"row {lost.number} is neither positive nor negative, so it is not clear which texts "
+            "are pairs: fix the row, or send lines of {positive, negative}",
             param="pairs",
             code="unpaired",
         )

@@ -1,14 +1,14 @@
 """REST: what a vector is like. Lengths, cosines with the library's others, and the logit lens."""
 
-from typing import Annotated, Any, Final, NamedTuple, Protocol, TypeVar, cast
+from typing import Any, Final, NamedTuple, TypeVar, cast
 
 import torch
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from steersman.server.auth.library_view import LibraryView
+from steersman.server.dependencies import CallersDoses, CallersExtraction, CallersLibrary
 from steersman.server.doses import Doses
-from steersman.server.extraction.context import ExtractionContext
 from steersman.server.library.inspect_schemas import (
     Inspection,
     Similar,
@@ -18,7 +18,6 @@ from steersman.server.library.inspect_schemas import (
 )
 from steersman.server.library.lanes import INSPECTIONS
 from steersman.server.library.openapi import errors
-from steersman.server.routing import host
 from steersman.vectors.errors import SteersmanError, VectorInvalid, shown
 from steersman.vectors.file.format import HookPoint, read_tensors, tensor_name
 from steersman.vectors.library.library import Entry
@@ -31,17 +30,6 @@ COUNT: Final = 10
 T = TypeVar("T")
 Directions = dict[HookPoint, torch.Tensor]
 """float32 [hidden] each: the tensor, or the mean of its steps."""
-
-
-class Host(Protocol):
-    """What the route needs of `app.state.steersman`."""
-
-    library: LibraryView
-    doses: Doses
-    extraction: ExtractionContext
-
-
-Steersman = Annotated[Host, Depends(host)]
 
 
 def build_router() -> APIRouter:
@@ -58,7 +46,13 @@ def build_router() -> APIRouter:
     return router
 
 
-async def inspect(vector_id: str, request: Request, host: Steersman) -> Response:
+async def inspect(
+    vector_id: str,
+    request: Request,
+    library: CallersLibrary,
+    doses: CallersDoses,
+    extraction: CallersExtraction,
+) -> Response:
     """Norms, similarity to the other vectors, and top and bottom tokens of each tensor."""
     for key in request.query_params:
         if key != "count":
@@ -66,9 +60,9 @@ async def inspect(vector_id: str, request: Request, host: Steersman) -> Response
                 f"{shown(key)} is not known here; use count", param=key[:128], code="unknown_field"
             )
     count = _count(request.query_params.get("count"))
-    read = await INSPECTIONS.run(_read, host, vector_id)
-    lens = await _lens(host.extraction.engine, read.directions, count)
-    return await INSPECTIONS.run(_answer, host, read, lens, count)
+    read = await INSPECTIONS.run(_read, library, vector_id)
+    lens = await _lens(extraction.engine, read.directions, count)
+    return await INSPECTIONS.run(_answer, doses, extraction.tokenizer, read, lens, count)
 
 
 class _Read(NamedTuple):
@@ -81,18 +75,19 @@ class _Read(NamedTuple):
     left_out: int
 
 
-def _read(host: Host, vector_id: str) -> _Read:
-    entry = host.library.resolve(vector_id)
-    host.library.check_fits(entry, "id")
+def _read(library: LibraryView, vector_id: str) -> _Read:
+    entry = library.resolve(vector_id)
+    library.check_fits(entry, "id")
     tensors = read_tensors(entry.path, entry.tensors)
     directions = {key: t if t.ndim == 1 else t.mean(dim=0) for key, t in tensors.items()}
-    return _Read(entry, tensors, directions, *compare(host.library, entry, directions))
+    return _Read(entry, tensors, directions, *compare(library, entry, directions))
 
 
-def _answer(host: Host, read: _Read, lens: dict[str, Any], count: int) -> Response:
+def _answer(
+    doses: Doses, tokenizer: Any, read: _Read, lens: dict[str, Any], count: int
+) -> Response:
     """As JSON. Decodes up to 200 tokens of each tensor, so: not on the event loop."""
     entry, tensors, directions, similarity, left_out = read
-    doses = host.doses
     quality = entry.method_settings.get("quality")
 
     def one(row: int, key: HookPoint) -> TensorInspection:
@@ -107,8 +102,8 @@ def _answer(host: Host, read: _Read, lens: dict[str, Any], count: int) -> Respon
             default=layer in entry.layers,
             norm=norm,
             relative_norm=None if doses.medians is None else norm / doses.stream_norm(layer),
-            top_tokens=_effects(said["top"], host.extraction.tokenizer),
-            bottom_tokens=_effects(said["bottom"], host.extraction.tokenizer),
+            top_tokens=_effects(said["top"], tokenizer),
+            bottom_tokens=_effects(said["bottom"], tokenizer),
             similar=_nearest(similarity, row, count),
         )
 

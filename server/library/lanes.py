@@ -73,13 +73,13 @@ class Lane:
         with self._lock:
             if sum(self._held.values()) >= self._most:
                 raise ServerBusy(
-                    f"{self._most} {self._kind} run or wait on this server, as many as may: try "
-                    "again in a moment"
+                    f"{self._most} {self._kind} run or wait on this server, the most that it "
+                    "takes; try again in a moment"
                 )
             if who and self._held[who] >= max(1, self._most // 2):
                 raise TooManyRequests(
-                    f"{self._held[who]} {self._kind} of this key run or wait, as many as may: try "
-                    "again in a moment",
+                    f"{self._held[who]} {self._kind} of this key run or wait, the most that it "
+                    "may have; try again in a moment",
                     code="too_many_concurrent_requests",
                 )
             self._held[who] += 1

@@ -9,8 +9,8 @@ PAGE: Final = 100
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Documentation of the errors that a route may answer: these, and what the gate may (401, 403,
-    429, and 503 of a server that is about to stop)."""
+    """Documentation of the errors that a route may answer: these, and those of middleware (401,
+    403, 429, and 503 of a server that is about to stop)."""
     return {status: {"model": ErrorEnvelope} for status in {401, 403, 429, 503, *statuses}}
 
 

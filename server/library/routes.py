@@ -7,14 +7,21 @@ made in `steersman.server.library.lanes`, never on the event loop.
 
 import json
 from collections.abc import Iterable
-from typing import Annotated, Any, Final, Protocol
+from typing import Any, Final
 
-from fastapi import APIRouter, Depends, Request
+from fastapi import APIRouter, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import FileResponse, Response
 
 from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import PositionRange
+from steersman.server.dependencies import (
+    CallersLibrary,
+    CapabilityFields,
+    ChangeListener,
+    MaxUploadBytes,
+    OnChange,
+)
 from steersman.server.library.lanes import CHANGES, READS
 from steersman.server.library.openapi import (
     FILE_TYPE,
@@ -35,7 +42,6 @@ from steersman.server.library.schemas import (
 )
 from steersman.server.library.upload import Upload, read_upload
 from steersman.server.metrics import METRICS
-from steersman.server.routing import host
 from steersman.server.validation import body_invalid
 from steersman.vectors.errors import VectorInvalid, VectorNotFound, shown
 from steersman.vectors.file.format import write_vector
@@ -45,25 +51,6 @@ from steersman.vectors.library.ownership import read_content
 _MAX_PATCH_BYTES: Final = 1 << 20
 MAX_PAGE_BYTES: Final = 4 << 20
 """Of the vectors on one page of a list; a page ends early rather than be longer."""
-
-
-class Host(Protocol):
-    """What the routes need of `app.state.steersman`."""
-
-    library: LibraryView
-
-    @property
-    def max_upload_bytes(self) -> int:
-        """Largest file that is taken, in bytes."""
-
-    def on_change(self, event: str, name: str, digest: str | None) -> None:
-        """Called after "created", "updated" and "deleted", in a thread."""
-
-    def capabilities(self) -> dict[str, Any]:
-        """Fields of `Capabilities`."""
-
-
-Steersman = Annotated[Host, Depends(host)]
 
 
 def build_router() -> APIRouter:
@@ -115,12 +102,12 @@ def build_router() -> APIRouter:
     return router
 
 
-async def capabilities(host: Steersman) -> dict[str, Any]:
+async def capabilities(fields: CapabilityFields) -> dict[str, Any]:
     """What this server can steer, and its limits."""
-    return host.capabilities()
+    return fields
 
 
-async def list_vectors(request: Request, host: Steersman) -> Response:
+async def list_vectors(request: Request, library: CallersLibrary) -> Response:
     """A page of vectors, by name, without what may be long: `method_settings` and `norms`."""
     query = request.query_params
     for key in query:
@@ -132,31 +119,38 @@ async def list_vectors(request: Request, host: Steersman) -> Response:
             )
     return await READS.run(
         _page,
-        host,
+        library,
         query.get("after"),
         _limit(query.get("limit")),
         _fits(query.get("fits")),
     )
 
 
-async def create_vector(request: Request, host: Steersman) -> Response:
+async def create_vector(
+    request: Request,
+    library: CallersLibrary,
+    on_change: ChangeListener,
+    max_upload_bytes: MaxUploadBytes,
+) -> Response:
     """Upload a safetensors file. 201, or 200 if this name has this very content already."""
-    async with read_upload(request, host.max_upload_bytes) as upload:
-        return await CHANGES.run(_add, host, upload)
+    async with read_upload(request, max_upload_bytes) as upload:
+        return await CHANGES.run(_add, library, on_change, upload)
 
 
-async def get_vector(vector_id: str, host: Steersman) -> Response:
+async def get_vector(vector_id: str, library: CallersLibrary) -> Response:
     """One vector, with all that is known about it."""
-    return await READS.run(lambda: _json(Vector.of(host.library.resolve(vector_id))))
+    return await READS.run(lambda: _json(Vector.of(library.resolve(vector_id))))
 
 
-async def get_content(vector_id: str, request: Request, host: Steersman) -> Response:
+async def get_content(vector_id: str, request: Request, library: CallersLibrary) -> Response:
     """The vector's safetensors file. Its ETag is the digest."""
     known = request.headers.get("if-none-match", "")
-    return await READS.run(_content, host, vector_id, known)
+    return await READS.run(_content, library, vector_id, known)
 
 
-async def patch_vector(vector_id: str, request: Request, host: Steersman) -> Response:
+async def patch_vector(
+    vector_id: str, request: Request, library: CallersLibrary, on_change: ChangeListener
+) -> Response:
     """Change the description, the defaults, or what the name stands for. Other defaults make a new
     version with a digest of its own; the old ones stay addressable."""
     body = bytearray()
@@ -166,26 +160,28 @@ async def patch_vector(vector_id: str, request: Request, host: Steersman) -> Res
             raise VectorInvalid(
                 f"the body is over {_MAX_PATCH_BYTES} bytes", param="body", code="invalid_body"
             )
-    return await CHANGES.run(_patch, host, vector_id, bytes(body))
+    return await CHANGES.run(_patch, library, on_change, vector_id, bytes(body))
 
 
-async def delete_vector(vector_id: str, host: Steersman) -> Response:
+async def delete_vector(
+    vector_id: str, library: CallersLibrary, on_change: ChangeListener
+) -> Response:
     """Take a vector away: gone for new requests at once; requests in flight finish with it."""
-    return await CHANGES.run(_delete, host, vector_id)
+    return await CHANGES.run(_delete, library, on_change, vector_id)
 
 
-def _delete(host: Host, vector_id: str) -> Response:
+def _delete(library: LibraryView, on_change: OnChange, vector_id: str) -> Response:
     try:
-        entry: Entry | None = host.library.resolve(vector_id)
+        entry: Entry | None = library.resolve(vector_id)
     except VectorNotFound:
         entry = None  # A damaged vector cannot be read, and must be deletable.
-    host.library.delete(vector_id)
-    host.on_change("deleted", vector_id, entry.digest if entry else None)
+    library.delete(vector_id)
+    on_change("deleted", vector_id, entry.digest if entry else None)
     return _json(VectorDeleted(id=vector_id))
 
 
-def _page(host: Host, after: str | None, limit: int, fits: bool | None) -> Response:
-    entries, more = host.library.page(after, limit, fits=fits)
+def _page(library: LibraryView, after: str | None, limit: int, fits: bool | None) -> Response:
+    entries, more = library.page(after, limit, fits=fits)
     texts: list[str] = []
     size = 0
     for entry in entries:
@@ -216,8 +212,8 @@ def _json(answer: BaseModel, status: int = 200) -> Response:
     return Response(answer.model_dump_json(), status, media_type="application/json")
 
 
-def _content(host: Host, vector_id: str, known: str) -> Response:
-    entry = host.library.resolve(vector_id)
+def _content(library: LibraryView, vector_id: str, known: str) -> Response:
+    entry = library.resolve(vector_id)
     etag = f'"{entry.digest}"'
     if etag in (tag.strip().removeprefix("W/") for tag in known.split(",")):
         return Response(status_code=304, headers={"ETag": etag})
@@ -231,25 +227,25 @@ def _content(host: Host, vector_id: str, known: str) -> Response:
             },
         )
     return FileResponse(
-        host.library.content_path(entry),
+        library.content_path(entry),
         media_type=FILE_TYPE,
         filename=f"{entry.name}.safetensors",
         headers={"ETag": etag},
     )
 
 
-def _add(host: Host, upload: Upload) -> Response:
+def _add(library: LibraryView, on_change: OnChange, upload: Upload) -> Response:
     with METRICS.upload.time():
-        entry, created = host.library.add(upload.file.read(), upload.name)
+        entry, created = library.add(upload.file.read(), upload.name)
     if created:
-        host.on_change("created", entry.name, entry.digest)
+        on_change("created", entry.name, entry.digest)
     return _json(Vector.of(entry), 201 if created else 200)
 
 
-def _patch(host: Host, vector_id: str, body: bytes) -> Response:
+def _patch(library: LibraryView, on_change: OnChange, vector_id: str, body: bytes) -> Response:
     patch = _read_patch(body)
     positions = patch.positions
-    entry = host.library.update(
+    entry = library.update(
         vector_id,
         description=patch.description,
         coefficient=patch.coefficient,
@@ -258,7 +254,7 @@ def _patch(host: Host, vector_id: str, body: bytes) -> Response:
         safe_range=patch.safe_range,
         digest=patch.digest,
     )
-    host.on_change("updated", entry.name, entry.digest)
+    on_change("updated", entry.name, entry.digest)
     return _json(Vector.of(entry))
 
 

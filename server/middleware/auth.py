@@ -1,4 +1,4 @@
-"""The gate: who is calling, what the route asks for, and no more than the key's share."""
+"""Who calls, which scope the route needs, and the limits of the key."""
 
 import asyncio
 
@@ -21,7 +21,7 @@ from steersman.vectors.errors import SteersmanError
 
 
 class Authenticate:
-    """Pure ASGI middleware. Without `keys` everybody may do everything but what is off."""
+    """Pure ASGI middleware. Without `keys`, every caller may use every route that is not off."""
 
     def __init__(self, app: ASGIApp, keys: Keys | None) -> None:
         self.app = app
@@ -76,7 +76,7 @@ class Authenticate:
             )
         if need is None:
             raise NotAllowed(
-                "this route is closed: it is not among those that keys are given out for",
+                "this route is closed on a server with keys: no scope covers it",
                 code="route_off",
             )
         if need not in (ANY, NOWHERE, OTHERWISE) and not permissions.may(need):

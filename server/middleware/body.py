@@ -1,4 +1,4 @@
-"""What a JSON body says, read once: the guard decides by it, and the route is given the same."""
+"""A JSON body, read once: `refuse_ignored` decides by it, and the route gets the same value."""
 
 import codecs
 import json

@@ -1,5 +1,5 @@
-"""The guard before all routes: it reads a body once, and refuses a request that means to be steered
-where that would be ignored. vLLM answers 200 to fields that it does not know."""
+"""Reads a body once, before all routes, and refuses a request that means to be steered where that
+would be ignored: vLLM answers 200 to fields that it does not know."""
 
 import asyncio
 import json
@@ -33,7 +33,7 @@ STEERED_PATHS: Final = frozenset(
     {"/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions", "/v1/responses"}
 )
 FROM_HEADER: Final = "steersman.from_header"
-"""In a scope: whether the header said the field."""
+"""In a scope: whether the field comes from the header."""
 _BODY: Final = "steersman.body"
 _METHODS: Final = ("POST", "PUT", "PATCH")
 _FORMS: Final = ("multipart/form-data", "application/x-www-form-urlencoded")
@@ -47,7 +47,7 @@ _OURS: Final = 10
 
 
 class RefuseIgnored:
-    """Pure ASGI middleware. Whoever reads the request's JSON behind it gets what it has read."""
+    """Pure ASGI middleware. `Request.json` behind it returns the value that it has read."""
 
     def __init__(self, app: ASGIApp, bounds: Bounds | None = None) -> None:
         self.app = app
@@ -56,7 +56,7 @@ class RefuseIgnored:
         _share_bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the call through, or answer 400."""
+        """Pass the call on, or answer 400."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
@@ -185,8 +185,8 @@ def _check(scope: Scope, said: Any, path: str | None, from_header: Any) -> None:
 def _cannot(scope: Scope, key: str) -> SteersmanError:
     if meant := _meant(scope):
         return Misplaced(
-            f"{shown(path_of(scope))} is not a route; send this to {meant}, without slashes that "
-            "are one too many",
+            f"{shown(path_of(scope))} is not a route; send this to {meant}, without the "
+            "extra slashes",
             param=key,
             code="not_supported",
         )
@@ -244,7 +244,7 @@ async def _received(receive: Receive) -> tuple[bytes, list[Message]]:
 
 
 def _share_bodies() -> None:
-    """Have `Request.json` answer what the guard has read: one parser decides what a body says."""
+    """Have `Request.json` return the value that was read here: one parser for all."""
     if hasattr(Request.json, "__steersman__"):
         return
     original = Request.json

@@ -60,7 +60,9 @@ async def median_norms(
         medians = await _listen(engine)
         if len(medians) != places:
             logger.warning(
-                "Heard at %d of %d places: relative doses are not known", len(medians), places
+                "Norms were measured at %d of %d hook points: relative doses are not known",
+                len(medians),
+                places,
             )
             return None
         if not _usable(medians):

@@ -29,7 +29,10 @@ class Host:
     def on_change(self, event: str, name: str, digest: str | None) -> None:
         """Nobody counts here."""
 
-    def capabilities(self) -> dict[str, Any]:
+    def library_for(self, _: Any) -> Library:
+        return self.library
+
+    def capabilities_for(self, _: Any) -> dict[str, Any]:
         return {}
 
 

@@ -81,11 +81,11 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     app.include_router(vectors_router())
     app.add_middleware(AuthenticationMiddleware, tokens=[KEY])
     app.state.steersman = SimpleNamespace(
-        library=library,
+        library_for=lambda _: library,
         max_upload_bytes=200_000,
         on_change=lambda *_: None,
         jobs=Jobs(folder / "jobs", 1),
-        capabilities=lambda: CAPABILITIES,
+        capabilities_for=lambda _: CAPABILITIES,
     )
     with serving(app) as url:
         yield url

@@ -72,7 +72,7 @@ def extract(
 
     app.include_router(build_router())
     app.state.steersman = SimpleNamespace(
-        library=bench.library, max_upload_bytes=200_000, on_change=lambda *_: None
+        library_for=lambda _: bench.library, max_upload_bytes=200_000, on_change=lambda *_: None
     )
     for side in ("glad", "sad"):
         (tmp_path / f"{side}.txt").write_text(f"{side}\n")

@@ -339,7 +339,7 @@ def test_a_vector_of_another_model_is_shown_as_such(tmp_path: Path, steersman: R
     app = FastAPI()
     error_response.install(app)
     app.include_router(build_router())
-    app.state.steersman = SimpleNamespace(library=library)
+    app.state.steersman = SimpleNamespace(library_for=lambda _: library)
     with serving(app) as url:
         listed = steersman("vectors", "list", "--server", url).out
         wide = " ".join(steersman("vectors", "show", "wide", "--server", url).out.split())

@@ -60,7 +60,7 @@ def test_what_asks_for_nothing_in_particular(body: Any) -> None:
 
 
 class ReadsBodies:
-    """In the guard's place: leaves what the body says in the scope."""
+    """In the place of RefuseIgnored: leaves what the body says in the scope."""
 
     def __init__(self, app: ASGIApp) -> None:
         self.app = app

@@ -108,9 +108,9 @@ BAD: dict[str, tuple[Any, str]] = {
     "a hash that is a number": ({"keys": [{**GOOD, "sha256": int("1" * 64)}]}, "sha256 must be"),
     "one hash of two": ({"keys": [{**GOOD, "sha256": [hash_of("a"), SECRET]}]}, "sha256 must be"),
     "the hash of nothing": ({"keys": [{**GOOD, "sha256": hash_of("")}]},
-                            "key 'a': sha256 is the hash of nothing"),
+                            "key 'a': sha256 is the hash of an empty key"),
     "nothing beside a key": ({"keys": [{**GOOD, "sha256": [hash_of("a"), hash_of("")]}]},
-                             "sha256 is the hash of nothing"),
+                             "sha256 is the hash of an empty key"),
     "no scopes": ({"keys": [{**GOOD, "scopes": []}]}, "key 'a': scopes must be a list"),
     "no line of scopes": ({"keys": [{k: v for k, v in GOOD.items() if k != "scopes"}]},
                           "line 2: key 'a': scopes is missing, which must be a list"),
@@ -136,7 +136,7 @@ BAD: dict[str, tuple[Any, str]] = {
     **{f"{limit} without its number": ({"keys": [{**GOOD, limit: None}]}, f"{limit} must be")
        for limit in LIMITS},
     "twice": ({"keys": [GOOD, {**GOOD, "sha256": hash_of("b")}]},
-              "line 6: key 'a': its name is there twice"),
+              "line 6: key 'a': its name is used twice"),
     "one key of two": ({"keys": [GOOD, {**GOOD, "name": "b"}]}, "'a' and 'b' have the same sha256"),
     "a route that is not to be opened": ({"public": ["/metrics", "/v1/models"], "keys": [GOOD]},
                                          "public must be"),
@@ -285,7 +285,7 @@ def test_a_file_that_turns_bad_changes_nothing_and_is_told_once(
     for _ in range(5):
         assert now(found, "a") is not None
     assert stale()
-    told = [r for r in caplog.records if "keys of before stay" in r.message]
+    told = [r for r in caplog.records if "previous keys stay" in r.message]
     assert len(told) == 1
     assert str(path) in told[0].message
     write(path, entry("b"))

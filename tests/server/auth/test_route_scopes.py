@@ -156,7 +156,7 @@ def test_vllms_own_key_beside_a_keys_file_may_do_everything(said: dict[str, Any]
 
 def test_vllms_own_key_alone_is_vllms_matter(said: dict[str, Any]) -> None:
     outer = said["middlewares"]["own"]
-    assert outer.index("AuthenticationMiddleware") < outer.index("Gate")
+    assert outer.index("AuthenticationMiddleware") < outer.index("Authenticate")
     for (route, who), got in answers(said["own"]).items():
         if who == VLLM_KEY:
             assert got == {expected(route, VLLM_KEY)}, route

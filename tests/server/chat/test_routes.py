@@ -11,8 +11,10 @@ import pytest
 from prometheus_client import REGISTRY
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
+from steersman.server.auth.permissions import OPEN
 from steersman.server.chat.requests import SteeredChatRequest
 from steersman.server.chat.routes import _kept, _steered
+from steersman.server.chat.steered_request import SteeringContext
 from steersman.server.middleware.refuse_ignored import FROM_HEADER
 from steersman.steering.plan import PLAN_KEY, RECEIPTS, Choice, Plan, PlanInvalid, WorkerNote
 from tests.support.server.make import steersman
@@ -30,6 +32,12 @@ def door(tmp_path: Path) -> Any:
     args = SimpleNamespace(enable_force_include_usage=False)
     state = SimpleNamespace(steersman=steersman(tmp_path), args=args)
     return SimpleNamespace(app=SimpleNamespace(state=state), receive=forever)
+
+
+def steering_of(door: Any) -> SteeringContext:
+    """What the route gets of FastAPI."""
+    context: SteeringContext = door.app.state.steersman.steering_for(OPEN)
+    return context
 
 
 def request(steering: Any, **fields: Any) -> SteeredChatRequest:
@@ -68,7 +76,7 @@ async def streaming(asked: SteeredChatRequest, _door: Any) -> Response:
 
 
 async def answered(asked: SteeredChatRequest, door: Any) -> list[Any]:
-    response = await _steered(asked, door, streaming)
+    response = await _steered(asked, door, steering_of(door), streaming)
     assert isinstance(response, StreamingResponse)
     lines = [str(line) async for line in response.body_iterator]
     assert lines.pop() == "data: [DONE]\n\n"
@@ -117,7 +125,7 @@ async def test_companions_are_in_flight_while_it_runs(door: Any) -> None:
         steer(asked, 0)
         return JSONResponse({"id": "x"})
 
-    response = await _steered(request(DYNAMIC, n=3), door, handler)
+    response = await _steered(request(DYNAMIC, n=3), door, steering_of(door), handler)
     assert response is not None
     assert len(json.loads(bytes(response.body))["steering"]["dynamic"]) == 3
     assert REGISTRY.get_sample_value("steering_companion_streams") == 0
@@ -128,7 +136,7 @@ async def test_companions_go_with_a_request_that_fails(door: Any) -> None:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        await _steered(request(DYNAMIC), door, handler)
+        await _steered(request(DYNAMIC), door, steering_of(door), handler)
     assert REGISTRY.get_sample_value("steering_companion_streams") == 0
 
 
@@ -155,7 +163,12 @@ async def test_an_error_of_the_front_end_keeps_its_code(door: Any) -> None:
 
     for stream in (False, True):
         with pytest.raises(PlanInvalid) as refused:
-            await _steered(request({"vectors": {"plain": 1.0}}, stream=stream), door, handler)
+            await _steered(
+                request({"vectors": {"plain": 1.0}}, stream=stream),
+                door,
+                steering_of(door),
+                handler,
+            )
         assert refused.value.code == "too_many"
 
 
@@ -163,5 +176,7 @@ async def test_an_unknown_vector_names_the_key_or_the_header(door: Any) -> None:
     for scope, param in (({}, "steering.vectors[0].id"), ({FROM_HEADER: True}, "X-Steering")):
         door.scope = scope
         with pytest.raises(PlanInvalid) as refused:
-            await _steered(request({"vectors": {"nobody": 1.0}}), door, streaming)
+            await _steered(
+                request({"vectors": {"nobody": 1.0}}), door, steering_of(door), streaming
+            )
         assert (refused.value.param, refused.value.code) == (param, "vector_not_found")

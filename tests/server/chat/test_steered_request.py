@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from prometheus_client import REGISTRY
 
+from steersman.server.auth.permissions import OPEN
 from steersman.server.chat.steered_request import SteeredRequest, resolved
 from steersman.server.chat.trace import Answers
 from steersman.server.metrics import Outcome
@@ -26,8 +27,11 @@ def app(tmp_path: Path) -> Steersman:
 
 
 def steered(app: Steersman, field: Any, answers: Answers | None = None) -> SteeredRequest:
+    context = app.steering_for(OPEN)
     uses = [{"id": use} if isinstance(use, str) else use for use in field["vectors"]]
-    return SteeredRequest(app, resolved(app, {**field, "vectors": uses}), answers or Answers())
+    return SteeredRequest(
+        context, resolved(context, {**field, "vectors": uses}), answers or Answers()
+    )
 
 
 def streams() -> float | None:
@@ -117,25 +121,25 @@ def test_a_session_that_nobody_closes_gives_its_companions_back(app: Steersman) 
     gc.collect()
     assert streams() == 0
     assert not RECEIPTS.is_open(receipt)
-    assert not app.rows
+    assert not app.in_flight.rows
 
 
 def test_a_refused_request_holds_nothing(app: Steersman) -> None:
     with pytest.raises(PlanInvalid):
         steered(app, {"vectors": ["plain"] * 5, "dynamic": {}})
-    assert (streams(), len(app.rows)) == (0, 0)
+    assert (streams(), len(app.in_flight.rows)) == (0, 0)
 
 
 def test_collected_in_any_thread_it_is_counted_out_on_the_loop(app: Steersman) -> None:
     """A collection may happen in the middle of anything, with any lock held."""
     threads: set[int] = set()
-    real = app.leave
+    real = app.in_flight.leave
 
     def leave(rows: frozenset[BankKey], companions: int) -> None:
         threads.add(threading.get_ident())
         real(rows, companions)
 
-    app.leave = leave  # type: ignore[method-assign]
+    app.in_flight.leave = leave  # type: ignore[method-assign]
 
     async def main() -> None:
         made = [steered(app, DYNAMIC) for _ in range(40)]
@@ -152,7 +156,7 @@ def test_collected_in_any_thread_it_is_counted_out_on_the_loop(app: Steersman) -
         assert streams() == 120
         await asyncio.sleep(0)
         assert streams() == 0
-        assert not app.rows
+        assert not app.in_flight.rows
         assert not any(RECEIPTS.is_open(receipt) for receipt in receipts)
 
     def collect(ours: list[SteeredRequest]) -> None:

@@ -90,12 +90,12 @@ def test_it_is_the_vectors_own_range(marks: Steersman) -> None:
 
 
 def test_a_range_that_leaves_out_0(marks: Steersman) -> None:
-    marks.library.update("other", safe_range=(1.0, 2.0))
+    marks.whole_library.update("other", safe_range=(1.0, 2.0))
     for coefficient, said in ((0.0, False), (0.5, True), (1.0, False), (-1.0, True)):
         assert outside(marks, {"vectors": {"other": coefficient}}) == [said]
 
 
 def test_a_range_that_float32_rounds(marks: Steersman) -> None:
-    marks.library.update("other", safe_range=(-0.1, 0.3))
+    marks.whole_library.update("other", safe_range=(-0.1, 0.3))
     for coefficient in (-0.1, 0.3):
         assert outside(marks, {"vectors": {"other": coefficient}}) == [False]

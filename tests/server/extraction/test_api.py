@@ -29,9 +29,8 @@ def client(tmp_path: Path) -> Iterator[TestClient]:
     context = make_context(tmp_path, Engine())
     app.state.steersman = SimpleNamespace(
         jobs=Jobs(tmp_path / "jobs", 4),
-        extraction=context,
-        library=context.library,
-        max_extract_rows=100,
+        extraction_for=lambda _: context,
+        max_extract_rows_for=lambda _: 100,
     )
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client
@@ -70,8 +69,9 @@ def test_hostile_lines_are_bad_rows_and_the_books_stay_readable(client: TestClie
 
 def test_more_steps_than_the_library_takes_are_refused_before_the_work(client: TestClient) -> None:
     app: Any = client.app
-    host = app.state.steersman
-    host.context = replace(host.context, max_steps=8)
+    state = app.state.steersman
+    context = replace(state.extraction_for(None), max_steps=8)
+    state.extraction_for = lambda _: context
     body = {"name": "x", "method": "per_step", "positive": ["a"] * 4, "negative": ["b"] * 4}
     for steps in ({"steps": 9}, {}):
         answer = client.post(EXTRACT, json=body | steps)

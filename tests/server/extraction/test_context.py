@@ -27,8 +27,8 @@ def place(site: str, folder: Path, *, quantization: str | None = None) -> Any:
         },
         settings=settings,
         limits=Limits.of(settings, LAYERS),
-        doses=Doses(None, None),
-        library=None,
+        all_doses=Doses(None, None),
+        library_for=lambda _: None,
         on_change=None,
     )  # fmt: skip
     engine = SimpleNamespace(

@@ -33,10 +33,10 @@ def client(library: Library, events: list[tuple[str, str]]) -> Iterator[TestClie
     app.include_router(build_router())
     app.add_middleware(BodyLimit, max_upload_bytes=2 * LIMIT)
     app.state.steersman = SimpleNamespace(
-        library=library,
+        library_for=lambda _: library,
         max_upload_bytes=LIMIT,
         on_change=lambda event, name, _: events.append((event, name)),
-        capabilities=lambda: {
+        capabilities_for=lambda _: {
             "version": "1", "model": "m", "num_layers": 8, "hidden_size": HIDDEN,
             "sites": ["resid_post"], "median_norms": None, "limits": {"max_vectors": 16},
         },

@@ -55,9 +55,9 @@ def client(library: Library, engine: Engine) -> Any:
     app.include_router(vectors_api.build_router())
     tokenizer = SimpleNamespace(decode=lambda ids: f"<{ids[0]}>")
     app.state.steersman = SimpleNamespace(
-        library=library,
-        doses=Doses(None, None),
-        extraction=SimpleNamespace(engine=engine, tokenizer=tokenizer),
+        library_for=lambda _: library,
+        doses_for=lambda _: Doses(None, None),
+        extraction_for=lambda _: SimpleNamespace(engine=engine, tokenizer=tokenizer),
     )
     with TestClient(app, raise_server_exceptions=False) as client:
         yield client

@@ -93,7 +93,9 @@ def test_the_route_counts_without_the_middleware(library: Library) -> None:
     app = FastAPI()
     error_response.install(app)
     app.include_router(build_router())
-    app.state.steersman = SimpleNamespace(library=library, max_upload_bytes=LIMIT)
+    app.state.steersman = SimpleNamespace(
+        library_for=lambda _: library, max_upload_bytes=LIMIT, on_change=None
+    )
     with TestClient(app) as client:
         assert_error(upload(client, b"x" * (2 * LIMIT), "a"), 413, "file", "upload_too_large")
 

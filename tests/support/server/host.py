@@ -11,8 +11,10 @@ from starlette.testclient import TestClient
 
 from steersman.server import error_response
 from steersman.server.auth.keyfile import Keys
+from steersman.server.auth.permissions import OPEN
 from steersman.server.chat.field import SteeringField
 from steersman.server.chat.resolve import resolve
+from steersman.server.dependencies import CallersSteering
 from steersman.server.doses import Doses
 from steersman.server.extraction import api as extract_api
 from steersman.server.library import inspect as inspect_api
@@ -67,7 +69,7 @@ class Site:
         tokenizer = extraction.tokenizer
         tokenizer.decode = lambda ids: f"<{ids[0]}>"
         self.state.extraction = replace(
-            extraction, library=self.state.library, on_change=self.state.on_change
+            extraction, library=self.state.library_for(OPEN), on_change=self.state.on_change
         )
         app = FastAPI()
         error_response.install(app)
@@ -97,7 +99,6 @@ class Site:
         return [v["id"] for v in self.call(who, "GET", f"{VECTORS}?limit=1000").json()["data"]]
 
 
-async def _steer(request: Request) -> Any:
-    state: Any = request.app.state.steersman
+async def _steer(request: Request, steering: CallersSteering) -> Any:
     field = SteeringField.read(json.loads(await request.body())["steering"])
-    return resolve(field, "r", state.library, state.limits, state.doses).draft
+    return resolve(field, "r", steering.library, steering.limits, steering.doses).draft

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 
+from steersman.server.auth.permissions import OPEN
 from steersman.server.chat.field import SteeringField
 from steersman.server.chat.resolve import Resolved, resolve
 from steersman.server.doses import Doses
@@ -69,4 +70,6 @@ def steersman(
 def ask(app: Steersman, field: Any) -> Resolved:
     """What a request with this `steering` would carry."""
     enforce = app.settings.enforce_safe_range
-    return resolve(SteeringField.read(field), "r", app.library, app.limits, app.doses, enforce)
+    return resolve(
+        SteeringField.read(field), "r", app.library_for(OPEN), app.limits, app.all_doses, enforce
+    )

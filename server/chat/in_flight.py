@@ -1,0 +1,37 @@
+"""What the steered requests in flight of this API server hold of the engine."""
+
+from collections import Counter
+
+from steersman.server.metrics import METRICS
+from steersman.steering.plan import BankKey
+
+
+class InFlight:
+    """Bank rows and companions of the requests in flight. On the event loop only, so without a
+    lock."""
+
+    def __init__(self) -> None:
+        self.rows: Counter[BankKey] = Counter()
+        """Bank rows, each with how many requests need it."""
+        self.companions = 0
+        """Sequences that compute beside the answers of dynamic requests."""
+        METRICS.rows_used.set(0)
+        METRICS.companions.set(0)
+
+    def enter(self, rows: frozenset[BankKey], companions: int) -> None:
+        """Count in what a request needs: bank rows, and companions if it is dynamic."""
+        self.rows.update(rows)
+        self._show(companions)
+
+    def leave(self, rows: frozenset[BankKey], companions: int) -> None:
+        """Count it out again."""
+        for row in rows:
+            self.rows[row] -= 1
+            if self.rows[row] == 0:
+                del self.rows[row]
+        self._show(-companions)
+
+    def _show(self, companions: int) -> None:
+        self.companions += companions
+        METRICS.rows_used.set(len(self.rows))
+        METRICS.companions.set(self.companions)

@@ -1,0 +1,86 @@
+"""What a route may ask FastAPI for. The library, the doses and the limits are those of the caller's
+key: no route gets the server's whole library, nor the state that holds it."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import Depends, Request
+
+from steersman.server.auth.caller import caller
+from steersman.server.auth.library_view import LibraryView
+from steersman.server.chat.steered_request import SteeringContext
+from steersman.server.doses import Doses
+from steersman.server.extraction.context import ExtractionContext
+from steersman.server.extraction.jobs import Jobs
+
+OnChange = Callable[[str, str, str | None], None]
+"""(event, name, digest), in a thread, after "created", "updated" and "deleted"."""
+
+
+async def library_view(request: Request) -> LibraryView:
+    """The library, as the caller sees it."""
+    view: LibraryView = _state(request).library_for(caller().permissions)
+    return view
+
+
+async def callers_doses(request: Request) -> Doses:
+    """Relative doses, with the caller's limits."""
+    doses: Doses = _state(request).doses_for(caller().permissions)
+    return doses
+
+
+async def steering_context(request: Request) -> SteeringContext:
+    """What resolving a `steering` field needs, for the caller."""
+    context: SteeringContext = _state(request).steering_for(caller().permissions)
+    return context
+
+
+async def extraction_context(request: Request) -> ExtractionContext:
+    """What jobs run on, with the library as the caller sees it."""
+    context: ExtractionContext = _state(request).extraction_for(caller().permissions)
+    return context
+
+
+async def max_extract_rows(request: Request) -> int:
+    """Most texts of one of the caller's extractions."""
+    most: int = _state(request).max_extract_rows_for(caller().permissions)
+    return most
+
+
+async def capabilities(request: Request) -> dict[str, Any]:
+    """Fields of `Capabilities`, with the caller's limits."""
+    found: dict[str, Any] = _state(request).capabilities_for(caller().permissions)
+    return found
+
+
+async def jobs(request: Request) -> Jobs:
+    """All jobs of the library: which of them the caller may see is for the route to check."""
+    found: Jobs = _state(request).jobs
+    return found
+
+
+async def on_change(request: Request) -> OnChange:
+    """What a route calls after each change of the library."""
+    call: OnChange = _state(request).on_change
+    return call
+
+
+async def max_upload_bytes(request: Request) -> int:
+    """Largest file of an upload, in bytes."""
+    most: int = _state(request).max_upload_bytes
+    return most
+
+
+def _state(request: Request) -> Any:
+    return request.app.state.steersman
+
+
+CallersLibrary = Annotated[LibraryView, Depends(library_view)]
+CallersDoses = Annotated[Doses, Depends(callers_doses)]
+CallersSteering = Annotated[SteeringContext, Depends(steering_context)]
+CallersExtraction = Annotated[ExtractionContext, Depends(extraction_context)]
+MaxExtractRows = Annotated[int, Depends(max_extract_rows)]
+MaxUploadBytes = Annotated[int, Depends(max_upload_bytes)]
+CapabilityFields = Annotated[dict[str, Any], Depends(capabilities)]
+AllJobs = Annotated[Jobs, Depends(jobs)]
+ChangeListener = Annotated[OnChange, Depends(on_change)]
