@@ -62,7 +62,7 @@ def import_vector(
     ] = None,
     site: Annotated[
         str | None,
-        typer.Option(help="Where it is added, if not where its tool adds it, e.g. resid_post."),
+        typer.Option(help="Site to add it at, such as resid_post.  \\[default: its tool's]"),
     ] = None,
     as_extracted: Annotated[
         bool,

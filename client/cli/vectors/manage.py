@@ -47,7 +47,7 @@ def set_vector(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The vector's name.")],
     coefficient: Annotated[
-        float | None, typer.Option(metavar="C", help="Default strength.")
+        float | None, typer.Option(metavar="C", help="Default coefficient.")
     ] = None,
     layers: Annotated[str | None, typer.Option(metavar="8-20,25", help="Default blocks.")] = None,
     positions: Annotated[

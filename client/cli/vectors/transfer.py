@@ -45,7 +45,7 @@ Replace = Annotated[
     bool,
     typer.Option(
         "--replace",
-        help="If the name is taken, have it stand for this vector from now on.",
+        help="If the name is taken, replace its vector by this one.",
     ),
 ]
 
