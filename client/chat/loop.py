@@ -56,7 +56,7 @@ class Conversation:
             }
         return body
 
-    def say(self, text: str) -> None:
+    def ask(self, text: str) -> None:
         """One turn. An answer that fails or is interrupted leaves the conversation as it was.
         Raises `Refused`, `Unreachable`, `KeyboardInterrupt`."""
         answer = stream_answer(self.client, self.body(text), aloud=not self.as_json)
@@ -118,7 +118,7 @@ def converse(conversation: Conversation, source: TextIO) -> None:
                 if not command(conversation, text):
                     return
             else:
-                conversation.say(text)
+                conversation.ask(text)
         except KeyboardInterrupt:
             if not person:
                 raise

@@ -14,7 +14,7 @@ from steersman.client.cli.options import Common, Json, Key, Server, with_example
 from steersman.client.errors import INTERRUPTED, CliError
 
 
-class Guarded(TyperGroup):
+class CommandGroup(TyperGroup):
     """A group that prints its commands' failures and exits with the status of each; what is left to
     raise is a bug."""
 
@@ -38,7 +38,7 @@ class Guarded(TyperGroup):
 
 app = typer.Typer(
     name="steersman",
-    cls=Guarded,
+    cls=CommandGroup,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode="rich",

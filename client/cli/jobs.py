@@ -10,7 +10,9 @@ from steersman.client.cli import show
 from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 from steersman.client.cli.watch import ENDED, check_succeeded, show_texts, watch
 
-app = typer.Typer(help="See and cancel extractions.", no_args_is_help=True, rich_markup_mode="rich")
+app = typer.Typer(
+    help="List, show and cancel extractions.", no_args_is_help=True, rich_markup_mode="rich"
+)
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job, as in job-0123456789abcdef.")]
 
 
@@ -46,7 +48,7 @@ def list_jobs(
 @app.command(
     "show",
     help=with_examples(
-        "Show a job: how far it is, or what came of it.",
+        "Show a job: its progress, or its result.",
         """
         steersman jobs show job-0123456789abcdef
         steersman jobs show job-0123456789abcdef --wait        until it has ended

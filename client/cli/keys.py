@@ -23,7 +23,7 @@ PREFIX: Final = "sk-steersman-"
 @app.command(
     "new",
     help=with_examples(
-        "Make a key, and its entry for the keys file. No server is asked.",
+        "Make a key, and its entry for the keys file. Needs no server.",
         """
         steersman keys new alice --scope infer --file keys.yaml
         steersman keys new ci --scope vectors:read --scope vectors:write --vectors 'team-a-*'

@@ -211,7 +211,7 @@ async def _run(
 
         def unsteered(seconds: float, left: int) -> None:
             with bar.pause():
-                say_how_long(seconds * left / len(what[2]), left, yes=yes)
+                confirm_duration(seconds * left / len(what[2]), left, yes=yes)
 
         return await run_sweep(
             Asker(http=http, **about),
@@ -223,7 +223,7 @@ async def _run(
         )
 
 
-def say_how_long(seconds: float, answers: int, *, yes: bool) -> None:
+def confirm_duration(seconds: float, answers: int, *, yes: bool) -> None:
     """Print how long the steered answers take, judged by the unsteered ones. Above a minute, ask at
     the terminal whether to go on. Raises `CliError` if not."""
     length = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"

@@ -39,7 +39,7 @@ from steersman.vectors.file.metadata import (
 from steersman.vectors.tensors import SITES, HookPoint, check_shape, parse_tensor_name, tensor_name
 from steersman.vectors.vector import BaseModel, SteeringVector
 
-_HOPELESS: Final = 4 * MAX_METADATA_BYTES + 16 * MAX_DESCRIPTION
+_UNPARSED: Final = 4 * MAX_METADATA_BYTES + 16 * MAX_DESCRIPTION
 """Characters of our metadata that are too many, however much of them is escapes: not parsed."""
 
 __all__ = [
@@ -92,7 +92,7 @@ def read_new(data: bytes) -> SteeringVector:
     if size > MAX_METADATA_BYTES:
         raise metadata_too_large(size, "__metadata__")
     own = header.metadata.get(METADATA_KEY, "")
-    if len(own) > _HOPELESS:
+    if len(own) > _UNPARSED:
         raise metadata_too_large(len(own), METADATA_KEY)
     vector = _with_values(file, header)
     check_metadata_size(vector)

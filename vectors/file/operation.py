@@ -19,7 +19,7 @@ from typing import Any, Final
 from steersman.vectors.errors import VectorInvalid, shown
 
 SERVED: Final = ("add",)
-"""What the engine does. `refuse_unserved` is the one gate: add a name here once it is served."""
+"""What the engine does. Only `refuse_unserved` reads this: add a name here once it is served."""
 
 _OWN_RULES: Final = ("steersman", "glp.", "dspark.")
 _DEPTH: Final = 6
@@ -97,7 +97,7 @@ def names_making(key: str) -> bool:
     return _MAKING_KEY.fullmatch(key) is not None or _OPERATION_KEY.fullmatch(key) is not None
 
 
-def refuse_telling_name(name: str) -> None:
+def refuse_operation_name(name: str) -> None:
     """Raise `VectorInvalid` for a tensor that is named for an operation, or for a place other than
     the stream: it is not a bare vector that lacks only its block."""
     for word in _words(name):

@@ -1,7 +1,7 @@
 """Export to a GGUF control vector, which llama.cpp, repeng and others add to every token.
 
 What a runtime does with such a file: it adds all of `direction.N` to the outputs of blocks N >= 1,
-at strength 1 unless told otherwise. So only the layers that the vector steers by default are
+at strength 1 by default. So only the layers that the vector steers by default are
 written; the default coefficient is not folded in, since every runtime takes a strength and the
 floats stay the vector's own, byte for byte. The rest of what we know of the vector goes along as
 one string, `steersman`, which other readers ignore and our importer takes back.

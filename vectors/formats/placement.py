@@ -8,7 +8,7 @@ from typing import Any, Final
 import torch
 
 from steersman.vectors.errors import VectorInvalid, shown
-from steersman.vectors.file.operation import refuse_telling_name
+from steersman.vectors.file.operation import refuse_operation_name
 from steersman.vectors.formats.conventions import FormatRule, of_hidden_states
 from steersman.vectors.formats.imported import (
     ImportedFile,
@@ -64,7 +64,7 @@ def placed(
         ((name, value),) = tensors.items()
         value = stacked(value, str(name)) if isinstance(value, list | tuple) else value
         if isinstance(value, torch.Tensor):
-            refuse_telling_name(str(name))
+            refuse_operation_name(str(name))
             return lone_tensor(value, str(name), rule, options, notes)
     parts = []
     for name, place in places.items():

@@ -77,9 +77,9 @@ def step_difference(
         if step > 0 and min(plus.count, minus.count) < max(min_alive, 1):
             break
         least = MIN_SAMPLES if step == 0 else 1
-        vector, told_apart = gap(plus.value(least), minus.value(least))
+        vector, differ = gap(plus.value(least), minus.value(least))
         found.append(vector)
-        differs.append(told_apart)
+        differs.append(differ)
     if not found:
         raise ActivationsInvalid(
             "there are no texts on one of the sides, or no steps", code="too_few_rows"

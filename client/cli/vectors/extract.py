@@ -11,7 +11,7 @@ from steersman.client.cli import parse, show
 from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
 from steersman.client.cli.vectors.quality import quality_table
 from steersman.client.cli.vectors.texts import Texts, read_texts
-from steersman.client.cli.vectors.transfer import Replace, name_beside, settle
+from steersman.client.cli.vectors.transfer import Replace, move_to_name, name_beside
 from steersman.client.cli.watch import check_succeeded, show_texts, watch
 from steersman.client.errors import Refused, WrongUsage
 from steersman.vectors.digest import short
@@ -188,7 +188,7 @@ def extract(
         made = [client.vector(vector_id) for vector_id in job["vectors"]]
         if beside is not None:
             # Of styles, NAME-STYLE for each.
-            made = [settle(client, v, name + v["id"].removeprefix(beside)) for v in made]
+            made = [move_to_name(client, v, name + v["id"].removeprefix(beside)) for v in made]
     if asked:
         show.print_json({"job": job, "vectors": made})
         return

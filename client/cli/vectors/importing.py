@@ -62,7 +62,7 @@ def import_vector(
     ] = None,
     site: Annotated[
         str | None,
-        typer.Option(help="Where it is added, if not where its tool adds it, e.g. resid_post."),
+        typer.Option(help="Site to add it at, such as resid_post.  \\[default: its tool's]"),
     ] = None,
     as_extracted: Annotated[
         bool,
@@ -117,40 +117,41 @@ def import_vector(
             with connection(ctx, server, api_key) as client:
                 served = _served(client)
         vector = read(served)
-        dose = _tell_dose(vector, served)
+        dose = _print_dose(vector, served)
         write(target, write_vector(vector))
         done: dict[str, Any] = {"path": str(target), "digest": vector.digest}
-        said = f"{target}: {vector.digest}"
+        message = f"{target}: {vector.digest}"
     else:
         with connection(ctx, server, api_key) as client:
             try:
                 served = _served(client)
             except Unreachable:
-                read(None)  # What is wrong with the file is said first.
+                read(None)  # An error of the file comes before one of the server.
                 raise
             vector = read(served)
-            dose = _tell_dose(vector, served)
+            dose = _print_dose(vector, served)
             sent = send(client, write_vector(vector), name or vector.name, replace=replace)
             done = {"vector": sent}
-        said = f"{done['vector']['id']} is on the server: {vector.digest}"
+        message = f"{done['vector']['id']} is on the server: {vector.digest}"
     if asked:
         first = {"imported": _origin(vector), "layers": list(vector.layers)}
         show.print_json(first | {"relative_dose": dose and dose.total} | done)
     else:
-        show.result(said)
+        show.result(message)
 
 
 def _served(client: "Client") -> dict[str, Any] | None:
     """The server's description of its model; None if it has none. Raises `Unreachable`."""
     try:
-        told = client.get(paths.CAPABILITIES)
+        capabilities = client.get(paths.CAPABILITIES)
     except Refused:
         return None  # A key that may write vectors need not read capabilities.
-    return told if isinstance(told, dict) else None
+    return capabilities if isinstance(capabilities, dict) else None
 
 
-def _tell_dose(vector: "SteeringVector", served: dict[str, Any] | None) -> "Dose | None":
-    """Say how strong the vector is at its defaults, and what to do if that is far from usual."""
+def _print_dose(vector: "SteeringVector", served: dict[str, Any] | None) -> "Dose | None":
+    """Print the relative dose of the vector at its defaults, and what to do if it is far from
+    usual. Returns it, None where it is not known."""
     from steersman.vectors.formats.dose import AIM, USUAL, summed_dose, unit_length
 
     unit = (

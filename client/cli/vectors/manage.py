@@ -47,7 +47,7 @@ def set_vector(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(metavar="NAME", help="The vector's name.")],
     coefficient: Annotated[
-        float | None, typer.Option(metavar="C", help="Default strength.")
+        float | None, typer.Option(metavar="C", help="Default coefficient.")
     ] = None,
     layers: Annotated[str | None, typer.Option(metavar="8-20,25", help="Default blocks.")] = None,
     positions: Annotated[
@@ -245,17 +245,17 @@ def _positions(text: str) -> Any:
     return numbers
 
 
-def _version(told: dict[str, Any], wanted: str) -> str:
+def _version(entry: dict[str, Any], wanted: str) -> str:
     hexes = wanted.removeprefix("sha256:")
-    fitting = [d for d in told["versions"] if d.removeprefix("sha256:").startswith(hexes)]
+    fitting = [d for d in entry["versions"] if d.removeprefix("sha256:").startswith(hexes)]
     if len(fitting) == 1:
         return str(fitting[0])
     # Content of another name: the server knows whether this caller may have it.
     if len(hexes) == 64:
         return f"sha256:{hexes}"
-    versions = ", ".join(short(d) for d in told["versions"])
+    versions = ", ".join(short(d) for d in entry["versions"])
     raise WrongUsage(
-        f"{wanted!r} is not one of the versions of {told['id']}",
+        f"{wanted!r} is not one of the versions of {entry['id']}",
         param="--version",
         remedy=f"its versions are {versions}",
     )

@@ -45,7 +45,7 @@ Replace = Annotated[
     bool,
     typer.Option(
         "--replace",
-        help="If the name is taken, have it stand for this vector from now on.",
+        help="If the name is taken, replace its vector by this one.",
     ),
 ]
 
@@ -184,7 +184,7 @@ def name_beside(name: str) -> str:
     return f"{name[:40]}-{secrets.token_hex(8)}"
 
 
-def settle(client: "Client", made: dict[str, Any], name: str) -> Any:
+def move_to_name(client: "Client", made: dict[str, Any], name: str) -> Any:
     """Move `made`, a vector as the server shows it, to `name`, whether or not that is taken; its
     own name is deleted. Returns the server's description of `name`."""
     try:
@@ -222,12 +222,12 @@ def fetch(client: "Client", vector_id: str) -> tuple["SteeringVector", bytes]:
     those of its first upload, and several names may share it. Raises what `client` raises."""
     from steersman.vectors.file.format import read_vector, write_vector
 
-    told = client.vector(vector_id)
-    version = f"{told['id']}@{told['digest'].removeprefix('sha256:')}"
+    entry = client.vector(vector_id)
+    version = f"{entry['id']}@{entry['digest'].removeprefix('sha256:')}"
     data = client.content(f"{paths.vector(version)}/content")
     vector = read_vector(data)
-    safe_range = told["safe_range"] and tuple(told["safe_range"])
-    own = dataclasses.replace(vector, description=told["description"], safe_range=safe_range)
+    safe_range = entry["safe_range"] and tuple(entry["safe_range"])
+    own = dataclasses.replace(vector, description=entry["description"], safe_range=safe_range)
     same = (own.description, own.safe_range) == (vector.description, vector.safe_range)
     return own, data if same else write_vector(own)
 

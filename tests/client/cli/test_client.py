@@ -132,7 +132,7 @@ def test_an_answer_that_failed_was_not_said(answer: httpx.Response, code: str) -
     talk = Conversation(client(lambda _: answer), {"model": "m"}, "Be kind.")
     talk.steering = {"glad": 1.0}
     with pytest.raises(Refused) as caught:
-        talk.say("Hello")
+        talk.ask("Hello")
     assert caught.value.code == code
     assert talk.messages == [{"role": "system", "content": "Be kind."}]
 
@@ -149,7 +149,7 @@ def test_without_httpx_sse_a_stream_names_the_package(monkeypatch: pytest.Monkey
     monkeypatch.setitem(sys.modules, "httpx_sse", None)
     talk = Conversation(client(lambda _: events(PIECE, END)), {"model": "m"})
     with pytest.raises(CliError, match="httpx-sse") as caught:
-        talk.say("Hello")
+        talk.ask("Hello")
     assert (caught.value.code, caught.value.remedy) == (
         "package_missing", "run `pip install httpx-sse`"
     )  # fmt: skip
@@ -163,8 +163,8 @@ def test_a_conversation_grows_by_its_turns(capsys: pytest.CaptureFixture[str]) -
         return events(PIECE, END)
 
     talk = Conversation(client(handler), {"model": "m", "seed": 1})
-    talk.say("Hello")
-    talk.say("Again")
+    talk.ask("Hello")
+    talk.ask("Again")
     assert [m["content"] for m in bodies[1]["messages"]] == ["Hello", "Hi\x1b", "Again"]
     assert bodies[1]["seed"] == 1
     assert "steering" not in bodies[1]
@@ -187,7 +187,7 @@ def test_sampling_is_shown_and_can_be_set(capsys: pytest.CaptureFixture[str]) ->
     for line in ("/set temperature 0.2", "/set seed 3", "/set max_tokens off", "/set"):
         assert command(talk, line)
     assert capsys.readouterr().err.splitlines()[-1] == "temperature 0.2, seed 3"
-    talk.say("Hello")
+    talk.ask("Hello")
     assert bodies[0]["temperature"] == 0.2
     assert bodies[0]["seed"] == 3
     assert "max_tokens" not in bodies[0]

@@ -21,8 +21,8 @@ def test_coefficients() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a", "1:2", "2:1:0.5", "0:1:0", "0:1:-1", "nan", "0:1:1e-9"])
-def test_what_is_no_coefficient_is_refused(text: str) -> None:
-    with pytest.raises(WrongUsage, match="no coefficient"):
+def test_what_is_not_a_coefficient_is_refused(text: str) -> None:
+    with pytest.raises(WrongUsage, match="not a coefficient"):
         parse_coefficients(text)
 
 
@@ -32,8 +32,8 @@ def test_layers() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "x", "3-", "5-3", "1+", "-2", "1.5"])
-def test_what_is_no_layer_is_refused(text: str) -> None:
-    with pytest.raises(WrongUsage, match="no set of layers"):
+def test_what_is_not_a_list_of_layers_is_refused(text: str) -> None:
+    with pytest.raises(WrongUsage, match="not a list of layers"):
         parse_layers(text)
 
 

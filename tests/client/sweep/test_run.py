@@ -176,8 +176,8 @@ def test_above_a_minute_it_asks(
     monkeypatch.setattr(sys.stdin, "isatty", lambda: person, raising=False)
     monkeypatch.setattr(typer, "confirm", lambda *_, **__: answer)
     if goes_on:
-        command.say_how_long(seconds, 40, yes=yes)
+        command.confirm_duration(seconds, 40, yes=yes)
     else:
         with pytest.raises(CliError):
-            command.say_how_long(seconds, 40, yes=yes)
+            command.confirm_duration(seconds, 40, yes=yes)
     assert "40 answers more" in capsys.readouterr().err

@@ -76,8 +76,8 @@ def read_gguf(path: Path) -> ImportedFile | SteeringVector:
         )
     rule = _rule(reader, architecture, tensors)
     count = _field(reader, f"{architecture}.layer_count")
-    told = {key: _field(reader, f"{architecture}.{key}") for key in _DETAILS}
-    details = {key: _short(value) for key, value in told.items() if value is not None}
+    values = {key: _field(reader, f"{architecture}.{key}") for key in _DETAILS}
+    details = {key: _short(value) for key, value in values.items() if value is not None}
     found = (
         glp_found(glp, tensors, rule)
         if glp is not None

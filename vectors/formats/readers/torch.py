@@ -23,7 +23,7 @@ from typing import Any, Final
 import torch
 
 from steersman.vectors.errors import VectorInvalid, shown
-from steersman.vectors.file.operation import check_operations, refuse_telling_name
+from steersman.vectors.file.operation import check_operations, refuse_operation_name
 from steersman.vectors.formats.conventions import BARE, CAA, EASY_EDIT, REFUSAL
 from steersman.vectors.formats.imported import (
     ImportedFile,
@@ -100,7 +100,7 @@ def _check_wrapper(key: object, file: str) -> None:
     site or an operation."""
     word = str(key).strip().lower()
     if any(c.isdigit() for c in word) or word.rstrip("s") in _WRAPPERS:
-        refuse_telling_name(str(key))
+        refuse_operation_name(str(key))
         return
     raise VectorInvalid(
         f"{file} has its tensors under {shown(word)}, which may say where or how they are meant; "
