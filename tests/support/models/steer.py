@@ -12,7 +12,7 @@ from vllm.inputs import TokensPrompt
 from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.library.library import Library
-from tests.support.matrix.family import FIRST_STEERED, NEW_TOKENS, PROMPT, Family
+from tests.support.models.family import FIRST_STEERED, NEW_TOKENS, PROMPT, Family
 
 
 def steer(family: Family, place: Path) -> None:
