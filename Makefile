@@ -34,7 +34,7 @@ quick: $(READY) ## lint and the unit tests that need no node and no Debian packa
 	$(MAKE) --no-print-directory lint
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not engine and not matrix and not faults' --ignore tests/deploy
 
-lint: $(READY) ## ruff, mypy --strict, the import rule
+lint: $(READY) ## ruff, mypy --strict over code, tests, bench and tools, the import rule
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy

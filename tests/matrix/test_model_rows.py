@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from tests.matrix.test_models import check
-from tests.support.matrix import models_table
-from tests.support.matrix.family import Family
+from tests.support.models import table
+from tests.support.models.family import Family
 
 GOOD = {"sites": ["resid_post"], "layers": [0], "unsteered": 1e-6}
 STEERED = {"resid_post.0": {"off": 1e-6, "moved": 1.0}}
@@ -38,6 +38,6 @@ def test_what_is_as_said_passes_and_says_vllms_own_error() -> None:
     check(FAMILY, GOOD | {"steered": STEERED})
     found = {"stage": "plain", "error": "ValueError: no such kernel\nmore", "place": "vllm/x.py:7"}
     check(IMPOSSIBLE, found)
-    _, cells = models_table.line(IMPOSSIBLE, models_table.as_row(found))
+    _, cells = table.line(IMPOSSIBLE, table.as_row(found))
     why = "vLLM itself cannot run it on CPU: `ValueError: no such kernel` (`vllm/x.py:7`)"
     assert cells == ("I", "not run", "", why)

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.matrix.family import Family
-from tests.support.matrix.models import FAMILIES
-from tests.support.matrix.models_table import FILE, page, record
+from tests.support.models.families import FAMILIES
+from tests.support.models.family import Family
+from tests.support.models.table import FILE, page, record
 
 ROOT = Path(__file__).parents[2]
 TOLERANCE = 1e-4
@@ -24,12 +24,12 @@ Find = Callable[[Family], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def find(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Find]:
-    """Gives what `model_run` finds of a family. It is started once, for its long imports."""
+    """Gives what `tests.support.models.run` finds of a family. It starts once; imports are long."""
     folder = tmp_path_factory.mktemp("models")
     with (
         (folder / "log").open("w+") as log,
         subprocess.Popen(
-            [sys.executable, "-m", "tests.support.matrix.model_run", str(folder)],
+            [sys.executable, "-m", "tests.support.models.run", str(folder)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log,
@@ -106,4 +106,4 @@ def check(family: Family, found: dict[str, Any]) -> None:
 
 def test_the_page_of_models_says_what_was_found() -> None:
     written = FILE.read_text(encoding="utf-8")
-    assert written == page(), "run `python -m tests.support.matrix.models_table`"
+    assert written == page(), "run `python -m tests.support.models.table`"

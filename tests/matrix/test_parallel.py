@@ -17,7 +17,7 @@ from tests.reference.lens import assert_tokens
 from tests.steering.vllm.test_unsupported import config
 from tests.support.matrix import judge, tiny
 from tests.support.matrix.bench import Bench
-from tests.support.matrix.judge_dynamic import furthest_choice
+from tests.support.matrix.judge import furthest_choice
 from tests.support.matrix.questions import questions
 from tests.support.matrix.results import way
 from tests.support.matrix.start import EngineFailed, threads

@@ -12,7 +12,7 @@ from steersman.steering.plan.settings import default_home
 from steersman.vectors.demo.model import prepare_model
 from tests.support.matrix import judge, tiny
 from tests.support.matrix.bench import Bench
-from tests.support.matrix.judge_dynamic import furthest_choice
+from tests.support.matrix.judge import furthest_choice
 from tests.support.matrix.questions import questions
 from tests.support.matrix.results import way
 from tests.support.matrix.start import threads

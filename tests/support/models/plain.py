@@ -10,8 +10,8 @@ from pathlib import Path
 
 from vllm.model_executor.models import registry
 
-from tests.support.matrix.family import Family
-from tests.support.matrix.model_steer import ask, start
+from tests.support.models.family import Family
+from tests.support.models.steer import ask, start
 
 
 def plain(family: Family, place: Path) -> None:

@@ -7,8 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tests.support.matrix.family import Family
-from tests.support.matrix.model_reference import Reference
+from tests.support.models.family import Family
+from tests.support.models.reference import Reference
 
 
 def judge(family: Family, place: Path) -> None:

@@ -1,6 +1,6 @@
 """Makes tiny models and holds vLLM with Steersman to Hugging Face.
 
-`python -m tests.support.matrix.model_run FOLDER` reads names of families, one a line, and leaves
+`python -m tests.support.models.run FOLDER` reads names of families, one a line, and leaves
 what it found in FOLDER/NAME/found.json: what `judge` says, or `error`, `stage` and `place` (file
 and line in vLLM) if a stage failed.
 
@@ -15,8 +15,8 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.support.matrix.family import Family
-from tests.support.matrix.models import FAMILIES
+from tests.support.models.families import FAMILIES
+from tests.support.models.family import Family
 
 ENVIRONMENT = {
     "VLLM_PLUGINS": "steersman",
@@ -33,10 +33,10 @@ def main(folder: Path) -> None:
     import transformers  # noqa: F401
     from vllm.model_executor.models import registry
 
-    from tests.support.matrix.model_judge import judge
-    from tests.support.matrix.model_plain import plain
-    from tests.support.matrix.model_steer import steer
-    from tests.support.matrix.model_weights import make
+    from tests.support.models.judge import judge
+    from tests.support.models.plain import plain
+    from tests.support.models.steer import steer
+    from tests.support.models.weights import make
 
     # vLLM looks at each model's class in a fresh process, to keep CUDA out of its own. No GPU here.
     vars(registry)["_run_in_subprocess"] = lambda look: look()

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from tests.support.matrix import model_tokenizers
-from tests.support.matrix.family import Family
-from tests.support.matrix.model_reference import Reference, hugging_face_class
+from tests.support.models import tokenizers
+from tests.support.models.family import Family
+from tests.support.models.reference import Reference, hugging_face_class
 
 
 def make(family: Family, place: Path) -> None:
@@ -20,7 +20,7 @@ def make(family: Family, place: Path) -> None:
     randomise(model)
     model.save_pretrained(place / "model")
     if family.tokenizer:
-        getattr(model_tokenizers, family.tokenizer)(place / "model")
+        getattr(tokenizers, family.tokenizer)(place / "model")
     if not family.refused and not family.vllm_must_fail:
         (place / "norms.json").write_text(json.dumps(Reference(family, place).stream_norms()))
 

@@ -13,7 +13,7 @@ from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.library.library import Library
 from steersman.vectors.tensors import HookPoint
-from tests.support.matrix.family import FIRST_STEERED, NEW_TOKENS, PROMPT, Family
+from tests.support.models.family import FIRST_STEERED, NEW_TOKENS, PROMPT, Family
 
 
 def steer(family: Family, place: Path) -> None:

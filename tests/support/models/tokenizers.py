@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from tests.support.matrix.family import VOCABULARY
+from tests.support.models.family import VOCABULARY
 
 
 def whisper(folder: Path) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from tests.support.matrix.family import FIRST_STEERED, PROMPT, Family
+from tests.support.models.family import FIRST_STEERED, PROMPT, Family
 
 
 def hugging_face_class(family: Family) -> Any:

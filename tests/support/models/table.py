@@ -1,6 +1,6 @@
 """Writes docs/models.md, which kinds of models can be steered, from what `test_models.py` found.
 
-python -m tests.support.matrix.models_table
+python -m tests.support.models.table
 """
 
 import fcntl
@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from tests.support.matrix.family import Family
-from tests.support.matrix.models import FAMILIES
+from tests.support.models.families import FAMILIES
+from tests.support.models.family import Family
 
 ROOT = Path(__file__).parents[3]
 FOUND = ROOT / "bench" / "results" / "models.json"

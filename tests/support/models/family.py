@@ -58,7 +58,7 @@ class Family:
     needs: str = ""
     """A package that vLLM wants for it; where there is none, vLLM without Steersman must fail."""
     tokenizer: str = ""
-    """Name in `model_tokenizers`, where vLLM does not start without one."""
+    """Name in `tokenizers`, where vLLM does not start without one."""
     unproven: str = ""
     """Why it is expected to fail its test, where that is not known to be Steersman's or vLLM's."""
     note: str = ""

@@ -1,10 +1,10 @@
 """The families of models in the matrix.
 
-`docs/models.md` is written from this list (`python -m tests.support.matrix.models_table`) and
+`docs/models.md` is written from this list (`python -m tests.support.models.table`) and
 `test_models.py` proves each entry on a real engine.
 """
 
-from tests.support.matrix.family import LAYERS, SIZES, STREAM_ONLY, VOCABULARY, Family
+from tests.support.models.family import LAYERS, SIZES, STREAM_ONLY, VOCABULARY, Family
 
 NO_SIZES = dict.fromkeys(
     set(SIZES) - {"vocab_size", "bos_token_id", "eos_token_id", "pad_token_id"}
