@@ -49,22 +49,22 @@ def resolve(
         entry = _find(library, use.id, f"{where}.id")
         terms = _terms(use, entry, where, limits)
         steps = _steps(use, entry, terms, where)
-        strong = strength(field, n, use, entry.coefficient, steps)
+        setting = strength(field, n, use, entry.coefficient, steps)
         vector = PlannedVector(
             digest=entry.digest,
-            coefficient=strong.coefficient,
+            coefficient=setting.coefficient,
             terms=terms,
             positions=_positions(field, use, entry, where),
-            schedule=strong.schedule,
+            schedule=setting.schedule,
             steps=1 if steps is None else steps,
-            hold=strong.hold,
+            hold=setting.hold,
         )
         relative = doses.relative(entry, vector)
-        doses.check(relative, repr(use.id), strong.param)
+        doses.check(relative, repr(use.id), setting.param)
         if field.dynamic is not None:
             _check_start(field.dynamic, use.id, entry, vector, doses)
         planned.append(vector)
-        strengths.append(strong)
+        strengths.append(setting)
         entries.append(entry)
         given.append(relative)
     check_shared(field, strengths)
@@ -157,14 +157,14 @@ def _check_ranges(
     strengths: list[Strength],
 ) -> None:
     """Raise `PlanInvalid` for a vector outside its safe range."""
-    for use, entry, out, strong in zip(field.uses, entries, outside, strengths, strict=True):
+    for use, entry, out, setting in zip(field.uses, entries, outside, strengths, strict=True):
         if out and entry.safe_range is not None:
             low, high = entry.safe_range
             raise PlanInvalid(
                 f"vector {use.id!r} is safe from {low:g} to {high:g}, over all its uses in a "
                 "request, and this server steers only within that (--enforce-safe-range); choose a "
                 "coefficient in between",
-                param=strong.param,
+                param=setting.param,
                 code="outside_safe_range",
             )
 
@@ -197,7 +197,7 @@ def _draft(
     vector: PlannedVector,
     relative: dict[str, float] | None,
     outside: bool | None,
-    strong: Strength,
+    setting: Strength,
 ) -> dict[str, Any]:
     sites = sorted({site for site, _ in vector.terms})
     rule = vector.positions
@@ -208,7 +208,7 @@ def _draft(
         "layers": sorted({layer for _, layer in vector.terms}),
         "coefficient": vector.coefficient,
         "positions": rule if isinstance(rule, str) else {"start": rule[0], "stop": rule[1]},
-        **strong.said,
+        **setting.said,
         "relative_dose": relative and {layer: round(dose, 4) for layer, dose in relative.items()},
         "total_dose": None if relative is None else round(sum(relative.values()), 4),
         "outside_safe_range": outside,

@@ -85,7 +85,7 @@ class CompanionScheduler:
         """Whether this request is a companion, which no client knows."""
         return request_id in self._answer
 
-    def may_run(self, request: Any) -> bool:
+    def is_admissible(self, request: Any) -> bool:
         """Whether a waiting request may start, as far as groups are concerned."""
         group = self._groups.get(self.answer_of(request.request_id))
         if self._exclusive_group is not None and group is not self._exclusive_group:
@@ -183,7 +183,9 @@ class CompanionScheduler:
         group has one more token no other request starts, which might be before it in the queue. And
         other groups that have a part of what they need give it back, the last of them first."""
         scheduler, entering = self._scheduler, self._entering()
-        if entering is None or not any(_waits(m) and self.may_run(m) for m in entering.members):
+        if entering is None or not any(
+            _waits(m) and self.is_admissible(m) for m in entering.members
+        ):
             return
         others = [g for g in self._in_order() if g is not entering and any(map(_runs, g.members))]
         for request in reversed(others[-1].members if others else ()):

@@ -26,7 +26,7 @@ def modules(names: str) -> str:
 
 RETIRED = [
     # (folders, what is not found in their code, what it is called now)
-    (CODE, r"HookPoint", "HookPoint"),
+    (CODE, r"TensorKey", "HookPoint"),
     (ROOMS, r"Term", "HookPoint"),
     (("steering", "server"), r"class Row", "BankKey of the bank, Sample of an extraction"),
     (ROOMS, r"(?:token|table)_rows?", "token_entry, entry"),
@@ -51,7 +51,7 @@ RETIRED = [
     (("server",), r"class View", "LibraryView"),
     (CODE, r"Rights", "KeyPermissions"),
     (("server",), r"Bench", "ExtractionContext"),
-    (CODE, r"RECEIPTS|CaptureDesk|ReceiptDesk", "RECEIPTS and CAPTURES of the module inbox"),
+    (CODE, r"DESK|CaptureDesk|ReceiptDesk", "RECEIPTS and CAPTURES of the module inbox"),
     (("vectors",), r"class (?:Found|Part|Rule|Place)", "Imported..., FormatRule, LayerConvention"),
     (("steering", "server"), r"strong", "coefficient; what multiplies it at a token is its gain"),
     (

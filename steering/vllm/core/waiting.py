@@ -135,7 +135,7 @@ def _counting_all(original: Function) -> Function:
 def _in_turn(original: Function) -> Function:
     def _handle_blocked_waiting_request(self: "SteeredScheduler", request: "Request") -> bool:
         free = original(self, request) and _has_rows(self, request)
-        return bool(free and self.steering_companions.may_run(request))
+        return bool(free and self.steering_companions.is_admissible(request))
 
     return _handle_blocked_waiting_request
 

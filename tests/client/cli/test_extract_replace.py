@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 
 from steersman.server import error_response
 from steersman.server.library.routes import build_router
+from steersman.vectors.digest import short
 from steersman.vectors.errors import VectorConflict, VectorNotFound
 from steersman.vectors.library.library import Library
 from tests.client.cli.conftest import HIDDEN, Done, serving
@@ -101,8 +102,8 @@ def test_a_name_that_is_taken(extract: Run, bench: Bench) -> None:
     assert bench.library.resolve("mood").digest == first
     done = extract("mood", "--replace")
     assert done.status == 0
-    assert "made mood\n" in done.out
     now = bench.library.resolve("mood")
+    assert f"made mood@{short(now.digest)}\n" in done.out
     assert now.versions == (now.digest, first)
     assert now.digest != first
     assert names(bench) == ["mood"]
