@@ -174,5 +174,5 @@ def test_capture_comes_after_the_addition(
 def test_nobody_else_may_capture(engine: Engine) -> None:
     stranger = Capture("never opened", EVERYWHERE, 0, 1)
     params = SamplingParams(max_tokens=1, extra_args={CAPTURE_KEY: stranger.to_json()})
-    with pytest.raises(VLLMValidationError, match="this server's own"):
+    with pytest.raises(VLLMValidationError, match="is reserved"):
         engine.llm.generate([TokensPrompt(prompt_token_ids=[1, 2])], params, use_tqdm=False)

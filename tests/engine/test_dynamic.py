@@ -278,7 +278,7 @@ def test_what_could_never_run_is_refused(
 
 def test_nobody_may_name_a_stream(engine: Engine, text_ids: list[int]) -> None:
     params = SamplingParams(max_tokens=1, extra_args={STREAM_KEY: ["0", 1]})
-    with pytest.raises(VLLMValidationError, match="this server's own"):
+    with pytest.raises(VLLMValidationError, match="is reserved"):
         engine.llm.generate([TokensPrompt(prompt_token_ids=text_ids[:5])], params, use_tqdm=False)
 
 

@@ -28,7 +28,8 @@ def steer(family: Family, place: Path) -> None:
         for n, site in enumerate(status["sites"])
         for layer in status["layers"]
     }
-    torch.save(vectors, place / "vectors.pt")
+    # As plain tuples, which torch reads back without a list of allowed types.
+    torch.save({tuple(key): one for key, one in vectors.items()}, place / "vectors.pt")
     steering = SteeringVector(vectors)
     Library(place / "library").add(write_vector(steering), "random")
     plans: list[Plan | None] = [None]
