@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import contextvars
 import json
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -165,6 +166,25 @@ WRITTEN: Final = frozenset(f.name for f in fields(Job)) - {*_MEMORY}
 """Fields of a job that are in its file."""
 
 
+NICE: Final = 5
+"""Linux gives a thread 1 / 1.25**5 of what one of priority 0 gets. Less would starve it, and the
+event loop with it, which waits for Python's lock."""
+
+
+def _give_way() -> None:
+    """Begin a thread of extraction: a fit takes seconds of the processor. It takes one core of it,
+    and beside an engine that keeps all cores busy a quarter of that one."""
+    import torch
+
+    with contextlib.suppress(OSError):
+        os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICE)
+    torch.set_num_threads(1)
+
+
+_THREADS: Final = ThreadPoolExecutor(4, "extraction", initializer=_give_way)
+"""Of their own: a thread's priority cannot be raised again."""
+
+
 async def in_thread(job: Job, work: Callable[[Stop], _T]) -> _T:
     """What `work` makes, in a thread. Cancelled, it waits for the thread's end: until then the job
     keeps its turn."""
@@ -177,7 +197,7 @@ async def in_thread(job: Job, work: Callable[[Stop], _T]) -> _T:
 
     # In this context: who is calling is part of it.
     here = contextvars.copy_context()
-    thread = asyncio.get_running_loop().run_in_executor(None, here.run, work, stop)
+    thread = asyncio.get_running_loop().run_in_executor(_THREADS, here.run, work, stop)
     try:
         return await asyncio.shield(thread)
     finally:
