@@ -186,7 +186,8 @@ class Client:
             self.tally.statuses["200"] += 1
             return
         text = (await response.aread()).decode(errors="replace")
-        if response.status_code == 400 and '"vector_not_found"' in text:
+        # A request that names it is a 400, a call of the vector itself a 404.
+        if response.status_code in (400, 404) and '"vector_not_found"' in text:
             raise _Absent(text, began, time.monotonic())
         self.tally.statuses[str(response.status_code)] += 1
         raise Wrong(f"{response.status_code} {text[:300]}")
@@ -225,10 +226,10 @@ class Client:
 
 
 class _Absent(Wrong):
-    """A 400, `vector_not_found`: the vector was not there."""
+    """`vector_not_found`: the vector was not there."""
 
     def __init__(self, text: str, began: float, ended: float) -> None:
-        super().__init__(f"400 {text[:300]}")
+        super().__init__(text[:300])
         self.began, self.ended = began, ended
 
 
