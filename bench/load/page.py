@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.load.asks import WARM_UP
+from tools.docs.markers import insert
 
 RESULTS = Path(__file__).parents[1] / "results"
 PAGE = Path(__file__).parents[2] / "docs" / "load.md"
@@ -85,10 +86,7 @@ def main() -> None:
     text = PAGE.read_text(encoding="utf-8")
     for name, table in (("load", load_table), ("rolling", rolling_table)):
         found = json.loads((RESULTS / f"{name}.json").read_text(encoding="utf-8"))
-        begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-        before, _, rest = text.partition(begin)
-        after = rest.partition(end)[2]
-        text = "\n".join([before + begin, *table(found), end]) + after
+        text = insert(text, name, "\n".join(table(found)))
     PAGE.write_text(text, encoding="utf-8")
 
 

@@ -2,7 +2,7 @@
 
 import importlib
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from typer.core import TyperGroup
@@ -125,8 +125,8 @@ def _serve(ctx: typer.Context) -> None:
     help="Measure behaviour against fluency over coefficients and layers.",
 )
 def _sweep(ctx: typer.Context) -> None:
-    """Hand over to the sweep, whose imports are heavy."""
-    hand_over(ctx, "steersman.client.sweep.command", "sweep")
+    """Hand over to the sweep."""
+    hand_over(ctx, "sweep")
 
 
 @vectors_group.app.command(
@@ -136,16 +136,28 @@ def _sweep(ctx: typer.Context) -> None:
     help="Look into a vector: norms, neighbours, tokens it points at.",
 )
 def _inspect(ctx: typer.Context) -> None:
-    """Hand over to the inspection, whose imports are heavy."""
-    hand_over(ctx, "steersman.client.sweep.inspect_command", "inspect")
+    """Hand over to the inspection."""
+    hand_over(ctx, "vectors", "inspect")
 
 
-def hand_over(ctx: typer.Context, module: str, function: str) -> None:
-    """Run a typer command of another module, imported only now, with the arguments of `ctx` and the
-    module's `HELP`."""
-    lone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+LAZY: Final = {
+    ("sweep",): ("steersman.client.sweep.command", "sweep"),
+    ("vectors", "inspect"): ("steersman.client.sweep.inspect_command", "inspect"),
+}
+"""Commands whose imports are heavy: by their words, the module and its function."""
+
+
+def load_command(*path: str) -> Any:
+    """The click command of `path`, one of `LAZY`, with its module's `HELP`; imported only now."""
+    module, function = LAZY[path]
     found = importlib.import_module(module)
-    lone.command(ctx.info_name, help=found.HELP)(getattr(found, function))
-    command = typer.main.get_command(lone)
+    lone = typer.Typer(add_completion=False, rich_markup_mode="rich")
+    lone.command(path[-1], help=found.HELP)(getattr(found, function))
+    return typer.main.get_command(lone)
+
+
+def hand_over(ctx: typer.Context, *path: str) -> None:
+    """Run the command of `path`, one of `LAZY`, with the arguments of `ctx`."""
+    command = load_command(*path)
     with command.make_context(ctx.info_name, ctx.args, parent=ctx.parent) as own:
         command.invoke(own)

@@ -1,24 +1,18 @@
 """docs/commands.md: every command of `steersman` with its arguments and options."""
 
-import importlib
 import re
 from collections.abc import Iterator
 from typing import Any, Final
 
 import typer
 
-from steersman.client.cli.app import app
+from steersman.client.cli.app import LAZY, app, load_command
 
 HEAD: Final = """# Commands
 
 Written by `python -m tools.docs` from what `steersman --help` shows. [The command line](cli.md) has
 the same in examples; [Settings](settings.md) has the options of `steersman serve`.
 """
-_LAZY: Final = {
-    ("sweep",): ("steersman.client.sweep.command", "sweep"),
-    ("vectors", "inspect"): ("steersman.client.sweep.inspect_command", "inspect"),
-}
-"""Commands that are imported when they run."""
 
 
 def commands() -> str:
@@ -30,12 +24,8 @@ def commands() -> str:
 def _sections(command: Any, path: tuple[str, ...]) -> Iterator[str]:
     if path == ("serve",):
         return
-    if path in _LAZY:
-        module, function = _LAZY[path]
-        found = importlib.import_module(module)
-        lone = typer.Typer(add_completion=False)
-        lone.command(path[-1], help=found.HELP)(getattr(found, function))
-        command = typer.main.get_command(lone)
+    if path in LAZY:
+        command = load_command(*path)
     if hasattr(command, "commands"):
         for name, child in sorted(command.commands.items()):
             yield from _sections(child, (*path, name))

@@ -5,17 +5,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from steersman.steering.plan.settings import Settings, flag_of
+from tools.docs.markers import insert
 
 PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
-BEGIN: Final = "<!-- options:begin -->"
-END: Final = "<!-- options:end -->"
 
 
 def settings() -> str:
     """The page, with its table as it should be."""
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition(BEGIN)
-    _, _, after = rest.partition(END)
-    return f"{before}{BEGIN}\n{table()}\n{END}{after}"
+    return insert(PAGE.read_text(encoding="utf-8"), "options", table())
 
 
 def table() -> str:

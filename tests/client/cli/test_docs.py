@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import typer
 
-from steersman.client.cli.app import app
+from steersman.client.cli.app import LAZY, app, load_command
 from steersman.client.launch.options import own_parser
 
 UsageError: Any = typer.BadParameter.__mro__[1]
@@ -22,7 +22,6 @@ PAGES = sorted({*ROOT.glob("docs/*.md"), ROOT / "README.md"} - {GENERATED})
 _START = re.compile(r"^(?:    )?(?:\$ )?(?:\.venv/bin/)?steersman (?!serve: )")
 _ENDS = {"|", "||", "&&", ";", ">", "2>", "2>/dev/null", "&"}
 _FILES = re.compile(r"\.(txt|jsonl?|gguf|svec|pt|safetensors|yaml)$")
-_PASSED_ON = {("sweep",): "sweep", ("vectors", "inspect"): "inspect"}
 
 
 def commands(page: Path) -> Iterator[tuple[int, list[str]]]:
@@ -62,12 +61,8 @@ def parse(words: list[str]) -> list[str]:
         assert left, f"{rest} names no command"
         name, command, left = command.resolve_command(context, left)
         path = (*path, name)
-        if path in _PASSED_ON:
-            module = "command" if path == ("sweep",) else "inspect_command"
-            found = __import__(f"steersman.client.sweep.{module}", fromlist=["x"])
-            lone = typer.Typer(add_completion=False)
-            lone.command(name)(getattr(found, _PASSED_ON[path]))
-            command = typer.main.get_command(lone)
+        if path in LAZY:
+            command = load_command(*path)
         context = command.make_context(name, list(left), parent=context)
     return [word.partition("=")[2] or word for word in words if _FILES.search(word)]
 

@@ -5,7 +5,7 @@
         row.steered("log-probabilities within 3e-07 of the plain engine's")
 
 A block that raises leaves a failed row and goes on raising; one that says neither `steered` nor
-`refused` fails. `tests/support/matrix/table.py` makes the README's table out of the file.
+`refused` fails. `tests/support/matrix/table.py` makes the table of docs/ways.md out of the file.
 """
 
 import fcntl

@@ -6,9 +6,9 @@ python -m tests.support.matrix.table
 from pathlib import Path
 
 from tests.support.matrix.results import read
+from tools.docs.markers import insert
 
 PAGE = Path(__file__).parents[3] / "docs" / "ways.md"
-BEGIN, END = "<!-- ways:begin -->", "<!-- ways:end -->"
 
 
 def table(rows: dict[str, dict[str, str]]) -> str:
@@ -20,14 +20,6 @@ def table(rows: dict[str, dict[str, str]]) -> str:
     return "\n".join(lines)
 
 
-def insert(text: str, made: str) -> str:
-    """`text` with `made` between the markers. Raises ValueError where there are no markers."""
-    before, found, rest = text.partition(BEGIN)
-    _, found_end, after = rest.partition(END)
-    if not found or not found_end:
-        raise ValueError(f"no {BEGIN} ... {END}")
-    return f"{before}{BEGIN}\n{made}\n{END}{after}"
-
-
 if __name__ == "__main__":
-    PAGE.write_text(insert(PAGE.read_text(encoding="utf-8"), table(read())), encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(insert(text, "ways", table(read())), encoding="utf-8")
