@@ -1,6 +1,6 @@
 """HTTP: what a client sees. Steersman's routes, on vLLM's API server.
 
-middleware/    before every route: who calls, how much body, whether steering would be ignored
+middleware/    before every route: checks keys, bounds bodies, refuses steering that has no effect
 auth/          keys, their permissions, and what a key sees of the library
 chat/          the routes that generate: from a `steering` field to a plan, and back to a receipt
 library/       REST for vectors

@@ -158,7 +158,7 @@ class SteersmanEndpoints:
 
 def _log_as_vllm_does() -> None:
     """vLLM sets the root logger to ERROR and gives handlers to its own: a library's warning of a
-    damaged file would be told to nobody."""
+    damaged file would be lost."""
     theirs = logging.getLogger("vllm")
     ours = logging.getLogger("steersman")
     ours.handlers, ours.propagate = theirs.handlers, False

@@ -26,7 +26,7 @@ from bench.load.asks import MODEL, STEERED, TOKENS, WARM_UP, Phase, arrivals, bu
 from bench.load.figure import Case, draw
 from bench.load.scratch import INFER, scratch_folder, write_keys
 from bench.load.sums import all_sums, first_token, good, percentile
-from bench.load.tool import Heard, locust, send
+from bench.load.tool import Recorded, locust, send
 from bench.load.watch import Watch
 from bench.report import publish, say
 from bench.servers import Server, demo_model, running, steersman
@@ -58,7 +58,7 @@ class Bench:
         """The keys of one kind."""
         return [name for name in self.keys if name.startswith(kind)]
 
-    def send(self, planned: Any) -> Heard:
+    def send(self, planned: Any) -> Recorded:
         """Send, and wait until the server is quiet again."""
         heard = send(self.server.url, planned, self.keys, self.scratch, self.watch)
         wrong = sum(not good(record) for record in heard.records)

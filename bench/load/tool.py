@@ -41,8 +41,8 @@ class Arrival:
 
 
 @dataclass(frozen=True)
-class Heard:
-    """What locust says: every request's own record, its count of all, and of those that failed."""
+class Recorded:
+    """What locust recorded: a record of every request, and its counts of all and of failed ones."""
 
     began: float
     """Wall-clock time that every `at` counts from."""
@@ -71,7 +71,7 @@ def send(
     keys: Mapping[str, str],
     scratch: Path,
     watch: Callable[[], object] = lambda: None,
-) -> Heard:
+) -> Recorded:
     """Send all `arrivals` to `url` and wait for the last answer, calling `watch` every second.
 
     `keys` are the secrets by the name that arrivals give. Raises RuntimeError if locust fails.
@@ -106,7 +106,7 @@ def send(
     if len(records) != len(arrivals):
         raise RuntimeError(f"{len(records)} of {len(arrivals)} requests were recorded")
     posts = [row for row in json.loads(stats.read_text()) if row["method"] == "POST"]
-    return Heard(
+    return Recorded(
         began["began"],
         records,
         sum(row["num_requests"] for row in posts),

@@ -18,7 +18,7 @@ _WAYS = (
 
 
 class EngineError(Exception):
-    """The engine did not do what it was told to; the message has what it printed."""
+    """A command of the engine failed; the message is what the engine printed."""
 
 
 def _limits() -> list[str]:

@@ -2,7 +2,7 @@
 
     python pip_settings.py conf [MOUNT]    a pip.conf; its certificates are the secret `ca`
     python pip_settings.py folders         the local folders that it names, one a line
-    python pip_settings.py ca              the file of certificates, if pip is told to use one
+    python pip_settings.py ca              the file of certificates that pip is set to use, if any
 
 The folders are MOUNT/0, MOUNT/1 and so on in the build; without MOUNT they are left out.
 Read from `pip config list`, which knows pip's files and its environment variables.

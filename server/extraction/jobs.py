@@ -105,7 +105,7 @@ class Jobs:
         return job
 
     def stop(self) -> None:
-        """End all jobs, which are told to be lost: the server is about to go."""
+        """End all jobs as lost: the server is about to stop."""
         self._stopped = True
         for task in self._tasks.values():
             task.cancel()
@@ -205,7 +205,7 @@ class Jobs:
             await on_disk(self._end, job)
 
     def _end(self, job: Job) -> None:
-        # On a full disk the job will be told to be lost, and the server goes on.
+        # On a full disk the job is reported as lost later, and the server goes on.
         with contextlib.suppress(LibraryError):
             job.save()
         with contextlib.suppress(OSError):
