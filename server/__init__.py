@@ -9,7 +9,7 @@ start/         what a server does once, at its start
 
 plugin         the entry point: puts all of this on vLLM's app
 state          what the routes share; dependencies has what a route may ask for of it
-errors         exceptions; error_response maps them to HTTP, validation translates pydantic's
+errors         exceptions; error_response maps them to HTTP
 doses          relative doses of vectors at this model, and their limits
 drain, health  SIGTERM; GET /ready and the lag of the event loop
 metrics        Prometheus metrics

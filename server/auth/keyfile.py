@@ -31,7 +31,7 @@ from steersman.server.auth.audit import audit
 from steersman.server.auth.permissions import SCOPES, KeyPermissions
 from steersman.server.auth.whole_yaml import Document, NotWhole, load
 from steersman.server.metrics import METRICS
-from steersman.server.validation import first_problem
+from steersman.vectors.validation import first_problem
 
 LOOK_EVERY_S: Final = 1.0
 LOOK_WITHIN_S: Final = 1.0

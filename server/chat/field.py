@@ -20,9 +20,9 @@ from pydantic import (
     model_validator,
 )
 
-from steersman.server.validation import Location, first_problem, path_of_key
 from steersman.steering.plan import MAX_SCHEDULE, PlanInvalid, check_rule
 from steersman.steering.plan.plan import as_float32
+from steersman.vectors.validation import Location, first_problem, path_of_key
 
 SCHEDULES: Final = ("constant", "start", "diminishing")
 MAX_USES: Final = 4096

@@ -6,11 +6,11 @@ from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, Strict
 from pydantic_core import from_json
 
 from steersman.server.extraction.samples import MOST_SAMPLES, count_values, most_values
-from steersman.server.validation import body_invalid
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.library.names import check_name
 from steersman.vectors.methods import METHODS, Method
 from steersman.vectors.methods.per_step import MAX_STEPS
+from steersman.vectors.validation import body_invalid
 
 Text = StrictStr | list[Any]
 """A plain text, or a chat: a list of messages with role and content."""

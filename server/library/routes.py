@@ -42,11 +42,11 @@ from steersman.server.library.schemas import (
 )
 from steersman.server.library.upload import Upload, read_upload
 from steersman.server.metrics import METRICS
-from steersman.server.validation import body_invalid
 from steersman.vectors.errors import VectorInvalid, VectorNotFound, shown
 from steersman.vectors.file.format import write_vector
 from steersman.vectors.library.library import Entry
 from steersman.vectors.library.ownership import read_content
+from steersman.vectors.validation import body_invalid
 
 _MAX_PATCH_BYTES: Final = 1 << 20
 MAX_PAGE_BYTES: Final = 4 << 20

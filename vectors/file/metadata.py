@@ -5,16 +5,20 @@ silence as 1. What is accepted can be written again, sent as JSON, and stays sma
 """
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, fields
+from collections.abc import Mapping
+from dataclasses import asdict
 from datetime import datetime
-from typing import Any, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn, TypeVar
+
+import pydantic
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, TypeAdapter
 
 from steersman.vectors.defaults import check_number, check_positions, check_safe_range
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.header import no_duplicates
 from steersman.vectors.library.names import check_name
 from steersman.vectors.tensors import parse_tensor_name
+from steersman.vectors.validation import first_problem, path_of_key
 from steersman.vectors.vector import BaseModel, SteeringVector
 
 METADATA_KEY: Final = "steersman"
@@ -26,6 +30,74 @@ limits of their own, so what an upload may have a PATCH may keep."""
 MAX_DEPTH: Final = 64
 """Lists and objects within each other in the metadata; JSON writers give up far below 1,000."""
 _CHANGED_BY_PATCH: Final = ("description", "coefficient", "layers", "positions", "safe_range")
+
+
+def _finite(settings: dict[str, Any]) -> dict[str, Any]:
+    try:
+        # JSON has 1e999, of which Python makes an infinity, which no JSON can say.
+        json.dumps(settings, allow_nan=False)
+    except ValueError:
+        raise ValueError("holds a number that is not finite") from None
+    return settings
+
+
+def _coefficient(value: object) -> float:
+    return check_number(value, "coefficient")
+
+
+def _norms(norms: dict[str, Any]) -> dict[str, float]:
+    for name in norms:
+        parse_tensor_name(name)
+    return {name: check_number(norm, f"norms.{name}") for name, norm in norms.items()}
+
+
+def _time(text: str) -> str:
+    try:
+        datetime.fromisoformat(text)
+    except ValueError:
+        raise ValueError("must be a time in ISO 8601") from None
+    return text
+
+
+ShortText = Annotated[str, Field(max_length=256)]
+Description = Annotated[str, Field(max_length=MAX_DESCRIPTION)]
+Count = Annotated[int, Field(gt=0, lt=2**31)]
+
+
+class _Strict(pydantic.BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+
+class BaseModelFields(_Strict):
+    """The field `base_model`: the model a vector was made on."""
+
+    id: ShortText | None = None
+    hidden_size: Count | None = None
+    num_layers: Count | None = None
+    fingerprint: ShortText | None = None
+
+
+class Metadata(_Strict):
+    """Every field of a `SteeringVector` but its tensors, as a file has it. Null is left out."""
+
+    name: Annotated[str, AfterValidator(check_name)] | None = None
+    description: Description | None = None
+    method: ShortText | None = None
+    method_settings: Annotated[dict[str, Any], AfterValidator(_finite)] | None = None
+    base_model: BaseModelFields | None = None
+    coefficient: Annotated[Any, BeforeValidator(_coefficient)] = None
+    layers: Annotated[list[int], Field(min_length=1)] | None = None
+    positions: Annotated[Any, BeforeValidator(check_positions)] = None
+    safe_range: Annotated[Any, BeforeValidator(check_safe_range)] = None
+    norms: Annotated[dict[str, Any], AfterValidator(_norms)] | None = None
+    licence: ShortText | None = None
+    created_at: Annotated[ShortText, AfterValidator(_time)] | None = None
+
+
+T = TypeVar("T")
+_METADATA: Final = TypeAdapter(Metadata)
+_BASE_MODEL: Final = TypeAdapter(BaseModelFields)
+_DESCRIPTION: Final[TypeAdapter[str]] = TypeAdapter(Description)
 
 
 def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
@@ -53,10 +125,14 @@ def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
             param="format_version",
             code="unknown_format_version",
         )
-    for name in given:
-        if name not in READERS:
-            raise _bad(name, f"is not a field of a vector; fields are {', '.join(READERS)}")
-    return {name: READERS[name](name, value) for name, value in given.items() if value is not None}
+    present = {name: value for name, value in given.items() if value is not None}
+    found = _read(_METADATA, present)
+    said = {name: getattr(found, name) for name in present}
+    if found.base_model is not None:
+        said["base_model"] = BaseModel(**found.base_model.model_dump())
+    if found.layers is not None:
+        said["layers"] = tuple(found.layers)
+    return said
 
 
 def metadata_text(vector: SteeringVector) -> str:
@@ -94,7 +170,7 @@ def metadata_too_large(size: int, param: str) -> VectorInvalid:
 
 def _present(vector: SteeringVector) -> dict[str, Any]:
     """The fields of `vector` that are worth a place in its file, as JSON has them."""
-    values = {name: getattr(vector, name) for name in READERS}
+    values = {name: getattr(vector, name) for name in Metadata.model_fields}
     values |= {
         "description": vector.description or None,
         "method_settings": dict(vector.method_settings) or None,
@@ -107,10 +183,27 @@ def _present(vector: SteeringVector) -> dict[str, Any]:
 
 def check_description(value: object) -> str:
     """`value` as a description; raises `VectorInvalid`."""
-    text = _text("description", value)
-    if len(text) > MAX_DESCRIPTION:
-        raise _bad("description", f"has {len(text)} characters, at most {MAX_DESCRIPTION} fit")
-    return text
+    return _read(_DESCRIPTION, value, "description")
+
+
+def read_base_model(value: object) -> BaseModel:
+    """`value` as the model a vector was made on; raises `VectorInvalid`."""
+    return BaseModel(**_read(_BASE_MODEL, value, "base_model").model_dump())
+
+
+def _read(form: TypeAdapter[T], value: object, field: str = "") -> T:
+    """`value` in its form; raises `VectorInvalid` that names `field` or the part of it."""
+    try:
+        return form.validate_python(value, strict=True)
+    except pydantic.ValidationError as error:
+        problem = first_problem(error)
+    # Clients know a field by its name: which entry of a list it is stands in the message.
+    path = path_of_key(tuple(step for step in problem.location if isinstance(step, str)), field)
+    if problem.is_unknown_field:
+        known = BaseModelFields if path.startswith("base_model.") else Metadata
+        raise _bad(path, f"is not known; fields are {', '.join(known.model_fields)}")
+    entry = "".join(f"[{step}] " for step in problem.location if isinstance(step, int))
+    raise _bad(path, f"{entry}{problem.words}")
 
 
 def _bad(field: str, reason: str) -> VectorInvalid:
@@ -142,108 +235,3 @@ def _check_plain(given: dict[str, Any]) -> None:
             json.dumps({field: value}, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise _bad(field, "is not valid Unicode") from None
-
-
-def _text(field: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise _bad(field, f"must be a string, not {shown(value)}")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise _bad(field, "is not valid Unicode") from None
-    return value
-
-
-def _short_text(field: str, value: object) -> str:
-    text = _text(field, value)
-    if len(text) > 256:
-        raise _bad(field, f"has {len(text)} characters, at most 256 fit")
-    return text
-
-
-def _object(field: str, value: object) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise _bad(field, f"must be an object, not {shown(value)}")
-    return value
-
-
-def _settings(field: str, value: object) -> dict[str, Any]:
-    settings = _object(field, value)
-    try:
-        # JSON has 1e999, of which Python makes an infinity, which no JSON can say.
-        json.dumps(settings, allow_nan=False)
-    except ValueError:
-        raise _bad(field, "holds a number that is not finite") from None
-    return settings
-
-
-def _count(field: str, value: object) -> int:
-    if type(value) is not int or not 0 < value < 2**31:
-        raise _bad(field, f"must be a positive whole number, not {shown(value)}")
-    return value
-
-
-def read_base_model(field: str, value: object) -> BaseModel:
-    """`value` as the model a vector was made on; raises `VectorInvalid` naming `field`."""
-    given = _object(field, value)
-    known = {f.name for f in fields(BaseModel)}
-    for name in given:
-        if name not in known:
-            raise _bad(f"{field}.{name}", f"is not known; use {', '.join(sorted(known))}")
-    present = {name: part for name, part in given.items() if part is not None}
-    texts = {
-        name: _short_text(f"{field}.{name}", present[name])
-        for name in ("id", "fingerprint")
-        if name in present
-    }
-    counts = {
-        name: _count(f"{field}.{name}", present[name])
-        for name in ("hidden_size", "num_layers")
-        if name in present
-    }
-    return BaseModel(
-        id=texts.get("id"),
-        hidden_size=counts.get("hidden_size"),
-        num_layers=counts.get("num_layers"),
-        fingerprint=texts.get("fingerprint"),
-    )
-
-
-def _layers(field: str, value: object) -> tuple[int, ...]:
-    if not isinstance(value, list) or not value or not all(type(n) is int for n in value):
-        raise _bad(field, f"must be a list of block indices, not {shown(value)}")
-    return tuple(value)
-
-
-def _norms(field: str, value: object) -> dict[str, float]:
-    norms = {}
-    for name, norm in _object(field, value).items():
-        parse_tensor_name(name)
-        norms[name] = check_number(norm, f"{field}.{name}")
-    return norms
-
-
-def _time(field: str, value: object) -> str:
-    text = _short_text(field, value)
-    try:
-        datetime.fromisoformat(text)
-    except ValueError:
-        raise _bad(field, f"must be a time in ISO 8601, not {shown(text)}") from None
-    return text
-
-
-READERS: Final[dict[str, Callable[[str, object], Any]]] = {
-    "name": lambda field, value: check_name(_text(field, value)),
-    "description": lambda _, value: check_description(value),
-    "method": _short_text,
-    "method_settings": _settings,
-    "base_model": read_base_model,
-    "coefficient": lambda field, value: check_number(value, field),
-    "layers": _layers,
-    "positions": lambda _, value: check_positions(value),
-    "safe_range": lambda _, value: check_safe_range(value),
-    "norms": _norms,
-    "licence": _short_text,
-    "created_at": _time,
-}
-"""Every field of a `SteeringVector` but its tensors, and what checks the value in a file."""

@@ -109,4 +109,4 @@ def _owner(written: dict[str, object]) -> str | None:
 def _base_model(written: dict[str, object]) -> BaseModel | None:
     """Records of before names had one of their own have none."""
     said = written.get("base_model")
-    return None if said is None else read_base_model("base_model", said)
+    return None if said is None else read_base_model(said)

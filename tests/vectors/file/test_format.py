@@ -25,7 +25,7 @@ from steersman.vectors.file.format import (
     tensor_name,
     write_vector,
 )
-from steersman.vectors.file.metadata import READERS
+from steersman.vectors.file.metadata import Metadata
 from steersman.vectors.tensors import HookPoint
 from steersman.vectors.vector import VectorFields
 from tests.support.vectors.make import vector, vector_file
@@ -99,7 +99,7 @@ def test_other_safetensors_tools_read_the_file(written: SteeringVector) -> None:
 
 def test_a_file_has_every_field_of_a_vector() -> None:
     known = {field.name for field in fields(SteeringVector)} - {"tensors"}
-    assert set(READERS) == known
+    assert set(Metadata.model_fields) == known
     assert {field.name for field in fields(VectorFields)} < known
 
 

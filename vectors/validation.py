@@ -1,5 +1,5 @@
-"""What pydantic finds wrong with a value from outside, in our words: one place for the `steering`
-field, the requests of our routes and the keys file."""
+"""What pydantic finds wrong with a value from outside, in our words: one place for the metadata of
+files, the `steering` field, the requests of our routes and the keys file."""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -21,9 +21,11 @@ _WORDS: Final = {
     "finite_number": "must be a finite number",
     "greater_than": "must be above {gt:g}",
     "greater_than_equal": "must be {ge:g} or more",
+    "less_than": "must be below {lt:g}",
     "less_than_equal": "must be {le:g} or less",
     "int_type": "must be a whole number",
     "string_type": "must be a string",
+    "string_unicode": "is not valid Unicode",
     "bool_type": "must be true or false",
     "literal_error": "must be {expected}",
     "list_type": "must be a list",
