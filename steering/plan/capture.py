@@ -4,11 +4,11 @@ A capture travels as a plan does, in `SamplingParams.extra_args`; the worker's s
 request's outputs, step by step, and add up here. Nothing holds a prompt's whole stream.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,10 +42,8 @@ class Capture:
 
     def to_json(self) -> str:
         """The form that `of` takes back."""
-        return json.dumps(
-            [self.receipt, self.terms, self.start, self.stop, self.each, self.portion],
-            separators=(",", ":"),
-        )
+        wire = self.receipt, self.terms, self.start, self.stop, self.each, self.portion
+        return msgspec.json.encode(wire).decode()
 
     @classmethod
     def of(cls, extra_args: Mapping[str, Any] | None) -> Self | None:
@@ -53,22 +51,17 @@ class Capture:
         if not extra_args or CAPTURE_KEY not in extra_args:
             return None
         try:
-            receipt, terms, start, stop, each, portion = json.loads(extra_args[CAPTURE_KEY])
-            found = cls(
-                str(receipt),
-                tuple(HookPoint(str(site), int(layer)) for site, layer in terms),
-                int(start),
-                int(stop),
-                bool(each),
-                int(portion),
-            )
-        except (ValueError, TypeError) as error:
-            raise PlanInvalid(f"not a capture: {error!r:.200}") from error
+            found = cls(*_READER.decode(extra_args[CAPTURE_KEY]))
+        except (msgspec.MsgspecError, TypeError) as error:
+            raise PlanInvalid(f"not a capture: {error!s:.200}") from error
         if not found.terms or not 0 <= found.start < found.stop:
             raise PlanInvalid("a capture must name at least one hook point and one token")
         if found.portion < 0:
             raise PlanInvalid("a capture's portion must be 0 or more")
         return found
+
+
+_READER: Final = msgspec.json.Decoder(tuple[str, tuple[HookPoint, ...], int, int, bool, int])
 
 
 class CaptureChunk(NamedTuple):

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, Self
 
 from steersman.steering.plan.errors import PlanInvalid
@@ -29,10 +29,6 @@ class Dynamic:
 
     def check(self) -> None:
         """Raise `PlanInvalid` for a setting that is not valid."""
-        for name in ("start", "top_p"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise PlanInvalid(f"{name} must be a number", param=f"steering.dynamic.{name}")
         if not 0 <= self.start < math.inf:
             raise PlanInvalid(
                 "start must be a finite number, 0 or more", param="steering.dynamic.start"
@@ -41,19 +37,6 @@ class Dynamic:
             raise PlanInvalid(
                 "top_p must lie above 0 and be at most 1", param="steering.dynamic.top_p"
             )
-        if not isinstance(self.mean, bool):
-            raise PlanInvalid("a plan's mean must be true or false", param="steering.dynamic.kl")
-
-    def to_json(self) -> dict[str, Any]:
-        """A JSON object that `from_json` takes back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: Mapping[str, Any]) -> Self:
-        """Read and check; raises `PlanInvalid` or what `data[...]` raises."""
-        dynamic = cls(data["start"], data["top_p"], data["mean"])
-        dynamic.check()
-        return dynamic
 
 
 class Companion(NamedTuple):

@@ -1,16 +1,16 @@
 """The plan: one request's steering, resolved. It travels as JSON in `SamplingParams.extra_args`."""
 
-import base64
-import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 from itertools import pairwise
-from typing import Any, Final, NamedTuple, Self, cast
+from typing import Annotated, Any, Final, NamedTuple, Self, cast
 
+import msgspec
 import numpy as np
+from msgspec import Meta, Struct
 from numpy.typing import NDArray
 
 from steersman.steering.plan.cache_key import CacheKeys, digest_of_terms
@@ -230,12 +230,8 @@ class Plan:
 
     def to_json(self) -> str:
         """The form that `from_json` takes back."""
-        data = {
-            "vectors": [_written(v) for v in self.vectors],
-            "receipt": self.receipt,
-            "dynamic": self.dynamic.to_json() if self.dynamic else None,
-        }
-        return json.dumps(data, separators=(",", ":"))
+        vectors = [_VectorWire.of(v) for v in self.vectors]
+        return msgspec.json.encode(_PlanWire(vectors, self.receipt, self.dynamic)).decode()
 
     @classmethod
     def from_json(cls, text: object) -> Self:
@@ -246,17 +242,12 @@ class Plan:
                 f"{MAX_PLAN} characters"
             )
         try:
-            data = json.loads(text)
-            vectors = tuple(_read_vector(item) for item in data["vectors"])
-            receipt = data.get("receipt", "")
-            dynamic = Dynamic.from_json(data["dynamic"]) if data.get("dynamic") else None
-        except PlanInvalid:
-            raise
-        except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
-            raise PlanInvalid(f"not a steering plan: {error!r:.200}") from error
-        if not isinstance(receipt, str) or len(receipt) > 64:
-            raise PlanInvalid("a plan's receipt must be a string of at most 64 characters")
-        return cls(vectors, receipt, dynamic)
+            wire = _READER.decode(text)
+        except (msgspec.MsgspecError, RecursionError) as error:
+            raise PlanInvalid(f"not a steering plan: {error!s:.200}") from error
+        if wire.dynamic is not None:
+            wire.dynamic.check()
+        return cls(tuple(v.read() for v in wire.vectors), wire.receipt, wire.dynamic)
 
     @classmethod
     def of(cls, extra_args: Mapping[str, Any] | None) -> "Plan | None":
@@ -293,63 +284,47 @@ def _read_once(text: str) -> Plan:
     return Plan.from_json(text)
 
 
-def _written(vector: PlannedVector) -> dict[str, Any]:
-    data: dict[str, Any] = {
-        "digest": vector.digest,
-        "coefficient": vector.coefficient,
-        "terms": vector.terms,
-        "positions": vector.positions,
-    }
-    if vector.schedule:
+class _VectorWire(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A `PlannedVector` as it travels."""
+
+    digest: Annotated[str, Meta(pattern=r"^sha256:[0-9a-f]{64}\Z")]
+    coefficient: float
+    terms: tuple[HookPoint, ...]
+    positions: str | tuple[int, int]
+    schedule: bytes = b""
+    """float32, little-endian, packed: a long list of numbers would take a worker's step."""
+    steps: Annotated[int, Meta(ge=1)] = 1
+    hold: bool = False
+
+    @classmethod
+    def of(cls, vector: PlannedVector) -> Self:
         packed = struct.pack(f"<{len(vector.schedule)}f", *vector.schedule)
-        data["schedule"] = base64.b64encode(packed).decode()
-    if vector.steps > 1:
-        data["steps"] = vector.steps
-    if vector.hold:
-        data["hold"] = True
-    return data
+        return cls(vector.digest, vector.coefficient, vector.terms, vector.positions, packed,
+                   vector.steps, vector.hold)  # fmt: skip
 
-
-def _read_vector(item: Mapping[str, Any]) -> PlannedVector:
-    digest = item["digest"]
-    hexes = digest.removeprefix("sha256:")
-    if len(hexes) != 64 or not set(hexes) <= set("0123456789abcdef"):
-        raise PlanInvalid("a plan's digest must be sha256: and 64 hex digits")
-    coefficient = item["coefficient"]
-    if isinstance(coefficient, bool) or not isinstance(coefficient, int | float):
-        raise PlanInvalid("a plan's coefficient must be a number", param="steering.coefficient")
-    terms = set()
-    for site, layer in item["terms"]:
-        if type(site) is not str or type(layer) is not int or len(site) > _LONGEST_SITE:
+    def read(self) -> PlannedVector:
+        """Raises `PlanInvalid` for what its types allow and a plan cannot have."""
+        if len(self.schedule) % 4:
+            raise PlanInvalid("a plan's schedule must be base64 over float32")
+        if any(len(site) > _LONGEST_SITE for site, _ in self.terms):
             raise PlanInvalid("a plan's terms must be (site, layer) pairs")
-        terms.add(_hook_point(site, layer))
-    positions, steps, hold = item["positions"], item.get("steps", 1), item.get("hold", False)
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise PlanInvalid("a plan's steps must be a whole number of at least 1")
-    if not isinstance(hold, bool):
-        raise PlanInvalid("a plan's hold must be true or false")
-    return PlannedVector(
-        digest="sha256:" + hexes,
-        coefficient=as_float32(coefficient),
-        terms=tuple(sorted(terms)),
-        positions=check_rule(tuple(positions) if isinstance(positions, list) else positions),
-        schedule=_read_schedule(item.get("schedule", "")),
-        steps=steps,
-        hold=hold,
-    )
+        return PlannedVector(
+            digest=self.digest,
+            coefficient=as_float32(self.coefficient),
+            terms=tuple(sorted(set(self.terms))),
+            positions=check_rule(self.positions),
+            schedule=struct.unpack(f"<{len(self.schedule) // 4}f", self.schedule),
+            steps=self.steps,
+            hold=self.hold,
+        )
 
 
-@lru_cache(maxsize=4096)
-def _hook_point(site: str, layer: int) -> HookPoint:
-    # A heavy plan has thousands, and all plans the same few hundred.
-    return HookPoint(site, layer)
+class _PlanWire(Struct, forbid_unknown_fields=True, omit_defaults=True):
+    """A `Plan` as it travels."""
+
+    vectors: list[_VectorWire]
+    receipt: Annotated[str, Meta(max_length=64)] = ""
+    dynamic: Dynamic | None = None
 
 
-def _read_schedule(text: object) -> tuple[float, ...]:
-    """Base64 over little-endian float32: a long list of numbers would take a worker's step."""
-    if not isinstance(text, str):
-        raise PlanInvalid("a plan's schedule must be base64 over float32")
-    packed = base64.b64decode(text, validate=True)
-    if len(packed) % 4:
-        raise PlanInvalid("a plan's schedule must be base64 over float32")
-    return struct.unpack(f"<{len(packed) // 4}f", packed)
+_READER: Final = msgspec.json.Decoder(_PlanWire)

@@ -7,6 +7,8 @@ front end's `inbox.RECEIPTS`, where the HTTP layer reads it under the plan's rec
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
+import msgspec
+
 from steersman.steering.plan.dynamic import Choice
 
 
@@ -35,9 +37,7 @@ class WorkerNote(NamedTuple):
     @classmethod
     def from_wire(cls, wire: list[Any]) -> Self:
         """Inverse of `to_wire`."""
-        receipt, tokens, vectors, loads, choices = wire
-        chosen = tuple(Choice(tuple(c), tuple(d)) for c, d in choices)
-        return cls(receipt, tuple(tokens), vectors, tuple(loads), chosen)
+        return msgspec.convert(wire, cls)
 
     def after(self, earlier: Self) -> Self:
         """This note with what `earlier` ones of the same sequence have besides."""
