@@ -10,7 +10,6 @@ cause of a failed start by itself, in one line.
 """
 
 import atexit
-import json
 import logging
 import multiprocessing
 import os
@@ -19,6 +18,8 @@ import traceback
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
+
+from pythonjsonlogger.json import JsonFormatter
 
 RUN: Final = "STEERSMAN_RUN"
 FORMAT: Final = "STEERSMAN_LOG_FORMAT"
@@ -105,13 +106,18 @@ class TextLines(logging.Formatter):
         return super().format(record)
 
 
-class JsonLines(logging.Formatter):
+class JsonLines(JsonFormatter):
     """One JSON object a line: time (UTC), level, logger, process, pid, message, exception."""
 
-    def format(self, record: logging.LogRecord) -> str:
-        when = datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds")
-        line: dict[str, Any] = {
-            "time": when.replace("+00:00", "Z"),
+    def __init__(self) -> None:
+        super().__init__(json_default=str, json_ensure_ascii=False)
+
+    def add_fields(
+        self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]
+    ) -> None:
+        """Fill one line."""
+        log_data |= {
+            "time": utc(record.created),
             "level": record.levelname,
             "logger": record.name,
             "process": _process(record),
@@ -119,8 +125,13 @@ class JsonLines(logging.Formatter):
             "message": record.getMessage(),
         }
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+            log_data["exception"] = self.formatException(record.exc_info)
+
+
+def utc(seconds: float) -> str:
+    """A time of the epoch in ISO 8601, `2026-11-28T18:40:12.123Z`."""
+    text = datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    return text.replace("+00:00", "Z")
 
 
 class Quiet(logging.Filter):

@@ -10,16 +10,19 @@ opened anew for each line, so that it can be moved away.
 
 import asyncio
 import contextvars
-import json
 import logging
 import os
 import sys
+import time
 from concurrent.futures import ThreadPoolExecutor
-from datetime import UTC, datetime
 from typing import Any, Final
 
-from steersman.server.auth.caller import caller
+from pythonjsonlogger.json import JsonFormatter
 
+from steersman.server.auth.caller import caller
+from steersman.steering.logs import utc
+
+_FORM: Final = JsonFormatter([])
 _WRITER: Final = ThreadPoolExecutor(1, "steersman-audit")
 """A thread of its own: a disk that hangs must stop neither the event loop nor other work."""
 logger = logging.getLogger("vllm.steersman")
@@ -51,14 +54,14 @@ def audit(event: str, **fields: Any) -> None:
     is reported in the log, and does not undo the change."""
     who = caller()
     line = {
-        "time": datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+        "time": utc(time.time()),
         "audit": event,
         "key": who.permissions.name or None,
         "client": who.address,
         "request_id": who.request_id,
         **fields,
     }
-    text = json.dumps(line) + "\n"
+    text = _FORM.format(logging.makeLogRecord({"msg": line})) + "\n"
     try:
         if _Sink.path is None:
             sys.stdout.write(text)

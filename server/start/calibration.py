@@ -97,7 +97,7 @@ async def _alone(lock: Path) -> AsyncIterator[None]:
     """Hold `lock` against other processes: two that listen at once cut each other short."""
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
-        # Read-only: the lock file may be that of a replica which runs as another user.
+        # Read-only, as filelock does not: the file may be that of another replica and user.
         descriptor = os.open(lock, os.O_RDONLY | os.O_CREAT, 0o644)
     except OSError as error:
         logger.warning("%s cannot be locked (%s)", lock, error.strerror)
