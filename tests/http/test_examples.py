@@ -1,9 +1,12 @@
-"""The scripts of `examples/` do what they say, against a real server."""
+"""The scripts and the notebook of `examples/` do what they say, against a real server."""
 
 import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
+
+import pytest
 
 from bench.servers import Server
 from tests.support.http.client import Client
@@ -45,3 +48,22 @@ def test_make_vector_makes_one_and_steers_with_it(server: Server, client: Client
     assert plain
     assert steered
     assert plain.strip() != steered.strip()
+
+
+def test_the_notebook_turns_the_dial(
+    server: Server, rnd: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its cells run in their order, as Jupyter runs them; none has outputs in the repository."""
+    monkeypatch.setenv("STEERSMAN_URL", server.url)
+    monkeypatch.setenv("STEERSMAN_VECTOR", rnd)
+    notebook = json.loads((EXAMPLES / "dial.ipynb").read_text(encoding="utf-8"))
+    cells = [cell for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert all(not cell["outputs"] for cell in cells)
+    names: dict[str, Any] = {}
+    for cell in cells:
+        exec(compile("".join(cell["source"]), cell["id"], "exec"), names)
+    texts = [answer.choices[0].message.content for answer in names["answers"].values()]
+    assert texts[0] != texts[2] != texts[4]
+    for coefficient, receipt in names["receipts"].items():
+        (used,) = receipt["vectors"]
+        assert (used["id"], used["coefficient"]) == (rnd, coefficient)
