@@ -54,6 +54,19 @@ class Companion(NamedTuple):
         return None if found is None else cls(*found)
 
 
+DRAFT: Final = -1
+"""In place of a token that the answer does not have yet: the worker drafts it."""
+
+
+class LastToken(NamedTuple):
+    """The last token that a step computes of an answer or of one of its companions."""
+
+    position: int
+    """Its index in the request."""
+    token: int
+    """`DRAFT` from the scheduler, where the companion runs ahead of its answer."""
+
+
 class Choice(NamedTuple):
     """What was found for one token of the answer, for each property."""
 

@@ -79,6 +79,8 @@ class StepReport:
     ill: list[str] = field(default_factory=list)
     """Ids of requests whose hidden states or logits are not finite; they are ended, and what they
     left in the cache is cleaned."""
+    drafts: dict[str, int] = field(default_factory=dict)
+    """By answer, the token with which its companions ran ahead of it in the step."""
     captured: dict[str, list[Any]] = field(default_factory=dict)
     """What was captured, by request:
     `steersman.steering.plan.capture.CaptureChunk`s."""

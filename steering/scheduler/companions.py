@@ -9,14 +9,23 @@ streams of one answer:
   such a request until it has one more: the answer's, which is appended when it is known.
 - The answer is held (`Request.next_decode_eligible_step`) until its companions have computed the
   tokens that it has; the coefficients follow from their logits, in the worker.
+- In the step in which the answer computes its latest token, its companions run ahead of it by one,
+  on a draft of the token that comes, which the worker makes and reports. If the answer's token is
+  that one, its companions have computed it. Else they go back by one token, and the answer is held
+  while they compute it.
 
-So a token takes two steps, in both of which all other requests run too.
+So a token takes one step, or two after a wrong draft; all other requests run in both. The draft
+decides when something is computed, never what. It is a token that a companion computes and does not
+have (`Request.num_output_placeholders`, as for what asynchronous scheduling does not know yet), so
+that no block is keyed by it.
 """
 
 import time
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
 
+from steersman.steering.plan.dynamic import DRAFT, LastToken
 from steersman.steering.plan.plan import Plan
 
 FOREVER = 2**62
@@ -27,11 +36,22 @@ MakeCompanion = Callable[[Any, Plan, int], Any]
 """(answer, its plan, stream) -> the engine's request of that companion."""
 
 
-class Group(NamedTuple):
+@dataclass(eq=False)
+class Group:
     """An answer and its companions, vLLM's requests."""
 
     answer: Any
     companions: tuple[Any, ...]
+    drafts: bool = True
+    """Whether companions may run ahead."""
+    draft: int | None = None
+    """The token with which they did, once the worker has reported it."""
+    steps: int = 0
+    """Steps in which any of them computed something behind the prompt."""
+    drafted: int = 0
+    """Steps in which companions ran ahead."""
+    kept: int = 0
+    """Drafts that were the answer's token."""
 
     @property
     def members(self) -> tuple[Any, ...]:
@@ -61,6 +81,8 @@ class CompanionScheduler:
         self._exclusive_until = 0
         self._admissible: list[Group] = []
         """Groups that may run in the coming step."""
+        # What a recurrent layer has taken in of a wrong draft cannot be overwritten.
+        self._drafts = not scheduler.has_mamba_layers
         self._idle = False
         """Whether the last step computed nothing, though it was free to."""
 
@@ -103,9 +125,14 @@ class CompanionScheduler:
         return request is first or not shares or first.num_computed_tokens >= first.num_tokens
 
     def before_step(self) -> None:
-        """Hold the answers whose companions have not computed their latest token."""
+        """Hold the answers whose companions have not computed their latest token, and have the
+        companions of others run ahead where they can."""
         for group in self._groups.values():
-            group.answer.next_decode_eligible_step = 0 if _caught_up(group) else FOREVER
+            caught_up = _caught_up(group)
+            group.answer.next_decode_eligible_step = 0 if caught_up else FOREVER
+            if caught_up and self._may_draft(group):
+                for companion in group.companions:
+                    companion.num_output_placeholders = 1
         if (
             self._exclusive_group is not None
             and self._exclusive_group.answer.num_tokens > self._exclusive_until
@@ -115,18 +142,40 @@ class CompanionScheduler:
         if self._idle:
             self._make_way()
 
-    def after_step(self, output: Any, *, throttled: bool) -> dict[str, int]:
+    def _may_draft(self, group: Group) -> bool:
+        """Whether the companions of a group that has caught up may run ahead in the coming step."""
+        answer, scheduler = group.answer, self._scheduler
+        tokens = answer.num_tokens
+        most = min(scheduler.max_model_len, answer.num_prompt_tokens + answer.max_tokens)
+        if (
+            not (self._drafts and group.drafts and _runs(answer))
+            or answer.num_computed_tokens != tokens - 1
+            or any(map(_is_ahead, group.companions))
+            # Nobody computes the token that comes if it is the last.
+            or tokens + 1 >= most
+        ):
+            return False
+        # No request should lose its blocks to a draft: each may need one more in this step.
+        kinds = scheduler.kv_cache_config.kv_cache_groups
+        if all(tokens % kind.kv_cache_spec.block_size for kind in kinds):
+            return True
+        free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
+        return bool(free >= len(scheduler.running) * len(kinds))
+
+    def after_step(self, output: Any, *, throttled: bool) -> dict[str, LastToken]:
         """Take note of a step, vLLM's SchedulerOutput; `throttled`: no prompt was to be computed in
-        it. For each companion in it, the last token that it computes."""
+        it. For each answer and each companion in it, the last token that it computes."""
         free = not throttled and self._scheduler.pause_state.name == "UNPAUSED"
         lost = output.preempted_req_ids  # They had room for others.
         self._idle = free and not lost and output.total_num_scheduled_tokens == 0
-        scheduled = [self._scheduler.requests[n] for n in output.num_scheduled_tokens]
-        return {
-            one.request_id: one.all_token_ids[one.num_computed_tokens - 1]
-            for one in scheduled
-            if one.request_id in self._answer
-        }
+        found = dict[str, LastToken]()
+        for group in self._groups.values():
+            for companion in group.companions:
+                companion.num_output_placeholders = int(_is_ahead(companion))
+            there = [m for m in group.members if m.request_id in output.num_scheduled_tokens]
+            found.update((member.request_id, _last_token(member)) for member in there)
+            group.steps += any(m.num_computed_tokens >= m.num_prompt_tokens for m in there)
+        return found
 
     def drop_samples(self, runner_output: Any) -> None:
         """Take off a step's output what was sampled for companions."""
@@ -135,11 +184,22 @@ class CompanionScheduler:
             if companion in rows:
                 sampled[rows[companion]] = []
 
-    def append_answer_tokens(self) -> None:
-        """Give companions the token that their answer got."""
-        for answer, companions in self._groups.values():
-            for companion in companions:
-                for token in answer.all_token_ids[companion.num_tokens :]:
+    def append_answer_tokens(self, drafts: Mapping[str, int]) -> None:
+        """Give companions the token that their answer got. `drafts`: by answer, with which one they
+        ran ahead of it in the step."""
+        for name, group in self._groups.items():
+            group.draft = drafts.get(name, group.draft)
+            group.drafted += name in drafts
+            tokens = group.answer.all_token_ids[group.companions[0].num_tokens :]
+            if not tokens:
+                continue
+            kept, group.draft = tokens[0] == group.draft, None
+            group.kept += kept
+            for companion in group.companions:
+                if _is_ahead(companion):
+                    companion.num_computed_tokens -= not kept
+                companion.num_output_placeholders = 0
+                for token in tokens:
                     companion.append_output_token_ids(token)
 
     def pop_orphaned_companions(self) -> set[str]:
@@ -154,6 +214,15 @@ class CompanionScheduler:
         for companion in found:
             del self._answer[companion]
         return found
+
+    def is_ahead(self, request_id: str) -> bool:
+        """Whether this is a companion that has computed a draft."""
+        request = self._scheduler.requests.get(request_id)
+        return request_id in self._answer and _runs(request) and _is_ahead(request)
+
+    def stop_drafting(self, request_id: str) -> None:
+        """Have no companion of this one's answer run ahead from now on."""
+        self._groups[self._answer[request_id]].drafts = False
 
     def members_of(self, request_id: str) -> tuple[Any, ...]:
         """All streams of an answer, those first that run first; none for any other request."""
@@ -221,7 +290,20 @@ def _waits(request: Any) -> bool:
 
 def _caught_up(group: Group) -> bool:
     """Whether all companions have computed all that the answer has."""
+    tokens = group.answer.num_tokens
     return all(
-        _runs(one) and one.num_computed_tokens == one.num_tokens == group.answer.num_tokens
+        _runs(one) and one.num_computed_tokens >= one.num_tokens == tokens
         for one in group.companions
     )
+
+
+def _is_ahead(companion: Any) -> bool:
+    """Whether a companion has computed a token that it does not have."""
+    return bool(companion.num_computed_tokens > companion.num_tokens)
+
+
+def _last_token(request: Any) -> LastToken:
+    """The last token that a request computes in the step that is scheduled."""
+    position = request.num_computed_tokens - 1
+    tokens = request.all_token_ids
+    return LastToken(position, tokens[position] if position < len(tokens) else DRAFT)

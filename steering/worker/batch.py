@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from steersman.steering.plan.capture import CAPTURE_KEY
-from steersman.steering.plan.dynamic import Companion
+from steersman.steering.plan.dynamic import DRAFT, Companion, LastToken
 from steersman.steering.plan.errors import NotComposed, PlanInvalid
 from steersman.steering.plan.plan import PLAN_KEY, Plan
 from steersman.steering.plan.receipt import StepReport
@@ -29,8 +29,8 @@ CLEAN_ATTRIBUTE = "steersman_clean"
 """Attribute of SchedulerOutput that carries the cache blocks to fill with zeros before the step."""
 
 TOKENS_ATTRIBUTE = "steersman_tokens"
-"""Attribute of SchedulerOutput that carries, for each companion in the step, the last token that it
-computes."""
+"""Attribute of SchedulerOutput that carries the `LastToken` of each dynamic answer and each
+companion in the step."""
 
 
 class Span(NamedTuple):
@@ -60,8 +60,8 @@ class Steps:
     """One runner's steps.
 
     Assumption: in each step `finish_requests`, then `add_request` for each new request, then
-    `sync_batch` and `begin_step`, all before the forward pass is queued; `end_forward` after it;
-    then `attach_report`.
+    `sync_batch`, `compose` where there are companions, and `begin_step`, all before the forward
+    pass is queued; `end_forward` after it; then `attach_report`.
     Guarantee: outside of `begin_step` ... `end_forward` no slot is active, and after `clear_marks`
     no token is marked.
     """
@@ -77,8 +77,10 @@ class Steps:
         self._captures = captures
         self._composer = composer
         self._active = active
-        self._ends: dict[str, int] = {}
-        """Of each companion in the running step, the index of the last token that it computes."""
+        self._ends: dict[str, LastToken] = {}
+        """Of each companion in the running step, the last token that it computes."""
+        self._drafts: dict[str, int] = {}
+        """By answer, what its companions have for its next token in the running step."""
         self._watched: list[Watched] = []
         """The parts of the running step that steering has shaped."""
         self._check: FiniteCheck | None = None
@@ -158,30 +160,43 @@ class Steps:
         ]
         if captured or companions:
             self._captures.step(span for span in spans if span.request_id in captured)
-            self._ends = {
-                span.request_id: span.first + span.tokens - 1
-                for span in spans
-                if span.request_id in companions
-            }
-            self._compose(spans)
             spans = [span for span in spans if span.request_id in steered]
         self._steered.step(spans, tokens)
         self._active.set(self._steered.active_slots)
 
-    def _compose(self, spans: Iterable[Span]) -> None:
-        """Compute the coefficients of the dynamic answers in the step."""
-        for span in spans:
-            request = self._steered.live.get(span.request_id)
+    def compose(self, last_tokens: Mapping[str, LastToken]) -> Mapping[str, LastToken]:
+        """Compute the coefficients of the dynamic answers in the coming step, and drafts for the
+        companions that run ahead of theirs. `last_tokens`: of the answers and companions in the
+        step, in `begin_step`'s terms the last token of each span. Returns those of the companions,
+        with which the runner must go on: it has sampled others for them."""
+        self._ends, self._drafts = {}, {}
+        for request_id, last in last_tokens.items():
+            request = self._steered.live.get(request_id)
             if request is None or request.plan.dynamic is None:
                 continue
-            last = span.first + span.tokens - 1
             # A prompt's earlier part, or what was computed before a preemption, needs none.
-            if last - request.prompt_tokens + 1 >= len(request.choices):
+            if last.position - request.prompt_tokens + 1 >= len(request.choices):
                 try:
-                    choice = self._composer.choose(span.request_id, request.plan, last)
+                    choice = self._composer.choose(request_id, request.plan, last)
                     request.choices.append(choice)
                 except NotComposed as error:
-                    self._steered.mark_failed(span.request_id, str(error))
+                    self._steered.mark_failed(request_id, str(error))
+        for request_id, last in last_tokens.items():
+            companion = self._composer.companions.get(request_id)
+            if companion is not None:
+                drafts = last.token == DRAFT
+                token = self._draft(companion.answer, last_tokens) if drafts else last.token
+                self._ends[request_id] = LastToken(last.position, token)
+        return self._ends
+
+    def _draft(self, answer: str, last_tokens: Mapping[str, LastToken]) -> int:
+        if answer not in self._drafts:
+            request, last = self._steered.live.get(answer), last_tokens.get(answer)
+            if request is None or last is None:
+                return 0  # It failed, or its blocks were taken in the same step. Any token will do.
+            choice = request.choices[last.position - request.prompt_tokens + 1]
+            self._drafts[answer] = self._composer.draft(answer, request.plan, last, choice)
+        return self._drafts[answer]
 
     @property
     def companions(self) -> Collection[str]:
@@ -191,8 +206,8 @@ class Steps:
     def record_logits(self, logits: Tensor, index_of: Mapping[str, int]) -> None:
         """Keep the companions' part of the running step's next-token logits [requests,
         vocabulary]; `index_of`: index of each request in them."""
-        for request_id, position in self._ends.items():
-            self._composer.record_logits(request_id, position, logits[index_of[request_id]])
+        for request_id, last in self._ends.items():
+            self._composer.record_logits(request_id, last, logits[index_of[request_id]])
         self._ends = {}
 
     def check_finite(
@@ -222,6 +237,7 @@ class Steps:
             report = self._steered.take_report()
             if report is not None:
                 report.captured = self._captures.take()
+                report.drafts, self._drafts = self._drafts, {}
                 setattr(getattr(output, holder, output), REPORT_ATTRIBUTE, report)
                 if self._check is not None:
                     _report_ill(output, report, self._check)

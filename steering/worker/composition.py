@@ -9,26 +9,31 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from steersman.steering.plan.dynamic import Choice, Companion, Dynamic
+from steersman.steering.plan.dynamic import Choice, Companion, Dynamic, LastToken
 from steersman.steering.plan.errors import NotComposed
 from steersman.steering.plan.plan import Plan
 
 
 class _StreamLogits(NamedTuple):
-    position: int
+    last: LastToken
+    """The token that they are behind."""
     logits: Tensor
+    """[vocabulary] float32."""
 
 
 class Composer:
     """The companions of one worker, and the latest logits of each.
+
+    Of each companion two tokens in a row are kept: it may run ahead of its answer, on a draft of
+    the answer's next token, before the coefficients of the token before are chosen.
 
     Assumption: an answer's token is chosen for after all its companions have computed it.
     """
 
     def __init__(self) -> None:
         self.companions: dict[str, Companion] = {}
-        self._logits: dict[str, dict[int, _StreamLogits]] = {}
-        """By answer and stream."""
+        self._logits: dict[str, dict[int, tuple[_StreamLogits, ...]]] = {}
+        """By answer and stream: behind the latest token, and the one before it."""
 
     def add(self, request_id: str, companion: Companion) -> None:
         """Track a companion that is new to the runner, or there again."""
@@ -41,29 +46,47 @@ class Composer:
             if companion is not None:
                 self._logits.pop(companion.answer, None)
 
-    def record_logits(self, request_id: str, position: int, logits: Tensor) -> None:
-        """Keep a companion's next-token logits [vocabulary] behind the token at `position`."""
+    def record_logits(self, request_id: str, last: LastToken, logits: Tensor) -> None:
+        """Keep a companion's next-token logits [vocabulary] behind the token `last`."""
         answer, stream = self.companions[request_id]
         # Cloned: samplers write into their input, and a row would keep the whole batch alive.
-        kept = _StreamLogits(position, logits.float().clone())
-        self._logits.setdefault(answer, {})[stream] = kept
+        kept = _StreamLogits(last, logits.float().clone())
+        streams = self._logits.setdefault(answer, {})
+        before = (e for e in streams.get(stream, ()) if e.last.position == last.position - 1)
+        streams[stream] = (kept, *before)
 
-    def choose(self, answer: str, plan: Plan, position: int) -> Choice:
+    def choose(self, answer: str, plan: Plan, last: LastToken) -> Choice:
         """The coefficients of an answer's token. Raises `NotComposed`."""
         dynamic = plan.dynamic
         assert dynamic is not None
-        logits = self._logits.get(answer, {})
-        streams = [logits.get(n) for n in range(len(plan.vectors) + 1)]
-        there = [one.logits for one in streams if one is not None and one.position == position]
-        if len(there) != len(streams):
-            raise NotComposed(f"not all companions have computed the token {position}")
+        there = self._behind(answer, plan, last)
+        if len(there) != len(plan.vectors) + 1:
+            raise NotComposed(f"not all companions have computed the token {last.position}")
         caps = torch.tensor([v.coefficient for v in plan.vectors], device=there[0].device)
         found = divergences(there[0], torch.stack(there[1:]), dynamic)
         chosen = torch.minimum(found.clamp(min=0), caps)
         values = torch.stack([chosen, found]).tolist()
         if not bool(torch.isfinite(found).all()):
-            raise NotComposed(f"the divergences at the token {position} are {values[1]}")
+            raise NotComposed(f"the divergences at the token {last.position} are {values[1]}")
         return Choice(*map(tuple, values))
+
+    def draft(self, answer: str, plan: Plan, last: LastToken, choice: Choice) -> int:
+        """A guess at the answer's token behind `last`, for which `choice` was made: the likeliest
+        one, were the model's logits linear in what is added. Needs what `choose` needs."""
+        dynamic = plan.dynamic
+        assert dynamic is not None
+        plain, *alone = self._behind(answer, plan, last)
+        logits = plain.clone()
+        for one, coefficient in zip(alone, choice.coefficients, strict=True):
+            if dynamic.start:
+                logits += coefficient / dynamic.start * (one - plain)
+        return int(logits.argmax())
+
+    def _behind(self, answer: str, plan: Plan, last: LastToken) -> list[Tensor]:
+        """Logits behind `last` of those streams that have computed it, in order."""
+        streams = self._logits.get(answer, {})
+        kept = [e for n in range(len(plan.vectors) + 1) for e in streams.get(n, ())]
+        return [e.logits for e in kept if e.last == last]
 
 
 def divergences(plain: Tensor, steered: Tensor, dynamic: Dynamic) -> Tensor:

@@ -4,6 +4,7 @@ The full product of settings is in tests/matrix/test_dynamic.py.
 """
 
 import random
+from collections import Counter
 from dataclasses import replace
 
 import pytest
@@ -12,8 +13,9 @@ from vllm.exceptions import VLLMValidationError
 from vllm.inputs import TokensPrompt
 from vllm.sampling_params import StructuredOutputsParams
 
-from steersman.steering.plan import PLAN_KEY, RECEIPTS, Dynamic, Plan, PlanInvalid
-from steersman.steering.plan.dynamic import STREAM_KEY
+from steersman.steering.plan import PLAN_KEY, RECEIPTS, Choice, Dynamic, Plan, PlanInvalid
+from steersman.steering.plan.dynamic import STREAM_KEY, LastToken
+from steersman.steering.worker.composition import Composer
 from tests.engine.conftest import Shelf
 from tests.reference.reference import ReferenceModel
 from tests.support.engine.dynamic import Setting, distances
@@ -59,6 +61,43 @@ def test_equals_the_reference(
     for said, before in zip((plain, steered), alone, strict=True):
         assert said.tokens == before.tokens
         assert furthest(said.logprobs, before.logprobs) <= CLOSE
+    assert engine.left() == NOTHING
+
+
+@pytest.mark.parametrize("kind", ["right", "wrong", "random"])
+def test_whatever_the_draft(
+    engine: Engine,
+    shelf: Shelf,
+    text_ids: list[int],
+    monkeypatch: pytest.MonkeyPatch,
+    kind: str,
+) -> None:
+    """Tokens, coefficients and divergences are the same, and what was computed for nothing leaves
+    nothing."""
+    tokens = 40
+    asks = [Ask(p, s.plan(shelf), tokens) for p, s in zip(prompts(text_ids, 6), SETTINGS)]  # noqa: B905
+    engine.forget()
+    wanted = traced(engine, asks)
+    texts = {ask.plan: said.tokens for ask, (said, _) in zip(asks, wanted, strict=True)}
+    starts = {ask.plan: len(ask.prompt) for ask in asks}
+    chance, made = random.Random(1), Counter[bool]()
+
+    def forced(self: Composer, answer: str, plan: Plan, last: LastToken, choice: Choice) -> int:
+        bare = replace(plan, receipt="")
+        truth = texts[bare][last.position + 1 - starts[bare]]
+        right = kind == "right" or (kind == "random" and chance.random() < 0.5)
+        made[right] += 1
+        return truth if right else (truth + 1) % 1000
+
+    monkeypatch.setattr(Composer, "draft", forced)
+    engine.forget()
+    found = traced(engine, asks)
+    for (said, trace), (other, expected) in zip(found, wanted, strict=True):
+        assert said.tokens == other.tokens
+        assert trace == pytest.approx(expected, abs=CLOSE)
+    # Neither an answer's first token nor its last is drafted.
+    assert made.total() == len(asks) * (tokens - 2)
+    assert set(made) == {"right": {True}, "wrong": {False}, "random": {True, False}}[kind]
     assert engine.left() == NOTHING
 
 

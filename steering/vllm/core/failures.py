@@ -6,6 +6,7 @@ blocks while a step still computes them: whether they are right is known when th
 """
 
 import logging
+import time
 from collections.abc import Mapping, Set
 from typing import TYPE_CHECKING
 
@@ -51,6 +52,21 @@ def end_failed(scheduler: "SteeredScheduler", report: StepReport | None) -> Ende
     if infeasible:
         ended += _end(scheduler, dict.fromkeys(infeasible, _TOO_LARGE), UNAVAILABLE)
     return ended
+
+
+def take_back_drafts(scheduler: "SteeredScheduler", report: StepReport) -> None:
+    """Call before `end_failed`. Companions that overflow on a draft lose their blocks, and are not
+    ill: the answer may have another token, or end before it. On the answer's own token they
+    overflow again."""
+    companions = scheduler.steering_companions
+    for request_id in [name for name in report.ill if companions.is_ahead(name)]:
+        report.ill.remove(request_id)
+        companions.stop_drafting(request_id)
+        request = scheduler.requests[request_id]
+        last = (request.num_computed_tokens - 1) // scheduler.block_size
+        scheduler.steering_soiled |= _blocks_of(scheduler, request_id, last)
+        scheduler.running.remove(request)
+        scheduler._preempt_request(request, time.monotonic())
 
 
 def suspect(scheduler: "SteeredScheduler", request: "Request", *, aborted: bool = False) -> None:

@@ -129,6 +129,8 @@ def _reporting(original: Function) -> Function:
         report = getattr(runner_output, REPORT_ATTRIBUTE, None)
         companions = self.steering_companions
         companions.drop_samples(runner_output)
+        if report is not None and report.ill:
+            failures.take_back_drafts(self, report)
         ended = failures.end_failed(self, report)
         # Those that end in this step are not there any more afterwards.
         requests = {name: self.requests.get(name) for name in report.notes} if report else {}
@@ -138,7 +140,7 @@ def _reporting(original: Function) -> Function:
             # An answer that was stopped left its companions.
             if orphaned := companions.pop_orphaned_companions():
                 self.finish_requests(orphaned, RequestStatus.FINISHED_STOPPED)
-            companions.append_answer_tokens()
+            companions.append_answer_tokens(report.drafts if report else {})
         if report is not None:
             notes.attach(outputs, report, requests)
         captured = getattr(scheduler_output, portions.CAPTURED_ATTRIBUTE, None)

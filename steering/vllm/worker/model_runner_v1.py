@@ -13,10 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.vllm.worker.model import run_without_graphs
-from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, Attached, Span, Steps
+from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from vllm.v1.core.sched.output import CachedRequestData, GrammarOutput, SchedulerOutput
+
+    from steersman.steering.plan.dynamic import LastToken
 
 HOLDER = "_model_runner_output"
 """Attribute of an asynchronous output that has the ModelRunnerOutput."""
@@ -42,6 +46,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
                 prompt_tokens = runner.requests[new.req_id].num_prompt_tokens
                 steps.add_request(new.req_id, new.sampling_params.extra_args, prompt_tokens)
         steps.sync_batch(runner.input_batch.req_id_to_index)
+        if steps.companions:
+            _write_tokens(runner, steps.compose(getattr(scheduler_output, TOKENS_ATTRIBUTE, {})))
         return result
 
     @functools.wraps(prepare_inputs)
@@ -92,6 +98,20 @@ def _give_tokens(runner: Any, steps: Steps, cached: "CachedRequestData") -> None
         if tokens is not None and request_id in steps.companions:
             state = runner.requests[request_id]
             state.output_token_ids = tokens[state.num_prompt_tokens :]
+
+
+def _write_tokens(runner: Any, tokens: "Mapping[str, LastToken]") -> None:
+    """Write the last token that each companion computes over the one that was sampled for it."""
+    batch = runner.input_batch
+    for request_id, (position, token) in tokens.items():
+        state, index = runner.requests[request_id], batch.req_id_to_index[request_id]
+        output = position - state.num_prompt_tokens
+        # Part of its prompt, or of what it computes again after a preemption, it has already.
+        if output >= 0 and len(state.output_token_ids) <= output + 1:
+            state.output_token_ids[output:] = [token]
+            batch.token_ids_cpu[index, position] = token
+            batch.is_token_ids[index, position] = True
+            batch.num_tokens_no_spec[index] = position + 1
 
 
 def _spans(runner: Any, steps: Steps, num_scheduled_tokens: Any) -> list[Span]:

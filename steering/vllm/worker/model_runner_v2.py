@@ -19,6 +19,8 @@ from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, A
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import GrammarOutput, NewRequestData, SchedulerOutput
 
+    from steersman.steering.plan.dynamic import LastToken
+
 HOLDER = "model_runner_output"
 """Attribute of an asynchronous output that has the ModelRunnerOutput."""
 
@@ -61,7 +63,9 @@ def attach(runner: Any, steps: Steps) -> Attached:
     def update(scheduler_output: "SchedulerOutput") -> None:
         update_requests(scheduler_output)
         if steps.companions:
-            _give_tokens(runner.req_states, getattr(scheduler_output, TOKENS_ATTRIBUTE, {}))
+            steps.sync_batch(runner.req_states.req_id_to_index)
+            tokens = steps.compose(getattr(scheduler_output, TOKENS_ATTRIBUTE, {}))
+            _write_tokens(runner.req_states, tokens)
 
     @functools.wraps(sample_rows)
     def sample_with(
@@ -107,12 +111,15 @@ def attach(runner: Any, steps: Steps) -> Attached:
     )
 
 
-def _give_tokens(states: Any, tokens: Mapping[str, int]) -> None:
-    """Companions go on with their answer's token, not with the one that was sampled for them."""
-    for request_id, token in tokens.items():
-        index = states.req_id_to_index.get(request_id)
-        if index is not None:
+def _write_tokens(states: Any, tokens: "Mapping[str, LastToken]") -> None:
+    """Write the last token that each companion computes over the one that was sampled for it. One
+    that ran ahead in vain goes back by a token, of which the device knows nothing."""
+    for request_id, (position, token) in tokens.items():
+        index = states.req_id_to_index[request_id]
+        if position >= states.prefill_len.np[index]:
             states.last_sampled_tokens[index] = token
+            states.num_computed_tokens.gpu[index] = position
+            states.total_len.gpu[index] = position + 1
 
 
 def _record_logits(runner: Any, steps: Steps, hidden_states: Any, batch: Any) -> None:

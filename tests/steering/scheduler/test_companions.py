@@ -12,7 +12,7 @@ from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.steering.plan.dynamic import Dynamic
 from steersman.steering.plan.receipt import BANK_FULL, UNAVAILABLE
 from steersman.vectors.tensors import HookPoint
-from tests.support.steering.hashing import BLOCK, VOCABULARY, Ask, companion
+from tests.support.steering.hashing import BLOCK, VOCABULARY, Ask, companion, wrong
 from tests.support.steering.make import digest
 from tests.support.steering.scheduling import Loop, Setup
 
@@ -58,18 +58,48 @@ def both_runners(folder: Path, setup: Setup) -> Iterator[Loop]:
 # A group alone
 
 
-def test_companions_first_then_their_answer(folder: Path) -> None:
-    """A token takes two steps, and nobody computes one twice."""
+def steps_of(loop: Loop) -> list[dict[str, int]]:
+    """What each step computed, until all have ended."""
+    steps = []
+    while loop.scheduler.has_requests():
+        loop.step()
+        steps.append(loop.scheduled)
+    loop.check_answers()
+    return steps
+
+
+def test_companions_run_ahead_of_their_answer(folder: Path) -> None:
+    """The first and the last token of an answer have no draft beside them. After a right one a
+    token takes one step; after a wrong one two."""
     for loop in both_runners(folder, Setup(blocks=20, seats=4)):
-        loop.add(composed("a", 3, 3, 1, 2))
-        streams = [companion(loop.asks["a"], n) for n in range(3)]
-        steps = []
-        while loop.scheduler.has_requests():
-            loop.step()
-            steps.append(loop.scheduled)
-        token = [dict.fromkeys(streams, 1), {"a": 1}]
-        assert steps == [dict.fromkeys(streams, 3), {"a": 3}, *token, *token, {}]
+        loop.add(composed("a", 3, 5, 1, 2))
+        streams = dict.fromkeys([companion(loop.asks["a"], n) for n in range(3)], 1)
+        first = [dict.fromkeys(streams, 3), {"a": 3}, streams]
+        both = {**streams, "a": 1}
+        assert steps_of(loop) == [*first, both, both, both, {"a": 1}, {}]
+        assert loop.worker.drafts == {True: 3}
+        loop.check_empty()
+    for loop in both_runners(folder, Setup(blocks=20, seats=4)):
+        loop.worker.draft = wrong
+        loop.add(composed("a", 3, 5, 1, 2))
+        missed = [both, streams]
+        assert steps_of(loop) == [*first, *missed, *missed, *missed, {"a": 1}, {}]
+        assert loop.worker.drafts == {False: 3}
+        loop.check_empty()
+
+
+def test_what_is_drafted_keys_no_block(folder: Path) -> None:
+    """Another request over the wrong text finds none of it."""
+    for loop in both_runners(folder, Setup(blocks=60, seats=8)):
+        loop.worker.draft = wrong
+        loop.add(composed("a", 3, 14, 1))
+        loop.finish()
+        text = (*loop.asks["a"].prompt, *loop.answers["a"])
+        for n in range(len(text) - 1):
+            loop.add(Ask(f"p{n}", (*text[: n + 1], wrong(text[n + 1]), 1, 2, 3, 4, 5), 2))
+            loop.finish()
         loop.check_answers()
+        loop.check_empty()
 
 
 @pytest.mark.parametrize("salt", [None, "salt"])
@@ -369,6 +399,8 @@ class Crowd:
             (len(ask.streams) + 2) * (len(ask.prompt) // 3 + 2) + 2 * ask.most for ask in self.asks
         )
         self.loop = Loop(folder, self.setup, 100 + enough)
+        chance = rng.choice([0.0, 0.0, 0.5, 1.0])
+        self.loop.worker.draft = lambda token: wrong(token) if rng.random() < chance else token
 
     def play(self) -> Counter[str]:
         """Until nobody is left; what happened."""
@@ -390,6 +422,8 @@ class Crowd:
             loop.step(gone)
         loop.check_answers()
         loop.check_empty()
+        loop.happened["kept draft"] += loop.worker.drafts[True]
+        loop.happened["wrong draft"] += loop.worker.drafts[False]
         return loop.happened
 
 
@@ -406,3 +440,4 @@ def test_everybody_is_answered_in_any_crowd(
         assert happened[f"{who} preempted"] > 0
     for when in ("WAITING", "RUNNING"):
         assert happened[f"aborted {when}"] > 0
+    assert min(happened["kept draft"], happened["wrong draft"]) > 100

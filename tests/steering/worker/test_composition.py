@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from steersman.steering.plan import Choice, Dynamic, Plan
-from steersman.steering.plan.dynamic import Companion
+from steersman.steering.plan.dynamic import Companion, LastToken
 from steersman.steering.plan.errors import NotComposed
 from steersman.steering.worker.composition import Composer, divergences, nucleus
 from tests.reference.dynamic import divergence
@@ -63,14 +63,18 @@ def composer(streams: int, position: int = 7) -> Composer:
     made = Composer()
     for n in range(streams):
         made.add(f"a{n}", Companion("a", n))
-        made.record_logits(f"a{n}", position, torch.tensor([1.0, n, 0.0]))
+        made.record_logits(f"a{n}", at(position), torch.tensor([1.0, n, 0.0]))
     return made
+
+
+def at(position: int, token: int = 3) -> LastToken:
+    return LastToken(position, token)
 
 
 def test_coefficients_are_clipped_each_to_its_cap() -> None:
     vectors = tuple(planned(n, cap) for n, cap in enumerate((100.0, 0.25, 0.0, 100.0)))
     plan = Plan(vectors, "", Dynamic(2.0, 1.0, False))
-    found = composer(5).choose("a", plan, 7)
+    found = composer(5).choose("a", plan, at(7))
     assert isinstance(found, Choice)
     free, capped, never, other = found.coefficients
     assert (free, other) == (found.divergences[0], found.divergences[3])
@@ -80,27 +84,58 @@ def test_coefficients_are_clipped_each_to_its_cap() -> None:
 
 def test_equal_properties_get_equal_coefficients() -> None:
     same = composer(3)
-    same.record_logits("a2", 7, torch.tensor([1.0, 1.0, 0.0]))
+    same.record_logits("a2", at(7), torch.tensor([1.0, 1.0, 0.0]))
     plan = Plan((planned(1, 9.0), planned(1, 9.0)), "", Dynamic(2.0, 0.9, True))
-    one, other = same.choose("a", plan, 7).coefficients
+    one, other = same.choose("a", plan, at(7)).coefficients
     assert one == other > 0
 
 
 def test_without_all_streams_at_the_token_nothing_is_chosen() -> None:
     plan = Plan((planned(1), planned(2)), "", Dynamic(2.0, 0.95, True))
     with pytest.raises(NotComposed, match="token 7"):
-        composer(2).choose("a", plan, 7)
+        composer(2).choose("a", plan, at(7))
     late = composer(3)
-    late.record_logits("a1", 6, torch.zeros(3))
+    late.record_logits("a1", at(6), torch.zeros(3))
     with pytest.raises(NotComposed, match="token 7"):
-        late.choose("a", plan, 7)
+        late.choose("a", plan, at(7))
+
+
+def test_a_companion_may_be_ahead_by_a_token() -> None:
+    """What it computed before is there until it has computed two more, and what it computed of
+    another token is not what the answer needs."""
+    plan = Plan((planned(1, 9.0),), "", Dynamic(2.0, 1.0, False))
+    made = composer(2)
+    wanted = made.choose("a", plan, at(7))
+    made.record_logits("a1", at(8, token=5), torch.zeros(3))
+    assert made.choose("a", plan, at(7)) == wanted
+    made.record_logits("a0", at(8, token=6), torch.zeros(3))
+    for token in (5, 6):
+        with pytest.raises(NotComposed, match="token 8"):
+            made.choose("a", plan, at(8, token))
+    made.record_logits("a1", at(8, token=6), torch.tensor([0.0, 1.0, 0.0]))
+    assert made.choose("a", plan, at(8, token=6)).divergences[0] > 0
+    made.record_logits("a1", at(9), torch.zeros(3))
+    with pytest.raises(NotComposed, match="token 7"):
+        made.choose("a", plan, at(7))
+
+
+def test_a_draft_is_the_likeliest_token_to_first_order() -> None:
+    made = Composer()
+    for n, row in enumerate(([2.0, 0.0, 0.0], [2.0, 1.5, 0.0], [2.0, 0.0, 1.0])):
+        made.add(f"a{n}", Companion("a", n))
+        made.record_logits(f"a{n}", at(7), torch.tensor(row))
+    plan = Plan((planned(1, 9.0), planned(2, 9.0)), "", Dynamic(0.5, 0.9, False))
+    for coefficients, token in (((0.0, 0.0), 0), ((0.6, 0.0), 0), ((0.7, 0.5), 1), ((0.5, 1.1), 2)):
+        assert made.draft("a", plan, at(7), Choice(coefficients, (0.0, 0.0))) == token
+    still = Plan(plan.vectors, "", Dynamic(0.0, 0.9, False))
+    assert made.draft("a", still, at(7), Choice((9.0, 9.0), (0.0, 0.0))) == 0
 
 
 def test_what_is_not_a_number_is_no_coefficient() -> None:
     broken = composer(2)
-    broken.record_logits("a1", 7, torch.full((3,), math.nan))
+    broken.record_logits("a1", at(7), torch.full((3,), math.nan))
     with pytest.raises(NotComposed, match="nan"):
-        broken.choose("a", Plan((planned(),), "", Dynamic(2.0, 0.95, True)), 7)
+        broken.choose("a", Plan((planned(),), "", Dynamic(2.0, 0.95, True)), at(7))
 
 
 def test_logits_are_kept_as_they_were() -> None:
@@ -108,10 +143,10 @@ def test_logits_are_kept_as_they_were() -> None:
     made = Composer()
     for n in range(2):
         made.add(f"a{n}", Companion("a", n))
-        made.record_logits(f"a{n}", 0, batch[n])
+        made.record_logits(f"a{n}", at(0), batch[n])
     batch += torch.arange(VOCAB)
     plan = Plan((planned(1, 9.0),), "", Dynamic(2.0, 0.95, True))
-    assert made.choose("a", plan, 0).divergences == (0.0,)
+    assert made.choose("a", plan, at(0)).divergences == (0.0,)
 
 
 def test_nothing_is_kept_of_those_who_went() -> None:

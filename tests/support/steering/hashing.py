@@ -11,14 +11,16 @@ though behind the end of its own tokens, would answer nothing.
 
 import functools
 import zlib
-from collections.abc import Collection, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import count
+from types import SimpleNamespace
 from typing import Any, NamedTuple
 
 from steersman.steering.plan import Plan
 from steersman.steering.plan.capture import Capture
-from steersman.steering.plan.dynamic import Companion
+from steersman.steering.plan.dynamic import DRAFT, Companion, LastToken
 from steersman.steering.plan.receipt import StepReport
 from steersman.steering.vllm.worker import model_runner_v1, model_runner_v2
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, TOKENS_ATTRIBUTE
@@ -130,6 +132,20 @@ class Live:
         return len(self.prompt)
 
 
+Draft = Callable[[int], int]
+"""The answer's next token -> the one with which its companions run ahead."""
+
+
+def right(token: int) -> int:
+    """A draft that is always the answer's token."""
+    return token
+
+
+def wrong(token: int) -> int:
+    """One that never is."""
+    return (token + 1) % VOCABULARY
+
+
 class Heard(NamedTuple):
     """The last that a companion computed."""
 
@@ -144,8 +160,11 @@ class Worker:
     def __init__(self) -> None:
         self.requests: dict[str, Live] = {}
         self.companions: dict[str, Companion] = {}
-        self.heard: dict[str, dict[int, Heard]] = {}
-        """By answer and stream."""
+        self.heard: dict[str, dict[int, tuple[Heard, ...]]] = {}
+        """By answer and stream, the latest and the one before it."""
+        self.draft: Draft = right
+        self.drafts = Counter[bool]()
+        """How many were made, by whether they were right."""
         self.choices: dict[str, list[int]] = {}
         self.fail: dict[str, str] = {}
         """Who shall be reported as impossible to steer, when it runs next."""
@@ -167,16 +186,32 @@ class Worker:
             name: (self.requests[name].first, self.requests[name].first + tokens)
             for name, tokens in output.num_scheduled_tokens.items()
         }
+        last_tokens: dict[str, LastToken] = getattr(output, TOKENS_ATTRIBUTE, {})
+        known = {name: at for name, at in last_tokens.items() if name in self.companions}
+        ahead = {name for name, at in known.items() if at.token == DRAFT}
+        self.write({name: at for name, at in known.items() if name not in ahead})
         for name, (_, stop) in spans.items():
             self._choose(name, stop - 1)
-        # Who finds a block in the cache may be in one step with who computes it.
-        in_order = sorted(spans, key=lambda name: spans[name])
-        states = {name: self._compute(name, *spans[name]) for name in in_order}
+        # Who finds a block in the cache may be in one step with who computes it. Drafts are made
+        # of what is sampled here, so that they can be right.
+        in_order = sorted(spans, key=lambda name: (name in ahead, spans[name]))
+        states, drafts = dict[str, int](), dict[str, int]()
+        for name in in_order:
+            if name in ahead:
+                answer, position = self.companions[name].answer, known[name].position
+                if answer not in drafts:
+                    truth = sampled(states[answer]) if answer in states else 0
+                    drafts[answer] = self.draft(truth)
+                    self.drafts[drafts[answer] == truth] += 1
+                self.write({name: LastToken(position, drafts[answer])})
+            states[name] = self._compute(name, *spans[name])
         for name, (_, stop) in spans.items():
             if name in self.companions:
                 answer, stream = self.companions[name]
-                tokens = tuple(self.tokens(name)[:stop])
-                self.heard.setdefault(answer, {})[stream] = Heard(stop - 1, states[name], tokens)
+                now = Heard(stop - 1, states[name], tuple(self.tokens(name)[:stop]))
+                streams = self.heard.setdefault(answer, {})
+                before = (e for e in streams.get(stream, ()) if e.position == stop - 2)
+                streams[stream] = (now, *before)
         samples = []
         for name, (_, stop) in spans.items():
             last = stop == len(self.tokens(name))
@@ -193,9 +228,13 @@ class Worker:
         )
         failed = {name: why for name, why in self.fail.items() if name in spans}
         ill = [name for name, state in states.items() if state == NAN]
-        if failed or ill:
-            setattr(ran, REPORT_ATTRIBUTE, StepReport(failed=failed, ill=ill))
+        if failed or ill or drafts:
+            setattr(ran, REPORT_ATTRIBUTE, StepReport(failed=failed, ill=ill, drafts=drafts))
         return ran
+
+    def write(self, tokens: Mapping[str, LastToken]) -> None:
+        """The product's part: the tokens with which companions go on."""
+        raise NotImplementedError
 
     def take(self, output: Any) -> None:
         """Requests come and go on."""
@@ -244,10 +283,10 @@ class Worker:
         tokens = tuple(self.tokens(name)[: last + 1])
         states = []
         for stream, one in enumerate(streams):
-            assert one is not None, f"{name} is at {last}, its stream {stream} nowhere"
-            assert one.position == last, f"{name} is at {last}, its stream {stream}: {one}"
-            assert one.tokens == tokens, f"{name} and its stream {stream} at {last}"
-            states.append(one.state)
+            here = [e for e in one or () if e.position == last]
+            assert here, f"{name} is at {last}, its stream {stream}: {one}"
+            assert here[0].tokens == tokens, f"{name} and its stream {stream} at {last}"
+            states.append(here[0].state)
         choices.append(chosen(states))
 
     def _compute(self, name: str, first: int, stop: int) -> int:
@@ -303,9 +342,25 @@ class WorkerV1(Worker):
             if name in cached.resumed_req_ids:
                 request.blocks = []
             request.blocks += blocks[0] if blocks else ()
+            if name in self._batch:
+                del self._batch[name][request.num_prompt_tokens + outputs :]
         for name in output.num_scheduled_tokens:
             request = self.requests[name]
             self._batch.setdefault(name, [*request.prompt, *request.output_token_ids])
+
+    def write(self, tokens: Mapping[str, LastToken]) -> None:
+        rows = {name: dict(enumerate(row)) for name, row in self._batch.items()}
+        cells, lengths = dict[tuple[str, int], int](), {n: len(row) for n, row in rows.items()}
+        self.input_batch = SimpleNamespace(
+            req_id_to_index={name: name for name in rows},
+            token_ids_cpu=cells,
+            is_token_ids={},
+            num_tokens_no_spec=lengths,
+        )
+        model_runner_v1._write_tokens(self, tokens)
+        for (name, position), token in cells.items():
+            rows[name][position] = token
+        self._batch = {n: [row[i] for i in range(lengths[n])] for n, row in rows.items()}
 
     def tokens(self, name: str) -> list[int]:
         return self._batch[name]
@@ -327,7 +382,10 @@ class WorkerV2(Worker):
     def __init__(self) -> None:
         super().__init__()
         self.last_sampled_tokens: dict[str, int] = {}
-        self._prefill: dict[str, int] = {}
+        self.prefill_len = SimpleNamespace(np=dict[str, int]())
+        # What the device counts for itself.
+        self.num_computed_tokens = SimpleNamespace(gpu=dict[str, int]())
+        self.total_len = SimpleNamespace(gpu=dict[str, int]())
         self._tokens: dict[str, list[int]] = {}
 
     @property
@@ -339,7 +397,9 @@ class WorkerV2(Worker):
             self.requests.pop(name, None)
         for new in output.scheduled_new_reqs:
             self._tokens[new.req_id] = list(new.prefill_token_ids)
-            self._prefill[new.req_id] = len(new.prefill_token_ids)
+            tokens = len(new.prefill_token_ids)
+            self.prefill_len.np[new.req_id] = self.total_len.gpu[new.req_id] = tokens
+            self.num_computed_tokens.gpu[new.req_id] = new.num_computed_tokens
             self.came(new, list(new.prompt_token_ids))
         cached = output.scheduled_cached_reqs
         assert not cached.resumed_req_ids
@@ -348,16 +408,27 @@ class WorkerV2(Worker):
         ):
             self.requests[name].first = first
             self.requests[name].blocks += blocks[0] if blocks else ()
-        if self.companions:
-            model_runner_v2._give_tokens(self, getattr(output, TOKENS_ATTRIBUTE, {}))
         for name, tokens in output.num_scheduled_tokens.items():
             stop = self.requests[name].first + tokens
-            if stop > self._prefill[name]:
+            if stop > self.prefill_len.np[name] and name not in self.companions:
                 self._tokens[name][stop - 1] = self.last_sampled_tokens[name]
+
+    def write(self, tokens: Mapping[str, LastToken]) -> None:
+        model_runner_v2._write_tokens(self, tokens)
+        for name, (position, _) in tokens.items():
+            if position >= self.prefill_len.np[name]:
+                self._tokens[name][position:] = [self.last_sampled_tokens[name]]
 
     def tokens(self, name: str) -> list[int]:
         return self._tokens[name]
 
     def keep(self, name: str, token: int) -> None:
+        assert self.total_len.gpu[name] == len(self._tokens[name])
+        self.total_len.gpu[name] += 1
         self._tokens[name].append(token)
         self.last_sampled_tokens[name] = token
+
+    def _compute(self, name: str, first: int, stop: int) -> int:
+        assert self.num_computed_tokens.gpu[name] == first, name
+        self.num_computed_tokens.gpu[name] = stop
+        return super()._compute(name, first, stop)
