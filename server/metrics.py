@@ -62,6 +62,14 @@ class Metrics:
             "requests in flight: for each answer one unsteered, and one a vector.",
             multiprocess_mode="livesum",
         )  # fmt: skip
+        self.drafts = Counter(
+            "steering_draft", "Engine steps in which companions of a dynamic request ran ahead of "
+            "its answer, on a draft of the answer's next token.",
+        )  # fmt: skip
+        self.drafts_kept = Counter(
+            "steering_draft_kept", "Those of them whose draft was the answer's token: it took one "
+            "engine step.",
+        )  # fmt: skip
         self.jobs = Gauge(
             "steering_jobs", "Extractions of this server by state: running, waiting.", ["state"],
             multiprocess_mode="livesum",
@@ -103,6 +111,8 @@ class Metrics:
         self.requests.labels(outcome).inc()
         for note in notes:
             self.tokens.inc(sum(note.steered_tokens))
+            self.drafts.inc(note.pace.drafts)
+            self.drafts_kept.inc(note.pace.kept)
             for seconds in note.load_seconds:
                 self.residency.observe(seconds)
             if note.vectors_resident >= 0:

@@ -42,6 +42,11 @@ class Receipt(BaseModel):
         description="Of a dynamic request: by vector, coefficients and divergences of every token; "
         "a list of that with several answers. In the header: whether it is one."
     )
+    steps_per_token: float | None = Field(
+        None,
+        description="Of a dynamic request: engine steps that a token took, behind the first of "
+        "each answer; null: no answer has two tokens. Not in the header.",
+    )
     source: Literal["request"] = Field(description="What said how to steer.")
     note: str | None = Field(None, description="Where nothing returned could have changed: why.")
 

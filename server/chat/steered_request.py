@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import secrets
 import weakref
+from collections.abc import Sequence
 from typing import Any, NamedTuple, Self
 
 from fastapi.concurrency import run_in_threadpool
@@ -17,7 +18,15 @@ from steersman.server.chat.trace import Answers, Trace
 from steersman.server.doses import Doses
 from steersman.server.errors import BankFull, NotSteered
 from steersman.server.metrics import METRICS, Outcome
-from steersman.steering.plan import BANK_FULL, NOT_FINITE, RECEIPTS, BankKey, Limits, PlanInvalid
+from steersman.steering.plan import (
+    BANK_FULL,
+    NOT_FINITE,
+    RECEIPTS,
+    BankKey,
+    Limits,
+    PlanInvalid,
+    WorkerNote,
+)
 from steersman.vectors.errors import VectorNotFound
 
 
@@ -94,7 +103,8 @@ class SteeredRequest:
             for draft, total in zip(self._draft, totals, strict=True)
         ]
         dynamic = self.trace.whole() if self.trace else None
-        return {"vectors": vectors, "dynamic": dynamic, **self._rest()}
+        pace = {} if self.trace is None else {"steps_per_token": _steps_per_token(notes)}
+        return {"vectors": vectors, "dynamic": dynamic, **pace, **self._rest()}
 
     def promise(self) -> dict[str, Any]:
         """What is known of the receipt before the first token: no counts, and of a dynamic request
@@ -111,6 +121,12 @@ class SteeredRequest:
             said = RECEIPTS.refusal(self.plan.receipt)
             METRICS.not_finite.inc(said is not None and said.code == NOT_FINITE)
             _give_back(*self._held)
+
+
+def _steps_per_token(notes: Sequence[WorkerNote]) -> float | None:
+    """Engine steps that a token of these dynamic answers took, behind the first of each."""
+    tokens = sum(max(0, len(note.choices) - 1) for note in notes)
+    return round(sum(note.pace.steps for note in notes) / tokens, 3) if tokens else None
 
 
 def resolved(context: SteeringContext, value: Any) -> Resolved:

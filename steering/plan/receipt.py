@@ -12,6 +12,17 @@ import msgspec
 from steersman.steering.plan.dynamic import Choice
 
 
+class Pace(NamedTuple):
+    """How fast a dynamic answer and its companions go on, cumulative up to one step."""
+
+    steps: int = 0
+    """Engine steps that they took since the answer's first token."""
+    drafts: int = 0
+    """In how many of them the companions ran ahead of the answer."""
+    kept: int = 0
+    """How often on the answer's own token."""
+
+
 class WorkerNote(NamedTuple):
     """What a worker did for one steered request, cumulative up to one step."""
 
@@ -24,6 +35,8 @@ class WorkerNote(NamedTuple):
     """How long each vector took that this request brought into the bank, on its first step."""
     choices: tuple[Choice, ...] = ()
     """Of a dynamic request: what was found for the tokens since its last note."""
+    pace: Pace = Pace()
+    """Of a dynamic request; the scheduler's."""
 
     def without(self, excess: tuple[int, ...]) -> Self:
         """This note with so many tokens less for each vector."""

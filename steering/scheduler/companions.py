@@ -22,11 +22,12 @@ that no block is keyed by it.
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from steersman.steering.plan.dynamic import DRAFT, LastToken
 from steersman.steering.plan.plan import Plan
+from steersman.steering.plan.receipt import Pace
 
 FOREVER = 2**62
 """No step of the scheduler has this number."""
@@ -46,12 +47,7 @@ class Group:
     """Whether companions may run ahead."""
     draft: int | None = None
     """The token with which they did, once the worker has reported it."""
-    steps: int = 0
-    """Steps in which any of them computed something behind the prompt."""
-    drafted: int = 0
-    """Steps in which companions ran ahead."""
-    kept: int = 0
-    """Drafts that were the answer's token."""
+    pace: Pace = field(default_factory=Pace)
 
     @property
     def members(self) -> tuple[Any, ...]:
@@ -174,7 +170,8 @@ class CompanionScheduler:
                 companion.num_output_placeholders = int(_is_ahead(companion))
             there = [m for m in group.members if m.request_id in output.num_scheduled_tokens]
             found.update((member.request_id, _last_token(member)) for member in there)
-            group.steps += any(m.num_computed_tokens >= m.num_prompt_tokens for m in there)
+            if there and group.answer.num_output_tokens:
+                group.pace = group.pace._replace(steps=group.pace.steps + 1)
         return found
 
     def drop_samples(self, runner_output: Any) -> None:
@@ -184,23 +181,25 @@ class CompanionScheduler:
             if companion in rows:
                 sampled[rows[companion]] = []
 
-    def append_answer_tokens(self, drafts: Mapping[str, int]) -> None:
+    def append_answer_tokens(self, drafts: Mapping[str, int]) -> dict[str, Pace]:
         """Give companions the token that their answer got. `drafts`: by answer, with which one they
-        ran ahead of it in the step."""
+        ran ahead of it in the step. Returns the pace of each answer."""
         for name, group in self._groups.items():
             group.draft = drafts.get(name, group.draft)
-            group.drafted += name in drafts
+            steps, drafted, kept = group.pace
+            group.pace = Pace(steps, drafted + (name in drafts), kept)
             tokens = group.answer.all_token_ids[group.companions[0].num_tokens :]
             if not tokens:
                 continue
-            kept, group.draft = tokens[0] == group.draft, None
-            group.kept += kept
+            right, group.draft = tokens[0] == group.draft, None
+            group.pace = group.pace._replace(kept=kept + right)
             for companion in group.companions:
-                if _is_ahead(companion):
-                    companion.num_computed_tokens -= not kept
+                if _is_ahead(companion) and not right:
+                    companion.num_computed_tokens -= 1
                 companion.num_output_placeholders = 0
                 for token in tokens:
                     companion.append_output_token_ids(token)
+        return {name: group.pace for name, group in self._groups.items()}
 
     def pop_orphaned_companions(self) -> set[str]:
         """Ids of companions whose answer has ended. They are forgotten here."""

@@ -4,7 +4,7 @@ Scalena, Sarti and Nissim 2024, as METHODS.md describes their code. Independent 
 """
 
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,9 @@ from torch import Tensor
 from steersman.steering.plan.dynamic import Choice, Companion, Dynamic, LastToken
 from steersman.steering.plan.errors import NotComposed
 from steersman.steering.plan.plan import Plan
+
+_LIKELIEST: Final = 1024
+"""A nucleus of fewer tokens is found without sorting the vocabulary."""
 
 
 class _StreamLogits(NamedTuple):
@@ -108,8 +111,22 @@ def nucleus(logprobs: Tensor, top_p: float) -> Tensor:
     crosses it."""
     if top_p >= 1:
         return torch.ones_like(logprobs, dtype=torch.bool)
-    values, order = logprobs.exp().sort(dim=-1, descending=True, stable=True)
-    before = values.cumsum(-1) - values
-    inside = before < top_p
+    chances = logprobs.exp()
+    values = chances.topk(min(_LIKELIEST, chances.shape[-1]), dim=-1).values
+    inside = _inside(values, top_p)
+    if values.shape[-1] < chances.shape[-1] and bool(inside[..., -1].any()):
+        # A flat distribution: as many as it takes.
+        values = chances.sort(dim=-1, descending=True).values
+        inside = _inside(values, top_p)
+    least = values.masked_fill(~inside, torch.inf).amin(-1, keepdim=True)
+    above, equal = chances > least, chances == least
+    # Of equally likely tokens at the edge, those with the lowest ids.
+    room = inside.sum(-1, keepdim=True) - above.sum(-1, keepdim=True)
+    return above | (equal & (equal.cumsum(-1) <= room))
+
+
+def _inside(values: Tensor, top_p: float) -> Tensor:
+    """Bool like `values`, descending: those before which less than `top_p` lies."""
+    inside = values.cumsum(-1) - values < top_p
     inside[..., 0] = True  # However small `top_p` is: in float32 it may be 0.
-    return torch.zeros_like(inside).scatter(-1, order, inside)
+    return inside

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from steersman.steering.plan.capture import CAPTURE_KEY, STEP_KEY
 from steersman.steering.plan.plan import PLAN_KEY
-from steersman.steering.plan.receipt import StepReport, WorkerNote
+from steersman.steering.plan.receipt import Pace, StepReport, WorkerNote
 from steersman.steering.vllm.core.request import plan_of
 
 if TYPE_CHECKING:
@@ -25,14 +25,17 @@ def attach(
     outputs: "Mapping[int, EngineCoreOutputs]",
     report: StepReport,
     requests: "Mapping[str, Request | None]",
+    paces: Mapping[str, Pace],
 ) -> None:
     """Put the notes and captures of `report` on the step's outputs, which are by client.
-    `requests`: vLLM's of each note, taken before the step's end removed those that ended in it."""
+    `requests`: vLLM's of each note, taken before the step's end removed those that ended in it.
+    `paces`: of the dynamic answers."""
     for client in outputs.values():
         for output in client.outputs:
             note, request = report.notes.get(output.request_id), requests.get(output.request_id)
             if note is not None and request is not None:
                 note = without_drafts(note, report.reach[output.request_id], request)
+                note = note._replace(pace=paces.get(output.request_id, note.pace))
                 put(output, PLAN_KEY, note.to_wire())
             if output.request_id in report.captured:
                 put(output, CAPTURE_KEY, report.captured[output.request_id])

@@ -136,13 +136,12 @@ def _reporting(original: Function) -> Function:
         requests = {name: self.requests.get(name) for name in report.notes} if report else {}
         failures.forget_seen(self, scheduler_output)
         outputs: dict[int, EngineCoreOutputs] = original(self, scheduler_output, runner_output)
-        if len(companions):
-            # An answer that was stopped left its companions.
-            if orphaned := companions.pop_orphaned_companions():
-                self.finish_requests(orphaned, RequestStatus.FINISHED_STOPPED)
-            companions.append_answer_tokens(report.drafts if report else {})
+        paces = companions.append_answer_tokens(report.drafts if report else {})
+        # An answer that was stopped left its companions.
+        if orphaned := companions.pop_orphaned_companions():
+            self.finish_requests(orphaned, RequestStatus.FINISHED_STOPPED)
         if report is not None:
-            notes.attach(outputs, report, requests)
+            notes.attach(outputs, report, requests, paces)
         captured = getattr(scheduler_output, portions.CAPTURED_ATTRIBUTE, None)
         if captured is not None:
             notes.attach_captured(outputs, captured)

@@ -16,6 +16,7 @@ from steersman.server.chat.trace import Answers
 from steersman.server.metrics import Outcome
 from steersman.server.state import Steersman
 from steersman.steering.plan import RECEIPTS, BankKey, Choice, PlanInvalid, WorkerNote
+from steersman.steering.plan.receipt import Pace
 from tests.support.server.make import steersman
 
 DYNAMIC = {"vectors": ["plain", "other"], "dynamic": {"max": 3.0}}
@@ -38,8 +39,14 @@ def streams() -> float | None:
     return REGISTRY.get_sample_value("steering_companion_streams")
 
 
-def deliver(of: SteeredRequest, name: str, steered: tuple[int, ...], *choices: Choice) -> None:
-    RECEIPTS.deliver(name, WorkerNote(of.plan.receipt, steered, -1, (), choices))
+def deliver(
+    of: SteeredRequest,
+    name: str,
+    steered: tuple[int, ...],
+    *choices: Choice,
+    pace: Pace = Pace(),  # noqa: B008
+) -> None:
+    RECEIPTS.deliver(name, WorkerNote(of.plan.receipt, steered, -1, (), choices, pace))
 
 
 def test_a_static_receipt(app: Steersman) -> None:
@@ -74,8 +81,10 @@ def test_a_receipt_repeats_the_schedule(app: Steersman) -> None:
 def test_a_dynamic_receipt(app: Steersman) -> None:
     made = steered(app, DYNAMIC)
     deliver(made, "x", (1, 1), Choice((3.0, 0.5), (4.0, 0.5)))
-    deliver(made, "x", (2, 2), Choice((0.25, 0.0), (0.25, 0.0)))
+    assert made.receipt()["steps_per_token"] is None
+    deliver(made, "x", (2, 2), Choice((0.25, 0.0), (0.25, 0.0)), pace=Pace(2, 1, 0))
     receipt = made.receipt()
+    assert receipt["steps_per_token"] == 2
     assert [v["coefficient"] for v in receipt["vectors"]] == [3.0, 3.0]
     assert receipt["dynamic"] == {
         "plain": {
@@ -85,7 +94,14 @@ def test_a_dynamic_receipt(app: Steersman) -> None:
             "coefficients": [0.5, 0.0], "divergences": [0.5, 0.0], "mean_coefficient": 0.25,
         },
     }  # fmt: skip
+    before = drafts()
     made.close(Outcome.COMPLETED)
+    assert drafts() == (before[0] + 1, before[1])
+
+
+def drafts() -> tuple[float, ...]:
+    names = ("steering_draft_total", "steering_draft_kept_total")
+    return tuple(REGISTRY.get_sample_value(name) or 0.0 for name in names)
 
 
 def test_several_answers(app: Steersman) -> None:
