@@ -124,7 +124,11 @@ class CompanionScheduler:
         """Hold the answers whose companions have not computed their latest token, and have the
         companions of others run ahead where they can."""
         for group in self._groups.values():
-            caught_up = _caught_up(group)
+            # Under asynchronous scheduling: which token comes is known when the step is over.
+            in_flight = any(member.num_in_flight_tokens for member in group.members)
+            for companion in group.companions:
+                companion.next_decode_eligible_step = FOREVER if in_flight else 0
+            caught_up = _caught_up(group) and not in_flight
             group.answer.next_decode_eligible_step = 0 if caught_up else FOREVER
             if caught_up and self._may_draft(group):
                 for companion in group.companions:
@@ -163,10 +167,16 @@ class CompanionScheduler:
         it. For each answer and each companion in it, the last token that it computes."""
         free = not throttled and self._scheduler.pause_state.name == "UNPAUSED"
         lost = output.preempted_req_ids  # They had room for others.
-        self._idle = free and not lost and output.total_num_scheduled_tokens == 0
+        under_way = any(r.num_in_flight_tokens for r in self._scheduler.requests.values())
+        self._idle = free and not lost and not under_way
         found = dict[str, LastToken]()
+        cached = output.scheduled_cached_reqs
+        for n, request_id in enumerate(cached.req_ids):
+            # A draft is not a token that the runner could have, or be sent.
+            cached.num_output_tokens[n] -= self.is_ahead(request_id)
         for group in self._groups.values():
             for companion in group.companions:
+                # Its own tokens are not awaited.
                 companion.num_output_placeholders = int(_is_ahead(companion))
             there = [m for m in group.members if m.request_id in output.num_scheduled_tokens]
             found.update((member.request_id, _last_token(member)) for member in there)

@@ -138,6 +138,4 @@ def no_dynamic(vllm_config: "VllmConfig") -> str | None:
     """Why no request of this engine can be composed dynamically, None if it can."""
     if vllm_config.speculative_config is not None:
         return "speculative decoding"
-    if vllm_config.scheduler_config.async_scheduling:
-        return "asynchronous scheduling (start the server with --no-async-scheduling)"
     return None

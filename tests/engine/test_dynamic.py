@@ -74,7 +74,7 @@ def test_whatever_the_draft(
 ) -> None:
     """Tokens, coefficients and divergences are the same, and what was computed for nothing leaves
     nothing."""
-    tokens = 40
+    tokens = 12
     asks = [Ask(p, s.plan(shelf), tokens) for p, s in zip(prompts(text_ids, 6), SETTINGS)]  # noqa: B905
     engine.forget()
     wanted = traced(engine, asks)

@@ -398,7 +398,8 @@ class Crowd:
         enough = 4 * sum(
             (len(ask.streams) + 2) * (len(ask.prompt) // 3 + 2) + 2 * ask.most for ask in self.asks
         )
-        self.loop = Loop(folder, self.setup, 100 + enough)
+        # Steps without anything, while the one before is under way, are counted too.
+        self.loop = Loop(folder, self.setup, 100 + enough * (3 if self.setup.ahead else 1))
         chance = rng.choice([0.0, 0.0, 0.5, 1.0])
         self.loop.worker.draft = lambda token: wrong(token) if rng.random() < chance else token
 
@@ -406,7 +407,7 @@ class Crowd:
         """Until nobody is left; what happened."""
         loop, rng = self.loop, self.rng
         coming = list(zip(self.comes, self.asks, strict=True))
-        while coming or loop.scheduler.has_requests():
+        while coming or loop.scheduler.has_requests() or loop.under_way:
             while coming and coming[0][0] <= loop.steps:
                 loop.add(coming.pop(0)[1])
             there = [name for name in loop.asks if name not in loop.aborted | loop.ended.keys()]
@@ -427,15 +428,17 @@ class Crowd:
         return loop.happened
 
 
+@pytest.mark.parametrize("ahead", [False, True], ids=["synchronous", "asynchronous"])
 @pytest.mark.parametrize("v2", [False, True], ids=["v1", "v2"])
 @pytest.mark.parametrize("caching", [True, False], ids=["cached", "uncached"])
 @pytest.mark.parametrize("policy", ["fcfs", "priority"])
 def test_everybody_is_answered_in_any_crowd(
-    folder: Path, policy: str, caching: bool, v2: bool
+    folder: Path, policy: str, caching: bool, v2: bool, ahead: bool
 ) -> None:
     happened = Counter[str]()
     for seed in range(CROWDS):
-        happened += Crowd(seed, folder, policy=policy, caching=caching, v2=v2).play()
+        crowd = Crowd(seed, folder, policy=policy, caching=caching, v2=v2, ahead=ahead)
+        happened += crowd.play()
     for who in ("ordinary", "companion", "answer"):
         assert happened[f"{who} preempted"] > 0
     for when in ("WAITING", "RUNNING"):

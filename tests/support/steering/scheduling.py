@@ -4,7 +4,7 @@ import copy
 import functools
 import json
 import os
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -44,6 +44,8 @@ class Setup(NamedTuple):
     max_waiting: int = 1000
     max_steps: int = 3
     max_segments: int = 2
+    ahead: bool = False
+    """Whether a step is scheduled before the one before it is over (asynchronous scheduling)."""
 
 
 @functools.cache
@@ -77,6 +79,7 @@ def _config(folder: Path) -> Any:
 def make_scheduler(folder: Path, setup: Setup) -> Any:
     """A scheduler with the seams in it; `folder` is for the model's configuration."""
     import torch
+    from vllm.v1.core.sched.async_scheduler import AsyncScheduler
     from vllm.v1.core.sched.scheduler import Scheduler
     from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
     from vllm.v1.structured_output import StructuredOutputManager
@@ -91,6 +94,7 @@ def make_scheduler(folder: Path, setup: Setup) -> Any:
     config.scheduler_config.max_num_batched_tokens = setup.tokens
     config.scheduler_config.long_prefill_token_threshold = setup.long_prefill
     config.scheduler_config.policy = setup.policy
+    config.scheduler_config.async_scheduling = setup.ahead
     config.cache_config.enable_prefix_caching = setup.caching
     config.cache_config.num_gpu_blocks = setup.blocks
     config.additional_config = {
@@ -100,7 +104,7 @@ def make_scheduler(folder: Path, setup: Setup) -> Any:
         }
     }
     spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=8, dtype=torch.float32)
-    scheduler = Scheduler(
+    scheduler = (AsyncScheduler if setup.ahead else Scheduler)(
         config,
         KVCacheConfig(setup.blocks, [], [KVCacheGroupSpec(["layer"], spec)]),
         StructuredOutputManager(config),
@@ -138,6 +142,8 @@ class Loop:
         self.aborted: set[str] = set()
         self.steps = 0
         self.happened = Counter[str]()
+        self.under_way = deque[tuple[Any, Any]]()
+        """Steps that are not over, with what their runner returned."""
         self.scheduled: dict[str, int] = {}
         """Tokens that the last step computed, by request."""
 
@@ -187,20 +193,13 @@ class Loop:
         """One step, in which clients have `gone` while it was computed; its outputs."""
         self.steps += 1
         assert self.steps <= self.enough, "no end"
-        output = self.scheduler.schedule(throttled)
-        self._check_tables()
-        for name in output.preempted_req_ids:
-            said = "ordinary"
-            if self.scheduler.steering_companions.is_companion(name):
-                said = "companion"
-            elif self.asks[name].streams:
-                said = "answer"
-            self.happened[f"{said} preempted"] += 1
-        self.scheduled = dict(output.num_scheduled_tokens)
-        ran = self.worker.run(output)
+        if self.scheduler.has_requests() or not self.under_way:
+            self._schedule(throttled)
         if gone:
             self.abort(gone)
-        found = self.scheduler.update_from_output(output, ran)
+        if self.setup.ahead and self.scheduled and len(self.under_way) < 2:
+            return []
+        found = self.scheduler.update_from_output(*self.under_way.popleft())
         outputs = [one for client in found.values() for one in client.outputs]
         for one in outputs:
             name = one.request_id
@@ -211,9 +210,22 @@ class Loop:
                 self.ended[name] = one
         return outputs
 
+    def _schedule(self, throttled: bool) -> None:
+        output = self.scheduler.schedule(throttled)
+        self._check_tables()
+        for name in output.preempted_req_ids:
+            said = "ordinary"
+            if self.scheduler.steering_companions.is_companion(name):
+                said = "companion"
+            elif self.asks[name].streams:
+                said = "answer"
+            self.happened[f"{said} preempted"] += 1
+        self.scheduled = dict(output.num_scheduled_tokens)
+        self.under_way.append((output, self.worker.run(output)))
+
     def finish(self) -> None:
         """Run until nobody is left."""
-        while self.scheduler.has_requests():
+        while self.scheduler.has_requests() or self.under_way:
             self.step()
 
     def check_answers(self) -> None:
