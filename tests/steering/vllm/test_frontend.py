@@ -44,7 +44,6 @@ def test_one_that_fits() -> None:
     ("asked", "streams", "changes", "param", "words"),
     [
         (request(), 3, {"speculative_config": object()}, "steering.dynamic", "speculative"),
-        (request(), 3, {"async_scheduling": True}, "steering.dynamic", "--no-async-scheduling"),
         (request(media=True), 3, {}, "steering.dynamic", "images"),
         (request(), 6, {"max_num_seqs": 5}, "steering.vectors", "--max-num-seqs"),
         (request(), 6, {"max_num_active_seqs": 5}, "steering.vectors", "runs 5 at once"),
