@@ -90,11 +90,13 @@ class Metrics:
             "the previous keys stay in force.", multiprocess_mode="livemax",
         )  # fmt: skip
         self.upload = Histogram(
-            "steering_upload_seconds", "Time to take a vector into the library.", buckets=_FAST
+            "steering_upload_seconds",
+            "Time to store an uploaded vector in the library.",
+            buckets=_FAST,
         )
         self.loop_lag = Histogram(
-            "steering_event_loop_lag_seconds", "How much later than due the event loop of the API "
-            "server came to a small task, tried forty times a second: so long all of its requests "
+            "steering_event_loop_lag_seconds", "Lag of the API server's event loop: how much later "
+            "than due it ran a small task, tried forty times a second. For so long, all requests "
             "stood still.", buckets=_LAGS,
         )  # fmt: skip
         self.residency = Histogram(

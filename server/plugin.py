@@ -50,7 +50,9 @@ class SteersmanEndpoints:
         )
         if not _generates(app):
             if settings.api_keys_file is not None:
-                raise RuntimeError("api_keys_file is for models that generate, and this does not")
+                raise RuntimeError(
+                    "api_keys_file is for models that generate, and this one does not; leave it out"
+                )
             # Nothing is steered here: a request that means to be is refused.
             app.add_middleware(RefuseIgnored, bounds=bounds)
             return

@@ -264,7 +264,7 @@ def _explained(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
     """Where the first of `error` is, and what should be there."""
     problem = first_problem(error)
     loc = problem.location
-    # Of a union pydantic tells which of its members did not fit: that is no place in the file.
+    # Of a union pydantic names the member that does not fit, which is not a place in the file.
     fields = [n for n, step in enumerate(loc) if step in _SHOULD_BE]
     if problem.is_unknown_field:
         # Nor the name of a field that is not ours, which may be anything.

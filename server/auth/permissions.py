@@ -14,7 +14,7 @@ SCOPES: Final = (INFER, READ, WRITE, METRICS, ADMIN)
 
 @dataclass(frozen=True)
 class KeyPermissions:
-    """Scopes and limits of one key; None is no limit of its own.
+    """Scopes and limits of one key; None: it has no limit of its own.
 
     `admin` contains the other scopes; none of those contains another.
     """

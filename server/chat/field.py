@@ -63,7 +63,7 @@ def _show_lengths(most: int) -> Any:
 
 
 def _known_schedule(value: Any) -> Any:
-    """By hand: of a union pydantic tells what is wrong for each of its members."""
+    """By hand: of a union pydantic reports what is wrong for each of its members."""
     if value is None or (isinstance(value, str) and value in SCHEDULES):
         return value
     if not isinstance(value, list):

@@ -40,7 +40,7 @@ class Receipt(BaseModel):
     vectors: list[VectorReceipt]
     dynamic: dict[str, Any] | list[dict[str, Any]] | None = Field(
         description="Of a dynamic request: by vector, coefficients and divergences of every token; "
-        "a list of that with several answers. In the header: whether it is one."
+        "a list of that with several answers. In the header: true for such a request."
     )
     steps_per_token: float | None = Field(
         None,
@@ -48,7 +48,10 @@ class Receipt(BaseModel):
         "each answer; null: no answer has two tokens. Not in the header.",
     )
     source: Literal["request"] = Field(description="What said how to steer.")
-    note: str | None = Field(None, description="Where nothing returned could have changed: why.")
+    note: str | None = Field(
+        None,
+        description="Why the steering could not change what was returned; null where it could.",
+    )
 
 
 Steering = Receipt | None

@@ -42,7 +42,7 @@ def strength(
         schedule, owner = use.schedule, where
     if field.dynamic is not None and schedule is not None:
         raise PlanInvalid(
-            "a schedule goes with a static request; leave it out, or `dynamic`",
+            "a schedule is for static requests; leave out the schedule, or `dynamic`",
             param=f"{owner}.schedule",
         )
     over = _over(field, use, schedule, where, owner)

@@ -55,7 +55,7 @@ def build_router() -> APIRouter:
 async def extract(
     request: Request, jobs: AllJobs, context: CallersExtraction, most: MaxExtractRows
 ) -> dict[str, Any]:
-    """Start a job that makes a vector; `GET /v1/steering/jobs/{id}` tells how far it is."""
+    """Start a job that makes a vector; `GET /v1/steering/jobs/{id}` shows its progress."""
     body, lines = await _body(request)
     # In threads: reading 60 MiB takes long, and nobody else is to wait for it.
     wanted = await TEXTS.run(read_request, body, most)
@@ -180,7 +180,7 @@ def _check_steps(wanted: ExtractRequest, context: ExtractionContext) -> None:
 def _free_names(
     wanted: ExtractRequest, samples: list[Sample], context: ExtractionContext
 ) -> list[str]:
-    """The names of the vectors to come. One that is taken is told before the work, not after it.
+    """The names of the vectors to come. One that is taken is refused before the work, not after it.
     Raises `VectorConflict`, `NotAllowed`."""
     names = [wanted.name]
     if wanted.how.inputs == "styles":

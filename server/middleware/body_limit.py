@@ -70,7 +70,7 @@ class BodyLimit:
 
         async def watching_send(message: Message) -> None:
             nonlocal started
-            # Whatever the application makes of the broken-off body, the client hears the reason.
+            # Whatever the application makes of the broken-off body, the client gets the reason.
             if refusal is not None and not started:
                 return
             started = True

@@ -13,7 +13,7 @@ _TEXTS: Final = ("structured_outputs", "response_format", "text", "bad_words")
 
 def check_constraints(body: Any) -> None:
     """Raise `BodyInvalid` for a request's body, as read, that demands more of its answer than the
-    event loop has time for; a body that is no object demands nothing."""
+    event loop has time for; a body that is not an object demands nothing."""
     if not isinstance(body, dict):
         return
     nested = body.get("sampling_params")

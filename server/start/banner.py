@@ -34,7 +34,7 @@ async def _announce(state: Any, args: Any, model: dict[str, Any] | None, run: Pa
     try:
         (run / "ready").touch()
         if errors := (run / "trace").read_text(errors="replace"):
-            logger.warning("errors during the start, which went on nevertheless:\n%s", errors)
+            logger.warning("the server started in spite of these errors:\n%s", errors)
     except FileNotFoundError:
         pass
     except OSError as error:

@@ -236,7 +236,7 @@ def _check_dynamic(plan: "Plan", dynamic: Dynamic, max_coefficient: float) -> No
         where = f"steering.vectors[{n}]"
         if vector.schedule:
             raise PlanInvalid(
-                "a schedule goes with a static request; leave it out, or `dynamic`",
+                "a schedule is for static requests; leave out the schedule, or `dynamic`",
                 param=f"{where}.schedule",
             )
         if vector.positions != "generation":

@@ -133,12 +133,12 @@ class Settings(BaseModel):
         unset="no limit",
     )
     enforce_safe_range: Switch = setting(
-        False, "refuse coefficients outside a vector's safe range, which receipts mark otherwise"
+        False, "refuse coefficients outside a vector's safe range; without this, receipts mark them"
     )
     require_fingerprint: Switch = setting(
         False,
-        "refuse vectors whose file names another model's fingerprint, which uploads, lists and "
-        "receipts mark otherwise",
+        "refuse vectors whose file names another model's fingerprint; without this, uploads, "
+        "lists and receipts mark them",
     )
     max_upload_bytes: Count = setting(64 * MEBI, "largest vector upload", "BYTES", limit=True)
     max_extract_rows: Count = setting(4096, "texts of one extraction", "N", limit=True)
@@ -150,7 +150,7 @@ class Settings(BaseModel):
         unset="no keys",
     )
     audit_log: Place | None = setting(
-        None, "a line of JSON for every change", "FILE", unset="standard output"
+        None, "where a line of JSON goes for every change", "FILE", unset="standard output"
     )
     max_library_vectors: Count = setting(10_000, "vectors in the library", "N", limit=True)
     max_body_bytes: Count = setting(
@@ -165,10 +165,12 @@ class Settings(BaseModel):
         "N",
         limit=True,
     )
-    max_body_depth: Count = setting(100, "lists and objects inside one another", "N", limit=True)
+    max_body_depth: Count = setting(
+        100, "levels of lists and objects inside one another", "N", limit=True
+    )
     max_body_values: Count = setting(
         1_200_000,
-        "members of all lists and objects; a token id is one",
+        "values in the JSON of a request, each member of a list or object; a token id is one",
         "N",
         limit=True,
     )
@@ -179,7 +181,9 @@ class Settings(BaseModel):
         "N",
         limit=True,
     )
-    body_timeout: Positive = setting(60.0, "for a body to arrive; a slower one is a 408", "SECONDS")
+    body_timeout: Positive = setting(
+        60.0, "time for a request's body to arrive; a slower one is a 408", "SECONDS"
+    )
     max_jobs: Count = setting(8, "extractions that may run or wait, one running", "N", limit=True)
     extract_share: Share = setting(
         0.25,

@@ -117,7 +117,9 @@ def _check(
                 "of a route that has it"
             )
         if request.prompt_token_ids is None or request.resumable:
-            raise PlanInvalid("steering needs a prompt of tokens that does not grow")
+            raise PlanInvalid(
+                "steering needs the whole prompt, as tokens: send text or token ids, at once"
+            )
         limits: Limits = limits_of(vllm_config)
         limits.check(plan, len(request.prompt_token_ids))
         if plan.dynamic is not None:

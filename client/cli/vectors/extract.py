@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from steersman.client.http import Client
 
 HELP = with_examples(
-    "Make a vector on the served model, of texts that differ in what it is to do.\n\n"
+    "Make a vector on the served model, from texts that differ in what the vector is to change.\n\n"
     "Methods: mean_difference and probe (two sides of texts), caa and repe (pairs), style (two or "
     "more styles; makes NAME-STYLE of each), per_step (two sides, a vector for each generated "
     "token).\n\n"
