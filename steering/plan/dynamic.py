@@ -11,8 +11,12 @@ STREAM_KEY: Final = "steersman_stream"
 """The key of `SamplingParams.extra_args` of a companion: [id of its answer, stream]. Only the
 scheduler writes it."""
 
-MAX_PROPERTIES: Final = 4
+MAX_PROPERTIES: Final = 8
 """Properties of one dynamic request, each of which is one more sequence to compute."""
+
+
+MAX_EVERY: Final = 64
+"""The most tokens over which coefficients may be held."""
 
 
 @dataclass(frozen=True)
@@ -26,16 +30,44 @@ class Dynamic:
     mean: bool
     """The divergence divided by the size of the nuclei's union, as in the paper's code; else the
     plain one, as in its text."""
+    every: int = 1
+    """Coefficients are found at every so-manieth token of the answer, and held between."""
+    starts: tuple[float, ...] = ()
+    """`start` of each property, where they differ."""
+    top_ps: tuple[float, ...] = ()
+    """`top_p` of each property, where they differ."""
 
-    def check(self) -> None:
-        """Raise `PlanInvalid` for a setting that is not valid."""
-        if not 0 <= self.start < math.inf:
+    def start_of(self, n: int) -> float:
+        """The `start` of the n-th property, counted from 0."""
+        return self.starts[n] if self.starts else self.start
+
+    def top_p_of(self, n: int) -> float:
+        """The `top_p` of the n-th property, counted from 0."""
+        return self.top_ps[n] if self.top_ps else self.top_p
+
+    def renews(self, token: int) -> bool:
+        """Whether coefficients are found anew for a token of the answer, counted from 0."""
+        return token % self.every == 0
+
+    def check(self, properties: int) -> None:
+        """Raise `PlanInvalid` for a setting that is not valid for so many properties."""
+        for listed in (self.starts, self.top_ps):
+            if listed and len(listed) != properties:
+                raise PlanInvalid("a plan has a start and a top_p for each vector, or for none")
+        for start in (self.start, *self.starts):
+            if not 0 <= start < math.inf:
+                raise PlanInvalid(
+                    "start must be a finite number, 0 or more", param="steering.dynamic.start"
+                )
+        for top_p in (self.top_p, *self.top_ps):
+            if not 0 < top_p <= 1:
+                raise PlanInvalid(
+                    "top_p must lie above 0 and be at most 1", param="steering.dynamic.top_p"
+                )
+        if not 1 <= self.every <= MAX_EVERY:
             raise PlanInvalid(
-                "start must be a finite number, 0 or more", param="steering.dynamic.start"
-            )
-        if not 0 < self.top_p <= 1:
-            raise PlanInvalid(
-                "top_p must lie above 0 and be at most 1", param="steering.dynamic.top_p"
+                f"every must be a whole number from 1 to {MAX_EVERY}",
+                param="steering.dynamic.every",
             )
 
 

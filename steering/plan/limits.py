@@ -217,7 +217,7 @@ class Limits:
 
 
 def _check_dynamic(plan: "Plan", dynamic: Dynamic, max_coefficient: float) -> None:
-    dynamic.check()
+    dynamic.check(len(plan.vectors))
     if len(plan.vectors) > MAX_PROPERTIES:
         raise PlanInvalid(
             f"{len(plan.vectors)} vectors, at most {MAX_PROPERTIES} can be composed dynamically, "
@@ -225,9 +225,10 @@ def _check_dynamic(plan: "Plan", dynamic: Dynamic, max_coefficient: float) -> No
             param="steering.vectors",
             code="too_many_terms",
         )
-    if dynamic.start > max_coefficient:
+    start = max(dynamic.start, *dynamic.starts) if dynamic.starts else dynamic.start
+    if start > max_coefficient:
         raise PlanInvalid(
-            f"start {dynamic.start:g} is over this server's limit of {max_coefficient:g} "
+            f"start {start:g} is over this server's limit of {max_coefficient:g} "
             "(--max-coefficient); lower it",
             param="steering.dynamic.start",
             code="dose_over_limit",
@@ -273,9 +274,9 @@ def most_added(plan: "Plan", elements: Sequence[float]) -> float:
     `elements` has for each vector of the plan the largest absolute element of its tensors (over the
     steps), summed over its hook points.
     """
-    start = 0.0 if plan.dynamic is None else plan.dynamic.start
     total = 0.0
-    for vector, size in zip(plan.vectors, elements, strict=True):
+    for n, (vector, size) in enumerate(zip(plan.vectors, elements, strict=True)):
+        start = 0.0 if plan.dynamic is None else plan.dynamic.start_of(n)
         # Of two factors, one at 0 and one not finite, the product is not a number: that is over.
         total += max(vector.strongest, start) * size
     return total

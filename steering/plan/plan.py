@@ -225,7 +225,7 @@ class Plan:
         None for the unsteered one (0)."""
         if self.dynamic is None or stream == 0:
             return None
-        start = as_float32(self.dynamic.start)
+        start = as_float32(self.dynamic.start_of(stream - 1))
         return type(self)((replace(self.vectors[stream - 1], coefficient=start),))
 
     def to_json(self) -> str:
@@ -246,7 +246,7 @@ class Plan:
         except (msgspec.MsgspecError, RecursionError) as error:
             raise PlanInvalid(f"not a steering plan: {error!s:.200}") from error
         if wire.dynamic is not None:
-            wire.dynamic.check()
+            wire.dynamic.check(len(wire.vectors))
         return cls(tuple(v.read() for v in wire.vectors), wire.receipt, wire.dynamic)
 
     @classmethod

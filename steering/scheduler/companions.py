@@ -43,6 +43,8 @@ class Group:
 
     answer: Any
     companions: tuple[Any, ...]
+    every: int
+    """Its coefficients are found at every so-manieth of its tokens."""
     drafts: bool = True
     """Whether companions may run ahead."""
     draft: int | None = None
@@ -91,7 +93,8 @@ class CompanionScheduler:
         scheduler."""
         count = len(plan.vectors) + 1
         companions = tuple(self._make(answer, plan, stream) for stream in range(count))
-        self._groups[answer.request_id] = Group(answer, companions)
+        every = plan.dynamic.every if plan.dynamic is not None else 1
+        self._groups[answer.request_id] = Group(answer, companions, every)
         self._answer.update((c.request_id, answer.request_id) for c in companions)
         return companions
 
@@ -128,8 +131,13 @@ class CompanionScheduler:
             in_flight = any(member.num_in_flight_tokens for member in group.members)
             for companion in group.companions:
                 companion.next_decode_eligible_step = FOREVER if in_flight else 0
+                if _is_behind(companion):
+                    self._preempt(companion)
             caught_up = _caught_up(group) and not in_flight
-            group.answer.next_decode_eligible_step = 0 if caught_up else FOREVER
+            # Where its coefficients are held, it needs no logits of the latest token.
+            held = group.answer.num_output_tokens % group.every != 0 and not in_flight
+            ready = caught_up or (held and _caught_up(group, lag=1))
+            group.answer.next_decode_eligible_step = 0 if ready else FOREVER
             if caught_up and self._may_draft(group):
                 for companion in group.companions:
                     companion.num_output_placeholders = 1
@@ -260,7 +268,7 @@ class CompanionScheduler:
         """Call after a step that computed nothing though the first group could run. Until that
         group has one more token no other request starts, which might be before it in the queue. And
         other groups that have a part of what they need give it back, the last of them first."""
-        scheduler, entering = self._scheduler, self._entering()
+        entering = self._entering()
         if entering is None or not any(
             _waits(m) and self.is_admissible(m) for m in entering.members
         ):
@@ -268,11 +276,14 @@ class CompanionScheduler:
         others = [g for g in self._in_order() if g is not entering and any(map(_runs, g.members))]
         for request in reversed(others[-1].members if others else ()):
             if _runs(request):
-                scheduler.running.remove(request)
-                scheduler._preempt_request(request, time.monotonic())
+                self._preempt(request)
         if self._exclusive_group is entering and not others:
             self.infeasible.add(entering.answer.request_id)
         self._exclusive_group, self._exclusive_until = entering, entering.answer.num_tokens
+
+    def _preempt(self, request: Any) -> None:
+        self._scheduler.running.remove(request)
+        self._scheduler._preempt_request(request, time.monotonic())
 
     def _in_order(self) -> list[Group]:
         """The groups, those first that vLLM serves first, but behind those that have bank rows
@@ -297,11 +308,11 @@ def _waits(request: Any) -> bool:
     return request.status.name in ("WAITING", "PREEMPTED")
 
 
-def _caught_up(group: Group) -> bool:
-    """Whether all companions have computed all that the answer has."""
+def _caught_up(group: Group, lag: int = 0) -> bool:
+    """Whether all companions have computed all that the answer has, but for the last `lag`."""
     tokens = group.answer.num_tokens
     return all(
-        _runs(one) and one.num_computed_tokens >= one.num_tokens == tokens
+        _runs(one) and one.num_computed_tokens >= tokens - lag and one.num_tokens == tokens
         for one in group.companions
     )
 
@@ -309,6 +320,14 @@ def _caught_up(group: Group) -> bool:
 def _is_ahead(companion: Any) -> bool:
     """Whether a companion has computed a token that it does not have."""
     return bool(companion.num_computed_tokens > companion.num_tokens)
+
+
+def _is_behind(companion: Any) -> bool:
+    """Whether a companion that runs has two of its answer's tokens to compute, which a runner would
+    take for its own. One that was preempted is given its tokens."""
+    computed = companion.num_computed_tokens
+    behind = companion.num_prompt_tokens <= computed < companion.num_tokens - 1
+    return behind and _runs(companion) and not companion.is_prefill_chunk
 
 
 def _last_token(request: Any) -> LastToken:

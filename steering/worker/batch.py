@@ -176,6 +176,9 @@ class Steps:
                 continue
             # A prompt's earlier part, or what was computed before a preemption, needs none.
             if last.position - request.prompt_tokens + 1 >= len(request.choices):
+                if not request.plan.dynamic.renews(len(request.choices)):
+                    request.choices.append(request.choices[-1])
+                    continue
                 try:
                     choice = self._composer.choose(request_id, request.plan, last)
                     request.choices.append(choice)

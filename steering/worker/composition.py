@@ -80,9 +80,9 @@ class Composer:
         assert dynamic is not None
         plain, *alone = self._behind(answer, plan, last)
         logits = plain.clone()
-        for one, coefficient in zip(alone, choice.coefficients, strict=True):
-            if dynamic.start:
-                logits += coefficient / dynamic.start * (one - plain)
+        for n, (one, coefficient) in enumerate(zip(alone, choice.coefficients, strict=True)):
+            if start := dynamic.start_of(n):
+                logits += coefficient / start * (one - plain)
         return int(logits.argmax())
 
     def _behind(self, answer: str, plan: Plan, last: LastToken) -> list[Tensor]:
@@ -98,7 +98,11 @@ def divergences(plain: Tensor, steered: Tensor, dynamic: Dynamic) -> Tensor:
     `plain` [vocabulary], `steered` [k, vocabulary]: logits, float32.
     """
     p, q = torch.log_softmax(plain, dim=-1), torch.log_softmax(steered, dim=-1)
-    union = nucleus(p, dynamic.top_p) | nucleus(q, dynamic.top_p)
+    if dynamic.top_ps:
+        masses = enumerate(dynamic.top_ps)
+        union = torch.stack([nucleus(p, top_p) | nucleus(q[n], top_p) for n, top_p in masses])
+    else:
+        union = nucleus(p, dynamic.top_p) | nucleus(q, dynamic.top_p)
     p, q = (
         torch.log_softmax(x.masked_fill(~union, -torch.inf), dim=-1) for x in (p.expand_as(q), q)
     )

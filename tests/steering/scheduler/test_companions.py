@@ -32,8 +32,8 @@ def vector(n: int, coefficient: float = 1.0, positions: Any = "generation") -> P
     return PlannedVector(digest(n), coefficient, terms, positions, steps=STEPS[n])
 
 
-def dynamic(*numbers: int) -> Plan:
-    settings = Dynamic(start=2.0, top_p=0.5, mean=True)
+def dynamic(*numbers: int, every: int = 1) -> Plan:
+    settings = Dynamic(start=2.0, top_p=0.5, mean=True, every=every)
     return Plan(tuple(vector(n, 8.0) for n in numbers), receipt="r", dynamic=settings)
 
 
@@ -85,6 +85,18 @@ def test_companions_run_ahead_of_their_answer(folder: Path) -> None:
         missed = [both, streams]
         assert steps_of(loop) == [*first, *missed, *missed, *missed, {"a": 1}, {}]
         assert loop.worker.drafts == {False: 3}
+        loop.check_empty()
+
+
+def test_held_coefficients_wait_for_nobody(folder: Path) -> None:
+    """After a wrong draft the companions go on beside their answer, until it needs their logits."""
+    for loop in both_runners(folder, Setup(blocks=20, seats=4)):
+        loop.worker.draft = wrong
+        loop.add(Ask("a", prompt(3), 8, dynamic(1, every=3)))
+        streams = dict.fromkeys([companion(loop.asks["a"], n) for n in range(2)], 1)
+        both = {**streams, "a": 1}
+        first = [dict.fromkeys(streams, 3), {"a": 3}, both, both, streams]
+        assert steps_of(loop) == [*first, both, both, both, streams, both, both, {}]
         loop.check_empty()
 
 
@@ -233,13 +245,13 @@ def test_so_many_groups_run_at_once(folder: Path, most: int) -> None:
 
 def test_rows_of_the_tables_for_steps(folder: Path) -> None:
     """Of vectors with a tensor for each of many: companions need them too."""
-    for loop in both_runners(folder, Setup(blocks=90, seats=30, max_dynamic=3, max_segments=1)):
-        for n in range(3):
-            loop.add(composed(f"r{n}", 5, 6, 0, 3))  # Nine rows each, of twenty.
+    for loop in both_runners(folder, Setup(blocks=90, seats=30, max_dynamic=5, max_segments=1)):
+        for n in range(5):
+            loop.add(composed(f"r{n}", 5, 6, 0, 3))  # Nine rows each, of thirty-six.
         loop.add(Ask("static", prompt(5), 6, Plan((vector(0),))))
         while "r0" not in loop.ended:
             loop.step()
-        assert loop.requests["r2"].num_computed_tokens == 0
+        assert loop.requests["r4"].num_computed_tokens == 0
         loop.finish()
         loop.check_answers()
         loop.check_empty()
@@ -364,7 +376,8 @@ def random_ask(rng: Random, name: str) -> Ask:
         numbers = rng.sample(sorted(STEPS), rng.choice([1, 1, 2]))
         plan = Plan(tuple(vector(n, rng.choice([0.0, 1.0, 2.0]), positions) for n in numbers))
     elif kind == "dynamic":
-        plan = dynamic(*rng.sample(sorted(STEPS), rng.choice([1, 1, 2, 2, 3, 4])))
+        numbers = rng.sample(sorted(STEPS), rng.choice([1, 1, 2, 2, 3, 4]))
+        plan = dynamic(*numbers, every=rng.choice([1, 1, 2, 5]))
     stops = frozenset(rng.sample(range(VOCABULARY), rng.choice([0, 0, 6])))
     most = rng.choice([1, 2, 5, 9, 14])
     return Ask(name, tokens, most, plan, stops, priority=rng.randrange(3))

@@ -53,8 +53,9 @@ class Ask(NamedTuple):
         """The plans of its companions: none, and each vector alone."""
         if self.plan is None or self.plan.dynamic is None:
             return ()
-        start = self.plan.dynamic.start
-        return None, *(Plan((replace(v, coefficient=start),)) for v in self.plan.vectors)
+        of = self.plan.dynamic.start_of
+        alone = enumerate(self.plan.vectors)
+        return None, *(Plan((replace(v, coefficient=of(n)),)) for n, v in alone)
 
     def blocks(self, longest: int = 1024) -> int:
         """Cache blocks that it needs, its companions included: its last token is not computed."""
@@ -96,7 +97,7 @@ def chosen(states: Sequence[int]) -> int:
 
 def answer_to(ask: Ask, longest: int) -> tuple[int, ...]:
     """The tokens of the answer, had the request been alone and nothing ever taken from it."""
-    tokens, state, states = list(ask.prompt), 0, [0] * len(ask.streams)
+    tokens, state, states, held = list(ask.prompt), 0, [0] * len(ask.streams), 0
     prompt = len(ask.prompt)
     for i in count():
         states = [
@@ -104,7 +105,12 @@ def answer_to(ask: Ask, longest: int) -> tuple[int, ...]:
             for before, plan in zip(states, ask.streams, strict=True)
         ]
         if states:
-            extra = chosen(states) if i >= prompt - 1 else 0
+            assert ask.plan is not None
+            assert ask.plan.dynamic is not None
+            token = i - prompt + 1
+            if token >= 0 and token % ask.plan.dynamic.every == 0:
+                held = chosen(states)
+            extra = held if token >= 0 else 0
         else:
             extra = added(ask.plan, i, prompt)
         state = mix(state, tokens[i], extra)
@@ -278,6 +284,9 @@ class Worker:
         if new <= 0:
             return  # A part of its prompt, or computed before, as after a preemption.
         assert new == 1, f"{name} runs ahead of its companions by {new} tokens"
+        if len(choices) % request.plan.dynamic.every:
+            choices.append(choices[-1])
+            return
         heard = self.heard.get(name, {})
         streams = [heard.get(n) for n in range(len(request.plan.vectors) + 1)]
         tokens = tuple(self.tokens(name)[: last + 1])
