@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from steersman.steering.plan import MAX_SCHEDULE, PlanInvalid, check_rule
+from steersman.steering.plan.dynamic import MAX_EVERY
 from steersman.steering.plan.plan import as_float32
 from steersman.vectors.validation import Location, first_problem, path_of_key
 
@@ -137,6 +138,28 @@ class PositionRange(_Bounded):
     stop: StrictInt
 
 
+class PropertyComposition(_Bounded):
+    """What one vector has in place of the request's `dynamic`."""
+
+    start: StrictFloat | None = Field(
+        None, ge=0, allow_inf_nan=False, description="Coefficient at which this vector is tried."
+    )
+    max: StrictFloat | None = Field(
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="The most that this vector may get. Not beside `coefficient`, which is the "
+        "same.",
+    )
+    top_p: StrictFloat | None = Field(
+        None,
+        gt=0,
+        le=1,
+        allow_inf_nan=False,
+        description="Mass of this vector's distributions that is compared.",
+    )
+
+
 class VectorUse(_Bounded):
     """One vector of a request, and how to use it."""
 
@@ -169,6 +192,9 @@ class VectorUse(_Bounded):
     schedule: Schedule = None
     over: Over = None
     after: After = None
+    dynamic: PropertyComposition | None = Field(
+        None, description="Overrides the request's `dynamic` for this vector."
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -199,7 +225,7 @@ class VectorUse(_Bounded):
 
 
 class DynamicComposition(_Bounded):
-    """Dynamic Activation Composition: each of 1 to 4 vectors gets, at every new token, the
+    """Dynamic Activation Composition: each of 1 to 8 vectors gets, at every new token, the
     coefficient that follows from how far it moves the next-token distribution."""
 
     start: StrictFloat = Field(
@@ -222,6 +248,13 @@ class DynamicComposition(_Bounded):
         "mean",
         description="The divergence divided by the number of tokens compared, as in the authors' "
         "code, or the plain one, as in their paper.",
+    )
+    every: StrictInt = Field(
+        1,
+        ge=1,
+        le=MAX_EVERY,
+        description="Set the coefficients at every so-manieth new token, and hold them between: an "
+        "approximation of the method, which sets them at each.",
     )
 
 

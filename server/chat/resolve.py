@@ -62,14 +62,15 @@ def resolve(
         relative = doses.relative(entry, vector)
         doses.check(relative, repr(use.id), setting.param)
         if field.dynamic is not None:
-            _check_start(field.dynamic, use.id, entry, vector, doses)
+            start, param = _start(field.dynamic, use, where)
+            _check_start(start, param, use.id, entry, vector, doses)
         planned.append(vector)
         strengths.append(setting)
         entries.append(entry)
         given.append(relative)
     check_shared(field, strengths)
     doses.check_sum(given)
-    plan = Plan(tuple(planned), receipt, _dynamic(field.dynamic))
+    plan = Plan(tuple(planned), receipt, _dynamic(field))
     _check(plan, limits, strengths)
     check_added(
         plan,
@@ -141,13 +142,20 @@ def _steps(use: VectorUse, entry: Entry, terms: tuple[HookPoint, ...], where: st
     return next(iter(steps.values()), None)
 
 
+def _start(dynamic: DynamicComposition, use: VectorUse, where: str) -> tuple[float, str]:
+    """At which coefficient a vector is tried alone, and the key that says so."""
+    if use.dynamic is not None and use.dynamic.start is not None:
+        return use.dynamic.start, f"{where}.dynamic.start"
+    return dynamic.start, "steering.dynamic.start"
+
+
 def _check_start(
-    dynamic: DynamicComposition, name: str, entry: Entry, vector: PlannedVector, doses: Doses
+    start: float, param: str, name: str, entry: Entry, vector: PlannedVector, doses: Doses
 ) -> None:
     """Raise `PlanInvalid` where the companion that has `vector` alone would exceed a dose."""
-    alone = replace(vector, coefficient=as_float32(dynamic.start))
-    who = f"{name!r}, which is tried at `start` ({dynamic.start:g}),"
-    doses.check(doses.relative(entry, alone), who, "steering.dynamic.start")
+    alone = replace(vector, coefficient=as_float32(start))
+    who = f"{name!r}, which is tried at `start` ({start:g}),"
+    doses.check(doses.relative(entry, alone), who, param)
 
 
 def _check_ranges(
@@ -177,8 +185,21 @@ def _positions(field: SteeringField, use: VectorUse, entry: Entry, where: str) -
     return check_rule(rule, f"{where}.positions")
 
 
-def _dynamic(asked: DynamicComposition | None) -> Dynamic | None:
-    return None if asked is None else Dynamic(asked.start, asked.top_p, asked.kl == "mean")
+def _dynamic(field: SteeringField) -> Dynamic | None:
+    asked = field.dynamic
+    if asked is None:
+        return None
+    starts = tuple(_start(asked, use, "")[0] for use in field.uses)
+    own = [use.dynamic.top_p if use.dynamic else None for use in field.uses]
+    top_ps = tuple(asked.top_p if top_p is None else top_p for top_p in own)
+    return Dynamic(
+        asked.start,
+        asked.top_p,
+        asked.kl == "mean",
+        asked.every,
+        starts if set(starts) != {asked.start} else (),
+        top_ps if set(top_ps) != {asked.top_p} else (),
+    )
 
 
 def _check(plan: Plan, limits: Limits, strengths: list[Strength]) -> None:

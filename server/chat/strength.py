@@ -45,6 +45,12 @@ def strength(
             "a schedule is for static requests; leave out the schedule, or `dynamic`",
             param=f"{owner}.schedule",
         )
+    if field.dynamic is None and use.dynamic is not None:
+        raise PlanInvalid(
+            "this overrides the request's `dynamic`, which is not there; add "
+            '`"dynamic": {}` beside `vectors`, or leave it out',
+            param=f"{where}.dynamic",
+        )
     over = _over(field, use, schedule, where, owner)
     after = _after(field, use, schedule, where, steps)
     varied = None if schedule == "constant" else schedule
@@ -60,7 +66,7 @@ def strength(
                 '`"after": "hold"` to continue with that step, or upload the tensors as [hidden]',
                 param=f"{where}.after",
             )
-        return _cap(field.dynamic, use, hold, param, said)
+        return _cap(field.dynamic, use, hold, where, said)
     if isinstance(schedule, list):
         if use.coefficient is not None:
             raise PlanInvalid(
@@ -125,8 +131,17 @@ def _after(
 
 
 def _cap(
-    dynamic: DynamicComposition, use: VectorUse, hold: bool, param: str, said: dict[str, Any]
+    dynamic: DynamicComposition, use: VectorUse, hold: bool, where: str, said: dict[str, Any]
 ) -> Strength:
+    param, own = f"{where}.coefficient", use.dynamic.max if use.dynamic else None
+    if own is not None:
+        if use.coefficient is not None:
+            raise PlanInvalid(
+                "`coefficient` is the most that the vector may get, as `dynamic.max` is; give one "
+                "of them",
+                param=param,
+            )
+        return Strength(as_float32(own), (), hold, f"{where}.dynamic.max", said)
     if use.coefficient is None:
         return Strength(as_float32(dynamic.max), (), hold, "steering.dynamic.max", said)
     return Strength(as_float32(use.coefficient), (), hold, param, said)

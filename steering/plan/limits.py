@@ -225,16 +225,16 @@ def _check_dynamic(plan: "Plan", dynamic: Dynamic, max_coefficient: float) -> No
             param="steering.vectors",
             code="too_many_terms",
         )
-    start = max(dynamic.start, *dynamic.starts) if dynamic.starts else dynamic.start
-    if start > max_coefficient:
-        raise PlanInvalid(
-            f"start {start:g} is over this server's limit of {max_coefficient:g} "
-            "(--max-coefficient); lower it",
-            param="steering.dynamic.start",
-            code="dose_over_limit",
-        )
     for n, vector in enumerate(plan.vectors):
-        where = f"steering.vectors[{n}]"
+        where, start = f"steering.vectors[{n}]", dynamic.start_of(n)
+        if start > max_coefficient:
+            owner = "steering" if start == dynamic.start else where
+            raise PlanInvalid(
+                f"start {start:g} is over this server's limit of {max_coefficient:g} "
+                "(--max-coefficient); lower it",
+                param=f"{owner}.dynamic.start",
+                code="dose_over_limit",
+            )
         if vector.schedule:
             raise PlanInvalid(
                 "a schedule is for static requests; leave out the schedule, or `dynamic`",

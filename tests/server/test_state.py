@@ -13,7 +13,7 @@ from tests.support.server.make import steersman
 def test_capabilities(tmp_path: Path) -> None:
     said = Capabilities(**steersman(tmp_path, max_dynamic=3).capabilities_for(OPEN))
     assert said.schedules == ["constant", "start", "diminishing", "list"]
-    assert said.dynamic == {"max_vectors": 4, "kl": ["mean", "sum"]}
+    assert said.dynamic == {"max_vectors": 8, "kl": ["mean", "sum"]}
     assert (
         Capabilities(**steersman(tmp_path, composes=False).capabilities_for(OPEN)).dynamic is None
     )

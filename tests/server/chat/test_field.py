@@ -33,8 +33,10 @@ def test_the_short_form() -> None:
 def test_dynamic_composition() -> None:
     default = SteeringField.read({"vectors": {"a": 1}, "dynamic": {}}).dynamic
     assert default is not None
-    assert default.model_dump() == {"start": 2.0, "max": 2.0, "top_p": 0.95, "kl": "mean"}
-    asked = {"start": 0, "max": 7, "top_p": 1, "kl": "sum"}
+    assert default.model_dump() == {
+        "start": 2.0, "max": 2.0, "top_p": 0.95, "kl": "mean", "every": 1,
+    }  # fmt: skip
+    asked = {"start": 0, "max": 7, "top_p": 1, "kl": "sum", "every": 3}
     given = SteeringField.read({"vectors": {"a": 1}, "dynamic": asked}).dynamic
     assert given is not None
     assert given.model_dump() == asked

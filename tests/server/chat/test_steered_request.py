@@ -142,7 +142,7 @@ def test_a_session_that_nobody_closes_gives_its_companions_back(app: Steersman) 
 
 def test_a_refused_request_holds_nothing(app: Steersman) -> None:
     with pytest.raises(PlanInvalid):
-        steered(app, {"vectors": ["plain"] * 5, "dynamic": {}})
+        steered(app, {"vectors": ["plain"] * 9, "dynamic": {}})
     assert (streams(), len(app.in_flight.rows)) == (0, 0)
 
 

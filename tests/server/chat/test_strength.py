@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from steersman.server.chat.resolve import Resolved
-from steersman.steering.plan import Dynamic, PlanInvalid, PlannedVector
+from steersman.steering.plan import Dynamic, Plan, PlanInvalid, PlannedVector
 from steersman.steering.plan.plan import as_float32
 from steersman.steering.plan.positions import END
 from tests.support.server.make import ask, steersman
@@ -192,7 +192,7 @@ def test_after_for_all_is_for_those_that_have_an_end(asked: Ask) -> None:
         ([{"id": "plain", "coefficient": 101}], {"dynamic": {}}, "steering.vectors[0].coefficient"),
         (["plain"], {"dynamic": {"max": 101}}, "steering.dynamic.max"),
         (["plain"], {"dynamic": {"start": 101}}, "steering.dynamic.start"),
-        (["plain"] * 5, {"dynamic": {}}, "steering.vectors"),
+        (["plain"] * 9, {"dynamic": {}}, "steering.vectors"),
     ],
 )  # fmt: skip
 def test_what_does_not_go_together(
@@ -228,6 +228,38 @@ def test_a_coefficient_that_the_request_gives_is_the_cap(asked: Ask) -> None:
     uses = [{"id": "plain", "coefficient": 0}, {"id": "other", "scale": 1.5}, "other"]
     dynamic = {"max": 3}
     assert [v.coefficient for v in asked(*uses, dynamic=dynamic).plan.vectors] == [0, 1.5, 3]
+
+
+def test_each_vector_may_have_a_setting_of_its_own(asked: Ask) -> None:
+    own = {"start": 0.5, "max": 1.25, "top_p": 0.5}
+    uses = [{"id": "plain", "dynamic": own}, {"id": "other", "dynamic": {"top_p": 0.9}}, "other"]
+    plan = asked(*uses, dynamic={"max": 3, "top_p": 0.9, "every": 4}).plan
+    assert [v.coefficient for v in plan.vectors] == [1.25, 3, 3]
+    assert plan.dynamic == Dynamic(
+        2.0, 0.9, True, every=4, starts=(0.5, 2.0, 2.0), top_ps=(0.5, 0.9, 0.9)
+    )
+    assert [plan.alone(n).vectors[0].coefficient for n in (1, 2)] == [0.5, 2.0]  # type: ignore[union-attr]
+    assert Plan.from_json(plan.to_json()) == plan
+
+
+@pytest.mark.parametrize(
+    ("use", "dynamic", "param"),
+    [
+        ({"dynamic": {"max": 1}}, None, "steering.vectors[0].dynamic"),
+        ({"dynamic": {"max": 1}, "coefficient": 1}, {}, "steering.vectors[0].coefficient"),
+        ({"dynamic": {"max": 101}}, {}, "steering.vectors[0].dynamic.max"),
+        ({"dynamic": {"start": 101}}, {}, "steering.vectors[0].dynamic.start"),
+        ({}, {"start": 101}, "steering.dynamic.start"),
+        ({}, {"every": 0}, "steering.dynamic.every"),
+        ({}, {"every": 65}, "steering.dynamic.every"),
+    ],
+)
+def test_settings_that_are_refused(
+    asked: Ask, use: dict[str, Any], dynamic: dict[str, Any] | None, param: str
+) -> None:
+    with pytest.raises(PlanInvalid) as refused:
+        asked({"id": "plain", **use}, dynamic=dynamic)
+    assert refused.value.param == param
 
 
 def test_the_short_form_gives_caps(tmp_path: Path) -> None:
