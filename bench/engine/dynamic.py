@@ -1,8 +1,9 @@
 """What dynamic composition costs: its time per token, what it takes from others, and how both grow
 with the text.
 
-One engine inside this process. A dynamic request of k = 2 properties is four streams in two engine
-steps a token. In every round each of these runs once, the order turning round each time:
+One engine inside this process. A dynamic request of k = 2 properties is four streams, in one
+or two engine steps a token. In every round each of these runs once, the order turning round each
+time:
 
 - one static request of two vectors alone, and one dynamic request alone, at each length of text;
 - 16 ordinary requests, and the same beside a dynamic request that outlasts them.
