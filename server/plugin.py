@@ -110,8 +110,7 @@ class SteersmanEndpoints:
         num_layers = int(config.model_config.hf_text_config.num_hidden_layers)
         mark = calibration_mark(config)
         measure = settings.calibrate and workers[0]["listens"]
-        places = num_layers * len(workers[0]["sites"])
-        medians = await median_norms(engine_client, mark, places, measure=measure)
+        medians = await median_norms(engine_client, mark, workers[0]["listened"], measure=measure)
         check_doses_known(medians, settings, keyed=settings.api_keys_file is not None)
         hidden = workers[0]["hidden_size"]
         mark_of_model = fingerprint(config.model_config)
@@ -122,6 +121,7 @@ class SteersmanEndpoints:
             limits=replace(
                 Limits.of(settings, num_layers),
                 sites=tuple(workers[0]["sites"]),
+                aliases=tuple(workers[0]["aliases"]),
                 most_added=workers[0]["most_added"],
             ),
             whole_library=Library(
@@ -142,6 +142,7 @@ class SteersmanEndpoints:
                 "hidden_size": hidden,
                 "fingerprint": mark_of_model,
                 "sites": workers[0]["sites"],
+                "aliases": workers[0]["aliases"],
                 "composes": workers[0]["composes"],
             },
             version=version("steersman"),

@@ -106,6 +106,7 @@ class Steersman:
             "hidden_size": self.model["hidden_size"],
             "fingerprint": self.model["fingerprint"],
             "sites": self.model["sites"],
+            "aliases": self.model["aliases"],
             "positions": ["generation", "after_prompt", "prompt", "all", "range"],
             "schedules": [*SCHEDULES, "list"],
             "dynamic": {"max_vectors": MAX_PROPERTIES, "kl": ["mean", "sum"]}

@@ -176,4 +176,9 @@ class ServedModel:
 def _remedy(key: HookPoint) -> str:
     if key[0] == "resid_pre" and key[1] > 0:
         return f"Name it {tensor_name(steered_place(key))!r}, which is the same stream"
+    if key[0] in ("attn_out", "mlp_out"):
+        return (
+            "Make the vector for one of these, or leave this tensor out; if the model has this "
+            f"site, have the server started with --sites {key[0]}"
+        )
     return "Make the vector for one of these, or leave this tensor out"

@@ -153,6 +153,9 @@ class Capabilities(BaseModel):
     hidden_size: int
     fingerprint: str | None = None
     sites: list[str]
+    aliases: list[str] = Field(
+        [], description="Sites whose additions are made at `resid_post`: in sum they are the same."
+    )
     positions: list[str] | None = None
     schedules: list[str] | None = Field(
         None, description="How a coefficient may go from token to token."

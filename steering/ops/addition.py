@@ -3,11 +3,17 @@
 A torch custom op, so that torch.compile treats it as opaque and CUDA graphs capture it.
 """
 
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import embedding_bag
+
+IDLE: Final[set[int]] = set()
+"""Addresses of the `token_entry` of tables that mark no token in the running step. The operation
+returns at once there, but for a graph that is being captured, which other steps replay. Tables that
+have marked nothing since they were made are not in it: then it runs, and its kernel is compiled
+before a capture."""
 
 
 class Marked(NamedTuple):
@@ -44,7 +50,14 @@ def add_marked(hidden: Tensor, added: Tensor, marked: Marked) -> None:
         hidden[tokens] = (hidden[tokens].float() + delta).to(hidden.dtype)
 
 
-@torch.library.custom_op("steersman::add", mutates_args=("hidden",))
+# Defined by its schema: the dispatch of a `custom_op` costs more than a small addition.
+_LIBRARY: Final = torch.library.Library("steersman", "FRAGMENT")  # type: ignore[no-untyped-call]
+_LIBRARY.define(  # type: ignore[no-untyped-call]
+    "add(Tensor(a!) hidden, Tensor bank, Tensor index, Tensor coefficient, Tensor token_entry, "
+    "Tensor token_gain) -> ()"
+)
+
+
 def add(
     hidden: Tensor,
     bank: Tensor,
@@ -63,6 +76,8 @@ def add(
 
     The sum is taken in float32 and cast once. Tokens with entry -1 are not touched.
     """
+    if token_entry.data_ptr() in IDLE:
+        return
     entries = token_entry[: hidden.shape[0]]
     tokens = (entries >= 0).nonzero().squeeze(1)
     if tokens.numel():
@@ -77,7 +92,6 @@ def add(
             add_marked(hidden, added, Marked(tokens, used, None))
 
 
-@add.register_kernel("cuda")
 def add_on_cuda(
     hidden: Tensor,
     bank: Tensor,
@@ -87,19 +101,18 @@ def add_on_cuda(
     token_gain: Tensor,
 ) -> None:
     """The same in one kernel, without a shape that depends on data: CUDA graphs capture it."""
+    if token_entry.data_ptr() in IDLE and not torch.cuda.is_current_stream_capturing():
+        return
     # Here, because a CPU needs no Triton. The profile run comes through: a start without it fails.
     from steersman.steering.ops.kernel import add_rows
 
     add_rows(hidden, bank, index, coefficient, token_entry, token_gain)
 
 
-@add.register_fake
-def _(
-    hidden: Tensor,
-    bank: Tensor,
-    index: Tensor,
-    coefficient: Tensor,
-    token_entry: Tensor,
-    token_gain: Tensor,
-) -> None:
-    return None
+def add_on_meta(*_: Tensor) -> None:
+    """Nothing is known of the values, and no shape changes."""
+
+
+_LIBRARY.impl("add", add, "CPU")  # type: ignore[no-untyped-call]
+_LIBRARY.impl("add", add_on_cuda, "CUDA")  # type: ignore[no-untyped-call]
+_LIBRARY.impl("add", add_on_meta, "Meta")  # type: ignore[no-untyped-call]

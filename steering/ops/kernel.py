@@ -2,11 +2,12 @@
 
 One program adds one token's vectors to `BLOCK` of its hidden dimensions, so the grid depends on
 shapes alone and a captured CUDA graph replays it for whatever the tables then say. A token that is
-not steered costs its program one load of four bytes.
+not steered costs its program one load of four bytes; one that is steered, but not at this hook
+point, the loads of its coefficients besides.
 
-The terms of a token are not visited one after another: all indices and coefficients are loaded at
-once with the stream, then the rows of the bank as one tile. In decode a step waits for memory, not
-for arithmetic, and so a program waits three times in a row, however many terms there are. A term
+The terms of a token are not visited one after another: all indices are loaded at once with the
+stream, then the rows of the bank as one tile. In decode a step waits for memory, not for
+arithmetic, and so a program waits four times in a row, however many terms there are. A term
 at coefficient 0 (unused ones are) is masked out of the tile: it costs no memory traffic, and
 nothing that lies in its bank row can leak.
 """
@@ -50,6 +51,14 @@ def add_block(  # type: ignore[no-untyped-def]
     columns = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = columns < width
     place = hidden + token * token_stride + columns * column_stride
+    # A token that has nothing to add at this hook point leaves before it loads the stream.
+    used_terms = 0
+    for first in tl.static_range(0, TERMS, TILE):
+        terms = first + tl.arange(0, TILE)
+        c = tl.load(coefficient + entry * coefficient_stride + terms, mask=terms < TERMS, other=0.0)
+        used_terms += tl.sum((c != 0.0).to(tl.int32), axis=0)
+    if used_terms == 0:
+        return
     stream = tl.load(place, mask=inside, other=0.0).to(tl.float32)
     delta = tl.zeros((BLOCK,), dtype=tl.float32)
     for first in tl.static_range(0, TERMS, TILE):

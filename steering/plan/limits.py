@@ -8,7 +8,7 @@ stays far under what the model's dtype holds, and what a norm can square.
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Final, Self
@@ -43,6 +43,8 @@ class Limits:
     max_plan_terms: int
     sites: tuple[str, ...] = STEERABLE_SITES
     """Sites of this model; a block that is not a plain pre-norm one has `resid_post` only."""
+    aliases: tuple[str, ...] = ()
+    """Those of `sites` whose additions are made at `resid_post`."""
     most_added: float = math.inf
     """Most that a request may add to one element of the stream (`check_added`);
     checked where the vectors' sizes are known."""
@@ -52,12 +54,32 @@ class Limits:
         """Most table entries of one request."""
         return self.max_segments + self.max_steps
 
+    @property
+    def _alias_note(self) -> str:
+        return f" (as do those at {', '.join(self.aliases)})" if self.aliases else ""
+
     @cached_property
     def _places(self) -> frozenset[HookPoint]:
         """All (site, layer) that there are."""
         return frozenset(
             HookPoint(site, layer) for site in self.sites for layer in range(self.num_layers)
         )
+
+    def _meetings(self, vector: "PlannedVector") -> Iterable[HookPoint]:
+        """The points at which the vector's terms are added, one for each of its terms."""
+        if not self.aliases:
+            return vector.terms
+        return (
+            HookPoint("resid_post", layer) if site in self.aliases else HookPoint(site, layer)
+            for site, layer in vector.terms
+        )
+
+    def columns(self, vector: "PlannedVector") -> int:
+        """Most terms of one vector at one point: 2 where it steers both `resid_post` and an
+        alias of a block."""
+        if not self.aliases:
+            return 1
+        return max(Counter(self._meetings(vector)).values(), default=1)
 
     @classmethod
     def of(cls, settings: Settings, num_layers: int) -> Self:
@@ -126,11 +148,12 @@ class Limits:
                 raise PlanInvalid("no layer is named", param=f"{where}.layers")
             if not self._places.issuperset(vector.terms):
                 self._check_places(vector, where)
-            meetings.update(vector.terms)
+            meetings.update(self._meetings(vector))
         (site, layer), most = meetings.most_common(1)[0]
         if most > self.max_terms:
             raise PlanInvalid(
-                f"{most} vectors meet at {site}.{layer}, at most {self.max_terms} may "
+                f"{most} vectors meet at {site}.{layer}{self._alias_note}, at most "
+                f"{self.max_terms} may "
                 "(--max-terms); name fewer vectors, or other layers",
                 param="steering.vectors",
                 code="too_many_terms",
@@ -151,9 +174,9 @@ class Limits:
                 param="steering.vectors",
                 code="too_many_terms",
             )
-        if plan.varies and len(plan.vectors) > self.max_terms:
+        if plan.varies and (wide := sum(map(self.columns, plan.vectors))) > self.max_terms:
             raise PlanInvalid(
-                f"{len(plan.vectors)} vectors, of which one has a schedule; at most "
+                f"{wide} vectors, of which one has a schedule; at most "
                 f"{self.max_terms} may be together then (--max-terms)",
                 param="steering.vectors",
                 code="too_many_terms",
@@ -167,7 +190,8 @@ class Limits:
         for site, layer in vector.terms:
             if site not in self.sites:
                 raise PlanInvalid(
-                    f"site {site!r} cannot be steered here; sites are {', '.join(self.sites)}",
+                    f"site {site!r} cannot be steered here; sites are {', '.join(self.sites)}"
+                    f"{remedy_for(site)}",
                     param=where,
                     code="site_not_supported",
                 )
@@ -214,6 +238,13 @@ class Limits:
                 "whatever the server's options; make it shorter",
                 param=f"{where}.schedule",
             )
+
+
+def remedy_for(site: str) -> str:
+    """What to do about a site that a server cannot steer at."""
+    if site in STEERABLE_SITES:
+        return f". If the model has it, start the server with --sites {site}"
+    return ""
 
 
 def _check_dynamic(plan: "Plan", dynamic: Dynamic, max_coefficient: float) -> None:

@@ -55,6 +55,12 @@ Positive = Annotated[float, Field(gt=0), "a positive number"]
 Share = Annotated[float, Field(gt=0, le=1), "above 0 and at most 1"]
 Place = Annotated[str, Field(min_length=1), "a path"]
 Switch = Annotated[bool, "true or false"]
+_SITE = "(resid_post|attn_out|mlp_out)"
+Sites = Annotated[
+    str,
+    Field(pattern=f"^{_SITE}(,{_SITE})*$"),
+    "names out of resid_post, attn_out and mlp_out, with commas between them",
+]
 
 
 class Settings(BaseModel):
@@ -72,6 +78,13 @@ class Settings(BaseModel):
         "rows of the vector bank, each one vector at one site and layer",
         "N",
         limit=True,
+    )
+    sites: Sites | None = setting(
+        None,
+        "sites to steer at, beside resid_post and those that are the same as it; each costs an "
+        "operation a layer in compiled and captured graphs",
+        "SITES",
+        unset="in graphs those that a vector in the library needs at the start, else all",
     )
     max_waiting: CountOrZero = setting(
         256,

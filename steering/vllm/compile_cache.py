@@ -10,6 +10,16 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
 
+_graph: list[str] = []
+"""What names this process's graph, beside sources and configuration."""
+
+
+def name_graph(name: str) -> None:
+    """Put `name` into the keys that are made from now on: what was decided at the start, such as
+    where operations stand. Call before the model is compiled."""
+    _graph[:] = [name]
+
+
 def source_digest() -> str:
     """SHA-256 (hex) over the sources of the room `steering`: what the compiled graph is made
     with."""
@@ -33,6 +43,7 @@ def _with_our_sources(original: Function) -> Function:
 
     def compute_hash(self: "VllmConfig", *args: Any, **kwargs: Any) -> str:
         theirs: str = original(self, *args, **kwargs)
-        return hashlib.sha256(f"{theirs}:{own}".encode()).hexdigest()[: len(theirs)]
+        key = ":".join([theirs, own, *_graph])
+        return hashlib.sha256(key.encode()).hexdigest()[: len(theirs)]
 
     return compute_hash

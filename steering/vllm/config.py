@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from steersman.steering.plan.dynamic import MAX_PROPERTIES
-from steersman.steering.plan.limits import STEERABLE_SITES, Limits
+from steersman.steering.plan.limits import Limits
 from steersman.steering.plan.settings import Settings
 from steersman.steering.worker.tables import TableSizes
 
@@ -21,16 +21,22 @@ def limits_of(vllm_config: "VllmConfig") -> Limits:
     return Limits.of(Settings.read(vllm_config.additional_config), num_layers(vllm_config))
 
 
-def table_sizes(vllm_config: "VllmConfig", max_tokens: int) -> TableSizes:
-    """Sizes of the tables of one worker; `max_tokens` is the most tokens of a padded step."""
+def hidden_size(vllm_config: "VllmConfig") -> int:
+    """Width of the model's residual stream."""
+    return int(vllm_config.model_config.get_hidden_size())
+
+
+def table_sizes(vllm_config: "VllmConfig", slots: int, max_tokens: int) -> TableSizes:
+    """Sizes of the tables of one worker with so many slots; `max_tokens` is the most tokens of a
+    padded step."""
     settings = Settings.read(vllm_config.additional_config)
     return TableSizes(
-        slots=len(STEERABLE_SITES) * num_layers(vllm_config),
+        slots=slots,
         table_entries=vllm_config.scheduler_config.max_num_seqs * settings.max_segments
         + step_entries(vllm_config),
         terms=settings.max_terms,
         bank_rows=settings.bank_rows,
-        hidden=int(vllm_config.model_config.get_hidden_size()),
+        hidden=hidden_size(vllm_config),
         tokens=max_tokens,
     )
 

@@ -23,6 +23,8 @@ class Block:
     mlp: nn.Module | None
     split: bool = True
     """Whether a second tensor in the block's output belongs to the stream: their sum is it."""
+    aliases: frozenset[str] = frozenset()
+    """Sites at which an addition changes the block's output by itself and in no other way."""
 
 
 class LayerTypes(NamedTuple):

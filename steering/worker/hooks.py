@@ -1,6 +1,6 @@
 """The way through a layer: after a site's module has run, its output gets the addition."""
 
-from collections.abc import Callable, Set
+from collections.abc import Callable, Collection, Set
 from typing import Any
 
 import torch
@@ -46,16 +46,39 @@ def modules_of(block: Block) -> dict[str, nn.Module | None]:
     return dict(zip(STEERABLE_SITES, (block.module, block.attn, block.mlp), strict=True))
 
 
-def site_slots(blocks: list[Block]) -> dict[HookPoint, int]:
-    """Table slot of each hook point.
+def all_sites(blocks: list[Block]) -> tuple[str, ...]:
+    """The sites that every block has, in table order."""
+    return tuple(
+        site
+        for site in STEERABLE_SITES
+        if all(modules_of(block)[site] is not None for block in blocks)
+    )
 
-    A site is there for all blocks or for none, so that a limit on sites is a limit on slots.
+
+def alias_sites(blocks: list[Block]) -> tuple[str, ...]:
+    """The sites at which an addition is one at `resid_post`, in every block."""
+    return tuple(
+        site for site in all_sites(blocks) if all(site in block.aliases for block in blocks)
+    )
+
+
+def site_slots(
+    blocks: list[Block], sites: Collection[str] = STEERABLE_SITES
+) -> dict[HookPoint, int]:
+    """Table slot of each hook point at which additions are on, from 0 without a gap.
+
+    They are at those of `sites` that every block has, so that a limit on sites is a limit on slots,
+    and always at `resid_post`, whose slots the aliases share.
     """
-    slots = {}
-    for n, site in enumerate(STEERABLE_SITES):
-        if all(modules_of(block)[site] is not None for block in blocks):
-            for block in blocks:
-                slots[HookPoint(site, block.layer)] = n * len(blocks) + block.layer
+    slots: dict[HookPoint, int] = {}
+    aliases = alias_sites(blocks)
+    for site in all_sites(blocks):
+        for block in blocks:
+            point = HookPoint(site, block.layer)
+            if site in aliases:
+                slots[point] = slots[HookPoint("resid_post", block.layer)]
+            elif site == "resid_post" or site in sites:
+                slots[point] = len(set(slots.values()))
     return slots
 
 
@@ -63,25 +86,38 @@ def instrument(
     blocks: list[Block], slots: dict[HookPoint, int], tables: Tables, active: ActiveSlots
 ) -> None:
     """Wrap the forward of every site's module. Call once, before vLLM profiles or compiles."""
+    sites, aliases = all_sites(blocks), alias_sites(blocks)
     for block in blocks:
         for site, module in modules_of(block).items():
-            point = HookPoint(site, block.layer)
-            if module is not None and point in slots:
-                slot = slots[point]
+            slot = None if site in aliases else slots.get(HookPoint(site, block.layer))
+            if module is not None and site in sites:
                 module.forward = _steered(module.forward, site, block, slot, tables, active)
 
 
 def _steered(
-    forward: Forward, site: str, block: Block, slot: int, tables: Tables, active: ActiveSlots
+    forward: Forward, site: str, block: Block, slot: int | None, tables: Tables, active: ActiveSlots
 ) -> Forward:
+    """`forward` with the addition of `slot` behind it; None: nothing is added, others listen."""
+
+    def listening(*args: Any, **kwargs: Any) -> Any:
+        output = forward(*args, **kwargs)
+        if not torch.compiler.is_compiling():
+            for listen in active.listeners:
+                listen(site, block.layer, value_parts(output, site, block))
+        return output
+
+    if slot is None:
+        return listening
+
     bank, index, coefficient = tables.bank, tables.index[slot], tables.coefficient[slot]
     operands = (bank, index, coefficient, tables.token_entry, tables.token_gain)
     is_active = active.flags
     on_host = bank.device.type == "cpu"
+    on_residual = site == "resid_post" and block.split
 
     def in_graph(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
-        torch.ops.steersman.add(stream_part(output), *operands)
+        torch.ops.steersman.add(target(output, on_residual), *operands)
         if not torch.compiler.is_compiling():
             for listen in active.listeners:
                 listen(site, block.layer, value_parts(output, site, block))
@@ -90,11 +126,11 @@ def _steered(
     def eager(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
         if is_active[slot]:
-            hidden, marked = stream_part(output), tables.marked
+            stream, marked = target(output, on_residual), tables.marked
             if on_host and marked is not None:
-                add_marked(hidden, tables.added(slot), marked)
+                add_marked(stream, tables.added(slot), marked)
             else:
-                torch.ops.steersman.add(hidden, *operands)
+                torch.ops.steersman.add(stream, *operands)
         for listen in active.listeners:
             listen(site, block.layer, value_parts(output, site, block))
         return output
@@ -102,12 +138,21 @@ def _steered(
     return in_graph if active.always else eager
 
 
-def stream_part(output: Any) -> Tensor:
+def target(output: Any, on_residual: bool) -> Tensor:
     """The tensor [tokens, hidden] of a module's output that an addition goes to, in place.
 
-    Most of vLLM's blocks return `(hidden_states, residual)`, whose sum is the stream: adding to the
-    first is adding to the sum. Those of its Transformers backend have a batch of one in front.
-    Raises TypeError for any other shape of output.
+    Most of vLLM's blocks return `(hidden_states, residual)`, whose sum is the stream. The addition
+    goes to the second: the first is what an all-reduce has just made and a norm takes next, and
+    vLLM runs both as one kernel where nothing stands between them.
+    """
+    return stream_part(output[1] if on_residual else output)
+
+
+def stream_part(output: Any) -> Tensor:
+    """The first tensor of a module's output, [tokens, hidden].
+
+    Those of vLLM's Transformers backend have a batch of one in front. Raises TypeError for any
+    other shape of output.
     """
     part = output[0] if isinstance(output, tuple) else output
     if isinstance(part, Tensor) and part.dim() == 3 and part.shape[0] == 1:

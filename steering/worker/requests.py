@@ -5,7 +5,7 @@ Independent of vLLM: `steersman.steering.worker.batch` passes on which requests 
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -47,6 +47,8 @@ class LiveRequest:
     plan: Plan
     prompt_tokens: int
     segments: tuple[Segment, ...]
+    columns: tuple[int, ...]
+    """For each vector, how many of a token's gains are its: see `Limits.columns`."""
     lease: Lease | None = None
     """What the request holds while it is in the batch; None before, and while it is preempted."""
     choices: list[Choice] = field(default_factory=list)
@@ -100,8 +102,9 @@ class SteeredRequests:
             if plan is None:
                 return
             self.limits.check(plan, prompt)
+            columns = tuple(map(self.limits.columns, plan.vectors))
             self.live[request_id] = LiveRequest(
-                plan, prompt, plan.segments(prompt), steered=[0] * len(plan.vectors)
+                plan, prompt, plan.segments(prompt), columns, steered=[0] * len(plan.vectors)
             )
         except PlanInvalid as error:
             self.failed[request_id] = str(error)
@@ -150,7 +153,7 @@ class SteeredRequests:
                 if lo >= hi:
                     continue
                 if entry not in lease.entries_written:
-                    self._write(request.plan, lease, entry, segment)
+                    self._write(request, lease, entry, segment)
                 gains = None
                 if request.plan.varies:
                     gains = _gains(request, segment, lo, hi)
@@ -235,19 +238,21 @@ class SteeredRequests:
             found.append(sum(places))
         return found
 
-    def _write(self, plan: Plan, lease: Lease, entry: int, segment: Segment) -> None:
+    def _write(self, request: LiveRequest, lease: Lease, entry: int, segment: Segment) -> None:
         """Write what `segment` adds into table entry `entry`. Where coefficients change from token
         to token, the entry has 1 for each, and the gains have the coefficients."""
-        varies = plan.varies
+        varies = request.plan.varies
         terms: dict[int, list[tuple[int, float]]] = {}
-        for k, (n, step) in enumerate(zip(segment.active, segment.steps, strict=True)):
-            vector = plan.vectors[n]
+        column = 0
+        for n, step in zip(segment.active, segment.steps, strict=True):
+            vector = request.plan.vectors[n]
             for point in vector.terms:
                 row = lease.rows[vector.digest, *point, step]  # type: ignore[index]
                 pairs = terms.setdefault(self.slots[point], [])
-                if varies:  # A token's k-th gain is for its k-th vector at every layer.
-                    pairs += [(ZERO_ROW, 0.0)] * (k - len(pairs))
+                if varies:  # A token's gains are for the same vectors at every layer.
+                    pairs += [(ZERO_ROW, 0.0)] * (column - len(pairs))
                 pairs.append((row, 1.0 if varies else vector.coefficient))
+            column += request.columns[n]
         self.tables.write_entry(entry, terms)
         lease.entries_written.add(entry)
 
@@ -270,11 +275,13 @@ class SteeredRequests:
         self._largest[row] = float(steps[step].abs().max())
 
 
-def _gains(
-    request: LiveRequest, segment: Segment, lo: int, hi: int
-) -> NDArray[np.float32] | Sequence[Sequence[float]]:
-    """[hi - lo, active]: the coefficients of the segment's vectors at its tokens [lo, hi)."""
+def _gains(request: LiveRequest, segment: Segment, lo: int, hi: int) -> NDArray[np.float32]:
+    """[hi - lo, columns]: the coefficients of the segment's vectors at its tokens [lo, hi)."""
+    gains: NDArray[np.float32]
     if request.plan.dynamic is not None:
         first = 1 - request.prompt_tokens
-        return [one.coefficients for one in request.choices[first + lo : first + hi]]
-    return request.plan.gains(segment, lo, hi, request.prompt_tokens)
+        chosen = request.choices[first + lo : first + hi]
+        gains = np.array([one.coefficients for one in chosen], dtype=np.float32)
+    else:
+        gains = request.plan.gains(segment, lo, hi, request.prompt_tokens)
+    return gains.repeat([request.columns[n] for n in segment.active], axis=1)

@@ -98,19 +98,27 @@ class _ProbedBlocks:
             stream = self._gain("resid_post", block, slice(None if block.split else 1))
             mlp = self._gain("mlp_out", block, slice(1))
             mlp[1] = 0
-            errors = (stream - mlp - LOUD * probe).norm(dim=-1) / (LOUD * probe.norm())
+            scale = LOUD * probe.norm()
+            errors = (stream - mlp - LOUD * probe).norm(dim=-1) / scale
+            # The MLP of a parallel block does not see what its attention gained.
+            alone = (errors <= BRANCH_TOLERANCE) & (mlp.norm(dim=-1) <= BRANCH_TOLERANCE * scale)
+            sites = ("attn_out", "mlp_out")
+            # A module that blocks share is run more than once, and is none's.
+            own = [len(self.plain[HookPoint(site, block.layer)]) == 1 for site in sites]
             joins = [
-                # A module that blocks share is run more than once, and is none's.
-                error <= BRANCH_TOLERANCE and len(self.plain[HookPoint(site, block.layer)]) == 1
-                for error, site in zip(errors.tolist(), ("attn_out", "mlp_out"), strict=True)
+                error <= BRANCH_TOLERANCE and one
+                for error, one in zip(errors.tolist(), own, strict=True)
             ]
-            found.append(
-                replace(
-                    block,
-                    attn=block.attn if joins[0] else None,
-                    mlp=block.mlp if joins[1] else None,
-                )
+            modules = [
+                module if there else None
+                for module, there in zip((block.attn, block.mlp), joins, strict=True)
+            ]
+            aliases = frozenset(
+                site
+                for site, module, one in zip(sites, modules, alone.tolist(), strict=True)
+                if module is not None and one
             )
+            found.append(replace(block, attn=modules[0], mlp=modules[1], aliases=aliases))
         return found
 
     def _gain(self, site: str, block: Block, parts: slice) -> Tensor:

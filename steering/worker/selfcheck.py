@@ -27,7 +27,8 @@ def self_check(
     (site, layer) where the addition did not arrive, or if an unsteered token changed by one bit.
     Leaves the tables as they were.
     """
-    names = sorted(slots)
+    # One of those that share a slot.
+    names = sorted({slot: name for name, slot in reversed(slots.items())}.values())
     # With room for one token only, the probe sees the one before it, which is not steered.
     width = max(1, min(tables.sizes.table_entries, tables.sizes.tokens - 1, most_tokens - 1))
     probe = torch.randn(tables.sizes.hidden, generator=torch.Generator().manual_seed(0))

@@ -1,5 +1,6 @@
 """The tensors that the operation reads. Allocated once, before vLLM's profile run."""
 
+import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -9,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steersman.steering.ops.addition import Marked, sums
+from steersman.steering.ops.addition import IDLE, Marked, sums
 from steersman.steering.worker.bank import ZERO_ROW
 from steersman.steering.worker.staging import StagedTokens
 
@@ -41,6 +42,8 @@ class Tables:
         self.coefficient = torch.zeros(shape, device=device)
         self.token_entry = torch.full((sizes.tokens,), -1, dtype=torch.int32, device=device)
         self.token_gain = torch.ones(sizes.tokens, sizes.terms, device=device)
+        # Another tensor may lie at the same address later.
+        weakref.finalize(self, IDLE.discard, self.token_entry.data_ptr())
         self._staged = StagedTokens.on(self.token_entry)
         self._staged_gains = StagedTokens.on(self.token_gain, rest=1)
         self._marks: list[tuple[int, int, int]] = []
@@ -102,6 +105,8 @@ class Tables:
         """Make the step's marks visible to the device: the one copy a step makes."""
         self._staged.commit(tokens)
         self._staged_gains.commit(0)
+        mark = self.token_entry.data_ptr()
+        (IDLE.discard if self._marks else IDLE.add)(mark)
         entries = {entry for _, _, entry in self._marks}
         self.active_slots = frozenset().union(*(self._slots_of.get(entry, ()) for entry in entries))
         if self.token_entry.device.type == "cpu":

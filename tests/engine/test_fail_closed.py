@@ -126,7 +126,7 @@ def test_a_vector_that_is_not_there_is_refused_at_the_door(
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        ({"coefficient": float("nan")}, "finite"),
+        ({"coefficient": float("nan")}, "coefficient"),
         ({"coefficient": 1e30}, "over this server's limit"),
         ({"layers": (30,)}, "layer 30 does not exist"),
         ({"positions": (9, 12)}, "outside the prompt"),

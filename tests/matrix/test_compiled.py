@@ -29,8 +29,9 @@ steersman.steering.vllm.plugin.register = lambda: None
 """
 
 WITHOUT_ITS_KEY = """
-import steersman.steering.vllm.config
-steersman.steering.vllm.config.install = lambda: None
+import steersman.steering.vllm.compile_cache
+assert steersman.steering.vllm.compile_cache.install
+steersman.steering.vllm.compile_cache.install = lambda: None
 """
 
 # On a CPU vLLM compiles in another mode than on GPUs, in which it cannot load what it has saved

@@ -1,5 +1,6 @@
 """Vectors of the library on their way into a worker: read whole, on all ranks or on none."""
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -7,8 +8,12 @@ import torch
 from torch import Tensor
 
 from steersman.steering.plan.errors import VectorUnavailable
+from steersman.vectors.errors import SteersmanError
 from steersman.vectors.file.format import read_vector
+from steersman.vectors.library.library import Library
 from steersman.vectors.tensors import HookPoint, tensor_name
+
+logger = logging.getLogger("vllm.steersman")
 
 
 def object_path(library: Path, digest: str) -> Path:
@@ -48,13 +53,24 @@ def _read_whole(path: Path, digest: str, keys: Sequence[HookPoint]) -> dict[Hook
     return {key: vector.tensors[key] for key in keys}
 
 
-def failed_anywhere(failed: bool) -> bool:
-    """Whether `failed` is true on any tensor-parallel rank. All ranks must call it alike."""
+def sites_asked(folder: Path, hidden: int, layers: int) -> frozenset[str]:
+    """The sites of the vectors in the library that fit a model of this hidden size and so many
+    blocks; none where it cannot be read."""
+    try:
+        entries = Library(folder, hidden_size=hidden, num_layers=layers).list()
+    except SteersmanError as error:
+        logger.warning("%s; sites that its vectors need are not compiled in (--sites)", error)
+        return frozenset()
+    return frozenset(site for one in entries if one.misfit is None for site, _ in one.tensors)
+
+
+def anywhere(here: bool) -> bool:
+    """Whether `here` is true on any tensor-parallel rank. All ranks must call it alike."""
     from vllm.distributed import get_tp_group
 
     group = get_tp_group()
     if group.world_size == 1:
-        return failed
-    flag = torch.tensor([int(failed)])
+        return here
+    flag = torch.tensor([int(here)])
     torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group.cpu_group)
     return bool(flag.item())

@@ -55,6 +55,8 @@ def steering_status(self: "SteeredWrapper") -> dict[str, Any]:
     bank.check()
     return {
         "sites": list(steering.sites),
+        "aliases": list(steering.aliases),
+        "listened": len(steering.listened),
         "layers": sorted({layer for _, layer in steering.slots}),
         "hidden_size": steering.tables.sizes.hidden,
         "bank_rows": bank.capacity,

@@ -6,24 +6,37 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from steersman.steering.plan.limits import STEERABLE_SITES, largest_addition
+from steersman.steering.plan.limits import largest_addition
 from steersman.steering.plan.settings import Settings
-from steersman.steering.vllm import seams
-from steersman.steering.vllm.config import limits_of, num_layers, runs_python, table_sizes
+from steersman.steering.vllm import compile_cache, seams
+from steersman.steering.vllm.config import (
+    hidden_size,
+    limits_of,
+    num_layers,
+    runs_python,
+    table_sizes,
+)
 from steersman.steering.vllm.unsupported import check_device, check_v2, check_ways
 from steersman.steering.vllm.worker import dummy_run, model_runner_v1, model_runner_v2
-from steersman.steering.vllm.worker.loading import VectorFiles, failed_anywhere
+from steersman.steering.vllm.worker.loading import VectorFiles, anywhere, sites_asked
 from steersman.steering.vllm.worker.logit_lens import Lens
 from steersman.steering.vllm.worker.model import bare_forward, layer_types
 from steersman.steering.worker.batch import Steps
 from steersman.steering.worker.blocks import Block, find_blocks
 from steersman.steering.worker.capture import CaptureTracker
 from steersman.steering.worker.composition import Composer
-from steersman.steering.worker.hooks import ActiveSlots, instrument, site_slots
+from steersman.steering.worker.hooks import (
+    ActiveSlots,
+    alias_sites,
+    all_sites,
+    instrument,
+    site_slots,
+)
 from steersman.steering.worker.requests import SteeredRequests
 from steersman.steering.worker.residual_probe import probe_blocks
 from steersman.steering.worker.selfcheck import self_check
 from steersman.steering.worker.tables import Tables
+from steersman.vectors.tensors import HookPoint
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -40,10 +53,19 @@ class WorkerSteering:
         runner, v2 = worker.model_runner, worker.use_v2_model_runner
         _check(runner, vllm_config, v2=v2)
         dummy_run.install(on_cpu=runner.device.type == "cpu")
-        self.tables = Tables(table_sizes(vllm_config, runner.max_num_tokens), runner.device)
-        blocks = self._find_blocks(runner, vllm_config)
-        self.slots = site_slots(blocks)
-        self.sites = tuple(s for s in STEERABLE_SITES if any(site == s for site, _ in self.slots))
+        blocks = _find_blocks(runner, vllm_config)
+        self.listened = tuple(
+            HookPoint(site, block.layer) for site in all_sites(blocks) for block in blocks
+        )
+        """Hook points at which the stream can be read."""
+        self.slots = site_slots(blocks, _sites(vllm_config, blocks))
+        self.sites = tuple(dict.fromkeys(site for site, _ in self.slots))
+        self.aliases = alias_sites(blocks)
+        # What is compiled depends on these.
+        compile_cache.name_graph(f"{self.slots} {[block.split for block in blocks]}")
+        slots = len({*self.slots.values()})
+        sizes = table_sizes(vllm_config, slots, runner.max_num_tokens)
+        self.tables = Tables(sizes, runner.device)
         dtype = vllm_config.model_config.dtype
         assert isinstance(dtype, torch.dtype)  # vLLM has resolved "auto" by now.
         self.lens = Lens(runner, blocks, dtype)
@@ -53,7 +75,7 @@ class WorkerSteering:
         # V2 chooses a step's graph before we know what is in the step.
         self.listens = not (v2 and self.active.always)
         self.composer = Composer()
-        captures = CaptureTracker(self.active, self.slots if self.listens else (), runner.device)
+        captures = CaptureTracker(self.active, self.listened if self.listens else (), runner.device)
         steps = Steps(self.steered, captures, self.composer, self.active)
         self.attached = (model_runner_v2 if v2 else model_runner_v1).attach(runner, steps)
 
@@ -63,17 +85,32 @@ class WorkerSteering:
             self.tables, self.slots, self.active, self.attached.probe, self.attached.probe_tokens
         )
 
-    def _find_blocks(self, runner: Any, vllm_config: "VllmConfig") -> list[Block]:
-        found = find_blocks(runner.get_model(), num_layers(vllm_config), layer_types())
-        forward = bare_forward(runner, vllm_config)
-        return probe_blocks(found, forward, self.tables.sizes.hidden, runner.max_num_tokens)
-
     def _make_steered(self, vllm_config: "VllmConfig") -> SteeredRequests:
         library = Path(Settings.read(vllm_config.additional_config).library)
         files = VectorFiles(library, self.tables.sizes.hidden)
-        limits = dataclasses.replace(limits_of(vllm_config), sites=self.sites)
+        limits = dataclasses.replace(limits_of(vllm_config), sites=self.sites, aliases=self.aliases)
         most = largest_addition(str(vllm_config.model_config.dtype).removeprefix("torch."))
-        return SteeredRequests(self.tables, limits, self.slots, files.load, failed_anywhere, most)
+        return SteeredRequests(self.tables, limits, self.slots, files.load, anywhere, most)
+
+
+def _find_blocks(runner: Any, vllm_config: "VllmConfig") -> list[Block]:
+    found = find_blocks(runner.get_model(), num_layers(vllm_config), layer_types())
+    forward = bare_forward(runner, vllm_config)
+    return probe_blocks(found, forward, hidden_size(vllm_config), runner.max_num_tokens)
+
+
+def _sites(vllm_config: "VllmConfig", blocks: list[Block]) -> frozenset[str]:
+    """The sites that get operations of their own: those that `--sites` names; else all where a step
+    runs Python, which costs nothing, and in a graph those that a vector of the library has."""
+    settings = Settings.read(vllm_config.additional_config)
+    if settings.sites is not None:
+        return frozenset(settings.sites.split(","))
+    sites = frozenset(all_sites(blocks))
+    if runs_python(vllm_config):
+        return sites
+    asked = sites_asked(Path(settings.library), hidden_size(vllm_config), num_layers(vllm_config))
+    # A library may change while the ranks read it, and their graphs must be the same.
+    return frozenset(site for site in sorted(sites) if anywhere(site in asked))
 
 
 def _check(runner: Any, vllm_config: "VllmConfig", *, v2: bool) -> None:

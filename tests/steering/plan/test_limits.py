@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from steersman.steering.plan import Plan, PlanInvalid, PlannedVector
+from steersman.vectors.tensors import HookPoint
 from tests.support.steering.make import limits, plan_of, planned
 
 
@@ -39,9 +40,26 @@ def test_each_limit_names_its_key(vectors: list[PlannedVector], param: str, code
     assert (caught.value.param, caught.value.code) == (param, code)
 
 
-def test_a_site_that_this_model_lacks_is_refused() -> None:
-    with pytest.raises(PlanInvalid, match="attn_out"):
+def test_a_site_that_is_not_on_is_refused_with_the_option_that_has_it_on() -> None:
+    with pytest.raises(PlanInvalid, match=r"sites are resid_post.*--sites attn_out"):
         limits(sites=("resid_post",)).check(plan_of(planned(site="attn_out")))
+
+
+def test_terms_that_meet_are_counted_where_they_are_added() -> None:
+    vectors = [planned(n, site=("resid_post", "mlp_out")[n % 2]) for n in range(6)]
+    limits(max_terms=3).check(plan_of(*vectors))
+    limits(max_terms=6, aliases=("mlp_out",)).check(plan_of(*vectors))
+    with pytest.raises(PlanInvalid, match=r"6 vectors meet at resid_post.2 \(.* mlp_out\)"):
+        limits(max_terms=5, aliases=("mlp_out",)).check(plan_of(*vectors))
+
+
+def test_a_vector_with_a_schedule_at_both_sites_of_a_block_counts_twice() -> None:
+    terms = (HookPoint("mlp_out", 2), HookPoint("resid_post", 2))
+    plan = plan_of(replace(planned(1), terms=terms, schedule=(1.0, 2.0)), planned(2))
+    limits(max_terms=2).check(plan)
+    limits(max_terms=3, aliases=("mlp_out",)).check(plan)
+    with pytest.raises(PlanInvalid, match="3 vectors"):
+        limits(max_terms=2, aliases=("mlp_out",)).check(plan)
 
 
 def test_rows_are_counted_once_however_often_they_are_named() -> None:

@@ -64,7 +64,7 @@ def test_a_branch_that_cannot_be_told_from_another_is_not_steered() -> None:
     (first,), (second,) = blocks_of(two_mixers, 1), blocks_of(two_mlps, 1)
     assert (first.attn, first.mlp) == (None, two_mixers.layers[0].m)
     assert (second.attn, second.mlp) == (two_mlps.layers[0].a, None)
-    assert site_slots([first]) == {HookPoint("resid_post", 0): 0, HookPoint("mlp_out", 0): 2}
+    assert site_slots([first]) == {HookPoint("resid_post", 0): 0, HookPoint("mlp_out", 0): 1}
 
 
 def test_a_site_is_there_at_all_blocks_or_at_none() -> None:

@@ -3,13 +3,14 @@
 import functools
 import gc
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import pytest
 import torch
 from torch import Tensor
 
 from steersman.steering.ops.addition import add_marked
-from steersman.steering.plan import PLAN_KEY, Limits, Plan, VectorUnavailable
+from steersman.steering.plan import PLAN_KEY, Limits, Plan, PlannedVector, VectorUnavailable
 from steersman.steering.worker.requests import SteeredRequests
 from steersman.steering.worker.tables import Tables, TableSizes
 from steersman.vectors.tensors import HookPoint
@@ -67,7 +68,9 @@ class Worker:
             tokens=64,
         )
         slots = {
-            HookPoint(s, n): i * LAYERS + n for i, s in enumerate(SITES) for n in range(LAYERS)
+            HookPoint(s, n): (0 if s in bounds.aliases else i) * LAYERS + n
+            for i, s in enumerate(SITES)
+            for n in range(LAYERS)
         }
         self.shelf = Shelf()
         self.tables = Tables(sizes, torch.device("cpu"))
@@ -127,10 +130,12 @@ class Worker:
 
     def check_step(self, batch: dict[str, tuple[int, int]]) -> None:
         self.step(batch)
-        for site, layer in self.requests.slots:
-            torch.testing.assert_close(
-                self.added(batch, site, layer), self.wanted(batch, site, layer)
-            )
+        slots = self.requests.slots
+        for site, layer in slots:
+            # Of an alias and what it is one of, the sum is added at one place.
+            together = [point for point in slots if slots[point] == slots[HookPoint(site, layer)]]
+            wanted = sum(self.wanted(batch, *point) for point in together)
+            torch.testing.assert_close(self.added(batch, site, layer), wanted)
 
 
 MIXED = plan_of(
@@ -150,6 +155,26 @@ def test_every_token_of_a_batch_gets_its_own_addition() -> None:
     worker.check_step({"b": (2, 3), "a": (4, 6), "plain": (5, 6)})
     worker.check_step({"plain": (6, 7), "a": (6, 7), "b": (3, 4)})
     worker.check_step({"plain": (7, 8)})
+
+
+def both_sites(n: int, schedule: tuple[float, ...] = ()) -> PlannedVector:
+    """A vector with terms at an alias and at what it is one of, in one block and in others."""
+    points = [("resid_post", 0), ("resid_post", 2), ("mlp_out", 2), ("attn_out", 2), ("mlp_out", 3)]
+    terms = tuple(HookPoint(site, layer) for site, layer in sorted(points))
+    return replace(planned(n, 0.5, (0,)), terms=terms, schedule=schedule)
+
+
+@pytest.mark.parametrize("aliases", [(), ("mlp_out",), ("attn_out", "mlp_out")])
+@pytest.mark.parametrize("schedule", [(), (0.25, 0.5, -1.0)], ids=["constant", "scheduled"])
+def test_terms_at_an_alias_are_added_with_those_of_its_place(
+    aliases: tuple[str, ...], schedule: tuple[float, ...]
+) -> None:
+    worker = Worker(max_segments=8, aliases=aliases)
+    between = planned(2, -1.5, (2, 3), "all", "mlp_out")
+    worker.start("a", plan_of(both_sites(1, schedule), between, both_sites(3)))
+    worker.check_step({"a": (0, 6)})
+    for token in range(6, 10):
+        worker.check_step({"a": (token, token + 1)})
 
 
 def test_only_slots_that_a_step_steers_are_active() -> None:

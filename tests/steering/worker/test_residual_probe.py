@@ -9,8 +9,15 @@ from torch import Tensor, nn
 
 from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.blocks import Block as Found
-from steersman.steering.worker.hooks import site_slots, stream_part, stream_parts, value_parts
+from steersman.steering.worker.hooks import (
+    alias_sites,
+    site_slots,
+    stream_part,
+    stream_parts,
+    value_parts,
+)
 from steersman.steering.worker.residual_probe import probe_blocks
+from steersman.vectors.tensors import HookPoint
 from tests.support.steering.tiny import HIDDEN, Block, Decoder, blocks_of
 
 LAYERS = 3
@@ -120,6 +127,30 @@ def test_halves_of_the_stream(max_tokens: int) -> None:
 @pytest.mark.parametrize("kind", [Alone, Leftover, Parallel, Batched])
 def test_the_whole_stream(kind: type[Alone]) -> None:
     assert sites(found(Flat([kind(n) for n in range(LAYERS)]))) == {(False, True, True)}
+
+
+@pytest.mark.parametrize(
+    ("kind", "aliases"),
+    [
+        (Alone, {"mlp_out"}),
+        # Its MLP does not see what its attention adds: both are the stream behind the block.
+        (Parallel, {"attn_out", "mlp_out"}),
+        (PostNorm, set()),
+    ],
+)
+def test_where_an_addition_is_one_behind_the_block(kind: type[Alone], aliases: set[str]) -> None:
+    blocks = found(Flat([kind(n) for n in range(LAYERS)]))
+    assert {block.aliases for block in blocks} == {frozenset(aliases)}
+    assert set(alias_sites(blocks)) == aliases
+
+
+def test_an_alias_holds_at_all_blocks_or_at_none() -> None:
+    blocks = found(Flat([Parallel(0), Alone(1), Parallel(2)]))
+    assert alias_sites(blocks) == ("mlp_out",)
+    slots = site_slots(blocks)
+    assert [slots[HookPoint("mlp_out", n)] for n in range(3)] == [0, 1, 2]
+    assert [slots[HookPoint("attn_out", n)] for n in range(3)] == [3, 4, 5]
+    assert {site for site, _ in site_slots(blocks, ())} == {"resid_post", "mlp_out"}
 
 
 def test_branches_behind_norms_are_not_steered() -> None:
