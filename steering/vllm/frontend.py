@@ -21,6 +21,7 @@ from steersman.steering.vllm.config import limits_of
 from steersman.steering.vllm.seam import Function, wrap
 from steersman.steering.vllm.unsupported import no_dynamic
 from steersman.steering.vllm.worker.loading import object_path
+from steersman.vectors.digest import short
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -130,7 +131,8 @@ def _check(
         for vector in plan.vectors:
             if not object_path(library, vector.digest).is_file():
                 raise PlanInvalid(
-                    f"no vector {vector.digest[:19]} in the library", param="steering.vectors"
+                    f"no vector {short(vector.digest)} in the library; upload it, or name another",
+                    param="steering.vectors",
                 )
     except PlanInvalid as error:
         if plan is not None:

@@ -19,6 +19,7 @@ from steersman.steering.plan.plan import EVERY_STEP, BankKey, Plan, Segment
 from steersman.steering.plan.receipt import StepReport, WorkerNote
 from steersman.steering.worker.bank import ZERO_ROW, RowAllocator
 from steersman.steering.worker.tables import Tables
+from steersman.vectors.digest import short
 from steersman.vectors.tensors import HookPoint
 
 LoadVectors = Callable[[str, list[HookPoint]], Mapping[HookPoint, Tensor]]
@@ -268,8 +269,8 @@ class SteeredRequests:
         steps = tensor if tensor.dim() == 2 else tensor[None]
         if step >= len(steps) or (step == EVERY_STEP and len(steps) > 1):
             raise VectorUnavailable(
-                f"{digest[:19]} {site}.{layer} has a tensor for each of {len(steps)} steps, and "
-                "the plan has another number; send the request again"
+                f"vector {short(digest)} {site}.{layer} has a tensor for each of {len(steps)} "
+                "steps, and the plan has another number; send the request again"
             )
         self.tables.fill_bank(row, steps[step])
         self._largest[row] = float(steps[step].abs().max())

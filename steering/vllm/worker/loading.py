@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from steersman.steering.plan.errors import VectorUnavailable
+from steersman.vectors.digest import short
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.file.format import read_vector
 from steersman.vectors.library.library import Library
@@ -35,12 +36,12 @@ class VectorFiles:
             tensors = _read_whole(object_path(self._folder, digest), digest, keys)
         except Exception as error:
             # Whatever is wrong with one file ends one request, never the engine.
-            raise VectorUnavailable(f"{digest[:19]}: {error}") from error
+            raise VectorUnavailable(f"vector {short(digest)}: {error}") from error
         for key, tensor in tensors.items():
             if tensor.shape[-1] != self._hidden:
                 raise VectorUnavailable(
-                    f"{digest[:19]} {tensor_name(key)} has shape {tuple(tensor.shape)}, this model "
-                    f"steers [{self._hidden}]"
+                    f"vector {short(digest)} {tensor_name(key)} has shape {tuple(tensor.shape)}, "
+                    f"this model steers [{self._hidden}]"
                 )
         return tensors
 

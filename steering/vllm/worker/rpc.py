@@ -67,6 +67,7 @@ def steering_status(self: "SteeredWrapper") -> dict[str, Any]:
         "free_table_entries": steering.steered.free_table_entries,
         "most_added": steering.steered.most_added,
         "listens": steering.listens,
+        "repeats": steering.repeats,
         "composes": no_dynamic(self.vllm_config) is None,
         "table_bytes": sum(
             t.numel() * t.element_size()

@@ -1,6 +1,7 @@
 """All of Steersman in one worker process, put together before the profile run."""
 
 import dataclasses
+import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +42,8 @@ from steersman.vectors.tensors import HookPoint
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
+logger = logging.getLogger("vllm.steersman")
+
 
 class WorkerSteering:
     """The composition root of a worker. `worker`: vLLM's, with its model loaded.
@@ -78,12 +81,20 @@ class WorkerSteering:
         captures = CaptureTracker(self.active, self.listened if self.listens else (), runner.device)
         steps = Steps(self.steered, captures, self.composer, self.active)
         self.attached = (model_runner_v2 if v2 else model_runner_v1).attach(runner, steps)
+        self.repeats: bool | None = None
+        """Whether the engine computes the same bits twice; None before `check`."""
 
     def check(self) -> None:
         """Steer a probe through every layer; raises `NotInstrumentable` where it is lost."""
-        self_check(
+        self.repeats = self_check(
             self.tables, self.slots, self.active, self.attached.probe, self.attached.probe_tokens
         )
+        if not self.repeats:
+            logger.warning(
+                "This engine does not compute the same bits twice, steered or not (atomic additions"
+                ", scales of a whole batch): that an unsteered answer is the same to the last bit "
+                "beside steered ones cannot be promised"
+            )
 
     def _make_steered(self, vllm_config: "VllmConfig") -> SteeredRequests:
         library = Path(Settings.read(vllm_config.additional_config).library)

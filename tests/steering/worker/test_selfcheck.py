@@ -41,21 +41,21 @@ class Engine:
         hidden: Tensor = self.model(torch.ones(tokens, HIDDEN))
         return hidden
 
-    def check(self, forward: Callable[[int], Tensor] | None = None) -> None:
-        self_check(
+    def check(self, forward: Callable[[int], Tensor] | None = None) -> bool:
+        return self_check(
             self.tables, self.slots, self.active, forward or self.forward, self.tables.sizes.tokens
         )
 
 
 @pytest.mark.parametrize("always", [False, True], ids=["eager", "compiled"])
-@pytest.mark.parametrize(("table_entries", "passes"), [(20, 2), (5, 6)])
+@pytest.mark.parametrize(("table_entries", "passes"), [(20, 3), (5, 9)])
 def test_a_sound_engine_passes_and_is_left_as_it_was(
     table_entries: int, passes: int, always: bool
 ) -> None:
     engine = Engine(table_entries=table_entries, always=always)
     before = engine.forward(3)
     engine.passes = 0
-    engine.check()
+    assert engine.check()
     assert engine.passes == passes
     assert torch.equal(engine.forward(3), before)
     assert not engine.tables.bank.any()
@@ -102,6 +102,31 @@ def test_a_neighbour_that_changes_is_refused() -> None:
     with pytest.raises(NotInstrumentable, match="a token that is not steered"):
         engine.check(leaking)
     assert not any(engine.active.flags)
+
+
+def unsteady(engine: Engine) -> Callable[[int], Tensor]:
+    """Kernels that add up in any order: some last bits differ each time."""
+    generator = torch.Generator().manual_seed(0)
+
+    def forward(tokens: int) -> Tensor:
+        hidden = engine.forward(tokens)
+        noise = 1e-6 * torch.randn(hidden.shape, generator=generator)
+        return hidden + noise * (torch.rand(hidden.shape, generator=generator) < 0.5)
+
+    return forward
+
+
+def test_an_engine_that_differs_from_itself_passes_and_is_reported() -> None:
+    engine = Engine()
+    assert not engine.check(unsteady(engine))
+
+
+def test_noise_is_not_an_addition() -> None:
+    engine = Engine()
+    module = engine.model.layers[2]
+    module.forward = type(module).forward.__get__(module)
+    with pytest.raises(NotInstrumentable, match=r"at resid_post\.2$"):
+        engine.check(unsteady(engine))
 
 
 def test_an_answer_that_is_no_number_is_no_proof() -> None:
