@@ -7,6 +7,15 @@ import torch
 from torch import Tensor
 
 
+def upload(target: Tensor, source: Tensor) -> None:
+    """Queue the copy of `source`, on the host and used for nothing else, to `target`, and return:
+    from pageable memory the host would wait until the device has done all that is queued before.
+    PyTorch gives the page-locked memory to no one else until the copy is made."""
+    if target.device.type != "cpu":
+        source = source.pin_memory()
+    target.copy_(source, non_blocking=True)
+
+
 class HostBuffer(Protocol):
     """Memory on the host that a device copies from, when it comes to it."""
 

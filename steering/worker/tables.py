@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steersman.steering.ops.addition import IDLE, Marked, sums
 from steersman.steering.worker.bank import ZERO_ROW
-from steersman.steering.worker.staging import StagedTokens
+from steersman.steering.worker.staging import StagedTokens, upload
 
 _AT_ONCE = 2**21
 """Floats of sums that are kept for the slots to come."""
@@ -74,8 +74,8 @@ class Tables:
             self.width = max(self.width, len(pairs))
             index[slot, : len(pairs)] = [bank_row for bank_row, _ in pairs]
             coefficient[slot, : len(pairs)] = [c for _, c in pairs]
-        self.index[:, entry].copy_(torch.from_numpy(index))
-        self.coefficient[:, entry].copy_(torch.from_numpy(coefficient))
+        upload(self.index[:, entry], torch.from_numpy(index))
+        upload(self.coefficient[:, entry], torch.from_numpy(coefficient))
 
     def begin_step(self) -> None:
         """Mark every token as not steered (on the host)."""

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -11,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from steersman.steering.worker.staging import StagedTokens
+from steersman.steering.worker.staging import StagedTokens, upload
 
 TOKENS = 12
 
@@ -174,3 +175,24 @@ def test_on_the_host_there_is_nothing_to_copy(target: Target) -> None:
     staged.begin()
     staged.commit(4)
     assert torch.equal(there, target())
+
+
+class Uploaded:
+    """A device's tensor that notes how it was copied to."""
+
+    def __init__(self, kind: str) -> None:
+        self.device = SimpleNamespace(type=kind)
+        self.copies: list[tuple[str, bool]] = []
+
+    def copy_(self, source: Any, *, non_blocking: bool = False) -> None:
+        self.copies.append((source.memory, non_blocking))
+
+
+def test_no_upload_to_a_device_waits_for_it() -> None:
+    pageable: Any = SimpleNamespace(
+        memory="pageable", pin_memory=lambda: SimpleNamespace(memory="page-locked")
+    )
+    for kind, memory in (("cuda", "page-locked"), ("cpu", "pageable")):
+        target: Any = Uploaded(kind)
+        upload(target, pageable)
+        assert target.copies == [(memory, True)]
