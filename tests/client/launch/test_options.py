@@ -26,6 +26,9 @@ def test_both_spellings_give_the_same_settings() -> None:
         if isinstance(default, bool):
             value = not default
             words = [option if value else option.replace("--", "--no-", 1)]
+        elif name == "sites":
+            value = "attn_out,mlp_out"
+            words = [option, value]
         elif isinstance(default, int | float) or name.endswith("_dose"):
             value = 3 if isinstance(default, int) else (default or 5.0) / 2
             words = [option, str(value)]
