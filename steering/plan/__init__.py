@@ -22,7 +22,14 @@ from steersman.steering.plan.inbox import RECEIPTS, ReceiptInbox
 from steersman.steering.plan.limits import MAX_SCHEDULE, STEERABLE_SITES, Limits
 from steersman.steering.plan.plan import PLAN_KEY, BankKey, Plan, PlannedVector
 from steersman.steering.plan.positions import NAMED_RULES, PositionRule, check_rule, interval
-from steersman.steering.plan.receipt import BANK_FULL, NOT_FINITE, Refusal, StepReport, WorkerNote
+from steersman.steering.plan.receipt import (
+    BANK_FULL,
+    NOT_FINITE,
+    News,
+    Refusal,
+    StepReport,
+    WorkerNote,
+)
 from steersman.steering.plan.settings import Settings
 
 __all__ = [
@@ -37,6 +44,7 @@ __all__ = [
     "Choice",
     "Dynamic",
     "Limits",
+    "News",
     "Plan",
     "PlanInvalid",
     "PlannedVector",

@@ -17,8 +17,19 @@ from steersman.steering.plan.receipt import Refusal, WorkerNote
 from steersman.steering.plan.step_clock import StepClock
 
 
+@dataclass
+class _Sequence:
+    note: WorkerNote
+    """The latest."""
+    tokens: int = 0
+    """How many have come since."""
+
+    def now(self) -> WorkerNote:
+        return self.note.advanced(self.tokens) if self.tokens else self.note
+
+
 class ReceiptInbox:
-    """The latest note of every sequence, by receipt name. Thread-safe.
+    """The latest note of every sequence, with the tokens since, by receipt name. Thread-safe.
 
     Assumption: the code that opens a receipt closes it. Guarantee: notes for a receipt that is not
     open are dropped, so requests whose receipt is not read leave nothing behind.
@@ -29,7 +40,9 @@ class ReceiptInbox:
         """Whether only plans with an open receipt may run: set by the HTTP server, whose clients
         must not write plans past its checks."""
         self._lock = threading.Lock()
-        self._open: dict[str, dict[str, WorkerNote]] = {}
+        self._open: dict[str, dict[str, _Sequence]] = {}
+        self._sequences: dict[str, _Sequence] = {}
+        """Those of all open receipts."""
         self._refused: dict[str, Refusal] = {}
         self._invalid: dict[str, PlanInvalid] = {}
 
@@ -48,17 +61,30 @@ class ReceiptInbox:
             notes = self._open.get(note.receipt)
             if notes is not None:
                 earlier = notes.get(sequence)
-                notes[sequence] = note.after(earlier) if earlier else note
+                latest = _Sequence(note.after(earlier.note) if earlier else note)
+                notes[sequence] = self._sequences[sequence] = latest
+
+    def counts(self, sequence: str) -> bool:
+        """Whether `sequence` has a note under an open receipt."""
+        return sequence in self._sequences
+
+    def advance(self, sequence: str, tokens: int) -> None:
+        """Count an output of so many new tokens that brings no note."""
+        with self._lock:
+            found = self._sequences.get(sequence)
+            if found is not None:
+                found.tokens += tokens
 
     def read(self, receipt: str) -> list[WorkerNote]:
         """Latest note of each sequence under `receipt`."""
         with self._lock:
-            return list(self._open.get(receipt, {}).values())
+            return [found.now() for found in self._open.get(receipt, {}).values()]
 
     def by_sequence(self, receipt: str) -> dict[str, WorkerNote]:
         """The same, under the name of each sequence."""
         with self._lock:
-            return dict(self._open.get(receipt, {}))
+            found = self._open.get(receipt, {})
+            return {name: sequence.now() for name, sequence in found.items()}
 
     def refuse(self, refusal: Refusal) -> None:
         """Keep why one of the sequences under a receipt did not run."""
@@ -85,7 +111,9 @@ class ReceiptInbox:
         """Forget `receipt`."""
         with self._lock:
             self._invalid.pop(receipt, None)
-            self._open.pop(receipt, None)
+            for name, sequence in self._open.pop(receipt, {}).items():
+                if self._sequences.get(name) is sequence:
+                    del self._sequences[name]
             self._refused.pop(receipt, None)
 
     def __len__(self) -> int:

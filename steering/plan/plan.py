@@ -17,6 +17,7 @@ from steersman.steering.plan.cache_key import CacheKeys, digest_of_terms
 from steersman.steering.plan.dynamic import Dynamic
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.positions import PositionRule, check_rule, interval
+from steersman.steering.plan.receipt import steered_within
 from steersman.vectors.tensors import HookPoint
 
 PLAN_KEY: Final = "steersman"
@@ -199,8 +200,7 @@ class Plan:
 
     def steered_within(self, start: int, stop: int, prompt_tokens: int) -> tuple[int, ...]:
         """For each vector, how many of the tokens [start, stop) it is added to."""
-        spans = self.layout(prompt_tokens).spans
-        return tuple(max(0, min(hi, stop) - max(lo, start)) for lo, hi in spans)
+        return steered_within(self.layout(prompt_tokens).spans, start, stop)
 
     def gains(self, segment: Segment, lo: int, hi: int, prompt_tokens: int) -> NDArray[np.float32]:
         """[hi - lo, active] float32: the coefficients of a segment's vectors at tokens [lo, hi) of

@@ -1,9 +1,13 @@
 """Counts on their way from the worker, which adds, to the client.
 
-Worker -> `StepReport` on vLLM's step output -> `WorkerNote` on each request's output -> the
-front end's `inbox.RECEIPTS`, where the HTTP layer reads it under the plan's receipt name.
+Worker -> `StepReport` on vLLM's step output -> `WorkerNote` on a request's output -> the front
+end's `inbox.RECEIPTS`, where the HTTP layer reads it under the plan's receipt name.
+
+A note leaves with a request's first output, with those that have news, and with the last. Which
+tokens a plan steers is known beforehand: between two notes the front end counts by itself.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, Self
 
@@ -23,6 +27,20 @@ class Pace(NamedTuple):
     """How often on the answer's own token."""
 
 
+class News(NamedTuple):
+    """What a worker has done for a steered request besides counting."""
+
+    vectors_resident: int
+    """As in `WorkerNote`."""
+    load_seconds: tuple[float, ...]
+    """How long each vector took that this request brought into the bank since its last news."""
+    choices: tuple[Choice, ...]
+    """Of a dynamic request: what was found for the tokens since its last news."""
+
+
+NO_NEWS: Final = News(-1, (), ())
+
+
 class WorkerNote(NamedTuple):
     """What a worker did for one steered request, cumulative up to one step."""
 
@@ -37,11 +55,18 @@ class WorkerNote(NamedTuple):
     """Of a dynamic request: what was found for the tokens since its last note."""
     pace: Pace = Pace()
     """Of a dynamic request; the scheduler's."""
+    reach: int = 0
+    """The token index that the counts end before."""
+    spans: tuple[tuple[int, int], ...] = ()
+    """For each vector, the half-open interval of token indices that it steers."""
 
-    def without(self, excess: tuple[int, ...]) -> Self:
-        """This note with so many tokens less for each vector."""
-        kept = (a - b for a, b in zip(self.steered_tokens, excess, strict=True))
-        return self._replace(steered_tokens=tuple(kept))
+    def advanced(self, tokens: int) -> Self:
+        """This note when so many tokens more (fewer, if negative) have been computed."""
+        reach = self.reach + tokens
+        sign, lo, hi = (1, self.reach, reach) if tokens > 0 else (-1, reach, self.reach)
+        more = steered_within(self.spans, lo, hi)
+        counts = tuple(n + sign * m for n, m in zip(self.steered_tokens, more, strict=True))
+        return self._replace(steered_tokens=counts, reach=reach)
 
     def to_wire(self) -> list[Any]:
         """Plain lists and numbers, for vLLM's message encoding."""
@@ -58,6 +83,11 @@ class WorkerNote(NamedTuple):
         loads = earlier.load_seconds + self.load_seconds
         choices = earlier.choices + self.choices
         return self._replace(vectors_resident=resident, load_seconds=loads, choices=choices)
+
+
+def steered_within(spans: Iterable[tuple[int, int]], start: int, stop: int) -> tuple[int, ...]:
+    """For each of some half-open intervals, how many of the indices [start, stop) it has."""
+    return tuple(max(0, min(hi, stop) - max(lo, start)) for lo, hi in spans)
 
 
 BANK_FULL: Final = "bank_full"
@@ -81,12 +111,18 @@ class Refusal(NamedTuple):
 
 @dataclass
 class StepReport:
-    """One engine step's steering: a note for each steered request that ran, and who must fail."""
+    """One engine step's steering: the counts of each steered request that ran, and who must fail.
 
-    notes: dict[str, WorkerNote] = field(default_factory=dict)
+    Where a model runs on several GPUs it is pickled at every step: what all requests have in it
+    is plain numbers."""
+
+    counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    """For each vector of a request's plan, how many tokens it was added to, up to this step."""
     reach: dict[str, int] = field(default_factory=dict)
-    """For each note, the token index that its counts end before. Drafts are counted with the
-    tokens: which of them the answer keeps is known to the scheduler, which takes off the others."""
+    """The token index that a request's counts end before. Drafts are counted with the tokens:
+    which of them the answer keeps is known to the scheduler, which takes off the others."""
+    news: dict[str, News] = field(default_factory=dict)
+    """Of those requests that have any."""
     failed: dict[str, str] = field(default_factory=dict)
     """Request id -> why it could not be steered; such a request is ended, never run unsteered."""
     ill: list[str] = field(default_factory=list)

@@ -71,11 +71,15 @@ def _collecting(original: Function) -> Function:
         seen: list[Seen] = []
         captured = (0, 0)
         for output in engine_core_outputs:
+            noted = False
             if output.kv_transfer_params is not None:
                 captured = tuple(output.kv_transfer_params.pop(STEP_KEY, captured))
                 # What vLLM has ended already, at a stop string, it ignores: no client gets more of
                 # it.
-                _collect(output, runs=output.request_id in self.request_states)
+                noted = _collect(output, runs=output.request_id in self.request_states)
+            name = output.request_id
+            if not noted and RECEIPTS.counts(name) and name in self.request_states:
+                RECEIPTS.advance(name, len(output.new_token_ids))
             if STEPS.watched:
                 seen.append(Seen(output.request_id, output.finish_reason is not None))
         if seen:
@@ -217,8 +221,9 @@ def _note_step(
         STEPS.note(engine_core_timestamp, seen, *captured)
 
 
-def _collect(output: "EngineCoreOutput", *, runs: bool) -> None:
-    """Take our keys off an engine output. Notes are kept while the request `runs`."""
+def _collect(output: "EngineCoreOutput", *, runs: bool) -> bool:
+    """Take our keys off an engine output. Notes are kept while the request `runs`. Returns whether
+    there was one."""
     fields = output.kv_transfer_params or {}
     chunk = fields.pop(CAPTURE_KEY, None)
     if chunk is not None:
@@ -230,3 +235,4 @@ def _collect(output: "EngineCoreOutput", *, runs: bool) -> None:
         else:
             RECEIPTS.deliver(output.request_id, WorkerNote.from_wire(wire))
     output.kv_transfer_params = fields or None
+    return wire is not None

@@ -16,7 +16,7 @@ from steersman.steering.plan.dynamic import Choice
 from steersman.steering.plan.errors import PlanInvalid, VectorUnavailable
 from steersman.steering.plan.limits import Limits, check_added
 from steersman.steering.plan.plan import EVERY_STEP, BankKey, Plan, Segment
-from steersman.steering.plan.receipt import StepReport, WorkerNote
+from steersman.steering.plan.receipt import News, StepReport
 from steersman.steering.worker.bank import ZERO_ROW, RowAllocator
 from steersman.steering.worker.tables import Tables
 from steersman.vectors.digest import short
@@ -163,8 +163,10 @@ class SteeredRequests:
                 for n in segment.active:
                     request.steered[n] += fresh
             request.counted_to = max(request.counted_to, first + count)
-            report.notes[request_id] = self._note(request)
+            report.counts[request_id] = tuple(request.steered)
             report.reach[request_id] = request.counted_to
+            if request.loads or len(request.choices) > request.num_choices_reported:
+                report.news[request_id] = self._news(request)
         self.tables.commit(tokens)
         self._report = report
 
@@ -183,20 +185,14 @@ class SteeredRequests:
         report, self._report = self._report, None
         return report
 
-    def _note(self, request: LiveRequest) -> WorkerNote:
+    def _news(self, request: LiveRequest) -> News:
         loads = request.loads
-        # The chunks of a prompt but for its last have no output, and their notes go nowhere.
+        # The chunks of a prompt but for its last have no output, and their news go nowhere.
         if request.counted_to >= request.prompt_tokens:
             request.loads = ()
         new = tuple(request.choices[request.num_choices_reported :])
         request.num_choices_reported = len(request.choices)
-        return WorkerNote(
-            request.plan.receipt,
-            tuple(request.steered),
-            self.bank.resident_vectors() if loads else -1,
-            loads,
-            new,
-        )
+        return News(self.bank.resident_vectors() if loads else -1, loads, new)
 
     def _enter_batch(self, request: LiveRequest) -> None:
         loads = []

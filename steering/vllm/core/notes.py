@@ -1,8 +1,8 @@
 """Notes on the outputs of requests, on their way from the worker to the front end.
 
-`EngineCoreOutput.kv_transfer_params` is the one free-form field that reaches the front end. Each
-steered request's note leaves in it, what was captured of a request, what of captures was in the
-step, and the refusal of a request that ends in error.
+`EngineCoreOutput.kv_transfer_params` is the one free-form field that reaches the front end. Notes
+of steered requests leave in it, what was captured of a request, what of captures was in the step,
+and the refusal of a request that ends in error.
 """
 
 from collections.abc import Mapping
@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from steersman.steering.plan.capture import CAPTURE_KEY, STEP_KEY
 from steersman.steering.plan.plan import PLAN_KEY
-from steersman.steering.plan.receipt import Pace, StepReport, WorkerNote
-from steersman.steering.vllm.core.request import plan_of
+from steersman.steering.plan.receipt import NO_NEWS, Pace, StepReport, WorkerNote
+from steersman.steering.vllm.core.request import noted, plan_of
 
 if TYPE_CHECKING:
     from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
@@ -28,17 +28,20 @@ def attach(
     paces: Mapping[str, Pace],
 ) -> None:
     """Put the notes and captures of `report` on the step's outputs, which are by client.
-    `requests`: vLLM's of each note, taken before the step's end removed those that ended in it.
-    `paces`: of the dynamic answers."""
+    `requests`: vLLM's of each steered one, taken before the step's end removed those that ended in
+    it. `paces`: of the dynamic answers."""
     for client in outputs.values():
         for output in client.outputs:
-            note, request = report.notes.get(output.request_id), requests.get(output.request_id)
-            if note is not None and request is not None:
-                note = without_drafts(note, report.reach[output.request_id], request)
-                note = note._replace(pace=paces.get(output.request_id, note.pace))
-                put(output, PLAN_KEY, note.to_wire())
-            if output.request_id in report.captured:
-                put(output, CAPTURE_KEY, report.captured[output.request_id])
+            name = output.request_id
+            request = requests.get(name)
+            if request is not None:
+                known = noted(request) and name not in report.news and name not in paces
+                note = None if known and not output.finished else note_of(report, request)
+                if note is not None:
+                    note = note._replace(pace=paces.get(name, note.pace))
+                    put(output, PLAN_KEY, note.to_wire())
+            if name in report.captured:
+                put(output, CAPTURE_KEY, report.captured[name])
 
 
 def attach_captured(outputs: "Mapping[int, EngineCoreOutputs]", captured: tuple[int, int]) -> None:
@@ -56,14 +59,17 @@ def append(outputs: "dict[int, EngineCoreOutputs]", ended: Ended) -> None:
         outputs.setdefault(client_index, EngineCoreOutputs()).outputs.append(output)
 
 
-def without_drafts(note: WorkerNote, reach: int, request: "Request") -> WorkerNote:
-    """`note` without the drafts that were rejected, or that lie behind the answer's end: the last
-    token that a request has is always sampled, not computed."""
-    last = request.num_tokens - 1
-    plan = plan_of(request) if reach > last else None
+def note_of(report: StepReport, request: "Request") -> WorkerNote | None:
+    """What `report` has of a steered request, without the drafts that were rejected, or that lie
+    behind the answer's end: the last token that a request has is always sampled, not computed."""
+    name, last = request.request_id, request.num_tokens - 1
+    plan = plan_of(request)
     if plan is None:
-        return note
-    return note.without(plan.steered_within(last, reach, request.num_prompt_tokens))
+        return None
+    spans = plan.layout(request.num_prompt_tokens).spans
+    reach, news = report.reach[name], report.news.get(name, NO_NEWS)
+    note = WorkerNote(plan.receipt, report.counts[name], *news, reach=reach, spans=spans)
+    return note.advanced(last - reach) if reach > last else note
 
 
 def put(output: "EngineCoreOutput", key: str, wire: Any) -> None:

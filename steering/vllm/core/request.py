@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 _PLAN = "_steersman_plan"
 _KEYS = "_steersman_keys"
+_NOTED = "_steersman_noted"
 """Attributes that we add to a request."""
 
 
@@ -40,6 +41,13 @@ def cache_keys_of(request: "Request", plan: Plan) -> CacheKeys:
         kept = (prompt_tokens, CacheKeys(plan, prompt_tokens))
         setattr(request, _KEYS, kept)
     return kept[1]
+
+
+def noted(request: "Request") -> bool:
+    """Whether this was called for the request before."""
+    before = hasattr(request, _NOTED)
+    setattr(request, _NOTED, True)
+    return before
 
 
 def companion_of(answer: "Request", plan: Plan, stream: int) -> "Request":

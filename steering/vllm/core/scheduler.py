@@ -133,7 +133,7 @@ def _reporting(original: Function) -> Function:
             failures.take_back_drafts(self, report)
         ended = failures.end_failed(self, report)
         # Those that end in this step are not there any more afterwards.
-        requests = {name: self.requests.get(name) for name in report.notes} if report else {}
+        requests = {name: self.requests.get(name) for name in report.counts} if report else {}
         failures.forget_seen(self, scheduler_output)
         outputs: dict[int, EngineCoreOutputs] = original(self, scheduler_output, runner_output)
         paces = companions.append_answer_tokens(report.drafts if report else {})

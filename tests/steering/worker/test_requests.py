@@ -193,7 +193,7 @@ def test_only_slots_that_a_step_steers_are_active() -> None:
 def counts(worker: Worker, name: str = "a") -> tuple[int, ...]:
     report = worker.requests.take_report()
     assert report is not None
-    return report.notes[name].steered_tokens
+    return report.counts[name]
 
 
 def test_counts_are_the_tokens_of_each_rule() -> None:
@@ -258,7 +258,7 @@ def test_a_vanished_vector_fails_its_request_and_no_other() -> None:
     assert report is not None
     assert set(report.failed) == {"bad"}
     assert "0002 is gone" in report.failed["bad"]
-    assert set(report.notes) == {"good"}
+    assert set(report.counts) == {"good"}
     del worker.steered["bad"]
     torch.testing.assert_close(
         worker.added(batch, "resid_post", 2), worker.wanted(batch, "resid_post", 2)
@@ -329,7 +329,8 @@ def test_a_vector_is_read_once_for_all_who_share_it() -> None:
     assert worker.requests.bank.used == 2
     report = worker.requests.take_report()
     assert report is not None
-    assert [len(report.notes[f"r{n}"].load_seconds) for n in range(3)] == [1, 0, 0]
+    assert [len(news.load_seconds) for news in report.news.values()] == [1]
+    assert [*report.news] == ["r0"]
 
 
 def test_a_load_is_told_of_with_the_first_output_not_the_first_chunk() -> None:
@@ -339,7 +340,7 @@ def test_a_load_is_told_of_with_the_first_output_not_the_first_chunk() -> None:
     def loads() -> int:
         report = worker.requests.take_report()
         assert report is not None
-        return len(report.notes["r"].load_seconds)
+        return len(report.news["r"].load_seconds) if report.news else 0
 
     worker.step({"r": (0, 2)})
     worker.requests.take_report()

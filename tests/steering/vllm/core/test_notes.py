@@ -1,4 +1,7 @@
-"""Drafts of speculative decoding: steered as the rest, counted only where the answer keeps them."""
+"""Notes: few of them, and the counts between them are those of a worker that sends one each step.
+
+Drafts of speculative decoding are steered as the rest, and counted where the answer keeps them.
+"""
 
 from types import SimpleNamespace
 from typing import Any
@@ -6,38 +9,130 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from steersman.steering.plan import PLAN_KEY, Plan
-from steersman.steering.vllm.core.notes import without_drafts
+from steersman.steering.plan import PLAN_KEY, RECEIPTS, Plan
+from steersman.steering.vllm.core.notes import attach, note_of
+from steersman.steering.vllm.frontend import _collecting
 from tests.steering.worker.test_requests import PROMPT, Worker
 from tests.support.steering.make import planned
 
 PLAN = Plan(
-    (planned(1, positions="generation"), planned(2, positions="all"), planned(3, positions=(2, 9)))
+    (planned(1, positions="generation"), planned(2, positions="all"), planned(3, positions=(2, 9))),
+    receipt="r",
 )
 
 
-@given(st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=8), st.integers(1, 30))
-def test_counts_are_those_of_an_engine_without_drafts(
-    steps: list[tuple[int, int]], longest: int
+class Output(SimpleNamespace):
+    """vLLM's, as far as notes use it."""
+
+    @property
+    def finished(self) -> bool:
+        return self.finish_reason is not None
+
+
+class Bench:
+    """A worker, what leaves of its steps, and the front end."""
+
+    def __init__(self, plan: Plan = PLAN) -> None:
+        self.worker = Worker()
+        self.worker.start("r", plan)
+        self.request: Any = SimpleNamespace(
+            request_id="r",
+            num_tokens=PROMPT,
+            num_prompt_tokens=PROMPT,
+            sampling_params=SimpleNamespace(extra_args={PLAN_KEY: plan.to_json()}),
+        )
+        self.front: Any = SimpleNamespace(request_states={"r": None})
+        self.process = _collecting(lambda *_: None)
+        self.sent = 0
+
+    def step(self, first: int, stop: int, new: int, *, last: bool = False) -> tuple[int, ...]:
+        """Compute tokens [first, stop), then so many new ones are known. Returns what a note at
+        this step would have: what used to be sent each time."""
+        self.worker.step({"r": (first, stop)})
+        report = self.worker.requests.take_report()
+        assert report is not None
+        self.request.num_tokens += new
+        if new:
+            output: Any = Output(
+                request_id="r",
+                new_token_ids=[0] * new,
+                finish_reason=1 if last else None,
+                kv_transfer_params=None,
+            )
+            outputs: Any = {0: SimpleNamespace(outputs=[output])}
+            attach(outputs, report, {"r": self.request}, {})
+            self.sent += output.kv_transfer_params is not None
+            self.process(self.front, [output])
+            assert output.kv_transfer_params is None
+        note = note_of(report, self.request)
+        assert note is not None
+        return note.steered_tokens
+
+
+steps = st.lists(st.tuples(st.integers(0, 4), st.integers(0, 4)), max_size=8)
+
+
+@given(steps, st.integers(1, 30), st.integers(0, PROMPT - 1), st.integers(0, 8), st.booleans())
+def test_counts_between_notes_are_those_of_a_note_at_each_step(
+    steps: list[tuple[int, int]], longest: int, cached: int, preempted: int, chunked: bool
 ) -> None:
     """Each step has so many drafts, of which so many (at most) are right; the answer ends somewhere
-    within a step's tokens when it is `longest`."""
-    worker = Worker()
-    worker.start("r", PLAN)
-    computed, known = 0, PROMPT
-    for drafts, right in [(0, 0), *steps]:
-        worker.step({"r": (computed, known + drafts)})
-        report = worker.requests.take_report()
-        assert report is not None
-        known += 1 + min(right, drafts)
-        computed = known - 1
-        known = min(known, PROMPT + longest)
-        request: Any = SimpleNamespace(
-            num_tokens=known,
-            num_prompt_tokens=PROMPT,
-            sampling_params=SimpleNamespace(extra_args={PLAN_KEY: PLAN.to_json()}),
-        )
-        note = without_drafts(report.notes["r"], report.reach["r"], request)
-        assert note.steered_tokens == PLAN.steered_within(0, known - 1, PROMPT)
-        if known == PROMPT + longest:
-            break
+    within a step's tokens when it is `longest`. The prompt's first tokens are `cached`, it comes in
+    one piece or in two, and before one step the request is `preempted`."""
+    bench, known = Bench(), PROMPT
+    RECEIPTS.open("r")
+    try:
+        if chunked and cached + 1 < PROMPT:
+            bench.step(cached, PROMPT - 1, 0)
+            assert not RECEIPTS.read("r")
+            computed = PROMPT - 1
+        else:
+            computed = cached
+        for n, (drafts, right) in enumerate([(0, 0), *steps]):
+            if n == preempted:
+                bench.worker.requests.sync_batch({})
+                computed = min(cached, computed)
+            before, stop = known, known + drafts
+            known = min(known + 1 + min(right, drafts), PROMPT + longest)
+            last = known == PROMPT + longest
+            wanted = bench.step(computed, stop, known - before, last=last)
+            (note,) = RECEIPTS.read("r")
+            assert note.steered_tokens == wanted
+            assert wanted == PLAN.steered_within(cached, known - 1, PROMPT)
+            computed = known - 1
+            if last:
+                break
+        reloaded = 0 < preempted <= n
+        assert bench.sent <= 1 + last + reloaded
+    finally:
+        RECEIPTS.close("r")
+
+
+def test_a_note_leaves_with_the_first_output_and_the_last() -> None:
+    bench = Bench()
+    RECEIPTS.open("r")
+    try:
+        bench.step(0, PROMPT, 1)
+        for n in range(20):
+            bench.step(PROMPT + n, PROMPT + n + 1, 1)
+        assert bench.sent == 1
+        assert RECEIPTS.read("r")[0].steered_tokens == (21, PROMPT + 20, 7)
+        bench.step(PROMPT + 20, PROMPT + 21, 1, last=True)
+        assert bench.sent == 2
+        assert RECEIPTS.read("r")[0].steered_tokens == (22, PROMPT + 21, 7)
+    finally:
+        RECEIPTS.close("r")
+
+
+def test_what_vllm_ignores_behind_a_stop_string_is_not_counted() -> None:
+    bench = Bench()
+    RECEIPTS.open("r")
+    try:
+        bench.step(0, PROMPT, 1)
+        counts = bench.step(PROMPT, PROMPT + 1, 1)
+        bench.front.request_states.clear()
+        bench.step(PROMPT + 1, PROMPT + 2, 1)
+        bench.step(PROMPT + 2, PROMPT + 3, 1, last=True)
+        assert RECEIPTS.read("r")[0].steered_tokens == counts
+    finally:
+        RECEIPTS.close("r")

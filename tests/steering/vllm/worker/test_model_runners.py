@@ -107,7 +107,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 def notes(report: StepReport | None) -> dict[str, int]:
     assert report is not None
-    return {name: note.steered_tokens[0] for name, note in report.notes.items()}
+    return {name: counts[0] for name, counts in report.counts.items()}
 
 
 def test_a_request_comes_runs_and_goes(kind: str) -> None:
