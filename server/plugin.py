@@ -92,71 +92,30 @@ class SteersmanEndpoints:
         if engine_client is None or not hasattr(state, "drain"):
             announce(state, args, None)
             return
-        from dataclasses import replace
-        from importlib.metadata import version
-
         from steersman.server import health
-        from steersman.server.doses import Doses, check_doses_known
         from steersman.server.extraction.context import make_context
-        from steersman.server.start.calibration import median_norms
-        from steersman.server.start.fingerprint import calibration_mark, fingerprint
-        from steersman.server.state import Steersman
-        from steersman.steering.plan import RECEIPTS, Limits, Settings
-        from steersman.vectors.library.library import Library
+        from steersman.server.start.opening import open_state
 
-        config = engine_client.vllm_config
-        settings = Settings.read(config.additional_config)
-        workers = await engine_client.collective_rpc("steering_status")
-        num_layers = int(config.model_config.hf_text_config.num_hidden_layers)
-        mark = calibration_mark(config)
-        measure = settings.calibrate and workers[0]["listens"]
-        medians = await median_norms(engine_client, mark, workers[0]["listened"], measure=measure)
-        check_doses_known(medians, settings, keyed=settings.api_keys_file is not None)
-        hidden = workers[0]["hidden_size"]
-        mark_of_model = fingerprint(config.model_config)
-        # From here on a plan that this server did not write is refused.
-        RECEIPTS.guarded = True
-        state.steersman = Steersman(
-            settings=settings,
-            limits=replace(
-                Limits.of(settings, num_layers),
-                sites=tuple(workers[0]["sites"]),
-                aliases=tuple(workers[0]["aliases"]),
-                most_added=workers[0]["most_added"],
-            ),
-            whole_library=Library(
-                Path(settings.library),
-                hidden_size=hidden,
-                num_layers=num_layers,
-                sites=tuple(workers[0]["sites"]),
-                max_steps=settings.max_steps,
-                fingerprint=mark_of_model,
-                require_fingerprint=settings.require_fingerprint,
-                most_added=workers[0]["most_added"],
-            ),
-            all_doses=Doses(medians, settings.max_relative_dose, settings.max_total_dose),
-            drain=state.drain,
-            model={
-                "id": (args.served_model_name or [args.model])[0],
-                "num_layers": num_layers,
-                "hidden_size": hidden,
-                "fingerprint": mark_of_model,
-                "sites": workers[0]["sites"],
-                "aliases": workers[0]["aliases"],
-                "composes": workers[0]["composes"],
-            },
-            version=version("steersman"),
-        )
+        state.steersman, listens = await open_state(engine_client, args, state.drain)
         state.steersman.extraction = make_context(
             state.steersman,
             engine_client,
-            listens=workers[0]["listens"],
+            listens=listens,
             chat_template=getattr(args, "chat_template", None),
         )
         state.drain.watch(engine_client, state.steersman.jobs, state)
         announce(state, args, state.steersman.model)
         # Kept, or the task might be collected.
         state.loop_lag = asyncio.create_task(health.observe_loop_lag())
+
+    def batch_lines(self, engine_client: Any, args: Namespace) -> Any:
+        """What answers the lines of `vllm run-batch` that are steered: a
+        `steersman.server.run_batch.BatchLines`. Called by
+        `steersman.steering.vllm.run_batch`, since vLLM has no hook for it."""
+        from steersman.server.run_batch import BatchLines
+
+        _log_as_vllm_does()
+        return BatchLines(engine_client, args)
 
 
 def _log_as_vllm_does() -> None:

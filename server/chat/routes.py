@@ -111,7 +111,7 @@ async def _steered(
 ) -> Response | None:
     if request.steering is None:
         return await handler(request, raw_request)
-    _refuse_unsteerable(request)
+    refuse_unsteerable(request)
     state = raw_request.app.state
     steered = await _begun(request, raw_request, steering)
     request.steer(steered.plan)
@@ -155,7 +155,7 @@ async def _look(response: StreamingResponse, raw_request: Request) -> Response |
     return await first_chunk_error(response)
 
 
-def _refuse_unsteerable(request: Any) -> None:
+def refuse_unsteerable(request: Any) -> None:
     """Raise `PlanInvalid` for ways of asking that the plan would not reach."""
     if getattr(request, "use_beam_search", False):
         raise PlanInvalid(

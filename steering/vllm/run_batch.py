@@ -1,9 +1,13 @@
 """Seam: `vllm run-batch` (`entrypoints/launchers/run_batch.py`), which does not have our routes.
 
-A line that means to be steered gets an error in the output file; the others are answered.
+A chat's line with the `steering` field is steered, and its result has the receipt. A line that
+means to be steered in any other way gets an error in the output file; the others are answered.
 """
 
+import functools
 import sys
+from importlib.metadata import entry_points
+from types import ModuleType
 from typing import Any
 
 from steersman.steering.plan.errors import PlanInvalid
@@ -15,40 +19,65 @@ MODULE = "vllm.entrypoints.launchers.run_batch"
 
 
 def install() -> None:
-    """Wrap `run_request` where this process has imported it: as a module, or as its main program.
-    Idempotent. Plugins are loaded when the engine is made, which is after that."""
+    """Wrap `build_endpoint_registry` and `run_request` where this process has imported them: as a
+    module, or as its main program. Idempotent. Plugins are loaded when the engine is made, which is
+    after that, and before the registry is built and lines are read."""
     for name in (MODULE, "__main__"):
         module = sys.modules.get(name)
-        if hasattr(module, "run_request") and hasattr(module, "BatchRequestInput"):
-            wrap(module, "run_request", _refusing)
+        if module and hasattr(module, "run_request") and hasattr(module, "BatchRequestInput"):
+            seam = _Lines(module)
+            wrap(module, "build_endpoint_registry", seam.opening)
+            wrap(module, "run_request", seam.running)
 
 
-def _refusing(original: Function) -> Function:
-    async def run_request(serve: Function, request: Any, *args: Any, **kwargs: Any) -> Any:
-        try:
-            path = meant(request.body)
-        except PlanInvalid as error:
-            refusal = error
-        else:
-            if path is None:
-                return await original(serve, request, *args, **kwargs)
-            refusal = PlanInvalid(
-                f"body.{path}: `vllm run-batch` cannot steer; send the line to a server "
-                "(`steersman serve`), or leave the key out",
-                param=f"body.{path}",
-                code="not_supported",
-            )
+class _Lines:
+    """The two functions of one module, with what they share."""
 
-        async def refuse(_body: Any) -> Any:
-            raise refused(refusal)
+    def __init__(self, module: ModuleType) -> None:
+        self._module: Any = module
+        self._steered: Any = None
+        """Our `steersman.server.run_batch.BatchLines`, which this room does not import."""
 
-        return await original(refuse, request, *args, **kwargs)
+    def opening(self, original: Function) -> Function:
+        async def build_endpoint_registry(
+            engine_client: Any, args: Any, *rest: Any, **more: Any
+        ) -> Any:
+            registry = await original(engine_client, args, *rest, **more)
+            for ours in entry_points(group="vllm.endpoint_plugins", name="steersman"):
+                self._steered = ours.load()().batch_lines(engine_client, args)
+                self._module.ChatCompletionRequest = self._steered.chat_request
+            return registry
 
-    return run_request
+        return build_endpoint_registry
+
+    def running(self, original: Function) -> Function:
+        async def run_request(serve: Function, request: Any, *args: Any, **kwargs: Any) -> Any:
+            try:
+                path = meant(request.body)
+            except PlanInvalid as error:
+                refusal = error
+            else:
+                if path is None:
+                    if getattr(request.body, FIELD, None) is not None:
+                        serve = functools.partial(self._steered.answer, serve)
+                    return await original(serve, request, *args, **kwargs)
+                refusal = PlanInvalid(
+                    f"body.{path} steers nothing: `vllm run-batch` steers chats, by the field "
+                    f"`{FIELD}` in the body of a line; use that, or leave the key out",
+                    param=f"body.{path}",
+                    code="not_supported",
+                )
+
+            async def refuse(_body: Any) -> Any:
+                raise refused(refusal)
+
+            return await original(refuse, request, *args, **kwargs)
+
+        return run_request
 
 
 def meant(body: Any) -> str | None:
-    """The path of what means steering in the model of a request that has no field for it."""
+    """The path of what means steering in the model of a request, and is not a field of it."""
     keys: dict[str, Any] = dict(getattr(body, "model_extra", None) or {})
     # The other fields stay untouched: some are read once.
     keys |= {key: value for key in CARRIERS if (value := getattr(body, key, None)) is not None}

@@ -1,4 +1,5 @@
-"""`vllm run-batch` with the plugin on: a line that means to be steered is an error there."""
+"""`vllm run-batch` with the plugin on: a line that means to be steered, other than by the field of
+a chat, is an error. How the field steers: `tests/http/test_run_batch.py`."""
 
 from types import ModuleType
 from typing import Any
@@ -6,6 +7,7 @@ from typing import Any
 import pytest
 from vllm.entrypoints.launchers import run_batch
 
+from steersman.server.run_batch import BatchLines
 from steersman.steering.vllm import run_batch as run_batch_seam
 
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
@@ -18,7 +20,8 @@ def line(**fields: Any) -> Any:
 
 @pytest.fixture
 def wrapped(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.setattr(run_batch, "run_request", run_batch.run_request)
+    for name in ("run_request", "build_endpoint_registry", "ChatCompletionRequest"):
+        monkeypatch.setattr(run_batch, name, getattr(run_batch, name))
     run_batch_seam.install()
     run_batch_seam.install()
     return run_batch
@@ -43,7 +46,7 @@ async def test_a_line_that_means_it_is_an_error(
     said = await wrapped.run_request(serve, line(**fields), run_batch.BatchProgressTracker())
     assert said.response.status_code == 400
     assert said.error.error.param == param
-    assert "steersman serve" in said.error.error.message
+    assert "the field `steering`" in said.error.error.message
 
 
 async def test_other_lines_are_served(wrapped: ModuleType) -> None:
@@ -56,6 +59,48 @@ async def test_other_lines_are_served(wrapped: ModuleType) -> None:
     for fields in ({}, {"steering": None}, {"metadata": {"topic": "steering"}}):
         await wrapped.run_request(serve, line(**fields), run_batch.BatchProgressTracker())
     assert len(served) == 3
+
+
+async def test_the_field_is_not_for_lines_that_are_no_chats(wrapped: ModuleType) -> None:
+    async def serve(_body: Any) -> Any:
+        raise AssertionError("it is not to be served")
+
+    body = {"model": "m", "input": "Hi", "steering": {"vectors": {"a": 1}}}
+    made = {"custom_id": "1", "method": "POST", "url": "/v1/embeddings", "body": body}
+    request = run_batch.BatchRequestInput.model_validate(made)
+    said = await wrapped.run_request(serve, request, run_batch.BatchProgressTracker())
+    assert said.error.error.param == "body.steering"
+
+
+async def test_the_field_goes_to_what_steers(
+    wrapped: ModuleType, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the registry is built, which opens nothing yet."""
+
+    async def built(*_: Any) -> dict[str, Any]:
+        return {}
+
+    seen = []
+
+    async def answer(_lines: BatchLines, serve: Any, body: Any) -> Any:
+        seen.append(body.steering)
+        return await serve(body)
+
+    monkeypatch.setattr(BatchLines, "answer", answer)
+
+    async def serve(_body: Any) -> Any:
+        raise ValueError("no engine here")
+
+    # A new pair of wrappers, as the command has.
+    monkeypatch.setattr(run_batch, "run_request", wrapped.run_request.__wrapped__)
+    monkeypatch.setattr(run_batch, "build_endpoint_registry", built)
+    run_batch_seam.install()
+    await run_batch.build_endpoint_registry(None, None)  # type: ignore[arg-type]
+    for fields in ({}, {"steering": None}, {"steering": {"vectors": {"a": 1}}}):
+        await run_batch.run_request(serve, line(**fields), run_batch.BatchProgressTracker())
+    assert seen == [{"vectors": {"a": 1}}]
+    said = await run_batch.run_request(serve, line(steer=1), run_batch.BatchProgressTracker())
+    assert said.error.error.param == "body.steer"
 
 
 async def test_a_line_of_more_than_is_looked_at_is_an_error(wrapped: ModuleType) -> None:

@@ -1,0 +1,109 @@
+"""Lines of `vllm run-batch` that are steered: a plan before vLLM's handler, a receipt after.
+
+There is no HTTP here, no key and no client that waits: whoever runs the command reads the library.
+"""
+
+import asyncio
+from argparse import Namespace
+from collections.abc import Awaitable, Callable
+from http import HTTPStatus
+from typing import Any, Final
+
+from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
+from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
+
+from steersman.server.auth.permissions import OPEN
+from steersman.server.chat.receipt import LOST
+from steersman.server.chat.requests import SteeredChatRequest
+from steersman.server.chat.routes import refuse_unsteerable
+from steersman.server.chat.steered_request import SteeredRequest, SteeringContext
+from steersman.server.drain import Drain
+from steersman.server.error_response import STATUS
+from steersman.server.errors import BankFull, NotSteered, Unsaid
+from steersman.server.metrics import Outcome
+from steersman.server.start.opening import open_state
+from steersman.steering.plan import PlanInvalid
+from steersman.vectors.errors import SteersmanError
+
+Serve = Callable[[Any], Awaitable[Any]]
+"""vLLM's handler: a request's body -> its response, or an error response."""
+
+RETRY_S: Final = 0.5
+"""How long a line waits that found the vector bank full."""
+
+
+class BatchLines:
+    """Answers the steered lines of one batch. The library is opened for the first of them."""
+
+    chat_request = SteeredChatRequest
+    """What the body of a chat's line is read as."""
+
+    def __init__(self, engine_client: Any, args: Namespace) -> None:
+        self._engine_client = engine_client
+        self._args = args
+        self._opening: asyncio.Task[SteeringContext] | None = None
+        self._running = 0
+
+    async def answer(self, serve: Serve, body: SteeredChatRequest) -> Any:
+        """vLLM's response to `body` with the receipt, or its error response. A line that finds the
+        bank full waits until others have ended: vLLM submits all lines at once."""
+        if self._opening is None:
+            self._opening = asyncio.create_task(self._open())
+        context = await asyncio.shield(self._opening)
+        while True:
+            self._running += 1
+            try:
+                return await _answered(context, serve, body)
+            except BankFull as error:
+                if self._running == 1:
+                    return _error(error)
+            except (PlanInvalid, SteersmanError, NotSteered) as error:
+                return _error(error)
+            finally:
+                self._running -= 1
+            await asyncio.sleep(RETRY_S)
+
+    async def _open(self) -> SteeringContext:
+        opened, _ = await open_state(self._engine_client, self._args, Drain())
+        return opened.steering_for(OPEN)
+
+
+async def _answered(context: SteeringContext, serve: Serve, body: SteeredChatRequest) -> Any:
+    if body.stream:
+        raise PlanInvalid("lines of a batch are not streamed: leave `stream` out", param="stream")
+    refuse_unsteerable(body)
+    steered = await SteeredRequest.begin(context, body.steering, body.answers, body.sampled)
+    outcome = Outcome.FAILED
+    try:
+        body.steer(steered.plan)
+        try:
+            response = await serve(body)
+        except Exception as error:
+            cause = steered.refusal() or error.__cause__
+            if isinstance(cause, PlanInvalid | BankFull | NotSteered):
+                raise cause from None
+            raise
+        if refusal := steered.refusal():
+            raise refusal
+        if isinstance(response, ChatCompletionResponse):
+            if not steered.was_steered():
+                raise Unsaid(LOST["error"]["message"])
+            # A field that vLLM's model does not know, and writes out with the others.
+            response.steering = steered.receipt()  # type: ignore[attr-defined]
+            outcome = Outcome.COMPLETED
+        return response
+    finally:
+        steered.close(outcome)
+
+
+def _error(error: Exception) -> ErrorResponse:
+    """`error` as vLLM writes errors into a line of the output."""
+    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    return ErrorResponse(
+        error=ErrorInfo(
+            message=str(error),
+            type="BadRequestError" if status == 400 else HTTPStatus(status).phrase,
+            param=getattr(error, "param", None),
+            code=status,
+        )
+    )

@@ -1,0 +1,64 @@
+"""The library opened, the engine measured: what every request of this process is steered with."""
+
+from argparse import Namespace
+from dataclasses import replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from steersman.server.doses import Doses, check_doses_known
+from steersman.server.drain import Drain
+from steersman.server.start.calibration import median_norms
+from steersman.server.start.fingerprint import calibration_mark, fingerprint
+from steersman.server.state import Steersman
+from steersman.steering.plan import RECEIPTS, Limits, Settings
+from steersman.vectors.library.library import Library
+
+
+async def open_state(engine_client: Any, args: Namespace, drain: Drain) -> tuple[Steersman, bool]:
+    """The state of a process with that engine, and whether the engine runs the model's Python,
+    where captures are taken. Raises where steering cannot be had. From here on a plan that this
+    process did not write is refused."""
+    config = engine_client.vllm_config
+    settings = Settings.read(config.additional_config)
+    workers = await engine_client.collective_rpc("steering_status")
+    num_layers = int(config.model_config.hf_text_config.num_hidden_layers)
+    mark = calibration_mark(config)
+    measure = settings.calibrate and workers[0]["listens"]
+    medians = await median_norms(engine_client, mark, workers[0]["listened"], measure=measure)
+    check_doses_known(medians, settings, keyed=settings.api_keys_file is not None)
+    hidden = workers[0]["hidden_size"]
+    mark_of_model = fingerprint(config.model_config)
+    RECEIPTS.guarded = True
+    opened = Steersman(
+        settings=settings,
+        limits=replace(
+            Limits.of(settings, num_layers),
+            sites=tuple(workers[0]["sites"]),
+            aliases=tuple(workers[0]["aliases"]),
+            most_added=workers[0]["most_added"],
+        ),
+        whole_library=Library(
+            Path(settings.library),
+            hidden_size=hidden,
+            num_layers=num_layers,
+            sites=tuple(workers[0]["sites"]),
+            max_steps=settings.max_steps,
+            fingerprint=mark_of_model,
+            require_fingerprint=settings.require_fingerprint,
+            most_added=workers[0]["most_added"],
+        ),
+        all_doses=Doses(medians, settings.max_relative_dose, settings.max_total_dose),
+        drain=drain,
+        model={
+            "id": (args.served_model_name or [args.model])[0],
+            "num_layers": num_layers,
+            "hidden_size": hidden,
+            "fingerprint": mark_of_model,
+            "sites": workers[0]["sites"],
+            "aliases": workers[0]["aliases"],
+            "composes": workers[0]["composes"],
+        },
+        version=version("steersman"),
+    )
+    return opened, bool(workers[0]["listens"])
