@@ -121,12 +121,10 @@ def _check(
                 f"{PLAN_KEY!r} among the extra arguments is reserved; use the `steering` field "
                 "of a route that has it"
             )
-        if request.prompt_token_ids is None or request.resumable:
-            raise PlanInvalid(
-                "steering needs the whole prompt, as tokens: send text or token ids, at once"
-            )
+        if request.resumable:
+            raise PlanInvalid("steering needs the whole prompt at once: send it in one request")
         limits: Limits = limits_of(vllm_config)
-        limits.check(plan, len(request.prompt_token_ids))
+        limits.check(plan, _prompt_tokens(request))
         if plan.dynamic is not None:
             _check_dynamic(request, len(plan.vectors) + 2, vllm_config)
         if RECEIPTS.guarded:
@@ -146,11 +144,14 @@ def _check(
 
 def _check_dynamic(request: "EngineCoreRequest", streams: int, vllm_config: "VllmConfig") -> None:
     """Refuse a dynamic request of `streams` sequences that this engine could never run."""
-    params, prompt = request.sampling_params, request.prompt_token_ids
+    params = request.sampling_params
     assert params is not None
-    assert prompt is not None
-    media = "prompts with images, audio or video" if request.mm_features else None
-    if unsupported := no_dynamic(vllm_config) or media:
+    prompt = None
+    if request.prompt_embeds is not None:
+        prompt = "prompts of embeddings"
+    elif request.mm_features:
+        prompt = "prompts with images, audio or video"
+    if unsupported := no_dynamic(vllm_config) or prompt:
         raise PlanInvalid(
             f"dynamic composition does not go with {unsupported}",
             param="steering.dynamic",
@@ -167,7 +168,7 @@ def _check_dynamic(request: "EngineCoreRequest", streams: int, vllm_config: "Vll
         )
     cache = vllm_config.cache_config
     # vLLM has set `max_tokens` by now, where the client left it out.
-    longest = len(prompt) + (params.max_tokens or 0)
+    longest = _prompt_tokens(request) + (params.max_tokens or 0)
     if cache.kv_cache_size_tokens is not None:
         # One is the null block, and some are kept free for requests that run.
         blocks = cache.kv_cache_size_tokens // cache.block_size
@@ -180,6 +181,12 @@ def _check_dynamic(request: "EngineCoreRequest", streams: int, vllm_config: "Vll
                 param="max_tokens",
                 code="too_many_tokens",
             )
+
+
+def _prompt_tokens(request: "EngineCoreRequest") -> int:
+    """How many tokens the prompt takes: a prompt of embeddings takes one for each."""
+    prompt = request.prompt_embeds if request.prompt_token_ids is None else request.prompt_token_ids
+    return 0 if prompt is None else len(prompt)
 
 
 def refused(error: PlanInvalid) -> Exception:
@@ -203,7 +210,7 @@ def _check_capture(
             raise PlanInvalid(
                 f"{CAPTURE_KEY!r} among the extra arguments is reserved; leave it out"
             )
-        if vllm_config.speculative_config and capture.stop > len(request.prompt_token_ids or ()):
+        if vllm_config.speculative_config and capture.stop > _prompt_tokens(request):
             raise PlanInvalid("drafts of new tokens cannot be captured: they may be rejected")
     except PlanInvalid as error:
         raise refused(error) from error

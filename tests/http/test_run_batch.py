@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 from steersman.steering.plan.settings import Settings
-from steersman.vectors.file.format import read_vector
 from steersman.vectors.library.library import Library
 
 MODULE = "vllm.entrypoints.launchers.run_batch"
@@ -19,9 +18,9 @@ def test_lines_with_the_field_are_steered(
     model: Path, tmp_path: Path, make_vector: Callable[..., bytes]
 ) -> None:
     library = Library(tmp_path / "library", hidden_size=576, num_layers=30)
-    library.add(read_vector(make_vector(1)), "rnd")
+    library.add(make_vector(1), "rnd")
     for n in range(6):
-        library.add(read_vector(make_vector(10 + n, layers=tuple(range(30)))), f"tall{n}")
+        library.add(make_vector(10 + n, layers=tuple(range(30))), f"tall{n}")
 
     plain = {
         "model": "smollm2",

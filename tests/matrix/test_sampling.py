@@ -65,11 +65,20 @@ def test_structured_output(bench: Bench, plain: dict[str, Any]) -> None:
 @pytest.mark.matrix
 def test_prompt_embeddings(bench: Bench, expected: dict[str, Any]) -> None:
     with way("prompt embeddings") as row:
-        found = bench.here({"standard": {}, "embeddings": {}}, enable_prompt_embeds=True)
+        options = {"enable_prompt_embeds": True, "enable_prefix_caching": True}
+        found = bench.here({"standard": {}, "embeddings": {}}, **options)
         judge.standard(bench.asks, found["standard"], expected)
-        assert found["embeddings"]["unsteered"] == 2
-        assert "steering needs a prompt of tokens" in found["embeddings"]["steered"]
-        row.refused("400 for a steered request without tokens; others of the same engine steer")
+        answers = found["embeddings"]
+        worst = 0.0
+        for name in ("first", "again"):
+            worst = max(worst, judge.same(answers[name], answers["tokens"]))
+            judge.counts(bench.asks, answers[name])
+        judge.steering_shows(bench.asks, answers["first"], answers["unsteered"])
+        # Blocks of the same embeddings, shaped by the same steering, are found in the cache.
+        assert sum(one["cached"] for one in answers["again"]) > 0
+        assert "does not go with prompts of embeddings" in answers["dynamic"]
+        seen = f"{judge.words(worst)} as the same prompts of tokens, from the prefix cache too"
+        row.steered(f"{seen}; a dynamic one is a 400")
 
 
 @pytest.mark.matrix

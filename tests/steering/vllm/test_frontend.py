@@ -27,9 +27,12 @@ def config(**changes: Any) -> Any:
     )
 
 
-def request(prompt: int = 3, tokens: int = 13, media: bool = False) -> Any:
+def request(
+    prompt: int = 3, tokens: int = 13, media: bool = False, embeddings: bool = False
+) -> Any:
     return SimpleNamespace(
-        prompt_token_ids=[0] * prompt,
+        prompt_token_ids=None if embeddings else [0] * prompt,
+        prompt_embeds=[[0.0]] * prompt if embeddings else None,
         sampling_params=SimpleNamespace(max_tokens=tokens),
         mm_features=["picture"] if media else [],
     )
@@ -45,6 +48,7 @@ def test_one_that_fits() -> None:
     [
         (request(), 3, {"speculative_config": object()}, "steering.dynamic", "speculative"),
         (request(media=True), 3, {}, "steering.dynamic", "images"),
+        (request(embeddings=True), 3, {}, "steering.dynamic", "prompts of embeddings"),
         (request(), 6, {"max_num_seqs": 5}, "steering.vectors", "--max-num-seqs"),
         (request(), 6, {"max_num_active_seqs": 5}, "steering.vectors", "runs 5 at once"),
         # A token over a block's end is a block more, for each stream.

@@ -19,9 +19,11 @@ def ask(
     engine: Engine,
     asks: Sequence[Ask],
     others: dict[str, Any] | None = None,
+    prompts: Sequence[Any] | None = None,
     **generate: Any,
 ) -> list[dict[str, Any]]:
-    """Ask all at once. `others` are more sampling parameters; `generate` goes to `LLM.generate`.
+    """Ask all at once. `others` are more sampling parameters, `prompts` replace those of the asks;
+    `generate` goes to `LLM.generate`.
 
     Each answer: tokens, log-probabilities, what came from the cache, the finish reason, and for
     each of its sequences the steered tokens of each vector.
@@ -34,7 +36,7 @@ def ask(
         for key, value in (others or {}).items():
             setattr(given, key, value)
         params.append(given)
-    prompts = [TokensPrompt(prompt_token_ids=list(one.prompt)) for one in asks]
+    prompts = prompts or [TokensPrompt(prompt_token_ids=list(one.prompt)) for one in asks]
     try:
         outputs = engine.llm.generate(prompts, params, use_tqdm=False, **generate)
         notes = [[list(x.steered_tokens) for x in RECEIPTS.read(f"r{n}")] for n in range(len(asks))]

@@ -1,9 +1,11 @@
 """Exams of single ways of running. As in `exams.py`, they run where the engine is."""
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file
 from vllm.exceptions import VLLMValidationError
 from vllm.inputs import EmbedsPrompt, TokensPrompt
 from vllm.lora.request import LoRARequest
@@ -15,7 +17,7 @@ from steersman.steering.plan.inbox import CAPTURES
 from steersman.vectors.tensors import HookPoint
 from tests.support.engine.engine import Ask, Engine, parameters
 from tests.support.matrix.exams import ask, plain, status
-from tests.support.matrix.tiny import HIDDEN, LAYERS
+from tests.support.matrix.tiny import LAYERS
 
 LETTERS = "abcd"
 
@@ -40,17 +42,25 @@ def structured(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
 
 
 def embeddings(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
-    """A prompt of embeddings instead of tokens: how many tokens an unsteered answer to it has, and
-    what a steered one is told."""
-    embeddings = torch.randn(9, HIDDEN, generator=torch.Generator().manual_seed(0))
-    prompt = EmbedsPrompt(prompt_embeds=embeddings)
+    """The answers to the prompts' tokens, and to the embeddings of these tokens, with an empty
+    prefix cache and with a full one; what a dynamic request is refused for."""
+    asks = [replace(one, prompt_logprobs=False) for one in asks]
+    config = engine.llm.llm_engine.vllm_config.model_config
+    weights = load_file(Path(config.model) / "model.safetensors")["model.embed_tokens.weight"]
+    prompts = [EmbedsPrompt(prompt_embeds=weights[list(one.prompt)]) for one in asks]
+    engine.forget()
+    found: dict[str, Any] = {"tokens": ask(engine, asks)}
+    engine.forget()
+    found |= {name: ask(engine, asks, prompts=prompts) for name in ("first", "again")}
+    found["unsteered"] = ask(engine, plain(asks), prompts=prompts)
     steered = next(one for one in asks if one.plan)
-    (output,) = engine.llm.generate([prompt], parameters(Ask((), tokens=2)), use_tqdm=False)
+    assert steered.plan is not None
+    plan = replace(steered.plan, dynamic=Dynamic(1.0, 0.9, mean=True))
     try:
-        engine.llm.generate([prompt], parameters(steered), use_tqdm=False)
+        engine.llm.generate(prompts[:1], parameters(Ask((), plan)), use_tqdm=False)
     except VLLMValidationError as error:
-        return {"unsteered": len(output.outputs[0].token_ids), "steered": str(error)}
-    return {"unsteered": len(output.outputs[0].token_ids), "steered": "was answered"}
+        found["dynamic"] = str(error)
+    return found
 
 
 def asleep(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
