@@ -168,6 +168,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--same-layers", action="store_true", help="distinct mixes all at the same 8 layers"
     )
+    parser.add_argument("--trial", action="store_true", help="write no file")
     parser.add_argument("--plain-only", action="store_true", help="only the noise of the machine")
     arguments = parser.parse_args()
     if arguments.model is None:
@@ -177,7 +178,7 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    publish("overhead", run(arguments), keep=not arguments.plain_only)
+    publish("overhead", run(arguments), keep=not (arguments.plain_only or arguments.trial))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from steersman.server.chat.requests import SteeredChatRequest
 from steersman.server.chat.routes import refuse_unsteerable
 from steersman.server.chat.steered_request import SteeredRequest, SteeringContext
 from steersman.server.drain import Drain
-from steersman.server.error_response import STATUS
+from steersman.server.error_response import status_of
 from steersman.server.errors import BankFull, NotSteered, Unsaid
 from steersman.server.metrics import Outcome
 from steersman.server.start.opening import open_state
@@ -98,7 +98,7 @@ async def _answered(context: SteeringContext, serve: Serve, body: SteeredChatReq
 
 def _error(error: Exception) -> ErrorResponse:
     """`error` as vLLM writes errors into a line of the output."""
-    status = next(STATUS[kind] for kind in type(error).__mro__ if kind in STATUS)
+    status = status_of(error)
     return ErrorResponse(
         error=ErrorInfo(
             message=str(error),

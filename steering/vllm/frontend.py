@@ -185,8 +185,9 @@ def _check_dynamic(request: "EngineCoreRequest", streams: int, vllm_config: "Vll
 
 def _prompt_tokens(request: "EngineCoreRequest") -> int:
     """How many tokens the prompt takes: a prompt of embeddings takes one for each."""
-    prompt = request.prompt_embeds if request.prompt_token_ids is None else request.prompt_token_ids
-    return 0 if prompt is None else len(prompt)
+    if request.prompt_token_ids is not None:
+        return len(request.prompt_token_ids)
+    return 0 if request.prompt_embeds is None else len(request.prompt_embeds)
 
 
 def refused(error: PlanInvalid) -> Exception:
