@@ -12,6 +12,7 @@ from steersman.steering.plan.settings import Settings
 from steersman.vectors.library.library import Library
 
 MODULE = "vllm.entrypoints.launchers.run_batch"
+SAMPLED = {"temperature": 1, "seed": 0, "ignore_eos": True}
 
 
 def test_lines_with_the_field_are_steered(
@@ -31,7 +32,7 @@ def test_lines_with_the_field_are_steered(
     bodies: dict[str, dict[str, Any]] = {
         "plain": plain,
         "steered": {**plain, "steering": {"vectors": {"rnd": 3.0}}},
-        "twice": {**plain, "n": 2, "steering": {"vectors": {"rnd": 3.0}}},
+        "twice": {**plain, **SAMPLED, "n": 2, "steering": {"vectors": {"rnd": 3.0}}},
         "zero": {**plain, "steering": {"vectors": {"rnd": 0.0}}},
         "unknown": {**plain, "steering": {"vectors": {"nobody": 1.0}}},
         "wrong": {**plain, "steering": {"vectors": {"rnd": 1.0}, "layer": 3}},
@@ -90,7 +91,7 @@ def test_lines_with_the_field_are_steered(
         assert said["response"]["body"] is None
         return said["response"]["status_code"], said["error"]["error"]["param"]
 
-    assert error("unknown") == (400, "steering.vectors.nobody")
+    assert error("unknown") == (400, "steering.vectors[0].id")
     assert error("wrong") == (400, "steering.layer")
     assert error("stream") == (400, "stream")
     assert error("misplaced") == (400, "body.metadata.steering")
