@@ -13,9 +13,9 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRespo
 from vllm.entrypoints.serve.engine.protocol import ErrorInfo, ErrorResponse
 
 from steersman.server.auth.permissions import OPEN
-from steersman.server.chat.receipt import LOST
 from steersman.server.chat.requests import SteeredChatRequest
 from steersman.server.chat.routes import refuse_unsteerable
+from steersman.server.chat.sse import LOST
 from steersman.server.chat.steered_request import SteeredRequest, SteeringContext
 from steersman.server.drain import Drain
 from steersman.server.error_response import status_of

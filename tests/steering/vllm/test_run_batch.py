@@ -99,7 +99,7 @@ async def test_the_field_goes_to_what_steers(
     for fields in ({}, {"steering": None}, {"steering": {"vectors": {"a": 1}}}):
         await run_batch.run_request(serve, line(**fields), run_batch.BatchProgressTracker())
     assert seen == [{"vectors": {"a": 1}}]
-    said = await run_batch.run_request(serve, line(steer=1), run_batch.BatchProgressTracker())
+    said: Any = await run_batch.run_request(serve, line(steer=1), run_batch.BatchProgressTracker())
     assert said.error.error.param == "body.steer"
 
 
