@@ -80,7 +80,7 @@ def _nothing_is_left(v2: RemoteEngine) -> Iterator[None]:
     yield
     after = v2.do(v2_asks.is_settled)
     assert after["requests"] == after["bank_rows_used"] == 0
-    assert after["free_table_entries"] == before["free_table_entries"] == 8 * 8 + 5 * (8 + 64)
+    assert after["free_table_entries"] == before["free_table_entries"] == 8 * 8 + 9 * (8 + 64)
 
 
 def counted(ask: Ask, cached: int = 0) -> tuple[int, ...]:
@@ -129,7 +129,7 @@ def test_dynamic_composition(
     before = v2.metric("vllm:num_preemptions")
     asked = [Ask(v2_asks.prompt(n, 20 + 9 * n), setting.plan(vectors), 14) for n in range(5)]
     # These start with two blocks each of the cache's sixteen, and end with four.
-    others = [Ask(v2_asks.prompt(90 + n, 50), None, 60) for n in range(3)]
+    others = [Ask(v2_asks.prompt(90 + n, 50), None, 60) for n in range(5)]
     found, companions = v2.do(v2_asks.noted, *others, *asked)
     assert companions == 0
     assert v2.metric("vllm:num_preemptions") > before

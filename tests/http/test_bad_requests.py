@@ -44,7 +44,7 @@ BAD: list[tuple[Any, int, str]] = [
     ({"vectors": {"rnd": 1.0}, "dynamic": {"top_p": 0}}, 400, "steering.dynamic.top_p"),
     ({"vectors": {"rnd": 1.0}, "dynamic": {"kl": "max"}}, 400, "steering.dynamic.kl"),
     ({"vectors": {"rnd": -1.0}, "dynamic": {}}, 400, "steering.vectors[0].coefficient"),
-    ({"vectors": [{"id": "rnd"}] * 5, "dynamic": {}}, 400, "steering.vectors"),
+    ({"vectors": [{"id": "rnd"}] * 9, "dynamic": {}}, 400, "steering.vectors"),
     (
         {"vectors": [{"id": "rnd", "positions": "all"}], "dynamic": {}},
         400,

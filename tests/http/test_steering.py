@@ -177,7 +177,7 @@ def test_the_openapi_document_shows_the_field(client: Client) -> None:
         model = operation["requestBody"]["content"]["application/json"]["schema"]["$ref"]
         properties = schemas[model.rpartition("/")[2]]["properties"]
         assert {"$ref": "#/components/schemas/SteeringField"} in properties["steering"]["anyOf"]
-    strength = {"coefficient", "schedule", "over", "after"}
+    strength = {"coefficient", "schedule", "over", "after", "dynamic"}
     assert set(schemas["VectorUse"]["properties"]) == {
         "id",
         "layers",
