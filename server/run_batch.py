@@ -1,6 +1,6 @@
 """Lines of `vllm run-batch` that are steered: a plan before vLLM's handler, a receipt after.
 
-There is no HTTP here, no key and no client that waits: whoever runs the command reads the library.
+The command asks for no key: it may use every vector of the library.
 """
 
 import asyncio
@@ -18,7 +18,7 @@ from steersman.server.chat.routes import refuse_unsteerable
 from steersman.server.chat.sse import LOST
 from steersman.server.chat.steered_request import SteeredRequest, SteeringContext
 from steersman.server.drain import Drain
-from steersman.server.error_response import status_of
+from steersman.server.error_response import envelope, status_of
 from steersman.server.errors import BankFull, NotSteered, Unsaid
 from steersman.server.metrics import Outcome
 from steersman.server.start.opening import open_state
@@ -98,12 +98,12 @@ async def _answered(context: SteeringContext, serve: Serve, body: SteeredChatReq
 
 def _error(error: Exception) -> ErrorResponse:
     """`error` as vLLM writes errors into a line of the output."""
-    status = status_of(error)
+    status, said = status_of(error), envelope(error)["error"]
     return ErrorResponse(
         error=ErrorInfo(
-            message=str(error),
+            message=said["message"],
             type="BadRequestError" if status == 400 else HTTPStatus(status).phrase,
-            param=getattr(error, "param", None),
+            param=said["param"],
             code=status,
         )
     )

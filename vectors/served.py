@@ -176,9 +176,12 @@ class ServedModel:
 def _remedy(key: HookPoint) -> str:
     if key[0] == "resid_pre" and key[1] > 0:
         return f"Name it {tensor_name(steered_place(key))!r}, which is the same stream"
-    if key[0] in ("attn_out", "mlp_out"):
-        return (
-            "Make the vector for one of these, or leave this tensor out; if the model has this "
-            f"site, have the server started with --sites {key[0]}"
-        )
-    return "Make the vector for one of these, or leave this tensor out"
+    return f"Make the vector for one of these, or leave this tensor out{switched_on(key[0])}"
+
+
+def switched_on(site: str) -> str:
+    """The end of a message about a site that is not on: how it comes to be; "" where nothing does
+    that."""
+    if site in ("attn_out", "mlp_out"):
+        return f"; if the model has {site}, have the server started with --sites {site}"
+    return ""

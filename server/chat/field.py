@@ -253,8 +253,8 @@ class DynamicComposition(_Bounded):
         1,
         ge=1,
         le=MAX_EVERY,
-        description="Set the coefficients at every so-manieth new token, and hold them between: an "
-        "approximation of the method, which sets them at each.",
+        description="Set the coefficients at the first of so many new tokens, and hold them for "
+        "the others: an approximation of the method, which sets them at each token.",
     )
 
 

@@ -14,6 +14,7 @@ from steersman.server.state import Steersman
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.format import BaseModel
 from steersman.vectors.methods import PROJECTION_INPUT
+from steersman.vectors.served import switched_on
 
 MOST_ACTIVATION_BYTES = 2 << 30
 """Activations of one job, on disk; they are mapped into memory for the fit."""
@@ -77,8 +78,8 @@ def make_context(
             site = "attn_out"
         if site not in model["sites"]:
             raise VectorInvalid(
-                f"{shown(site)} cannot be read in this model; sites are "
-                f"{', '.join(model['sites'])}",
+                f"no vector can be made for {shown(site)} here; sites are "
+                f"{', '.join(model['sites'])}{switched_on(site)}",
                 param="site",
                 code="site_not_supported",
             )

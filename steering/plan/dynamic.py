@@ -31,7 +31,8 @@ class Dynamic:
     """The divergence divided by the size of the nuclei's union, as in the paper's code; else the
     plain one, as in its text."""
     every: int = 1
-    """Coefficients are found at every so-manieth token of the answer, and held between."""
+    """Coefficients are found at the first of so many tokens of the answer, and held for the
+    others."""
     starts: tuple[float, ...] = ()
     """`start` of each property, where they differ."""
     top_ps: tuple[float, ...] = ()
@@ -40,10 +41,6 @@ class Dynamic:
     def start_of(self, n: int) -> float:
         """The `start` of the n-th property, counted from 0."""
         return self.starts[n] if self.starts else self.start
-
-    def top_p_of(self, n: int) -> float:
-        """The `top_p` of the n-th property, counted from 0."""
-        return self.top_ps[n] if self.top_ps else self.top_p
 
     def renews(self, token: int) -> bool:
         """Whether coefficients are found anew for a token of the answer, counted from 0."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, Self
 from steersman.steering.plan.dynamic import MAX_PROPERTIES, Dynamic
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.settings import Settings
+from steersman.vectors.served import switched_on
 from steersman.vectors.tensors import HookPoint
 
 if TYPE_CHECKING:
@@ -65,21 +66,22 @@ class Limits:
             HookPoint(site, layer) for site in self.sites for layer in range(self.num_layers)
         )
 
+    @cached_property
+    def _added_at(self) -> dict[HookPoint, HookPoint]:
+        """For each of `_places`, where its terms are added."""
+        return {
+            HookPoint(site, layer): HookPoint("resid_post" if site in self.aliases else site, layer)
+            for site, layer in self._places
+        }
+
     def _meetings(self, vector: "PlannedVector") -> Iterable[HookPoint]:
         """The points at which the vector's terms are added, one for each of its terms."""
-        if not self.aliases:
-            return vector.terms
-        return (
-            HookPoint("resid_post", layer) if site in self.aliases else HookPoint(site, layer)
-            for site, layer in vector.terms
-        )
+        return map(self._added_at.__getitem__, vector.terms)
 
     def columns(self, vector: "PlannedVector") -> int:
         """Most terms of one vector at one point: 2 where it steers both `resid_post` and an
         alias of a block."""
-        if not self.aliases:
-            return 1
-        return max(Counter(self._meetings(vector)).values(), default=1)
+        return max(Counter(self._meetings(vector)).values())
 
     @classmethod
     def of(cls, settings: Settings, num_layers: int) -> Self:
@@ -190,8 +192,8 @@ class Limits:
         for site, layer in vector.terms:
             if site not in self.sites:
                 raise PlanInvalid(
-                    f"site {site!r} cannot be steered here; sites are {', '.join(self.sites)}"
-                    f"{remedy_for(site)}",
+                    f"site {site!r} cannot be steered here; sites are "
+                    f"{', '.join(self.sites)}{switched_on(site)}",
                     param=where,
                     code="site_not_supported",
                 )
@@ -238,13 +240,6 @@ class Limits:
                 "whatever the server's options; make it shorter",
                 param=f"{where}.schedule",
             )
-
-
-def remedy_for(site: str) -> str:
-    """What to do about a site that a server cannot steer at."""
-    if site in STEERABLE_SITES:
-        return f". If the model has it, start the server with --sites {site}"
-    return ""
 
 
 def _check_dynamic(plan: "Plan", dynamic: Dynamic, max_coefficient: float) -> None:

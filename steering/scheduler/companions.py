@@ -44,7 +44,7 @@ class Group:
     answer: Any
     companions: tuple[Any, ...]
     every: int
-    """Its coefficients are found at every so-manieth of its tokens."""
+    """Its coefficients are found at the first of so many of its tokens."""
     drafts: bool = True
     """Whether companions may run ahead."""
     draft: int | None = None

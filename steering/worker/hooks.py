@@ -98,42 +98,40 @@ def _steered(
     forward: Forward, site: str, block: Block, slot: int | None, tables: Tables, active: ActiveSlots
 ) -> Forward:
     """`forward` with the addition of `slot` behind it; None: nothing is added, others listen."""
+    add = None if slot is None else _addition(site, block, slot, tables, active)
 
-    def listening(*args: Any, **kwargs: Any) -> Any:
+    def steered(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
+        if add is not None:
+            add(output)
         if not torch.compiler.is_compiling():
             for listen in active.listeners:
                 listen(site, block.layer, value_parts(output, site, block))
         return output
 
-    if slot is None:
-        return listening
+    return steered
 
+
+def _addition(
+    site: str, block: Block, slot: int, tables: Tables, active: ActiveSlots
+) -> Callable[[Any], None]:
+    """What adds to a module's output, in place, what the tables have at `slot`."""
     bank, index, coefficient = tables.bank, tables.index[slot], tables.coefficient[slot]
     operands = (bank, index, coefficient, tables.token_entry, tables.token_gain)
     is_active = active.flags
     on_host = bank.device.type == "cpu"
     on_residual = site == "resid_post" and block.split
 
-    def in_graph(*args: Any, **kwargs: Any) -> Any:
-        output = forward(*args, **kwargs)
+    def in_graph(output: Any) -> None:
         torch.ops.steersman.add(target(output, on_residual), *operands)
-        if not torch.compiler.is_compiling():
-            for listen in active.listeners:
-                listen(site, block.layer, value_parts(output, site, block))
-        return output
 
-    def eager(*args: Any, **kwargs: Any) -> Any:
-        output = forward(*args, **kwargs)
+    def eager(output: Any) -> None:
         if is_active[slot]:
             stream, marked = target(output, on_residual), tables.marked
             if on_host and marked is not None:
                 add_marked(stream, tables.added(slot), marked)
             else:
                 torch.ops.steersman.add(stream, *operands)
-        for listen in active.listeners:
-            listen(site, block.layer, value_parts(output, site, block))
-        return output
 
     return in_graph if active.always else eager
 

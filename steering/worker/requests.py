@@ -49,7 +49,8 @@ class LiveRequest:
     prompt_tokens: int
     segments: tuple[Segment, ...]
     columns: tuple[int, ...]
-    """For each vector, how many of a token's gains are its: see `Limits.columns`."""
+    """Where coefficients vary, for each vector how many of a token's gains are its: see
+    `Limits.columns`."""
     lease: Lease | None = None
     """What the request holds while it is in the batch; None before, and while it is preempted."""
     choices: list[Choice] = field(default_factory=list)
@@ -103,7 +104,7 @@ class SteeredRequests:
             if plan is None:
                 return
             self.limits.check(plan, prompt)
-            columns = tuple(map(self.limits.columns, plan.vectors))
+            columns = tuple(map(self.limits.columns, plan.vectors)) if plan.varies else ()
             self.live[request_id] = LiveRequest(
                 plan, prompt, plan.segments(prompt), columns, steered=[0] * len(plan.vectors)
             )
@@ -249,7 +250,8 @@ class SteeredRequests:
                 if varies:  # A token's gains are for the same vectors at every layer.
                     pairs += [(ZERO_ROW, 0.0)] * (column - len(pairs))
                 pairs.append((row, 1.0 if varies else vector.coefficient))
-            column += request.columns[n]
+            if varies:
+                column += request.columns[n]
         self.tables.write_entry(entry, terms)
         lease.entries_written.add(entry)
 

@@ -152,7 +152,7 @@ def wrong(token: int) -> int:
     return (token + 1) % VOCABULARY
 
 
-class Heard(NamedTuple):
+class Behind(NamedTuple):
     """The last that a companion computed."""
 
     position: int
@@ -166,7 +166,7 @@ class Worker:
     def __init__(self) -> None:
         self.requests: dict[str, Live] = {}
         self.companions: dict[str, Companion] = {}
-        self.heard: dict[str, dict[int, tuple[Heard, ...]]] = {}
+        self.streams: dict[str, dict[int, tuple[Behind, ...]]] = {}
         """By answer and stream, the latest and the one before it."""
         self.draft: Draft = right
         self.drafts = Counter[bool]()
@@ -214,8 +214,8 @@ class Worker:
         for name, (_, stop) in spans.items():
             if name in self.companions:
                 answer, stream = self.companions[name]
-                now = Heard(stop - 1, states[name], tuple(self.tokens(name)[:stop]))
-                streams = self.heard.setdefault(answer, {})
+                now = Behind(stop - 1, states[name], tuple(self.tokens(name)[:stop]))
+                streams = self.streams.setdefault(answer, {})
                 before = (e for e in streams.get(stream, ()) if e.position == stop - 2)
                 streams[stream] = (now, *before)
         samples = []
@@ -272,7 +272,7 @@ class Worker:
             self.choices.pop(name, None)
             said = self.companions.pop(name, None)
             if said is not None:
-                self.heard.pop(said.answer, None)
+                self.streams.pop(said.answer, None)
 
     def _choose(self, name: str, last: int) -> None:
         """Find what is added at the last token of a dynamic answer in this step."""
@@ -287,8 +287,8 @@ class Worker:
         if len(choices) % request.plan.dynamic.every:
             choices.append(choices[-1])
             return
-        heard = self.heard.get(name, {})
-        streams = [heard.get(n) for n in range(len(request.plan.vectors) + 1)]
+        kept = self.streams.get(name, {})
+        streams = [kept.get(n) for n in range(len(request.plan.vectors) + 1)]
         tokens = tuple(self.tokens(name)[: last + 1])
         states = []
         for stream, one in enumerate(streams):

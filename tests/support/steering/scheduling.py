@@ -252,7 +252,7 @@ class Loop:
         assert free == self.setup.blocks - 1  # One stands for none.
         self.step()  # The worker is told who ended.
         assert self.scheduled == {}
-        for held in (worker.requests, worker.companions, worker.heard, worker.choices):
+        for held in (worker.requests, worker.companions, worker.streams, worker.choices):
             assert not held
 
     def _check_tables(self) -> None:
