@@ -1,5 +1,5 @@
 """What the engine core decides, without vLLM.
 
 admission     which requests get bank rows now, which wait, which are refused
-companions    dynamic answers: their companions, whose turn it is, when they end
+companions    dynamic answers and their companions: which may run, and when they end
 """

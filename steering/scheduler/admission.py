@@ -1,7 +1,7 @@
-"""Which requests may take bank rows now, which wait, which are refused: kept by the scheduler.
+"""Which requests get bank rows now, which wait, and which are refused; the scheduler decides.
 
-The workers' allocator (`steering/worker/bank.py`) then never runs out, because every request that
-reaches a worker has its rows set aside here first.
+Every request that reaches a worker has its rows reserved here first, so the workers' allocator
+(`steering/worker/bank.py`) never runs out.
 """
 
 import heapq
@@ -13,14 +13,14 @@ from typing import Final
 from steersman.steering.plan.plan import VectorRows
 
 PATIENCE: Final = 1000
-"""How many requests under rows that are set aside already may pass the first that waits."""
+"""How many requests whose rows are reserved already may pass the first that waits."""
 
 LOOK: Final = 8192
-"""Entries of waiting requests that one pass examines, at most (about a millisecond)."""
+"""Sets of rows of waiting requests that one pass examines, at most (about a millisecond)."""
 
 BEGIN: Final = 16_384
-"""Rows of the requests that begin in one pass together, but for one request: the workers take some
-0.005 ms for each (the plan read, its rows leased and written), while all others wait."""
+"""Most bank rows of all requests that begin in one pass; a single request may have more. Workers
+take about 0.005 ms a row (to read the plan, lease the row and write it), while all others wait."""
 
 Rank = tuple[float, ...]
 """Lower is served first; equal ranks in the order in which they arrive."""
@@ -34,28 +34,33 @@ class _Held:
     steps: int
     place: tuple[Rank, int]
     watched: VectorRows | None = None
-    """Rows that it lacks: while no request has them, it cannot pass the others."""
+    """One set of rows that it lacks: while no other request has it, this one cannot pass others."""
 
 
 class AdmissionQueue:
-    """Sets bank rows aside for requests, when they arrive or as soon as others give them back.
+    """Reserves bank rows for requests: at once, or as soon as other requests give rows back.
 
-    Assumption: `add`, then `remove`, for each request, which needs at most `capacity` rows.
-    Guarantees: rows set aside never exceed `capacity`, nor those for steps `step_entries`; requests
-    under one vector share its rows; at most `max_waiting` requests wait; a request that waits is
-    not overtaken for ever, because behind it no request gets rows that are not set aside already,
-    and at most `PATIENCE` requests that need none pass it; the cost of a pass
-    depends on the requests that start, not on those that wait; of many that get their rows at once,
-    those beyond `BEGIN` rows begin in a later pass.
+    Assumptions: `add`, then `remove`, is called for each request; none needs more than `capacity`
+    rows.
+
+    Guarantees:
+
+    - Reserved rows never exceed `capacity`, reserved table entries for steps never `step_entries`.
+    - Requests with the same vector share its rows.
+    - At most `max_waiting` requests wait.
+    - A waiting request is not overtaken for ever: behind it no request gets rows that are not
+      reserved already, and at most `PATIENCE` requests that need no new rows pass it.
+    - The cost of a pass depends on the requests that start, not on those that wait.
+    - If many requests get their rows at once, those beyond `BEGIN` rows begin in later passes.
     """
 
     def __init__(self, capacity: int, max_waiting: int, step_entries: int = 0) -> None:
         self.capacity = capacity
         self.step_entries = step_entries
-        """Table entries for requests that need one for each of many steps."""
+        """Table entries for requests whose vectors have a tensor for each step."""
         self.max_waiting = max_waiting
         self._runs: dict[str, tuple[Set[VectorRows], int]] = {}
-        """What is set aside for each: bank rows, and how many table entries for steps."""
+        """What is reserved for each request: bank rows, and a number of table entries for steps."""
         self._users: Counter[VectorRows] = Counter()
         self._taken = 0
         self._steps_taken = 0
@@ -63,42 +68,43 @@ class AdmissionQueue:
         """Counts the events after which a request that waits may get its rows."""
         self._held: dict[str, _Held] = {}
         self._line: list[tuple[Rank, int, str]] = []
-        """A heap over `_held`; requests that left are taken off as they come to the front."""
+        """A heap over `_held`; a request that left is removed when it comes to the front."""
         self._arrivals = 0
         self._blocked: tuple[str, int] | None = None
-        """The request that was first and did not fit, and the count of changes then."""
+        """The first waiting request when it did not fit, and `_changes` at that time."""
         self._watchers: defaultdict[VectorRows, dict[str, None]] = defaultdict(dict)
         self._doubtful = OrderedDict[str, None]()
-        """Requests that wait, and may have all their rows set aside by others now."""
+        """Waiting requests whose rows may all be reserved for other requests now."""
         self._overtaken = 0
-        """How many passed the first that waits."""
+        """How many requests passed the first that waits."""
         self._begun = 0
         """Rows of the requests that begin in the coming pass."""
         self._later = OrderedDict[str, int]()
-        """Number of rows of each request that has them, and begins in a later pass."""
+        """Number of rows of each request that has its rows and begins in a later pass."""
 
     @property
     def taken(self) -> int:
-        """Rows set aside now."""
+        """Number of rows reserved now."""
         return self._taken
 
     @property
     def waiting(self) -> int:
-        """Requests that have not got their rows yet."""
+        """Number of requests that have not got their rows yet."""
         return len(self._held)
 
     def __contains__(self, request_id: str) -> bool:
         return request_id in self._runs or request_id in self._held
 
     def is_admitted(self, request_id: str) -> bool:
-        """Whether the request has its rows, and its turn to begin has come."""
+        """Whether the request has its rows and may begin."""
         return request_id in self._runs and request_id not in self._later
 
     def add(
         self, request_id: str, wanted: Collection[VectorRows], steps: int = 0, rank: Rank = ()
     ) -> bool:
-        """Set rows aside for a request, or keep it waiting; False, and nothing kept, if too many
-        wait already. `steps`: table entries that it needs for steps, at most `step_entries`."""
+        """Reserve rows for a request, or keep it waiting. Returns False, and keeps nothing, if
+        `max_waiting` requests wait already. `steps`: table entries that it needs for steps, at most
+        `step_entries`."""
         self._arrivals += 1
         one = _Held(frozenset(wanted), steps, (rank, self._arrivals))
         first = self._first()
@@ -117,12 +123,12 @@ class AdmissionQueue:
             return False
         self._held[request_id] = one
         heapq.heappush(self._line, (*one.place, request_id))
-        if not steps:  # For those, their turn has to come.
+        if not steps:  # A request that needs entries for steps waits until it is the first.
             self._watch(request_id, one, lacks)
         return True
 
     def try_admit(self) -> list[str]:
-        """Ids of waiting requests that begin now. Call once a pass of the scheduler."""
+        """Ids of waiting requests that begin now. Call once in each pass of the scheduler."""
         self._give_rows()
         found = []
         while self._later:
@@ -135,7 +141,7 @@ class AdmissionQueue:
         return found
 
     def _give_rows(self) -> None:
-        """Set free rows aside for requests that wait."""
+        """Reserve free rows for requests that wait."""
         looked = 0
         while looked < LOOK and (first := self._first()) is not None:
             if self._blocked == (first, self._changes):
@@ -158,7 +164,7 @@ class AdmissionQueue:
                 self._watch(request_id, one, lacks)
 
     def remove(self, request_id: str) -> None:
-        """Give back whatever the request has; does nothing for one that is not here."""
+        """Give back the rows and entries of a request. Does nothing for an unknown id."""
         if request_id not in self:
             return
         self._forget(request_id)
@@ -202,7 +208,8 @@ class AdmissionQueue:
         self._later[request_id] = self._rows(request_id)
 
     def _begin(self, request_id: str) -> None:
-        """Begin a request that has its rows in the coming pass, or behind those of later passes."""
+        """Let a request that has its rows begin in the coming pass, or put it behind those of later
+        passes."""
         rows = self._rows(request_id)
         if self._begun and self._begun + rows > BEGIN:
             self._later[request_id] = rows
@@ -233,7 +240,7 @@ class AdmissionQueue:
             self._watchers[lacks][request_id] = None
 
     def _forget(self, request_id: str) -> _Held | None:
-        """Take a request off those that wait."""
+        """Remove a request from those that wait."""
         self._doubtful.pop(request_id, None)
         one = self._held.pop(request_id, None)
         if one is not None and one.watched is not None:

@@ -1,23 +1,23 @@
-"""Dynamic requests in the scheduler: an answer and the companions beside it.
+"""Dynamic requests in the scheduler: an answer and its companions.
 
-An answer that is composed dynamically needs the next-token distributions of k + 1 other histories
-over its own tokens: unsteered, and each property alone. Each is a request of the scheduler like any
-other, a companion, with blocks of its own and a prefix that the cache shares. What makes them
-streams of one answer:
+An answer that is composed dynamically needs the next-token distributions of k + 1 other sequences
+over its own tokens: one unsteered, and one for each of its k vectors alone. Each of them is a
+companion: a request of the scheduler like any other, with its own blocks and a prefix that the
+cache shares. An answer and its companions are a group, which is kept together like this:
 
-- A companion's sampled token is dropped. It has computed all its tokens then, and vLLM passes over
-  such a request until it has one more: the answer's, which is appended when it is known.
+- The token sampled for a companion is dropped. It has then computed all its tokens, and vLLM skips
+  such a request until it has one more: the answer's token, appended as soon as it is known.
 - The answer is held (`Request.next_decode_eligible_step`) until its companions have computed the
-  tokens that it has; the coefficients follow from their logits, in the worker.
-- In the step in which the answer computes its latest token, its companions run ahead of it by one,
-  on a draft of the token that comes, which the worker makes and reports. If the answer's token is
-  that one, its companions have computed it. Else they go back by one token, and the answer is held
-  while they compute it.
+  tokens that it has. The worker finds the coefficients from their logits.
+- In the step in which the answer computes its latest token, its companions compute one token more:
+  a draft of the answer's next token, which the worker makes and reports. If the answer's next token
+  is the draft, its companions have computed it already. Otherwise they go back by one token, and
+  the answer is held while they compute the right one.
 
-So a token takes one step, or two after a wrong draft; all other requests run in both. The draft
-decides when something is computed, never what. It is a token that a companion computes and does not
-have (`Request.num_output_placeholders`, as for what asynchronous scheduling does not know yet), so
-that no block is keyed by it.
+So a token takes one step, or two after a wrong draft. Other requests run in both steps. A draft
+affects when a token is computed, never which token it is. A companion computes a draft without
+having it as a token (`Request.num_output_placeholders`, which vLLM uses for tokens that
+asynchronous scheduling does not know yet), so no cache block has a key with a draft in it.
 """
 
 import time
@@ -34,35 +34,35 @@ FOREVER = 2**62
 
 
 MakeCompanion = Callable[[Any, Plan, int], Any]
-"""(answer, its plan, stream) -> the engine's request of that companion."""
+"""(answer, its plan, n) -> the engine's request for its n-th companion; 0 is the unsteered one."""
 
 
 @dataclass(eq=False)
 class Group:
-    """An answer and its companions, vLLM's requests."""
+    """An answer and its companions, as requests of vLLM."""
 
     answer: Any
     companions: tuple[Any, ...]
     every: int
-    """Its coefficients are found at the first of so many of its tokens."""
+    """Coefficients are computed for one token in this many, and held for the others."""
     drafts: bool = True
-    """Whether companions may run ahead."""
+    """Whether companions may compute drafts."""
     draft: int | None = None
-    """The token with which they did, once the worker has reported it."""
+    """The draft that they computed, once the worker has reported it."""
     pace: Pace = field(default_factory=Pace)
 
     @property
     def members(self) -> tuple[Any, ...]:
-        """All of them, those first that run first."""
+        """The companions and then the answer, in the order in which they start."""
         return (*self.companions, self.answer)
 
 
 class CompanionScheduler:
-    """The dynamic requests of one scheduler, in the order in which they came.
+    """The dynamic requests of one scheduler, in order of arrival.
 
-    Guarantees: at most `max_running` run at once; groups start one at a time, stream by stream, so
-    that two that have half of what they need never wait for each other; what an answer's companions
-    hold goes with it, however it goes.
+    Guarantees: at most `max_running` groups run at once. Groups start one at a time, member by
+    member, so two groups that each have half of what they need never wait for each other.
+    Companions end with their answer, however it ends.
     """
 
     def __init__(self, scheduler: Any, max_running: int, make: MakeCompanion) -> None:
@@ -73,23 +73,23 @@ class CompanionScheduler:
         self._answer: dict[str, str] = {}
         """Id of the answer of each companion."""
         self.infeasible = set[str]()
-        """Answers that do not fit even alone: the check of the front end has miscounted."""
+        """Answers that do not fit even alone, although the front end's check let them pass."""
         self._exclusive_group: Group | None = None
         """The only group that may start, until its answer has one more token."""
         self._exclusive_until = 0
         self._admissible: list[Group] = []
         """Groups that may run in the coming step."""
-        # What a recurrent layer has taken in of a wrong draft cannot be overwritten.
+        # A wrong draft cannot be removed from the state of a recurrent layer.
         self._drafts = not scheduler.has_mamba_layers
         self._idle = False
-        """Whether the last step computed nothing, though it was free to."""
+        """Whether the last step computed nothing, although nothing prevented it."""
 
     def __len__(self) -> int:
         """Number of companions."""
         return len(self._answer)
 
     def add(self, answer: Any, plan: Plan) -> tuple[Any, ...]:
-        """Track a new dynamic request. Returns its companions, which the caller adds to the
+        """Track a new dynamic request. Returns its companions; the caller adds them to the
         scheduler."""
         count = len(plan.vectors) + 1
         companions = tuple(self._make(answer, plan, stream) for stream in range(count))
@@ -99,15 +99,15 @@ class CompanionScheduler:
         return companions
 
     def answer_of(self, request_id: str) -> str:
-        """Id of the answer whose companion a request is; its own id for any other request."""
+        """For a companion, the id of its answer; for any other request, its own id."""
         return self._answer.get(request_id, request_id)
 
     def is_companion(self, request_id: str) -> bool:
-        """Whether this request is a companion, which no client knows."""
+        """Whether this request is a companion, which has no client of its own."""
         return request_id in self._answer
 
     def is_admissible(self, request: Any) -> bool:
-        """Whether a waiting request may start, as far as groups are concerned."""
+        """Whether the rules for groups let a waiting request start."""
         group = self._groups.get(self.answer_of(request.request_id))
         if self._exclusive_group is not None and group is not self._exclusive_group:
             return False
@@ -117,24 +117,24 @@ class CompanionScheduler:
             return False
         if request is group.answer:
             return _caught_up(group)
-        # The prompt's blocks are computed once: by the first stream, for the others to find.
+        # The prompt's blocks are computed once, by the first companion; the others share them.
         first = group.companions[0]
         cached = self._scheduler.cache_config.enable_prefix_caching
         shares = cached and request.num_prompt_tokens > self._scheduler.block_size
         return request is first or not shares or first.num_computed_tokens >= first.num_tokens
 
     def before_step(self) -> None:
-        """Hold the answers whose companions have not computed their latest token, and have the
-        companions of others run ahead where they can."""
+        """Hold the answers whose companions have not computed their latest token. Let the
+        companions of the other answers compute a draft where they can."""
         for group in self._groups.values():
-            # Under asynchronous scheduling: which token comes is known when the step is over.
+            # Under asynchronous scheduling the next token is known only when the step is over.
             in_flight = any(member.num_in_flight_tokens for member in group.members)
             for companion in group.companions:
                 companion.next_decode_eligible_step = FOREVER if in_flight else 0
                 if _is_behind(companion):
                     self._preempt(companion)
             caught_up = _caught_up(group) and not in_flight
-            # Where its coefficients are held, it needs no logits of the latest token.
+            # An answer whose coefficients are held needs no logits of the latest token.
             held = group.answer.num_output_tokens % group.every != 0 and not in_flight
             ready = caught_up or (held and _caught_up(group, lag=1))
             group.answer.next_decode_eligible_step = 0 if ready else FOREVER
@@ -151,7 +151,8 @@ class CompanionScheduler:
             self._make_way()
 
     def _may_draft(self, group: Group) -> bool:
-        """Whether the companions of a group that has caught up may run ahead in the coming step."""
+        """Whether the companions of a group that has caught up may compute a draft in the coming
+        step."""
         answer, scheduler = group.answer, self._scheduler
         tokens = answer.num_tokens
         most = min(scheduler.max_model_len, answer.num_prompt_tokens + answer.max_tokens)
@@ -159,7 +160,7 @@ class CompanionScheduler:
             not (self._drafts and group.drafts and _runs(answer))
             or answer.num_computed_tokens != tokens - 1
             or any(map(_is_ahead, group.companions))
-            # Nobody computes the token that comes if it is the last.
+            # The last token of an answer is not computed, so a draft of it is useless.
             or tokens + 1 >= most
         ):
             return False
@@ -171,20 +172,21 @@ class CompanionScheduler:
         return bool(free >= len(scheduler.running) * len(kinds))
 
     def after_step(self, output: Any, *, throttled: bool) -> dict[str, LastToken]:
-        """Take note of a step, vLLM's SchedulerOutput; `throttled`: no prompt was to be computed in
-        it. For each answer and each companion in it, the last token that it computes."""
+        """Process a step's `output`, vLLM's SchedulerOutput. Returns the last token that each
+        answer and each companion in the step computes, by request id. `throttled`: the step was
+        not allowed to compute prompts."""
         free = not throttled and self._scheduler.pause_state.name == "UNPAUSED"
-        lost = output.preempted_req_ids  # They had room for others.
+        lost = output.preempted_req_ids  # Preempted requests made room for others.
         under_way = any(r.num_in_flight_tokens for r in self._scheduler.requests.values())
         self._idle = free and not lost and not under_way
         found = dict[str, LastToken]()
         cached = output.scheduled_cached_reqs
         for n, request_id in enumerate(cached.req_ids):
-            # A draft is not a token that the runner could have, or be sent.
+            # The runner does not have a draft as a token, and is not sent one.
             cached.num_output_tokens[n] -= self.is_ahead(request_id)
         for group in self._groups.values():
             for companion in group.companions:
-                # Its own tokens are not awaited.
+                # The tokens that are sampled for it are dropped, so none is expected.
                 companion.num_output_placeholders = int(_is_ahead(companion))
             there = [m for m in group.members if m.request_id in output.num_scheduled_tokens]
             found.update((member.request_id, _last_token(member)) for member in there)
@@ -193,15 +195,15 @@ class CompanionScheduler:
         return found
 
     def drop_samples(self, runner_output: Any) -> None:
-        """Take off a step's output what was sampled for companions."""
+        """Remove the tokens sampled for companions from a step's output."""
         rows, sampled = runner_output.req_id_to_index, runner_output.sampled_token_ids
         for companion in self._answer if sampled else ():
             if companion in rows:
                 sampled[rows[companion]] = []
 
     def append_answer_tokens(self, drafts: Mapping[str, int]) -> dict[str, Pace]:
-        """Give companions the token that their answer got. `drafts`: by answer, with which one they
-        ran ahead of it in the step. Returns the pace of each answer."""
+        """Append the new tokens of each answer to its companions. `drafts`: by answer id, the token
+        that its companions computed ahead of it. Returns the pace of each answer."""
         for name, group in self._groups.items():
             group.draft = drafts.get(name, group.draft)
             steps, drafted, kept = group.pace
@@ -220,7 +222,7 @@ class CompanionScheduler:
         return {name: group.pace for name, group in self._groups.items()}
 
     def pop_orphaned_companions(self) -> set[str]:
-        """Ids of companions whose answer has ended. They are forgotten here."""
+        """Ids of companions whose answer has ended. They are no longer tracked after this call."""
         gone = [name for name, group in self._groups.items() if group.answer.is_finished()]
         found = set[str]()
         for name in gone:
@@ -233,27 +235,29 @@ class CompanionScheduler:
         return found
 
     def is_ahead(self, request_id: str) -> bool:
-        """Whether this is a companion that has computed a draft."""
+        """Whether this request is a running companion that has computed a draft."""
         request = self._scheduler.requests.get(request_id)
         return request_id in self._answer and _runs(request) and _is_ahead(request)
 
     def stop_drafting(self, request_id: str) -> None:
-        """Have no companion of this one's answer run ahead from now on."""
+        """Make no more drafts for the group of this companion."""
         self._groups[self._answer[request_id]].drafts = False
 
     def members_of(self, request_id: str) -> tuple[Any, ...]:
-        """All streams of an answer, those first that run first; none for any other request."""
+        """The group of an answer, in the order in which its members start; empty for any other
+        request."""
         group = self._groups.get(request_id)
         return group.members if group is not None else ()
 
     def with_companions(self, request_ids: set[str]) -> set[str]:
-        """These requests, and the companions of those that are answers."""
+        """These ids, and those of the companions of every answer among them."""
         groups = [self._groups[name] for name in request_ids if name in self._groups]
         return request_ids | {c.request_id for group in groups for c in group.companions}
 
     def _entering(self) -> Group | None:
-        """The first group that does not run as a whole, if it may; none that waits for bank rows:
-        others have them, whom it must not keep out."""
+        """The first group that may run, has its bank rows, and has a member that does not run yet.
+        A group without bank rows is passed over: it must not keep out the requests that hold
+        them."""
         admission = self._scheduler.steering_admission
         return next(
             (
@@ -265,9 +269,13 @@ class CompanionScheduler:
         )
 
     def _make_way(self) -> None:
-        """Call after a step that computed nothing though the first group could run. Until that
-        group has one more token no other request starts, which might be before it in the queue. And
-        other groups that have a part of what they need give it back, the last of them first."""
+        """Make room for the first group. Call after a step that computed nothing although the group
+        could run.
+
+        Until that group has one more token no other request starts, as one before it in the queue
+        could take the room. Other groups that run in part give back what they have, the last group
+        first.
+        """
         entering = self._entering()
         if entering is None or not any(
             _waits(m) and self.is_admissible(m) for m in entering.members
@@ -286,8 +294,8 @@ class CompanionScheduler:
         self._scheduler._preempt_request(request, time.monotonic())
 
     def _in_order(self) -> list[Group]:
-        """The groups, those first that vLLM serves first, but behind those that have bank rows
-        already: for these it might wait."""
+        """The groups in the order in which vLLM serves them, those with bank rows before those
+        without, because the latter may wait for the former."""
         groups, admission = list(self._groups.values()), self._scheduler.steering_admission
         if self._scheduler.policy.value == "priority":
             groups.sort(key=lambda group: (group.answer.priority, group.answer.arrival_time))
@@ -299,7 +307,7 @@ def _runs(request: Any) -> bool:
 
 
 def _whole(group: Group) -> bool:
-    """Whether all of a group runs."""
+    """Whether all members of a group run."""
     return all(map(_runs, group.members))
 
 
@@ -309,7 +317,7 @@ def _waits(request: Any) -> bool:
 
 
 def _caught_up(group: Group, lag: int = 0) -> bool:
-    """Whether all companions have computed all that the answer has, but for the last `lag`."""
+    """Whether all companions have computed all tokens of the answer, except for the last `lag`."""
     tokens = group.answer.num_tokens
     return all(
         _runs(one) and one.num_computed_tokens >= tokens - lag and one.num_tokens == tokens
@@ -323,15 +331,16 @@ def _is_ahead(companion: Any) -> bool:
 
 
 def _is_behind(companion: Any) -> bool:
-    """Whether a companion that runs has two of its answer's tokens to compute, which a runner would
-    take for its own. One that was preempted is given its tokens."""
+    """Whether a running companion has two or more of its answer's tokens to compute. A runner has
+    its own sampled tokens in their place; only a request that was preempted is sent all its
+    tokens."""
     computed = companion.num_computed_tokens
     behind = companion.num_prompt_tokens <= computed < companion.num_tokens - 1
     return behind and _runs(companion) and not companion.is_prefill_chunk
 
 
 def _last_token(request: Any) -> LastToken:
-    """The last token that a request computes in the step that is scheduled."""
+    """The last token that a request computes in the scheduled step."""
     position = request.num_computed_tokens - 1
     tokens = request.all_token_ids
     return LastToken(position, tokens[position] if position < len(tokens) else DRAFT)

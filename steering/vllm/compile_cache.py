@@ -15,14 +15,14 @@ _graph: list[str] = []
 
 
 def name_graph(name: str) -> None:
-    """Put `name` into the keys that are made from now on: what was decided at the start, such as
-    where operations stand. Call before the model is compiled."""
+    """Add `name` to the compile-cache key from now on. It stands for what was decided at the start,
+    such as the layers and sites that have an operation. Call before the model is compiled."""
     _graph[:] = [name]
 
 
 def source_digest() -> str:
-    """SHA-256 (hex) over the sources of the room `steering`: what the compiled graph is made
-    with."""
+    """SHA-256 (hex) over the sources of the room `steering`, from which the compiled graph is
+    made."""
     digest = hashlib.sha256()
     room = Path(__file__).parents[1]
     for path in sorted(room.rglob("*.py")):
@@ -31,8 +31,8 @@ def source_digest() -> str:
 
 
 def install() -> None:
-    """Put our sources into vLLM's compile-cache key, so that a graph without the operation is
-    never served to an engine that steers. Idempotent."""
+    """Add our sources to vLLM's compile-cache key, so that a graph without the operation is never
+    used in an engine that steers. Idempotent."""
     from vllm.config import VllmConfig
 
     wrap(VllmConfig, "compute_hash", _with_our_sources)

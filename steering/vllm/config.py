@@ -17,7 +17,7 @@ def num_layers(vllm_config: "VllmConfig") -> int:
 
 
 def limits_of(vllm_config: "VllmConfig") -> Limits:
-    """The limits of this engine."""
+    """The limits of the plans that this engine accepts."""
     return Limits.of(Settings.read(vllm_config.additional_config), num_layers(vllm_config))
 
 
@@ -27,8 +27,8 @@ def hidden_size(vllm_config: "VllmConfig") -> int:
 
 
 def table_sizes(vllm_config: "VllmConfig", slots: int, max_tokens: int) -> TableSizes:
-    """Sizes of the tables of one worker with so many slots; `max_tokens` is the most tokens of a
-    padded step."""
+    """Sizes of one worker's tables. `slots`: hook points with an operation of their own;
+    `max_tokens`: the most tokens of a padded step."""
     settings = Settings.read(vllm_config.additional_config)
     return TableSizes(
         slots=slots,
@@ -42,8 +42,8 @@ def table_sizes(vllm_config: "VllmConfig", slots: int, max_tokens: int) -> Table
 
 
 def step_entries(vllm_config: "VllmConfig") -> int:
-    """Table entries for requests that need one for each of many steps: enough for any one of them,
-    its companions included."""
+    """Table entries reserved for requests whose vectors have a tensor for each step: enough for any
+    one of them and its companions."""
     settings = Settings.read(vllm_config.additional_config)
     return (MAX_PROPERTIES + 1) * settings.most_segments
 

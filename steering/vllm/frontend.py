@@ -1,6 +1,6 @@
 """Seam: vLLM's front end (`v1/engine/input_processor.py`, `v1/engine/output_processor.py`).
 
-Every route and the offline `LLM` class pass here, so limits hold for every plan.
+Every route and the offline `LLM` class pass through it, so limits hold for every plan.
 """
 
 from collections.abc import Mapping
@@ -90,7 +90,7 @@ def _collecting(original: Function) -> Function:
 
 
 def _check_keys(extra_args: Mapping[str, Any]) -> None:
-    """Refuse extra arguments that mean steering and are not a plan: vLLM would ignore them."""
+    """Refuse extra arguments that mean steering but are not a plan: vLLM would ignore them."""
     for key, value in extra_args.items():
         if value is None or key in (PLAN_KEY, STREAM_KEY, CAPTURE_KEY):
             continue
@@ -109,8 +109,8 @@ def _check_keys(extra_args: Mapping[str, Any]) -> None:
 def _check(
     request: "EngineCoreRequest", params: "SamplingParams", vllm_config: "VllmConfig"
 ) -> None:
-    """Validate a request's plan; raises vLLM's validation error, a 400 on every route, with the
-    `PlanInvalid` as its cause."""
+    """Validate a request's plan. Raises vLLM's validation error, which is a 400 on every route,
+    with the `PlanInvalid` as its cause."""
     plan = None
     try:
         plan = Plan.of(params.extra_args)
@@ -118,11 +118,11 @@ def _check(
             return
         if RECEIPTS.guarded and not RECEIPTS.is_open(plan.receipt):
             raise PlanInvalid(
-                f"{PLAN_KEY!r} among the extra arguments is reserved; use the `steering` field "
-                "of a route that has it"
+                f"the extra argument {PLAN_KEY!r} is reserved; use the `steering` field of a route "
+                "that has it"
             )
         if request.resumable:
-            raise PlanInvalid("steering needs the whole prompt at once: send it in one request")
+            raise PlanInvalid("steering needs the whole prompt at once; send it in one request")
         limits: Limits = limits_of(vllm_config)
         limits.check(plan, _prompt_tokens(request))
         if plan.dynamic is not None:
@@ -143,7 +143,8 @@ def _check(
 
 
 def _check_dynamic(request: "EngineCoreRequest", streams: int, vllm_config: "VllmConfig") -> None:
-    """Refuse a dynamic request of `streams` sequences that this engine could never run."""
+    """Refuse a dynamic request of `streams` sequences (the answer and its companions) that this
+    engine could never run."""
     params = request.sampling_params
     assert params is not None
     prompt = None
@@ -153,7 +154,7 @@ def _check_dynamic(request: "EngineCoreRequest", streams: int, vllm_config: "Vll
         prompt = "prompts with images, audio or video"
     if unsupported := no_dynamic(vllm_config) or prompt:
         raise PlanInvalid(
-            f"dynamic composition does not go with {unsupported}",
+            f"dynamic composition does not support {unsupported}; leave out `dynamic`",
             param="steering.dynamic",
             code="not_supported",
         )
@@ -161,8 +162,8 @@ def _check_dynamic(request: "EngineCoreRequest", streams: int, vllm_config: "Vll
     seats = scheduler.max_num_active_seqs or scheduler.max_num_seqs
     if streams > seats:
         raise PlanInvalid(
-            f"the request needs {streams} sequences, this engine runs {seats} at once; name fewer "
-            "vectors, or start the server with a higher --max-num-seqs",
+            f"the request needs {streams} sequences at once, this engine runs {seats} at most; "
+            "name fewer vectors, or start the server with a higher --max-num-seqs",
             param="steering.vectors",
             code="too_many_terms",
         )
@@ -170,7 +171,7 @@ def _check_dynamic(request: "EngineCoreRequest", streams: int, vllm_config: "Vll
     # vLLM has set `max_tokens` by now, where the client left it out.
     longest = _prompt_tokens(request) + (params.max_tokens or 0)
     if cache.kv_cache_size_tokens is not None:
-        # One is the null block, and some are kept free for requests that run.
+        # One is the null block, and some are kept free for running requests.
         blocks = cache.kv_cache_size_tokens // cache.block_size
         blocks -= 1 + int(vllm_config.scheduler_config.watermark * blocks)
         room = blocks // streams * cache.block_size
@@ -184,14 +185,14 @@ def _check_dynamic(request: "EngineCoreRequest", streams: int, vllm_config: "Vll
 
 
 def _prompt_tokens(request: "EngineCoreRequest") -> int:
-    """How many tokens the prompt takes: a prompt of embeddings takes one for each."""
+    """How many tokens the prompt has; a prompt of embeddings has one token for each embedding."""
     if request.prompt_token_ids is not None:
         return len(request.prompt_token_ids)
     return 0 if request.prompt_embeds is None else len(request.prompt_embeds)
 
 
 def refused(error: PlanInvalid) -> Exception:
-    """`error` as vLLM's own validation error, which is a 400 wherever it is raised."""
+    """Wrap `error` in vLLM's own validation error, which is a 400 wherever it is raised."""
     from vllm.exceptions import VLLMValidationError
 
     class PlanRefused(VLLMValidationError):
@@ -204,15 +205,16 @@ def refused(error: PlanInvalid) -> Exception:
 def _check_capture(
     request: "EngineCoreRequest", params: "SamplingParams", vllm_config: "VllmConfig"
 ) -> None:
-    """Refuse captures that this server did not open, and those that would come out wrong."""
+    """Refuse captures that this server did not open, and those whose result would be wrong."""
     try:
         capture = Capture.of(params.extra_args)
         if capture is None or not CAPTURES.is_open(capture.receipt):
-            raise PlanInvalid(
-                f"{CAPTURE_KEY!r} among the extra arguments is reserved; leave it out"
-            )
+            raise PlanInvalid(f"the extra argument {CAPTURE_KEY!r} is reserved; leave it out")
         if vllm_config.speculative_config and capture.stop > _prompt_tokens(request):
-            raise PlanInvalid("drafts of new tokens cannot be captured: they may be rejected")
+            raise PlanInvalid(
+                "with speculative decoding tokens of the answer cannot be captured, because drafts "
+                "may be rejected; end the capture with the prompt"
+            )
     except PlanInvalid as error:
         raise refused(error) from error
 
@@ -224,14 +226,14 @@ def _note_step(
     *_: Any,
     **__: Any,
 ) -> None:
-    """Note a step's outputs, by the time that `process_outputs` has with them."""
+    """Record the outputs of a step in the step clock."""
     if engine_core_timestamp is not None:
         STEPS.note(engine_core_timestamp, seen, *captured)
 
 
 def _collect(output: "EngineCoreOutput", *, runs: bool) -> bool:
-    """Take our keys off an engine output. Notes are kept while the request `runs`. Returns whether
-    there was one."""
+    """Remove our keys from an engine output, and keep its note if the request `runs`. Returns
+    whether there was a note."""
     fields = output.kv_transfer_params or {}
     chunk = fields.pop(CAPTURE_KEY, None)
     if chunk is not None:

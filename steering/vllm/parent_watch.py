@@ -1,7 +1,8 @@
-"""An engine core ends with its API server.
+"""Ends an engine core whose API server has ended.
 
-vLLM's workers watch their engine core; the engine core watches no process. An API server that is
-killed with -9 would leave it behind with all of its memory, computing answers for no client.
+vLLM's workers watch their engine core; the engine core watches no process. Without this, an API
+server that is killed with -9 would leave its engine core behind, with all of its memory and still
+computing.
 """
 
 import multiprocessing
@@ -14,8 +15,8 @@ _PROCESS = "EngineCore"
 
 
 def leave_with_parent() -> None:
-    """In an engine core's own process: exit as soon as the process that started it has. Elsewhere
-    nothing. Idempotent."""
+    """In an engine core's own process: exit as soon as the process that started it has ended. Does
+    nothing in other processes. Idempotent."""
     parent = multiprocessing.parent_process()
     mine = multiprocessing.current_process().name.startswith(_PROCESS)
     if parent is None or not mine or _watcher.ident is not None:

@@ -1,7 +1,7 @@
-"""Entry point `vllm.general_plugins`: vLLM calls `register` in every process it starts.
+"""Entry point `vllm.general_plugins`: vLLM calls `register` in every process that it starts.
 
-Imports happen inside, so that whatever is wrong is raised by the call: vLLM logs and skips a
-plugin that fails to import, but a plugin that raises stops the start, as it must.
+Our imports happen inside `register`, so that every failure is raised by the call: vLLM logs and
+skips a plugin that fails to import, but a plugin that raises stops the start, as it must.
 """
 
 import logging
@@ -12,20 +12,20 @@ from steersman.steering.vllm.seam import Function, wrap
 
 NAME = "steersman"
 OFF = (
-    "Steersman is installed and not switched on: a `steering` field in a request is ignored, and "
-    "answered unsteered. Set VLLM_PLUGINS=steersman (several names with commas and no blanks), or "
-    "start with `steersman serve`."
+    "Steersman is installed but not switched on: vLLM ignores the `steering` field of a request, "
+    "and answers unsteered. Set VLLM_PLUGINS=steersman (separate several names with commas, "
+    "without spaces), or start the server with `steersman serve`."
 )
 logger = logging.getLogger("vllm.steersman")
-"""Below vLLM's, whose handlers write it."""
+"""A child of vLLM's logger, whose handlers write its lines."""
 
 
 def register() -> None:
-    """Install all seams where `VLLM_PLUGINS` names us. Idempotent.
+    """Install all seams if `VLLM_PLUGINS` names us. Idempotent.
 
-    vLLM calls every general plugin where the variable is not set, and has no routes of ours then:
-    such an engine is left as it is. Raises RuntimeError for a vLLM that is not
-    supported, and whatever keeps our routes from being imported.
+    If the variable is not set, vLLM calls every general plugin but does not load our routes; such
+    an engine is left unchanged. Raises RuntimeError for a vLLM that is not supported, and any error
+    that keeps our routes from being imported.
     """
     named = os.environ.get("VLLM_PLUGINS")
     if NAME not in [name.strip() for name in (named or "").split(",")]:
@@ -64,7 +64,8 @@ def register() -> None:
 
 
 def _after_checking(original: Function) -> Function:
-    """Check what our routes need where they are attached: the API server alone imports it."""
+    """Wrap the function that attaches our routes, so that it first checks the seams of the API
+    server. Only that process imports what they need."""
 
     def attach_router(*args: object) -> None:
         from steersman.steering.vllm import seams

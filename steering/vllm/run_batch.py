@@ -1,7 +1,7 @@
 """Seam: `vllm run-batch` (`entrypoints/launchers/run_batch.py`), which does not have our routes.
 
-A chat's line with the `steering` field is steered, and its result has the receipt. A line that
-means to be steered in any other way gets an error in the output file; the others are answered.
+A chat request with the `steering` field is steered, and its result has the receipt. A line with
+steering in any other place gets an error in the output file; the other lines are answered.
 """
 
 import functools
@@ -19,9 +19,9 @@ MODULE = "vllm.entrypoints.launchers.run_batch"
 
 
 def install() -> None:
-    """Wrap `build_endpoint_registry` and `run_request` where this process has imported them: as a
-    module, or as its main program. Idempotent. Plugins are loaded when the engine is made, which is
-    after that, and before the registry is built and lines are read."""
+    """Wrap `build_endpoint_registry` and `run_request` if this process has imported them, as a
+    module or as its main program. Idempotent. vLLM loads plugins when it makes the engine: after
+    that import, and before it builds the registry and reads lines."""
     for name in (MODULE, "__main__"):
         module = sys.modules.get(name)
         if module and hasattr(module, "run_request") and hasattr(module, "BatchRequestInput"):
@@ -31,7 +31,7 @@ def install() -> None:
 
 
 class _Lines:
-    """The two functions of one module, with what they share."""
+    """The two wrappers of one module, and the state that they share."""
 
     def __init__(self, module: ModuleType) -> None:
         self._module: Any = module
@@ -62,8 +62,8 @@ class _Lines:
                         serve = functools.partial(self._steered.answer, serve)
                     return await original(serve, request, *args, **kwargs)
                 refusal = PlanInvalid(
-                    f"body.{path} steers nothing: `vllm run-batch` steers chats, by the field "
-                    f"`{FIELD}` in the body of a line; use that, or leave the key out",
+                    f"body.{path} steers nothing: `vllm run-batch` steers chat requests only, by "
+                    f"the field `{FIELD}` in the body of a line; use that, or leave the key out",
                     param=f"body.{path}",
                     code="not_supported",
                 )
@@ -77,7 +77,8 @@ class _Lines:
 
 
 def meant(body: Any) -> str | None:
-    """The path of what means steering in the model of a request, and is not a field of it."""
+    """Path of a key in a request's model that means steering and is not a field of that model; None
+    if there is none. Raises `PlanInvalid` for more than can be searched."""
     keys: dict[str, Any] = dict(getattr(body, "model_extra", None) or {})
     # The other fields stay untouched: some are read once.
     keys |= {key: value for key in CARRIERS if (value := getattr(body, key, None)) is not None}

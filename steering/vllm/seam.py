@@ -1,7 +1,7 @@
-"""What a seam is: a place of vLLM that we rely on, how it is checked, and how it is replaced.
+"""What a seam is: a place in vLLM that we rely on, how it is checked, and how it is replaced.
 
 The check finds a thing by its name, with the parameters and attributes that we rely on. It cannot
-find a thing that looks the same and does something else: for that, versions are read one by one
+find that a thing of the same form behaves differently: for that, versions are read one by one
 (`unsupported.SUPPORTED_VLLM`) and tried (`make compat`).
 """
 
@@ -17,7 +17,7 @@ Function = Callable[..., Any]
 
 
 class Seam(NamedTuple):
-    """One touch of vLLM."""
+    """One place where we touch vLLM."""
 
     ours: str
     """Our module, as a path from the root of the repository."""
@@ -26,14 +26,15 @@ class Seam(NamedTuple):
     target: str
     """`package.module`, or `package.module:attribute.path`."""
     needs: tuple[str, ...]
-    """Of a function or class that we call: parameters. Of an object that we read: attributes (also
-    those that its own methods set). Of a module: names in it."""
+    """What we use of the target. A function or class that we call: its parameters. An object that
+    we read: its attributes (also those that its own methods set). A module: names in it."""
     why: str
 
 
 def wrap(owner: Any, name: str, make: Callable[[Function], Function]) -> None:
-    """Replace `owner.name` by `make(original)`, marked. Does nothing where that is done already,
-    because vLLM may call a plugin several times. Raises AttributeError where there is none."""
+    """Replace `owner.name` by `make(original)` and mark it. Does nothing if it is marked already,
+    because vLLM may call a plugin several times. Raises AttributeError if `owner` has no such
+    attribute."""
     original = getattr(owner, name)
     if hasattr(original, "__steersman__"):
         return
@@ -43,9 +44,10 @@ def wrap(owner: Any, name: str, make: Callable[[Function], Function]) -> None:
 
 
 def lacking(seams: Iterable[Seam]) -> list[str]:
-    """One line for each seam that is not there: "<target> <is missing> (<our module>: <why>)".
+    """One line for each missing seam: "<target> is not there (<our module>: <why>)", or "lacks
+    <names>".
 
-    Raises ImportError where vLLM itself cannot be imported.
+    Raises ImportError if vLLM itself cannot be imported.
     """
     lines = []
     for seam in seams:
@@ -88,7 +90,7 @@ def _takes(cls: type, name: str) -> bool:
 
 
 def _sets(cls: type, name: str) -> bool:
-    """Whether a method of `cls` assigns an attribute of that name."""
+    """Whether a method of `cls` assigns an attribute called `name`."""
     return any(
         instruction.opname == "STORE_ATTR" and instruction.argval == name
         for function in _functions(cls)

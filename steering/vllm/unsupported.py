@@ -1,7 +1,8 @@
-"""Whether this vLLM can be steered rightly: its version, its front end, its device, how it runs.
+"""What is refused at the start: versions, front ends, devices and ways of running.
 
-What cannot is refused at the start, or, where single requests cannot be composed, with the request.
-What is steered is tested in `tests/matrix/`, which also makes the table of docs/ways.md.
+They cannot be steered rightly. Where only dynamic composition does not work, single requests are
+refused instead (`no_dynamic`). What is steered is tested in `tests/matrix/`, which also makes the
+table of docs/ways.md.
 """
 
 import sys
@@ -25,15 +26,15 @@ DEVICES: Final = ("cpu", "cuda", "rocm")
 
 
 def check_version(version: str) -> None:
-    """Raise RuntimeError for a vLLM that Steersman has not been tested with; the message names the
-    seams that it lacks, of those that are needed everywhere and in the API server."""
+    """Raise RuntimeError for a version of vLLM that Steersman has not been tested with. The message
+    names the seams that this version lacks, among those of every process and of the API server."""
     if not version.startswith(SUPPORTED_VLLM):
         wanted = " or ".join(prefix + "*" for prefix in SUPPORTED_VLLM)
         missing = lacking(s for s in seams.SEAMS if s.process in (seams.EVERY, seams.API_SERVER))
         reason = (
             f"in which {'; '.join(missing)}"
             if missing
-            else "which has not been read and tried: it might steer wrongly"
+            else "which Steersman was not tested with: it might steer wrongly"
         )
         raise RuntimeError(
             f"Steersman supports vLLM {wanted}, this is {version}, {reason}. Install a supported "
@@ -42,22 +43,23 @@ def check_version(version: str) -> None:
 
 
 def check_frontend() -> None:
-    """Raise RuntimeError for vLLM's other front ends, in Rust and of gRPC: they load no endpoint
-    plugins, and would ignore the `steering` field."""
+    """Raise RuntimeError for vLLM's front ends in Rust and for gRPC: they load no endpoint plugins,
+    and would ignore the `steering` field."""
     import vllm.envs as envs
 
     if envs.VLLM_USE_RUST_FRONTEND:
         raise RuntimeError("Steersman needs vLLM's Python front end: unset VLLM_USE_RUST_FRONTEND")
     if any(name in sys.modules for name in _GRPC) or "--grpc" in sys.argv:
         raise RuntimeError(
-            "Steersman steers over HTTP alone, and a gRPC server would ignore it: leave out "
-            "--grpc, or take steersman out of VLLM_PLUGINS"
+            "Steersman steers HTTP requests only; a gRPC server would ignore the `steering` field. "
+            "Leave out --grpc, or take steersman out of VLLM_PLUGINS."
         )
 
 
 def check_device(platform: "Platform") -> None:
-    """Raise `NotInstrumentable` for a device whose runner has not been read: it would fail later,
-    of a missing attribute. `platform` is vLLM's `current_platform`."""
+    """Raise `NotInstrumentable` for a device whose model runner the seams do not support; without
+    this check the start would fail later, with a missing attribute. `platform`: vLLM's
+    `current_platform`."""
     name = platform._enum.name.lower()
     if name not in DEVICES:
         raise NotInstrumentable(
@@ -74,7 +76,7 @@ def check_ways(vllm_config: "VllmConfig", runner: Any) -> None:
     for refused, why in (
         # Only the last rank sees all of a step's hidden states, and the probe of the self-check.
         (parallel.pipeline_parallel_size > 1, "pipeline parallel; use tensor parallel"),
-        # A step's tokens are cut in two, or spread over ranks: token numbers are not ours any more.
+        # A step's tokens are cut in two, or spread over ranks: our token numbers no longer match.
         (parallel.use_ubatching, "micro-batches; drop --enable-dbo and --ubatch-size"),
         (
             parallel.prefill_context_parallel_size > 1,
@@ -95,10 +97,11 @@ def check_ways(vllm_config: "VllmConfig", runner: Any) -> None:
             cache.kv_sharing_fast_prefill,
             "fast prefill with shared KV, which leaves tokens out; drop --kv-sharing-fast-prefill",
         ),
-        # Where a token lies is known to the device alone.
+        # Only the device has the place of a token in the batch.
         (
             getattr(runner, "use_async_spec_decode", False),
-            "asynchronous speculative decoding; drop one of the two",
+            "asynchronous speculative decoding; add --no-async-scheduling, or drop "
+            "--speculative-config",
         ),
         # It may hand blocks of steered requests to others; and where it keys them as vLLM does, it
         # keeps those of a step whose vector did not load, which we take out of vLLM's cache alone.
@@ -109,8 +112,8 @@ def check_ways(vllm_config: "VllmConfig", runner: Any) -> None:
 
 
 def check_v2(runner: Any, vllm_config: "VllmConfig") -> None:
-    """Raise `NotInstrumentable` where model runner V2 does not know on the host which token it
-    computes at each place of a batch."""
+    """Raise `NotInstrumentable` if, under model runner V2, the host does not know which token is at
+    each place of a batch."""
     speculative = vllm_config.speculative_config
     adaptive = speculative is not None and speculative.enable_adaptive_verification
     new_tokens = runner.model_state.num_new_sampled_tokens_per_step
@@ -135,7 +138,7 @@ def check_v2(runner: Any, vllm_config: "VllmConfig") -> None:
 
 
 def no_dynamic(vllm_config: "VllmConfig") -> str | None:
-    """Why no request of this engine can be composed dynamically, None if it can."""
+    """Why this engine can compose no request dynamically; None if it can."""
     if vllm_config.speculative_config is not None:
         return "speculative decoding"
     return None

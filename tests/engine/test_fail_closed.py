@@ -71,7 +71,7 @@ def test_layers_that_lost_their_addition_stop_the_start(model: Path) -> None:
 
 def test_another_version_of_vllm_stops_the_start(model: Path) -> None:
     ended = start(model, OTHER_VERSION)
-    assert_refused(ended, "0.32.*, this is 0.33.0, which has not been read")
+    assert_refused(ended, "0.32.*, this is 0.33.0, which Steersman was not tested")
 
 
 def test_a_wrong_setting_stops_the_start(model: Path) -> None:

@@ -76,7 +76,7 @@ def test_prompt_embeddings(bench: Bench, expected: dict[str, Any]) -> None:
         judge.steering_shows(bench.asks, answers["first"], answers["unsteered"])
         # Blocks of the same embeddings, shaped by the same steering, are found in the cache.
         assert sum(one["cached"] for one in answers["again"]) > 0
-        assert "does not go with prompts of embeddings" in answers["dynamic"]
+        assert "does not support prompts of embeddings" in answers["dynamic"]
         seen = f"{judge.words(worst)} as the same prompts of tokens, from the prefix cache too"
         row.steered(f"{seen}; a dynamic one is a 400")
 

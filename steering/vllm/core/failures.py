@@ -1,8 +1,9 @@
-"""Requests that were not steered, or are not finite: they end before their token is seen.
+"""Requests that were not steered, or are not finite: they end before their token is sent.
 
-What they computed leaves the prefix cache, and requests that share it end too. Blocks that may hold
-NaN are filled with zeros before the next step. Under asynchronous scheduling a request may lose its
-blocks while a step still computes them: whether they are right is known when that step is over.
+The blocks that they computed leave the prefix cache, and requests that share these blocks end too.
+Blocks that may hold NaN are filled with zeros before the next step. Under asynchronous scheduling a
+request may lose its blocks while a step still computes them; whether they are right is known only
+when that step is over.
 """
 
 import logging
@@ -26,23 +27,23 @@ if TYPE_CHECKING:
 logger = logging.getLogger("vllm.steersman")
 
 _FULL = (
-    "the vector bank is full of vectors in use, and as many requests wait for it as may; try again "
-    "soon, or start the server with a larger bank (--bank-rows)"
+    "every row of the vector bank is in use, and the queue for rows is full (--max-waiting); try "
+    "again soon, or start the server with a larger bank (--bank-rows)"
 )
 _TOO_LARGE = (
-    "the request and its companions do not fit into the engine's cache together; shorten the "
-    "prompt, or name fewer vectors"
+    "the answer and its companion sequences do not fit into the engine's cache together; shorten "
+    "the prompt, or name fewer vectors"
 )
 _OVERFLOWED = (
-    "the steered stream of this request is not finite: the model overflows on it; lower the "
-    "coefficients"
+    "the steered residual stream of this request is not finite, because the model overflowed; "
+    "lower the coefficients"
 )
-_MISLED = "the request shares the prompt of one that could not be steered; send it again"
+_MISLED = "the request used cached blocks of one that could not be steered; send the request again"
 
 
 def end_failed(scheduler: "SteeredScheduler", report: StepReport | None) -> Ended:
-    """End the requests that a step reports as failed, those that too many wait before, and those
-    that can never run. Returns their last outputs."""
+    """End the requests that a step reports as failed, those that were refused because too many
+    wait, and those that can never run. Returns their last outputs."""
     ended: Ended = []
     if report is not None and (report.failed or report.ill):
         ended += _end_reported(scheduler, report)
@@ -55,9 +56,9 @@ def end_failed(scheduler: "SteeredScheduler", report: StepReport | None) -> Ende
 
 
 def take_back_drafts(scheduler: "SteeredScheduler", report: StepReport) -> None:
-    """Call before `end_failed`. Companions that overflow on a draft lose their blocks, and are not
-    ill: the answer may have another token, or end before it. On the answer's own token they
-    overflow again."""
+    """Preempt the companions that are not finite on a draft, and remove them from `report.ill`: the
+    answer may get another token, or end before it. If the draft is right they overflow again on the
+    answer's own token, and fail then. Call before `end_failed`."""
     companions = scheduler.steering_companions
     for request_id in [name for name in report.ill if companions.is_ahead(name)]:
         report.ill.remove(request_id)
@@ -70,8 +71,8 @@ def take_back_drafts(scheduler: "SteeredScheduler", report: StepReport) -> None:
 
 
 def suspect(scheduler: "SteeredScheduler", request: "Request", *, aborted: bool = False) -> None:
-    """Call before a request loses its blocks: where a step still computes some of them, they leave
-    the prefix cache, and are filled with zeros before they belong to another request."""
+    """Call before a request loses its blocks. Blocks that a step still computes leave the prefix
+    cache, and are filled with zeros before another request gets them."""
     in_flight = bool(request.num_in_flight_tokens)
     if not (in_flight or aborted) or not _has_plan(request):
         return
@@ -79,17 +80,17 @@ def suspect(scheduler: "SteeredScheduler", request: "Request", *, aborted: bool 
     shared = _shared(scheduler, blocks)
     scheduler.kv_cache_manager.evict_blocks(blocks)
     if in_flight:
-        # A request that shares one is steered alike, and will be found ill as well.
+        # A request that shares one is steered alike: it is reported as not finite as well.
         scheduler.steering_soiled |= blocks - shared
     if aborted:
-        # The request is not there any more when its step is over. A request that shares one of its
-        # blocks is misled if it was not steered. The others may belong to any request by then.
+        # The request is gone when its step is over. If it was not steered, requests that share its
+        # blocks must end; its other blocks may belong to any request by then.
         scheduler.steering_unseen[request.request_id] = shared
 
 
 def forget_seen(scheduler: "SteeredScheduler", output: "SchedulerOutput") -> None:
-    """After a step: forget the aborted requests that went before it was queued. Of the others, a
-    step that is under way still may report that they failed."""
+    """Call after a step. Forgets the aborted requests that no later step can report. A step that is
+    still running may report that one of the others failed."""
     until = scheduler.steering_unseen_until
     for request_id in [*scheduler.steering_unseen]:
         if until.setdefault(request_id, scheduler.current_step) <= getattr(output, STEP_ATTRIBUTE):
@@ -107,8 +108,8 @@ def _end_reported(scheduler: "SteeredScheduler", report: StepReport) -> Ended:
     for request_id in failed:
         spoiled |= scheduler.steering_unseen.get(request_id, set())
         spoiled |= _in_flight_blocks(scheduler, request_id)
-    # A request of the same step may have found these blocks in the cache already. What it computes
-    # behind them is as wrong.
+    # A request of the same step may use these blocks from the cache already. What it computes
+    # behind them is wrong too.
     misled = dict[str, str]()
     behind = set[int]()
     for other in scheduler.running:
@@ -120,10 +121,10 @@ def _end_reported(scheduler: "SteeredScheduler", report: StepReport) -> Ended:
         # Not those that another request has by now: they were cleaned when they were given back.
         held = (_blocks_of(scheduler, n) for n in (*failed, *misled) if n in scheduler.requests)
         scheduler.steering_soiled |= (spoiled | behind) & set[int]().union(*held)
-    # What fails a companion fails its answer, of which alone a client knows.
+    # A companion that fails ends its answer, which is what the client sees.
     answer_of = scheduler.steering_companions.answer_of
     reasons = {answer_of(name): why for name, why in {**failed, **misled}.items()}
-    # A request that shares blocks with one that is not finite is steered there as that is.
+    # A request that shares steered blocks with one that is not finite is steered the same there.
     ill = {answer_of(name) for name in report.ill} | ({*misled} if report.ill else set())
     return [
         *_end(scheduler, {n: why for n, why in reasons.items() if n not in ill}, UNAVAILABLE),
@@ -132,7 +133,7 @@ def _end_reported(scheduler: "SteeredScheduler", report: StepReport) -> Ended:
 
 
 def _end(scheduler: "SteeredScheduler", reasons: Mapping[str, str], code: str) -> Ended:
-    """End requests in error; their last outputs, each with a refusal."""
+    """End requests in error. Returns their last outputs, each with a refusal."""
     from vllm.v1.engine import EngineCoreOutput
     from vllm.v1.request import RequestStatus
 
@@ -142,7 +143,7 @@ def _end(scheduler: "SteeredScheduler", reasons: Mapping[str, str], code: str) -
         if code == UNAVAILABLE:
             logger.error("Request %s could not be steered: %s", request.request_id, reason)
         elif code == NOT_FINITE:
-            logger.warning("Request %s is ended: %s", request.request_id, reason)
+            logger.warning("Request %s was ended: %s", request.request_id, reason)
         output = EngineCoreOutput(
             request_id=request.request_id,
             new_token_ids=[],
@@ -161,8 +162,9 @@ def _end(scheduler: "SteeredScheduler", reasons: Mapping[str, str], code: str) -
 
 
 def _in_flight_blocks(scheduler: "SteeredScheduler", request_id: str) -> set[int]:
-    """Steered blocks that this step, and those already under way behind it, compute for a request:
-    where it was not steered, or is not finite, what they hold is not what their key names."""
+    """Ids of a request's steered blocks that this step, and the steps already running behind it,
+    compute. If the request was not steered, or is not finite, their content does not match their
+    cache keys."""
     request = scheduler.requests.get(request_id)
     if request is None:
         return set()
@@ -179,9 +181,8 @@ def _in_flight_blocks(scheduler: "SteeredScheduler", request_id: str) -> set[int
 def _blocks_of(
     scheduler: "SteeredScheduler", request_id: str, first: int = 0, after: Set[int] = frozenset()
 ) -> set[int]:
-    """Ids of the blocks of a request's tokens, from the `first` block on, or of each cache group
-    from the first on that is one of `after`. The null block, which many requests have, is left
-    out."""
+    """Ids of a request's blocks from index `first` on. With `after`: in each cache group, from the
+    first block that is in `after` on. The null block, which many requests have, is left out."""
     groups = scheduler.kv_cache_manager.get_block_ids(request_id)
     null = scheduler.kv_cache_manager.block_pool.null_block.block_id
     found = set[int]()
@@ -192,6 +193,6 @@ def _blocks_of(
 
 
 def _shared(scheduler: "SteeredScheduler", blocks: Set[int]) -> set[int]:
-    """Those of a request's blocks that other requests have as well."""
+    """Those of `blocks` that other requests hold as well."""
     pool = scheduler.kv_cache_manager.block_pool.blocks
     return {block for block in blocks if pool[block].ref_cnt > 1}

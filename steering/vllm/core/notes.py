@@ -1,8 +1,8 @@
 """Notes on the outputs of requests, on their way from the worker to the front end.
 
-`EngineCoreOutput.kv_transfer_params` is the one free-form field that reaches the front end. Notes
-of steered requests leave in it, what was captured of a request, what of captures was in the step,
-and the refusal of a request that ends in error.
+They travel in `EngineCoreOutput.kv_transfer_params`, the one free-form field that reaches the front
+end: the notes of steered requests, what was captured of a request, how much of the step was
+captured, and the refusal of a request that ends in error.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vllm.v1.request import Request
 
 Ended = list[tuple[int, "EngineCoreOutput"]]
-"""Last outputs of requests that were ended, each with the index of its client."""
+"""Last outputs of requests that were ended, as (client index, output)."""
 
 
 def attach(
@@ -27,9 +27,12 @@ def attach(
     requests: "Mapping[str, Request | None]",
     paces: Mapping[str, Pace],
 ) -> None:
-    """Put the notes and captures of `report` on the step's outputs, which are by client.
-    `requests`: vLLM's of each steered one, taken before the step's end removed those that ended in
-    it. `paces`: of the dynamic answers."""
+    """Put the notes and captures of `report` on the step's outputs.
+
+    `outputs`: by client index. `requests`: vLLM's request for each steered id, looked up before the
+    end of the step removes those that ended in it. `paces`: the paces of dynamic answers, by
+    request id.
+    """
     for client in outputs.values():
         for output in client.outputs:
             name = output.request_id
@@ -45,7 +48,8 @@ def attach(
 
 
 def attach_captured(outputs: "Mapping[int, EngineCoreOutputs]", captured: tuple[int, int]) -> None:
-    """Put what of captures was in the step on the first output of each client."""
+    """Put the counts of captured tokens and sequences in the step on the first output of each
+    client."""
     for client in outputs.values():
         for output in client.outputs[:1]:
             put(output, STEP_KEY, list(captured))
@@ -60,8 +64,9 @@ def append(outputs: "dict[int, EngineCoreOutputs]", ended: Ended) -> None:
 
 
 def note_of(report: StepReport, request: "Request") -> WorkerNote | None:
-    """What `report` has of a steered request, without the drafts that were rejected, or that lie
-    behind the answer's end: the last token that a request has is always sampled, not computed."""
+    """The note on a steered request, or None for a request without a plan. Tokens that the report
+    counts and the request does not have are taken off: drafts that were rejected or lie behind the
+    answer's end, and the last token, which is sampled but not computed yet."""
     name, last = request.request_id, request.num_tokens - 1
     plan = plan_of(request)
     if plan is None:
@@ -73,5 +78,6 @@ def note_of(report: StepReport, request: "Request") -> WorkerNote | None:
 
 
 def put(output: "EngineCoreOutput", key: str, wire: Any) -> None:
-    """Add `wire`, of types that vLLM's message encoding takes, to an output."""
+    """Add `wire` to an output under `key`. `wire` has only types that vLLM's message encoding
+    accepts."""
     output.kv_transfer_params = {**(output.kv_transfer_params or {}), key: wire}

@@ -1,9 +1,10 @@
-"""Seam: how much of a captured prompt a step takes (`v1/core/sched/scheduler.py: Scheduler`).
+"""Seam: how many tokens of a captured prompt a step takes (`v1/core/sched/scheduler.py:
+Scheduler`).
 
-Beside other requests, the prompts that are captured have together so many tokens of a step as the
-first of them allows (`Capture.portion`), and each one token when it starts. vLLM calls
-`_mamba_block_aligned_split` for how many of a request's tokens to take, where
-`need_mamba_block_aligned_split` is set.
+While other requests run, all captured prompts of a step together take at most as many tokens as the
+first of them allows (`Capture.portion`); a captured prompt that starts takes at least one. The
+place for this is `_mamba_block_aligned_split`, which vLLM calls for the number of a request's
+tokens to take if `need_mamba_block_aligned_split` is set.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from steersman.steering.vllm.core.state import SteeredScheduler
 
 CAPTURED_ATTRIBUTE: Final = "steersman_captured"
-"""Attribute of SchedulerOutput: the tokens of captured prompts in the step, and how many captured
-requests are behind their prompt in it."""
+"""Attribute of SchedulerOutput: (tokens of captured prompts in the step, captured requests in the
+step that are behind their prompt)."""
 
 
 def install() -> None:
@@ -31,7 +32,7 @@ def install() -> None:
 
 
 def track(scheduler: "SteeredScheduler", request: "Request") -> None:
-    """Note the portion of a new request that is captured."""
+    """Record the portion of a new request if it is captured."""
     extra_args = getattr(request.sampling_params, "extra_args", None) or {}
     if CAPTURE_KEY in extra_args:
         try:
@@ -43,7 +44,7 @@ def track(scheduler: "SteeredScheduler", request: "Request") -> None:
 
 
 def before_step(scheduler: "SteeredScheduler") -> None:
-    """Have vLLM call `_mamba_block_aligned_split` if a captured prompt is to be divided."""
+    """Make vLLM call `_mamba_block_aligned_split` if a captured prompt is to be divided."""
     captured = scheduler.steering_captured
     scheduler.steering_portion_left = None
     divides = (
@@ -55,7 +56,8 @@ def before_step(scheduler: "SteeredScheduler") -> None:
 
 
 def after_step(scheduler: "SteeredScheduler", output: "SchedulerOutput") -> None:
-    """Count what of captures is in the step."""
+    """Record on `output` how many tokens of captured prompts, and how many captured sequences
+    behind their prompt, are in the step."""
     tokens = behind = 0
     for request_id in scheduler.steering_captured.keys() & output.num_scheduled_tokens.keys():
         request, number = scheduler.requests[request_id], output.num_scheduled_tokens[request_id]

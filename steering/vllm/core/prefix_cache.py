@@ -1,7 +1,8 @@
 """Seam: prefix-cache keys (`v1/core/kv_cache_utils.py: generate_block_hash_extra_keys`).
 
-A block's key gains exactly the steering of its own tokens; the chain of parent hashes covers the
-tokens before. Blocks before the first steered token keep vLLM's key and are shared by all requests.
+A block's key contains exactly the steering of its own tokens; the hash of the parent block covers
+the tokens before. Blocks before the first steered token keep vLLM's key and are shared by all
+requests.
 """
 
 import sys
@@ -21,7 +22,7 @@ _OFFLOAD = "vllm.v1.simple_kv_offload.manager"
 
 
 def install() -> None:
-    """Replace the function wherever vLLM refers to it. Idempotent."""
+    """Replace the function in every module of vLLM that refers to it. Idempotent."""
     from vllm.v1.core import block_pool, kv_cache_utils
 
     for module in (kv_cache_utils, block_pool, sys.modules.get(_OFFLOAD)):
@@ -41,7 +42,8 @@ def _with_steering(original: Function) -> Function:
 
 
 def steering_key(request: "Request", start: int, stop: int) -> str | None:
-    """Key of the steering in tokens [start, stop) of a vLLM request, None if there is none."""
+    """Key of the steering of tokens [start, stop) of a vLLM request; None if none of them is
+    steered."""
     try:
         plan = plan_of(request)
         if plan is None:

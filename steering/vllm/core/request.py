@@ -17,7 +17,8 @@ _NOTED = "_steersman_noted"
 
 
 def plan_of(request: "Request") -> Plan | None:
-    """The plan of a request, read once; None if it is not steered. Raises `PlanInvalid`."""
+    """The plan of a request, parsed once; None if the request is not steered. Raises
+    `PlanInvalid`."""
     params = request.sampling_params
     if params is None or not params.extra_args or PLAN_KEY not in params.extra_args:
         return None
@@ -34,7 +35,8 @@ def plan_of(request: "Request") -> Plan | None:
 
 
 def cache_keys_of(request: "Request", plan: Plan) -> CacheKeys:
-    """The keys of a request's blocks, laid out once. Raises `PlanInvalid`."""
+    """The cache keys of a request's blocks, built once for each prompt length. Raises
+    `PlanInvalid`."""
     prompt_tokens: int = request.num_prompt_tokens
     kept: tuple[int, CacheKeys] | None = getattr(request, _KEYS, None)
     if kept is None or kept[0] != prompt_tokens:
@@ -44,14 +46,15 @@ def cache_keys_of(request: "Request", plan: Plan) -> CacheKeys:
 
 
 def noted(request: "Request") -> bool:
-    """Whether this was called for the request before."""
+    """False on the first call for a request, True on every later one."""
     before = hasattr(request, _NOTED)
     setattr(request, _NOTED, True)
     return before
 
 
 def companion_of(answer: "Request", plan: Plan, stream: int) -> "Request":
-    """A new companion of `answer`: greedy, without text, of the same prompt, adapter and client."""
+    """A new companion of `answer`: the same prompt, adapter and client, greedy sampling, no text.
+    `stream`: 0 for the unsteered companion, n for the n-th vector of `plan` alone."""
     from vllm.sampling_params import SamplingParams
     from vllm.v1.request import Request
 

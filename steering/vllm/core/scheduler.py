@@ -2,8 +2,8 @@
 
 A request waits for bank rows before it waits for cache blocks (`waiting`), and gives them back
 however it ends (`_free_request`). What a step reports leaves with its outputs
-(`update_from_output`): the notes of steered requests (`notes`), and the ends of those that could
-not be steered (`failures`).
+(`update_from_output`): the notes of steered requests (`notes`), and the refusals of those that
+could not be steered (`failures`).
 """
 
 from typing import TYPE_CHECKING, Any
@@ -63,7 +63,8 @@ def _in_lock_step(original: Function) -> Function:
 def _scheduled(
     scheduler: "SteeredScheduler", schedule: Function, *args: Any, **kwargs: Any
 ) -> "SchedulerOutput":
-    """vLLM's output, in which captured prompts have their portion, with the blocks to clean."""
+    """Run vLLM's `schedule` with portions of captured prompts, and add the blocks to clean to its
+    output."""
     portions.before_step(scheduler)
     output: SchedulerOutput = schedule(scheduler, *args, **kwargs)
     portions.after_step(scheduler, output)

@@ -1,4 +1,4 @@
-"""What the seams keep on vLLM's scheduler: attributes whose names begin with `steering_`."""
+"""The attributes that the seams add to vLLM's scheduler; their names begin with `steering_`."""
 
 from typing import TYPE_CHECKING
 
@@ -18,24 +18,24 @@ if TYPE_CHECKING:
         steering_admission: AdmissionQueue
         steering_companions: CompanionScheduler
         steering_held: dict[str, Request]
-        """Requests that wait for bank rows, and those that end because too many do."""
+        """Requests that wait for bank rows, and those that end because too many wait, by id."""
         steering_refused: set[str]
-        """Ids of the latter."""
+        """Ids of those that end."""
         steering_soiled: set[int]
         """Blocks to fill with zeros before the next step: they may hold NaN."""
         steering_unseen: dict[str, set[int]]
-        """Of each aborted request that a step still computes, the blocks that others share."""
+        """For each aborted request that a step still computes, its blocks that others share."""
         steering_unseen_until: dict[str, int]
         """The last step that may report a request in `steering_unseen` as failed."""
-        # Of `portions`.
+        # The rest is used by `portions`.
         steering_captured: dict[str, int]
-        """The portion of each request that is captured; 0: it is not divided."""
+        """The portion of each captured request, in tokens a step; 0: it is not divided."""
         steering_aligned: bool
         """vLLM's own value of `need_mamba_block_aligned_split`."""
         steering_divides: bool
-        """Whether prompts can be divided at any token."""
+        """Whether a prompt can be divided at any token."""
         steering_portion_left: int | None
-        """Tokens of captured prompts that the step may still take; None before the first."""
+        """Tokens of captured prompts that the step may still take; None before the first prompt."""
 
 
 def begin(scheduler: "SteeredScheduler") -> None:
@@ -57,7 +57,7 @@ def begin(scheduler: "SteeredScheduler") -> None:
     scheduler.steering_divides = (
         scheduler.scheduler_config.enable_chunked_prefill
         and scheduler.vllm_config.speculative_config is None
-        # These have places of their own at which a prompt may be cut.
+        # Such models have places of their own at which a prompt may be cut.
         and not scheduler.need_mamba_block_aligned_split
     )
     scheduler.steering_portion_left = None

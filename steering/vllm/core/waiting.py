@@ -1,8 +1,9 @@
 """Seam: which requests wait in vLLM's scheduler (`v1/core/sched/scheduler.py: Scheduler`).
 
-vLLM goes through all that wait in each of its passes. A steered request that waits for bank rows is
-therefore kept apart (`add_request`, `_enqueue_waiting_request`) and comes into vLLM's queue, at the
-place that its arrival gives it, when its rows are set aside: a pass costs those that can start.
+vLLM visits every waiting request in each of its passes. A steered request that waits for bank rows
+is therefore kept outside vLLM's queue (`add_request`, `_enqueue_waiting_request`). When its rows
+are reserved it enters the queue at the place of its arrival. So the cost of a pass depends only on
+the requests that can start.
 """
 
 import heapq
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from steersman.steering.vllm.core.state import SteeredScheduler
 
 STEP_ATTRIBUTE: Final = "steersman_step"
-"""Attribute of SchedulerOutput that numbers the steps of a scheduler."""
+"""Attribute of SchedulerOutput: the number of the scheduler's step."""
 
 _CAME = attrgetter("arrival_time")
 
@@ -40,7 +41,8 @@ def install() -> None:
 
 
 def let_in(scheduler: "SteeredScheduler") -> None:
-    """Before a pass: put the requests that have got their rows into vLLM's queue."""
+    """Move the requests that have got their rows into vLLM's queue. Call before each scheduler
+    pass."""
     held = scheduler.steering_held
     came = []
     for request_id in scheduler.steering_admission.try_admit():
@@ -53,8 +55,8 @@ def let_in(scheduler: "SteeredScheduler") -> None:
 
 
 def _sort_in(queue: Any, came: "list[Request]") -> None:
-    """Put those at the end of the queue who `came` last at the places that their arrival gives
-    them, but behind those that have run already, who are at its front."""
+    """Move `came`, the last requests of the queue, to the places of their arrival, but behind
+    preempted requests, which are at the front."""
     for _ in came:
         queue.pop()
     resumed = []
@@ -89,14 +91,15 @@ def _queueing(original: Function) -> Function:
 
 
 def _rank(scheduler: "SteeredScheduler", request: "Request") -> Rank:
-    """As vLLM serves: in order of arrival, or by priority first."""
+    """The rank by which vLLM serves: arrival order, or priority first."""
     if scheduler.policy.value == "fcfs":
         return ()
     return request.priority, request.arrival_time
 
 
 def _entries_of_steps(plan: Plan, prompt_tokens: int) -> int:
-    """Table entries that a request and its companions need for the steps of their vectors."""
+    """Table entries that a request and its companions need if a vector has a tensor for each step;
+    else 0."""
     plans = [plan]
     if plan.dynamic is not None:
         plans += filter(None, map(plan.alone, range(len(plan.vectors) + 1)))

@@ -1,10 +1,11 @@
 """Seam: dummy runs, in which no token is marked and every mixer returns zeros.
 
 vLLM makes them to profile, to warm up and to keep idle replicas in step (`_dummy_run` of both model
-runners). They belong to no request, so none may find a token marked. The probes of the start are
-such runs too: without metadata attention returns zeros, but the CPU's backend
+runners). They belong to no request, so no token may be marked in them. The probes at the start are
+such runs too. Without metadata most attention layers return zeros, but the CPU's backend
 (`v1/attention/backends/cpu_attn.py`) and state-space layers (`layers/mamba/mamba_mixer*.py`) leave
-their output uninitialised, and a probe that passes through it cannot be told from noise.
+their output uninitialised, and the effect of a probe could not be told from noise. A mixer is a
+layer of either kind: it mixes tokens.
 """
 
 import functools
@@ -36,8 +37,8 @@ def attach(runner: Any, steps: Steps) -> Callable[[int], Tensor | None]:
 
 
 def install(*, on_cpu: bool) -> None:
-    """Wrap the layers that leave their output uninitialised. Idempotent. `on_cpu`: with the CPU's
-    attention, which other workers need not import."""
+    """Wrap the layers that leave their output uninitialised. Idempotent. `on_cpu`: also wrap the
+    CPU's attention, which other workers need not import."""
     from vllm.model_executor.layers.mamba.mamba_mixer import MambaMixer
     from vllm.model_executor.layers.mamba.mamba_mixer2 import MambaMixer2
 

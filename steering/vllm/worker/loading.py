@@ -1,4 +1,4 @@
-"""Vectors of the library on their way into a worker: read whole, on all ranks or on none."""
+"""Reads vectors from the library into a worker: whole files, on all ranks or on none."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,7 +18,7 @@ logger = logging.getLogger("vllm.steersman")
 
 
 def object_path(library: Path, digest: str) -> Path:
-    """Path of the file of `digest`: the library keeps immutable files, named by digest."""
+    """Path of the file of `digest` in the library, which keeps immutable files named by digest."""
     return library / "objects" / f"{digest.removeprefix('sha256:')}.safetensors"
 
 
@@ -30,8 +30,8 @@ class VectorFiles:
         self._hidden = hidden
 
     def load(self, digest: str, keys: Sequence[HookPoint]) -> Mapping[HookPoint, Tensor]:
-        """The tensors at `keys`, float32 [hidden] or [steps, hidden], out of the file of `digest`.
-        Raises `VectorUnavailable`."""
+        """The tensors of vector `digest` at the hook points `keys`: float32 [hidden] or [steps,
+        hidden]. Raises `VectorUnavailable`."""
         try:
             tensors = _read_whole(object_path(self._folder, digest), digest, keys)
         except Exception as error:
@@ -40,14 +40,16 @@ class VectorFiles:
         for key, tensor in tensors.items():
             if tensor.shape[-1] != self._hidden:
                 raise VectorUnavailable(
-                    f"vector {short(digest)} {tensor_name(key)} has shape {tuple(tensor.shape)}, "
-                    f"this model steers [{self._hidden}]"
+                    f"{tensor_name(key)} of vector {short(digest)} has shape "
+                    f"{tuple(tensor.shape)}, but this model's hidden size is {self._hidden}; use a "
+                    "vector made for this model"
                 )
         return tensors
 
 
 def _read_whole(path: Path, digest: str, keys: Sequence[HookPoint]) -> dict[HookPoint, Tensor]:
-    """All of the file is read: a bit that has turned over on the disk makes another vector."""
+    """Read the whole file and compare its digest, because a file that was damaged on disk is
+    another vector."""
     vector = read_vector(path)
     if vector.digest != digest:
         raise VectorUnavailable("its file is damaged; delete the vector and upload it again")
@@ -55,18 +57,23 @@ def _read_whole(path: Path, digest: str, keys: Sequence[HookPoint]) -> dict[Hook
 
 
 def sites_asked(folder: Path, hidden: int, layers: int) -> frozenset[str]:
-    """The sites of the vectors in the library that fit a model of this hidden size and so many
-    blocks; none where it cannot be read."""
+    """The sites at which the library's vectors act, counting only vectors that fit a model with
+    this hidden size and number of `layers`. Empty if the library cannot be read."""
     try:
         entries = Library(folder, hidden_size=hidden, num_layers=layers).list()
     except SteersmanError as error:
-        logger.warning("%s; sites that its vectors need are not compiled in (--sites)", error)
+        logger.warning(
+            "The library cannot be read: %s. Sites that its vectors need are not compiled in; name "
+            "them with --sites.",
+            error,
+        )
         return frozenset()
     return frozenset(site for one in entries if one.misfit is None for site, _ in one.tensors)
 
 
 def anywhere(here: bool) -> bool:
-    """Whether `here` is true on any tensor-parallel rank. All ranks must call it alike."""
+    """Whether `here` is true on at least one tensor-parallel rank. All ranks must call it
+    together."""
     from vllm.distributed import get_tp_group
 
     group = get_tp_group()

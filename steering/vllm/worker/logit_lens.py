@@ -1,12 +1,12 @@
 """Seam: the model's final norm and unembedding (`models/interfaces_base.py: compute_logits`).
 
-The logit lens: which tokens a direction of the residual stream raises, were it all there is in the
-stream behind the last block. (nostalgebraist, "interpreting GPT: the logit lens", 2020; as
-TransformerLens has it with the final norm's weight folded into the unembedding.)
+The logit lens shows which tokens a direction of the residual stream would raise if the stream
+behind the last block held nothing else (nostalgebraist, "interpreting GPT: the logit lens", 2020;
+the final norm's weight is applied, as in TransformerLens, which folds it into the unembedding).
 
 The model's own modules compute it, in the model's dtype, so an unembedding that is quantised,
-packed away by the CPU backend, scaled, or divided among tensor-parallel ranks is the one that is
-served. Both model runners have what is used of them here.
+packed by the CPU backend, scaled, or divided among tensor-parallel ranks is used as it is served.
+Both model runners have the methods that are used here.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,18 +19,19 @@ from torch import Tensor, nn
 from steersman.steering.worker.blocks import Block
 
 _AT_ONCE = 8
-"""Rows of logits that are held at once, vocabulary times float32 each."""
+"""Rows of logits held in memory at once; a row is float32 [vocabulary]."""
 
 
 class Extremes(NamedTuple):
-    """The tokens that one direction raises and lowers most: (id, logit), the extremest first."""
+    """The tokens that one direction raises and lowers most, as (token id, logit), the most extreme
+    first."""
 
     top: list[tuple[int, float]]
     bottom: list[tuple[int, float]]
 
 
 class Lens:
-    """Directions of the residual stream as logits, by the served model's own norm and
+    """Turns directions of the residual stream into logits, with the served model's own norm and
     unembedding."""
 
     def __init__(self, runner: Any, blocks: Sequence[Block], dtype: torch.dtype) -> None:
@@ -39,12 +40,13 @@ class Lens:
         self.norm_name, self._norm = final_norm(runner.get_model(), blocks)
 
     def read(self, directions: Tensor, count: int) -> list[Extremes] | None:
-        """The `count` most raised and most lowered tokens of each of [n, hidden] float32 rows.
+        """The `count` tokens that each of `directions`, float32 [n, hidden], raises and lowers
+        most.
 
-        A row is scaled to a root mean square of 1, which is where the norm would bring it anyhow.
-        What norm and unembedding give for no direction at all, their biases, is taken off. Logits
-        are float32. None on a tensor-parallel rank to which vLLM gives no logits; all ranks must
-        call this alike, for the logits are gathered.
+        Each direction is scaled to a root mean square of 1, as the norm would scale it. The logits
+        of a zero direction, which come from biases of norm and unembedding, are subtracted. Logits
+        are float32. Returns None on a tensor-parallel rank to which vLLM gives no logits. All ranks
+        must call this together, because the logits are gathered.
         """
         rows = [self._logits(part) for part in torch.split(_unit(directions), _AT_ONCE)]
         found = [_extremes(row, count) for part in rows if part is not None for row in part]
@@ -58,7 +60,7 @@ class Lens:
         normed: Any = self._norm(stream) if self._norm is not None else stream
         # Some norms return a residual too, which is None here.
         normed = normed[0] if isinstance(normed, tuple) else normed
-        # Linear but for the biases (and a soft cap, which keeps the order).
+        # Linear except for the biases (and a soft cap, which keeps the order).
         normed = normed - normed[-1]
         # No adapter for anyone, one row a request; without LoRA it does nothing.
         ones = np.ones(len(stream), dtype=np.int32)
@@ -73,8 +75,8 @@ class Lens:
 def final_norm(
     model: nn.Module, blocks: Sequence[Block]
 ) -> tuple[str | None, Callable[[Tensor], Tensor] | None]:
-    """Name and module of the norm behind the last block: the norm beside the list of blocks, and
-    of several the one that was built last. (None, None) if there is none."""
+    """Name and module of the norm behind the last block: among the modules beside the list of
+    blocks, the norm that was built last. (None, None) if there is none."""
     for parent_name, parent in model.named_modules():
         lists = [m for m in parent.children() if isinstance(m, nn.ModuleList)]
         if not any(len(m) and m[0] is blocks[0].module for m in lists):
@@ -87,7 +89,7 @@ def final_norm(
 
 
 def _unit(directions: Tensor) -> Tensor:
-    """Rows at a root mean square of 1; a row of zeros stays one."""
+    """Rows scaled to a root mean square of 1; a row of zeros stays zero."""
     size = directions.double().norm(dim=-1, keepdim=True).clamp_min(1e-30)
     unit: Tensor = directions.double() * (directions.shape[-1] ** 0.5 / size)
     return unit.float()

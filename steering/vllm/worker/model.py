@@ -1,8 +1,9 @@
 """Seam: one pass of the bare model (`forward_context.py: set_forward_context`), as a function.
 
-Without attention metadata, as in vLLM's own profile run: attention layers give zeros, and tokens do
-not see each other. Compiled graphs are passed over: Python runs, and nothing is compiled early.
-Both model runners have what is used of them here (`v1/worker/lora_model_runner_mixin.py`).
+There is no attention metadata, as in vLLM's own profile run: attention layers return zeros, and no
+token sees another. Compiled graphs are not used: the model's Python runs, and nothing is compiled
+early. Both model runners have the methods that are used here
+(`v1/worker/lora_model_runner_mixin.py`).
 """
 
 from collections.abc import Callable
@@ -20,7 +21,8 @@ if TYPE_CHECKING:
 
 
 def layer_types() -> LayerTypes:
-    """vLLM's classes by which `find_blocks` distinguishes the children of a block."""
+    """vLLM's classes by which `find_blocks` recognises attention, state-space and linear
+    layers."""
     from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
     from vllm.model_executor.layers.linear import LinearBase
 
@@ -28,8 +30,8 @@ def layer_types() -> LayerTypes:
 
 
 def run_without_graphs() -> None:
-    """Have the forward pass of the running step run the model's Python, on all ranks alike: not its
-    compiled graph, and no captured one. As vLLM does for steps that encode."""
+    """Make the running step's forward pass run the model's Python instead of a compiled or captured
+    graph, on all ranks alike. vLLM does the same for steps that encode."""
     from vllm.config import CUDAGraphMode
     from vllm.forward_context import get_forward_context
 
@@ -39,9 +41,10 @@ def run_without_graphs() -> None:
 
 
 def bare_forward(runner: Any, vllm_config: "VllmConfig") -> Callable[[int], Tensor]:
-    """A function of a number of tokens that returns their final hidden states [n, hidden].
+    """A function that takes a number of tokens and returns their final hidden states [n, hidden].
 
-    Raises `NotInstrumentable` for an encoder-decoder, whose prompt and answer are not one stream.
+    Raises `NotInstrumentable` for an encoder-decoder, whose prompt and answer have separate
+    streams.
     """
     from vllm.forward_context import set_forward_context
 

@@ -1,11 +1,12 @@
 """Seam: vLLM's V1 model runner (`v1/worker/gpu_model_runner.py`, `cpu_model_runner.py`).
 
-Touched: `_update_states` (requests come and go), `_prepare_inputs` (this step's tokens),
-`_model_forward` (slots are active for it alone), `sample_tokens` (the step's hidden states and
-logits are checked; its output takes our report along), `requests`, `input_batch`,
-`query_start_loc`, `positions`; and, in `dummy_run.py`, `_dummy_run`.
+Wrapped: `_update_states` (requests come and go), `_prepare_inputs` (tokens of the step are marked),
+`_model_forward` (slots are active only in it), `sample_tokens` (hidden states and logits are
+checked; our report is put on its output), and, in `dummy_run.py`, `_dummy_run`. Read: `requests`,
+`input_batch`, `query_start_loc`, `positions`.
 
-Both methods that prepare a step run inside `synchronize_input_prep`, on the stream of the forward.
+Both methods that prepare a step run inside `synchronize_input_prep`, on the stream of the forward
+pass.
 """
 
 import functools
@@ -72,7 +73,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
         state = runner.execute_model_state
         if state is not None:
             index_of = runner.input_batch.req_id_to_index
-            # Drafts have logits of their own; then a request has several.
+            # Drafts have logits of their own; then a request has several rows.
             one_each = state.spec_decode_metadata is None
             steps.check_finite(state.hidden_states, index_of, state.logits if one_each else None)
             if steps.companions:
@@ -90,9 +91,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
 
 
 def _give_tokens(runner: Any, steps: Steps, cached: "CachedRequestData") -> None:
-    """Companions go on with their answer's tokens, not with those that were sampled for them. Who
-    was not in the step before, as none of them was behind a token of the answer's, comes with
-    all its tokens."""
+    """Give companions their answer's tokens in place of those that were sampled for them. This is
+    for companions that were not in the previous step: the scheduler sends all their tokens."""
     for request_id in cached.req_ids:
         tokens = cached.all_token_ids.get(request_id)
         if tokens is not None and request_id in steps.companions:
@@ -101,12 +101,12 @@ def _give_tokens(runner: Any, steps: Steps, cached: "CachedRequestData") -> None
 
 
 def _write_tokens(runner: Any, tokens: "Mapping[str, LastToken]") -> None:
-    """Write the last token that each companion computes over the one that was sampled for it."""
+    """Overwrite the token that was sampled for each companion with the one that it must compute."""
     batch = runner.input_batch
     for request_id, (position, token) in tokens.items():
         state, index = runner.requests[request_id], batch.req_id_to_index[request_id]
         output = position - state.num_prompt_tokens
-        # Part of its prompt, or of what it computes again after a preemption, it has already.
+        # It has the tokens of its prompt, and those that it computes again after a preemption.
         if output >= 0 and len(state.output_token_ids) <= output + 1:
             state.output_token_ids[output:] = [token]
             batch.token_ids_cpu[index, position] = token

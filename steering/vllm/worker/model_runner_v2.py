@@ -1,12 +1,12 @@
 """Seam: vLLM's V2 model runner (`v1/worker/gpu/model_runner.py`, `v1/worker/cpu/model_runner.py`).
 
-Through its extension point, `model_states/interface.py: ModelState`: `add_request` (requests come)
-and `preprocess_state` (this step's tokens: the last call on real batches before the forward pass,
-which a full CUDA graph may replay). What that has no method for is wrapped on the runner:
-`finish_requests` (`ModelState.remove_request` makes no difference between ended and preempted),
-`sample_tokens` (the step's output takes our report along), `update_requests` (tokens of companions)
-and `sample` (their logits; hidden states are checked); and, in `dummy_run.py`, `_dummy_run`. Also
-read: `req_states`, `input_buffers`.
+Its extension point is `model_states/interface.py: ModelState`. Used of it: `add_request` (requests
+come) and `preprocess_state` (tokens of the step are marked: this is the last call on a real batch
+before the forward pass, which a full CUDA graph may replay). Wrapped on the runner itself:
+`finish_requests` (because `ModelState.remove_request` is called for ended and preempted requests
+alike), `sample_tokens` (our report is put on its output), `update_requests` (tokens of companions),
+`sample` (logits of companions; hidden states are checked), and, in `dummy_run.py`, `_dummy_run`.
+Read: `req_states`, `input_buffers`.
 """
 
 import functools
@@ -37,7 +37,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     compute_logits = runner.model.compute_logits
     unseen: list[tuple[Any, dict[str, int]]] = []
     """Hidden states of the step whose logits are computed next, and the index of each request. The
-    runner keeps the logits that it samples from to itself, and its sampler writes into them."""
+    runner does not return the logits that it samples from, and its sampler overwrites them."""
 
     @functools.wraps(finish_requests)
     def finish(scheduler_output: "SchedulerOutput") -> None:
@@ -77,7 +77,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
         try:
             return sample_rows(hidden_states, input_batch, grammar_output)
         finally:
-            if unseen:  # Ranks that share requests out among them take logits another way.
+            if unseen:  # Ranks that divide the requests among them compute logits another way.
                 steps.check_finite(*unseen.pop(), None)
 
     @functools.wraps(compute_logits)
@@ -85,7 +85,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
         logits = compute_logits(*args, **kwargs)
         if unseen and logits is not None:
             hidden, index_of = unseen.pop()
-            # Drafts have logits of their own; then a request has several.
+            # Drafts have logits of their own; then a request has several rows.
             steps.check_finite(hidden, index_of, logits if len(logits) == len(index_of) else None)
         return logits
 
@@ -103,7 +103,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     runner.sample = sample_with
     runner.model.compute_logits = compute
     runner.sample_tokens = sample
-    # Attention does run here: up to so many tokens, each is a request of its own.
+    # Attention does run here. Up to this many tokens, each is a request of its own.
     return Attached(
         runner.input_buffers.positions,
         dummy_run.attach(runner, steps),
@@ -112,8 +112,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
 
 
 def _write_tokens(states: Any, tokens: "Mapping[str, LastToken]") -> None:
-    """Write the last token that each companion computes over the one that was sampled for it. One
-    that ran ahead in vain goes back by a token, of which the device knows nothing."""
+    """Overwrite the token that was sampled for each companion with the one that it must compute.
+    The state on the device of a companion that computed a wrong draft is set back by one token."""
     for request_id, (position, token) in tokens.items():
         index = states.req_id_to_index[request_id]
         if position >= states.prefill_len.np[index]:
@@ -123,8 +123,8 @@ def _write_tokens(states: Any, tokens: "Mapping[str, LastToken]") -> None:
 
 
 def _record_logits(runner: Any, steps: Steps, hidden_states: Any, batch: Any) -> None:
-    """Logits of the companions in a step, once more: those that are sampled from, the runner keeps
-    to itself."""
+    """Compute the logits of the step's companions once more, because the runner does not return
+    those that it samples from."""
     index_of = {name: n for n, name in enumerate(batch.req_ids) if name in steps.companions}
     if index_of:
         chosen = batch.logits_indices[list(index_of.values())]

@@ -1,8 +1,8 @@
 """Seam: the methods of vLLM's workers (`v1/worker/worker_base.py: WorkerWrapperBase`).
 
-The wrapper forwards to the worker what it does not define; we define `load_model` (tables and
-instrumentation before the profile run), `compile_or_warm_up_model` (the self-check after it), and
-the methods that the API server calls by `collective_rpc`.
+The wrapper forwards every method that it does not define to the worker. We define `load_model`
+(tables and instrumentation before the profile run), `compile_or_warm_up_model` (the self-check
+after it), and the methods that the API server calls by `collective_rpc`.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -31,7 +31,7 @@ def install() -> None:
 
 
 def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
-    """Load the model, and instrument it."""
+    """Load the model, then instrument it."""
     result = self.worker.load_model(*args, **kwargs)
     # A pooling model answers no request that can have a plan.
     self.steering = None
@@ -41,7 +41,7 @@ def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
 
 
 def compile_or_warm_up_model(self: Any) -> Any:
-    """Warm up, and steer a probe through every layer."""
+    """Warm up, then run the self-check, which steers a probe through every layer."""
     result = self.worker.compile_or_warm_up_model()
     if self.steering is not None:
         self.steering.check()
@@ -78,13 +78,13 @@ def steering_status(self: "SteeredWrapper") -> dict[str, Any]:
 
 
 def steering_start_norms(self: "SteeredWrapper") -> None:
-    """Start measuring the residual stream of whatever runs (calibration)."""
+    """Start to measure the norm of the residual stream in every forward pass (calibration)."""
     steering = self.steering
     steering.active.listeners.append(NormListener(steering.attached.positions))
 
 
 def steering_take_norms(self: "SteeredWrapper") -> dict[str, float]:
-    """Stop measuring; the median residual norm of each "<site>.<layer>"."""
+    """Stop measuring. Returns the median norm of the residual stream for each "<site>.<layer>"."""
     steering = self.steering
     found = [x for x in steering.active.listeners if isinstance(x, NormListener)]
     for listener in found:
@@ -93,10 +93,11 @@ def steering_take_norms(self: "SteeredWrapper") -> dict[str, float]:
 
 
 def steering_lens(self: "SteeredWrapper", rows: list[bytes], count: int) -> dict[str, Any] | None:
-    """The `count` tokens that each of `rows` raises and lowers most; a row is float32 [hidden].
+    """The `count` tokens that each of `rows`, float32 [hidden], raises and lowers most. None on a
+    rank that has no logits.
 
-    By value, not by file: no rank can fail to read one and leave the others waiting for it. None on
-    a rank that has no logits.
+    Rows are sent by value. Were each rank to read a file, one could fail and leave the others
+    waiting.
     """
     steering = self.steering
     directions = torch.stack([torch.frombuffer(bytearray(r), dtype=torch.float32) for r in rows])

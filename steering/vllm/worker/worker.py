@@ -46,10 +46,10 @@ logger = logging.getLogger("vllm.steersman")
 
 
 class WorkerSteering:
-    """The composition root of a worker. `worker`: vLLM's, with its model loaded.
+    """The composition root of a worker. `worker`: vLLM's worker, with its model loaded.
 
     Raises `NotInstrumentable` for a model or a way of running that cannot be steered rightly, and
-    RuntimeError where a seam is missing.
+    RuntimeError for a missing seam.
     """
 
     def __init__(self, worker: Any, vllm_config: "VllmConfig") -> None:
@@ -64,7 +64,7 @@ class WorkerSteering:
         self.slots = site_slots(blocks, _sites(vllm_config, blocks))
         self.sites = tuple(dict.fromkeys(site for site, _ in self.slots))
         self.aliases = alias_sites(blocks)
-        # What is compiled depends on these.
+        # The compiled graph depends on these.
         compile_cache.name_graph(f"{self.slots} {[block.split for block in blocks]}")
         slots = len({*self.slots.values()})
         sizes = table_sizes(vllm_config, slots, runner.max_num_tokens)
@@ -75,7 +75,7 @@ class WorkerSteering:
         self.active = ActiveSlots(self.tables.sizes.slots, always=not runs_python(vllm_config))
         self.steered = self._make_steered(vllm_config)
         instrument(blocks, self.slots, self.tables, self.active)
-        # V2 chooses a step's graph before we know what is in the step.
+        # V2 chooses a step's graph before the step's requests are known here.
         self.listens = not (v2 and self.active.always)
         self.composer = Composer()
         captures = CaptureTracker(self.active, self.listened if self.listens else (), runner.device)
@@ -85,15 +85,16 @@ class WorkerSteering:
         """Whether the engine computes the same bits twice; None before `check`."""
 
     def check(self) -> None:
-        """Steer a probe through every layer; raises `NotInstrumentable` where it is lost."""
+        """Steer a probe through every layer. Raises `NotInstrumentable` if it does not reach the
+        end."""
         self.repeats = self_check(
             self.tables, self.slots, self.active, self.attached.probe, self.attached.probe_tokens
         )
         if not self.repeats:
             logger.warning(
-                "This engine does not compute the same bits twice, steered or not (atomic additions"
-                ", scales of a whole batch): that an unsteered answer is the same to the last bit "
-                "beside steered ones cannot be promised"
+                "This engine does not compute the same bits twice, steered or not (it adds in any "
+                "order, or scales by a whole batch): unsteered answers may differ in their last "
+                "bits when steered requests run beside them"
             )
 
     def _make_steered(self, vllm_config: "VllmConfig") -> SteeredRequests:
@@ -111,8 +112,9 @@ def _find_blocks(runner: Any, vllm_config: "VllmConfig") -> list[Block]:
 
 
 def _sites(vllm_config: "VllmConfig", blocks: list[Block]) -> frozenset[str]:
-    """The sites that get operations of their own: those that `--sites` names; else all where a step
-    runs Python, which costs nothing, and in a graph those that a vector of the library has."""
+    """The sites that get operations of their own. They are the ones named by `--sites`. Without
+    that option: all sites if every step runs Python, where an unused site costs nothing; else the
+    sites of the library's vectors."""
     settings = Settings.read(vllm_config.additional_config)
     if settings.sites is not None:
         return frozenset(settings.sites.split(","))
@@ -125,7 +127,7 @@ def _sites(vllm_config: "VllmConfig", blocks: list[Block]) -> frozenset[str]:
 
 
 def _check(runner: Any, vllm_config: "VllmConfig", *, v2: bool) -> None:
-    """Refuse a worker that lacks a seam, or runs in a way that cannot be steered rightly."""
+    """Refuse a worker that lacks a seam, or a way of running that cannot be steered rightly."""
     from vllm.platforms import current_platform
 
     seams.check(seams.WORKER, seams.V2_WORKER if v2 else seams.V1_WORKER)

@@ -50,7 +50,7 @@ def test_one_that_fits() -> None:
         (request(media=True), 3, {}, "steering.dynamic", "images"),
         (request(embeddings=True), 3, {}, "steering.dynamic", "prompts of embeddings"),
         (request(), 6, {"max_num_seqs": 5}, "steering.vectors", "--max-num-seqs"),
-        (request(), 6, {"max_num_active_seqs": 5}, "steering.vectors", "runs 5 at once"),
+        (request(), 6, {"max_num_active_seqs": 5}, "steering.vectors", "runs 5 at most"),
         # A token over a block's end is a block more, for each stream.
         (request(tokens=14), 5, {}, "max_tokens", "room for 16 tokens each"),
         (request(tokens=46), 3, {}, "max_tokens", "room for 48 tokens each"),

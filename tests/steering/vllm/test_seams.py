@@ -98,7 +98,7 @@ def test_what_is_missing_is_named(
 
 
 def test_a_version_that_lacks_nothing_is_refused_all_the_same() -> None:
-    with pytest.raises(RuntimeError, match=r"this is 0\.99\.0, which has not been read"):
+    with pytest.raises(RuntimeError, match=r"this is 0\.99\.0, which Steersman was not tested"):
         check_version("0.99.0")
 
 
