@@ -1,6 +1,8 @@
 """The one operation: h_t <- h_t + sum_k g[t, k] * c[e(t), k] * bank[i[e(t), k]].
 
-A torch custom op, so that torch.compile treats it as opaque and CUDA graphs capture it.
+h_t is the stream at token t, e(t) the token's table entry, i the bank row, c the coefficient and g
+the gain of its k-th term. It is a torch custom op, so torch.compile treats it as opaque and CUDA
+graphs capture it.
 """
 
 from typing import Final, NamedTuple
@@ -10,27 +12,28 @@ from torch import Tensor
 from torch.nn.functional import embedding_bag
 
 IDLE: Final[set[int]] = set()
-"""Addresses of the `token_entry` of tables that mark no token in the running step. The operation
-returns at once there, but for a graph that is being captured, which other steps replay. Tables that
-have marked nothing since they were made are not in it: then it runs, and its kernel is compiled
-before a capture."""
+"""Addresses of the `token_entry` tensors of tables that mark no token in the running step. The
+operation returns at once for these, except while a graph is captured, which other steps replay. New
+tables are not in the set before their first step, so the operation runs in the profile run, which
+compiles its kernel before a capture."""
 
 
 class Marked(NamedTuple):
-    """The steered tokens of a step, as indices: `token_entry`, read once a step."""
+    """The steered tokens of a step, as indices: n tokens with u table entries. Made once a step."""
 
     tokens: Tensor
     """[n] int64, ascending: which tokens of the batch."""
     entries: Tensor
-    """[u] int64: the table entries in use; a token with gains is there by itself."""
+    """[u] int64: the table entries in use; a token with gains has an item of its own."""
     spread: Tensor | None
-    """[n] int64: for each token, its place in `entries`; None where token i has entry i."""
+    """[n] int64: for each token, its index in `entries`; None if token i has item i."""
     gains: Tensor | None = None
-    """[u, K] float32: what the coefficients of each of `entries` are multiplied by."""
+    """[u, K] float32: what the coefficients of each of `entries` are multiplied by; None for 1."""
 
 
 def sums(bank: Tensor, index: Tensor, coefficient: Tensor) -> Tensor:
-    """sum_k c[.., k] * bank[i[.., k]], float32 [.., hidden]; `index`, `coefficient` [.., K]."""
+    """sum_k c[.., k] * bank[i[.., k]]: float32 [.., hidden]. `bank` [rows, hidden]; `index` (i) and
+    `coefficient` (c) [.., K]."""
     terms = index.shape[-1]
     added = embedding_bag(
         index.reshape(-1, terms), bank,
@@ -40,8 +43,9 @@ def sums(bank: Tensor, index: Tensor, coefficient: Tensor) -> Tensor:
 
 
 def add_marked(hidden: Tensor, added: Tensor, marked: Marked) -> None:
-    """The operation for tokens that are known: `added` [u, hidden] float32 is what each of
-    `marked.entries` adds. A prefill has thousands of tokens but few table entries."""
+    """Add to `hidden` [tokens, hidden], in place, at the tokens of `marked`. `added` [u, hidden]
+    float32 is what each of `marked.entries` adds. A prefill has thousands of tokens but few table
+    entries."""
     tokens, spread = marked.tokens, marked.spread
     delta = added if spread is None else added.index_select(0, spread)
     if hidden.dtype == torch.float32:
@@ -69,10 +73,11 @@ def add(
     """Add each steered token's vectors to `hidden`, in place.
 
     Shapes and dtypes: `hidden` [tokens, hidden] of any float dtype; `bank` [rows, hidden] float32;
-    `index` [requests, K] int32 and `coefficient` [requests, K] float32, one site and layer's part
-    of the tables, unused terms being row 0 (all zeros) at 0.0; `token_entry` [>= tokens] int32, the
-    table entry of each token, -1 for a token that is not steered; `token_gain` [>= tokens, K]
-    float32, which multiplies each token's coefficients: 1 but where they change token by token.
+    `index` [entries, K] int32 and `coefficient` [entries, K] float32, the part of the tables for
+    one hook point, where unused terms have row 0 (all zeros) and coefficient 0.0; `token_entry` [>=
+    tokens] int32, the table entry of each token, or -1 for a token that is not steered;
+    `token_gain` [>= tokens, K] float32, which multiplies the token's coefficients and is 1 unless
+    they change token by token.
 
     The sum is taken in float32 and cast once. Tokens with entry -1 are not touched.
     """
@@ -100,7 +105,7 @@ def add_on_cuda(
     token_entry: Tensor,
     token_gain: Tensor,
 ) -> None:
-    """The same in one kernel, without a shape that depends on data: CUDA graphs capture it."""
+    """The same in one kernel. No shape depends on data, so CUDA graphs can capture it."""
     if token_entry.data_ptr() in IDLE and not torch.cuda.is_current_stream_capturing():
         return
     # Here, because a CPU needs no Triton. The profile run comes through: a start without it fails.
@@ -110,7 +115,7 @@ def add_on_cuda(
 
 
 def add_on_meta(*_: Tensor) -> None:
-    """Nothing is known of the values, and no shape changes."""
+    """The form for torch.compile's fake tensors: no values to compute, and no shape changes."""
 
 
 _LIBRARY.impl("add", add, "CPU")  # type: ignore[no-untyped-call]

@@ -1,15 +1,15 @@
-"""The operation as a Triton kernel. Importing this needs Triton; only the CUDA form does.
+"""The operation as a Triton kernel. Importing this module needs Triton; only the CUDA form does.
 
 One program adds one token's vectors to `BLOCK` of its hidden dimensions, so the grid depends on
-shapes alone and a captured CUDA graph replays it for whatever the tables then say. A token that is
-not steered costs its program one load of four bytes; one that is steered, but not at this hook
-point, the loads of its coefficients besides.
+shapes alone, and a captured CUDA graph can be replayed with any content of the tables. The program
+of a token that is not steered loads four bytes. If the token is steered, but not at this hook
+point, it also loads the token's coefficients.
 
-The terms of a token are not visited one after another: all indices are loaded at once with the
+The terms of a token are not handled one after another: all indices are loaded at once with the
 stream, then the rows of the bank as one tile. In decode a step waits for memory, not for
-arithmetic, and so a program waits four times in a row, however many terms there are. A term
-at coefficient 0 (unused ones are) is masked out of the tile: it costs no memory traffic, and
-nothing that lies in its bank row can leak.
+arithmetic, so a program waits four times in a row, however many terms there are. A term with
+coefficient 0 (every unused one) is masked out of the tile: it causes no memory traffic, and the
+content of its bank row cannot reach the sum.
 """
 
 import triton
@@ -42,7 +42,7 @@ def add_block(  # type: ignore[no-untyped-def]
     TILE: tl.constexpr,  # noqa: N803
     BLOCK: tl.constexpr,  # noqa: N803
 ):
-    """One program, for token `program_id(0)` and the `program_id(1)`-th block of its dimensions."""
+    """The program for token `program_id(0)` and block `program_id(1)` of its hidden dimensions."""
     # All offsets in 64 bits: rows times hidden size passes 2^31 in a large bank or prefill.
     token = tl.program_id(0).to(tl.int64)
     entry = tl.load(token_entry + token).to(tl.int64)
@@ -81,12 +81,12 @@ def add_rows(
     token_entry: Tensor,
     token_gain: Tensor,
 ) -> None:
-    """The operation on the tensors' device; arguments as of `steersman.steering.ops.addition.add`.
+    """Run the kernel on the tensors' device. Arguments as for
+    `steersman.steering.ops.addition.add`.
 
-    One launch. Allocates nothing and waits for nothing. `hidden` may have any strides; of `index`,
-    `coefficient` and `token_gain` the terms of an entry, of `bank` the dimensions of a row must lie
-    side by side. Raises ValueError for tables that do not go with `hidden`: the kernel would read
-    past their end.
+    One launch; it allocates nothing and waits for nothing. `hidden` may have any strides. The last
+    dimension of `index`, `coefficient`, `token_gain` and `bank` must be contiguous. Raises
+    ValueError for tables that do not match `hidden`: the kernel would read past their end.
     """
     tokens, width = hidden.shape
     terms = index.shape[1]
@@ -94,7 +94,7 @@ def add_rows(
     alike = index.shape == coefficient.shape and token_gain.shape[1] == terms
     if not (fits and alike and _dense(bank, index, coefficient, token_gain)):
         raise ValueError(
-            f"hidden {tuple(hidden.shape)} does not go with bank {tuple(bank.shape)}, index "
+            f"hidden {tuple(hidden.shape)} does not match bank {tuple(bank.shape)}, index "
             f"{tuple(index.shape)}, coefficient {tuple(coefficient.shape)}, token_entry "
             f"{tuple(token_entry.shape)} and token_gain {tuple(token_gain.shape)}, or the rows of "
             "one of them are not dense"

@@ -1,10 +1,10 @@
 """What a worker keeps, without vLLM: a step's requests become table entries, which layers read.
 
-batch            the steps of a model runner: which requests come, go and run
+batch            the steps of a model runner: which requests come, end and run
 requests         steered requests: leases of bank rows and table entries, counts
 bank             which vector is in which row of the bank
-tables, staging  the tensors that the operation reads, and their way to the device
-hooks            the way through a layer: add, and call listeners
+tables, staging  the tensors that the operation reads, and how they reach the device
+hooks            the way through a layer: adds, then calls listeners
 capture          listeners: what is captured of requests, median norms
 composition      dynamic composition: from companions' logits to coefficients
 finite           whether the numbers of a step are finite

@@ -1,4 +1,4 @@
-"""The bank's rows: which vector sits in which row, who uses it, what may be evicted."""
+"""The bank's rows: which vector is in which row, which requests use it, what may be evicted."""
 
 from collections import OrderedDict
 from collections.abc import Callable, Collection
@@ -11,11 +11,12 @@ ZERO_ROW = 0
 
 
 class RowAllocator:
-    """Leases rows 1..capacity by what they hold. Least recently used rows are reused first.
+    """Leases rows 1..capacity by their content. Of the rows without a lease, the least recently
+    used is reused first.
 
     Assumption: `fill(row, key)` writes the vector into the bank and raises if it cannot.
-    Guarantees: a leased row keeps its content until its last lease ends; `lease` takes all rows
-    or none; `check` raises if the books do not balance.
+    Guarantees: a leased row keeps its content until its last lease ends; `lease` takes all rows or
+    none; `check` raises if rows, keys and leases do not agree.
     """
 
     def __init__(self, capacity: int, fill: Callable[[int, BankKey], None]) -> None:
@@ -28,16 +29,16 @@ class RowAllocator:
 
     @property
     def used(self) -> int:
-        """Rows under lease now."""
+        """Number of rows under lease now."""
         return len(self._leases)
 
     @property
     def resident(self) -> int:
-        """Rows that hold a vector, leased or not."""
+        """Number of rows that hold a vector, leased or not."""
         return len(self._row)
 
     def resident_vectors(self) -> int:
-        """Distinct vectors with at least one resident row."""
+        """Number of distinct vectors with at least one resident row."""
         return len({digest for digest, *_ in self._row})
 
     def missing(self, keys: Collection[BankKey]) -> list[BankKey]:
@@ -45,10 +46,11 @@ class RowAllocator:
         return sorted(key for key in keys if key not in self._row)
 
     def lease(self, keys: Collection[BankKey]) -> dict[BankKey, int]:
-        """Row of each key, each under one more lease, filled where it was not resident.
+        """Add a lease to each key, fill the rows that are not resident, and return the row of each
+        key.
 
-        Raises `VectorUnavailable` with nothing leased when the rows do not fit, or whatever `fill`
-        raises.
+        Raises `VectorUnavailable` if there are too few free rows, and any error that `fill` raises;
+        nothing is leased then.
         """
         absent = self.missing(keys)
         reusable = sum(1 for key in self._idle if key not in keys)
@@ -68,7 +70,7 @@ class RowAllocator:
         return {key: self._row[key] for key in keys}
 
     def release(self, keys: Collection[BankKey]) -> None:
-        """End one lease on each key. Content stays until the row is needed for another."""
+        """End one lease on each key. A row keeps its content until it is needed for another key."""
         for key in keys:
             self._leases[key] -= 1
             if self._leases[key] == 0:
@@ -90,10 +92,12 @@ class RowAllocator:
         self._row[key] = row
 
     def check(self) -> None:
-        """Raise RuntimeError unless every row is exactly one of free, idle and leased."""
+        """Raise RuntimeError unless each row is exactly one of free, idle and leased."""
         rows = sorted([*self._free, *self._row.values()])
         books = set(self._leases) | set(self._idle)
         if rows != list(range(1, self.capacity + 1)) or books != set(self._row):
-            raise RuntimeError("the bank's rows do not add up")
+            raise RuntimeError(
+                "free, idle and leased rows of the bank do not add up to its capacity"
+            )
         if set(self._leases) & set(self._idle):
             raise RuntimeError("a bank row is both leased and idle")

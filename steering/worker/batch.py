@@ -1,4 +1,4 @@
-"""The steps of a model runner: requests come, requests go, tokens are marked, counts are reported.
+"""The steps of a model runner: requests come and end, tokens are marked, counts are reported.
 
 Independent of vLLM. A seam (`steersman.steering.vllm.worker.model_runner_v1` or `_v2`) attaches one
 `Steps` to its runner.
@@ -34,36 +34,35 @@ companion in the step."""
 
 
 class Span(NamedTuple):
-    """One request's part of a step's batch."""
+    """The part of a step's batch that belongs to one request."""
 
     request_id: str
     offset: int
-    """Place of its first token in the batch."""
+    """Index in the batch of its first token."""
     tokens: int
-    """How many tokens of it the step computes."""
+    """How many of its tokens the step computes."""
     first: int
-    """Index in the request of the first of them."""
+    """Token index, in the request, of the first of them."""
 
 
 class Attached(NamedTuple):
-    """What the worker uses of a model runner besides its steps."""
+    """What the worker uses of a model runner, apart from its steps."""
 
     positions: Tensor
     """[max tokens] int64: the token index of each token of the running step."""
     probe: Callable[[int], Tensor | None]
-    """Runs n dummy tokens as they are marked; their final hidden states [>= n, hidden]."""
+    """Runs n dummy tokens with the current marks; returns final hidden states [>= n, hidden]."""
     probe_tokens: int
-    """The most tokens that a probe may have so that none sees another."""
+    """The most tokens of a probe in which no token sees another."""
 
 
 class Steps:
-    """One runner's steps.
+    """Passes the steps of one model runner on to steered requests, captures and companions.
 
     Assumption: in each step `finish_requests`, then `add_request` for each new request, then
-    `sync_batch`, `compose` where there are companions, and `begin_step`, all before the forward
-    pass is queued; `end_forward` after it; then `attach_report`.
-    Guarantee: outside of `begin_step` ... `end_forward` no slot is active, and after `clear_marks`
-    no token is marked.
+    `sync_batch`, `compose` if there are companions, and `begin_step`, all before the forward pass
+    is queued; `end_forward` after it; then `attach_report`. Guarantee: outside of `begin_step` ...
+    `end_forward` no slot is active, and after `clear_marks` no token is marked.
     """
 
     def __init__(
@@ -78,16 +77,17 @@ class Steps:
         self._composer = composer
         self._active = active
         self._ends: dict[str, LastToken] = {}
-        """Of each companion in the running step, the last token that it computes."""
+        """For each companion in the running step, the last token that it computes."""
         self._drafts: dict[str, int] = {}
-        """By answer, what its companions have for its next token in the running step."""
+        """By answer id, the draft of its next token that its companions compute in this step."""
         self._watched: list[Watched] = []
-        """The parts of the running step that steering has shaped."""
+        """The parts of the running step that belong to steered requests or companions."""
         self._check: FiniteCheck | None = None
 
     @property
     def idle(self) -> bool:
-        """Whether no request is steered or captured, and nothing is left to report or to unmark."""
+        """Whether no request is steered or captured, no token is marked, and nothing is left to
+        report."""
         steered = self._steered
         others = self._captures.live or self._composer.companions
         return not (steered.live or steered.failed or steered.active_slots or others)
@@ -101,14 +101,15 @@ class Steps:
 
     @property
     def has_listeners(self) -> bool:
-        """Whether this step has listeners, for which the model's Python must run."""
+        """Whether this step has listeners, which need the model's Python to run."""
         return bool(self._active.listeners)
 
     def add_request(
         self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
     ) -> None:
-        """Track a request that is new to the runner. It may have been there before: V2 forgets a
-        preempted request, and both runners get one again when its client adds to its prompt."""
+        """Track a request that is new to the runner. The request may be known here already: V2
+        forgets a preempted request, and both runners get a request anew when its client adds to its
+        prompt."""
         if not extra_args:
             return
         if CAPTURE_KEY in extra_args:
@@ -134,7 +135,7 @@ class Steps:
             return False
 
     def finish_requests(self, request_ids: Iterable[str]) -> None:
-        """Forget requests that ended, however they ended. Not for those that were preempted."""
+        """Forget requests that ended, however they ended. Do not call it for preempted requests."""
         if self._steered.live or self._steered.failed:
             self._steered.finish(request_ids)
         if self._captures.live:
@@ -148,7 +149,7 @@ class Steps:
             self._steered.sync_batch(request_ids)
 
     def begin_step(self, spans: Iterable[Span], tokens: int) -> None:
-        """Mark the steered tokens of a step of `tokens` tokens; `spans` has one of each request of
+        """Mark the steered tokens of a step with `tokens` tokens. `spans`: one for each request of
         `tracked_request_ids` that is in the step."""
         steered, captured = self._steered.live, self._captures.live
         companions = self._composer.companions
@@ -165,16 +166,19 @@ class Steps:
         self._active.set(self._steered.active_slots)
 
     def compose(self, last_tokens: Mapping[str, LastToken]) -> Mapping[str, LastToken]:
-        """Compute the coefficients of the dynamic answers in the coming step, and drafts for the
-        companions that run ahead of theirs. `last_tokens`: of the answers and companions in the
-        step, in `begin_step`'s terms the last token of each span. Returns those of the companions,
-        with which the runner must go on: it has sampled others for them."""
+        """Compute the coefficients of the step's dynamic answers, and drafts for companions that
+        need them.
+
+        `last_tokens`: for each dynamic answer and each companion in the step, the last token that
+        it computes. Returns those of the companions, with drafts filled in. The runner must compute
+        these tokens in place of those that it sampled for companions.
+        """
         self._ends, self._drafts = {}, {}
         for request_id, last in last_tokens.items():
             request = self._steered.live.get(request_id)
             if request is None or request.plan.dynamic is None:
                 continue
-            # A prompt's earlier part, or what was computed before a preemption, needs none.
+            # An earlier part of a prompt, or a token computed before a preemption, needs none.
             if last.position - request.prompt_tokens + 1 >= len(request.choices):
                 if not request.plan.dynamic.renews(len(request.choices)):
                     request.choices.append(request.choices[-1])
@@ -196,19 +200,20 @@ class Steps:
         if answer not in self._drafts:
             request, last = self._steered.live.get(answer), last_tokens.get(answer)
             if request is None or last is None:
-                return 0  # It failed, or its blocks were taken in the same step. Any token will do.
+                return 0  # It failed or was preempted in the same step: any token is right.
             choice = request.choices[last.position - request.prompt_tokens + 1]
             self._drafts[answer] = self._composer.draft(answer, request.plan, last, choice)
         return self._drafts[answer]
 
     @property
     def companions(self) -> Collection[str]:
-        """Requests whose logits are needed, and which go on with the tokens of another."""
+        """Ids of the companions: their logits are needed, and their tokens come from their
+        answers."""
         return self._composer.companions
 
     def record_logits(self, logits: Tensor, index_of: Mapping[str, int]) -> None:
-        """Keep the companions' part of the running step's next-token logits [requests,
-        vocabulary]; `index_of`: index of each request in them."""
+        """Keep the rows of the companions in the running step's next-token `logits` [requests,
+        vocabulary]. `index_of`: the row of each request."""
         for request_id, last in self._ends.items():
             self._composer.record_logits(request_id, last, logits[index_of[request_id]])
         self._ends = {}
@@ -216,8 +221,9 @@ class Steps:
     def check_finite(
         self, hidden: Tensor, index_of: Mapping[str, int], logits: Tensor | None
     ) -> None:
-        """Check the numbers of the running step's steered requests; arguments as of
-        `steersman.steering.worker.finite.FiniteCheck`. Does nothing where no request is steered."""
+        """Queue the check of the running step's steered requests. Arguments as for
+        `steersman.steering.worker.finite.FiniteCheck`. Does nothing if no request of the step is
+        steered."""
         if self._watched:
             self._check = FiniteCheck(self._watched, hidden, index_of, logits)
 
@@ -227,15 +233,16 @@ class Steps:
         self._captures.end_forward()
 
     def clear_marks(self) -> None:
-        """Unmark the last step, before a forward pass that belongs to no request."""
+        """Unmark the tokens of the last step. Call before a forward pass that belongs to no
+        request."""
         if self._steered.active_slots:
             self._steered.step((), 0)
             self._steered.take_report()
             self.end_forward()
 
     def attach_report(self, output: Any, holder: str) -> None:
-        """Put the step's report on a ModelRunnerOutput, or on the one that an asynchronous output
-        has in its attribute `holder`."""
+        """Put the step's report on a ModelRunnerOutput. An asynchronous output has the
+        ModelRunnerOutput in its attribute `holder`."""
         if output is not None:
             report = self._steered.take_report()
             if report is not None:
@@ -248,8 +255,8 @@ class Steps:
 
 
 def _report_ill(output: Any, report: StepReport, check: FiniteCheck) -> None:
-    """Put the requests that `look` finds ill on the report: at once where the step is over, else
-    when vLLM waits for the step's output."""
+    """Put the requests that `check` finds to be not finite on the report: at once if the step is
+    over, else when vLLM waits for the step's output."""
     if not hasattr(output, "get_output"):
         report.ill = check.ill()
         return

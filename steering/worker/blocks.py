@@ -1,4 +1,4 @@
-"""Finding a model's blocks, and their attention and MLP, by structure rather than by name."""
+"""Finds a model's blocks, and their attention and MLP, by structure and not by name."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -12,9 +12,9 @@ from steersman.steering.plan.errors import NotInstrumentable
 class Block:
     """One decoder block.
 
-    `attn` and `mlp` are None where their output is not what joins the residual stream, or where
-    it is not clear which is which. `attn` is what mixes tokens: in a hybrid model's block, its
-    state-space layer or convolution.
+    `attn` and `mlp` are None if their output does not join the residual stream unchanged, or if
+    they cannot be identified. `attn` is the module that mixes tokens: in a block of a hybrid model,
+    its state-space layer or convolution.
     """
 
     layer: int
@@ -28,7 +28,7 @@ class Block:
 
 
 class LayerTypes(NamedTuple):
-    """The engine's classes that distinguish the children of a block."""
+    """The engine's classes by which the children of a block are recognised."""
 
     mixer: type
     """Base of every attention and state-space layer with a cache."""
@@ -37,11 +37,12 @@ class LayerTypes(NamedTuple):
 
 
 def find_blocks(model: nn.Module, num_layers: int, types: LayerTypes) -> list[Block]:
-    """Blocks of `model`, in order, and what may be their branches (see `probe_blocks`).
+    """The decoder blocks of `model`, in order, each with its possible branches (see
+    `probe_blocks`).
 
-    The decoder is the one ModuleList of `num_layers` entries that holds `types.mixer` layers; in a
-    model of several modalities, that of its language model. Raises `NotInstrumentable` where there
-    is no such list, or more than one.
+    The decoder is the only ModuleList with `num_layers` entries that hold `types.mixer` layers; in
+    a multimodal model, that of its language model. Raises `NotInstrumentable` if there is none, or
+    more than one.
     """
     text: nn.Module = getattr(model, "get_language_model", lambda: model)()
     lists = {
@@ -66,7 +67,7 @@ def _holds(module: nn.Module, kind: type) -> bool:
 
 
 def _branches(block: nn.Module, types: LayerTypes) -> tuple[nn.Module | None, nn.Module | None]:
-    """The only child that mixes tokens, and the only other one with matrices."""
+    """The only child that mixes tokens, and the only other child with linear layers."""
     mixers = [c for c in block.children() if _holds(c, types.mixer)]
     # By layer type: the CPU backend packs weights away and leaves empty parameters behind. (The
     # router of a mixture of experts is such a layer too.)

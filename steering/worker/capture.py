@@ -1,6 +1,6 @@
-"""Listeners at the sites: captures, where a step's tokens become sums, and median norms.
+"""Listeners at the sites: captures, which sum a step's tokens, and median norms.
 
-Independent of vLLM. The sites' wrappers call listeners after the addition: what is captured is what
+Independent of vLLM. The sites' wrappers call listeners after the addition, so a capture has what
 the next block gets.
 """
 
@@ -21,34 +21,34 @@ class _Live:
     capture: Capture
     prompt_tokens: int
     reached: int = 0
-    """Tokens below this index were captured already: a resumed request computes them again."""
+    """Tokens below this index were captured already; a resumed request computes them again."""
     tokens: int = 0
     kept: list[Tensor] = field(default_factory=list)
-    """[sums, terms, hidden] float32 on the host, of steps that gave the request no output."""
+    """Sums of earlier steps without an output: float32 [sums, terms, hidden] on the host."""
 
 
 @dataclass
 class _Part:
-    """One request's sums of a step."""
+    """The sums of one request in a step."""
 
     request_id: str
     sums: slice
     tokens: int
     over: bool
-    """Whether the step gives the request an output."""
+    """Whether the request gets an output from this step."""
 
 
 class CaptureTracker:
     """All captures of one worker.
 
-    Guarantees: each token of a capture is captured once, however the request is cut into steps;
-    nothing is kept of a request but what waits for its next output.
+    Guarantees: each token of a capture is captured once, however the request is cut into steps.
+    Sums are kept only until the request's next output.
     """
 
     def __init__(
         self, active: ActiveSlots, places: Collection[HookPoint], device: torch.device
     ) -> None:
-        """`places`: the (site, layer) pairs that can be captured."""
+        """`places`: the hook points that can be captured."""
         self.live: dict[str, _Live] = {}
         self._active = active
         self._places = frozenset(places)
@@ -62,8 +62,8 @@ class CaptureTracker:
     def start(
         self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
     ) -> None:
-        """Take note of a new request, or of one that was preempted and comes back. What cannot be
-        captured is left out: the result lacks these tokens."""
+        """Track a new or resumed request. A capture that is invalid, or of hook points that cannot
+        be captured, is ignored: the result then lacks its tokens."""
         try:
             capture = Capture.of(extra_args)
         except PlanInvalid:
@@ -80,7 +80,7 @@ class CaptureTracker:
             self.live.pop(request_id, None)
 
     def step(self, spans: Iterable[tuple[str, int, int, int]]) -> None:
-        """Capture the tokens of the next forward pass; `spans` as of `SteeredRequests.step`."""
+        """Capture the tokens of the next forward pass. `spans` as for `SteeredRequests.step`."""
         self._parts, tokens, sum_of, count = [], list[int](), list[int](), 0
         for request_id, offset, number, first in spans:
             request = self.live[request_id]
@@ -116,7 +116,8 @@ class CaptureTracker:
         self._sums[HookPoint(site, layer)] = sums.index_add_(0, self._sum_of, value)
 
     def take(self) -> dict[str, list[object]]:
-        """For each request that the step gives an output, its `CaptureChunk` as it travels."""
+        """The `CaptureChunk`, in its wire form, of each captured request that gets an output in
+        this step."""
         parts, self._parts = self._parts, []
         sums, self._sums = self._sums, {}
         on_host = {place: n for n, place in enumerate(sums)}
@@ -144,9 +145,9 @@ class CaptureTracker:
 
 
 class NormListener:
-    """Collects ||h_t|| at each layer from running forward passes.
+    """Collects ||h_t|| (L2, float32) at each hook point from running forward passes.
 
-    `positions` is the runner's tensor of token indices; index 0 is left out, because the first
+    `positions` is the runner's tensor of token indices. Index 0 is left out, because the first
     token's massive activations are not typical of the layer.
     """
 
@@ -155,12 +156,12 @@ class NormListener:
         self._norms: dict[str, list[Tensor]] = {}
 
     def __call__(self, site: str, layer: int, parts: tuple[Tensor, ...]) -> None:
-        """Take note of a step's residual stream, the sum of `parts` [tokens, hidden]."""
+        """Record the norms of a step's residual stream, the sum of `parts` [tokens, hidden]."""
         stream = torch.stack([part.float() for part in parts]).sum(0)
         tokens = self._positions[: stream.shape[0]] > 0
         norms = torch.linalg.vector_norm(stream[tokens], dim=-1)
         self._norms.setdefault(f"{site}.{layer}", []).append(norms.cpu())
 
     def medians(self) -> dict[str, float]:
-        """Median norm of each "<site>.<layer>" seen so far."""
+        """Median norm for each "<site>.<layer>" recorded so far."""
         return {k: float(torch.cat(v).median()) for k, v in self._norms.items() if len(v)}

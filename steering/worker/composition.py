@@ -1,6 +1,7 @@
-"""Dynamic Activation Composition in a worker: from the streams' logits to the coefficients.
+"""Dynamic Activation Composition in a worker: from companions' logits to coefficients.
 
-Scalena, Sarti and Nissim 2024, as METHODS.md describes their code. Independent of vLLM.
+Scalena, Sarti and Nissim 2024, as METHODS.md describes their code. Independent of vLLM. A "stream"
+is the number of a companion: 0 is unsteered, n has the n-th vector alone.
 """
 
 from collections.abc import Iterable
@@ -14,12 +15,12 @@ from steersman.steering.plan.errors import NotComposed
 from steersman.steering.plan.plan import Plan
 
 _LIKELIEST: Final = 1024
-"""A nucleus of fewer tokens is found without sorting the vocabulary."""
+"""A nucleus of at most this many tokens is found without sorting the vocabulary."""
 
 
 class _StreamLogits(NamedTuple):
     last: LastToken
-    """The token that they are behind."""
+    """The token behind which the logits were computed."""
     logits: Tensor
     """[vocabulary] float32."""
 
@@ -27,19 +28,19 @@ class _StreamLogits(NamedTuple):
 class Composer:
     """The companions of one worker, and the latest logits of each.
 
-    Of each companion two tokens in a row are kept: it may run ahead of its answer, on a draft of
-    the answer's next token, before the coefficients of the token before are chosen.
+    The logits behind the last two tokens of each companion are kept: a companion may compute a
+    draft of the answer's next token before the coefficients of the token before it are chosen.
 
-    Assumption: an answer's token is chosen for after all its companions have computed it.
+    Assumption: `choose` is called for a token after all companions have computed that token.
     """
 
     def __init__(self) -> None:
         self.companions: dict[str, Companion] = {}
         self._logits: dict[str, dict[int, tuple[_StreamLogits, ...]]] = {}
-        """By answer and stream: behind the latest token, and the one before it."""
+        """By answer and stream: the logits behind the latest token and behind the one before."""
 
     def add(self, request_id: str, companion: Companion) -> None:
-        """Track a companion that is new to the runner, or there again."""
+        """Track a companion that is new to the runner, or resumed."""
         self.companions[request_id] = companion
 
     def remove(self, request_ids: Iterable[str]) -> None:
@@ -59,23 +60,26 @@ class Composer:
         streams[stream] = (kept, *before)
 
     def choose(self, answer: str, plan: Plan, last: LastToken) -> Choice:
-        """The coefficients of an answer's token. Raises `NotComposed`."""
+        """The coefficients for an answer's token `last`. Raises `NotComposed`."""
         dynamic = plan.dynamic
         assert dynamic is not None
         there = self._behind(answer, plan, last)
         if len(there) != len(plan.vectors) + 1:
-            raise NotComposed(f"not all companions have computed the token {last.position}")
+            raise NotComposed(f"not all companions have computed token {last.position}")
         caps = torch.tensor([v.coefficient for v in plan.vectors], device=there[0].device)
         found = divergences(there[0], torch.stack(there[1:]), dynamic)
         chosen = torch.minimum(found.clamp(min=0), caps)
         values = torch.stack([chosen, found]).tolist()
         if not bool(torch.isfinite(found).all()):
-            raise NotComposed(f"the divergences at the token {last.position} are {values[1]}")
+            raise NotComposed(
+                f"the divergences at token {last.position} are not finite: {values[1]}"
+            )
         return Choice(*map(tuple, values))
 
     def draft(self, answer: str, plan: Plan, last: LastToken, choice: Choice) -> int:
-        """A guess at the answer's token behind `last`, for which `choice` was made: the likeliest
-        one, were the model's logits linear in what is added. Needs what `choose` needs."""
+        """A guess at the answer's token behind `last`, whose coefficients are `choice`: the
+        likeliest token if the logits were linear in what is added. All companions must have
+        computed `last`."""
         dynamic = plan.dynamic
         assert dynamic is not None
         plain, *alone = self._behind(answer, plan, last)
@@ -86,16 +90,17 @@ class Composer:
         return int(logits.argmax())
 
     def _behind(self, answer: str, plan: Plan, last: LastToken) -> list[Tensor]:
-        """Logits behind `last` of those streams that have computed it, in order."""
+        """The logits behind `last` of all companions that have computed it, the unsteered one
+        first."""
         streams = self._logits.get(answer, {})
         kept = [e for n in range(len(plan.vectors) + 1) for e in streams.get(n, ())]
         return [e.logits for e in kept if e.last == last]
 
 
 def divergences(plain: Tensor, steered: Tensor, dynamic: Dynamic) -> Tensor:
-    """KL(plain || steered), each over the union of the two nuclei: float32 [k].
+    """KL(plain || steered) for each vector, over the union of the two nuclei: float32 [k].
 
-    `plain` [vocabulary], `steered` [k, vocabulary]: logits, float32.
+    `plain` [vocabulary] and `steered` [k, vocabulary] are float32 logits.
     """
     p, q = torch.log_softmax(plain, dim=-1), torch.log_softmax(steered, dim=-1)
     if dynamic.top_ps:
@@ -111,8 +116,8 @@ def divergences(plain: Tensor, steered: Tensor, dynamic: Dynamic) -> Tensor:
 
 
 def nucleus(logprobs: Tensor, top_p: float) -> Tensor:
-    """Bool [..., vocabulary]: the likeliest tokens that together reach `top_p`, with the one that
-    crosses it."""
+    """Mask, bool [..., vocabulary], of the likeliest tokens that together reach the mass `top_p`,
+    including the token that crosses it. `logprobs`: natural logarithms [..., vocabulary]."""
     if top_p >= 1:
         return torch.ones_like(logprobs, dtype=torch.bool)
     chances = logprobs.exp()
@@ -130,7 +135,8 @@ def nucleus(logprobs: Tensor, top_p: float) -> Tensor:
 
 
 def _inside(values: Tensor, top_p: float) -> Tensor:
-    """Bool like `values`, descending: those before which less than `top_p` lies."""
+    """Mask, bool like `values` (descending probabilities), of the tokens before which the mass is
+    less than `top_p`."""
     inside = values.cumsum(-1) - values < top_p
     inside[..., 0] = True  # However small `top_p` is: in float32 it may be 0.
     return inside

@@ -1,10 +1,10 @@
-"""Whether what came out of a step is finite, for the requests that it steers.
+"""Checks whether the results of a step are finite, for the requests that it steers.
 
-An addition is bounded (`steersman.steering.plan.limits`), but a model may overflow by itself on a
-stream that it has never seen. A token whose stream is not finite leaves NaN among the keys and
-values of the cache, and an attention kernel multiplies what lies behind the end of a sequence by
-zero: zero times NaN is NaN, and the next owner of the block would answer nothing.
-Independent of vLLM.
+An addition is bounded (`steersman.steering.plan.limits`), but a model may still overflow on a
+residual stream that is unusual for it. A token whose stream is not finite leaves NaN among the keys
+and values of the cache. An attention kernel multiplies what lies behind the end of a sequence by
+zero, and zero times NaN is NaN, so the next owner of the block would get wrong answers. Independent
+of vLLM.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -15,21 +15,21 @@ from torch import Tensor
 
 
 class Watched(NamedTuple):
-    """One request's part of a step whose numbers are checked."""
+    """The part of a step that belongs to one request whose numbers are checked."""
 
     request_id: str
     offset: int
-    """Place of its first token in the batch."""
+    """Index in the batch of its first token."""
     tokens: int
-    """How many tokens of it the step computes."""
+    """How many of its tokens the step computes."""
 
 
 class FiniteCheck:
-    """Which of a step's watched requests have a hidden state or a logit that is not finite.
+    """Finds the watched requests of a step that have a hidden state or a logit that is not finite.
 
-    Making one waits for nothing: on CUDA two reductions are queued, and their results are copied to
-    pinned memory. `ill` waits for that copy, which is older than the copy of the step's sampled
-    tokens.
+    The constructor does not wait for the device: on CUDA it queues two reductions and the copy of
+    their results to pinned memory. `ill` waits for that copy, which is queued before the copy of
+    the step's sampled tokens.
     """
 
     def __init__(
@@ -40,8 +40,9 @@ class FiniteCheck:
         logits: Tensor | None,
     ) -> None:
         """`hidden` [>= tokens of the step, hidden]: final hidden states. `logits` [requests,
-        vocabulary]: what next tokens are sampled from; None where a request may have none, or
-        several. Both of any float dtype. `index_of`: index of each request in the logits."""
+        vocabulary]: the logits from which next tokens are sampled; None if a request may have no
+        row or several. Both of any float dtype. `index_of`: the row of each request in the
+        logits."""
         self._watched = watched
         # Now: the runner's own map is of the next step when vLLM comes to wait for this one.
         self._indices = [index_of.get(one.request_id) for one in watched]
@@ -68,7 +69,8 @@ class FiniteCheck:
 
 
 def _sent(values: Tensor) -> Callable[[], Tensor]:
-    """A function that returns `values` on the host, once the device has come to them."""
+    """Queue the copy of `values` to the host. Returns a function that waits for the copy and
+    returns it."""
     if values.device.type == "cpu":
         return lambda: values
     host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)

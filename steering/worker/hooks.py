@@ -1,4 +1,4 @@
-"""The way through a layer: after a site's module has run, its output gets the addition."""
+"""The way through a layer: the addition to a site's output, after the site's module has run."""
 
 from collections.abc import Callable, Collection, Set
 from typing import Any
@@ -14,14 +14,14 @@ from steersman.vectors.tensors import HookPoint
 
 Forward = Callable[..., Any]
 Listener = Callable[[str, int, tuple[Tensor, ...]], None]
-"""(site, layer, one or two tensors [tokens, hidden] whose sum is the value there)."""
+"""Called with (site, layer, one or two tensors [tokens, hidden] whose sum is the value there)."""
 
 
 class ActiveSlots:
-    """Which slots a step steers, for eager mode; and the listeners at the sites.
+    """The slots that a step steers, which eager mode reads, and the listeners at the sites.
 
     In compiled or captured mode `always` is set: Python does not run in the forward pass there, so
-    the operation is part of the graph and decides by its tables alone. A step with listeners has to
+    the operation is part of the graph and decides by its tables alone. A step with listeners must
     run without graphs.
     """
 
@@ -42,7 +42,8 @@ class ActiveSlots:
 
 
 def modules_of(block: Block) -> dict[str, nn.Module | None]:
-    """For each site, the module whose output is there; None where the block has none."""
+    """For each site, the module whose output is at that site; None if the block has no such
+    module."""
     return dict(zip(STEERABLE_SITES, (block.module, block.attn, block.mlp), strict=True))
 
 
@@ -56,7 +57,7 @@ def all_sites(blocks: list[Block]) -> tuple[str, ...]:
 
 
 def alias_sites(blocks: list[Block]) -> tuple[str, ...]:
-    """The sites at which an addition is one at `resid_post`, in every block."""
+    """The sites at which, in every block, an addition equals one at `resid_post`."""
     return tuple(
         site for site in all_sites(blocks) if all(site in block.aliases for block in blocks)
     )
@@ -65,10 +66,10 @@ def alias_sites(blocks: list[Block]) -> tuple[str, ...]:
 def site_slots(
     blocks: list[Block], sites: Collection[str] = STEERABLE_SITES
 ) -> dict[HookPoint, int]:
-    """Table slot of each hook point at which additions are on, from 0 without a gap.
+    """Table slot of each hook point where additions are on; slots count from 0 without gaps.
 
-    They are at those of `sites` that every block has, so that a limit on sites is a limit on slots,
-    and always at `resid_post`, whose slots the aliases share.
+    A hook point is on if its site is among `sites` and every block has that site. So the number of
+    sites limits the number of slots. `resid_post` is always on, and aliases share its slots.
     """
     slots: dict[HookPoint, int] = {}
     aliases = alias_sites(blocks)
@@ -97,7 +98,8 @@ def instrument(
 def _steered(
     forward: Forward, site: str, block: Block, slot: int | None, tables: Tables, active: ActiveSlots
 ) -> Forward:
-    """`forward` with the addition of `slot` behind it; None: nothing is added, others listen."""
+    """A wrapper of `forward` that adds what the tables have at `slot`, and then calls the
+    listeners. If `slot` is None it only calls the listeners."""
     add = None if slot is None else _addition(site, block, slot, tables, active)
 
     def steered(*args: Any, **kwargs: Any) -> Any:
@@ -115,7 +117,7 @@ def _steered(
 def _addition(
     site: str, block: Block, slot: int, tables: Tables, active: ActiveSlots
 ) -> Callable[[Any], None]:
-    """What adds to a module's output, in place, what the tables have at `slot`."""
+    """A function that adds to a module's output, in place, what the tables have at `slot`."""
     bank, index, coefficient = tables.bank, tables.index[slot], tables.coefficient[slot]
     operands = (bank, index, coefficient, tables.token_entry, tables.token_gain)
     is_active = active.flags
@@ -137,20 +139,20 @@ def _addition(
 
 
 def target(output: Any, on_residual: bool) -> Tensor:
-    """The tensor [tokens, hidden] of a module's output that an addition goes to, in place.
+    """The tensor [tokens, hidden] of a module's output to which the addition is made, in place.
 
     Most of vLLM's blocks return `(hidden_states, residual)`, whose sum is the stream. The addition
-    goes to the second: the first is what an all-reduce has just made and a norm takes next, and
-    vLLM runs both as one kernel where nothing stands between them.
+    goes to the residual: hidden_states comes from an all-reduce and goes to a norm, and vLLM runs
+    these two as one kernel if nothing stands between them.
     """
     return stream_part(output[1] if on_residual else output)
 
 
 def stream_part(output: Any) -> Tensor:
-    """The first tensor of a module's output, [tokens, hidden].
+    """The first tensor of a module's output, as [tokens, hidden].
 
-    Those of vLLM's Transformers backend have a batch of one in front. Raises TypeError for any
-    other shape of output.
+    Outputs of vLLM's Transformers backend are [1, tokens, hidden]. Raises TypeError for any other
+    shape.
     """
     part = output[0] if isinstance(output, tuple) else output
     if isinstance(part, Tensor) and part.dim() == 3 and part.shape[0] == 1:
@@ -161,8 +163,8 @@ def stream_part(output: Any) -> Tensor:
 
 
 def stream_parts(output: Any) -> tuple[Tensor, ...]:
-    """One or two tensors [tokens, hidden], alike in shape, that a module returned, and nothing
-    else. Raises TypeError for any other output."""
+    """The one or two tensors [tokens, hidden] that a module returned, both of one shape. Raises
+    TypeError for any other output."""
     items = [x for x in output if x is not None] if isinstance(output, tuple) else [output]
     parts = tuple(stream_part(item) for item in items)
     if len(parts) not in (1, 2) or parts[0].shape != parts[-1].shape:
@@ -171,8 +173,9 @@ def stream_parts(output: Any) -> tuple[Tensor, ...]:
 
 
 def value_parts(output: Any, site: str, block: Block) -> tuple[Tensor, ...]:
-    """One or two tensors [tokens, hidden] whose sum lies at a site: the residual stream behind a
-    block, a branch's output before it joins the stream."""
+    """One or two tensors [tokens, hidden] whose sum is the value at a site. At `resid_post` the
+    value is the residual stream behind the block; at other sites it is the branch's output before
+    it joins the stream."""
     if site != "resid_post":
         return (stream_part(output),)
     parts = stream_parts(output)

@@ -1,6 +1,7 @@
-"""Steered requests inside a worker: a plan becomes table entries, a step marks tokens with them.
+"""Steered requests in a worker: a plan becomes table entries, and a step's tokens are marked with
+them.
 
-Independent of vLLM: `steersman.steering.worker.batch` passes on which requests come, go and run.
+Independent of vLLM: `steersman.steering.worker.batch` passes on which requests come, end and run.
 """
 
 import math
@@ -23,22 +24,22 @@ from steersman.vectors.digest import short
 from steersman.vectors.tensors import HookPoint
 
 LoadVectors = Callable[[str, list[HookPoint]], Mapping[HookPoint, Tensor]]
-"""(digest, [(site, layer), ...]) -> {(site, layer): [hidden] or [steps, hidden] f32}; or
+"""(digest, hook points) -> the tensor at each, float32 [hidden] or [steps, hidden]. Raises
 `VectorUnavailable`."""
 
 
 @dataclass
 class Lease:
-    """The rows and table entries of one request in the runner's batch."""
+    """The bank rows and table entries of one request in the runner's batch."""
 
     rows: Mapping[BankKey, int]
-    """Bank row of each of the plan's keys. Looked up by plain tuples, which are equal and made ten
-    times as fast: a heavy plan has thousands."""
+    """Bank row of each of the plan's keys. Looked up by plain tuples, which are equal to the keys and
+    ten times as fast to make: a heavy plan has thousands."""
     entries: list[int]
     """Table entry of each segment."""
     entries_written: set[int] = field(default_factory=set)
-    """Those of `entries` that have what their segment adds: a request of many steps needs one at a
-    time."""
+    """The `entries` that are written already. An entry is written when its segment is reached,
+    because a request of many steps needs one at a time."""
 
 
 @dataclass
@@ -49,16 +50,16 @@ class LiveRequest:
     prompt_tokens: int
     segments: tuple[Segment, ...]
     columns: tuple[int, ...]
-    """Where coefficients vary, for each vector how many of a token's gains are its: see
-    `Limits.columns`."""
+    """For each vector, its number of columns in a token's gains (`Limits.columns`); empty if
+    coefficients do not vary."""
     lease: Lease | None = None
     """What the request holds while it is in the batch; None before, and while it is preempted."""
     choices: list[Choice] = field(default_factory=list)
-    """Of a dynamic request: what was found for each token from the last of the prompt on."""
+    """For a dynamic request: the coefficients of each token, from the last of the prompt on."""
     num_choices_reported: int = 0
     """How many of the choices have been reported."""
     counted_to: int = 0
-    """Tokens below this index are counted already: a resumed request computes them again."""
+    """Tokens below this index are counted already; a resumed request computes them again."""
     steered: list[int] = field(default_factory=list)
     loads: tuple[float, ...] = ()
 
@@ -66,9 +67,9 @@ class LiveRequest:
 class SteeredRequests:
     """All steered requests of one worker, with the rows they hold.
 
-    Guarantees: table entries and bank leases are held exactly while a request is in the batch; a
-    request that cannot be steered is reported in `StepReport.failed`, never left unsteered in
-    silence.
+    Guarantees: a request holds table entries and bank leases exactly while it is in the batch. A
+    request that cannot be steered is reported in `StepReport.failed`, and never runs unsteered
+    unnoticed.
     """
 
     def __init__(
@@ -80,8 +81,9 @@ class SteeredRequests:
         anyone: Callable[[bool], bool] = bool,
         most_added: float = math.inf,
     ) -> None:
-        """`anyone(failed)` returns whether a load failed on any tensor-parallel rank: all ranks
-        must steer a request, or none. `most_added`: as `check_added` takes it."""
+        """`slots`: table slot of each hook point. `load`: reads tensors of a vector.
+        `anyone(failed)` returns whether a load failed on any tensor-parallel rank, because all
+        ranks must steer a request, or none. `most_added`: the bound that `check_added` takes."""
         self.tables = tables
         self.limits = limits
         self.slots = slots
@@ -98,7 +100,8 @@ class SteeredRequests:
         self._report: StepReport | None = None
 
     def start(self, request_id: str, extra_args: Mapping[str, object] | None, prompt: int) -> None:
-        """Take note of a new request. Its plan is validated here once more."""
+        """Track a new request with a prompt of `prompt` tokens. Its plan is validated once more; a
+        request with an invalid plan is reported as failed."""
         try:
             plan = Plan.of(extra_args)
             if plan is None:
@@ -120,12 +123,12 @@ class SteeredRequests:
                 self._leave_batch(request)
 
     def mark_failed(self, request_id: str, reason: str) -> None:
-        """Forget a request and report it as failed, with `reason`, from the next step on."""
+        """Forget a request, and report it as failed with `reason` from the next step on."""
         self._leave_batch(self.live.pop(request_id))
         self.failed[request_id] = reason
 
     def sync_batch(self, in_batch: Mapping[str, int]) -> None:
-        """Match leases to the batch: requests that left it give back theirs before others get
+        """Match leases to the batch. Requests that left it give back their leases before others get
         one."""
         for request_id, request in self.live.items():
             if request.lease is not None and request_id not in in_batch:
@@ -139,10 +142,10 @@ class SteeredRequests:
                     self.mark_failed(request_id, str(error))
 
     def step(self, spans: Iterable[tuple[str, int, int, int]], tokens: int) -> None:
-        """Mark this step's steered tokens.
+        """Mark the steered tokens of a step with `tokens` tokens.
 
-        `spans` gives, for each steered request in the batch, (request id, offset of its first token
-        in the batch, how many tokens it computes, token index of the first in the request).
+        `spans`: for each steered request in the batch, (request id, offset of its first token in
+        the batch, how many tokens it computes, token index of the first in the request).
         """
         self.tables.begin_step()
         report = StepReport(failed=dict(self.failed))
@@ -178,17 +181,17 @@ class SteeredRequests:
 
     @property
     def free_table_entries(self) -> int:
-        """Table entries that no request holds."""
+        """Number of table entries that no request holds."""
         return len(self._free_entries)
 
     def take_report(self) -> StepReport | None:
-        """The report of the latest step, once."""
+        """The report of the latest step; None on a second call for the same step."""
         report, self._report = self._report, None
         return report
 
     def _news(self, request: LiveRequest) -> News:
         loads = request.loads
-        # The chunks of a prompt but for its last have no output, and their news go nowhere.
+        # Only the last chunk of a prompt has an output; until then the news must be kept.
         if request.counted_to >= request.prompt_tokens:
             request.loads = ()
         new = tuple(request.choices[request.num_choices_reported :])
@@ -225,7 +228,7 @@ class SteeredRequests:
         request.lease = Lease(rows, [self._free_entries.pop() for _ in request.segments])
 
     def _elements(self, plan: Plan, rows: Mapping[BankKey, int]) -> list[float]:
-        """For each vector of `plan`, the `elements` that `most_added` takes."""
+        """For each vector of `plan`, its value of `elements` for `most_added`."""
         found = []
         for vector in plan.vectors:
             steps = sorted({vector.tensor_at(step) for step in range(vector.steps)})
@@ -237,8 +240,9 @@ class SteeredRequests:
         return found
 
     def _write(self, request: LiveRequest, lease: Lease, entry: int, segment: Segment) -> None:
-        """Write what `segment` adds into table entry `entry`. Where coefficients change from token
-        to token, the entry has 1 for each, and the gains have the coefficients."""
+        """Write what `segment` adds into table entry `entry`. If coefficients change from token to
+        token, the entry has a coefficient of 1 for each term, and the token gains have the
+        coefficients."""
         varies = request.plan.varies
         terms: dict[int, list[tuple[int, float]]] = {}
         column = 0
@@ -247,7 +251,7 @@ class SteeredRequests:
             for point in vector.terms:
                 row = lease.rows[vector.digest, *point, step]  # type: ignore[index]
                 pairs = terms.setdefault(self.slots[point], [])
-                if varies:  # A token's gains are for the same vectors at every layer.
+                if varies:  # A column of the gains has the same vector at every layer.
                     pairs += [(ZERO_ROW, 0.0)] * (column - len(pairs))
                 pairs.append((row, 1.0 if varies else vector.coefficient))
             if varies:
@@ -275,7 +279,8 @@ class SteeredRequests:
 
 
 def _gains(request: LiveRequest, segment: Segment, lo: int, hi: int) -> NDArray[np.float32]:
-    """[hi - lo, columns]: the coefficients of the segment's vectors at its tokens [lo, hi)."""
+    """The coefficients of the segment's vectors at its tokens [lo, hi): float32 [hi - lo,
+    columns]."""
     gains: NDArray[np.float32]
     if request.plan.dynamic is not None:
         first = 1 - request.prompt_tokens

@@ -1,8 +1,8 @@
-"""What a block's output is, and whether its branches join the residual stream as they are.
+"""What a block's output is, and whether its branches join the residual stream unchanged.
 
-Neither can be read off a module: a branch may be scaled or normed before it joins, and a second
-tensor in a block's output may be half of the stream or a leftover. So the model is run a few times
-once it is loaded, each time with another thing moved, and arithmetic decides.
+Neither follows from the module alone: a branch may be scaled or normed before it joins, and a
+second tensor in a block's output may be half of the stream or a leftover. So after loading the
+model runs a few times, each time with a change at another place, and the results are compared.
 """
 
 from collections import defaultdict
@@ -22,21 +22,22 @@ from steersman.vectors.tensors import HookPoint
 Forward = Callable[[int], Tensor]
 
 SUM_TOLERANCE = 0.25
-"""Two ways of one addition may round differently, all the way to the last layer."""
+"""Relative error at the last layer: two orders of one sum may round differently in every layer."""
 BRANCH_TOLERANCE = 0.02
-"""Within one block: bfloat16 rounds by less than 0.005, and a factor of 1.03 is seen."""
+"""Relative error within one block: bfloat16 rounds by less than 0.005, and a factor of 1.03 must be
+found."""
 LOUD = 4.0
-"""What is added to a branch is this many times as long as the stream: it drowns rounding."""
+"""The probe of a branch is this many times as long as the stream, so rounding is negligible."""
 
 
 def probe_blocks(
     blocks: list[Block], forward: Forward, hidden: int, max_tokens: int
 ) -> list[Block]:
-    """`blocks` with `split` known, and with only those branches that join the stream as they are.
+    """`blocks` with `split` set, and with only those branches that join the stream unchanged.
 
     `forward(n)` runs the model on n <= `max_tokens` tokens that do not see each other, and returns
-    the final hidden states [n, ...]; `hidden` is the stream's width. Raises `NotInstrumentable`
-    where what a block returns is not the stream: then nothing could be steered rightly.
+    the final hidden states [n, ...]; `hidden` is the stream's width. Raises `NotInstrumentable` if
+    a block does not return the residual stream, because nothing could then be steered rightly.
     """
     width = max(1, max_tokens // 2)
     found: list[Block] = []
@@ -47,13 +48,14 @@ def probe_blocks(
 
 class _Addition(NamedTuple):
     part: int
-    """Which tensor of the output it goes to."""
+    """Index of the output's tensor to which the vector is added."""
     token: int
     vector: Tensor
 
 
 class _ProbedBlocks:
-    """Of so few blocks that each has two tokens to itself: n and n + len(blocks)."""
+    """A group of blocks small enough for one pass: block n changes only tokens n and n +
+    len(blocks)."""
 
     def __init__(self, blocks: list[Block], forward: Forward, hidden: int) -> None:
         self.blocks, self.forward = blocks, forward
@@ -77,7 +79,8 @@ class _ProbedBlocks:
         return self._with_true_branches(found)
 
     def _moved(self, part: int) -> Tensor:
-        """How much each block's token moves at the end when `part` of the block's output does."""
+        """For each block, how far its token's final hidden state moves when `part` of the block's
+        output does."""
         additions = {
             HookPoint("resid_post", block.layer): _Addition(part, n, probe)
             for n, (block, probe) in enumerate(zip(self.blocks, self.probes, strict=True))
@@ -85,8 +88,9 @@ class _ProbedBlocks:
         return self._run(additions).float() - self.final.float()
 
     def _with_true_branches(self, blocks: list[Block]) -> list[Block]:
-        """Each block's first token has its attention moved, the second its MLP. The stream must
-        gain what the branch gained, and after the attention also what the MLP made of it."""
+        """Keep the branches that join the stream unchanged. In the probe, each block's first token
+        has its attention's output changed, the second its MLP's. The stream must change as the
+        branch did, and after a change of attention also as the MLP's output did in response."""
         additions = {
             HookPoint(site, block.layer): _Addition(0, n + second * len(blocks), LOUD * probe)
             for n, (block, probe) in enumerate(zip(blocks, self.probes, strict=True))
@@ -100,10 +104,10 @@ class _ProbedBlocks:
             mlp[1] = 0
             scale = LOUD * probe.norm()
             errors = (stream - mlp - LOUD * probe).norm(dim=-1) / scale
-            # The MLP of a parallel block does not see what its attention gained.
+            # The MLP of a parallel block does not read its attention's output.
             alone = (errors <= BRANCH_TOLERANCE) & (mlp.norm(dim=-1) <= BRANCH_TOLERANCE * scale)
             sites = ("attn_out", "mlp_out")
-            # A module that blocks share is run more than once, and is none's.
+            # A module that several blocks share runs more than once, and counts for none of them.
             own = [len(self.plain[HookPoint(site, block.layer)]) == 1 for site in sites]
             joins = [
                 error <= BRANCH_TOLERANCE and one
@@ -122,7 +126,8 @@ class _ProbedBlocks:
         return found
 
     def _gain(self, site: str, block: Block, parts: slice) -> Tensor:
-        """What `site` of `block` has more than in the plain run, at its two tokens: [2, hidden]."""
+        """Change of the value at `site` of `block` from the plain run, at the block's two tokens:
+        [2, hidden]."""
         after, before = (
             self.outputs[HookPoint(site, block.layer)],
             self.plain[HookPoint(site, block.layer)],
@@ -140,8 +145,8 @@ class _ProbedBlocks:
         return probe
 
     def _run(self, additions: Mapping[HookPoint, _Addition]) -> Tensor:
-        """One pass with `additions`. Puts into `outputs`, for each call of a site's module, its
-        output's tensors at the two tokens of its block: [parts, 2, hidden] float32."""
+        """Run one pass with `additions`. For each call of a site's module, `outputs` gets the
+        tensors of its output at the two tokens of its block: float32 [parts, 2, hidden]."""
         self.outputs = defaultdict(list)
 
         def look(key: HookPoint, tokens: list[int], output: Any) -> None:
@@ -171,7 +176,7 @@ def _watched(
     tokens: list[int],
     look: Callable[[HookPoint, list[int], Any], None],
 ) -> Iterator[None]:
-    """Calls `look(key, tokens, output)` after each forward of `module`."""
+    """Call `look(key, tokens, output)` after each forward of `module`."""
     forward, own = module.forward, "forward" in vars(module)
 
     def watched(*args: Any, **kwargs: Any) -> Any:

@@ -22,14 +22,14 @@ def self_check(
     forward: Callable[[int], Tensor | None],
     most_tokens: int,
 ) -> bool:
-    """Steer one token at each site and layer, and see that it and only it changed. Returns whether
-    this engine computes the same bits twice.
+    """Steer one token at each site and layer, and check that this token and no other changed.
+    Returns whether this engine computes the same bits twice.
 
-    `forward(n)` runs n identical tokens, which do not see each other if n is at most `most_tokens`,
-    and returns the final hidden states [>= n, hidden]. Raises `NotInstrumentable` naming each
-    (site, layer) where the addition did not arrive, or if an unsteered token changed by one bit of
-    those that two runs without steering agree on: kernels that add up in any order, or scale by the
-    largest number of a batch, do not agree on all. Leaves the tables as they were.
+    `forward(n)` runs n identical tokens, which do not see each other if n <= `most_tokens`, and
+    returns the final hidden states [>= n, hidden]. Raises `NotInstrumentable` with each (site,
+    layer) where the addition did not arrive, or if an unsteered token changed in an element on
+    which two runs without steering agree. (They do not agree on all if kernels add in any order, or
+    scale by the largest number of a batch.) Leaves the tables all zeros.
     """
     repeats = True
     # One of those that share a slot.

@@ -1,4 +1,4 @@
-"""What is marked at a step's tokens, on its way from the host to the device."""
+"""The marks of a step's tokens, on their way from the host to the device."""
 
 from collections.abc import Sequence
 from typing import Any, Protocol
@@ -8,19 +8,21 @@ from torch import Tensor
 
 
 def upload(target: Tensor, source: Tensor) -> None:
-    """Queue the copy of `source`, on the host and used for nothing else, to `target`, and return:
-    from pageable memory the host would wait until the device has done all that is queued before.
-    PyTorch gives the page-locked memory to no one else until the copy is made."""
+    """Queue the copy of `source`, a host tensor used for nothing else, to `target`, and return.
+
+    `source` is pinned first: from pageable memory the host would wait until the device has done all
+    that is queued before. PyTorch does not reuse the pinned memory before the copy is made.
+    """
     if target.device.type != "cpu":
         source = source.pin_memory()
     target.copy_(source, non_blocking=True)
 
 
 class HostBuffer(Protocol):
-    """Memory on the host that a device copies from, when it comes to it."""
+    """Memory on the host from which a queued copy reads when the device reaches it."""
 
     values: Tensor
-    """Like the target. Not to be written between `send` and `wait`."""
+    """As the target in shape and dtype. Must not be written between `send` and `wait`."""
 
     def send(self, target: Tensor, tokens: int) -> None:
         """Queue the copy of the first `tokens` values to `target`, and return."""
@@ -45,7 +47,7 @@ class PinnedBuffer:
 
 
 class SameMemory:
-    """A `HostBuffer` where device and host are one: written is there."""
+    """A `HostBuffer` where device and host are one, so nothing is copied."""
 
     def __init__(self, target: Tensor) -> None:
         self.values = target
@@ -58,8 +60,8 @@ class SameMemory:
 
 
 class StagedTokens:
-    """`target` [tokens, ...] on the device, written on the host and copied once a step; where
-    nothing is marked it is at `rest`.
+    """`target` [tokens, ...] on the device, written on the host and copied once a step. Unmarked
+    tokens have the value `rest`.
 
     Under asynchronous scheduling the host prepares a step while the device still computes the one
     before, and the copy waits in the device's queue: written too early, the host's memory would
@@ -75,21 +77,22 @@ class StagedTokens:
         self._rest = rest
         self._buffers = buffers
         self._written = [0] * len(buffers)
-        """Tokens of each buffer that may be marked; those after them are at rest."""
+        """For each buffer, the number of tokens that may be marked; those behind are at `rest`."""
         self._sent = 0
-        """Tokens of `target` that may be marked."""
+        """Number of tokens of `target` that may be marked."""
         self._turn = 0
         self._values = buffers[0].values.numpy()
 
     @classmethod
     def on(cls, target: Tensor, rest: float = -1) -> "StagedTokens":
-        """The way to `target`, wherever it is, which is at `rest` everywhere."""
+        """A `StagedTokens` for `target` on its device. `target` must have the value `rest`
+        everywhere."""
         if target.device.type == "cpu":
             return cls(target, [SameMemory(target)], rest)
         return cls(target, [PinnedBuffer(target, rest), PinnedBuffer(target, rest)], rest)
 
     def begin(self) -> None:
-        """Mark no token, in the buffer whose turn it is."""
+        """Take the next buffer, and unmark all its tokens."""
         self._turn = turn = (self._turn + 1) % len(self._buffers)
         self._buffers[turn].wait()
         self._values = self._buffers[turn].values.numpy()
@@ -97,12 +100,14 @@ class StagedTokens:
         self._written[turn] = 0
 
     def mark(self, start: int, stop: int, value: Any) -> None:
-        """Tokens [start, stop) have `value`, or the values of an array."""
+        """Give tokens [start, stop) the value `value`, or the values of an array [stop - start,
+        ...]."""
         self._values[start:stop] = value
         self._written[self._turn] = max(self._written[self._turn], stop)
 
     def commit(self, tokens: int) -> None:
-        """Send what was marked in a step of so many tokens; any after them are unmarked."""
+        """Queue the copy of the marks of a step with `tokens` tokens. Tokens behind them are
+        unmarked."""
         tokens = max(tokens, self._written[self._turn])
         if tokens or self._sent:
             self._buffers[self._turn].send(self._target, max(tokens, self._sent))

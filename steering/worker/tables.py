@@ -1,4 +1,4 @@
-"""The tensors that the operation reads. Allocated once, before vLLM's profile run."""
+"""The tensors that the operation reads. They are allocated once, before vLLM's profile run."""
 
 import weakref
 from collections.abc import Sequence
@@ -15,12 +15,13 @@ from steersman.steering.worker.bank import ZERO_ROW
 from steersman.steering.worker.staging import StagedTokens, upload
 
 _AT_ONCE = 2**21
-"""Floats of sums that are kept for the slots to come."""
+"""Most float32 values that `added` computes at once for slots that are still to come."""
 
 
 @dataclass(frozen=True)
 class TableSizes:
-    """Sizes of the tables. `slots` counts (site, layer) pairs that can be steered."""
+    """Sizes of the tables. `slots`: hook points with an operation of their own; `terms`: K, the
+    most terms of a table entry at one slot; `tokens`: the most tokens of a step."""
 
     slots: int
     table_entries: int
@@ -31,8 +32,12 @@ class TableSizes:
 
 
 class Tables:
-    """`bank` [1 + bank_rows, hidden] f32; `index` i32 and `coefficient` f32 [slots, entries, K];
-    `token_entry` [tokens] i32 and `token_gain` [tokens, K] f32, written through `StagedTokens`."""
+    """The tensors of one worker.
+
+    `bank` [1 + bank_rows, hidden] float32; `index` int32 and `coefficient` float32, both [slots,
+    entries, K]; `token_entry` [tokens] int32 and `token_gain` [tokens, K] float32, which are
+    written through `StagedTokens`.
+    """
 
     def __init__(self, sizes: TableSizes, device: torch.device) -> None:
         self.sizes = sizes
@@ -49,15 +54,15 @@ class Tables:
         self._marks: list[tuple[int, int, int]] = []
         self._gains: dict[int, np.ndarray] = {}
         self.width = 1
-        """Terms that any table entry has had so far, at most K: the rest need not be read."""
+        """Most terms of a table entry so far, at most K: the columns behind need not be read."""
         self.marked: Marked | None = None
-        """The step's tokens as host indices, where the tables are on the CPU."""
+        """The step's marked tokens as indices, if the tables are on the CPU."""
         self._slots_of: dict[int, frozenset[int]] = {}
         """Slots at which each table entry has terms."""
         self.active_slots: frozenset[int] = frozenset()
         """Slots at which a token of the step is steered."""
         self._ahead: set[int] = set()
-        """Those of them that the forward pass has still to come to."""
+        """Active slots that the forward pass has not reached yet."""
         self._added: dict[int, Tensor] = {}
 
     def fill_bank(self, row: int, vector: Tensor) -> None:
@@ -78,7 +83,7 @@ class Tables:
         upload(self.coefficient[:, entry], torch.from_numpy(coefficient))
 
     def begin_step(self) -> None:
-        """Mark every token as not steered (on the host)."""
+        """Mark every token as not steered, on the host."""
         self._staged.begin()
         self._staged_gains.begin()
         self._marks.clear()
@@ -91,8 +96,9 @@ class Tables:
         entry: int,
         gains: NDArray[np.float32] | Sequence[Sequence[float]] | None = None,
     ) -> None:
-        """Tokens [start, stop) of this step's batch are steered by table entry `entry`; with
-        `gains`, for each of the tokens what the coefficient of each term is multiplied by."""
+        """Mark tokens [start, stop) of this step's batch as steered by table entry `entry`. `gains`
+        [stop - start, <= K]: for each token, what the coefficient of each term is multiplied by;
+        None for 1."""
         self._staged.mark(start, stop, entry)
         self._marks.append((start, stop, entry))
         if gains is not None:
@@ -102,7 +108,8 @@ class Tables:
             self._gains[start] = values
 
     def commit(self, tokens: int) -> None:
-        """Make the step's marks visible to the device: the one copy a step makes."""
+        """Copy the marks of a step with `tokens` tokens to the device, in the one copy of the
+        step."""
         self._staged.commit(tokens)
         self._staged_gains.commit(0)
         mark = self.token_entry.data_ptr()
@@ -115,9 +122,10 @@ class Tables:
             self._added.clear()
 
     def added(self, slot: int) -> Tensor:
-        """[u, hidden] float32: what each of `marked.entries` adds at `slot`, on the CPU.
+        """What each of `marked.entries` adds at `slot`: float32 [u, hidden]. On the CPU only.
 
-        Taken for many slots at once: for a few tokens, thirty operations cost thirty times one.
+        Computed for many slots at once: for a few tokens, thirty operations cost thirty times as
+        much as one.
         """
         if slot not in self._added:
             assert self.marked is not None
@@ -142,8 +150,8 @@ class Tables:
         spread: list[int] = []
         gains = []
         for start, stop, entry in sorted(self._marks):
-            # Tokens of one table entry differ in their gains: each gets its own, the others one a
-            # mark.
+            # With gains, tokens of one table entry differ, so each has an entry of its own here.
+            # Without gains, one entry serves all tokens of a mark.
             own = self._gains.get(start)
             first, count = len(entries), stop - start
             tokens += range(start, stop)

@@ -203,7 +203,7 @@ def fitting() -> dict[str, Tensor]:
 )
 def test_tables_that_do_not_go_together_are_refused(name: str, wrong: Tensor) -> None:
     interpreted(**fitting())
-    with pytest.raises(Refused, match="does not go with bank"):
+    with pytest.raises(Refused, match="does not match bank"):
         interpreted(**fitting() | {name: wrong})
 
 
