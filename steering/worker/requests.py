@@ -33,8 +33,8 @@ class Lease:
     """The bank rows and table entries of one request in the runner's batch."""
 
     rows: Mapping[BankKey, int]
-    """Bank row of each of the plan's keys. Looked up by plain tuples, which are equal to the keys and
-    ten times as fast to make: a heavy plan has thousands."""
+    """Bank row of each of the plan's keys. Looked up by plain tuples, which are equal to the keys
+    and ten times as fast to make: a heavy plan has thousands."""
     entries: list[int]
     """Table entry of each segment."""
     entries_written: set[int] = field(default_factory=set)
