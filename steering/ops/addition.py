@@ -5,6 +5,8 @@ the gain of its k-th term. It is a torch custom op, so torch.compile treats it a
 graphs capture it.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final, NamedTuple
 
 import torch
@@ -16,6 +18,20 @@ IDLE: Final[set[int]] = set()
 operation returns at once for these, except while a graph is captured, which other steps replay. New
 tables are not in the set before their first step, so the operation runs in the profile run, which
 compiles its kernel before a capture."""
+
+
+_left_out: Final[list[None]] = []
+
+
+@contextmanager
+def left_out() -> Iterator[None]:
+    """No operation does anything in here. A CUDA graph that is captured in here has none, and is
+    for steps that mark no token."""
+    _left_out.append(None)
+    try:
+        yield
+    finally:
+        _left_out.pop()
 
 
 class Marked(NamedTuple):
@@ -81,7 +97,7 @@ def add(
 
     The sum is taken in float32 and cast once. Tokens with entry -1 are not touched.
     """
-    if token_entry.data_ptr() in IDLE:
+    if _left_out or token_entry.data_ptr() in IDLE:
         return
     entries = token_entry[: hidden.shape[0]]
     tokens = (entries >= 0).nonzero().squeeze(1)
@@ -106,7 +122,8 @@ def add_on_cuda(
     token_gain: Tensor,
 ) -> None:
     """The same in one kernel. No shape depends on data, so CUDA graphs can capture it."""
-    if token_entry.data_ptr() in IDLE and not torch.cuda.is_current_stream_capturing():
+    idle = token_entry.data_ptr() in IDLE
+    if _left_out or (idle and not torch.cuda.is_current_stream_capturing()):
         return
     # Here, because a CPU needs no Triton. The profile run comes through: a start without it fails.
     from steersman.steering.ops.kernel import add_rows

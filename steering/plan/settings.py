@@ -86,6 +86,12 @@ class Settings(BaseModel):
         "SITES",
         unset="in graphs those that a vector in the library needs at the start, else all",
     )
+    graphs_without_steering: Switch = setting(
+        False,
+        "capture each full CUDA graph a second time without the operation, for steps in which "
+        "nobody steers: twice their memory and time at the start; needs model runner V2, and was "
+        "never run on a GPU",
+    )
     max_waiting: CountOrZero = setting(
         256,
         "steered requests that may wait, in each engine, because others have the rows of the "

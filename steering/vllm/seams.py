@@ -39,6 +39,8 @@ _MODEL: Final = "steering/vllm/worker/model.py"
 _V1: Final = "steering/vllm/worker/model_runner_v1.py"
 _V2: Final = "steering/vllm/worker/model_runner_v2.py"
 _DUMMY: Final = "steering/vllm/worker/dummy_run.py"
+_MANAGER: Final = "vllm.v1.worker.gpu.cudagraph_utils:ModelCudaGraphManager"
+_GRAPHS: Final = "steering/vllm/worker/graph_sets.py"
 _CACHE: Final = "steering/vllm/worker/cache_blocks.py"
 _OPENAI: Final = "vllm.entrypoints.openai"
 
@@ -327,6 +329,15 @@ SEAMS: Final = (
          "which requests ended"),
     Seam(_V2, V2_WORKER, "vllm.v1.core.sched.output:NewRequestData",
          ("req_id", "sampling_params", "prompt_len"), "a new request's plan"),
+    Seam(_GRAPHS, V2_WORKER, _MANAGER, ("_init_candidates", "_capture_descs"),
+         "each full graph gets a twin without the operation"),
+    Seam(_GRAPHS, V2_WORKER, "vllm.v1.worker.gpu.cudagraph_utils:BatchExecutionDescriptor",
+         (), "as above"),
+    Seam(_GRAPHS, V2_WORKER, "vllm.config.compilation:CUDAGraphMode", ("FULL",), "as above"),
+    Seam(_GRAPHS, V2_WORKER, "vllm.v1.worker.gpu.cudagraph_utils:CudaGraphManager.capture",
+         ("create_forward_fn",), "both are captured"),
+    Seam(_GRAPHS, V2_WORKER, f"{_MANAGER}.run_fullgraph", ("desc",),
+         "a step in which nobody steers replays the twin"),
     Seam(_UNSUPPORTED, V2_WORKER, "vllm.config:SpeculativeConfig",
          ("enable_adaptive_verification",), "adaptive verification is refused"),
     # API server

@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING, Any, Final
 
 from steersman.steering.plan.errors import NotInstrumentable
+from steersman.steering.plan.settings import Settings
 from steersman.steering.vllm import seams
 from steersman.steering.vllm.seam import lacking
 
@@ -109,6 +110,15 @@ def check_ways(vllm_config: "VllmConfig", runner: Any) -> None:
     ):
         if refused:
             raise NotInstrumentable(f"Steersman cannot steer under {why}")
+
+
+def check_v1(settings: Settings) -> None:
+    """Raise `NotInstrumentable` for a setting that model runner V1 has no seam for."""
+    if settings.graphs_without_steering:
+        raise NotInstrumentable(
+            "--graphs-without-steering needs vLLM's V2 model runner: set "
+            "VLLM_USE_V2_MODEL_RUNNER=1, or drop the option"
+        )
 
 
 def check_v2(runner: Any, vllm_config: "VllmConfig") -> None:

@@ -5,6 +5,7 @@ rpc                                 methods of vLLM's worker, and those for `col
 loading                             reads vectors from the library, on all ranks or on none
 model_runner_v1, model_runner_v2    the steps of vLLM's model runners
 model, logit_lens                   passes of the bare model; its final norm and unembedding
+graph_sets                          full CUDA graphs with the operation and without
 dummy_run                           runs that belong to no request
 cache_blocks                        fills memory of the cache with zeros
 """

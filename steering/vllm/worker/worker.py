@@ -17,8 +17,13 @@ from steersman.steering.vllm.config import (
     runs_python,
     table_sizes,
 )
-from steersman.steering.vllm.unsupported import check_device, check_v2, check_ways
-from steersman.steering.vllm.worker import dummy_run, model_runner_v1, model_runner_v2
+from steersman.steering.vllm.unsupported import check_device, check_v1, check_v2, check_ways
+from steersman.steering.vllm.worker import (
+    dummy_run,
+    graph_sets,
+    model_runner_v1,
+    model_runner_v2,
+)
 from steersman.steering.vllm.worker.loading import VectorFiles, anywhere, sites_asked
 from steersman.steering.vllm.worker.logit_lens import Lens
 from steersman.steering.vllm.worker.model import bare_forward, layer_types
@@ -75,6 +80,8 @@ class WorkerSteering:
         self.active = ActiveSlots(self.tables.sizes.slots, always=not runs_python(vllm_config))
         self.steered = self._make_steered(vllm_config)
         instrument(blocks, self.slots, self.tables, self.active)
+        if Settings.read(vllm_config.additional_config).graphs_without_steering:
+            graph_sets.install(self.tables)
         # V2 chooses a step's graph before the step's requests are known here.
         self.listens = not (v2 and self.active.always)
         self.composer = Composer()
@@ -135,5 +142,7 @@ def _check(runner: Any, vllm_config: "VllmConfig", *, v2: bool) -> None:
     check_ways(vllm_config, runner)
     if v2:
         check_v2(runner, vllm_config)
+    else:
+        check_v1(Settings.read(vllm_config.additional_config))
     if runner.device.type == "cpu":
         seams.check(seams.CPU_WORKER)

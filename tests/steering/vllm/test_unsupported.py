@@ -6,7 +6,13 @@ from typing import Any
 import pytest
 
 from steersman.steering.plan.errors import NotInstrumentable
-from steersman.steering.vllm.unsupported import check_device, check_version, check_ways
+from steersman.steering.plan.settings import Settings
+from steersman.steering.vllm.unsupported import (
+    check_device,
+    check_v1,
+    check_version,
+    check_ways,
+)
 
 
 def config(connector: str | None = None, **changes: Any) -> Any:
@@ -69,6 +75,12 @@ def test_ways_that_are_not_are_named(changes: dict[str, Any], named: str) -> Non
 def test_drafts_whose_place_only_the_device_knows_are_refused() -> None:
     with pytest.raises(NotInstrumentable, match="asynchronous speculative decoding"):
         check_ways(config(), SimpleNamespace(use_async_spec_decode=True))
+
+
+def test_a_setting_that_v1_cannot_honour_is_refused_with_the_variable() -> None:
+    check_v1(Settings())
+    with pytest.raises(NotInstrumentable, match="VLLM_USE_V2_MODEL_RUNNER=1, or drop"):
+        check_v1(Settings(graphs_without_steering=True))
 
 
 def test_devices() -> None:
