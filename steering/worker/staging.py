@@ -7,15 +7,63 @@ import torch
 from torch import Tensor
 
 
-def upload(target: Tensor, source: Tensor) -> None:
-    """Queue the copy of `source`, a host tensor used for nothing else, to `target`, and return.
+class StagedRows:
+    """Rows of `target` along dimension `dim`, written on the host and sent together: a copy and a
+    scatter for each `at_once` rows, however many are written in a step.
 
-    `source` is pinned first: from pageable memory the host would wait until the device has done all
-    that is queued before. PyTorch does not reuse the pinned memory before the copy is made.
+    Assumption: between two calls of `send` no forward pass is queued that reads a row which was
+    written since the first. Guarantee: a row has what was written last when `send` returns, in the
+    order of the device's queue. The host does not wait: PyTorch gives page-locked memory to nobody
+    else until the copy from it is made.
     """
-    if target.device.type != "cpu":
-        source = source.pin_memory()
-    target.copy_(source, non_blocking=True)
+
+    def __init__(self, target: Tensor, dim: int, at_once: int, *, pinned: bool = True) -> None:
+        self._target = target.movedim(dim, 0)
+        self._at_once = at_once
+        self._pinned = pinned
+        self._places: dict[int, int] = {}
+        """Place in `_values` of each row that is to be sent."""
+        self._values = torch.empty(0)
+
+    @classmethod
+    def on(cls, target: Tensor, dim: int = 0, at_once: int = 256) -> "StagedRows | WrittenRows":
+        """The way to `target`, wherever it is."""
+        if target.device.type == "cpu":
+            return WrittenRows(target, dim)
+        return cls(target, dim, at_once)
+
+    def put(self, row: int, values: Tensor) -> None:
+        """Copy `values`, a row of the target on the host, to `row` with the next `send`."""
+        if len(self._places) == self._at_once and row not in self._places:
+            self.send()
+        if not self._places:
+            shape = (self._at_once, *self._target.shape[1:])
+            self._values = torch.empty(shape, dtype=self._target.dtype, pin_memory=self._pinned)
+        place = self._places.setdefault(row, len(self._places))
+        self._values[place].copy_(values)
+
+    def send(self) -> None:
+        """Queue the copy of all rows that were put, and return."""
+        if not self._places:
+            return
+        rows = torch.tensor(list(self._places), pin_memory=self._pinned)
+        device = self._target.device
+        values = self._values[: len(rows)].to(device, non_blocking=True)
+        self._target.index_copy_(0, rows.to(device, non_blocking=True), values)
+        self._places.clear()
+
+
+class WrittenRows:
+    """`StagedRows` where device and host are one: written is there."""
+
+    def __init__(self, target: Tensor, dim: int) -> None:
+        self._target = target.movedim(dim, 0)
+
+    def put(self, row: int, values: Tensor) -> None:
+        self._target[row].copy_(values)
+
+    def send(self) -> None:
+        pass
 
 
 class HostBuffer(Protocol):

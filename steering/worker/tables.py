@@ -12,7 +12,7 @@ from torch import Tensor
 
 from steersman.steering.ops.addition import IDLE, Marked, sums
 from steersman.steering.worker.bank import ZERO_ROW
-from steersman.steering.worker.staging import StagedTokens, upload
+from steersman.steering.worker.staging import StagedRows, StagedTokens
 
 _AT_ONCE = 2**21
 """Most float32 values that `added` computes at once for slots that are still to come."""
@@ -49,6 +49,9 @@ class Tables:
         self.token_gain = torch.ones(sizes.tokens, sizes.terms, device=device)
         # Another tensor may lie at the same address later.
         weakref.finalize(self, IDLE.discard, self.token_entry.data_ptr())
+        self._bank_rows = StagedRows.on(self.bank)
+        self._indices = StagedRows.on(self.index, dim=1)
+        self._coefficients = StagedRows.on(self.coefficient, dim=1)
         self._staged = StagedTokens.on(self.token_entry)
         self._staged_gains = StagedTokens.on(self.token_gain, rest=1)
         self._marks: list[tuple[int, int, int]] = []
@@ -66,11 +69,12 @@ class Tables:
         self._added: dict[int, Tensor] = {}
 
     def fill_bank(self, row: int, vector: Tensor) -> None:
-        """Write `vector` [hidden] float32 into bank row `row`."""
-        self.bank[row].copy_(vector)
+        """Write `vector` [hidden] float32, on the host, to bank row `row` with the next commit."""
+        self._bank_rows.put(row, vector)
 
     def write_entry(self, entry: int, terms: dict[int, list[tuple[int, float]]]) -> None:
-        """Set table entry `entry`: for each slot, its (bank row, coefficient) terms."""
+        """Set table entry `entry` with the next commit: for each slot, its (bank row, coefficient)
+        terms."""
         self._slots_of[entry] = frozenset(terms)
         slots, _, width = self.index.shape
         index = np.full((slots, width), ZERO_ROW, dtype=np.int32)
@@ -79,8 +83,8 @@ class Tables:
             self.width = max(self.width, len(pairs))
             index[slot, : len(pairs)] = [bank_row for bank_row, _ in pairs]
             coefficient[slot, : len(pairs)] = [c for _, c in pairs]
-        upload(self.index[:, entry], torch.from_numpy(index))
-        upload(self.coefficient[:, entry], torch.from_numpy(coefficient))
+        self._indices.put(entry, torch.from_numpy(index))
+        self._coefficients.put(entry, torch.from_numpy(coefficient))
 
     def begin_step(self) -> None:
         """Mark every token as not steered, on the host."""
@@ -108,8 +112,11 @@ class Tables:
             self._gains[start] = values
 
     def commit(self, tokens: int) -> None:
-        """Copy the marks of a step with `tokens` tokens to the device, in the one copy of the
-        step."""
+        """Send the device what was written since the last commit, and the marks of a step with
+        `tokens` tokens: a copy for each table at most, and none of the tables where no request
+        came."""
+        for rows in (self._bank_rows, self._indices, self._coefficients):
+            rows.send()
         self._staged.commit(tokens)
         self._staged_gains.commit(0)
         mark = self.token_entry.data_ptr()

@@ -2,7 +2,6 @@
 
 import itertools
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from steersman.steering.worker.staging import StagedTokens, upload
+from steersman.steering.worker.staging import StagedRows, StagedTokens
 
 TOKENS = 12
 
@@ -177,22 +176,82 @@ def test_on_the_host_there_is_nothing_to_copy(target: Target) -> None:
     assert torch.equal(there, target())
 
 
-class Uploaded:
-    """A device's tensor that notes how it was copied to."""
+class Counted(StagedRows):
+    """Rows on their way to a device that is this host, from memory that is not page-locked."""
 
-    def __init__(self, kind: str) -> None:
-        self.device = SimpleNamespace(type=kind)
-        self.copies: list[tuple[str, bool]] = []
+    def __init__(self, target: Tensor, dim: int, at_once: int) -> None:
+        super().__init__(target, dim, at_once, pinned=False)
+        self.sent: list[int] = []
 
-    def copy_(self, source: Any, *, non_blocking: bool = False) -> None:
-        self.copies.append((source.memory, non_blocking))
+    def send(self) -> None:
+        if self._places:
+            self.sent.append(len(self._places))
+        super().send()
 
 
-def test_no_upload_to_a_device_waits_for_it() -> None:
-    pageable: Any = SimpleNamespace(
-        memory="pageable", pin_memory=lambda: SimpleNamespace(memory="page-locked")
-    )
-    for kind, memory in (("cuda", "page-locked"), ("cpu", "pageable")):
-        target: Any = Uploaded(kind)
-        upload(target, pageable)
-        assert target.copies == [(memory, True)]
+writes = st.lists(
+    st.one_of(st.none(), st.tuples(st.integers(0, 5), st.integers(-9, 9))), max_size=30
+)
+"""Rows with their values, and None for a step's end."""
+
+
+@given(writes, st.sampled_from([0, 1]), st.integers(1, 8))
+def test_staged_rows_are_those_that_were_written_last(
+    written: list[tuple[int, int] | None], dim: int, at_once: int
+) -> None:
+    shape = (6, 3, 2) if dim == 0 else (3, 6, 2)
+    staged, direct = torch.zeros(shape), torch.zeros(shape)
+    on_device, on_host = Counted(staged, dim, at_once), StagedRows.on(direct, dim)
+    for write in [*written, None]:
+        if write is None:
+            on_device.send()
+            on_host.send()
+            assert torch.equal(staged, direct)
+        else:
+            row, value = write
+            values = torch.full((3, 2), float(value))
+            on_device.put(row, values)
+            on_host.put(row, values)
+            values.fill_(100)  # What was put is a copy.
+
+
+def test_a_steps_rows_are_one_copy_however_many_there_are() -> None:
+    target = torch.zeros(64, 4)
+    rows = Counted(target, 0, at_once=16)
+    for row in range(12):
+        rows.put(row, torch.ones(4))
+    rows.put(3, torch.full((4,), 2.0))
+    assert not target.any()
+    rows.send()
+    rows.send()
+    assert rows.sent == [12]
+    assert target.sum(1).tolist() == [4.0] * 3 + [8.0] + [4.0] * 8 + [0.0] * 52
+    for row in range(40):
+        rows.put(row, torch.ones(4))
+    rows.send()
+    assert rows.sent == [12, 16, 16, 8]
+
+
+def test_rows_go_to_a_device_from_page_locked_memory_without_waiting(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    made: list[Any] = []
+
+    def record(make: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        def pretend(*args: Any, pin_memory: bool = False, **kwargs: Any) -> Tensor:
+            made.append(pin_memory)  # There is none without a GPU.
+            return make(*args, **kwargs)
+
+        return pretend
+
+    def to(self: Tensor, device: Any, *, non_blocking: bool = False) -> Tensor:
+        made.append(non_blocking)
+        return self
+
+    rows = StagedRows(torch.zeros(4, 2), 0, at_once=2)
+    monkeypatch.setattr(torch, "empty", record(torch.empty))
+    monkeypatch.setattr(torch, "tensor", record(torch.tensor))
+    monkeypatch.setattr(Tensor, "to", to)
+    rows.put(1, torch.ones(2))
+    rows.send()
+    assert made == [True] * 4
