@@ -70,7 +70,7 @@ soak: $(READY) ## MINUTES of CLIENTS doing everything at once to one server, eve
 attack: $(READY) ## 500 attacks of twenty kinds by numbers that overflow, and 2,000 victims; ARGS="--way v2"
 	$(BIN)/python -m bench.serving.attack $(ARGS)
 
-compat: $(READY) ## every vLLM from 0.28 on that has a CPU wheel: it passes, or is refused; ARGS=0.31.0 for one
+compat: $(READY) ## every vLLM from 0.31 on, also one without a CPU wheel: it passes, or is refused; ARGS=0.32.0 for one
 	$(BIN)/python -m tests.compat.run $(ARGS)
 
 docs: $(READY) ## the site in build/site, every link checked

@@ -63,7 +63,6 @@ class SteersmanEndpoints:
             check_store()
             keys = Keys(Path(settings.api_keys_file), take_over(app.state.args))
         error_response.install(app)
-        _make_way(app, routes.router)
         app.include_router(health.router)
         app.include_router(routes.router)
         app.include_router(extract_api.build_router())
@@ -130,17 +129,3 @@ def _log_as_vllm_does() -> None:
 def _generates(app: Any) -> bool:
     """Whether vLLM has put the routes of a model that generates on `app`."""
     return any(getattr(route, "path", "") == "/v1/chat/completions" for route in app.router.routes)
-
-
-def _make_way(app: Any, router: Any) -> None:
-    """Take away vLLM's own routes of the same paths. From 0.32 on vLLM does that itself; before, of
-    two routes the first answered, which is not ours."""
-    ours = {(route.path, method) for route in router.routes for method in route.methods}
-    app.router.routes[:] = [
-        route
-        for route in app.router.routes
-        if not (
-            getattr(route, "methods", None)
-            and all((route.path, method) in ours for method in route.methods)
-        )
-    ]

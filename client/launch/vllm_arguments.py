@@ -26,11 +26,10 @@ def environment_defaults() -> None:
 
 def vllm_parser() -> Any:
     """vLLM's own parser with our defaults, whose errors are one line."""
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser: Any = FlexibleArgumentParser(prog="steersman serve")  # type: ignore[no-untyped-call]
-    parser = make_arg_parser(parser)
+    parser = cli_args().make_arg_parser(parser)
     parser.set_defaults(shutdown_timeout=SHUTDOWN_SECONDS)
     if on_cpu():
         parser.set_defaults(
@@ -45,12 +44,19 @@ def vllm_parser() -> Any:
     return parser
 
 
+def cli_args() -> Any:
+    """vLLM's module of its options."""
+    try:
+        from vllm.entrypoints.common import cli_args as found
+    except ImportError:  # Before vLLM 0.33.
+        from vllm.entrypoints.launchers import cli_args as found
+    return found
+
+
 def validate(args: Any) -> None:
     """Raise `CannotStart` where vLLM refuses `args`."""
-    from vllm.entrypoints.launchers.cli_args import validate_parsed_serve_args
-
     try:
-        validate_parsed_serve_args(args)
+        cli_args().validate_parsed_serve_args(args)
     except (TypeError, ValueError) as error:
         raise CannotStart(str(error).removeprefix("Error: ")) from None
 

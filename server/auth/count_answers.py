@@ -21,6 +21,7 @@ _ANSWERING: Final = (
     "/v1/responses",
     "/v1/messages",
     "/v1/systemone",
+    "/v1/decisions",
     "/invocations",
     "/inference/v1/generate",
     "/generative_scoring",
@@ -67,6 +68,7 @@ def answers_of(body: Any) -> int:
         1,
         _prompts(body.get("prompt")) + _prompts(body.get("prompt_embeds")),
         _prompts(body.get("items")),
+        _prompts(body.get("questions")),
         _conversations(body.get("messages")),
     )
 

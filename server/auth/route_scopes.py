@@ -30,6 +30,7 @@ _BY_NEED: Final = {
         POST /v1/chat/completions  POST /v1/chat/completions/batch  POST /v1/completions
         POST /v1/responses  GET /v1/responses/{response_id}  POST /v1/responses/{response_id}/cancel
         POST /v1/messages  POST /v1/messages/count_tokens  POST /v1/systemone  POST /invocations
+        POST /v1/decisions
         POST /inference/v1/generate  POST /generative_scoring
         POST /tokenize  POST /detokenize  GET /tokenizer_info
         POST /cohere/v2/chat  POST /cohere/v2/chat/render

@@ -36,13 +36,13 @@ ZERO: Final = "nothing could have changed: every coefficient is 0"
 
 
 def with_receipt(
-    response: Response | None, steered: "SteeredRequest", keep: Keep | None = None
-) -> Response | None:
+    response: Response, steered: "SteeredRequest", keep: Keep | None = None
+) -> Response:
     """`response` with the receipt of `steered`, which is closed when the answer is complete.
 
     What is known of the receipt already is in a header. `keep` is called with a response's id and
-    its receipt. Errors pass unchanged; None means that the client has gone. An answer that no
-    worker has said anything about is an error: a steered request never runs unsteered.
+    its receipt. Errors pass unchanged. An answer that no worker has said anything about is an
+    error: a steered request never runs unsteered.
     """
     if isinstance(response, StreamingResponse):
         chunks = (
@@ -53,9 +53,6 @@ def with_receipt(
         # A response that is never sent never runs its iterator: the request is collected with it.
         response.steering_session = steered  # type: ignore[attr-defined]
         return response
-    if response is None:
-        steered.close(Outcome.ABORTED)
-        return None
     if response.status_code != 200 or not steered.was_steered():
         steered.close(Outcome.FAILED)
         lost = response.status_code == 200

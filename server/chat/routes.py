@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
+from starlette.types import Message
 from vllm.entrypoints.openai.chat_completion import api_router as vllm_chat
 from vllm.entrypoints.openai.completion import api_router as vllm_completion
 from vllm.entrypoints.openai.responses import api_router as vllm_responses
@@ -36,6 +37,7 @@ from steersman.steering.plan import PlanInvalid
 from steersman.vectors.errors import SteersmanError
 
 Handler = Callable[[Any, Request], Awaitable[Response | None]]
+"""What a handler returns when its client has gone differs among versions of vLLM."""
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     **{code: {"model": ErrorEnvelope} for code in (400, 401, 403, 408, 413, 429, 503)},
@@ -112,6 +114,7 @@ async def _steered(
     if request.steering is None:
         return await handler(request, raw_request)
     refuse_unsteerable(request)
+    client = _ListenedRequest(raw_request)
     state = raw_request.app.state
     steered = await _begun(request, raw_request, steering)
     request.steer(steered.plan)
@@ -119,16 +122,20 @@ async def _steered(
     if steered.trace is not None:
         asked = request.count_tokens(forced=state.args.enable_force_include_usage)
     try:
-        response = await handler(request, raw_request)
+        response = await handler(request, client)
         if isinstance(response, StreamingResponse):
-            response = await _look(response, raw_request)
+            response = await _look(response, client)
+        if response is None or (client.gone and not isinstance(response, StreamingResponse)):
+            steered.close(Outcome.ABORTED)
+            return Response()
         if isinstance(response, StreamingResponse) and steered.trace is not None and asked:
             response.body_iterator = traced(response.body_iterator, steered.trace, asked)
         if refusal := steered.refusal():
             raise refusal
     except BaseException as error:
         refusal = steered.refusal()
-        steered.close(Outcome.ABORTED if isinstance(error, CancelledError) else Outcome.FAILED)
+        left = client.gone or isinstance(error, CancelledError)
+        steered.close(Outcome.ABORTED if left else Outcome.FAILED)
         if refusal is not None:
             raise refusal from None
         if isinstance(error.__cause__, PlanInvalid):
@@ -149,9 +156,23 @@ async def _begun(request: Any, raw_request: Request, steering: SteeringContext) 
         raise
 
 
+class _ListenedRequest(Request):
+    """A request that remembers whether its client has gone."""
+
+    def __init__(self, request: Request) -> None:
+        async def receive() -> Message:
+            message = await request.receive()
+            self.gone = self.gone or message["type"] == "http.disconnect"
+            return message
+
+        super().__init__(request.scope, receive)
+        self.gone = False
+        """As far as somebody has received: vLLM does while a handler runs."""
+
+
 @with_cancellation  # type: ignore[untyped-decorator]
 async def _look(response: StreamingResponse, raw_request: Request) -> Response | None:
-    """`response` once it has begun; None if the client goes away before that."""
+    """`response` once it has begun; something else if the client goes away before that."""
     return await first_chunk_error(response)
 
 

@@ -147,7 +147,7 @@ class CompanionScheduler:
         ):
             self._exclusive_group = None
         self._admissible = self._in_order()[: self._max_running]
-        if self._idle:
+        if self._idle and not self._end_pause():
             self._make_way()
 
     def _may_draft(self, group: Group) -> bool:
@@ -267,6 +267,20 @@ class CompanionScheduler:
             ),
             None,
         )
+
+    def _end_pause(self) -> bool:
+        """End vLLM's pause between prompts (`--prefill-schedule-interval`), which is counted in
+        steps that compute something: while answers are held there are none. Returns whether it was
+        on."""
+        scheduler = self._scheduler
+        # Before vLLM 0.33 there is one under data parallel alone, counted in all steps.
+        interval = getattr(scheduler, "local_prefill_interval", 1)
+        if interval == 1:
+            return False
+        began = scheduler.num_executed_steps + 1 - interval
+        pausing = scheduler.last_prefill_step > began
+        scheduler.last_prefill_step = min(began, scheduler.last_prefill_step)
+        return bool(pausing)
 
     def _make_way(self) -> None:
         """Make room for the first group. Call after a step that computed nothing although the group

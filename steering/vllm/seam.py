@@ -29,6 +29,8 @@ class Seam(NamedTuple):
     """What we use of the target. A function or class that we call: its parameters. An object that
     we read: its attributes (also those that its own methods set). A module: names in it."""
     why: str
+    before: str = ""
+    """The target in older versions that are supported, where it had another place."""
 
 
 def wrap(owner: Any, name: str, make: Callable[[Function], Function]) -> None:
@@ -58,7 +60,12 @@ def lacking(seams: Iterable[Seam]) -> list[str]:
 
 
 def _missing(seam: Seam) -> str:
-    module, _, path = seam.target.partition(":")
+    missing = _lacks(seam.target, seam.needs)
+    return _lacks(seam.before, seam.needs) and missing if missing and seam.before else missing
+
+
+def _lacks(target: str, needs: tuple[str, ...]) -> str:
+    module, _, path = target.partition(":")
     try:
         found: Any = import_module(module)
         for name in path.split(".") if path else ():
@@ -69,7 +76,7 @@ def _missing(seam: Seam) -> str:
         return "is not there"
     except AttributeError:
         return "is not there"
-    absent = [name for name in seam.needs if not _has(found, name)]
+    absent = [name for name in needs if not _has(found, name)]
     return f"lacks {', '.join(absent)}" if absent else ""
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from vllm.platforms import Platform
 
 _GRPC: Final = ("vllm.entrypoints.launchers.grpc_server", "vllm.entrypoints.grpc_server")
-SUPPORTED_VLLM: Final = ("0.31.", "0.32.")
+SUPPORTED_VLLM: Final = ("0.32.", "0.33.")
 """Version prefixes whose seams have been read, and tried by `make compat`."""
 
 
@@ -71,7 +71,6 @@ def check_device(platform: "Platform") -> None:
 def check_ways(vllm_config: "VllmConfig", runner: Any) -> None:
     """Raise `NotInstrumentable` for ways of running that this version cannot steer rightly."""
     parallel, cache = vllm_config.parallel_config, vllm_config.cache_config
-    passes = vllm_config.compilation_config.pass_config
     transfer = vllm_config.kv_transfer_config
     connector = transfer.kv_connector if transfer else None
     for refused, why in (
@@ -88,11 +87,6 @@ def check_ways(vllm_config: "VllmConfig", runner: Any) -> None:
             parallel.use_sequence_parallel_moe,
             "expert parallel with sequence parallel; drop --enable-expert-parallel, or one of "
             "--tensor-parallel-size and --data-parallel-size",
-        ),
-        (
-            # vLLM 0.32 has no such pass any more.
-            bool(getattr(passes, "enable_sp", False)),
-            "sequence parallel; drop enable_sp of the pass_config in --compilation-config",
         ),
         (
             cache.kv_sharing_fast_prefill,

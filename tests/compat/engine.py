@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from steersman.steering.plan import Plan, PlannedVector, PositionRule
+from steersman.steering.plan import Dynamic, Plan, PlannedVector, PositionRule
 from steersman.vectors.file.format import HookPoint, SteeringVector, write_vector
 from steersman.vectors.library.library import Library
 from tests.reference.reference import ReferenceModel, Term
@@ -40,6 +40,7 @@ def start(folder: Path) -> Engine:
             max_model_len=256,
             max_num_batched_tokens=CHUNK,
             max_num_seqs=16,
+            prefill_schedule_interval=4,
             kv_cache_memory_bytes=2**26,
             additional_config={"steersman": settings},
         )
@@ -169,6 +170,25 @@ def waiting(bench: Bench) -> str:
     return f"{len(asks)} x {len(keys)} rows in a bank of {BANK_ROWS}"
 
 
+def dynamic(bench: Bench) -> str:
+    """Answers whose coefficients come from companions, which run beside them. Exact values are in
+    tests/engine/test_dynamic.py; here is whether vLLM's scheduler runs them to their end."""
+    settings = Dynamic(start=2.0, top_p=0.9, mean=True)
+    terms = (HookPoint("resid_post", 1),)
+    vectors = tuple(
+        PlannedVector(bench.vector(seed).digest, 2.0, terms, "generation") for seed in (4, 5)
+    )
+    asks = [Ask(prompt(80 + n, 40), Plan(vectors, dynamic=settings), 6) for n in range(2)]
+    said = bench.engine.noted(*asks, Ask(prompt(82, 40), tokens=6))
+    for answer, _ in said:
+        check(answer.finish_reason == "length", f"ended in {answer.finish_reason}")
+    for _, notes in said[:2]:
+        choices = [choice.coefficients for note in notes for choice in note.choices]
+        check(len(choices) == 6, f"{len(choices)} choices of coefficients for 6 tokens")
+        check(max(map(max, choices)) > 0, "no coefficient was over 0: this proves nothing")
+    return f"{len(asks)} answers of {len(vectors)} properties"
+
+
 def refusals(bench: Bench) -> str:
     """What cannot be steered is refused: at the door, or, where only the worker knows, in error."""
     from vllm.exceptions import VLLMValidationError
@@ -196,7 +216,7 @@ def books(bench: Bench) -> str:
     return "no lease left"
 
 
-CHECKS = (parity, neighbours, prefix_cache, waiting, refusals, books)
+CHECKS = (parity, neighbours, prefix_cache, waiting, dynamic, refusals, books)
 
 
 def main() -> int:

@@ -6,7 +6,10 @@
 """
 
 import json
+import socket
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,7 @@ ROUTES: dict[str, dict[str, Any]] = {
     },
     "/v1/responses": {"input": "Hello", "max_output_tokens": TOKENS, "ignore_eos": True},
 }  # fmt: skip
+REFUSED = ("/v1/messages", "/v1/decisions")
 STREAMED = ("/v1/completions", "/v1/chat/completions")
 
 
@@ -72,6 +76,43 @@ def streams(http: httpx.Client, path: str) -> None:
           f"{path}: {lines}")  # fmt: skip
 
 
+def refuses(http: httpx.Client, path: str) -> None:
+    """A route that cannot be steered says so."""
+    answer = http.post(path, json={"model": "tiny", "steering": {"vectors": {"rnd": 1.0}}})
+    check((answer.status_code, answer.json()["error"]["param"]) == (400, "steering"),
+          f"{path}: {answer.text}")  # fmt: skip
+
+
+def leaves(http: httpx.Client) -> None:
+    """A client that goes before its answer is there takes the request with it; no failure."""
+    body = json.dumps(
+        {**ROUTES["/v1/completions"], "model": "tiny", "n": 64, "max_tokens": 200,
+         "steering": {"vectors": {"rnd": 1.0}}}
+    ).encode()  # fmt: skip
+    before = counted(http, 'steering_requests_total{outcome="failed"}')
+    with socket.create_connection((http.base_url.host, http.base_url.port)) as client:
+        client.sendall(
+            b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+            b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
+        )
+        until(lambda: counted(http, "steering_bank_rows_used") > 0, "it never ran")
+    until(lambda: counted(http, 'steering_requests_total{outcome="aborted"}') == 1, "not aborted")
+    check(counted(http, 'steering_requests_total{outcome="failed"}') == before, "it failed")
+
+
+def until(condition: Callable[[], bool], otherwise: str) -> None:
+    deadline = time.monotonic() + 60
+    while not condition():
+        check(time.monotonic() < deadline, otherwise)
+        time.sleep(0.05)
+
+
+def counted(http: httpx.Client, metric: str) -> float:
+    """The value of a line of /metrics, 0 if there is none."""
+    lines = http.get("/metrics").text.splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(metric))
+
+
 def text_of(answer: httpx.Response, key: str) -> list[str]:
     found: list[str] = []
 
@@ -103,9 +144,17 @@ def main() -> int:
             steers(http, path, body)
         for path in STREAMED:
             streams(http, path)
+        for path in REFUSED:
+            refuses(http, path)
+        leaves(http)
         capabilities = http.get("/v1/steering/capabilities").json()
         check(capabilities["median_norms"] is not None, f"not calibrated: {capabilities}")
-    print(json.dumps({"routes": len(ROUTES), "streams": len(STREAMED), "calibrated": True}))
+    print(
+        json.dumps(
+            {"routes": len(ROUTES), "streams": len(STREAMED), "refused": len(REFUSED),
+             "aborted": 1, "calibrated": True}
+        )
+    )  # fmt: skip
     return 0
 
 

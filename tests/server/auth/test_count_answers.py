@@ -41,6 +41,7 @@ BODIES: list[tuple[str, Any, int]] = [
     ("/invocations", {"prompt": [COMPLETION] * 3}, 3),
     ("/inference/v1/generate", {"token_ids": [1, 2], "sampling_params": {"n": 3}}, 3),
     ("/generative_scoring", {"query": "?", "items": ["a", "b", "c"]}, 3),
+    ("/v1/decisions", {"input": "?", "questions": [{"type": "choice"}, {"type": "choice"}]}, 2),
 ]
 NOTHING_TO_COUNT: list[Any] = [
     None, [], {}, "", 7, {"n": 0}, {"n": -5}, {"n": True}, {"n": "many"}, {"n": float("inf")},

@@ -30,7 +30,8 @@ LISTED = {
         "POST /v1/chat/completions", "POST /v1/chat/completions/batch", "POST /v1/completions",
         "POST /v1/responses", "GET /v1/responses/{response_id}",
         "POST /v1/responses/{response_id}/cancel", "POST /v1/messages",
-        "POST /v1/messages/count_tokens", "POST /v1/systemone", "POST /invocations",
+        "POST /v1/messages/count_tokens", "POST /v1/systemone", "POST /v1/decisions",
+        "POST /invocations",
         "POST /inference/v1/generate", "POST /generative_scoring", "POST /tokenize",
         "POST /detokenize", "GET /tokenizer_info", "POST /v1/chat/completions/render",
         "POST /v1/chat/completions/derender", "POST /v1/completions/render",
@@ -68,6 +69,8 @@ LISTED = {
 }  # fmt: skip
 NEEDS = {route: need for need, routes in LISTED.items() for route in routes}
 NOT_HERE = {
+    # From vLLM 0.33 on.
+    "POST /v1/decisions": "vllm.entrypoints.openai.decisions",
     # vLLM offers them only where Cohere's SDK is installed.
     "POST /cohere/v2/chat": "cohere",
     "POST /cohere/v2/chat/render": "cohere",

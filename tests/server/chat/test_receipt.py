@@ -202,9 +202,3 @@ def test_a_response_that_is_kept_is_kept_with_it() -> None:
     kept: dict[str, Any] = {}
     with_receipt(JSONResponse({"id": "r"}), FakeSession(), kept.__setitem__)  # type: ignore[arg-type]
     assert kept == {"r": RECEIPT}
-
-
-def test_a_client_that_is_gone_already() -> None:
-    steered = FakeSession()
-    assert with_receipt(None, steered) is None  # type: ignore[arg-type]
-    assert steered.outcomes == ["aborted"]

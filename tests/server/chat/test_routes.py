@@ -9,9 +9,12 @@ from typing import Any
 
 import pytest
 from prometheus_client import REGISTRY
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
+from vllm.entrypoints.serve.utils.api_utils import with_cancellation
 
 from steersman.server.auth.permissions import OPEN
+from steersman.server.chat import routes
 from steersman.server.chat.requests import SteeredChatRequest
 from steersman.server.chat.routes import _kept, _steered
 from steersman.server.chat.steered_request import SteeringContext
@@ -31,7 +34,7 @@ def door(tmp_path: Path) -> Any:
     """A request's surroundings, of a client that stays."""
     args = SimpleNamespace(enable_force_include_usage=False)
     state = SimpleNamespace(steersman=steersman(tmp_path), args=args)
-    return SimpleNamespace(app=SimpleNamespace(state=state), receive=forever)
+    return Request({"type": "http", "app": SimpleNamespace(state=state)}, forever)
 
 
 def steering_of(door: Any) -> SteeringContext:
@@ -140,6 +143,67 @@ async def test_companions_go_with_a_request_that_fails(door: Any) -> None:
     assert REGISTRY.get_sample_value("steering_companion_streams") == 0
 
 
+def outcomes() -> dict[str, float]:
+    return {
+        outcome: REGISTRY.get_sample_value("steering_requests_total", {"outcome": outcome}) or 0
+        for outcome in ("completed", "failed", "aborted")
+    }
+
+
+@pytest.mark.parametrize("left", [None, Response()], ids=["until vLLM 0.32", "from vLLM 0.33 on"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_client_that_goes_is_no_failure(
+    door: Any, monkeypatch: pytest.MonkeyPatch, left: Any, stream: bool
+) -> None:
+    """Before the answer is there, or before it has begun; whatever vLLM's decorator returns then,
+    here the installed one's and, in its place, each version's."""
+    leaves = asyncio.Event()
+
+    async def receive() -> Any:
+        await leaves.wait()
+        return {"type": "http.disconnect"}
+
+    def decorated(work: Any) -> Any:
+        async def run(asked: Any, raw_request: Any) -> Any:
+            found = await with_cancellation(work)(asked, raw_request)
+            return found if isinstance(found, StreamingResponse) else left
+
+        return run
+
+    async def chunks() -> AsyncIterator[str]:
+        leaves.set()
+        await forever()
+        yield ""
+
+    async def handler(_asked: Any, _door: Any) -> Response:
+        if stream:
+            return StreamingResponse(chunks())
+        leaves.set()
+        await forever()
+        return JSONResponse({})
+
+    monkeypatch.setattr(routes, "_look", decorated(routes._look.__wrapped__))
+    client = Request(door.scope, receive)
+    before = outcomes()
+    asked = request({"vectors": {"plain": 1.0}}, stream=stream)
+    answer = await _steered(asked, client, steering_of(door), decorated(handler))
+    assert isinstance(answer, Response)
+    assert (answer.status_code, bytes(answer.body)) == (200, b"")
+    assert outcomes() == {**before, "aborted": before["aborted"] + 1}
+
+
+async def test_an_empty_answer_to_a_client_that_stays_is_a_failure(door: Any) -> None:
+    async def handler(_asked: Any, _door: Any) -> Response:
+        return Response()
+
+    before = outcomes()
+    asked = request({"vectors": {"plain": 1.0}})
+    answer = await _steered(asked, door, steering_of(door), handler)
+    assert answer is not None
+    assert answer.status_code == 500
+    assert outcomes() == {**before, "failed": before["failed"] + 1}
+
+
 async def test_a_stored_response_keeps_its_receipt(door: Any) -> None:
     stored = SimpleNamespace()
     door.app.state.openai_serving_responses = SimpleNamespace(response_store={"r": stored})
@@ -173,8 +237,8 @@ async def test_an_error_of_the_front_end_keeps_its_code(door: Any) -> None:
 
 
 async def test_an_unknown_vector_names_the_key_or_the_header(door: Any) -> None:
-    for scope, param in (({}, "steering.vectors[0].id"), ({FROM_HEADER: True}, "X-Steering")):
-        door.scope = scope
+    for from_header, param in ((False, "steering.vectors[0].id"), (True, "X-Steering")):
+        door.scope[FROM_HEADER] = from_header
         with pytest.raises(PlanInvalid) as refused:
             await _steered(
                 request({"vectors": {"nobody": 1.0}}), door, steering_of(door), streaming

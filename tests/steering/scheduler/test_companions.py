@@ -317,6 +317,31 @@ def test_an_urgent_group_behind_another(folder: Path) -> None:
             loop.check_empty()
 
 
+def test_prompts_that_are_spread_out(folder: Path) -> None:
+    """`--prefill-schedule-interval` counts steps that compute something, and there are none while
+    an answer is held for its companions' prompts: that is no lack of room."""
+    for loop in both_runners(folder, Setup(blocks=60, seats=12, prefill_interval=8)):
+        loop.add(composed("a", 13, 4, 1, 2))
+        loop.finish()
+        loop.add(plain("p", 9, 5))
+        loop.step()
+        loop.add(composed("b", 13, 4, 1))
+        loop.finish()
+        loop.check_answers()
+        loop.check_empty()
+
+
+def test_a_pause_between_prompts_ends_where_nothing_else_runs(folder: Path) -> None:
+    """As vLLM 0.33 counts it."""
+    (loop, _) = both_runners(folder, Setup(blocks=20, seats=4))
+    scheduler, companions = loop.scheduler, loop.scheduler.steering_companions
+    scheduler.local_prefill_interval, scheduler.num_executed_steps = 8, 5
+    for idle, last, left in ((False, 5, 5), (True, 5, -2), (True, -2, -2), (True, -8, -8)):
+        companions._idle, scheduler.last_prefill_step = idle, last
+        companions.before_step()
+        assert scheduler.last_prefill_step == left
+
+
 def test_what_does_not_fit_at_all_ends_in_error(folder: Path) -> None:
     """Should it have come this far."""
     for loop in both_runners(folder, Setup(blocks=6, seats=4)):

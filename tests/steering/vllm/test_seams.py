@@ -43,12 +43,13 @@ def is_listed(name: str, path: str) -> bool:
     return any(
         seam.ours == path
         and (
-            seam.target == name
-            or seam.target.startswith(f"{name}.")
-            or seam.target.partition(":")[0] == dotted
-            or (seam.target == module and attribute in seam.needs)
+            target == name
+            or target.startswith(f"{name}.")
+            or target.partition(":")[0] == dotted
+            or (target == module and attribute in seam.needs)
         )
         for seam in seams.SEAMS
+        for target in (seam.target, seam.before)
     )
 
 

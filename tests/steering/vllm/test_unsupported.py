@@ -23,25 +23,25 @@ def config(connector: str | None = None, **changes: Any) -> Any:
         "prefill_context_parallel_size": 1,
         "use_sequence_parallel_moe": False,
     }
-    passes = {"enable_sp": False}
     cache = {"kv_sharing_fast_prefill": False}
     for name, value in changes.items():
-        next(part for part in (parallel, passes, cache) if name in part)[name] = value
+        next(part for part in (parallel, cache) if name in part)[name] = value
     transfer = None if connector is None else SimpleNamespace(kv_connector=connector)
     return SimpleNamespace(
         parallel_config=SimpleNamespace(**parallel),
         cache_config=SimpleNamespace(**cache),
-        compilation_config=SimpleNamespace(pass_config=SimpleNamespace(**passes)),
         kv_transfer_config=transfer,
     )
 
 
-@pytest.mark.parametrize("version", ["0.31.0", "0.32.0", "0.32.1", "0.32.0+cpu", "0.32.0.dev3"])
+@pytest.mark.parametrize(
+    "version", ["0.32.0", "0.32.1", "0.32.0+cpu", "0.32.0.dev3", "0.33.0", "0.33.0+cpu"]
+)
 def test_supported_versions(version: str) -> None:
     check_version(version)
 
 
-@pytest.mark.parametrize("version", ["0.30.9", "0.33.0", "0.320.0", "1.0.0", "dev", ""])
+@pytest.mark.parametrize("version", ["0.31.9", "0.34.0", "0.320.0", "1.0.0", "dev", ""])
 def test_other_versions_are_refused_with_the_remedy(version: str) -> None:
     with pytest.raises(RuntimeError, match="take steersman out of VLLM_PLUGINS"):
         check_version(version)
@@ -63,7 +63,6 @@ def test_ways_that_are_steered_pass() -> None:
         ({"prefill_context_parallel_size": 2}, "prefill context parallel"),
         ({"kv_sharing_fast_prefill": True}, "fast prefill"),
         ({"use_sequence_parallel_moe": True}, "expert parallel with sequence parallel"),
-        ({"enable_sp": True}, "sequence parallel"),
         ({"connector": "OffloadingConnector"}, "the KV connector OffloadingConnector"),
     ],
 )

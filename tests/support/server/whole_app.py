@@ -38,9 +38,10 @@ def build(
         os.environ["VLLM_API_KEY"] = VLLM_KEY
     from vllm.config import ProfilerConfig
     from vllm.entrypoints.launchers.app import build_app
-    from vllm.entrypoints.launchers.cli_args import make_arg_parser
     from vllm.tasks import GENERATION_TASKS
     from vllm.utils.argparse_utils import FlexibleArgumentParser
+
+    from steersman.client.launch.vllm_arguments import cli_args
 
     ours = {"library": str(directory / "library"), "audit_log": str(directory / "audit.jsonl")}
     if keys:
@@ -49,7 +50,7 @@ def build(
     options += ("--enable-tokenizer-info-endpoint", "--enable-fault-tolerance")
     options += ("--enable-offline-docs",) if offline_docs else ()
     parser: Any = FlexibleArgumentParser()
-    args = make_arg_parser(parser).parse_args(list(options))
+    args = cli_args().make_arg_parser(parser).parse_args(list(options))
     args.profiler_config = ProfilerConfig(
         profiler="torch", torch_profiler_dir=str(directory / "profile")
     )

@@ -44,6 +44,8 @@ class Setup(NamedTuple):
     max_waiting: int = 1000
     max_steps: int = 3
     max_segments: int = 2
+    prefill_interval: int = 1
+    """`--prefill-schedule-interval`: without data parallel it does something from vLLM 0.33 on."""
     ahead: bool = False
     """Whether a step is scheduled before the one before it is over (asynchronous scheduling)."""
 
@@ -95,6 +97,7 @@ def make_scheduler(folder: Path, setup: Setup) -> Any:
     config.scheduler_config.long_prefill_token_threshold = setup.long_prefill
     config.scheduler_config.policy = setup.policy
     config.scheduler_config.async_scheduling = setup.ahead
+    config.scheduler_config.prefill_schedule_interval = setup.prefill_interval
     config.cache_config.enable_prefix_caching = setup.caching
     config.cache_config.num_gpu_blocks = setup.blocks
     config.additional_config = {

@@ -69,6 +69,29 @@ def test_a_plan_that_nobody_can_read_is_read_once(monkeypatch: pytest.MonkeyPatc
     assert prefix_cache.steering_key(request, 0, BLOCK) == "invalid:r"
 
 
+def test_a_hash_that_reaches_further_has_the_steering_of_its_block_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """vLLM 0.33 with a drafter: what the tokens behind a block are steered by is not in it."""
+    from vllm.v1.core import kv_cache_utils
+
+    def reaching(request: Any, start: int, _stop: int, reach: int, start_mm: int) -> Any:
+        return kv_cache_utils.generate_block_hash_extra_keys(request, start, reach, start_mm)
+
+    request = hashed(plan_of(planned(positions=(BLOCK, BLOCK + 4))).to_json(), 3 * BLOCK)
+    name = "generate_lookahead_block_hash_extra_keys"
+    if not hasattr(kv_cache_utils, name):  # Before 0.33; in its place what 0.33 does.
+        monkeypatch.setattr(kv_cache_utils, name, reaching, raising=False)
+    prefix_cache.install()
+    extra_keys = getattr(kv_cache_utils, name)
+    plain = kv_cache_utils.generate_block_hash_extra_keys
+    for start, stop in ((0, BLOCK), (BLOCK, 2 * BLOCK), (2 * BLOCK, 3 * BLOCK)):
+        assert extra_keys(request, start, stop, stop + 1, 0) == plain(request, start, stop, 0)
+    assert plain(request, 0, BLOCK + 1, 0) != plain(request, 0, BLOCK, 0)
+    request.cache_salt = "salt"
+    assert extra_keys(request, 0, BLOCK, BLOCK + 1, 0) == ((("cache_salt", "salt"),), 0)
+
+
 def test_keys_are_strings_as_events_want_them() -> None:
     """`to_event_extra_keys` publishes the second of each pair, in MessagePack."""
     from vllm.v1.core.kv_cache_utils import generate_block_hash_extra_keys, to_event_extra_keys
