@@ -47,7 +47,7 @@ def vllm_parser() -> Any:
 def cli_args() -> Any:
     """vLLM's module of its options."""
     try:
-        from vllm.entrypoints.common import cli_args as found
+        from vllm.entrypoints.common import cli_args as found  # type: ignore[attr-defined]
     except ImportError:  # Before vLLM 0.33.
         from vllm.entrypoints.launchers import cli_args as found
     return found

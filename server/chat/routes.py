@@ -159,6 +159,9 @@ async def _begun(request: Any, raw_request: Request, steering: SteeringContext) 
 class _ListenedRequest(Request):
     """A request that remembers whether its client has gone."""
 
+    gone = False
+    """As far as somebody has received: vLLM does while a handler runs."""
+
     def __init__(self, request: Request) -> None:
         async def receive() -> Message:
             message = await request.receive()
@@ -166,8 +169,6 @@ class _ListenedRequest(Request):
             return message
 
         super().__init__(request.scope, receive)
-        self.gone = False
-        """As far as somebody has received: vLLM does while a handler runs."""
 
 
 @with_cancellation  # type: ignore[untyped-decorator]

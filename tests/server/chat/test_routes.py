@@ -25,7 +25,7 @@ from tests.support.server.make import steersman
 DYNAMIC = {"vectors": [{"id": "plain"}], "dynamic": {}}
 
 
-async def forever() -> None:
+async def forever() -> Any:
     await asyncio.Event().wait()
 
 
