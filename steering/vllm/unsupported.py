@@ -89,6 +89,10 @@ def check_ways(vllm_config: "VllmConfig", runner: Any) -> None:
             "--tensor-parallel-size and --data-parallel-size",
         ),
         (
+            parallel.enable_hc_sp and parallel.tensor_parallel_size > 1,
+            "sequence parallel blocks; drop --enable-hc-sp, or use --tensor-parallel-size 1",
+        ),
+        (
             cache.kv_sharing_fast_prefill,
             "fast prefill with shared KV, which leaves tokens out; drop --kv-sharing-fast-prefill",
         ),

@@ -148,11 +148,21 @@ class _ProbedBlocks:
         """Run one pass with `additions`. For each call of a site's module, `outputs` gets the
         tensors of its output at the two tokens of its block: float32 [parts, 2, hidden]."""
         self.outputs = defaultdict(list)
+        count = 2 * len(self.blocks)
 
         def look(key: HookPoint, tokens: list[int], output: Any) -> None:
             try:
                 parts = stream_parts(output)
             except TypeError:
+                return
+            if len(parts[0]) != count:
+                # A branch is no site then; for the stream there is no other way.
+                if key.site == "resid_post":
+                    raise NotInstrumentable(
+                        f"block {key.layer} has {len(parts[0])} of a step's {count} tokens "
+                        "(sequence parallel); drop --enable-expert-parallel or --enable-hc-sp, or "
+                        "use --tensor-parallel-size 1"
+                    )
                 return
             if key in additions:
                 part, token, vector = additions[key]
@@ -166,7 +176,7 @@ class _ProbedBlocks:
                     if module is not None:
                         tokens, key = [n, n + len(self.blocks)], HookPoint(site, block.layer)
                         stack.enter_context(_watched(module, key, tokens, look))
-            return self.forward(2 * len(self.blocks)).clone()
+            return self.forward(count).clone()
 
 
 @contextmanager

@@ -22,6 +22,8 @@ def config(connector: str | None = None, **changes: Any) -> Any:
         "use_ubatching": False,
         "prefill_context_parallel_size": 1,
         "use_sequence_parallel_moe": False,
+        "enable_hc_sp": False,
+        "tensor_parallel_size": 2,
     }
     cache = {"kv_sharing_fast_prefill": False}
     for name, value in changes.items():
@@ -52,6 +54,7 @@ RUNNER: Any = SimpleNamespace(use_async_spec_decode=False)
 
 def test_ways_that_are_steered_pass() -> None:
     check_ways(config(), RUNNER)
+    check_ways(config(enable_hc_sp=True, tensor_parallel_size=1), RUNNER)
     check_ways(config(), SimpleNamespace())
 
 
@@ -63,6 +66,7 @@ def test_ways_that_are_steered_pass() -> None:
         ({"prefill_context_parallel_size": 2}, "prefill context parallel"),
         ({"kv_sharing_fast_prefill": True}, "fast prefill"),
         ({"use_sequence_parallel_moe": True}, "expert parallel with sequence parallel"),
+        ({"enable_hc_sp": True}, "sequence parallel blocks"),
         ({"connector": "OffloadingConnector"}, "the KV connector OffloadingConnector"),
     ],
 )

@@ -239,6 +239,35 @@ def test_a_stream_of_another_width_is_refused() -> None:
         probe_blocks(blocks_of(model, LAYERS), lambda n: model(torch.ones(n, HIDDEN)), 9, 64)
 
 
+class OfOneRank(Decoder):
+    """What the first of two ranks computes where each block has half of a step's tokens."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        half = super().forward(x[: len(x) // 2])
+        return torch.cat((half, half))
+
+
+def test_blocks_that_have_a_part_of_the_tokens_are_refused() -> None:
+    """By what they hold, whichever option makes a model do it."""
+    with pytest.raises(
+        NotInstrumentable, match=r"block 0 has 3 of a step's 6 tokens .*--enable-exp"
+    ):
+        found(OfOneRank([Block(n) for n in range(LAYERS)]))
+
+
+def test_a_branch_that_has_a_part_of_the_tokens_is_no_site() -> None:
+    """Nor is the attention before it: how the MLP responds to it is not seen."""
+
+    class Halved(Block):
+        def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+            normed, residual = self.input_layernorm(x, residual)
+            normed, residual = self.post_attention_layernorm(self.self_attn(normed), residual)
+            half = self.mlp(normed[: len(normed) // 2])
+            return torch.cat((half, half)), residual
+
+    assert sites(found(Decoder([Halved(n) for n in range(LAYERS)]))) == {(True, False, False)}
+
+
 def test_outputs_and_their_stream() -> None:
     h, r = torch.randn(2, HIDDEN), torch.randn(2, HIDDEN)
     (block, *_) = blocks_of(Decoder([Block(n) for n in range(LAYERS)]), LAYERS)
