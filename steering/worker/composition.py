@@ -14,7 +14,7 @@ from steersman.steering.plan.dynamic import Choice, Companion, Dynamic, LastToke
 from steersman.steering.plan.errors import NotComposed
 from steersman.steering.plan.plan import Plan
 
-_LIKELIEST: Final = 1024
+_LIKELIEST: Final = (1024, 8192)
 """A nucleus of at most this many tokens is found without sorting the vocabulary."""
 
 
@@ -121,12 +121,13 @@ def nucleus(logprobs: Tensor, top_p: float) -> Tensor:
     if top_p >= 1:
         return torch.ones_like(logprobs, dtype=torch.bool)
     chances = logprobs.exp()
-    values = chances.topk(min(_LIKELIEST, chances.shape[-1]), dim=-1).values
-    inside = _inside(values, top_p)
-    if values.shape[-1] < chances.shape[-1] and bool(inside[..., -1].any()):
-        # A flat distribution: as many as it takes.
-        values = chances.sort(dim=-1, descending=True).values
+    tokens = chances.shape[-1]
+    # The flatter the distribution is, the more it takes.
+    for most in (*_LIKELIEST, tokens):
+        values = chances.topk(min(most, tokens), dim=-1).values
         inside = _inside(values, top_p)
+        if most >= tokens or not bool(inside[..., -1].any()):
+            break
     least = values.masked_fill(~inside, torch.inf).amin(-1, keepdim=True)
     above, equal = chances > least, chances == least
     # Of equally likely tokens at the edge, those with the lowest ids.

@@ -482,3 +482,5 @@ def test_everybody_is_answered_in_any_crowd(
     for when in ("WAITING", "RUNNING"):
         assert happened[f"aborted {when}"] > 0
     assert min(happened["kept draft"], happened["wrong draft"]) > 50
+    for what in ("aborted beside a draft", "draft begins a block", "draft fills a block"):
+        assert happened[what] > 0, what

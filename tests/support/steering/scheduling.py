@@ -199,6 +199,9 @@ class Loop:
         if self.scheduler.has_requests() or not self.under_way:
             self._schedule(throttled)
         if gone:
+            for name in gone:
+                ahead = any(self._is_ahead(one, name) for one in self.scheduler.requests)
+                self.happened["aborted beside a draft"] += ahead
             self.abort(gone)
         if self.setup.ahead and self.scheduled and len(self.under_way) < 2:
             return []
@@ -224,7 +227,16 @@ class Loop:
                 said = "answer"
             self.happened[f"{said} preempted"] += 1
         self.scheduled = dict(output.num_scheduled_tokens)
+        for name in filter(self._is_ahead, self.scheduled):
+            tokens = self.scheduler.requests[name].num_computed_tokens
+            self.happened["draft begins a block"] += tokens % BLOCK == 1
+            self.happened["draft fills a block"] += tokens % BLOCK == 0
         self.under_way.append((output, self.worker.run(output)))
+
+    def _is_ahead(self, name: str, answer: str | None = None) -> bool:
+        """Whether this is a companion (of `answer`, if given) that has computed a draft."""
+        companions = self.scheduler.steering_companions
+        return companions.is_ahead(name) and answer in (None, companions.answer_of(name))
 
     def finish(self) -> None:
         """Run until nobody is left."""
