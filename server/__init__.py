@@ -8,11 +8,12 @@ extraction/    vectors made on the served model
 start/         what a server does once, at its start
 
 plugin         the entry point: puts all of this on vLLM's app
-state          what the routes share; dependencies has what a route may ask for of it
+state          what the routes share; dependencies gives each route its part
 errors         exceptions; error_response maps them to HTTP
-doses          relative doses of vectors at this model, and their limits
+doses          relative doses of vectors on this model, and their limits
 drain, health  SIGTERM; GET /ready and the lag of the event loop
 metrics        Prometheus metrics
-openapi        what the OpenAPI document says of the whole server
-routing        whose route a call is for
+openapi        the parts of the OpenAPI document that concern the whole server
+routing        which route a call goes to
+run_batch      steered lines of `vllm run-batch`
 """

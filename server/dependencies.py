@@ -1,5 +1,7 @@
-"""What a route may ask FastAPI for. The library, the doses and the limits are those of the caller's
-key: no route gets the server's whole library, nor the state that holds it."""
+"""FastAPI dependencies of the routes: the library, the doses and the limits of the caller's key.
+
+No route gets the server's whole library, nor the state that holds it.
+"""
 
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -36,37 +38,37 @@ async def steering_context(request: Request) -> SteeringContext:
 
 
 async def extraction_context(request: Request) -> ExtractionContext:
-    """What jobs run on, with the library as the caller sees it."""
+    """What extraction jobs need, with the library as the caller sees it."""
     context: ExtractionContext = _state(request).extraction_for(caller().permissions)
     return context
 
 
 async def max_extract_rows(request: Request) -> int:
-    """Most texts of one of the caller's extractions."""
+    """The most texts of one extraction of the caller."""
     most: int = _state(request).max_extract_rows_for(caller().permissions)
     return most
 
 
 async def capabilities(request: Request) -> dict[str, Any]:
-    """Fields of `Capabilities`, with the caller's limits."""
+    """The fields of `Capabilities`, with the caller's limits."""
     found: dict[str, Any] = _state(request).capabilities_for(caller().permissions)
     return found
 
 
 async def jobs(request: Request) -> Jobs:
-    """All jobs of the library: which of them the caller may see is for the route to check."""
+    """All jobs of the library. The route must check which of them the caller may see."""
     found: Jobs = _state(request).jobs
     return found
 
 
 async def on_change(request: Request) -> OnChange:
-    """What a route calls after each change of the library."""
+    """The function that a route must call after each change of the library."""
     call: OnChange = _state(request).on_change
     return call
 
 
 async def max_upload_bytes(request: Request) -> int:
-    """Largest file of an upload, in bytes."""
+    """The largest file of an upload, in bytes."""
     most: int = _state(request).max_upload_bytes
     return most
 

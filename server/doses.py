@@ -27,7 +27,7 @@ Relative = Mapping[str, float]
 
 
 class Norms(NamedTuple):
-    """How large one tensor is, in float64."""
+    """Size of one tensor, in float64."""
 
     length: float
     """L2 norm; of several steps, the longest one's."""
@@ -36,20 +36,21 @@ class Norms(NamedTuple):
 
 
 class DoseLimit(NamedTuple):
-    """The most that a dose may be, and who says so."""
+    """The largest allowed dose, and whether the server or the key sets it."""
 
     value: float
     of_key: bool = False
     """Whether the caller's key sets it, else the server."""
 
     def lower(self, other: float | None) -> "DoseLimit":
-        """This or, if that is lower, the caller's key's own one."""
+        """This limit, or that of the caller's key if it is lower."""
         if other is None or self.value <= other:
             return self
         return DoseLimit(other, of_key=True)
 
     def named(self, setting: str) -> str:
-        """As it is called in a message; `setting` is its name in the settings and the keys file."""
+        """The limit in words, for a message. `setting` is its name in the settings and in the keys
+        file."""
         if self.of_key:
             return f"this key's limit of {self.value:g} ({setting} in the keys file)"
         return f"this server's limit of {self.value:g} (--{setting.replace('_', '-')})"
@@ -66,9 +67,9 @@ _REMEDY: Final = (
 class Doses:
     """Relative doses of vectors at this model.
 
-    `medians` maps "<site>.<layer>" to the median residual norm there, the first token of each text
-    excluded; None where the model has not been calibrated, and then doses are not known. `limit` is
-    the most at one layer, `total_limit` the most in sum over layers; None sets none.
+    `medians`: the median residual norm (L2) at each "<site>.<layer>", the first token of each text
+    excluded; None if the model has not been calibrated, and then doses are not known. `limit`: the
+    largest dose at one layer; `total_limit`: the largest sum over layers; None: no limit.
     """
 
     def __init__(
@@ -85,23 +86,24 @@ class Doses:
 
     @property
     def limit(self) -> float | None:
-        """The most at one layer; None: no limit."""
+        """The largest dose at one layer; None: no limit."""
         return None if self._at_a_layer is _NO_LIMIT else self._at_a_layer.value
 
     @property
     def total_limit(self) -> float | None:
-        """The most in sum over layers; None: no limit."""
+        """The largest sum of doses over layers; None: no limit."""
         return None if self._total is _NO_LIMIT else self._total.value
 
     def stream_norm(self, layer: int) -> float:
-        """Median norm of the residual stream behind block `layer`, the unit of doses there: also of
-        a branch's (`attn_out`, `mlp_out`), which joins it. Assumption: the model is calibrated."""
+        """Median norm of the residual stream behind block `layer`: the unit of doses at that layer,
+        also for `attn_out` and `mlp_out`, which join the stream. Assumption: the model is
+        calibrated."""
         assert self.medians is not None
         return self.medians[f"resid_post.{layer}"]
 
     def within(self, limit: float | None, total_limit: float | None = None) -> Self:
-        """The same under a key's limits, too, where they are lower; what is known of vectors is
-        shared."""
+        """The same doses under the limits of a key, where they are lower. Both share what is known
+        of vectors."""
         if limit is None and total_limit is None:
             return self
         narrow = copy(self)
@@ -110,11 +112,12 @@ class Doses:
         return narrow
 
     def relative(self, entry: Entry, vector: PlannedVector) -> dict[str, float] | None:
-        """Dose at each layer of `vector` (keys are layers as strings), or None if not calibrated.
+        """The dose of `vector` at each layer (keys are layers as strings); None if the model is not
+        calibrated.
 
-        Those of several sites at one layer add up: all join one stream. Of a schedule, and of
-        several steps, the strongest counts; of a dynamic request, the most that may be. Reads the
-        vector's file once: not for the event loop.
+        Doses of several sites at one layer add up, because all join one stream. With a schedule or
+        several steps the largest counts; for a dynamic request the maximum counts. May read the
+        vector's file, so do not call it on the event loop.
         """
         if self.medians is None:
             return None
@@ -126,8 +129,8 @@ class Doses:
         return doses
 
     def check(self, relative: Relative | None, who: str, param: str) -> None:
-        """Raise `PlanInvalid` for a dose over a limit, or one that is not finite; `who` has
-        it, for the message."""
+        """Raise `PlanInvalid` for a dose that is over a limit or not finite. `who`: the vector, for
+        the message."""
         if relative is None:
             self._check_known(param)
             return
@@ -157,8 +160,8 @@ class Doses:
             )
 
     def check_sum(self, relative: Iterable[Relative | None]) -> None:
-        """The same for several vectors together: what they add at a layer is at most the sum of
-        their doses, whatever their directions."""
+        """Raise `PlanInvalid` if several vectors together are over a limit: what they add at a
+        layer is at most the sum of their doses, whatever their directions."""
         total: defaultdict[str, float] = defaultdict(float)
         for doses in relative:
             if doses is None:
@@ -168,8 +171,8 @@ class Doses:
         self.check(total, "what all vectors add", "steering.vectors")
 
     def norms_of(self, entry: Entry) -> Mapping[HookPoint, Norms]:
-        """How large each tensor of `entry` is. Reads the file where it is not remembered: not for
-        the event loop. Raises `VectorNotFound` and `VectorInvalid` as `read_tensors` does."""
+        """Sizes of the tensors of `entry`. Reads the file if they are not cached, so do not call it
+        on the event loop. Raises `VectorNotFound` and `VectorInvalid` as `read_tensors` does."""
         norms = self._norms.get(entry.digest)
         if norms is None:
             tensors = read_tensors(entry.path, entry.tensors)
@@ -199,8 +202,9 @@ class Doses:
 def check_doses_known(
     medians: Mapping[str, float] | None, settings: Settings, *, keyed: bool
 ) -> None:
-    """At the start of a server: say once that doses are not known (`medians` is None), and how they
-    come to be. Raises `RuntimeError` where `settings` limit them; `keyed`: keys may, too."""
+    """At the start of a server: log once if doses are not known (`medians` is None), and how to
+    change that. Raises `RuntimeError` if `settings` limit doses. `keyed`: keys may limit them,
+    too."""
     if medians is not None:
         return
     remedy = _REMEDY if settings.calibrate else f"with the setting calibrate on, {_REMEDY}"
@@ -217,5 +221,5 @@ def check_doses_known(
 
 
 def _over(dose: float, limit: DoseLimit) -> bool:
-    """Whether `dose` is over `limit`; NaN is."""
+    """Whether `dose` is over `limit`; True for NaN."""
     return not dose <= limit.value * (1 + _SLACK)

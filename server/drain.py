@@ -1,10 +1,10 @@
-"""SIGTERM: stop being ready, finish what runs, then go.
+"""SIGTERM: report not ready, finish what runs, then stop.
 
-vLLM answers SIGTERM by `engine_client.shutdown(timeout)` in a thread of the API server. That stops
-parts which requests still need, takes new ones meanwhile, which then are a 500, and when the time
-is over leaves streams hanging for ever. So that call waits for us first: nothing new gets in, and
-what runs has until the timeout. What runs then still is aborted by the engine, and its answers end
-with `finish_reason: "abort"`.
+On SIGTERM vLLM calls `engine_client.shutdown(timeout)` in a thread of the API server. By itself
+that stops parts which running requests need, still accepts new requests, which then fail with 500,
+and leaves streams hanging when the time is over. So that call is made to wait for us first: nothing
+new is accepted, and what runs has until the timeout. The engine aborts what then still runs, and
+these answers end with `finish_reason: "abort"`.
 """
 
 import asyncio
@@ -25,7 +25,7 @@ logger = logging.getLogger("vllm.steersman")
 
 
 class Drain:
-    """What runs, and whether anything may still begin."""
+    """Counts what runs, and knows whether anything new may begin."""
 
     engine_died: ClassVar[bool] = False
     """Whether this process stops because its engine did; vLLM itself exits with 0 then."""
@@ -37,11 +37,11 @@ class Drain:
 
     @property
     def running(self) -> int:
-        """Requests whose answers have not ended, and jobs."""
+        """Number of requests whose answers have not ended, and of jobs."""
         return len(self._running) + (self._jobs.unfinished if self._jobs else 0)
 
     def watch(self, engine_client: Any, jobs: Jobs, state: Any) -> None:
-        """Have `engine_client.shutdown` wait for what runs. `state` is the app's."""
+        """Make `engine_client.shutdown` wait for what runs. `state`: the app's state."""
         self._jobs = jobs
         loop, thread = asyncio.get_running_loop(), threading.get_ident()
         stop = engine_client.shutdown
@@ -69,22 +69,23 @@ class Drain:
         engine_client.shutdown = shutdown
 
     def begin(self) -> None:
-        """Let nothing new in."""
+        """Accept nothing new from now on."""
         self.draining = True
         METRICS.ready.set(0)
         METRICS.draining.set(1)
 
     def enter(self, task: asyncio.Task[Any]) -> None:
-        """`task` answers a request."""
+        """Count `task`, which answers a request."""
         self._running.add(task)
 
     def leave(self, task: asyncio.Task[Any]) -> None:
-        """It has."""
+        """Call when `task` has ended."""
         self._running.discard(task)
 
     async def _finish(self, engine_client: Any, ends: float, last_words: float) -> None:
-        """Wait until nothing runs; abort what still does at `ends` of the monotonic clock, and wait
-        `last_words` seconds for it: a little later the parent of several API servers kills them."""
+        """Wait until nothing runs. At `ends` (monotonic clock, seconds) abort what still runs, and
+        wait up to `last_words` seconds for its end; a little later the parent of several API
+        servers kills them."""
         began_with = self.running
         logger.info("draining: %d requests and jobs run; nothing new is taken", began_with)
         told_at = time.monotonic()
@@ -116,7 +117,8 @@ class Drain:
 
 
 def _leave(state: Any) -> None:
-    """Have uvicorn wait no longer: a client that reads nothing keeps its connection for ever."""
+    """Make uvicorn stop waiting: a client that reads nothing would keep its connection open for
+    ever."""
     server = getattr(state, "server", None)
     if server is not None:
         server.force_exit = True

@@ -82,18 +82,18 @@ logger = logging.getLogger("vllm.steersman")
 
 
 def install(app: FastAPI) -> None:
-    """Answer all of our exceptions, wherever they are raised in `app`."""
+    """Register handlers with `app` that answer all of our exceptions, wherever they are raised."""
     for kind in STATUS:
         app.add_exception_handler(kind, _handle)
 
 
 def status_of(error: Exception) -> int:
-    """The HTTP status of `error`; 500 for what is not ours."""
+    """The HTTP status of `error`; 500 for an exception that is not ours."""
     return next((STATUS[kind] for kind in type(error).__mro__ if kind in STATUS), 500)
 
 
 def envelope(error: Exception) -> dict[str, Any]:
-    """The body that says `error`."""
+    """The JSON body for `error`."""
     status = status_of(error)
     kind = "invalid_request_error" if status < 500 else "server_error"
     return {
@@ -107,7 +107,7 @@ def envelope(error: Exception) -> dict[str, Any]:
 
 
 def anthropic(body: dict[str, Any], status: int) -> dict[str, Any]:
-    """The same in Anthropic's envelope, with our `param` and `code` beside what is theirs."""
+    """The JSON body for `error` in Anthropic's form, with our `param` and `code` added."""
     error = body["error"]
     theirs = "invalid_request_error" if status < 500 else "api_error"
     kind = _ANTHROPIC_TYPES.get(status, _TYPES.get(status, theirs))
@@ -115,16 +115,16 @@ def anthropic(body: dict[str, Any], status: int) -> dict[str, Any]:
 
 
 def count(error: Exception) -> None:
-    """Count `error` among the rejections: once, also where one answer is dropped for another that
-    says the same."""
+    """Count `error` among the rejections. It is counted once, even if another response with the
+    same error replaces the first."""
     if not getattr(error, "counted", False):
         METRICS.rejections.labels(envelope(error)["error"]["code"] or "other").inc()
         error.counted = True  # type: ignore[attr-defined]
 
 
 def response(error: Exception, path: str = "") -> JSONResponse:
-    """The answer that says `error` to a call of `path`, with the error's `headers`, and Retry-After
-    if it has a `retry_after` in seconds."""
+    """The response for `error` to a call of `path`, with the error's `headers`, and with
+    Retry-After if it has a `retry_after` in seconds."""
     body, status = envelope(error), status_of(error)
     count(error)
     if status in (500, 507):
@@ -139,8 +139,8 @@ def response(error: Exception, path: str = "") -> JSONResponse:
 
 
 async def refuse(error: Exception, scope: Scope, receive: Receive, send: Send) -> None:
-    """Answer a call, or close a web socket that has not been accepted, with `error`: for ASGI
-    middleware, which is before every handler."""
+    """Answer a call with `error`, or close a web socket that has not been accepted. For ASGI
+    middleware, which runs before every handler."""
     if scope["type"] == "websocket":
         count(error)
         await receive()

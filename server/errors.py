@@ -3,11 +3,11 @@
     Exception
         BankFull, NotSteered            the engine cannot steer now, or could not
         SteersmanError
-            KeyInvalid, NotAllowed, RouteNotFound, TooManyRequests     who asks for what
+            KeyInvalid, NotAllowed, RouteNotFound, TooManyRequests     the caller or the route
             Misplaced, BodyTooSlow                                     the request
             TooManyJobs, ServerBusy, Draining                          not now
             JobLost                                                    in a job's state
-            Unsaid                                                     no worker vouches
+            Unsaid                                                     no worker confirms it
 
 `steersman.server.error_response` maps them to HTTP.
 """
@@ -24,14 +24,14 @@ class BankFull(Exception):
 
 
 class TooManyJobs(SteersmanError):
-    """As many jobs run or wait as may; try again in `retry_after` seconds."""
+    """The allowed number of jobs run or wait already; try again in `retry_after` seconds."""
 
     default_code = "too_many_jobs"
     retry_after = 30
 
 
 class TooManyRequests(SteersmanError):
-    """A key asks more than it may; try again in `retry_after` seconds."""
+    """A key exceeds its limits; try again in `retry_after` seconds."""
 
     default_code = "rate_limit_exceeded"
 
@@ -41,20 +41,21 @@ class TooManyRequests(SteersmanError):
 
 
 class JobLost(SteersmanError):
-    """The server that ran a job was stopped, or could not write how far it was."""
+    """The server that ran a job was stopped, or could not write the job's state."""
 
     default_code = "job_lost"
 
 
 class ServerBusy(SteersmanError):
-    """As many calls of one kind run or wait as may; try again in `retry_after` seconds."""
+    """The allowed number of calls of one kind run or wait already; try again in `retry_after`
+    seconds."""
 
     default_code = "server_busy"
     retry_after = 2
 
 
 class KeyInvalid(SteersmanError):
-    """No key, or none that is known."""
+    """The request has no key, or an unknown one."""
 
     default_code = "invalid_api_key"
     headers: ClassVar = {"WWW-Authenticate": "Bearer"}
@@ -67,7 +68,7 @@ class RouteNotFound(SteersmanError):
 
 
 class NotAllowed(SteersmanError):
-    """The key is known and may not do this, or nobody may."""
+    """This key may not do this, or no key may."""
 
     default_code = "not_allowed"
 
@@ -80,7 +81,7 @@ class BodyTooSlow(SteersmanError):
 
 
 class Draining(SteersmanError):
-    """The server is about to stop and takes nothing new."""
+    """The server is about to stop and accepts nothing new."""
 
     default_code = "draining"
     retry_after = 1
@@ -90,17 +91,17 @@ class Draining(SteersmanError):
 
 
 class Misplaced(SteersmanError):
-    """A request that means to be steered, in a way that would be ignored."""
+    """The request means to be steered, in a way that would be ignored."""
 
     default_code = "misplaced_steering"
 
 
 class NotSteered(Exception):
-    """The engine could not steer a request, by no fault of the request."""
+    """The engine could not steer a request, for a reason that is not in the request."""
 
 
 class Unsaid(SteersmanError):
-    """No worker has said that it steered an answer."""
+    """No worker has reported that it steered an answer."""
 
     default_code = "not_steered"
 

@@ -1,7 +1,7 @@
 """`GET /ready`: whether to send requests here. (vLLM's `GET /health`: whether to restart it.)
 
-And the lag of the event loop, which all requests of an API server share: whoever holds it holds all
-of them.
+And the lag of the event loop: all requests of an API server share it, so code that blocks it blocks
+all of them.
 """
 
 import asyncio
@@ -31,8 +31,8 @@ router = APIRouter()
 @router.get("/ready", responses={503: {"description": "Not now, and why"}})
 async def ready(request: Request) -> JSONResponse:
     """200 if the engine is alive, its start-up check passed, the library can be read, and this
-    server is not about to stop; else 503 with the reasons. `degraded` says what cannot be done on a
-    server that steers."""
+    server is not about to stop; else 503 with the reasons. `degraded` lists what cannot be done on
+    a server that still steers."""
     reasons, degraded = await look(request.app.state)
     METRICS.ready.set(not reasons)
     METRICS.library_writable.set(not (reasons or degraded))
@@ -46,12 +46,13 @@ async def ready(request: Request) -> JSONResponse:
 
 
 async def reasons_against(state: Any) -> list[str]:
-    """Why no request should come here now; none if they may. `state` is the app's."""
+    """Why no request should be sent here now; None if requests may come. `state`: the app's
+    state."""
     return (await look(state))[0]
 
 
 async def look(state: Any) -> tuple[list[str], list[str]]:
-    """Why no request should come here now, and what cannot be done by those that may."""
+    """Why no request should be sent here now, and what does not work for requests that may come."""
     steersman = getattr(state, "steersman", None)
     if steersman is None:
         # It is set when the workers have steered the probe through every layer.
@@ -72,7 +73,7 @@ async def look(state: Any) -> tuple[list[str], list[str]]:
 
 
 class _Seen(NamedTuple):
-    """What a look at the library found."""
+    """The result of a check of the library."""
 
     names: int
     obstacle: str | None
@@ -93,8 +94,8 @@ def _obstacle(root: Path) -> str | None:
 
 
 async def _library(state: Any) -> _Seen | str:
-    """What a look at the library found, or what is wrong with it. One look at a time: a thread that
-    hangs cannot be ended, and every probe would leave another behind."""
+    """The result of a check of the library, or what is wrong with it. One check at a time: a thread
+    that hangs cannot be ended, and every probe would leave another one behind."""
     looking: asyncio.Future[_Seen] | None = getattr(state, "looking_at_library", None)
     if looking is None:
         loop = asyncio.get_running_loop()
@@ -114,7 +115,7 @@ async def _library(state: Any) -> _Seen | str:
 
 
 async def observe_loop_lag() -> None:
-    """Record how much later than due this task runs, forty times a second, without end."""
+    """Record how much later than planned this task runs, forty times a second, without end."""
     loop = asyncio.get_running_loop()
     while True:
         due = loop.time() + LAG_EVERY_S

@@ -3,9 +3,9 @@
 keyfile        the keys file, read again when it changes; whole_yaml refuses one that is cut short
 permissions    scopes and limits of a key
 route_scopes   the scope that each route needs
-caller         whose request runs
+caller         the caller of the request that runs
 library_view   the library as a key sees it
-rate_limit     answers a minute and at once; count_answers counts them
+rate_limit     answers a minute and answers at once; count_answers counts them
 vllm_keys      vLLM's own keys
 audit          a line of JSON for every change
 """

@@ -4,8 +4,8 @@
      "10.0.3.7", "request_id": null, "vector": "cheerful", "digest": "sha256:..."}
 
 Events: vector.created, vector.updated, vector.deleted, job.submitted, job.cancelled, admin.called,
-keys.loaded. To standard output among the log's lines, or to the file of `--audit-log`, which is
-opened anew for each line, so that it can be moved away.
+keys.loaded. Lines go to standard output, among the log's lines, or to the file of `--audit-log`.
+The file is opened for each line, so it can be moved away while the server runs.
 """
 
 import asyncio
@@ -29,18 +29,18 @@ logger = logging.getLogger("vllm.steersman")
 
 
 class _Sink:
-    """Where lines go."""
+    """Where lines are written."""
 
     path: str | None = None
 
 
 def write_to(path: str | None) -> None:
-    """Send lines to the file `path` from now on; None: to standard output."""
+    """Write lines to the file `path` from now on; None: to standard output."""
     _Sink.path = path
 
 
 async def audit_line(event: str, **fields: Any) -> None:
-    """`audit` for code on the event loop: the line is written in a thread."""
+    """Call `audit` in a thread, for code on the event loop."""
     context = contextvars.copy_context()
 
     def write() -> None:
@@ -50,8 +50,8 @@ async def audit_line(event: str, **fields: Any) -> None:
 
 
 def audit(event: str, **fields: Any) -> None:
-    """Write one line. It waits for the disk, so: in a thread, or at start. What cannot be written
-    is reported in the log, and does not undo the change."""
+    """Write one line. This waits for the disk: call it in a thread, or at start. A failure to write
+    is logged, and does not undo the change."""
     who = caller()
     line = {
         "time": utc(time.time()),

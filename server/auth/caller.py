@@ -1,5 +1,8 @@
-"""Whose request runs. `steersman.server.middleware.auth` sets it for the length of a request; a job
-that the request starts keeps it, as asyncio's tasks keep the context they are made in."""
+"""The caller of the request that runs, as a context variable.
+
+`steersman.server.middleware.auth` sets it for the duration of a request. A job that the request
+starts keeps it, because asyncio's tasks keep the context in which they are made.
+"""
 
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -10,7 +13,7 @@ from steersman.server.auth.permissions import OPEN, KeyPermissions
 
 @dataclass(frozen=True)
 class Caller:
-    """One request's: whose it is, and where from."""
+    """The caller of one request: the key, its permissions, and where the request comes from."""
 
     permissions: KeyPermissions = OPEN
     address: str | None = None
@@ -21,7 +24,8 @@ _CALLER: Final[ContextVar[Caller]] = ContextVar("caller")
 
 
 def caller() -> Caller:
-    """Whose request runs; without the middleware, everybody's."""
+    """The caller of the request that runs; without the middleware, a caller with all
+    permissions."""
     return _CALLER.get(Caller())
 
 

@@ -1,5 +1,7 @@
-"""How many answers a request makes: that, and not the number of calls, counts against a key's
-limits. One call with `n`, a list of prompts or a batch is as much work as that many calls."""
+"""Counts the answers that a request makes, and not calls, against a key's limits.
+
+One call with `n`, with a list of prompts, or with a batch is as much work as that many calls.
+"""
 
 from typing import Any, Final
 
@@ -32,7 +34,7 @@ _ANSWERING: Final = (
 class CountAnswers:
     """Pure ASGI middleware: counts the answers of the call, or refuses it with 403 or 429.
 
-    Assumption: what is before it has read the body, and left what it says in the scope (`BODY`).
+    Assumption: middleware before it has read the body and put it into the scope under `BODY`.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -50,15 +52,16 @@ class CountAnswers:
 
 
 def count_answers(scope: Scope, answers: int) -> None:
-    """Count `answers` against the limits of the caller's key. A call counts once, with the most
-    that it was said to make. Raises `NotAllowed` or `TooManyRequests`."""
+    """Count `answers` against the limits of the caller's key. If a call is counted more than once,
+    the largest number counts. Raises `NotAllowed` or `TooManyRequests`."""
     counted: CountedRequest | None = scope.get(COUNTED)
     if counted is not None:
         counted.count(answers)
 
 
 def answers_of(body: Any) -> int:
-    """The answers that `body`, a request's JSON, asks for: 1 or more, whatever it is."""
+    """The number of answers that `body`, a request's JSON, asks for; at least 1, whatever `body`
+    is."""
     if not isinstance(body, dict):
         return 1
     nested = body.get("sampling_params")
@@ -74,7 +77,7 @@ def answers_of(body: Any) -> int:
 
 
 def _whole(value: Any) -> int:
-    """`value` as vLLM's models read it: they take "5" and 5.0 for 5."""
+    """`value` as a whole number, in the forms that vLLM's models accept: 5, "5" and 5.0."""
     try:
         return max(1, int(value))
     except (TypeError, ValueError, OverflowError):

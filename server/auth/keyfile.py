@@ -9,8 +9,8 @@
     ...
 
 The dots are the end mark (see `steersman.server.auth.whole_yaml`): a file that is cut short gives
-nobody more than the whole one does. Keys are long and random, so one round of SHA-256 is enough; a
-password would want more.
+nobody more permissions than the whole one does. Keys are long and random, so one round of SHA-256
+is enough; passwords would need a slow hash.
 """
 
 import asyncio
@@ -95,7 +95,7 @@ _SHOULD_BE: Final = {
 
 @dataclass(frozen=True)
 class Hashed:
-    """A key as the file has it, and what it may do."""
+    """A key as it is in the file, and what it may do."""
 
     digest: bytes
     """SHA-256 of the key."""
@@ -104,7 +104,7 @@ class Hashed:
 
 @dataclass(frozen=True)
 class Read:
-    """What a keys file, or a directory of such, says."""
+    """The content of a keys file, or of a directory of such files."""
 
     hashed: list[Hashed]
     public: frozenset[str] = frozenset()
@@ -114,12 +114,12 @@ class Read:
 class Keys:
     """The keys in `path`, read again when it changes.
 
-    A file that turns bad while the server runs is reported in the log and, while it is bad, in
-    `steering_keys_stale`; the keys that were good stay.
+    If a file becomes invalid while the server runs, the previous keys stay in force; the fault is
+    logged, and `steering_keys_stale` is 1 until it is fixed.
     """
 
     def __init__(self, path: Path, extra: tuple[str, ...] = ()) -> None:
-        """`extra`: keys in the clear that may do everything (vLLM's own `--api-key`). Raises
+        """`extra`: keys in plain text that may do everything (vLLM's own `--api-key`). Raises
         `KeysFileInvalid`."""
         self._path = path
         self._stale = False
@@ -135,7 +135,7 @@ class Keys:
 
     @property
     def names(self) -> list[str]:
-        """Of the keys in the file."""
+        """Names of the keys in the file."""
         return sorted({hashed.permissions.name for hashed in self._read.hashed})
 
     def is_public(self, path: str) -> bool:
@@ -143,8 +143,8 @@ class Keys:
         return path in self._read.public
 
     def find(self, key: str) -> KeyPermissions | None:
-        """The permissions of `key`; None if it is not known. A wrong key takes as long as a right
-        one."""
+        """The permissions of `key`; None for an unknown key. An unknown key takes as long as a
+        known one."""
         if not key:
             return None
         presented, found = _digest(key), None
@@ -154,8 +154,8 @@ class Keys:
         return found
 
     async def refresh(self) -> None:
-        """`look`, in a thread: its disk may hang. Whoever comes meanwhile waits for the same look,
-        for `LOOK_WITHIN_S` after it began at most."""
+        """Run `look` in a thread, because the disk may hang. Calls that arrive meanwhile wait for
+        the same look, until `LOOK_WITHIN_S` seconds after its start at most."""
         if self._look is None:
             if time.monotonic() - self._looked_at < LOOK_EVERY_S:
                 return
@@ -171,8 +171,8 @@ class Keys:
             METRICS.keys_stale.set(int(self._stale))
 
     def look(self) -> None:
-        """Read the file again if it has changed, as far as that was not asked a moment ago. Waits
-        for the disk, so: not on the event loop."""
+        """Read the file again if it has changed and was not checked a moment ago. Waits for the
+        disk, so do not call it on the event loop."""
         now = time.monotonic()
         if now - self._looked_at < LOOK_EVERY_S:
             return
@@ -203,7 +203,7 @@ class Keys:
 
 
 def read(path: Path) -> Read:
-    """What `path` says. Raises `KeysFileInvalid`."""
+    """Read the file or directory `path`. Raises `KeysFileInvalid`."""
     hashed: list[Hashed] = []
     public: frozenset[str] = frozenset()
     for file in _files(path):
@@ -225,8 +225,9 @@ def read(path: Path) -> Read:
 
 
 def parse(document: Document, where: str) -> Read:
-    """What one file says; `where` it is, for the message. Raises `KeysFileInvalid`, which names the
-    line, the key's name, and what should be there, and never shows what stands there."""
+    """Parse the text of one file; `where` is its name, for the message. Raises `KeysFileInvalid`,
+    whose message has the line, the key's name and what is allowed, and never the text that is in
+    the file."""
 
     def refuse(path: tuple[str | int, ...], reason: str) -> NoReturn:
         line = document.line(path)
@@ -261,7 +262,7 @@ def parse(document: Document, where: str) -> Read:
 
 
 def _explained(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
-    """Where the first of `error` is, and what should be there."""
+    """The place of the first fault in `error`, and what is allowed there."""
     problem = first_problem(error)
     loc = problem.location
     # Of a union pydantic names the member that does not fit, which is not a place in the file.
@@ -283,7 +284,7 @@ def _explained(error: ValidationError) -> tuple[tuple[str | int, ...], str]:
 
 
 def _who(data: Any, path: tuple[str | int, ...]) -> str:
-    """The key that `path` is in, for a message."""
+    """Name or number of the key that contains `path`, for a message."""
     if len(path) < 2 or path[0] != "keys" or not isinstance(path[1], int):
         return ""
     try:
@@ -294,7 +295,8 @@ def _who(data: Any, path: tuple[str | int, ...]) -> str:
 
 
 def _is_safe(name: object) -> bool:
-    """Whether `name` may be a name, and is hardly a key that somebody wrote in its place."""
+    """Whether `name` is a valid name and does not look like a key that was written there by
+    mistake."""
     return (
         isinstance(name, str)
         and re.fullmatch(_NAME, name) is not None
@@ -307,7 +309,7 @@ def _safe(name: object) -> str:
 
 
 def hash_of(key: str) -> str:
-    """What stands in the file for `key`."""
+    """The hash of `key`, as the file has it."""
     return _digest(key).hex()
 
 
@@ -324,7 +326,8 @@ def _load(file: Path) -> Document:
 
 
 def _files(path: Path) -> list[Path]:
-    """A mounted Secret is a directory with links to files in hidden ones."""
+    """The YAML files of `path`. A mounted Secret is a directory with links to files in hidden
+    directories."""
     try:
         if not path.is_dir():
             return [path]

@@ -1,4 +1,4 @@
-"""The library as a key sees it: what it may not see is not there."""
+"""The library as a key sees it: vectors that the key may not see do not exist for it."""
 
 from typing import Any
 
@@ -11,11 +11,11 @@ from steersman.vectors.library.ownership import Records
 
 
 class LibraryView:
-    """The methods of `Library` that requests use, for one key. Raises what they raise, and for a
-    hidden name exactly what they raise for one that is not there."""
+    """The methods of `Library` that requests use, for one key. They raise what `Library`'s raise; a
+    hidden name gives exactly the error of a missing one."""
 
     def __init__(self, library: Library, permissions: KeyPermissions, max_vectors: int) -> None:
-        """`max_vectors`: names that the library may have, whoever made them."""
+        """`max_vectors`: the most names in the library, over all keys."""
         self._library = library
         self._permissions = permissions
         self._max_vectors = max_vectors
@@ -42,8 +42,8 @@ class LibraryView:
         return self._library.content_path(entry)
 
     def add(self, data: bytes, name: str | None = None) -> tuple[Entry, bool]:
-        """See `Library.add`. Raises `NotAllowed` for a name outside the key's patterns, and where
-        there are as many vectors as may be."""
+        """See `Library.add`. Raises `NotAllowed` for a name that does not match the key's patterns,
+        and if the key or the library has reached its number of vectors."""
         owner = self._permissions.name or None
         return self._library.add(data, name, owner=owner, admit=self._admit)
 
@@ -61,7 +61,7 @@ class LibraryView:
         self._library.delete(name)
 
     def check_may_name(self, name: str) -> None:
-        """Raise `NotAllowed` if the key may not make a vector of this `name`."""
+        """Raise `NotAllowed` if the key may not make a vector with this `name`."""
         if not self._permissions.sees(name):
             raise NotAllowed(
                 f"this key is for names that match {', '.join(self._permissions.vectors)}, and "

@@ -14,9 +14,9 @@ SCOPES: Final = (INFER, READ, WRITE, METRICS, ADMIN)
 
 @dataclass(frozen=True)
 class KeyPermissions:
-    """Scopes and limits of one key; None: it has no limit of its own.
+    """Scopes and limits of one key; a limit of None is no limit.
 
-    `admin` contains the other scopes; none of those contains another.
+    `admin` contains all other scopes; of the others, none contains another.
     """
 
     name: str
@@ -33,16 +33,16 @@ class KeyPermissions:
     max_extract_rows: int | None = None
 
     def may(self, scope: str) -> bool:
-        """Whether it has `scope`."""
+        """Whether the key has `scope`."""
         return scope in self.scopes or ADMIN in self.scopes
 
     @property
     def sees_all(self) -> bool:
-        """Whether no name is hidden from it."""
+        """Whether the key sees all vectors."""
         return "*" in self.vectors
 
     def sees(self, name: str) -> bool:
-        """Whether it may know of a vector called `name`."""
+        """Whether the key sees a vector called `name`."""
         return any(fnmatchcase(name, pattern) for pattern in self.vectors)
 
 

@@ -1,9 +1,8 @@
-"""How often and how much at once a key asks, counted in answers: see
-`steersman.server.auth.count_answers`.
+"""Limits of a key: answers a minute, and answers at once (`steersman.server.auth.count_answers`).
 
-By the monotonic clock, which no administrator and no leap second moves: the rate limiters of
-libraries that we looked at go by the wall clock, and lock a key out when that is set back. Each API
-server process counts for itself.
+Time is the monotonic clock, which does not jump. The rate limiters of libraries that we looked at
+use the wall clock, and lock a key out when that is set back. Each API server process counts for
+itself.
 """
 
 import math
@@ -17,7 +16,7 @@ from steersman.server.errors import NotAllowed, TooManyRequests
 
 @dataclass
 class _Use:
-    """One key's."""
+    """What one key has used."""
 
     running: int = 0
     tokens: float = 0.0
@@ -26,17 +25,17 @@ class _Use:
 
 
 class RateLimiter:
-    """Counts of every key, by name, so that they outlive a new keys file."""
+    """The counts of every key, by name, so they stay when the keys file changes."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self._clock = clock
         self._uses: dict[str, _Use] = {}
 
     def enter(self, permissions: KeyPermissions, count: int = 1, before: int = 0) -> None:
-        """Count `count` answers in, of a request of which `before` are counted already.
+        """Count `count` answers of a request, of which `before` are counted already.
 
-        Raises `TooManyRequests`, or `NotAllowed` where waiting would not help, and then they are
-        not counted.
+        Raises `TooManyRequests`, or `NotAllowed` if waiting would not help; nothing is counted
+        then.
         """
         _check_can_be(permissions, before + count)
         use = self._uses.setdefault(permissions.name, _Use())
@@ -52,14 +51,14 @@ class RateLimiter:
         use.running += count
 
     def leave(self, permissions: KeyPermissions, count: int = 1) -> None:
-        """Count them out again."""
+        """Take `count` answers off the number that run at once."""
         use = self._uses[permissions.name]
         use.running -= count
         if use.running == 0 and use.counted_at is None:
             del self._uses[permissions.name]
 
     def _take(self, use: _Use, per_minute: int, count: int) -> None:
-        """A bucket that holds a minute's answers and fills evenly."""
+        """Take answers from the key's bucket, which holds a minute's answers and fills evenly."""
         now = self._clock()
         if use.counted_at is None:
             use.tokens = per_minute
@@ -78,23 +77,23 @@ class RateLimiter:
 
 
 class CountedRequest:
-    """One request among what its key asks, from its first byte to the end of its answers."""
+    """One request in its key's counts, from its first byte to the end of its answers."""
 
     def __init__(self, limiter: RateLimiter, permissions: KeyPermissions) -> None:
-        """Count one answer in. Raises what `RateLimiter.enter` raises."""
+        """Count one answer. Raises what `RateLimiter.enter` raises."""
         self._limiter, self._permissions = limiter, permissions
         limiter.enter(permissions)
         self._answers = 1
 
     def count(self, answers: int) -> None:
-        """Have the request count as `answers`, if those are more than it counts as by now. Raises
-        what `RateLimiter.enter` raises."""
+        """Count the request as `answers`, if that is more than it counts as now. Raises what
+        `RateLimiter.enter` raises."""
         if answers > self._answers:
             self._limiter.enter(self._permissions, answers - self._answers, self._answers)
             self._answers = answers
 
     def leave(self) -> None:
-        """The request has ended."""
+        """Call when the request has ended."""
         self._limiter.leave(self._permissions, self._answers)
 
 

@@ -1,5 +1,8 @@
-"""What each route asks of a key. A route that is not here is closed on a server with keys: a new
-vLLM may bring some, and nobody has thought about those yet."""
+"""The scope that each route needs. On a server with keys, a route that is not listed here is
+closed.
+
+A new vLLM may bring new routes, which nobody has reviewed yet.
+"""
 
 from typing import Final
 
@@ -84,15 +87,15 @@ _NEEDS: Final[dict[tuple[str, str], str]] = {
 
 
 def need_of(method: str, path: str) -> str | None:
-    """What the route of `path`, as it was declared, asks for; "WS" is the method of a web socket.
-    None for a route that nobody has listed."""
+    """The scope that the route declared as `path` needs; None for a route that is not listed. A web
+    socket has the method "WS"."""
     if method == "HEAD":
         method = "GET"
     return _NEEDS.get((method, path)) or _NEEDS.get(("*", path))
 
 
 def route_need(scope: Scope) -> str | None:
-    """The same for the route that will answer the call of `scope`."""
+    """The scope that the call of `scope`, an ASGI scope, needs."""
     if "steersman.need" not in scope:
         scope["steersman.need"] = _find(scope)
     need: str | None = scope["steersman.need"]

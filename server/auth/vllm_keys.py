@@ -1,12 +1,12 @@
-"""What of vLLM's does not go with a keys file as it is: its own `--api-key`, its response store."""
+"""Settings of vLLM that a keys file replaces or forbids: its `--api-key`, its response store."""
 
 import os
 from argparse import Namespace
 
 
 def take_over(args: Namespace) -> tuple[str, ...]:
-    """The keys that vLLM was given, taken from it: our middleware checks them with the file's, and
-    they may do everything. vLLM's middleware would refuse the keys of the file."""
+    """Remove vLLM's own keys from its arguments and environment, and return them. vLLM's middleware
+    would refuse the keys of the file. Ours checks both; vLLM's keys may do everything."""
     given = args.api_key or [os.environ.get("VLLM_API_KEY")]
     keys = [given] if isinstance(given, str) else given
     args.api_key = None
@@ -16,8 +16,8 @@ def take_over(args: Namespace) -> tuple[str, ...]:
 
 
 def check_store() -> None:
-    """Raise RuntimeError where vLLM keeps responses: it does for everybody alike, under ids that
-    clients may choose, and answers them outside of any limit."""
+    """Raise RuntimeError if vLLM stores responses: it shows them to every caller, under ids that
+    clients may choose, and outside of all limits."""
     if os.environ.get("VLLM_ENABLE_RESPONSES_API_STORE", "0") not in ("", "0"):
         raise RuntimeError(
             "VLLM_ENABLE_RESPONSES_API_STORE keeps responses where every key can read them: unset "

@@ -1,9 +1,9 @@
-"""A YAML file that is whole, and where in it things are.
+"""Reads a YAML file that must be whole, and finds the lines of its values.
 
-A file that is cut short while it is written may still be YAML, and say less than it should: a key
-without the limits that follow. So its end is marked, by YAML's own mark of a document's end, a last
-line of `...`; a file in JSON's form, which ends where its first brace is closed, needs none. And
-what is written twice is refused: YAML's readers take the last one in silence.
+A file that is cut short may still be valid YAML and lack its last lines: a key without the limits
+that follow, for example. So the end must be marked by YAML's own mark of a document's end, a last
+line of `...`. A file in JSON form needs none, because it ends where its first brace is closed. A
+key that is written twice is refused, because YAML's readers silently take the last one.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ _LOADER: Final[Any] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class NotWhole(ValueError):
-    """The text is not one whole YAML document; the message says why, without any of the text: it
-    may hold a key that somebody wrote there in the clear. `line` counts from 1; None: unknown."""
+    """The text is not one whole YAML document. The message says why, without any of the text, which
+    may contain a key by mistake. `line` counts from 1; None: unknown."""
 
     def __init__(self, reason: str, line: int | None = None) -> None:
         super().__init__(reason)
@@ -28,13 +28,13 @@ class NotWhole(ValueError):
 
 @dataclass(frozen=True)
 class Document:
-    """What a file says, and where."""
+    """The content of a file, and the line of each value."""
 
     data: Any
     root: yaml.Node | None
 
     def line(self, path: Sequence[str | int]) -> int | None:
-        """The line, from 1, of the value at `path`, or of the nearest that is there."""
+        """The line, from 1, of the value at `path`, or of the nearest parent that exists."""
         node = self.root
         line = None if node is None else node.start_mark.line + 1
         for step in path:
@@ -46,7 +46,7 @@ class Document:
 
 
 def load(text: str) -> Document:
-    """The one document in `text`. Raises `NotWhole`."""
+    """Read the one document in `text`. Raises `NotWhole`."""
     try:
         loader = _LOADER(text)
         try:
@@ -69,7 +69,7 @@ def load(text: str) -> Document:
 
 
 def without_end_mark(text: str) -> str:
-    """`text` without the mark and what follows it."""
+    """`text` up to the end mark."""
     lines = text.splitlines(keepends=True)
     at = next((n for n, line in enumerate(lines) if _is_mark(line)), len(lines))
     return "".join(lines[:at])

@@ -1,6 +1,6 @@
 """The `steering` field of a request: its schema, and reading it with errors that name the key.
 
-What one key means beside another is for `steersman.server.chat.strength` to say.
+`steersman.server.chat.strength` checks keys that depend on each other.
 """
 
 import math
@@ -42,14 +42,15 @@ _MAX_KEYS: Final = 32
 
 
 def _show_scale(schema: dict[str, Any]) -> None:
-    """`scale` in the schema, which knows fields only."""
+    """Put the alias `scale` into the schema, which pydantic leaves out."""
     number = {"anyOf": [{"type": "number"}, {"type": "null"}]}
     schema["properties"]["scale"] = {**number, "description": "An alias of `coefficient`."}
     schema["not"] = {"required": ["coefficient", "scale"]}
 
 
 def _show_lengths(most: int) -> Any:
-    """Puts the lengths of lists and objects on the members of a union, where they mean them."""
+    """Move the lengths of lists and objects in the schema to the members of the union that they
+    limit."""
 
     def show(schema: dict[str, Any]) -> None:
         for key in ("minLength", "maxLength"):
@@ -64,7 +65,8 @@ def _show_lengths(most: int) -> Any:
 
 
 def _known_schedule(value: Any) -> Any:
-    """By hand: of a union pydantic reports what is wrong for each of its members."""
+    """Validate a schedule by hand, because pydantic reports one error for each member of a
+    union."""
     if value is None or (isinstance(value, str) and value in SCHEDULES):
         return value
     if not isinstance(value, list):
@@ -78,7 +80,7 @@ def _known_schedule(value: Any) -> Any:
 
 
 def _is_finite(value: Any) -> bool:
-    """Whether `value` is a number, and one that the engine's float32 can hold."""
+    """Whether `value` is a finite number that the engine's float32 can hold."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     try:
@@ -118,7 +120,7 @@ After = Annotated[
 
 
 class _Bounded(BaseModel):
-    """An object that is refused at once where it is much larger than any that is right."""
+    """An object that is refused at once if it has many more keys than a valid one."""
 
     model_config = ConfigDict(extra="forbid")
 
@@ -139,7 +141,7 @@ class PositionRange(_Bounded):
 
 
 class PropertyComposition(_Bounded):
-    """What one vector has in place of the request's `dynamic`."""
+    """Settings of one vector that replace those of the request's `dynamic`."""
 
     start: StrictFloat | None = Field(
         None, ge=0, allow_inf_nan=False, description="Coefficient at which this vector is tried."
@@ -225,8 +227,9 @@ class VectorUse(_Bounded):
 
 
 class DynamicComposition(_Bounded):
-    """Dynamic Activation Composition: each of 1 to 8 vectors gets, at every new token, the
-    coefficient that follows from how far it moves the next-token distribution."""
+    """Dynamic Activation Composition (Scalena and others, 2024): each of 1 to 8 vectors gets, at
+    every new token, a coefficient that is computed from how much the vector changes the next-token
+    distribution."""
 
     start: StrictFloat = Field(
         2.0, ge=0, allow_inf_nan=False, description="Coefficient at which each vector is tried."
@@ -259,9 +262,10 @@ class DynamicComposition(_Bounded):
 
 
 class SteeringField(_Bounded):
-    """Which vectors steer this request. See `GET /v1/steering/vectors` for what there is.
+    """Which vectors steer this request. `GET /v1/steering/vectors` lists the vectors that there
+    are.
 
-    `schedule`, `over` and `after` are for all vectors; what a vector says itself wins.
+    `schedule`, `over` and `after` apply to all vectors; the keys of a single vector override them.
     """
 
     vectors: Annotated[
@@ -298,7 +302,11 @@ class SteeringField(_Bounded):
 
     @classmethod
     def read(cls, value: Any) -> Self:
-        """Validate a request's `steering` value; raises `PlanInvalid` naming the offending key."""
+        """Validate a request's `steering` value. Raises `PlanInvalid` with the path of the wrong
+        key.
+
+            SteeringField.read({"vectors": {"cheerful": 1.5}}).uses[0].id    # "cheerful"
+        """
         try:
             return cls.model_validate(value)
         except ValidationError as error:
@@ -306,7 +314,7 @@ class SteeringField(_Bounded):
 
 
 def _invalid(error: ValidationError) -> PlanInvalid:
-    """The first problem that concerns the form the client used, in words and with its path."""
+    """The first error about the form that the client used, in words and with its path."""
     problem = first_problem(error, _is_of_the_form_used)
     steps = [
         step
@@ -324,5 +332,6 @@ def _invalid(error: ValidationError) -> PlanInvalid:
 
 
 def _is_of_the_form_used(location: Location) -> bool:
-    """`vectors` is normalised to a list, so what pydantic says about the short form is noise."""
+    """Whether an error is about the form that the client used. `vectors` is normalised to a list,
+    so pydantic's errors about the short form do not matter."""
     return not any(str(step).startswith("dict[") for step in location)

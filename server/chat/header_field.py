@@ -1,4 +1,4 @@
-"""The `X-Steering` header: the field for programs that can set headers and nothing else."""
+"""The `X-Steering` header: the `steering` field for programs that can set only headers."""
 
 import re
 from typing import Any, Final
@@ -13,10 +13,11 @@ _NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re
 
 
 def read_header(lines: list[str]) -> Any:
-    """The `steering` value that the header's `lines` say; None if they say nothing.
+    """The `steering` value in the header's `lines`; None if they are empty.
 
     `cheerful=1.5,formal=-0.5` names vectors with their coefficients; a name alone takes the
-    vector's own. What begins with a brace is the field in JSON. Raises `PlanInvalid`.
+    vector's own coefficient. A value that begins with a brace is the field in JSON. Raises
+    `PlanInvalid`.
     """
     said = [line.strip() for line in lines if line.strip()]
     if not said or said == ["null"]:

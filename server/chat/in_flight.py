@@ -1,4 +1,4 @@
-"""What the steered requests in flight of this API server hold of the engine."""
+"""Counts what the steered requests in flight of this API server need of the engine."""
 
 from collections import Counter
 
@@ -7,7 +7,7 @@ from steersman.steering.plan import BankKey
 
 
 class InFlight:
-    """Bank rows and companions of the requests in flight. On the event loop only, so without a
+    """Bank rows and companions of the requests in flight. Used on the event loop only, so it has no
     lock."""
 
     def __init__(self) -> None:
@@ -19,12 +19,12 @@ class InFlight:
         METRICS.companions.set(0)
 
     def enter(self, rows: frozenset[BankKey], companions: int) -> None:
-        """Count in what a request needs: bank rows, and companions if it is dynamic."""
+        """Add what a request needs: bank rows, and companions if it is dynamic."""
         self.rows.update(rows)
         self._show(companions)
 
     def leave(self, rows: frozenset[BankKey], companions: int) -> None:
-        """Count it out again."""
+        """Take off what the request needed."""
         for row in rows:
             self.rows[row] -= 1
             if self.rows[row] == 0:

@@ -1,7 +1,7 @@
-"""The receipt on an answer: in its body or its last chunk, and in short in a header.
+"""The receipt on an answer: in full in its body or last chunk, in short in a header.
 
-The header `Steering-Receipt` has what is known of it before the first token. A note says where
-nothing that is returned could have changed.
+The header `Steering-Receipt` has what is known before the first token. A receipt has a note if the
+steering could not change anything that is returned.
 """
 
 import json
@@ -40,9 +40,9 @@ def with_receipt(
 ) -> Response:
     """`response` with the receipt of `steered`, which is closed when the answer is complete.
 
-    What is known of the receipt already is in a header. `keep` is called with a response's id and
-    its receipt. Errors pass unchanged. An answer that no worker has said anything about is an
-    error: a steered request never runs unsteered.
+    A header has the part of the receipt that is known already. `keep` is called with a response's
+    id and its receipt. Errors pass unchanged. If no worker has reported that it steered the answer,
+    the result is an error, because a steered request must never be answered unsteered.
     """
     if isinstance(response, StreamingResponse):
         chunks = (
@@ -74,8 +74,8 @@ def _lost(answer: Response) -> Response:
 
 
 def header(receipt: dict[str, Any]) -> str:
-    """The receipt, without counts, as compact JSON in ASCII of at most `MAX_LENGTH` characters;
-    `truncated` is true where something is left out."""
+    """The receipt without counts, as compact JSON in ASCII of at most `MAX_LENGTH` characters.
+    `truncated` is true if a part was left out."""
     for omitted in _FORMS:
         text = _text(receipt, omitted, len(receipt["vectors"]), bool(omitted))
         if len(text) <= MAX_LENGTH:
@@ -88,7 +88,7 @@ def header(receipt: dict[str, Any]) -> str:
 
 
 def receipt_headers(receipt: dict[str, Any]) -> dict[str, str]:
-    """The header, and leave for a page of another origin to read it."""
+    """The receipt's header, and the CORS header that lets pages of other origins read it."""
     return {HEADER: header(receipt), "Access-Control-Expose-Headers": HEADER}
 
 
@@ -106,8 +106,8 @@ def _text(receipt: dict[str, Any], omitted: tuple[str, ...], most: int, truncate
 
 
 def note(plan: Plan, sampled: int | None) -> str | None:
-    """The remark for the receipt of `plan`, None where there is nothing to remark. `sampled`: how
-    many new tokens are returned, None if the request sets no limit."""
+    """The note on the receipt of `plan`, None if there is nothing to note. `sampled`: the most new
+    tokens that are returned, None if the request sets no limit."""
     if plan.dynamic is not None:
         return None
     if all(vector.coefficient == 0 and not vector.schedule for vector in plan.vectors):
@@ -120,8 +120,8 @@ def note(plan: Plan, sampled: int | None) -> str | None:
 
 
 def _first(vector: PlannedVector) -> int | None:
-    """The first steered token, counted from the prompt's last; None if it comes before that one, or
-    if that depends on how long the prompt is."""
+    """The first steered token, counted from the last of the prompt; None if it lies before that, or
+    depends on the length of the prompt."""
     rule = vector.positions
     if rule == "generation" or (isinstance(rule, tuple) and rule[0] == -1):
         return 0

@@ -1,4 +1,4 @@
-"""The receipt, as the OpenAPI document describes it. Nothing is validated by these models."""
+"""The receipt as the OpenAPI document describes it. These models validate nothing."""
 
 from typing import Any, Literal
 
@@ -59,18 +59,18 @@ Steering = Receipt | None
 
 
 class SteeredChatResponse(ChatCompletionResponse):
-    """A chat completion, with the receipt where it is steered."""
+    """A chat completion; if it is steered, with its receipt."""
 
     steering: Steering = None
 
 
 class SteeredCompletionResponse(CompletionResponse):
-    """A completion, with the receipt where it is steered."""
+    """A completion; if it is steered, with its receipt."""
 
     steering: Steering = None
 
 
 class SteeredResponsesResponse(ResponsesResponse):
-    """A response, with the receipt where it is steered."""
+    """A response; if it is steered, with its receipt."""
 
     steering: Steering = None

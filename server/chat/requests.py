@@ -1,4 +1,4 @@
-"""vLLM's request models with one more field; sampling parameters take the plan along."""
+"""vLLM's request models with one more field; their sampling parameters carry the plan."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,7 +29,7 @@ class _Steered:
     _plan: Plan | None
 
     def steer(self, plan: Plan) -> None:
-        """Have this request's sampling parameters carry `plan`."""
+        """Put `plan` into this request's sampling parameters."""
         self._plan = plan
 
     @property
@@ -39,7 +39,7 @@ class _Steered:
 
     @property
     def sampled(self) -> int | None:
-        """How many new tokens an answer has at most; None if the request does not say."""
+        """The most new tokens of an answer; None if the request sets no limit."""
         for name in ("max_completion_tokens", "max_tokens", "max_output_tokens"):
             # Not as an attribute: reading one that is deprecated warns.
             if (most := vars(self).get(name)) is not None:
@@ -47,8 +47,9 @@ class _Steered:
         return None
 
     def count_tokens(self, *, forced: bool) -> Asked | None:
-        """Have a stream of this request count its tokens in every chunk, and say what it `Asked`
-        for; None if it makes no such stream. `forced`: the server counts them whoever asks."""
+        """Make a stream of this request count its tokens in every chunk. Returns the counts that
+        the client `Asked` for; None if the request makes no such stream. `forced`: the server sends
+        total counts to every client."""
         return None
 
     def to_sampling_params(self, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""From names to a plan: what the client wrote, then the vector's defaults, within the limits."""
+"""Turns names into a plan: what the client wrote, then the vector's defaults, within the limits."""
 
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +26,7 @@ from steersman.vectors.tensors import HookPoint, tensor_name
 
 @dataclass(frozen=True)
 class Resolved:
-    """A plan, and for each of its vectors the receipt without counts."""
+    """A plan, and the receipt of each of its vectors without counts."""
 
     plan: Plan
     draft: list[dict[str, Any]]
@@ -40,8 +40,8 @@ def resolve(
     doses: Doses,
     enforce_safe_range: bool = False,
 ) -> Resolved:
-    """The plan for `field`. Reads the library: not for the event loop. Raises `PlanInvalid` or the
-    library's `VectorNotFound`."""
+    """The plan for `field`. Reads the library, so do not call it on the event loop. Raises
+    `PlanInvalid`, or the library's `VectorNotFound`."""
     limits.check_count(len(field.uses))
     planned, strengths, entries, given = [], [], [], []
     for n, use in enumerate(field.uses):
@@ -98,7 +98,7 @@ def _find(library: LibraryView, name: str, param: str) -> Entry:
 
 
 def _terms(use: VectorUse, entry: Entry, where: str, limits: Limits) -> tuple[HookPoint, ...]:
-    """Where the vector is added."""
+    """The hook points at which the vector is added, ascending."""
     available = {layer for _, layer in entry.tensors}
     layers = set(use.layers if use.layers is not None else entry.layers)
     for layer in sorted(layers):
@@ -122,8 +122,8 @@ def _terms(use: VectorUse, entry: Entry, where: str, limits: Limits) -> tuple[Ho
 
 
 def _steps(use: VectorUse, entry: Entry, terms: tuple[HookPoint, ...], where: str) -> int | None:
-    """How many generation steps the vector has a tensor for; None for one that is for all tokens,
-    [hidden]. [1, hidden] is one step."""
+    """The number of generation steps of a vector with a tensor for each; None for one tensor for
+    all tokens, [hidden]. A tensor [1, hidden] is one step."""
     steps: dict[HookPoint, int | None] = {}
     for key in terms:
         shape = entry.tensors[key]
@@ -143,7 +143,7 @@ def _steps(use: VectorUse, entry: Entry, terms: tuple[HookPoint, ...], where: st
 
 
 def _start(dynamic: DynamicComposition, use: VectorUse, where: str) -> tuple[float, str]:
-    """At which coefficient a vector is tried alone, and the key that says so."""
+    """The coefficient of a vector in its companion, and the key of the request that sets it."""
     if use.dynamic is not None and use.dynamic.start is not None:
         return use.dynamic.start, f"{where}.dynamic.start"
     return dynamic.start, "steering.dynamic.start"
@@ -152,7 +152,7 @@ def _start(dynamic: DynamicComposition, use: VectorUse, where: str) -> tuple[flo
 def _check_start(
     start: float, param: str, name: str, entry: Entry, vector: PlannedVector, doses: Doses
 ) -> None:
-    """Raise `PlanInvalid` where the companion that has `vector` alone would exceed a dose."""
+    """Raise `PlanInvalid` if the companion of `vector` would exceed a dose limit."""
     alone = replace(vector, coefficient=as_float32(start))
     who = f"{name!r}, which is tried at `start` ({start:g}),"
     doses.check(doses.relative(entry, alone), who, param)
@@ -203,7 +203,7 @@ def _dynamic(field: SteeringField) -> Dynamic | None:
 
 
 def _check(plan: Plan, limits: Limits, strengths: list[Strength]) -> None:
-    """Check `plan`, and name the key that the client wrote where it is not `coefficient`."""
+    """Check `plan`. An error about a coefficient names the key that the client wrote."""
     try:
         limits.check(plan)
     except PlanInvalid as error:

@@ -1,4 +1,4 @@
-"""The OpenAI routes that steer: vLLM's own handlers, a plan before, a receipt after."""
+"""The OpenAI routes that steer: a plan before vLLM's own handlers, a receipt after them."""
 
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
@@ -71,7 +71,7 @@ async def create_chat_completion(
 async def create_batch_chat_completion(
     request: SteeredBatchRequest, raw_request: Request, steering: CallersSteering
 ) -> Any:
-    """Several chats in one request, under one steering."""
+    """Several chats in one request, all steered alike if the request says so."""
     return await _steered(request, raw_request, steering, vllm_chat.create_batch_chat_completion)
 
 
@@ -94,7 +94,8 @@ async def create_responses(
 
 
 def _kept(raw_request: Request) -> Keep:
-    """Puts a receipt on a response that vLLM stores, which then has it when it is retrieved."""
+    """A function that puts a receipt on a response that vLLM stores, so that it is there when the
+    response is retrieved."""
     stored = getattr(vllm_responses.responses(raw_request), "response_store", {})
 
     def keep(response_id: str, receipt: dict[str, Any]) -> None:
@@ -145,7 +146,7 @@ async def _steered(
 
 
 async def _begun(request: Any, raw_request: Request, steering: SteeringContext) -> SteeredRequest:
-    """The steered request of `request`. An error in what its header says names the header."""
+    """The steered request of `request`. An error in the header's value names the header."""
     try:
         return await SteeredRequest.begin(
             steering, request.steering, request.answers, request.sampled
@@ -157,10 +158,10 @@ async def _begun(request: Any, raw_request: Request, steering: SteeringContext) 
 
 
 class _ListenedRequest(Request):
-    """A request that remembers whether its client has gone."""
+    """A request that records whether its client has disconnected."""
 
     gone = False
-    """As far as somebody has received: vLLM does while a handler runs."""
+    """Whether a disconnect was received. vLLM receives while a handler runs."""
 
     def __init__(self, request: Request) -> None:
         async def receive() -> Message:
@@ -173,12 +174,13 @@ class _ListenedRequest(Request):
 
 @with_cancellation  # type: ignore[untyped-decorator]
 async def _look(response: StreamingResponse, raw_request: Request) -> Response | None:
-    """`response` once it has begun; something else if the client goes away before that."""
+    """`response` once its first chunk is known; anything else if the client disconnects before."""
     return await first_chunk_error(response)
 
 
 def refuse_unsteerable(request: Any) -> None:
-    """Raise `PlanInvalid` for ways of asking that the plan would not reach."""
+    """Raise `PlanInvalid` for options of a request under which the plan would not reach the
+    engine."""
     if getattr(request, "use_beam_search", False):
         raise PlanInvalid(
             "steering does not work with use_beam_search: leave one of the two out",

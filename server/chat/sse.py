@@ -1,9 +1,10 @@
-"""The server-sent events of an answer: its first chunk, its traces, and the receipt in its last.
+"""The server-sent events of an answer: its first chunk, its traces, and the receipt in its last
+chunk.
 
-vLLM's stream is taken as text, and a chunk is parsed only where something in it matters. How far a
-dynamic answer has come is known to vLLM's own counts of tokens alone: it sends several tokens in
-one chunk when the client is slow, and none for some. So the counts are always asked for, and taken
-off again where the client did not want them.
+vLLM's stream is handled as text, and a chunk is parsed only if its content matters here. Only
+vLLM's own token counts show how many tokens a chunk of a dynamic answer has: there are several in
+one chunk if the client is slow, and none in some. So the counts are always requested, and removed
+again if the client did not ask for them.
 """
 
 import json
@@ -42,11 +43,11 @@ _BEFORE_THE_ENGINE = ("event: response.created", "event: response.in_progress")
 
 
 async def first_chunk_error(response: StreamingResponse) -> Response:
-    """`response`, or the error it would have begun with, as a response of that error's status.
+    """`response`; or, if its first chunk is an error, a response with that error and its status.
 
-    For faults of the steering, `SteeredRequest.refusal` has the better message. Raises whatever the
-    stream raises. vLLM begins to answer before the engine has seen the request; a range of
-    positions outside the prompt is still a 400 this way, and a bank that is full a 503.
+    vLLM begins to answer before the engine has checked the request. This way a range of positions
+    outside the prompt is still a 400, and a full bank a 503. For errors of the steering,
+    `SteeredRequest.refusal` has the better message. Raises whatever the stream raises.
     """
     chunks = aiter(response.body_iterator)
     head: list[str] = []
@@ -72,7 +73,7 @@ async def first_chunk_error(response: StreamingResponse) -> Response:
 
 
 class Choices:
-    """Which choices of a stream have been seen, and which have ended."""
+    """Which choices of a stream have appeared, and which have ended."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
@@ -81,7 +82,8 @@ class Choices:
         """Whether a choice ended in the chunk that was last looked at."""
 
     def may_be_over(self, chunk: str) -> bool:
-        """Whether `chunk` may be the last: every choice seen has ended. Only such are held back."""
+        """Whether `chunk` may be the last one: every choice that has appeared has ended. Only such
+        chunks are held back."""
         self.ended_one = False
         if not chunk.startswith("data: {"):
             return False
@@ -98,7 +100,7 @@ class Choices:
 
 
 class Asked(NamedTuple):
-    """What the client, or the server's operator, wants to see of vLLM's counts."""
+    """Which of vLLM's token counts the client, or the server's operator, asked for."""
 
     total: bool
     """In a chunk behind the last."""
@@ -107,8 +109,8 @@ class Asked(NamedTuple):
 
 
 async def traced(chunks: AsyncIterable[Any], trace: Trace, asked: Asked) -> AsyncIterator[str]:
-    """`chunks`, which have counts, each with its part of `trace` and with no counts but those
-    `asked` for."""
+    """`chunks`, each with its part of `trace`. Their token counts are removed, except those that
+    were `asked` for."""
     told: Counter[int] = Counter()
     choices = Choices()
     last: dict[str, Any] | None = None  # waits for what the chunk of the total says beside it
@@ -139,7 +141,7 @@ async def traced(chunks: AsyncIterable[Any], trace: Trace, asked: Asked) -> Asyn
 
 
 def _counted(chunk: str) -> dict[str, Any] | None:
-    """What a chunk with counts says; None for comments, errors and the end."""
+    """The content of a chunk with token counts; None for comments, errors and the end."""
     if not chunk.startswith(_DATA + "{"):
         return None
     data: dict[str, Any] = json.loads(chunk.removeprefix(_DATA))
@@ -147,7 +149,8 @@ def _counted(chunk: str) -> dict[str, Any] | None:
 
 
 def _written(data: dict[str, Any]) -> str:
-    """As vLLM writes it: what looks for its form in the text finds it."""
+    """A chunk in the form in which vLLM writes it, because code that reads the text looks for that
+    form."""
     return f"{_DATA}{json.dumps(data, ensure_ascii=False, separators=(',', ':'))}\n\n"
 
 
@@ -205,13 +208,13 @@ async def with_receipts(
 
 
 def _error(error: Exception) -> str:
-    """The chunk that says `error`, which ended a stream that had begun."""
+    """The chunk with `error`, for a stream that has begun already."""
     count(error)
     return f"data: {json.dumps(envelope(error))}\n\n"
 
 
 def _finished(chunk: str, steered: "SteeredRequest") -> str:
-    """`chunk` with the receipt as of now, if a choice ends in it."""
+    """`chunk` with the current receipt, if a choice ends in it."""
     data = json.loads(chunk.removeprefix("data: ")) if chunk.startswith("data: {") else {}
     if not steered.was_steered() or not _put(data, steered):
         return chunk
@@ -219,10 +222,10 @@ def _finished(chunk: str, steered: "SteeredRequest") -> str:
 
 
 def _put(data: dict[str, Any], steered: "SteeredRequest") -> bool:
-    """Put the receipt on a chunk in which a choice ends, and say whether it is one.
+    """Put the receipt on a chunk in which a choice ends. Returns whether it is such a chunk.
 
-    Of a chat, the delta has it too: what adds up the deltas, as `.stream()` of openai's Python
-    does, keeps that and drops what stands beside the choices.
+    In a chat the delta gets the receipt too: code that adds up the deltas, such as `.stream()` of
+    OpenAI's Python library, keeps that and drops what stands beside the choices.
     """
     ends = [choice for choice in data.get("choices") or () if choice.get("finish_reason")]
     if ends:
@@ -234,7 +237,7 @@ def _put(data: dict[str, Any], steered: "SteeredRequest") -> bool:
 
 
 def _with_chunk_receipt(held: str | None, steered: "SteeredRequest") -> str:
-    """The last chunk with the receipt; a chunk of its own if nothing was held back."""
+    """The last chunk with the receipt; if no chunk was held back, a chunk of its own."""
     if not steered.was_steered():
         count(Unsaid(""))
         return f"data: {json.dumps(LOST)}\n\n"

@@ -31,7 +31,7 @@ from steersman.vectors.errors import VectorNotFound
 
 
 class SteeringContext(NamedTuple):
-    """What a request's `steering` field is resolved with, and counted in."""
+    """What a request's `steering` field is resolved with, and the counters that it enters."""
 
     library: LibraryView
     limits: Limits
@@ -41,21 +41,19 @@ class SteeringContext(NamedTuple):
 
 
 class SteeredRequest:
-    """Holds what a steered request holds: its bank rows, its companion streams and its place at the
-    receipt desk.
+    """Holds the bank rows, companions and receipt of one steered request, until it is closed.
 
-    Guarantee: `close`, or else the collection of the object itself, gives everything back, once.
-    Assumption: these are made and closed on one event loop. Their collection may happen in any
-    thread, in the middle of anything, so it takes no lock: it queues a call on that loop.
+    Guarantee: `close`, or else the garbage collection of the object, gives everything back, once.
+    Assumption: these objects are made and closed on one event loop. Garbage collection may happen
+    in any thread at any moment, so it takes no lock: it queues a call on that loop.
     """
 
     @classmethod
     async def begin(
         cls, context: SteeringContext, value: Any, answers: Answers, sampled: int | None = None
     ) -> Self:
-        """Validate `value`, the `steering` of a request that so many sequences answer, with at most
-        `sampled` new tokens. Raises
-        `PlanInvalid`, for an unknown vector too."""
+        """Validate `value`, the `steering` of a request with `answers` sequences of at most
+        `sampled` new tokens. Raises `PlanInvalid`, also for an unknown vector."""
         # In a thread: where the library's disk hangs, the others of the server must not.
         return cls(context, await run_in_threadpool(resolved, context, value), answers, sampled)
 
@@ -79,8 +77,9 @@ class SteeredRequest:
         self._unclosed = weakref.finalize(self, _give_back_on, _loop(), *held)
 
     def refusal(self) -> Exception | None:
-        """`PlanInvalid` if the front end refused the plan or its stream overflowed, `BankFull` or
-        `NotSteered` if the engine ended the request for that."""
+        """Why the request failed because of its steering; None if it did not. `PlanInvalid` if the
+        front end refused the plan or the stream overflowed; `BankFull` or `NotSteered` if the
+        engine ended the request."""
         if (invalid := RECEIPTS.rejection(self.plan.receipt)) is not None:
             return invalid
         said = RECEIPTS.refusal(self.plan.receipt)
@@ -91,11 +90,11 @@ class SteeredRequest:
         return BankFull(said.message) if said.code == BANK_FULL else NotSteered(said.message)
 
     def was_steered(self) -> bool:
-        """Whether a worker has said what it did for this request."""
+        """Whether a worker has reported on this request."""
         return bool(RECEIPTS.read(self.plan.receipt))
 
     def receipt(self) -> dict[str, Any]:
-        """The receipt as of now: counts are summed over all answers (n, several prompts)."""
+        """The current receipt; counts are summed over all answers (n, several prompts)."""
         notes = RECEIPTS.read(self.plan.receipt)
         totals = [sum(n.steered_tokens[k] for n in notes) for k in range(len(self._draft))]
         vectors = [
@@ -107,15 +106,15 @@ class SteeredRequest:
         return {"vectors": vectors, "dynamic": dynamic, **pace, **self._rest()}
 
     def promise(self) -> dict[str, Any]:
-        """What is known of the receipt before the first token: no counts, and of a dynamic request
-        that it is one."""
+        """The part of the receipt that is known before the first token: no counts, and for a
+        dynamic request only that it is one."""
         return {"vectors": self._draft, "dynamic": self.trace is not None, **self._rest()}
 
     def _rest(self) -> dict[str, Any]:
         return {"source": "request", **({"note": self._note} if self._note else {})}
 
     def close(self, outcome: Outcome) -> None:
-        """Give everything back and count the outcome; later calls do nothing."""
+        """Give everything back and count the outcome. Later calls do nothing."""
         if self._unclosed.detach() is not None:
             METRICS.observe(RECEIPTS.read(self.plan.receipt), outcome)
             said = RECEIPTS.refusal(self.plan.receipt)
@@ -124,14 +123,14 @@ class SteeredRequest:
 
 
 def _steps_per_token(notes: Sequence[WorkerNote]) -> float | None:
-    """Engine steps that a token of these dynamic answers took, behind the first of each."""
+    """Engine steps for each token of these dynamic answers, without the first token of each."""
     tokens = sum(max(0, len(note.choices) - 1) for note in notes)
     return round(sum(note.pace.steps for note in notes) / tokens, 3) if tokens else None
 
 
 def resolved(context: SteeringContext, value: Any) -> Resolved:
-    """The plan for the field `value`. Raises `PlanInvalid`, or what the library raises. Reads the
-    library, so: not on the event loop."""
+    """The plan for `value`, a `steering` field. Raises `PlanInvalid`, or what the library raises.
+    Reads the library, so do not call it on the event loop."""
     field = SteeringField.read(value)
     library, limits, doses, enforce_safe_range, _ = context
     try:
@@ -143,7 +142,7 @@ def resolved(context: SteeringContext, value: Any) -> Resolved:
 
 
 def _loop() -> asyncio.AbstractEventLoop | None:
-    """The loop that runs this; None without one, where there are no other threads either."""
+    """The running event loop; None if there is none (then there are no other threads either)."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

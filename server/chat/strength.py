@@ -1,5 +1,8 @@
-"""How strongly each use of a vector steers, token by token: what its keys and those of the whole
-field mean together, and whether its maker found that sound."""
+"""How strongly each use of a vector steers, token by token.
+
+Combines the keys of one use with those of the whole field, and compares the result with the
+vector's safe range.
+"""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -18,7 +21,7 @@ _SLACK: Final = 1e-6
 
 @dataclass(frozen=True)
 class Strength:
-    """The strength of one use."""
+    """The strength of one use of a vector."""
 
     coefficient: float
     """Of a list, the strongest; of a dynamic request, the most that it may be."""
@@ -33,9 +36,9 @@ class Strength:
 def strength(
     field: SteeringField, n: int, use: VectorUse, default: float, steps: int | None
 ) -> Strength:
-    """What the `n`-th use in `field` asks for, of a vector with this `default` coefficient and so
-    many `steps`; None: it is for all tokens. Raises `PlanInvalid` for keys that contradict each
-    other."""
+    """The strength of use number `n` in `field`. `default`: the vector's own coefficient; `steps`:
+    its number of steps, None for one tensor for all tokens. Raises `PlanInvalid` for keys that
+    contradict each other."""
     where = f"steering.vectors[{n}]"
     schedule, owner = field.schedule, "steering"
     if use.schedule is not None:
@@ -81,7 +84,7 @@ def strength(
 
 
 def check_shared(field: SteeringField, strengths: list[Strength]) -> None:
-    """Raise `PlanInvalid` for a key of the whole field that none of its vectors has a use for."""
+    """Raise `PlanInvalid` for a key of the whole field that has no effect on any of its vectors."""
     if field.over is not None and not any("over" in one.said for one in strengths):
         raise PlanInvalid(_NO_OVER, param="steering.over")
     if field.after is not None and not any("after" in one.said for one in strengths):
@@ -115,7 +118,7 @@ def _over(
 def _after(
     field: SteeringField, use: VectorUse, schedule: Any, where: str, steps: int | None
 ) -> str | None:
-    """What comes behind the last step or coefficient; None if there is no last."""
+    """What comes after the last step or coefficient; None if there is no last one."""
     if steps is None and not isinstance(schedule, list):
         if use.after is not None:
             raise PlanInvalid(_NO_AFTER, param=f"{where}.after")
@@ -159,11 +162,11 @@ def outside_safe_ranges(
     entries: Sequence[Entry], vectors: Sequence[PlannedVector]
 ) -> list[bool | None]:
     """For each use of a vector in a request, whether it lies outside the vector's `safe_range`;
-    None for a vector that has none.
+    None for a vector without one.
 
-    Every coefficient of a schedule counts, and of a dynamic request the cap; a coefficient of 0
-    steers nothing and is in every range. Uses of the same content at one hook point count together,
-    for they are once and stronger: all that are positive, and all that are negative.
+    Every coefficient of a schedule counts; for a dynamic request its maximum counts. A coefficient
+    of 0 has no effect and is in every range. Uses of the same content at one hook point are added
+    up, the positive and the negative ones separately.
     """
     together: defaultdict[tuple[str, HookPoint], list[float]] = defaultdict(lambda: [0.0, 0.0])
     for vector in vectors:

@@ -1,4 +1,4 @@
-"""What a dynamic request did at each token, as its receipt says it."""
+"""What a dynamic request did at each token, in the form of its receipt."""
 
 import re
 from collections import Counter
@@ -24,15 +24,15 @@ class Answers(NamedTuple):
 
     @property
     def total(self) -> int:
-        """How many there are: one a choice."""
+        """Number of sequences, one for each choice."""
         return self.n * self.prompts
 
     def choice_of(self, name: str) -> int | None:
-        """The index of the choice that vLLM's request `name` makes; None if the name does not say.
+        """Index of the choice that vLLM's request `name` makes; None if the name does not show it.
 
         vLLM calls the answers to one prompt `<index>_<id>` (`v1/engine/parallel_sampling.py`), and
-        several prompts `<id>-<index>` or, of chats, `<id>_<index>` (its `serving.py`s); to either
-        it adds a dash and 8 hex digits.
+        several prompts `<id>-<index>` or, for chats, `<id>_<index>` (its `serving.py`s). To each it
+        adds a dash and 8 hex digits.
         """
         child = _CHILD.match(name) if self.n > 1 else None
         prompt = _PROMPT.search(name) if self.prompts > 1 else None
@@ -47,7 +47,7 @@ class Trace:
     def __init__(
         self, receipt: str, ids: Sequence[str], answers: Answers, *, divided: bool = False
     ) -> None:
-        """`ids` are those of its vectors, as the request says them; `divided`: whether divergences
+        """`ids`: the ids of its vectors, as the request has them. `divided`: whether divergences
         are divided by the size of the nucleus (`"kl": "mean"`)."""
         self._divided = divided
         self._receipt = receipt
@@ -58,8 +58,8 @@ class Trace:
         """Of each choice, its sequences: several where a response calls a tool and goes on."""
 
     def whole(self) -> dict[str, Any] | list[dict[str, Any]]:
-        """All tokens so far, with the mean of each vector's coefficients; of several choices, each
-        one's by itself."""
+        """All tokens so far, and the mean of each vector's coefficients. With several choices, one
+        such object for each."""
         wholes = [self._with_means(self.part(n, 0, None)) for n in range(self._answers.total)]
         return wholes[0] if self._answers.total == 1 else wholes
 
@@ -77,7 +77,7 @@ class Trace:
         return part
 
     def part(self, choice: int, start: int, stop: int | None) -> dict[str, Any]:
-        """The tokens [start, stop) of a choice, counted from the first that it has generated."""
+        """Tokens [start, stop) of a choice, counted from its first new token."""
         made = self._choices(choice)[start:stop]
         return {
             key: {
@@ -100,7 +100,7 @@ class Trace:
 
 
 def _keys(ids: Sequence[str]) -> list[str]:
-    """A key for each use: its id, and from the second use of an id on, `<id>#2` and so on."""
+    """A unique key for each use: its id; from the second use of an id on `<id>#2` and so on."""
     seen: Counter[str] = Counter()
     keys = []
     for name in ids:

@@ -35,7 +35,8 @@ _FORM_FIELD: Final = 1 << 20
 
 
 def build_router() -> APIRouter:
-    """The routes. Put it on the app before that of the vectors, whose paths are greedy."""
+    """The routes. Add them to the app before those of the vectors, whose paths match everything
+    below them."""
     router = APIRouter(prefix="/v1/steering", tags=["steering"], responses=errors(500))
     router.add_api_route(
         "/vectors/extract",
@@ -84,12 +85,12 @@ async def list_jobs(jobs: AllJobs) -> Response:
 
 
 async def get_job(job_id: str, jobs: AllJobs) -> Response:
-    """One job: how far it is, or what came of it."""
+    """One job: its progress, or its result."""
     return await READS.run(lambda: _json(_find(jobs, job_id).to_json()))
 
 
 async def cancel_job(job_id: str, jobs: AllJobs) -> dict[str, Any]:
-    """Cancel a job; one that has ended stays as it is."""
+    """Cancel a job. One that has ended stays unchanged."""
     job = await READS.run(_find, jobs, job_id)
     if await jobs.cancel(job):
         await audit_line("job.cancelled", job=job.id, vector=job.name)
@@ -104,7 +105,7 @@ def _list(jobs: Jobs) -> Response:
 
 
 def _short(job: dict[str, Any]) -> dict[str, Any]:
-    """A job as lists show it: there may be thousands of bad rows."""
+    """A job as lists show it, with few of its bad rows, of which there may be thousands."""
     bad = job["bad_rows"]
     return {**job, "bad_rows": bad[:LISTED_BAD_ROWS], "bad_rows_total": len(bad)}
 
@@ -114,7 +115,8 @@ def _json(answer: dict[str, Any]) -> Response:
 
 
 def _find(jobs: Jobs, job_id: str) -> Job:
-    """Raises `VectorNotFound`, also for a job that makes a vector the caller may not see."""
+    """The job. Raises `VectorNotFound`, also for a job that makes a vector the caller may not
+    see."""
     job = jobs.find(job_id)
     if not _may_see(job):
         raise job_not_found(job_id)
@@ -122,13 +124,13 @@ def _find(jobs: Jobs, job_id: str) -> Job:
 
 
 def _may_see(job: Job) -> bool:
-    """Whether the caller may know of all names that the job makes, and of its own: the labels of
-    its bad rows are parts of them."""
+    """Whether the caller may see all names that the job makes, and the job's own name, because the
+    labels of its bad rows are parts of these names."""
     return all(caller().permissions.sees(name) for name in (job.name, *job.makes))
 
 
 async def _body(request: Request) -> tuple[bytes | str, bytes | None]:
-    """The request as JSON, and the file beside it if there is one."""
+    """The request as JSON, and its file if there is one."""
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         return await request.body(), None
     try:
@@ -165,7 +167,7 @@ def _rows(wanted: ExtractRequest, lines: bytes | None, most: int) -> list[Sample
 
 
 def _check_steps(wanted: ExtractRequest, context: ExtractionContext) -> None:
-    """The library would refuse the vector; after the work."""
+    """Refuse now what the library would refuse after the work: a vector with too many steps."""
     most = context.max_steps
     if wanted.method == "per_step" and most is not None and wanted.steps > most:
         raise VectorInvalid(
@@ -180,8 +182,8 @@ def _check_steps(wanted: ExtractRequest, context: ExtractionContext) -> None:
 def _free_names(
     wanted: ExtractRequest, samples: list[Sample], context: ExtractionContext
 ) -> list[str]:
-    """The names of the vectors to come. One that is taken is refused before the work, not after it.
-    Raises `VectorConflict`, `NotAllowed`."""
+    """The names of the vectors to be made. Raises `VectorConflict` or `NotAllowed` before the work,
+    for a name that is taken or not allowed."""
     names = [wanted.name]
     if wanted.how.inputs == "styles":
         names = [

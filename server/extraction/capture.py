@@ -1,4 +1,4 @@
-"""One text through the engine, for the sake of its residual stream."""
+"""Sends one text through the engine and captures its residual stream."""
 
 import secrets
 from dataclasses import dataclass
@@ -12,12 +12,12 @@ from steersman.vectors.tensors import HookPoint
 
 
 class CaptureFailed(RuntimeError):
-    """The engine did not capture what was asked."""
+    """The engine did not capture all tokens."""
 
 
 @dataclass
 class CaptureClient:
-    """Captures out of one engine (vLLM's `AsyncLLM`)."""
+    """Captures through one engine (vLLM's `AsyncLLM`)."""
 
     engine: Any
     terms: tuple[HookPoint, ...]
@@ -27,12 +27,13 @@ class CaptureClient:
     """Most tokens of a text in a step beside others; 0: all."""
 
     def others_in_flight(self) -> int:
-        """Requests of this API server's clients that the engine has not finished."""
+        """Number of requests of this API server's clients that the engine has not finished."""
         waiting: int = self.engine.output_processor.get_num_unfinished_requests()
         return waiting - self.in_flight
 
     async def capture(self, example: Example, *, each: bool = False) -> CaptureResult:
-        """What lies at `terms` at the example's tokens. Raises `CaptureFailed`."""
+        """What the example's tokens have at each of `terms`: float32, see `CaptureResult`. Raises
+        `CaptureFailed`."""
         from vllm.sampling_params import RequestOutputKind, SamplingParams
 
         receipt = f"{CAPTURE_PREFIX}{secrets.token_hex(8)}"

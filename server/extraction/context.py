@@ -1,4 +1,4 @@
-"""What extraction needs of one API server, put together at its start."""
+"""What extraction needs of one API server, collected at its start."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ MOST_ACTIVATION_BYTES = 2 << 30
 
 @dataclass(frozen=True)
 class ExtractionContext:
-    """What jobs run on."""
+    """What jobs need."""
 
     engine: Any
     tokenizer: Any
@@ -44,15 +44,15 @@ class ExtractionContext:
     """The server's own; None: the tokenizer's."""
 
     def reader(self, request: ExtractRequest) -> Reader:
-        """Reads the texts of a request."""
+        """A reader of the texts of `request`."""
         return Reader(request, self.tokenizer, self.most_tokens, self.chat_template)
 
 
 def make_context(
     state: Steersman, engine: Any, *, listens: bool, chat_template: str | None = None
 ) -> ExtractionContext:
-    """`listens`: whether the engine runs the model's Python, where captures are taken.
-    `chat_template`: the server's option, a file or a template."""
+    """Collect what jobs need. `listens`: whether the engine runs the model's Python, without which
+    nothing can be captured. `chat_template`: the server's option, a file or a template."""
     model = state.model
     base = BaseModel(model["id"], model["hidden_size"], model["num_layers"], model["fingerprint"])
 
@@ -107,7 +107,7 @@ def make_context(
 
 
 def _template(option: str | None) -> str | None:
-    """The template that vLLM's --chat-template names, or is."""
+    """The template that vLLM's --chat-template gives, as a file or as text."""
     if option is None or "{" in option or "\n" in option:
         return option
     return Path(option).read_text(encoding="utf-8")

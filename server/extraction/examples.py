@@ -41,7 +41,7 @@ class BadSample(ValueError):
 
 
 class Reader:
-    """Turns texts into examples by one request's rules."""
+    """Turns texts into examples by the rules of one request."""
 
     def __init__(
         self,
@@ -50,7 +50,7 @@ class Reader:
         most_tokens: int,
         chat_template: str | None = None,
     ) -> None:
-        """`most_tokens`: of one text, so that the engine can answer with a token at least.
+        """`most_tokens`: the most tokens of a text, so that the engine can still generate one.
         `chat_template`: the server's; None: the tokenizer's own."""
         self._rule = request.token_rule
         self._prompt = request.prompt
@@ -60,7 +60,7 @@ class Reader:
         self._most = most_tokens - (request.steps if self._rule == "steps" else 1)
 
     def read(self, sample: Sample) -> Example:
-        """Raises `BadSample`."""
+        """The example of one sample. Raises `BadSample`."""
         if not sample.label:
             raise BadSample(
                 "is neither a pair {positive, negative} nor a {text, label} whose label has 1 to "
@@ -84,7 +84,7 @@ class Reader:
         return Example(sample.pair, sample.label, tuple(tokens), start, stop, sample.number, asks)
 
     def check_template(self) -> None:
-        """Raise `VectorInvalid` if there is no chat template that takes a question."""
+        """Raise `VectorInvalid` if there is no chat template that accepts a question."""
         try:
             self._template([{"role": "user", "content": "Hello."}])
         except BadSample as error:
@@ -96,8 +96,8 @@ class Reader:
             ) from None
 
     def _tokens(self, text: Any, prompt: Any) -> tuple[list[int], int, str]:
-        """The tokens, the index of the response's first, and the response. Of a raw text the index
-        is that of the second: the first token of a sequence carries massive activations."""
+        """The tokens, the index of the first token of the response, and the response. In a raw text
+        that is the second token, because the first token of a sequence has massive activations."""
         prompt = self._prompt if prompt is None else prompt
         if isinstance(text, str):
             if not text.strip():
@@ -147,7 +147,7 @@ def _messages(text: Any) -> list[dict[str, str]]:
 
 
 def shown_samples(examples: Sequence[Example], tokenizer: Any) -> list[dict[str, Any]]:
-    """The first texts of each side: what is read of them, as text, and what stands before it."""
+    """The first texts of each side: the tokens that are read, as text, and the text before them."""
     found: list[dict[str, Any]] = []
     counts: Counter[str] = Counter()
     for example in examples:
@@ -173,7 +173,7 @@ def shown_samples(examples: Sequence[Example], tokenizer: Any) -> list[dict[str,
 def warnings(
     request: ExtractRequest, examples: Sequence[Example], tokenizer: Any
 ) -> list[dict[str, str]]:
-    """What is likely not meant, each as a code and a message."""
+    """What is probably a mistake in the texts, each as a code and a message."""
     found = []
     if said := _same_token(request, examples, tokenizer):
         found.append({"code": "same_token", "message": said})
@@ -192,8 +192,9 @@ def warnings(
 
 
 def _same_token(request: ExtractRequest, examples: Sequence[Example], tokenizer: Any) -> str | None:
-    """Of rules that read one token: whether it is nearly always the same one on both sides. A chat
-    that ends with a question is read at the template's end, which is the same by design."""
+    """The warning for rules that read one token, if that token is nearly always the same on both
+    sides. A chat that ends with a question is not checked: it is read at the template's end, which
+    is the same by design."""
     if request.token_rule not in ("last", "answer"):
         return None
     read: dict[str, Counter[int]] = defaultdict(Counter)
@@ -219,7 +220,7 @@ def _same_token(request: ExtractRequest, examples: Sequence[Example], tokenizer:
 
 
 def _same_texts(examples: Sequence[Example]) -> str | None:
-    """Whether some counterparts are the same text."""
+    """The warning for pairs that have the same text on both sides, if there are any."""
     sides = {side: {e.pair: e.tokens for e in examples if e.label == side} for side in SIDES}
     pairs = sides["positive"].keys() & sides["negative"].keys()
     same = sum(sides["positive"][pair] == sides["negative"][pair] for pair in pairs)
@@ -232,6 +233,6 @@ def _same_texts(examples: Sequence[Example]) -> str | None:
 
 
 def _text(tokenizer: Any, tokens: Sequence[int]) -> str:
-    """At most 80 characters, the middle left out."""
+    """`tokens` as text of at most 80 characters, with the middle left out."""
     text = str(tokenizer.decode(list(tokens))) if tokens else ""
     return text if len(text) <= 80 else f"{text[:38]} … {text[-38:]}"

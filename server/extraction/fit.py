@@ -1,4 +1,4 @@
-"""From rows to vectors: the method's own function, and how good what comes out is."""
+"""From activations to vectors: the method's own function, and the quality of its result."""
 
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -20,7 +20,7 @@ from steersman.vectors.tensors import HookPoint, tensor_name
 
 
 class Place(NamedTuple):
-    """Where the rows were read, and of which model."""
+    """Where the activations were read, and on which model."""
 
     site: str
     layers: tuple[int, ...]
@@ -32,8 +32,9 @@ class Place(NamedTuple):
 def fit(
     request: ExtractRequest, activations: Mapping[str, Tensor], place: Place, stop: Stop
 ) -> list[SteeringVector]:
-    """One vector, or one a style. `activations` are [rows, layers, hidden] by label. Raises
-    `ActivationsInvalid`, `VectorInvalid`; and what `stop` raises, which is asked at each layer."""
+    """Make one vector, or one for each style. `activations`: for each label float32 [samples,
+    layers, hidden]. Calls `stop` at each layer. Raises `ActivationsInvalid`, `VectorInvalid`, and
+    what `stop` raises."""
     how = request.how
     assert how.fit is not None
     make = partial(how.fit, **request.settings)
@@ -64,7 +65,7 @@ def fit(
 def fit_steps(
     request: ExtractRequest, sides: Mapping[str, StepMeans], place: Place
 ) -> SteeringVector:
-    """The vector of `per_step`. Raises `ActivationsInvalid`."""
+    """The vector of the method `per_step`. Raises `ActivationsInvalid`."""
     found = step_difference(sides["positive"], sides["negative"], request.steps)
     alive = {"positive": list(found.alive_positive), "negative": list(found.alive_negative)}
     vectors = _dosed(found.vectors, request.unit_dose, place)
@@ -104,8 +105,8 @@ def _fitted(
 
 
 def _by_layer(function: Callable[[Tensor, Tensor], Tensor], sides: Sides) -> Tensor:
-    """`function` of one layer after another, so that it can stop in between; and of all layers
-    where the sides do not differ, one error."""
+    """Apply `function` to one layer after another, so that it can stop in between. Raises a single
+    error for all layers at which the sides do not differ."""
     found: list[Tensor] = []
     differs = torch.ones(sides.positive.shape[1], dtype=torch.bool)
     for layer in range(len(differs)):
@@ -120,8 +121,8 @@ def _by_layer(function: Callable[[Tensor, Tensor], Tensor], sides: Sides) -> Ten
 
 
 def _dosed(directions: Tensor, dose: float | None, place: Place) -> Tensor:
-    """`directions` [..., layers, hidden] so that coefficient 1 has the relative dose `dose` at each
-    layer; of vectors by step, the longest."""
+    """Scale `directions` [..., layers, hidden] so that coefficient 1 has the relative dose `dose`
+    at each layer; for vectors with steps, at the longest step."""
     if dose is None:
         return directions
     if place.median_norms is None:
@@ -144,8 +145,8 @@ def _vector(
     quality: dict[str, Any],
     place: Place,
 ) -> SteeringVector:
-    """With defaults as recommended, where there is a recommendation. No range is called safe: what
-    text is like at a coefficient, `steersman sweep` measures."""
+    """The vector, with the recommended coefficient and layers if there are any. It has no safe
+    range: what text is like at a coefficient is measured by `steersman sweep`."""
     norms = quality.pop("norms")
     coefficient, layers = _defaults(quality, norms, place)
     return SteeringVector(
@@ -173,8 +174,9 @@ def _vector(
 def _defaults(
     quality: Mapping[str, Any], norms: Mapping[str, float], place: Place
 ) -> tuple[float, tuple[int, ...]]:
-    """Coefficient and layers; no layers: all. Where nothing is recommended, a mild dose at the
-    middle layer stands for it: the vector has to have some, and 1 at every layer breaks text."""
+    """The default coefficient and layers (an empty list: all layers). If none are recommended: a
+    mild dose at the middle layer, because a vector needs defaults, and coefficient 1 at every layer
+    breaks text."""
     advice = quality["recommended"]
     if advice is not None:
         return advice["coefficient"], (advice["layer"],)

@@ -1,7 +1,7 @@
-"""A job's state, and the small file beside the library that it is kept in.
+"""A job's state, and the small file beside the library that keeps it.
 
-Such files are read and written in threads only: a volume that hangs stops the job, and not the
-server.
+These files are read and written in threads only, so that a disk that hangs stops the job and not
+the server.
 """
 
 import asyncio
@@ -29,7 +29,7 @@ _DISK: Final = ThreadPoolExecutor(4, "steersman-jobs")
 
 
 async def on_disk(work: Callable[..., _T], *args: Any) -> _T:
-    """What `work` makes, in one of the threads for the files of jobs."""
+    """Run `work` in one of the threads for the files of jobs, and return its result."""
     return await asyncio.get_running_loop().run_in_executor(_DISK, work, *args)
 
 
@@ -52,7 +52,7 @@ ENDED: Final = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
 class Phase(StrEnum):
-    """What a job does."""
+    """The part of the work that a job does now."""
 
     WAITING = "waiting"
     READING = "reading"
@@ -63,7 +63,7 @@ class Phase(StrEnum):
 
 
 class Cancelled(Exception):
-    """Somebody cancelled the job."""
+    """The job was cancelled."""
 
 
 @dataclass
@@ -103,19 +103,19 @@ class Job:
     """Held from looking at the state until it is written: no older one lands on a newer."""
 
     async def enter(self, phase: Phase) -> None:
-        """Begin another part of the work. Raises `LibraryError`."""
+        """Begin the next part of the work. Raises `LibraryError`."""
         self.phase = phase
         await on_disk(self.save)
 
     async def advance(self) -> None:
-        """One more text is done. Raises `LibraryError`."""
+        """Count one more text as done. Raises `LibraryError`."""
         self.done += 1
         if time.monotonic() - self.saved_at >= EVERY_S:
             await on_disk(self.save)
 
     def check(self) -> None:
-        """Raise `Cancelled` if somebody cancelled it, here or in another API server. Reads the
-        disk, as `save` writes it: for threads. Raises `LibraryError`, too."""
+        """Raise `Cancelled` if the job was cancelled, here or in another API server. Reads the
+        disk, as `save` writes it: call both in threads. Raises `LibraryError`, too."""
         if self.folder is None:
             return
         with disk_errors():
@@ -124,7 +124,7 @@ class Job:
             raise Cancelled
 
     def save(self) -> None:
-        """Write its state. Raises `LibraryError`."""
+        """Write the job's state. Raises `LibraryError`."""
         if self.folder is None:
             return
         with self.saving:
@@ -136,7 +136,7 @@ class Job:
                 replace(self.folder / f"{self.id}.json", json.dumps(state).encode())
 
     def to_json(self) -> dict[str, Any]:
-        """What clients are shown: rate in texts a second, estimate in seconds."""
+        """The job as clients see it: rate in texts a second, estimate in seconds."""
         rate = eta = None
         if self.elapsed_s and self.done:
             rate = round(self.done / self.elapsed_s, 2)
@@ -172,8 +172,8 @@ event loop with it, which waits for Python's lock."""
 
 
 def _give_way() -> None:
-    """Begin a thread of extraction: a fit takes seconds of the processor. It takes one core of it,
-    and beside an engine that keeps all cores busy a quarter of that one."""
+    """Lower the priority of an extraction thread. A fit takes seconds of one core; beside an engine
+    that keeps all cores busy it gets a quarter of one."""
     import torch
 
     with contextlib.suppress(OSError):
@@ -186,8 +186,8 @@ _THREADS: Final = ThreadPoolExecutor(4, "extraction", initializer=_give_way)
 
 
 async def in_thread(job: Job, work: Callable[[Stop], _T]) -> _T:
-    """What `work` makes, in a thread. Cancelled, it waits for the thread's end: until then the job
-    keeps its turn."""
+    """Run `work` in a thread and return its result. If cancelled, it waits until the thread has
+    ended; until then the job keeps its turn."""
     unwanted = threading.Event()
 
     def stop() -> None:

@@ -1,7 +1,7 @@
-"""The books of jobs: what runs, what waits, what came of the others.
+"""All jobs of a library: which run, which wait, and the results of the others.
 
-A job runs in the API server that took its request; its state is a small file beside the library,
-so that every API server can tell of it, and cancel it.
+A job runs in the API server that took its request. Its state is a small file beside the library, so
+every API server can show it and cancel it.
 """
 
 import asyncio
@@ -43,7 +43,7 @@ _ID: Final = re.compile(r"job-[0-9a-z]{1,32}", re.ASCII)
 
 
 class Jobs:
-    """All jobs of a library, of which this API server runs one at a time."""
+    """All jobs of a library; this API server runs one at a time."""
 
     def __init__(self, folder: Path, most: int) -> None:
         self.folder = folder
@@ -57,7 +57,7 @@ class Jobs:
 
     @property
     def unfinished(self) -> int:
-        """Jobs that run or wait here."""
+        """Number of jobs that run or wait in this API server."""
         return len(self._owners)
 
     async def submit(
@@ -69,8 +69,8 @@ class Jobs:
         most_of_owner: int | None = None,
         makes: Sequence[str] = (),
     ) -> Job:
-        """Run `work` when it is its turn. `owner` may have so many. Raises `TooManyJobs`,
-        `LibraryError`."""
+        """Run `work` when it is its turn. `most_of_owner`: the most jobs of `owner` at
+        once. Raises `TooManyJobs` or `LibraryError`."""
         if self.unfinished >= self.most:
             raise TooManyJobs(
                 f"{self.unfinished} jobs run or wait, the most that this server takes; try again "
@@ -105,13 +105,13 @@ class Jobs:
         return job
 
     def stop(self) -> None:
-        """End all jobs as lost: the server is about to stop."""
+        """End all jobs as lost, because the server is about to stop."""
         self._stopped = True
         for task in self._tasks.values():
             task.cancel()
 
     def find(self, job_id: str) -> Job:
-        """Raises `VectorNotFound`, `LibraryError`."""
+        """The job with this id. Raises `VectorNotFound` or `LibraryError`."""
         path = self.folder / f"{job_id}.json"
         with disk_errors():
             there = _ID.fullmatch(job_id) and path.is_file()
@@ -120,7 +120,7 @@ class Jobs:
         return self._read(path)
 
     def list(self) -> list[Job]:
-        """All that can be read, newest first. Raises `LibraryError`."""
+        """All jobs whose files can be read, newest first. Raises `LibraryError`."""
         found = []
         with disk_errors():
             paths = sorted(self.folder.glob("job-*.json"))
@@ -130,8 +130,7 @@ class Jobs:
         return sorted(found, key=lambda job: (job.created_at, job.id), reverse=True)
 
     async def cancel(self, job: Job) -> bool:
-        """Cancel a job that has not ended; whether there was anything to cancel. Raises
-        `LibraryError`."""
+        """Cancel a job. Returns whether it had not ended yet. Raises `LibraryError`."""
         if job.status in ENDED:
             return False
         await on_disk(self._say_cancelled, job)
@@ -232,7 +231,7 @@ class Jobs:
 
 
 def job_not_found(job_id: str) -> VectorNotFound:
-    """The error for a job that is not there, or not for whoever asks."""
+    """The error for a job that does not exist, or that the caller may not see."""
     return VectorNotFound(f"no job {shown(job_id)}", param="job_id", code="job_not_found")
 
 
@@ -247,7 +246,7 @@ def _writable(message: str) -> str:
 
 
 async def _beat(job: Job) -> None:
-    """Say now and then that the job is alive."""
+    """Write the job's state now and then, which shows that it is alive."""
     while True:
         await asyncio.sleep(LOST_AFTER_S / 4)
         with contextlib.suppress(LibraryError):

@@ -1,14 +1,14 @@
-"""When the next text may go to the engine: extraction has a share of it, and not more.
+"""When the next text may go to the engine, so that extraction takes its share of it and no more.
 
-While nobody else is there, it takes all, in bites of at most `BITE_S` of engine time, so that
-whoever comes meanwhile waits for no more than that. While somebody is, the share is a share of
-time: a text whose prefill takes the engine t seconds is followed by the next one t / share later.
-A step takes no more of a text than makes it 1 + share / (1 - share) times as long (4/3 for a
-quarter), so that the engine cuts a longer text up (`portion`); and a further text is in flight only
-where all of them fit into one step so. What a text costs is measured
-(`steersman.steering.plan.step_clock`), on this engine, beside these others: now and then two steps
-go by without any, to compare with. All by the clock, none by others' progress: it goes on however
-many they are.
+While there are no other requests it takes the whole engine, in portions of at most `BITE_S`
+seconds, so that a request that arrives waits no longer than that. While there are others, the share
+is a share of time: after a text whose prefill takes the engine t seconds, the next one starts t /
+share later. A step takes so many tokens of a text that it becomes at most 1 + share / (1 - share)
+times as long (4/3 for a quarter); a longer text is cut up (`portion`). Another text may be in
+flight only if all texts fit into one step under this rule. The cost of a text is measured on this
+engine, while the others run (`steersman.steering.plan.step_clock`): now and then two steps pass
+without a text, to compare with. Everything is decided by the clock, and not by the progress of the
+other requests, so extraction progresses however many they are.
 """
 
 import math
@@ -35,8 +35,8 @@ UNKNOWN_S: Final = 0.005
 
 
 class Pace:
-    """One job's pace. `share` in (0, 1]; `others()` is how many requests of others are in flight;
-    `at_once` bounds the texts in flight in any case."""
+    """One job's pace. `share` in (0, 1]; `others()` returns the number of other requests in flight;
+    `at_once` is the most texts in flight in any case."""
 
     def __init__(
         self, share: float, steps: StepClock, others: Callable[[], int], at_once: int
@@ -53,7 +53,7 @@ class Pace:
         self._rest_at = time.monotonic() + STRETCH * LOOK_S
 
     def cost(self, example: Example) -> float:
-        """Seconds of the engine that a text takes, as far as is known."""
+        """Seconds of the engine's time that a text takes, as far as is known."""
         new = max(0, example.stop - len(example.tokens))
         least = (self._steps.plain or 0.0) * LEAST_OF_A_STEP
         token, sequence = self._steps.by_token, self._steps.by_sequence
@@ -64,8 +64,8 @@ class Pace:
         return max(least, len(example.tokens) * token + new * sequence)
 
     def pause(self, cost: float, running: int, in_flight: float) -> float:
-        """Seconds after which to ask again; 0: a text of that cost may go. `running` texts are in
-        flight, of the cost `in_flight` together."""
+        """Seconds after which to ask again; 0: a text of this `cost` may start. `running` texts are
+        in flight; together they cost `in_flight`."""
         if running:
             self._flew = time.monotonic()
         if not self._alone() and time.monotonic() >= self._rest_at:
@@ -87,13 +87,14 @@ class Pace:
         return min(LOOK_S, max(0.0, self._next - time.monotonic()))
 
     def spend(self, cost: float) -> None:
-        """A text of that cost goes. What was not used is not saved up."""
+        """Call when a text of this cost starts. Time that was not used is not saved up."""
         self._flew = time.monotonic()
         self._next = max(self._next, self._flew) + cost / self._share
 
     def portion(self) -> int:
-        """Tokens of the next text that a step takes beside others; 0: all. At least one: a text
-        whose every token costs more than a step may be lengthened by is not held up for ever."""
+        """Most tokens of the next text that a step takes while other requests run; 0: no limit. At
+        least one, so that a text whose every token costs more than a step may be lengthened by
+        still progresses."""
         if self._share >= 1:
             return 0
         token, plain = self._steps.by_token, self._steps.plain
@@ -104,13 +105,14 @@ class Pace:
         return self._portion
 
     def took(self, example: Example, seconds: float) -> None:
-        """A text came back after so long: the most that it can have cost, if nothing better is
-        known."""
+        """Call when a text returns after `seconds`, the most that it can have cost, for use while
+        nothing better is known."""
         tokens = max(len(example.tokens), example.stop)
         self._latency = seconds / tokens
 
     def _rest(self) -> None:
-        """Nothing is in flight. Whoever went now would come into the step that begins next."""
+        """Let steps pass without texts. Call while no text is in flight; a text that started now
+        would join the step that begins next."""
         ends = self._flew + 2 * (self._steps.plain or 0.0)
         self._next = max(self._next, ends)
         self._rest_at = max(ends, time.monotonic()) + STRETCH * (self._steps.plain or LOOK_S)
@@ -119,5 +121,5 @@ class Pace:
         return self._share >= 1 or self._others() <= 0
 
     def _most_of_a_step(self) -> float:
-        """Seconds that captures may add to one."""
+        """Seconds that captures may add to one step."""
         return self._share / (1 - self._share) * (self._steps.plain or 0.0)

@@ -37,7 +37,7 @@ STEPWISE_AT_ONCE = 16
 
 
 class _Work(NamedTuple):
-    """A job whose texts are read."""
+    """A job whose texts have been read."""
 
     job: Job
     request: ExtractRequest
@@ -50,7 +50,7 @@ class _Work(NamedTuple):
 async def run(
     job: Job, request: ExtractRequest, samples: list[Sample], context: ExtractionContext
 ) -> None:
-    """Make the vector(s) and put their ids into `job.result`. Raises `VectorInvalid`,
+    """Make the vectors and put their ids into `job.result`. Raises `VectorInvalid`,
     `ActivationsInvalid`, `CaptureFailed` and the library's errors."""
     request = settled(request, samples)
     place = context.place(request.capture_site, tuple(request.layers or ()))
@@ -96,7 +96,8 @@ def _keep(job: Job, vectors: list[SteeringVector], context: ExtractionContext, s
 def _readable(
     job: Job, request: ExtractRequest, samples: Iterable[Sample], reader: Reader, stop: Stop
 ) -> list[Example]:
-    """Those that can be read; the others are named in `job`, and take their pair with them."""
+    """The samples that can be read. The others are listed in `job`, and their counterparts are left
+    out too."""
     found, bad = [], set[tuple[str, int]]()
     for sample in samples:
         stop()
@@ -113,7 +114,7 @@ def _readable(
 
 
 def _check_labels(job: Job, request: ExtractRequest, examples: list[Example]) -> None:
-    """What the methods would find too little of, found before anything is captured."""
+    """Raise, before anything is captured, if the method would find too few texts."""
     try:
         _check_enough(request, examples)
     except (VectorInvalid, ActivationsInvalid) as error:
@@ -217,8 +218,8 @@ async def _by_step(work: _Work) -> SteeringVector:
 async def _take_all(
     work: _Work, take: Callable[[int], Coroutine[Any, Any, None]], at_once: int
 ) -> None:
-    """Take all of the job's texts: `at_once` at most, and beside others only a share of the
-    engine."""
+    """Capture all of the job's texts, at most `at_once` at a time, and only a share of the engine
+    while other requests run."""
     job, client = work.job, work.client
     at_once = 1 if work.request.reproducible else at_once
     pace = Pace(work.context.extract_share, STEPS, client.others_in_flight, at_once)
@@ -231,7 +232,7 @@ async def _take_all(
         pace.took(work.examples[n], time.monotonic() - began)
 
     async def wait(seconds: float | None) -> None:
-        """For the next text to end, at most so long."""
+        """Wait for the next text to end, at most `seconds`."""
         done, _ = await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             del running[task]

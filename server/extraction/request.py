@@ -22,7 +22,7 @@ _LEAST, _MOST = 1e-6, 1e6
 
 
 class ExtractRequest(BaseModel):
-    """What to make, and of which texts: inline, or as the lines of a JSONL file.
+    """The vector to make, and its texts: inline, or as the lines of a JSONL file.
 
     A line is a pair, {"positive": TEXT, "negative": TEXT}, or one text, {"text": TEXT, "label":
     "positive", "negative" or a style}; either may have a "prompt" of its own. TEXT is a string or a
@@ -74,20 +74,21 @@ class ExtractRequest(BaseModel):
 
     @property
     def token_rule(self) -> str:
-        """Which tokens of a text are read; `settled` has put in what goes by the texts."""
+        """Which tokens of a text are read. Call `settled` first: it chooses the rule if the request
+        names none."""
         return self.tokens or self.how.token_rules[0]
 
     @property
     def capture_site(self) -> str:
-        """Where texts are read. `per_step` reads what the output projection gives rather than what
-        it gets: the projection is linear, so the mean difference of the one is that of the other,
-        folded (and a bias cancels)."""
+        """The site at which texts are read. `per_step` reads the output of attention's output
+        projection and not its input: the projection is linear, so the mean difference of the
+        outputs is the projected mean difference of the inputs, and a bias cancels."""
         return self.site or self.how.sites[0]
 
 
 def read_request(body: bytes | str, most_samples: int = MOST_SAMPLES) -> ExtractRequest:
-    """Raises `VectorInvalid` for anything that cannot be done, whatever the texts. Takes long of a
-    large body: for a thread."""
+    """Read and check the body. Raises `VectorInvalid` for all that cannot be done whatever the
+    texts are. Takes long for a large body, so call it in a thread."""
     text = body.encode(errors="surrogatepass") if isinstance(body, str) else body
     count_values(text, most_values(most_samples), param="body")
     try:
@@ -131,7 +132,8 @@ def read_request(body: bytes | str, most_samples: int = MOST_SAMPLES) -> Extract
 
 
 def _check_shape(data: Any) -> None:
-    """What pydantic would name an error of each: one is enough. Raises `VectorInvalid`."""
+    """Check what pydantic would report with an error for each item: one is enough. Raises
+    `VectorInvalid`."""
     if not isinstance(data, dict):
         _refuse("body", "must be a JSON object")
     for key in data:

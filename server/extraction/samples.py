@@ -1,8 +1,7 @@
-"""The texts of an extraction request, of its body or of a file's lines: which there are, on which
-side each is, and whether something can come of them.
+"""The texts of an extraction request, inline or in a file, and the side or style of each.
 
-Parsers hold the interpreter's lock while they build what they read: of 60 MiB of empty lists, for a
-minute, in whatever thread. So values are counted first, in small bites, up to a bound.
+Parsers hold the interpreter's lock while they build what they read: for 60 MiB of empty lists that
+is a minute, in whatever thread. So the values are counted first, in small pieces, up to a bound.
 """
 
 import json
@@ -35,7 +34,7 @@ _LINE: Final = re.compile(rb"[^ \t\r\n][^\n]*")
 
 
 class Sample(NamedTuple):
-    """One text of one side or style, not looked into yet."""
+    """One text of one side or style, not checked yet."""
 
     number: int
     """The line (or place in the list) that it came from, counted from 1."""
@@ -50,8 +49,8 @@ class Sample(NamedTuple):
 def samples_of(
     request: "ExtractRequest", lines: Iterator[tuple[int, Any]] | None
 ) -> Iterator[Sample]:
-    """The texts, inline or of a file's lines. Raises `VectorInvalid` where it is not clear which
-    side a text is on; a text that is wrong in itself is for `examples` to say."""
+    """The texts, inline or of a file's lines. Raises `VectorInvalid` if the side of a text is not
+    clear. Faults in the text itself are found in `examples`."""
     given = [key for key in ("pairs", "positive", "negative", "styles") if getattr(request, key)]
     if lines is None and not given:
         _refuse("pairs", "or positive and negative, or styles, or a file must be given")
@@ -75,10 +74,10 @@ def samples_of(
 
 
 def settled(request: "ExtractRequest", samples: Sequence[Sample]) -> "ExtractRequest":
-    """With the token rule that these texts get if the request names none.
+    """`request` with a token rule: its own, or the one for these texts.
 
-    A sentence's last token is mostly its full stop: where no paper says otherwise, the mean over
-    all is read. A chat that ends with a question is read where its answer would begin.
+    A sentence's last token is mostly its full stop, so where no paper says otherwise the mean over
+    all tokens is read. A chat that ends with a question is read where its answer would begin.
     """
     if request.tokens is not None:
         return request
@@ -89,8 +88,8 @@ def settled(request: "ExtractRequest", samples: Sequence[Sample]) -> "ExtractReq
 
 
 def check_sides(request: "ExtractRequest", samples: Sequence[Sample]) -> None:
-    """Raise `VectorInvalid` where the texts alone show that nothing can come of them: too few on a
-    side, or the same ones on both. Bad ones among enough others are the job's to name."""
+    """Raise `VectorInvalid` if no vector can come of these texts: too few on a side, or the same
+    texts on both. A few bad texts are not an error here: the job lists them."""
     usable: dict[str, Counter[str]] = {}
     bad = (
         {sample.pair for sample in samples if not _may_be_text(sample.text)}
@@ -130,7 +129,7 @@ def check_sides(request: "ExtractRequest", samples: Sequence[Sample]) -> None:
 
 
 def needs_template(request: "ExtractRequest", samples: Sequence[Sample]) -> bool:
-    """Whether any text goes through the chat template."""
+    """Whether any text needs the chat template."""
     return any(
         isinstance(sample.text, list)
         or (isinstance(sample.text, str) and (sample.prompt or request.prompt) is not None)
@@ -139,10 +138,10 @@ def needs_template(request: "ExtractRequest", samples: Sequence[Sample]) -> bool
 
 
 def check_paired(samples: Sequence[Sample]) -> None:
-    """Raise `VectorInvalid` unless each row has a counterpart, and it is clear which.
+    """Raise `VectorInvalid` unless each text has a counterpart, and it is clear which.
 
-    Lines of one text each are counterparts by their order: the n-th positive and the n-th negative
-    one. With a line among them that may be either, nobody knows which are.
+    Lines with one text each are paired by order: the n-th positive with the n-th negative. A line
+    whose side is unknown makes that order unclear.
     """
     lost = next((sample for sample in samples if sample.label not in SIDES), None)
     if lost and any(sample.pair[0] == "text" for sample in samples):
@@ -165,8 +164,9 @@ def check_paired(samples: Sequence[Sample]) -> None:
 
 
 def json_lines(text: bytes, most_samples: int = MOST_SAMPLES) -> Iterator[tuple[int, Any]]:
-    """(line number, what it says) of a JSONL file. A line that is not JSON, or by itself holds more
-    than all texts may, comes as its bytes. Raises `VectorInvalid` where all lines together do."""
+    """(line number, value) for each line of a JSONL file. A line that is not JSON, or is larger
+    than all texts may be together, is returned as bytes. Raises `VectorInvalid` if all lines
+    together are too large."""
     most = left = most_values(most_samples)
     for number, line in lines_of(text):
         try:
@@ -181,7 +181,7 @@ def json_lines(text: bytes, most_samples: int = MOST_SAMPLES) -> Iterator[tuple[
 
 
 def is_unicode(text: str) -> bool:
-    """Whether `text` can be written anywhere: JSON's escapes can make half of a surrogate pair."""
+    """Whether `text` can be encoded: JSON's escapes can make half of a surrogate pair."""
     try:
         text.encode()
     except UnicodeEncodeError:
@@ -215,12 +215,12 @@ def _is_label(label: Any) -> bool:
 
 
 def _may_be_text(text: Any) -> bool:
-    """Whether it looks like a text: neither empty nor something else."""
+    """Whether the value can be a text: it is not empty and of the right type."""
     return bool(text.strip()) if isinstance(text, str) else isinstance(text, list) and bool(text)
 
 
 def _asks(text: Any) -> bool:
-    """Whether it is a chat that waits for an answer."""
+    """Whether it is a chat that ends with a question."""
     last = text[-1] if isinstance(text, list) and text else None
     return isinstance(last, dict) and (last.get("role") != "assistant" or len(text) == 1)
 
@@ -230,13 +230,13 @@ def _is_two(pair: Any) -> bool:
 
 
 def most_values(samples: int) -> int:
-    """Values that a body of so many `samples` may hold."""
+    """The most JSON values that a body with this number of `samples` may have."""
     return VALUES_A_SAMPLE * (samples + 16)
 
 
 def count_values(text: bytes, most: int, *, param: str) -> int:
-    """About how many JSON values are in `text`: opening brackets and commas outside strings. Raises
-    `VectorInvalid` beyond `most`. Of text that is not JSON it counts something."""
+    """About how many JSON values `text` has: opening brackets and commas outside strings. Raises
+    `VectorInvalid` above `most`. For text that is not JSON the number means nothing."""
     found, at = 0, 0
     while at < len(text):
         mark = _MARK.search(text, at, at + _BITE)
@@ -253,7 +253,7 @@ def count_values(text: bytes, most: int, *, param: str) -> int:
 
 
 def too_many_values(most: int, param: str) -> VectorInvalid:
-    """The error of a body that holds more than `most`."""
+    """The error for a body with more than `most` values."""
     return VectorInvalid(
         f"the body holds more than {most} values, far more than the texts that are allowed "
         "consist of (--max-extract-rows): send fewer or shorter chats",
@@ -263,7 +263,7 @@ def too_many_values(most: int, param: str) -> VectorInvalid:
 
 
 def lines_of(text: bytes) -> Iterator[tuple[int, bytes]]:
-    """(line number, line), those that are blank left out, one after another."""
+    """(line number, line) of each line that is not blank."""
     number, at = 1, 0
     for line in _LINE.finditer(text):
         number += text.count(b"\n", at, line.start())
@@ -272,7 +272,7 @@ def lines_of(text: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def _end_of_string(text: bytes, at: int) -> int:
-    """The place behind the quote that ends the string whose text begins at `at`."""
+    """The index after the closing quote of the string whose text begins at `at`."""
     while at < len(text):
         found = _INSIDE.match(text, at, at + _BITE)
         end = at if found is None else found.end()

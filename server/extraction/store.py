@@ -1,4 +1,5 @@
-"""Rows on disk: temporary files, mapped into memory, that go with the store or its process."""
+"""Activations on disk: temporary files, mapped into memory, removed with the store or its
+process."""
 
 import math
 import os
@@ -16,7 +17,8 @@ _Map = np.memmap[tuple[int, ...], np.dtype[np.float32]]
 
 
 class ActivationStore:
-    """Rows [layers, hidden] float32 by label, as many as are announced."""
+    """Activations of each label, float32 [layers, hidden] for each sample. The number of samples is
+    given in advance."""
 
     def __init__(self, folder: Path, counts: Mapping[str, int], shape: tuple[int, int]) -> None:
         """Raises `LibraryError`."""
@@ -28,19 +30,20 @@ class ActivationStore:
         self._kept: dict[str, list[int]] = {label: [] for label in counts}
 
     def put(self, label: str, place: int, activation: NDArray[np.float32]) -> None:
-        """Keep a row at its place among its label's."""
+        """Store the activations of one sample at its index among its label's."""
         self._maps[label][place] = activation
         self._kept[label].append(place)
 
     def activations(self, label: str) -> torch.Tensor:
-        """[rows, layers, hidden], those that were put, in the order of their places."""
+        """float32 [samples, layers, hidden] of a label, in the order of their indices; only those
+        that were put."""
         kept = sorted(self._kept[label])
         mapped = self._maps[label]
         whole = len(kept) == len(mapped)
         return torch.from_numpy(mapped if whole else mapped[kept])
 
     def close(self) -> None:
-        """Let the rows go."""
+        """Remove the files."""
         self._maps.clear()
 
 

@@ -1,14 +1,14 @@
 """What a steered request needs of the engine, and what comes back: data and arithmetic, no vLLM.
 
     plan          vectors, hook points, coefficients, positions of one request
-    positions     which tokens a rule names
+    positions     which tokens a rule steers
     dynamic       settings of dynamic composition
     limits        what every plan must meet
     cache_key     keys of blocks in the prefix cache
     capture       what is captured of a request, and its form on the wire
     receipt       counts of a request, and their form on the wire
     inbox         where both arrive in the API server's process
-    step_clock    how long captures make a step
+    step_clock    how much longer captures make a step
     intent        keys of a request that mean steering at the wrong place
     settings      what an operator sets
     errors        the errors of the room

@@ -1,10 +1,10 @@
-"""A short key for the steering of a block's tokens, by which the prefix cache keeps blocks apart.
+"""A short key for the steering of a block's tokens, which keeps blocks apart in the prefix cache.
 
-The key names the exact addition at each token of the block, so that two requests whose rules differ
-but whose effect on the block is the same share it. An addition is named by a digest of the multiset
-of its (site, layer, vector, step, coefficient), which is found once for each stretch of tokens with
-one coefficient, however many terms and blocks there are; where coefficients change from token to
-token, it costs a digest of as many bytes as there are vectors.
+The key names the exact addition at each token of the block, so two requests whose rules differ but
+whose effect on the block is the same share it. An addition is named by a digest of its set of
+(site, layer, vector, step, coefficient), with repetitions. The digest is computed once for each
+stretch of tokens with one coefficient, whatever the number of terms and blocks. Where coefficients
+change from token to token, each token costs a digest over a few bytes for each vector.
 """
 
 import json
@@ -44,8 +44,8 @@ class CacheKeys:
         self._unions: dict[tuple[int, ...], bytes] = {}
 
     def of(self, start: int, stop: int) -> str | None:
-        """The key of a block of tokens [start, stop); None where nothing is added, so that the
-        block is for every request."""
+        """The key of a block of tokens [start, stop). None if nothing is added: every request may
+        then share the block."""
         parts: list[tuple[int, int, bytes]] = []
         for first, end, addition in self._additions(start, stop):
             if addition is None:
@@ -61,7 +61,7 @@ class CacheKeys:
         return key if len(parts) == 1 else blake2b(key.encode(), digest_size=16).hexdigest()
 
     def _additions(self, start: int, stop: int) -> "list[tuple[int, int, Addition]]":
-        """(first, end, what is added) of the stretches within [start, stop), ascending."""
+        """(first, end, addition) of each stretch within [start, stop), in ascending order."""
         found: list[tuple[int, int, Addition]] = []
         place = max(0, bisect_right(self._starts, start) - 1)
         while place < len(self._segments) and self._segments[place].start < stop:
@@ -142,6 +142,6 @@ def _coefficients(vector: "PlannedVector", step: int, count: int) -> Sequence[fl
 
 
 def digest_of_terms(digest: str, terms: Sequence[HookPoint]) -> bytes:
-    """Names a vector at a multiset of (site, layer), whatever their order."""
+    """A digest for a set of (site, layer) terms, with repetitions, in any order."""
     text = json.dumps([digest, sorted(terms)], separators=(",", ":"))
     return blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()

@@ -1,7 +1,7 @@
-"""A request that is captured: which part of its residual stream, and how that comes back.
+"""A request that is captured: which part of its residual stream, and in what form it comes back.
 
-A capture travels as a plan does, in `SamplingParams.extra_args`; the worker's sums come back on the
-request's outputs, step by step, and add up here. Nothing holds a prompt's whole stream.
+A capture travels as a plan does, in `SamplingParams.extra_args`. The worker's sums come back on the
+request's outputs, step by step, and are added up here. Nothing holds the stream of a whole prompt.
 """
 
 from collections.abc import Mapping
@@ -16,32 +16,33 @@ from steersman.steering.plan.errors import PlanInvalid
 from steersman.vectors.tensors import HookPoint
 
 STEP_KEY: Final = "steersman_captured"
-"""The key of `EngineCoreOutput.kv_transfer_params` that holds what of captures was in the step:
-[tokens of prompts, sequences behind their prompt]."""
+"""The key of `EngineCoreOutput.kv_transfer_params` with the captured part of the step: [tokens of
+captured prompts, captured sequences behind their prompt]."""
 
 CAPTURE_KEY: Final = "steersman_capture"
-"""The key of `SamplingParams.extra_args` that holds the capture as a JSON string; of
-`EngineCoreOutput.kv_transfer_params`, what was captured."""
+"""The key of `SamplingParams.extra_args` that holds the capture as a JSON string, and the key of
+`EngineCoreOutput.kv_transfer_params` that holds what was captured."""
 
 
 @dataclass(frozen=True)
 class Capture:
-    """The stream of tokens [start, stop) of one request, at each of `terms`."""
+    """Captures the residual stream of tokens [start, stop) of one request, at each hook point of
+    `terms`."""
 
     receipt: str
-    """Names the `CaptureInbox` entry that it goes to."""
+    """Name of its entry in the `CaptureInbox`."""
     terms: tuple[HookPoint, ...]
     start: int
     """Token index, counted from the start of the request."""
     stop: int
     """May lie behind the end of the request."""
     each: bool = False
-    """True: every token by itself; False: the mean over them."""
+    """True: each token by itself; False: the mean over the tokens."""
     portion: int = 0
-    """Most tokens of the prompt that a step takes beside others' requests; 0: all."""
+    """Most tokens of the prompt that a step takes while other requests run; 0: no limit."""
 
     def to_json(self) -> str:
-        """The form that `of` takes back."""
+        """The JSON string that `of` reads."""
         wire = self.receipt, self.terms, self.start, self.stop, self.each, self.portion
         return msgspec.json.encode(wire).decode()
 
@@ -65,21 +66,21 @@ _READER: Final = msgspec.json.Decoder(tuple[str, tuple[HookPoint, ...], int, int
 
 
 class CaptureChunk(NamedTuple):
-    """What some steps captured of one request."""
+    """What one or several steps captured of one request."""
 
     receipt: str
     tokens: int
-    """How many tokens these are."""
+    """Number of tokens in this chunk."""
     values: bytes
     """float32 [n, terms, hidden]: one for each token if `each`, else their sum."""
 
     def to_wire(self) -> list[Any]:
-        """For vLLM's message encoding."""
+        """A list of plain values, for vLLM's message encoding."""
         return list(self)
 
 
 class CaptureResult(NamedTuple):
-    """What was captured of one request."""
+    """All that was captured of one request."""
 
     tokens: int
     values: NDArray[np.float32]

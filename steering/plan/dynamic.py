@@ -1,4 +1,4 @@
-"""Dynamic Activation Composition: what a request sets, and the streams that it brings along."""
+"""Dynamic Activation Composition (Scalena, Sarti and Nissim 2024): its settings and companions."""
 
 import math
 from collections.abc import Mapping
@@ -8,11 +8,11 @@ from typing import Any, Final, NamedTuple, Self
 from steersman.steering.plan.errors import PlanInvalid
 
 STREAM_KEY: Final = "steersman_stream"
-"""The key of `SamplingParams.extra_args` of a companion: [id of its answer, stream]. Only the
+"""The key of `SamplingParams.extra_args` of a companion: [id of its answer, its `stream`]. Only the
 scheduler writes it."""
 
 MAX_PROPERTIES: Final = 8
-"""Properties of one dynamic request, each of which is one more sequence to compute."""
+"""Most properties (vectors) of one dynamic request; each needs one more sequence."""
 
 
 MAX_EVERY: Final = 64
@@ -21,33 +21,34 @@ MAX_EVERY: Final = 64
 
 @dataclass(frozen=True)
 class Dynamic:
-    """How the coefficients of a dynamic request are found; each vector's own one is its cap."""
+    """How the coefficients of a dynamic request are computed. Each vector's own coefficient is its
+    maximum."""
 
     start: float
-    """Coefficient at which a property is tried alone."""
+    """Coefficient of a vector in its companion, where it steers alone."""
     top_p: float
-    """Mass of the nucleus, 0 < top_p <= 1."""
+    """Probability mass of the nucleus, 0 < top_p <= 1."""
     mean: bool
     """The divergence divided by the size of the nuclei's union, as in the paper's code; else the
     plain one, as in its text."""
     every: int = 1
-    """Coefficients are found at the first of so many tokens of the answer, and held for the
+    """Coefficients are computed for one in this many tokens of the answer, and held for the
     others."""
     starts: tuple[float, ...] = ()
-    """`start` of each property, where they differ."""
+    """`start` of each vector, if they differ; else empty."""
     top_ps: tuple[float, ...] = ()
-    """`top_p` of each property, where they differ."""
+    """`top_p` of each vector, if they differ; else empty."""
 
     def start_of(self, n: int) -> float:
         """The `start` of the n-th property, counted from 0."""
         return self.starts[n] if self.starts else self.start
 
     def renews(self, token: int) -> bool:
-        """Whether coefficients are found anew for a token of the answer, counted from 0."""
+        """Whether coefficients are computed anew for token `n` of the answer, counted from 0."""
         return token % self.every == 0
 
     def check(self, properties: int) -> None:
-        """Raise `PlanInvalid` for a setting that is not valid for so many properties."""
+        """Raise `PlanInvalid` for a setting that is not valid for this number of properties."""
         for listed in (self.starts, self.top_ps):
             if listed and len(listed) != properties:
                 raise PlanInvalid("a plan has a start and a top_p for each vector, or for none")
@@ -59,7 +60,7 @@ class Dynamic:
         for top_p in (self.top_p, *self.top_ps):
             if not 0 < top_p <= 1:
                 raise PlanInvalid(
-                    "top_p must lie above 0 and be at most 1", param="steering.dynamic.top_p"
+                    "top_p must be above 0 and at most 1", param="steering.dynamic.top_p"
                 )
         if not 1 <= self.every <= MAX_EVERY:
             raise PlanInvalid(
@@ -69,7 +70,8 @@ class Dynamic:
 
 
 class Companion(NamedTuple):
-    """One more sequence over the tokens of an answer."""
+    """Identifies a companion: the answer that it belongs to, and its number among the
+    companions."""
 
     answer: str
     """Id of the request whose companion it is."""
@@ -78,26 +80,26 @@ class Companion(NamedTuple):
 
     @classmethod
     def of(cls, extra_args: Mapping[str, Any] | None) -> Self | None:
-        """The companion that `extra_args` describe; None for a request that a client made."""
+        """The companion that `extra_args` describe; None for a request of a client."""
         found = (extra_args or {}).get(STREAM_KEY)
         return None if found is None else cls(*found)
 
 
 DRAFT: Final = -1
-"""In place of a token that the answer does not have yet: the worker drafts it."""
+"""Stands for a token that the answer does not have yet, and of which the worker makes a draft."""
 
 
 class LastToken(NamedTuple):
-    """The last token that a step computes of an answer or of one of its companions."""
+    """The last token that an answer or a companion computes in a step."""
 
     position: int
     """Its index in the request."""
     token: int
-    """`DRAFT` from the scheduler, where the companion runs ahead of its answer."""
+    """A token id; the scheduler sends `DRAFT` for a companion that runs ahead of its answer."""
 
 
 class Choice(NamedTuple):
-    """What was found for one token of the answer, for each property."""
+    """What was computed for one token of the answer, for each property."""
 
     coefficients: tuple[float, ...]
     divergences: tuple[float, ...]

@@ -12,7 +12,7 @@ RuntimeError
 class PlanInvalid(ValueError):
     """A plan that cannot be carried out as written.
 
-    `param` names the offending key of the request, `code` is a machine-readable word.
+    `param` is the path of the wrong key in the request, `code` a machine-readable word.
     """
 
     def __init__(self, message: str, *, param: str = "steering", code: str = "invalid_steering"):

@@ -1,7 +1,7 @@
-"""The only process globals of steering: what vLLM's output processor delivers, for the HTTP layer.
+"""The only process globals of steering: what vLLM's output processor delivers to the HTTP layer.
 
-The two run in one process and share nothing else. Worker -> scheduler -> front end
-(`steersman.steering.vllm.frontend`) -> here -> the code that opened the receipt.
+The two run in one process and share nothing else. Path: worker, scheduler, front end
+(`steersman.steering.vllm.frontend`), this module, the code that opened the receipt.
 """
 
 import threading
@@ -29,7 +29,7 @@ class _Sequence:
 
 
 class ReceiptInbox:
-    """The latest note of every sequence, with the tokens since, by receipt name. Thread-safe.
+    """For each open receipt, the latest note of every sequence and the tokens since. Thread-safe.
 
     Assumption: the code that opens a receipt closes it. Guarantee: notes for a receipt that is not
     open are dropped, so requests whose receipt is not read leave nothing behind.
@@ -69,42 +69,43 @@ class ReceiptInbox:
         return sequence in self._sequences
 
     def advance(self, sequence: str, tokens: int) -> None:
-        """Count an output of so many new tokens that brings no note."""
+        """Count an output with this number of new tokens and no note."""
         with self._lock:
             found = self._sequences.get(sequence)
             if found is not None:
                 found.tokens += tokens
 
     def read(self, receipt: str) -> list[WorkerNote]:
-        """Latest note of each sequence under `receipt`."""
+        """The latest note of each sequence under `receipt`."""
         with self._lock:
             return [found.now() for found in self._open.get(receipt, {}).values()]
 
     def by_sequence(self, receipt: str) -> dict[str, WorkerNote]:
-        """The same, under the name of each sequence."""
+        """The latest notes under `receipt`, by the name of their sequence."""
         with self._lock:
             found = self._open.get(receipt, {})
             return {name: sequence.now() for name, sequence in found.items()}
 
     def refuse(self, refusal: Refusal) -> None:
-        """Keep why one of the sequences under a receipt did not run."""
+        """Keep the reason why a sequence did not run."""
         with self._lock:
             if refusal.receipt in self._open:
                 self._refused[refusal.receipt] = refusal
 
     def refusal(self, receipt: str) -> Refusal | None:
-        """Why a sequence under `receipt` did not run, if one did not."""
+        """Why a sequence under `receipt` did not run; None if all ran."""
         return self._refused.get(receipt)
 
     def reject(self, receipt: str, error: PlanInvalid) -> None:
-        """Keep what the front end found wrong with the plan under `receipt`: on its way through
-        vLLM's own errors the code is lost."""
+        """Keep the error that the front end found in the plan under `receipt`, because vLLM's own
+        errors lose its code."""
         with self._lock:
             if receipt in self._open:
                 self._invalid.setdefault(receipt, error)
 
     def rejection(self, receipt: str) -> PlanInvalid | None:
-        """What was found wrong with the plan under `receipt`, if anything was."""
+        """The error that the front end found in the plan under `receipt`; None if there was
+        none."""
         return self._invalid.get(receipt)
 
     def close(self, receipt: str) -> None:
@@ -140,16 +141,16 @@ class CaptureInbox:
         self._open: dict[str, _Entry] = {}
 
     def is_open(self, receipt: str) -> bool:
-        """Whether chunks under `receipt` are collected. No other capture may run."""
+        """Whether chunks under `receipt` are collected. A capture that is not open may not run."""
         return receipt in self._open
 
     def open(self, capture: Capture) -> None:
-        """Start to collect the chunks of `capture`."""
+        """Start collecting the chunks of `capture`."""
         with self._lock:
             self._open[capture.receipt] = _Entry(capture)
 
     def deliver(self, chunk: CaptureChunk) -> None:
-        """Add what some steps captured."""
+        """Add a chunk to its open capture."""
         with self._lock:
             entry = self._open.get(chunk.receipt)
             if entry is None:
@@ -165,7 +166,7 @@ class CaptureInbox:
                 )
 
     def close(self, receipt: str) -> CaptureResult | None:
-        """What was collected, once; None if nothing was."""
+        """Stop collecting, and return what was collected; None if nothing was."""
         with self._lock:
             entry = self._open.pop(receipt, None)
         if entry is None or not entry.tokens:

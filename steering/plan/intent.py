@@ -1,13 +1,13 @@
-"""Where a request means to be steered other than by the field, and how it may spell that.
+"""Where a request means to be steered other than by the field, and the spellings that count.
 
 vLLM, SDKs and other plugins ignore keys that they do not know, so a request with a key `steer` or
-`Steering` would come back unsteered with a 200. The server's guard and the engine's front end use
-this one list of spellings.
+`Steering` would be answered unsteered with a 200. The server's middleware and the engine's front
+end use this one list of spellings.
 
-Keys alone count: a text, a topic or the name of a tool may be `steering`. The keys of what a client
-defines for itself, such as the schema of a tool, are its own at the places where vLLM reads such
-things. At every other place, known or not, a key that means steering is refused; and a string under
-a key that carries what SDKs do not know may be JSON.
+Only keys count: a text, a topic or the name of a tool may be `steering`. Where vLLM reads objects
+that a client defines, such as the schema of a tool, their keys belong to the client and are not
+searched. At every other place, known or not, a key that means steering is refused. A string under a
+key that SDKs use for unknown fields is searched as JSON.
 """
 
 import json
@@ -30,7 +30,7 @@ CARRIERS: Final = frozenset(
 """Keys under which SDKs, frameworks and vLLM itself take what they do not know."""
 _LONGEST_PATH: Final = 200
 MOST_CLOSE: Final = 500
-"""Keys of one body whose letters are compared with those of ours, 0.1 ms each."""
+"""Most keys of one body that are compared letter by letter with ours, 0.1 ms each."""
 MOST_OPENED: Final = 64 << 10
 """Characters of the strings of one body that are read as JSON, 1 ms for 1,000."""
 _FREE: Final = re.compile(
@@ -45,7 +45,7 @@ _TOOL_USES: Final = ("tool_use", "server_tool_use", "mcp_tool_use")
 
 
 class _At(NamedTuple):
-    """One object or list of a body, still to be searched."""
+    """One object or list of a body that is still to be searched."""
 
     path: str
     kind: str
@@ -58,22 +58,23 @@ class _At(NamedTuple):
 
 
 class _Care:
-    """How much of one body may still be searched, which takes the event loop's time."""
+    """How much of one body may still be searched, because the search takes time of the event
+    loop."""
 
     def __init__(self) -> None:
         self._keys = MOST_CLOSE
         self._characters = MOST_OPENED
 
     def spell(self, path: str, keys: int) -> None:
-        """So many keys of the object at `path` are compared letter by letter. Raises
-        `PlanInvalid`."""
+        """Count the keys of the object at `path` that are to be compared letter by letter. Raises
+        `PlanInvalid` if there are too many."""
         self._keys -= keys
         if self._keys < 0:
-            raise _too_much(path, f"{MOST_CLOSE} keys that a misspelt {FIELD!r} may be among")
+            raise _too_much(path, f"{MOST_CLOSE} keys with a spelling close to {FIELD!r}")
 
     def open(self, path: str, value: Any) -> Any:
-        """The object or list that a string holds in JSON; else `value` itself. Raises
-        `PlanInvalid`."""
+        """The object or list that a string holds as JSON; `value` itself for anything else. Raises
+        `PlanInvalid` if too much JSON was read already."""
         if not isinstance(value, str) or value.lstrip()[:1] not in ("{", "["):
             return value
         self._characters -= len(value)
@@ -96,9 +97,11 @@ def _too_much(path: str, what: str) -> PlanInvalid:
 
 
 def misplaced(body: Any) -> str | None:
-    """The path of a key of `body` that means steering and is not the field; None if there is none.
-    A null means nothing. Raises `PlanInvalid` for more than can be searched: what was not
-    searched may mean steering."""
+    """Path of a key in `body` that means steering and is not the field; None if there is none.
+
+    A key with the value null is ignored. Raises `PlanInvalid` for a body that is too large to
+    search, because a key that was not searched may mean steering.
+    """
     care = _Care()
     waiting = [_At("", "", body, True, False)]
     while waiting:
@@ -134,15 +137,16 @@ def join(path: str, key: str) -> str:
 
 
 def _free(kind: str, key: str, holder: Mapping[str, Any]) -> bool:
-    """Whether the keys of what `holder`, an object of that kind of path, has under `key` are the
-    client's own."""
+    """Whether the client defines the keys of the value under `key` of `holder`. `kind`: the path of
+    `holder`, with every place in a list as `[]`."""
     if key == "input" and kind in ("messages[].content[]", "messages[]"):
         return holder.get("type") in _TOOL_USES
     return _FREE.fullmatch(f"{kind}.{key}" if kind else key) is not None
 
 
 def misplaced_header(headers: Mapping[str, str]) -> str | None:
-    """The name of a header that means steering and is not the header, None if there is none."""
+    """Name of a header that means steering and is not the header `X-Steering`; None if there is
+    none."""
     for name, value in headers.items():
         known = name.lower() in ("x-steering", "steering-receipt")
         if not known and value.strip() and means_steering(name):
@@ -151,8 +155,8 @@ def misplaced_header(headers: Mapping[str, str]) -> str | None:
 
 
 def misplaced_query(pairs: Iterable[tuple[str, str]]) -> str | None:
-    """The first name in a query that means steering, or whose value, in JSON, does. Raises
-    `PlanInvalid` for more than can be searched."""
+    """The first name in a query that means steering, or whose value is JSON with such a key; None
+    if there is none. Raises `PlanInvalid` for a query that is too large to search."""
     care = _Care()
     for name, value in pairs:
         if means_steering(name):
@@ -186,8 +190,9 @@ _LONGEST: Final = 64
 
 @lru_cache(maxsize=4096)
 def means_steering(key: str, *, near: bool = False) -> bool:
-    """Whether `key` means steering. Case, blanks, punctuation, control characters and the forms of
-    Unicode's compatibility tables make no difference. `near`: one or two wrong letters neither."""
+    """Whether `key` means steering. Case, spaces, punctuation, control characters and Unicode
+    compatibility forms make no difference. With `near`, one or two wrong letters make no difference
+    either."""
     if len(key) > 4096:
         key = key[:4096]
     if _PREFIX.match(key.strip()):
@@ -206,8 +211,8 @@ def means_steering(key: str, *, near: bool = False) -> bool:
 
 
 def _distance(a: str, b: str) -> int:
-    """Letters to insert, leave out, change, or swap with their neighbour; more than `_FAR` is only
-    known to be more."""
+    """Number of letters to insert, leave out, change, or swap with a neighbour. Above `_FAR` the
+    number is only a lower bound."""
     if abs(len(a) - len(b)) > _FAR:
         return _FAR + 1
     before: list[int] = []

@@ -1,9 +1,9 @@
-"""The limits that every plan must meet, also one that the server did not write.
+"""The limits that every plan must meet, including plans that the server did not write.
 
-An operator sets most of them. One holds whatever the options are: how much a request may add. A
-token whose stream overflows leaves NaN among the keys and values of the cache, and from there it
-reaches the next owner of its blocks. So the sum of what is added to any one element of the stream
-stays far under what the model's dtype holds, and what a norm can square.
+An operator sets most of them. One always holds: how much a request may add. A token whose stream
+overflows leaves NaN among the keys and values of the cache, which reach the next owner of its
+blocks. So the sum of all additions to one element of the stream must stay far below the largest
+value of the model's dtype, and below what a norm can square.
 """
 
 import math
@@ -31,7 +31,8 @@ STEERABLE_SITES: Final = ("resid_post", "attn_out", "mlp_out")
 
 @dataclass(frozen=True)
 class Limits:
-    """What one engine accepts. `num_layers` counts the model's blocks."""
+    """What one engine accepts. `num_layers` is the number of the model's blocks. The other fields
+    are named and explained in `Settings`."""
 
     num_layers: int
     bank_rows: int
@@ -52,7 +53,7 @@ class Limits:
 
     @property
     def most_segments(self) -> int:
-        """Most table entries of one request."""
+        """Most table entries that one request may need."""
         return self.max_segments + self.max_steps
 
     @property
@@ -61,26 +62,26 @@ class Limits:
 
     @cached_property
     def _places(self) -> frozenset[HookPoint]:
-        """All (site, layer) that there are."""
+        """All (site, layer) pairs of this model."""
         return frozenset(
             HookPoint(site, layer) for site in self.sites for layer in range(self.num_layers)
         )
 
     @cached_property
     def _added_at(self) -> dict[HookPoint, HookPoint]:
-        """For each of `_places`, where its terms are added."""
+        """For each of `_places`, the hook point where its terms are added."""
         return {
             HookPoint(site, layer): HookPoint("resid_post" if site in self.aliases else site, layer)
             for site, layer in self._places
         }
 
     def _meetings(self, vector: "PlannedVector") -> Iterable[HookPoint]:
-        """The points at which the vector's terms are added, one for each of its terms."""
+        """The hook points where the vector's terms are added, one for each of its terms."""
         return map(self._added_at.__getitem__, vector.terms)
 
     def columns(self, vector: "PlannedVector") -> int:
-        """Most terms of one vector at one point: 2 where it steers both `resid_post` and an
-        alias of a block."""
+        """Most terms of one vector at one hook point: more than 1 if it steers several of
+        `resid_post` and its aliases in one block."""
         return max(Counter(self._meetings(vector)).values())
 
     @classmethod
@@ -102,8 +103,8 @@ class Limits:
         """Raise `PlanInvalid` for more vectors than a request may name."""
         if vectors > self.max_vectors:
             raise PlanInvalid(
-                f"{vectors} vectors, at most {self.max_vectors} are allowed in a request "
-                "(--max-vectors)",
+                f"the request names {vectors} vectors, at most {self.max_vectors} are allowed "
+                "(--max-vectors); name fewer",
                 param="steering.vectors",
                 code="too_many_terms",
             )
@@ -147,7 +148,7 @@ class Limits:
                 )
             self._check_length(vector, where)
             if not vector.terms:
-                raise PlanInvalid("no layer is named", param=f"{where}.layers")
+                raise PlanInvalid("no layer is named; name one", param=f"{where}.layers")
             if not self._places.issuperset(vector.terms):
                 self._check_places(vector, where)
             meetings.update(self._meetings(vector))
@@ -155,15 +156,15 @@ class Limits:
         if most > self.max_terms:
             raise PlanInvalid(
                 f"{most} vectors meet at {site}.{layer}{self._alias_note}, at most "
-                f"{self.max_terms} may "
-                "(--max-terms); name fewer vectors, or other layers",
+                f"{self.max_terms} may meet there (--max-terms); name fewer vectors, or other "
+                "layers",
                 param="steering.vectors",
                 code="too_many_terms",
             )
         if (rows := plan.bank_rows) > self.bank_rows:
             raise PlanInvalid(
                 f"the request needs {rows} bank rows, the bank has {self.bank_rows}; "
-                "name fewer vectors or layers, or have the server started with more --bank-rows",
+                "name fewer vectors or layers, or start the server with a higher --bank-rows",
                 param="steering.vectors",
                 code="too_many_terms",
             )
@@ -178,8 +179,8 @@ class Limits:
             )
         if plan.varies and (wide := sum(map(self.columns, plan.vectors))) > self.max_terms:
             raise PlanInvalid(
-                f"{wide} vectors, of which one has a schedule; at most "
-                f"{self.max_terms} may be together then (--max-terms)",
+                f"the request has {wide} vectors, one of them with a schedule; then at most "
+                f"{self.max_terms} are allowed (--max-terms); name fewer, or no schedule",
                 param="steering.vectors",
                 code="too_many_terms",
             )
@@ -203,8 +204,8 @@ class Limits:
         segments = plan.segments(prompt_tokens)
         if len(segments) > self.most_segments:
             raise PlanInvalid(
-                "the vectors' steps start at too many different tokens; use fewer different rules, "
-                "or have the server started with a higher --max-segments",
+                "the vectors' steps start at too many different tokens; use fewer different "
+                "positions, or start the server with a higher --max-segments",
                 param="steering.vectors",
                 code="too_many_terms",
             )
@@ -221,7 +222,7 @@ class Limits:
             raise PlanInvalid(
                 "the position rules of the vectors cut the request into "
                 f"{stretches} stretches, at most {self.max_segments} "
-                "are allowed (--max-segments); use fewer different rules",
+                "are allowed (--max-segments); use fewer different positions",
                 param="steering.vectors",
                 code="too_many_terms",
             )
@@ -230,14 +231,14 @@ class Limits:
         if vector.steps > self.max_steps:
             raise PlanInvalid(
                 f"the vector has {vector.steps} steps, at most {self.max_steps} are allowed; "
-                "upload one with fewer, or have the server started with a higher --max-steps",
+                "upload one with fewer, or start the server with a higher --max-steps",
                 param=f"{where}.id",
                 code="too_many_terms",
             )
         if len(vector.schedule) > MAX_SCHEDULE:
             raise PlanInvalid(
-                f"a schedule of {len(vector.schedule)} tokens, at most {MAX_SCHEDULE} are allowed, "
-                "whatever the server's options; make it shorter",
+                f"the schedule lists {len(vector.schedule)} tokens, at most {MAX_SCHEDULE} are "
+                "allowed, whatever the server's options; make it shorter",
                 param=f"{where}.schedule",
             )
 
@@ -246,8 +247,8 @@ def _check_dynamic(plan: "Plan", dynamic: Dynamic, max_coefficient: float) -> No
     dynamic.check(len(plan.vectors))
     if len(plan.vectors) > MAX_PROPERTIES:
         raise PlanInvalid(
-            f"{len(plan.vectors)} vectors, at most {MAX_PROPERTIES} can be composed dynamically, "
-            "whatever the server's options; name fewer",
+            f"the request names {len(plan.vectors)} vectors, at most {MAX_PROPERTIES} can be "
+            "composed dynamically, whatever the server's options; name fewer",
             param="steering.vectors",
             code="too_many_terms",
         )
@@ -273,8 +274,8 @@ def _check_dynamic(plan: "Plan", dynamic: Dynamic, max_coefficient: float) -> No
             )
         if vector.coefficient < 0:
             raise PlanInvalid(
-                "in dynamic composition a coefficient is the most that the property may get; it "
-                "must be 0 or more",
+                "with `dynamic`, the coefficient is the most that the vector may get, and must be "
+                "0 or more",
                 param=f"{where}.coefficient",
             )
 
@@ -288,17 +289,17 @@ _NORM: Final = 2.0**50
 
 
 def largest_addition(dtype: str) -> float:
-    """Most that one request may add to one element of the stream of a model of this dtype, such as
-    "float16", summed over its vectors and all hook points: a quarter of what the dtype holds, at
-    most 2^50. Raises KeyError for a dtype that no model runs in."""
+    """The most that one request may add to one element of the stream, summed over its vectors and
+    hook points: a quarter of the largest value of the model's `dtype` (such as "float16"), at most
+    2^50. Raises KeyError for a dtype that no model runs in."""
     return min(_LARGEST[dtype] / 4, _NORM)
 
 
 def most_added(plan: "Plan", elements: Sequence[float]) -> float:
-    """Most that `plan` adds to one element of the stream at any token.
+    """The most that `plan` adds to one element of the stream at any token.
 
-    `elements` has for each vector of the plan the largest absolute element of its tensors (over the
-    steps), summed over its hook points.
+    `elements`: for each vector of the plan, the largest absolute element of its tensor at each hook
+    point (over all steps), summed over its hook points.
     """
     total = 0.0
     for n, (vector, size) in enumerate(zip(plan.vectors, elements, strict=True)):
@@ -309,8 +310,8 @@ def most_added(plan: "Plan", elements: Sequence[float]) -> float:
 
 
 def check_added(plan: "Plan", elements: Sequence[float], most: float) -> None:
-    """Raise `PlanInvalid` where `plan` adds over `most` to one element of the stream; arguments as
-    of `most_added`."""
+    """Raise `PlanInvalid` if `plan` adds more than `most` to one element of the stream. Arguments
+    as for `most_added`."""
     added = most_added(plan, elements)
     if not added <= most:
         raise PlanInvalid(

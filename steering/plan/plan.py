@@ -28,20 +28,21 @@ MAX_PLAN: Final = 2**20
 
 
 class BankKey(NamedTuple):
-    """What one bank row holds: one tensor of a vector."""
+    """Identifies the content of one bank row: one tensor of a vector."""
 
     digest: str
     site: str
     layer: int
     step: int
-    """Index of the tensor; `EVERY_STEP` for a vector that has one for all steps."""
+    """Index of the tensor; `EVERY_STEP` for a vector with one tensor for all steps."""
 
 
 VectorRows = tuple[str, str, int, int]
-"""Bank rows that are resident together: (digest, site, layer, how many: one for each step)."""
+"""Bank rows that are always resident together: (digest, site, layer, number of rows); one row a
+step."""
 
 EVERY_STEP: Final = -1
-"""The step of a tensor that is there for all of them."""
+"""The `step` of a tensor that is used at all steps."""
 
 
 def as_float32(value: float) -> float:
@@ -63,56 +64,58 @@ class Stretch(NamedTuple):
 
 
 class Segment(NamedTuple):
-    """A stretch, or the part of one at which each active vector adds one and the same tensor."""
+    """A stretch, or the part of one in which each active vector adds the same tensor at every
+    token."""
 
     start: int
     stop: int
     active: tuple[int, ...]
     """Indices into `Plan.vectors`, ascending."""
     steps: tuple[int, ...]
-    """Index of the tensor that each of them adds."""
+    """For each active vector, the index of the tensor that it adds."""
 
 
 class Layout(NamedTuple):
-    """How a plan divides one request; all token indices count from the start of the request."""
+    """How a plan divides one request. Token indices count from the start of the request."""
 
     spans: tuple[tuple[int, int], ...]
     """For each vector the half-open interval of tokens that it steers."""
     stretches: tuple[Stretch, ...]
     """Ascending and disjoint; tokens without an active vector are left out."""
     segments: tuple[Segment, ...]
-    """The stretches, cut where a vector comes to its next tensor."""
+    """The stretches, cut where a vector reaches its next tensor."""
 
 
 _LONGEST_SITE: Final = 64
 _MAX_LAYOUTS: Final = 8
-"""Layouts that one plan keeps: the prompts of one call share a plan and have few lengths."""
+"""Most layouts that one plan keeps: the prompts of one call share a plan and have few lengths."""
 
 
 @dataclass(frozen=True)
 class PlannedVector:
-    """One vector of a plan: c * v is added at each of `terms`, at the tokens of `positions`.
+    """One vector of a plan: c * v is added at each hook point of `terms`, to the tokens of
+    `positions`.
 
-    The i-th token that it steers is its step i.
+    The i-th token that it steers is its step i, counted from 0.
     """
 
     digest: str
     """"sha256:" and 64 hex digits."""
     coefficient: float
-    """float32-exact. In a dynamic plan, the most it may be."""
+    """Exactly a float32. In a dynamic plan, the largest that it may be."""
     terms: tuple[HookPoint, ...]
     """(site, layer) pairs, ascending."""
     positions: PositionRule
     schedule: tuple[float, ...] = ()
-    """A coefficient for each step, in place of the one for all; float32-exact."""
+    """A coefficient for each step, in place of the one for all; each exactly a float32."""
     steps: int = 1
-    """How many tensors it has: one a step, or one for all."""
+    """Number of its tensors: one for each step, or 1 for one that is used at all steps."""
     hold: bool = False
-    """Behind the last of several steps: go on with the last, or stop."""
+    """After the last of several steps: True continues with the last, False stops steering."""
 
     @cached_property
     def strongest(self) -> float:
-        """The largest of its coefficients, absolutely; NaN if one of them is not finite."""
+        """The largest absolute value of its coefficients; NaN if one of them is not finite."""
         numbers = np.abs(np.asarray(self.schedule or (self.coefficient,)))
         if not np.isfinite(numbers).all() or not math.isfinite(self.coefficient):
             return math.nan
@@ -120,11 +123,12 @@ class PlannedVector:
 
     @cached_property
     def terms_digest(self) -> bytes:
-        """Names the vector and its terms, whatever their order."""
+        """A digest of the vector and its terms, whatever their order."""
         return digest_of_terms(self.digest, self.terms)
 
     def span(self, prompt_tokens: int) -> tuple[int, int]:
-        """Half-open interval of the token indices that it steers. Raises `PlanInvalid`."""
+        """Half-open interval of the token indices that it steers in a prompt of this length. Raises
+        `PlanInvalid`."""
         start, stop = interval(self.positions, prompt_tokens)
         if self.schedule and not self.hold:
             stop = min(stop, start + len(self.schedule))
@@ -133,11 +137,11 @@ class PlannedVector:
         return start, stop
 
     def tensor_at(self, step: int) -> int:
-        """Which step's tensor it adds at one of its steps."""
+        """Index of the tensor that it adds at `step`."""
         return EVERY_STEP if self.steps == 1 else min(step, self.steps - 1)
 
     def coefficient_at(self, step: int) -> float:
-        """The coefficient of one of its steps."""
+        """The coefficient at `step`."""
         if not self.schedule:
             return self.coefficient
         return self.schedule[min(step, len(self.schedule) - 1)]
@@ -145,7 +149,8 @@ class PlannedVector:
 
 @dataclass(frozen=True)
 class Plan:
-    """All of one request's steering. `receipt` names the entry of `RECEIPTS` for its counts."""
+    """The steering of one request. `receipt` is the name of its receipt in `RECEIPTS`, for its
+    counts."""
 
     vectors: tuple[PlannedVector, ...]
     receipt: str = ""
@@ -165,14 +170,14 @@ class Plan:
 
     @cached_property
     def row_sets(self) -> frozenset[VectorRows]:
-        """`bank_keys`, those together that are always resident together."""
+        """`bank_keys`, grouped into sets of rows that are always resident together."""
         return frozenset(
             (v.digest, site, layer, v.steps) for v in self.vectors for site, layer in v.terms
         )
 
     @property
     def bank_rows(self) -> int:
-        """How many `bank_keys` there are."""
+        """Number of `bank_keys`."""
         return sum(rows[-1] for rows in self.row_sets)
 
     @property
@@ -181,7 +186,7 @@ class Plan:
         return self.dynamic is not None or any(v.schedule for v in self.vectors)
 
     def layout(self, prompt_tokens: int) -> Layout:
-        """How the plan divides a request with a prompt of so many tokens, computed once for each
+        """How the plan divides a request with this number of prompt tokens; computed once for each
         number. Raises `PlanInvalid` for positions outside the prompt."""
         found = self._layouts.get(prompt_tokens)
         if found is None:
@@ -203,8 +208,8 @@ class Plan:
         return steered_within(self.layout(prompt_tokens).spans, start, stop)
 
     def gains(self, segment: Segment, lo: int, hi: int, prompt_tokens: int) -> NDArray[np.float32]:
-        """[hi - lo, active] float32: the coefficients of a segment's vectors at tokens [lo, hi) of
-        it. Assumption: the plan is not dynamic."""
+        """The coefficients of a segment's active vectors at its tokens [lo, hi): float32 [hi - lo,
+        active]. Assumption: the plan is not dynamic."""
         spans = self.layout(prompt_tokens).spans
         found = np.empty((hi - lo, len(segment.active)), dtype=np.float32)
         for k, n in enumerate(segment.active):
@@ -216,20 +221,20 @@ class Plan:
         return found
 
     def cache_key(self, start: int, stop: int, prompt_tokens: int) -> str | None:
-        """The key of the steering in a block of tokens [start, stop), None where nothing is
-        added. For many blocks of a request, keep one `CacheKeys`."""
+        """The key of the steering in a block of tokens [start, stop); None if nothing is added. For
+        many blocks of one request, keep one `CacheKeys`."""
         return CacheKeys(self, prompt_tokens).of(start, stop)
 
     def alone(self, stream: int) -> Self | None:
-        """The plan of a companion of a dynamic request: its n-th vector alone (from 1) at `start`,
-        None for the unsteered one (0)."""
+        """The plan of companion `stream` of a dynamic request: vector number `stream` (counted from
+        1) alone, at its coefficient `start`. None for the unsteered companion, which is 0."""
         if self.dynamic is None or stream == 0:
             return None
         start = as_float32(self.dynamic.start_of(stream - 1))
         return type(self)((replace(self.vectors[stream - 1], coefficient=start),))
 
     def to_json(self) -> str:
-        """The form that `from_json` takes back."""
+        """The JSON string that `from_json` reads."""
         vectors = [_VectorWire.of(v) for v in self.vectors]
         return msgspec.json.encode(_PlanWire(vectors, self.receipt, self.dynamic)).decode()
 
@@ -251,7 +256,8 @@ class Plan:
 
     @classmethod
     def of(cls, extra_args: Mapping[str, Any] | None) -> "Plan | None":
-        """The plan in a request's `extra_args`, or None for an unsteered request."""
+        """The plan in a request's `extra_args`; None for an unsteered request. Raises
+        `PlanInvalid`."""
         if not extra_args or PLAN_KEY not in extra_args:
             return None
         text = extra_args[PLAN_KEY]
@@ -303,7 +309,8 @@ class _VectorWire(Struct, forbid_unknown_fields=True, omit_defaults=True):
                    vector.steps, vector.hold)  # fmt: skip
 
     def read(self) -> PlannedVector:
-        """Raises `PlanInvalid` for what its types allow and a plan cannot have."""
+        """The `PlannedVector`. Raises `PlanInvalid` for values that the types allow and a plan
+        cannot have."""
         if len(self.schedule) % 4:
             raise PlanInvalid("a plan's schedule must be base64 over float32")
         if any(len(site) > _LONGEST_SITE for site, _ in self.terms):

@@ -48,7 +48,12 @@ def interval(rule: PositionRule, prompt_tokens: int) -> tuple[int, int]:
     """Half-open interval [start, stop) of token indices that `rule` steers.
 
     `generation` includes the last prompt token, which yields the first new token (CAA, Rimsky et
-    al. 2023). Raises `PlanInvalid` when an explicit range starts outside the prompt or is empty.
+    al. 2023). Raises `PlanInvalid` for an explicit range that starts outside the prompt or is
+    empty.
+
+        interval("prompt", 9)        # (0, 9)
+        interval("generation", 9)    # (8, END)
+        interval((-3, 9), 9)         # (6, 9)
     """
     match rule:
         case "generation":
@@ -83,7 +88,8 @@ def _explicit(start: int, stop: int, prompt_tokens: int) -> tuple[int, int]:
 
 
 def _instead(first: int, last: int, prompt_tokens: int) -> str:
-    """What steers tokens of the answer, for the message; first and last are token indices."""
+    """Advice for the message: how to steer tokens `first` to `last` of the answer, both token
+    indices."""
     if not prompt_tokens <= first < last:
         return ""
     skipped, steered = first - prompt_tokens, last - first

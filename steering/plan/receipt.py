@@ -1,10 +1,10 @@
 """Counts on their way from the worker, which adds, to the client.
 
-Worker -> `StepReport` on vLLM's step output -> `WorkerNote` on a request's output -> the front
-end's `inbox.RECEIPTS`, where the HTTP layer reads it under the plan's receipt name.
+Worker: `StepReport` on vLLM's step output. Scheduler: `WorkerNote` on a request's output. Front
+end: `inbox.RECEIPTS`, where the HTTP layer reads the note under the plan's receipt name.
 
-A note leaves with a request's first output, with those that have news, and with the last. Which
-tokens a plan steers is known beforehand: between two notes the front end counts by itself.
+A note leaves with a request's first output, with each output that has news, and with the last. The
+tokens that a plan steers are known in advance, so between two notes the front end counts by itself.
 """
 
 from collections.abc import Iterable
@@ -17,32 +17,33 @@ from steersman.steering.plan.dynamic import Choice
 
 
 class Pace(NamedTuple):
-    """How fast a dynamic answer and its companions go on, cumulative up to one step."""
+    """How fast a dynamic answer and its companions progress, summed up to one step."""
 
     steps: int = 0
-    """Engine steps that they took since the answer's first token."""
+    """Engine steps since the answer's first token."""
     drafts: int = 0
-    """In how many of them the companions ran ahead of the answer."""
+    """Steps in which the companions computed a draft of the answer's next token."""
     kept: int = 0
-    """How often on the answer's own token."""
+    """Drafts that were the answer's next token."""
 
 
 class News(NamedTuple):
-    """What a worker has done for a steered request besides counting."""
+    """What a worker did for a steered request besides adding: vectors loaded, coefficients
+    computed."""
 
     vectors_resident: int
     """As in `WorkerNote`."""
     load_seconds: tuple[float, ...]
-    """How long each vector took that this request brought into the bank since its last news."""
+    """Seconds for each vector that this request loaded into the bank since its last news."""
     choices: tuple[Choice, ...]
-    """Of a dynamic request: what was found for the tokens since its last news."""
+    """For a dynamic request: the coefficients of the tokens since its last news."""
 
 
 NO_NEWS: Final = News(-1, (), ())
 
 
 class WorkerNote(NamedTuple):
-    """What a worker did for one steered request, cumulative up to one step."""
+    """What a worker did for one steered request, summed up to one step."""
 
     receipt: str
     steered_tokens: tuple[int, ...]
@@ -50,18 +51,18 @@ class WorkerNote(NamedTuple):
     vectors_resident: int
     """Vectors with a row in the bank after this request's loads; -1 if it loaded nothing."""
     load_seconds: tuple[float, ...]
-    """How long each vector took that this request brought into the bank, on its first step."""
+    """Seconds for each vector that this request loaded into the bank, on its first step."""
     choices: tuple[Choice, ...] = ()
-    """Of a dynamic request: what was found for the tokens since its last note."""
+    """For a dynamic request: the coefficients of the tokens since its last note."""
     pace: Pace = Pace()
-    """Of a dynamic request; the scheduler's."""
+    """For a dynamic request; set by the scheduler."""
     reach: int = 0
-    """The token index that the counts end before."""
+    """The counts include the tokens before this index."""
     spans: tuple[tuple[int, int], ...] = ()
     """For each vector, the half-open interval of token indices that it steers."""
 
     def advanced(self, tokens: int) -> Self:
-        """This note when so many tokens more (fewer, if negative) have been computed."""
+        """This note after `tokens` more tokens (fewer if negative) have been computed."""
         reach = self.reach + tokens
         sign, lo, hi = (1, self.reach, reach) if tokens > 0 else (-1, reach, self.reach)
         more = steered_within(self.spans, lo, hi)
@@ -69,7 +70,7 @@ class WorkerNote(NamedTuple):
         return self._replace(steered_tokens=counts, reach=reach)
 
     def to_wire(self) -> list[Any]:
-        """Plain lists and numbers, for vLLM's message encoding."""
+        """A list of plain lists and numbers, for vLLM's message encoding."""
         return list(self)
 
     @classmethod
@@ -78,7 +79,7 @@ class WorkerNote(NamedTuple):
         return msgspec.convert(wire, cls)
 
     def after(self, earlier: Self) -> Self:
-        """This note with what `earlier` ones of the same sequence have besides."""
+        """This note, with the news of an `earlier` note of the same sequence added."""
         resident = self.vectors_resident if self.load_seconds else earlier.vectors_resident
         loads = earlier.load_seconds + self.load_seconds
         choices = earlier.choices + self.choices
@@ -86,7 +87,7 @@ class WorkerNote(NamedTuple):
 
 
 def steered_within(spans: Iterable[tuple[int, int]], start: int, stop: int) -> tuple[int, ...]:
-    """For each of some half-open intervals, how many of the indices [start, stop) it has."""
+    """For each half-open interval of `spans`, how many of the indices [start, stop) lie in it."""
     return tuple(max(0, min(hi, stop) - max(lo, start)) for lo, hi in spans)
 
 
@@ -105,31 +106,33 @@ class Refusal(NamedTuple):
     message: str
 
     def to_wire(self) -> dict[str, str]:
-        """For vLLM's message encoding; a note is a list there."""
+        """A dict of plain values, for vLLM's message encoding. (A note is a list there.)"""
         return self._asdict()
 
 
 @dataclass
 class StepReport:
-    """One engine step's steering: the counts of each steered request that ran, and who must fail.
+    """One engine step's steering: the counts of each steered request that ran, and the requests
+    that failed.
 
-    Where a model runs on several GPUs it is pickled at every step: what all requests have in it
-    is plain numbers."""
+    If a model runs on several GPUs the report is pickled at every step, so what every request has
+    in it is plain numbers.
+    """
 
     counts: dict[str, tuple[int, ...]] = field(default_factory=dict)
     """For each vector of a request's plan, how many tokens it was added to, up to this step."""
     reach: dict[str, int] = field(default_factory=dict)
-    """The token index that a request's counts end before. Drafts are counted with the tokens:
-    which of them the answer keeps is known to the scheduler, which takes off the others."""
+    """The counts of a request include the tokens before this index, also drafts (of speculative
+    decoding). The scheduler takes off the drafts that were rejected."""
     news: dict[str, News] = field(default_factory=dict)
-    """Of those requests that have any."""
+    """For the requests that have news."""
     failed: dict[str, str] = field(default_factory=dict)
     """Request id -> why it could not be steered; such a request is ended, never run unsteered."""
     ill: list[str] = field(default_factory=list)
     """Ids of requests whose hidden states or logits are not finite; they are ended, and what they
     left in the cache is cleaned."""
     drafts: dict[str, int] = field(default_factory=dict)
-    """By answer, the token with which its companions ran ahead of it in the step."""
+    """By answer id, the draft that its companions computed in the step."""
     captured: dict[str, list[Any]] = field(default_factory=dict)
     """What was captured, by request:
     `steersman.steering.plan.capture.CaptureChunk`s."""

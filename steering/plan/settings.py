@@ -17,7 +17,7 @@ MEBI = 2**20
 
 
 def default_home() -> Path:
-    """`$STEERSMAN_HOME`, else `~/.cache/steersman`."""
+    """`$STEERSMAN_HOME`, or `~/.cache/steersman` if that is not set."""
     return Path(os.environ.get("STEERSMAN_HOME") or Path.home() / ".cache" / "steersman")
 
 
@@ -42,7 +42,7 @@ def setting(
     limit: bool = False,
     unset: str = "",
 ) -> Any:
-    """A field of `Settings`: its default, its help text, and its `Option`."""
+    """A field of `Settings` with its default, its help text and its `Option`."""
     extra: Any = {"option": Option(metavar, flag, limit, unset)}
     if callable(default):
         return Field(default_factory=default, description=what, json_schema_extra=extra)
@@ -64,7 +64,7 @@ Sites = Annotated[
 
 
 class Settings(BaseModel):
-    """Everything an operator can set; each field is a key of `additional_config["steersman"]`."""
+    """All that an operator can set. Each field is a key of `additional_config["steersman"]`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
@@ -81,10 +81,10 @@ class Settings(BaseModel):
     )
     sites: Sites | None = setting(
         None,
-        "sites to steer at, beside resid_post and those that are the same as it; each costs an "
-        "operation a layer in compiled and captured graphs",
+        "sites to steer at, besides resid_post and its aliases; each costs one operation a layer "
+        "in compiled and captured graphs",
         "SITES",
-        unset="in graphs those that a vector in the library needs at the start, else all",
+        unset="in graphs the sites of the library's vectors at the start, otherwise all sites",
     )
     graphs_without_steering: Switch = setting(
         False,
@@ -94,9 +94,8 @@ class Settings(BaseModel):
     )
     max_waiting: CountOrZero = setting(
         256,
-        "steered requests that may wait, in each engine, because others have the rows of the "
-        "bank (or of the tables, for steps) that they need, or wait before them; the next is a "
-        "503",
+        "steered requests that may wait in each engine for bank rows, or for table entries of "
+        "vectors with steps; the next one is refused with 503",
         "N",
         limit=True,
     )
@@ -113,7 +112,7 @@ class Settings(BaseModel):
         "need them",
     )
     max_steps: Count = setting(
-        64, "generation steps of a vector that has a tensor for each", "N", limit=True
+        64, "steps of a vector that has a tensor for each generation step", "N", limit=True
     )
     max_schedule_total: Count = setting(
         8192,
@@ -123,15 +122,15 @@ class Settings(BaseModel):
     )
     max_plan_terms: Count = setting(
         16_384,
-        "terms of one request: its vectors times their layers, for each step or stretch of "
-        "tokens anew",
+        "terms of one request: its vectors times their layers, counted again for each step or "
+        "stretch of tokens",
         "N",
         limit=True,
     )
     max_dynamic: Count = setting(
         8,
-        "dynamic requests that run at once in each engine, each answer with a companion "
-        "sequence for every vector and one more; the next wait",
+        "dynamic requests that run at once in each engine, each answer with one companion "
+        "sequence for every vector and one more; further ones wait",
         "N",
         flag="--max-dynamic-requests",
         limit=True,
@@ -146,7 +145,7 @@ class Settings(BaseModel):
     )
     max_total_dose: Positive | None = setting(
         None,
-        "largest sum of these over all layers of a request",
+        "largest sum of ||c v|| / median ||h|| over all layers of a request",
         "D",
         limit=True,
         unset="no limit",
@@ -156,31 +155,34 @@ class Settings(BaseModel):
     )
     require_fingerprint: Switch = setting(
         False,
-        "refuse vectors whose file names another model's fingerprint; without this, uploads, "
+        "refuse vectors whose file has the fingerprint of another model; without this, uploads, "
         "lists and receipts mark them",
     )
     max_upload_bytes: Count = setting(64 * MEBI, "largest vector upload", "BYTES", limit=True)
     max_extract_rows: Count = setting(4096, "texts of one extraction", "N", limit=True)
     api_keys_file: Place | None = setting(
         None,
-        "keys, their scopes and limits: YAML, or a directory of it; read again when it changes; "
-        "`steersman keys new` makes an entry",
+        "YAML file with keys, their scopes and limits, or a directory of such files; read again "
+        "when it changes; `steersman keys new` makes an entry",
         "PATH",
         unset="no keys",
     )
     audit_log: Place | None = setting(
-        None, "where a line of JSON goes for every change", "FILE", unset="standard output"
+        None,
+        "file for the audit log, a line of JSON for every change",
+        "FILE",
+        unset="standard output",
     )
     max_library_vectors: Count = setting(10_000, "vectors in the library", "N", limit=True)
     max_body_bytes: Count = setting(
         16 * MEBI,
-        "largest body of any other request than an upload",
+        "largest body of a request that is not an upload",
         "BYTES",
         limit=True,
     )
     max_body_containers: Count = setting(
         10_000,
-        "lists and objects in the JSON of a request; ten times as many keys",
+        "lists and objects in the JSON of a request; ten times as many keys are allowed",
         "N",
         limit=True,
     )
@@ -189,25 +191,25 @@ class Settings(BaseModel):
     )
     max_body_values: Count = setting(
         1_200_000,
-        "values in the JSON of a request, each member of a list or object; a token id is one",
+        "values in the JSON of a request: members of lists and objects; a token id is one value",
         "N",
         limit=True,
     )
     max_input_items: Count = setting(
         1000,
-        "items of the `input` of a response, conversations of a batch; a quarter of that for "
+        "items in the `input` of a response, or conversations of a batch; a quarter of that in "
         "the `tools` of a response",
         "N",
         limit=True,
     )
     body_timeout: Positive = setting(
-        60.0, "time for a request's body to arrive; a slower one is a 408", "SECONDS"
+        60.0, "time for a request's body to arrive; a slower one is refused with 408", "SECONDS"
     )
     max_jobs: Count = setting(8, "extractions that may run or wait, one running", "N", limit=True)
     extract_share: Share = setting(
         0.25,
-        "share of the engine that an extraction takes, and gets, while clients of its API "
-        "server use it; above 0, at most 1",
+        "share of the engine's time that an extraction takes while clients of its API server use "
+        "the engine; above 0, at most 1",
         "S",
         limit=True,
     )
@@ -219,8 +221,8 @@ class Settings(BaseModel):
 
     @classmethod
     def read(cls, additional_config: object) -> Self:
-        """Settings out of vLLM's `additional_config`. Raises ValueError for an unknown key or a
-        wrong value, naming it and what it must be."""
+        """Read the settings from vLLM's `additional_config`. Raises ValueError for an unknown key
+        or a wrong value; the message names the key and the values that it may have."""
         section: Any = {}
         if isinstance(additional_config, Mapping):
             section = additional_config.get("steersman", {})
@@ -236,11 +238,11 @@ class Settings(BaseModel):
         raise ValueError(f"steersman setting {name} must be {_needs(cls.model_fields[name])}")
 
     def to_dict(self) -> dict[str, Any]:
-        """The JSON object that `read` takes back."""
+        """The JSON object that `read` reads."""
         return self.model_dump()
 
     def limits(self) -> dict[str, Any]:
-        """Those that are limits of a request or an upload, by their names in capabilities."""
+        """The settings that limit a request or an upload, by their names in capabilities."""
         return {
             flag_of(name).removeprefix("--").replace("-", "_"): getattr(self, name)
             for name, field in type(self).model_fields.items()
@@ -249,7 +251,7 @@ class Settings(BaseModel):
 
 
 def option_of(field: FieldInfo) -> Option:
-    """How a setting appears elsewhere."""
+    """The `Option` of a setting."""
     extra: Any = field.json_schema_extra
     option: Option = extra["option"]
     return option
@@ -261,7 +263,7 @@ def flag_of(name: str) -> str:
 
 
 def kind_of(field: FieldInfo) -> type:
-    """bool, int, float or str; of `X | None`, X."""
+    """The type of a setting: bool, int, float or str; for `X | None` it is X."""
     kind: Any = next(iter(get_args(field.annotation)), field.annotation)
     found: type = get_args(kind)[0] if get_args(kind) else kind
     return found

@@ -1,8 +1,8 @@
-"""What captures cost those who share the engine's steps, as the front end sees it.
+"""What captures cost the requests that share the engine's steps, as measured in the front end.
 
-A step's outputs come together, with the time at which the step ended. Between two tokens of a
-request that is not captured lies one step: how much longer it is with captures in it than without
-is what they took of the engine.
+A step's outputs arrive together, with the time at which the step ended. Between two tokens of a
+request that is not captured lies exactly one step. The cost of captures is how much longer a step
+takes with them than without.
 """
 
 import math
@@ -28,11 +28,12 @@ class Seen(NamedTuple):
 
 
 class StepClock:
-    """Means over the middle half of the last steps, in seconds; None where none were seen. Used in
-    one thread: that of the front end's event loop.
+    """Means over the middle half of the last steps, in seconds; None until steps were measured. Not
+    thread-safe: all calls come from the front end's event loop.
 
-    `plain`: a step without captures that others were in. `by_token`: what a token of a captured
-    prompt adds to a step. `by_sequence`: what a captured sequence adds to each later step.
+    `plain`: a step with other requests and no captures. `by_token`: what a token of a captured
+    prompt adds to a step. `by_sequence`: what a captured sequence adds to each step behind its
+    prompt.
     """
 
     # Of the step whose outputs are coming: what was captured in it, whether others were in it, and
@@ -57,7 +58,7 @@ class StepClock:
 
     @property
     def watched(self) -> bool:
-        """Whether steps are to be noted."""
+        """Whether steps are being measured."""
         return self._watchers > 0
 
     @property
@@ -74,7 +75,8 @@ class StepClock:
 
     @contextmanager
     def watch(self) -> Iterator[None]:
-        """Note steps meanwhile. What was known before is forgotten: load and machine change."""
+        """Measure steps inside this context. Earlier results are dropped, because load and machine
+        change."""
         self._watchers += 1
         try:
             yield
@@ -84,9 +86,12 @@ class StepClock:
                 self._reset()
 
     def note(self, at: float, outputs: Iterable[Seen], tokens: int = 0, sequences: int = 0) -> None:
-        """Outputs of the step that ended `at`, by a clock of their own; a step may come in
-        parts. `tokens` of captured prompts were in it, whether they end in it or not, and so many
-        `sequences` behind theirs; one of the parts has these numbers."""
+        """Record outputs of the step that ended `at` (seconds of the engine's clock). A step may
+        arrive in parts.
+
+        `tokens`: tokens of captured prompts in the step; `sequences`: captured sequences behind
+        their prompt. One of the parts has these numbers, the others have 0.
+        """
         if at != self._at:
             self._end()
             self._before, self._at = self._at, at
@@ -106,7 +111,7 @@ class StepClock:
         self._took = math.inf
 
     def _end(self) -> None:
-        """Count the step whose outputs have come."""
+        """Evaluate the step whose outputs have all arrived."""
         captured, plain = self._tokens + self._sequences, self.plain
         took = self._took if self._others else self._at - self._before
         if math.isfinite(took):
@@ -128,7 +133,7 @@ class StepClock:
 
 
 def _middle(values: Collection[float]) -> float | None:
-    """Mean of the middle half; at least 0: steps vary, and one with captures may be shorter."""
+    """Mean of the middle half, at least 0: steps vary, so one with captures may be shorter."""
     if not values:
         return None
     cut = len(values) // 4

@@ -72,7 +72,7 @@ def test_the_help_tells_the_defaults() -> None:
     text = " ".join(own_parser().format_help().split())
     assert "a tensor for each (default: 64)" in text
     assert "in each engine" in text
-    assert "the next wait (default: 8)" in text
+    assert "further ones wait (default: 8)" in text
 
 
 @pytest.mark.parametrize(
