@@ -192,8 +192,8 @@ class Doses:
         for limit, setting in ((self._at_a_layer, _AT_A_LAYER), (self._total, _TOTAL)):
             if limit is not _NO_LIMIT:
                 raise PlanInvalid(
-                    f"doses are under {limit.named(setting)}, and this model's are not known: have "
-                    "the server started once with --enforce-eager, which measures them",
+                    f"{limit.named(setting)} cannot be checked, because this model's norms are not "
+                    "known: start the server once with --enforce-eager, which measures them",
                     param=param,
                     code="dose_unknown",
                 )

@@ -20,7 +20,7 @@ class Outcome(StrEnum):
 
 
 class Metrics:
-    """All `steering_*` metrics. Gauges show the newest value in multi-process mode."""
+    """All `steering_*` metrics. In multi-process mode gauges show the newest value."""
 
     def __init__(self) -> None:
         self.requests = Counter(
@@ -32,8 +32,8 @@ class Metrics:
             ["reason"],
         )  # fmt: skip
         self.not_finite = Counter(
-            "steering_not_finite", "Steered requests that were ended because their stream was not "
-            "finite any more; what they left in the cache was cleaned.",
+            "steering_not_finite", "Steered requests that were ended because their residual "
+            "stream was not finite; their cache blocks were filled with zeros.",
         )  # fmt: skip
         self.tokens = Counter(
             "steering_tokens", "Tokens steered, counted where the addition happens; a token counts "
@@ -55,20 +55,20 @@ class Metrics:
             "steering_bank_rows_total: some wait.", multiprocess_mode="livesum",
         )  # fmt: skip
         self.rows_total = Gauge(
-            "steering_bank_rows_total", "Bank rows there are.", multiprocess_mode="mostrecent"
+            "steering_bank_rows_total", "Rows of the bank.", multiprocess_mode="mostrecent"
         )
         self.companions = Gauge(
-            "steering_companion_streams", "Sequences that compute beside the answers of dynamic "
-            "requests in flight: for each answer one unsteered, and one a vector.",
+            "steering_companion_streams", "Companion sequences of dynamic requests in "
+            "flight: for each answer one unsteered, and one for each vector.",
             multiprocess_mode="livesum",
         )  # fmt: skip
         self.drafts = Counter(
-            "steering_draft", "Engine steps in which companions of a dynamic request ran ahead of "
-            "its answer, on a draft of the answer's next token.",
+            "steering_draft", "Engine steps in which companions of a dynamic request "
+            "computed a draft of its answer's next token.",
         )  # fmt: skip
         self.drafts_kept = Counter(
-            "steering_draft_kept", "Those of them whose draft was the answer's token: it took one "
-            "engine step.",
+            "steering_draft_kept", "Drafts that were the answer's next token, which then "
+            "took one engine step.",
         )  # fmt: skip
         self.jobs = Gauge(
             "steering_jobs", "Extractions of this server by state: running, waiting.", ["state"],
@@ -83,7 +83,7 @@ class Metrics:
             multiprocess_mode="livemax",
         )  # fmt: skip
         self.key_requests = Counter(
-            "steering_key_requests", "Requests let in, by the name of their key.", ["key"]
+            "steering_key_requests", "Requests accepted, by the name of their key.", ["key"]
         )
         self.keys_stale = Gauge(
             "steering_keys_stale", "Whether the keys file has changed and cannot be used, so that "
@@ -95,9 +95,9 @@ class Metrics:
             buckets=_FAST,
         )
         self.loop_lag = Histogram(
-            "steering_event_loop_lag_seconds", "Lag of the API server's event loop: how much later "
-            "than due it ran a small task, tried forty times a second. For so long, all requests "
-            "stood still.", buckets=_LAGS,
+            "steering_event_loop_lag_seconds", "Lag of the API server's event loop: how "
+            "late it ran a small task, tried forty times a second. All requests stand "
+            "still that long.", buckets=_LAGS,
         )  # fmt: skip
         self.residency = Histogram(
             "steering_residency_seconds", "Time to read a vector for the bank.", buckets=_FAST
@@ -109,7 +109,7 @@ class Metrics:
             self.jobs.labels(state)
 
     def observe(self, notes: Sequence[WorkerNote], outcome: Outcome) -> None:
-        """Take in what the workers said about one finished request."""
+        """Record what the workers reported about one finished request."""
         self.requests.labels(outcome).inc()
         for note in notes:
             self.tokens.inc(sum(note.steered_tokens))

@@ -1,4 +1,5 @@
-"""What the OpenAPI document says of the whole server: its name, keys and common errors."""
+"""The parts of the OpenAPI document that concern the whole server: its name, keys and common
+errors."""
 
 from importlib.metadata import version
 from typing import Any, Final
@@ -36,8 +37,8 @@ _RECEIPT: Final = {
 
 
 def describe(app: FastAPI, steered: frozenset[str], *, keys: bool) -> None:
-    """Have the document of `app` name the server, its `keys` if it has any, the common errors
-    on every route, and the header and its receipt on those that are `steered`."""
+    """Add to the document of `app` the name of the server, its `keys` if it has any, the common
+    errors of every route, and the header and receipt of routes that are `steered`."""
     app.title, app.version = TITLE, version("steersman")
     made = app.openapi
 

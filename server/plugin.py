@@ -1,7 +1,7 @@
 """Entry point `vllm.endpoint_plugins`: Steersman's routes on vLLM's API server.
 
-Imports happen inside the methods: vLLM logs and skips a plugin whose import fails, but an exception
-from `attach_router` or `init_state` stops the start.
+Our imports happen inside the methods: vLLM logs and skips a plugin whose import fails, but an
+exception from `attach_router` or `init_state` stops the start.
 """
 
 import asyncio
@@ -19,8 +19,8 @@ class SteersmanEndpoints:
     """For every app: without "generate" there is nothing to steer, but there may be keys to ask."""
 
     def attach_router(self, app: Any) -> None:
-        """Add our routes and replace the four that take the `steering` field; put the
-        middleware, with its keys, before all."""
+        """Add our routes, replace the four routes that take the `steering` field, and put our
+        middleware, which checks keys, before all others."""
         from steersman.server import error_response, health
         from steersman.server.auth import audit
         from steersman.server.auth.count_answers import CountAnswers
@@ -85,7 +85,7 @@ class SteersmanEndpoints:
         app.add_middleware(DrainGate, drain=app.state.drain)
 
     async def init_state(self, engine_client: Any, state: Any, args: Namespace) -> None:
-        """Open the library and take the engine's measure; raises when steering cannot be had."""
+        """Open the library and ask the engine for its sizes. Raises if steering is not possible."""
         from steersman.server.start.banner import announce
 
         if engine_client is None or not hasattr(state, "drain"):
@@ -108,9 +108,9 @@ class SteersmanEndpoints:
         state.loop_lag = asyncio.create_task(health.observe_loop_lag())
 
     def batch_lines(self, engine_client: Any, args: Namespace) -> Any:
-        """What answers the lines of `vllm run-batch` that are steered: a
-        `steersman.server.run_batch.BatchLines`. Called by
-        `steersman.steering.vllm.run_batch`, since vLLM has no hook for it."""
+        """The object that answers the steered lines of `vllm run-batch`: a
+        `steersman.server.run_batch.BatchLines`. `steersman.steering.vllm.run_batch` calls this,
+        because vLLM has no hook for it."""
         from steersman.server.run_batch import BatchLines
 
         _log_as_vllm_does()
@@ -118,8 +118,8 @@ class SteersmanEndpoints:
 
 
 def _log_as_vllm_does() -> None:
-    """vLLM sets the root logger to ERROR and gives handlers to its own: a library's warning of a
-    damaged file would be lost."""
+    """Give vLLM's log handlers to our loggers. vLLM sets the root logger to ERROR, so a warning of
+    a damaged file in the library would be lost."""
     theirs = logging.getLogger("vllm")
     ours = logging.getLogger("steersman")
     ours.handlers, ours.propagate = theirs.handlers, False
@@ -127,5 +127,5 @@ def _log_as_vllm_does() -> None:
 
 
 def _generates(app: Any) -> bool:
-    """Whether vLLM has put the routes of a model that generates on `app`."""
+    """Whether vLLM has put the routes of a generating model on `app`."""
     return any(getattr(route, "path", "") == "/v1/chat/completions" for route in app.router.routes)

@@ -1,4 +1,4 @@
-"""Whose route a call is for."""
+"""Which route a call goes to."""
 
 from typing import Final
 
@@ -14,6 +14,6 @@ def is_ours(scope: Scope) -> bool:
 
 
 def path_of(scope: Scope) -> str:
-    """The path of the call, below `--root-path`."""
+    """The path of the call, without `--root-path`."""
     path: str = scope["path"]
     return path.removeprefix(scope.get("root_path", ""))

@@ -1,6 +1,6 @@
-"""Lines of `vllm run-batch` that are steered: a plan before vLLM's handler, a receipt after.
+"""Steered lines of `vllm run-batch`: a plan before vLLM's handler, a receipt after it.
 
-The command asks for no key: it may use every vector of the library.
+The command has no keys: it may use every vector of the library.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ RETRY_S: Final = 0.5
 
 
 class BatchLines:
-    """Answers the steered lines of one batch. The library is opened for the first of them."""
+    """Answers the steered lines of one batch. The library is opened at the first such line."""
 
     chat_request = SteeredChatRequest
     """What the body of a chat's line is read as."""
@@ -45,8 +45,8 @@ class BatchLines:
         self._running = 0
 
     async def answer(self, serve: Serve, body: SteeredChatRequest) -> Any:
-        """vLLM's response to `body` with the receipt, or its error response. A line that finds the
-        bank full waits until others have ended: vLLM submits all lines at once."""
+        """vLLM's response to `body` with the receipt, or its error response. If the bank is full, a
+        line waits until others have ended, because vLLM submits all lines at once."""
         if self._opening is None:
             self._opening = asyncio.create_task(self._open())
         context = await asyncio.shield(self._opening)
@@ -97,7 +97,7 @@ async def _answered(context: SteeringContext, serve: Serve, body: SteeredChatReq
 
 
 def _error(error: Exception) -> ErrorResponse:
-    """`error` as vLLM writes errors into a line of the output."""
+    """`error` in the form in which vLLM writes errors into a line of the output."""
     status, said = status_of(error), envelope(error)["error"]
     return ErrorResponse(
         error=ErrorInfo(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Steersman:
-    """One API server's view: the library, the limits, the doses, and who is in flight."""
+    """One API server's state: the library, the limits, the doses, and the requests in flight."""
 
     settings: Settings
     limits: Limits
@@ -53,7 +53,7 @@ class Steersman:
         self.count_library()
 
     def library_for(self, permissions: KeyPermissions) -> LibraryView:
-        """What a key with these `permissions` sees of the library."""
+        """The library as a key with these `permissions` sees it."""
         return LibraryView(self.whole_library, permissions, self.settings.max_library_vectors)
 
     def doses_for(self, permissions: KeyPermissions) -> Doses:
@@ -61,7 +61,7 @@ class Steersman:
         return self.all_doses.within(permissions.max_relative_dose, permissions.max_total_dose)
 
     def steering_for(self, permissions: KeyPermissions) -> SteeringContext:
-        """What a request under these `permissions` is resolved with."""
+        """What a request with these `permissions` is resolved with."""
         return SteeringContext(
             self.library_for(permissions),
             self.limits,
@@ -71,11 +71,11 @@ class Steersman:
         )
 
     def extraction_for(self, permissions: KeyPermissions) -> "ExtractionContext":
-        """What a job under these `permissions` runs on."""
+        """What an extraction job with these `permissions` needs."""
         return replace(self.extraction, library=self.library_for(permissions))
 
     def max_extract_rows_for(self, permissions: KeyPermissions) -> int:
-        """Most texts of one extraction under these `permissions`."""
+        """The most texts of one extraction with these `permissions`."""
         most, own = self.settings.max_extract_rows, permissions.max_extract_rows
         return most if own is None else min(most, own)
 
@@ -85,18 +85,18 @@ class Steersman:
         return self.settings.max_upload_bytes
 
     def count_library(self) -> None:
-        """Bring the library gauge up to date."""
+        """Update the gauge of vectors in the library."""
         METRICS.library.set(self.whole_library.count())
 
     def on_change(self, event: str, name: str, digest: str | None) -> None:
-        """Called after each change of the library: "created", "updated" or "deleted"."""
+        """Record a change of the library. `event`: "created", "updated" or "deleted"."""
         audit(f"vector.{event}", vector=name, digest=digest)
         # The change is made: that it cannot be counted is no reason to say that it was not.
         with contextlib.suppress(SteersmanError):
             self.count_library()
 
     def capabilities_for(self, permissions: KeyPermissions) -> dict[str, Any]:
-        """What `GET /v1/steering/capabilities` answers under these `permissions`."""
+        """The answer of `GET /v1/steering/capabilities` for these `permissions`."""
         doses = self.doses_for(permissions)
         return {
             "object": "steering.capabilities",

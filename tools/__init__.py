@@ -1,1 +1,1 @@
-"""What maintainers run and nobody installs."""
+"""Programs for maintainers, which are not installed."""

@@ -42,8 +42,9 @@ class RateLimiter:
         most = permissions.max_concurrent_requests
         if most is not None and use.running + count > most:
             raise TooManyRequests(
-                f"{use.running - before} answers to other requests of this key are being made, and "
-                f"{most} may be at once (max_concurrent_requests): wait for one of them to end",
+                f"other requests of this key have {use.running - before} answers running, "
+                f"and at most {most} may run at once (max_concurrent_requests): wait for "
+                "one of them to end",
                 code="too_many_concurrent_requests",
             )
         if permissions.requests_per_minute is not None:

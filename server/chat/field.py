@@ -95,7 +95,8 @@ Schedule = Annotated[
     Field(
         json_schema_extra=_show_lengths(MAX_SCHEDULE),
         description="How the coefficient goes from token to token: `constant` (the default); "
-        "`start`: the first steered token only; `diminishing`: down to 0 `over` so many tokens; or "
+        "`start`: the first steered token only; `diminishing`: decreasing to 0 over `over` "
+        "tokens; or "
         f"a list of 1 to {MAX_SCHEDULE} coefficients, one a steered token, in place of "
         "`coefficient`.",
     ),
@@ -112,8 +113,8 @@ Over = Annotated[
 After = Annotated[
     Literal["stop", "hold"] | None,
     Field(
-        description="What comes behind the last step of a vector that has a tensor for each "
-        "generation step, or behind the last of a list of coefficients: `stop` steering (the "
+        description="What happens after the last step of a vector that has a tensor for "
+        "each generation step, or after the last of a list of coefficients: `stop` steering (the "
         "default) or `hold` the last."
     ),
 ]
@@ -144,21 +145,23 @@ class PropertyComposition(_Bounded):
     """Settings of one vector that replace those of the request's `dynamic`."""
 
     start: StrictFloat | None = Field(
-        None, ge=0, allow_inf_nan=False, description="Coefficient at which this vector is tried."
+        None,
+        ge=0,
+        allow_inf_nan=False,
+        description="Coefficient of this vector in its companion, where it steers alone.",
     )
     max: StrictFloat | None = Field(
         None,
         ge=0,
         allow_inf_nan=False,
-        description="The most that this vector may get. Not beside `coefficient`, which is the "
-        "same.",
+        description="The most that this vector may get, as `coefficient`; give one of the two.",
     )
     top_p: StrictFloat | None = Field(
         None,
         gt=0,
         le=1,
         allow_inf_nan=False,
-        description="Mass of this vector's distributions that is compared.",
+        description="Probability mass of the likeliest tokens that are compared for this vector.",
     )
 
 
@@ -232,7 +235,10 @@ class DynamicComposition(_Bounded):
     distribution."""
 
     start: StrictFloat = Field(
-        2.0, ge=0, allow_inf_nan=False, description="Coefficient at which each vector is tried."
+        2.0,
+        ge=0,
+        allow_inf_nan=False,
+        description="Coefficient of each vector in its companion, where it steers alone.",
     )
     max: StrictFloat = Field(
         2.0,
@@ -245,7 +251,7 @@ class DynamicComposition(_Bounded):
         gt=0,
         le=1,
         allow_inf_nan=False,
-        description="Mass of the distributions that is compared.",
+        description="Probability mass of the likeliest tokens that are compared.",
     )
     kl: Literal["mean", "sum"] = Field(
         "mean",
@@ -256,8 +262,8 @@ class DynamicComposition(_Bounded):
         1,
         ge=1,
         le=MAX_EVERY,
-        description="Set the coefficients at the first of so many new tokens, and hold them for "
-        "the others: an approximation of the method, which sets them at each token.",
+        description="Compute the coefficients for one in this many new tokens, and hold "
+        "them for the others: an approximation of the method, which computes them for each.",
     )
 
 
@@ -278,7 +284,8 @@ class SteeringField(_Bounded):
         ),
     ]
     dynamic: DynamicComposition | None = Field(
-        None, description="Set the coefficients anew at every token; null: they are as asked for."
+        None,
+        description="Compute the coefficients anew at every token; null: use those of the request.",
     )
     schedule: Schedule = None
     over: Over = None

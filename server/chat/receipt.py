@@ -29,10 +29,10 @@ _FORMS: Final = (
 )
 """What is left out, the least of it that makes the header short enough."""
 UNCHANGED: Final = (
-    "nothing that this answer returns could have changed: all steered tokens come behind what was "
+    "the steering could not change this answer: all steered tokens come after what was "
     "scored or sampled; to score a text, steer its own tokens, with positions `all` or `prompt`"
 )
-ZERO: Final = "nothing could have changed: every coefficient is 0"
+ZERO: Final = "the steering could not change this answer: every coefficient is 0"
 
 
 def with_receipt(

@@ -48,7 +48,9 @@ class ExtractRequest(BaseModel):
         description="last, answer, mean or steps. null: the method's own; of mean_difference, repe "
         "and probe that is mean, and last where a text is a chat that ends with a question.",
     )
-    steps: StrictInt = Field(MAX_STEPS, ge=1, le=512, description="For per_step: greedy steps.")
+    steps: StrictInt = Field(
+        MAX_STEPS, ge=1, le=512, description="For per_step: number of greedy steps."
+    )
     settings: dict[str, Any] = Field(default_factory=dict, description="The method's own.")
     unit_dose: float | None = Field(
         None,
@@ -57,14 +59,15 @@ class ExtractRequest(BaseModel):
         description="Scale each layer's tensor so that coefficient 1 has this relative dose there: "
         "||v|| / median ||h||. null: as the method makes it.",
     )
-    seed: StrictInt = Field(0, description="Of the splits that quality is measured on.")
+    seed: StrictInt = Field(0, description="Seed of the splits on which quality is measured.")
     created_at: StrictStr | None = Field(
         None, description="Written into the vector; null: the time when it is made."
     )
     licence: StrictStr | None = None
     reproducible: StrictBool = Field(
         False,
-        description="One text at a time: the same bytes on the same machine, and slower.",
+        description="Capture one text at a time: slower, and gives the same bytes each time "
+        "on one machine.",
     )
 
     @property

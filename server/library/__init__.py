@@ -4,5 +4,5 @@ routes     list, upload, change and delete; schemas has their models
 upload     a multipart form, spooled to disk
 inspect    lengths, cosines, top tokens of a vector; inspect_schemas has its models
 lanes      threads for the work of the routes, a few for each kind
-openapi    what the OpenAPI document says of bodies and queries that are read by hand
+openapi    the OpenAPI description of bodies and queries that are read by hand
 """

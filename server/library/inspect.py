@@ -1,4 +1,4 @@
-"""REST: what a vector is like. Lengths, cosines with the library's others, and the logit lens."""
+"""REST: lengths of a vector, cosines with the library's other vectors, and its logit lens."""
 
 from typing import Any, Final, NamedTuple, TypeVar, cast
 
@@ -33,7 +33,8 @@ Directions = dict[HookPoint, torch.Tensor]
 
 
 def build_router() -> APIRouter:
-    """The route. Put it on the app before those of the vectors, whose paths are greedy."""
+    """The route. Add it to the app before those of the vectors, whose paths match everything below
+    them."""
     router = APIRouter(prefix="/v1/steering", tags=["steering"], responses=errors(500))
     router.add_api_route(
         "/vectors/{vector_id:path}/inspect",
@@ -66,7 +67,7 @@ async def inspect(
 
 
 class _Read(NamedTuple):
-    """What the library says about the vector."""
+    """What was read of the vector from the library."""
 
     entry: Entry
     tensors: Directions
@@ -86,7 +87,8 @@ def _read(library: LibraryView, vector_id: str) -> _Read:
 def _answer(
     doses: Doses, tokenizer: Any, read: _Read, lens: dict[str, Any], count: int
 ) -> Response:
-    """As JSON. Decodes up to 200 tokens of each tensor, so: not on the event loop."""
+    """The answer as JSON. Decodes up to 200 tokens of each tensor, so do not call it on the event
+    loop."""
     entry, tensors, directions, similarity, left_out = read
     quality = entry.method_settings.get("quality")
 
@@ -123,14 +125,14 @@ def _answer(
 
 
 def _part(quality: object, name: str, kind: type[T]) -> T | None:
-    """Of what somebody wrote into a file: what is there, if it is of that kind."""
+    """A value of a file's metadata, if it is there and of the expected type; else None."""
     found = quality.get(name) if isinstance(quality, dict) else None
     return found if isinstance(found, kind) else None
 
 
 def compare(library: LibraryView, entry: Entry, directions: Directions) -> tuple[Similarity, int]:
-    """Cosines of `directions` with every other name's tensors, and how many names were left out:
-    a library may hold vectors of several models."""
+    """Cosines of `directions` with the tensors of every other name, and the number of names left
+    out, because a library may hold vectors of several models."""
     names: list[str] = []
     columns: list[list[float | None]] = []
     everybody = [other for other in library.list() if other.name != entry.name]
@@ -157,7 +159,8 @@ def compare(library: LibraryView, entry: Entry, directions: Directions) -> tuple
 
 
 def _alike(entry: Entry, other: Entry) -> bool:
-    """Whether a cosine of the two means something: of one width, and not of two models."""
+    """Whether a cosine of the two vectors means something: they have one width, and are not of two
+    models."""
     mine, theirs = (e.base_model.fingerprint if e.base_model else None for e in (entry, other))
     return entry.hidden_size == other.hidden_size and (
         mine is None or theirs is None or mine == theirs

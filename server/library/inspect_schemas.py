@@ -1,4 +1,4 @@
-"""What `GET /v1/steering/vectors/{id}/inspect` answers, as the OpenAPI document shows it."""
+"""Models of the answer of `GET /v1/steering/vectors/{id}/inspect`."""
 
 from typing import Any, Literal
 
@@ -6,7 +6,7 @@ from pydantic import BaseModel, Field
 
 
 class TokenEffect(BaseModel):
-    """A token of the vocabulary, and what the lens gives it."""
+    """A token of the vocabulary, and its logit in the lens."""
 
     id: int
     text: str
@@ -21,8 +21,8 @@ class Similar(BaseModel):
 
 
 class TensorInspection(BaseModel):
-    """One tensor of the vector. With steps, lengths are the longest step's; cosines and tokens are
-    those of the mean over the steps."""
+    """One tensor of the vector. With steps, lengths are those of the longest step; cosines and
+    tokens are those of the mean over the steps."""
 
     name: str
     site: str
@@ -40,7 +40,8 @@ class TensorInspection(BaseModel):
 
 
 class Similarity(BaseModel):
-    """Cosines with the other vectors at the same site and layer; null where one has none there."""
+    """Cosines with the other vectors at the same site and layer; null for a vector without a tensor
+    there."""
 
     tensors: list[str]
     vectors: list[str]
@@ -48,7 +49,7 @@ class Similarity(BaseModel):
 
 
 class Inspection(BaseModel):
-    """What can be said of a vector without generating text."""
+    """What can be learned about a vector without generating text."""
 
     object: Literal["steering.vector.inspection"] = "steering.vector.inspection"
     id: str

@@ -1,8 +1,8 @@
-"""Threads for the work of our routes: a few for each kind, so that one kind cannot stop another.
+"""Lanes: a few threads for each kind of work, so that one kind cannot stop another.
 
-Starlette's shared threads are left to what steered requests need, which is short: whoever uploads,
-lists or inspects, however much of it at once, waits for others that do the same and for nobody
-else. There are few of them, since each takes turns with the event loop at the interpreter's lock.
+Starlette's shared threads are left to the short work of steered requests. Calls that upload, list
+or inspect, however many there are, wait only for calls of the same kind. Each lane has few threads,
+because every thread takes turns with the event loop at the interpreter's lock.
 """
 
 import asyncio
@@ -21,14 +21,15 @@ T = TypeVar("T")
 
 
 class Lane:
-    """Threads for one kind of work, and a bounded queue before them.
+    """Threads for one kind of work, with a bounded queue.
 
-    A caller, by the name of its key, has at most half of the queue, so that one key leaves room for
-    the others'; without a keys file everybody is one caller, and has all of it.
+    A caller (by the name of its key) may have at most half of the queue, so that one key leaves
+    room for the others. Without a keys file all calls are of one caller, which may have the whole
+    queue.
     """
 
     def __init__(self, kind: str, threads: int, waiting: int) -> None:
-        """`kind` is for messages: what there is too much of."""
+        """`kind` names the work in messages, in the plural."""
         self._kind = kind
         self._most = threads + waiting
         self._held: Counter[str] = Counter()
@@ -42,10 +43,11 @@ class Lane:
             return sum(self._held.values())
 
     async def run(self, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-        """The result of `work`, in this lane, in the context of the caller.
+        """Run `work` in this lane, in the context of the caller, and return its result.
 
-        Cancelled before it has begun, it never runs; later, it is waited for: it may use what the
-        caller closes. Raises `ServerBusy` or `TooManyRequests` where as many wait as may.
+        If it is cancelled before it has begun, it never runs. If later, this waits for its end,
+        because it may use what the caller closes. Raises `ServerBusy` or `TooManyRequests` if too
+        many calls wait.
         """
         who = caller().permissions.name
         self._take(who)
@@ -92,7 +94,7 @@ class Lane:
 
 
 def _look_at(waiter: "asyncio.Future[Any]") -> None:
-    """Have asyncio not complain of an error that nobody is there to see."""
+    """Read the error of a finished future, so that asyncio does not log it as never retrieved."""
     if waiter.done() and not waiter.cancelled():
         waiter.exception()
 

@@ -1,4 +1,4 @@
-"""What the OpenAPI document says of bodies and queries that the vector routes read by hand."""
+"""The OpenAPI description of bodies and queries that the vector routes read by hand."""
 
 from typing import Any, Final, cast
 
@@ -9,13 +9,13 @@ PAGE: Final = 100
 
 
 def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """Documentation of the errors that a route may answer: these, and those of middleware (401,
-    403, 429, and 503 of a server that is about to stop)."""
+    """Documentation of the errors of a route: `statuses`, and those of middleware (401, 403, 429,
+    and 503 of a server that is about to stop)."""
     return {status: {"model": ErrorEnvelope} for status in {401, 403, 429, 503, *statuses}}
 
 
 def _self_contained(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` without references: inside an OpenAPI document its `$defs` would not be found."""
+    """`schema` without references: its `$defs` could not be found inside an OpenAPI document."""
     parts = schema.pop("$defs", {})
 
     def inline(value: Any) -> Any:

@@ -1,8 +1,8 @@
 """REST for vectors: the routes under /v1/steering.
 
-Bodies and queries are read by hand: FastAPI's own validation answers in a shape that is not
-OpenAI's, and vLLM's handler for it drops the offending key. Work and answers that may be long are
-made in `steersman.server.library.lanes`, never on the event loop.
+Bodies and queries are read by hand: FastAPI's own validation answers in a form that is not
+OpenAI's, and vLLM's handler for it drops the wrong key. Work and answers that may be long are made
+in `steersman.server.library.lanes`, never on the event loop.
 """
 
 import json
@@ -54,8 +54,8 @@ MAX_PAGE_BYTES: Final = 4 << 20
 
 
 def build_router() -> APIRouter:
-    """The routes. They raise `SteersmanError`s, which `steersman.server.error_response.install` has
-    the app answer."""
+    """The routes. They raise `SteersmanError`s; call `steersman.server.error_response.install` on
+    the app, which turns them into responses."""
     router = APIRouter(prefix="/v1/steering", tags=["steering"], responses=errors(500))
     router.add_api_route(
         "/capabilities", capabilities, methods=["GET"], response_model=Capabilities
@@ -108,7 +108,8 @@ async def capabilities(fields: CapabilityFields) -> dict[str, Any]:
 
 
 async def list_vectors(request: Request, library: CallersLibrary) -> Response:
-    """A page of vectors, by name, without what may be long: `method_settings` and `norms`."""
+    """A page of vectors, by name, without the fields that may be long: `method_settings` and
+    `norms`."""
     query = request.query_params
     for key in query:
         if key not in ("after", "limit", "fits"):
@@ -132,13 +133,13 @@ async def create_vector(
     on_change: ChangeListener,
     max_upload_bytes: MaxUploadBytes,
 ) -> Response:
-    """Upload a safetensors file. 201, or 200 if this name has this very content already."""
+    """Upload a safetensors file. 201, or 200 if this name has exactly this content already."""
     async with read_upload(request, max_upload_bytes) as upload:
         return await CHANGES.run(_add, library, on_change, upload)
 
 
 async def get_vector(vector_id: str, library: CallersLibrary) -> Response:
-    """One vector, with all that is known about it."""
+    """One vector, with all of its fields."""
     return await READS.run(lambda: _json(Vector.of(library.resolve(vector_id))))
 
 
@@ -151,8 +152,8 @@ async def get_content(vector_id: str, request: Request, library: CallersLibrary)
 async def patch_vector(
     vector_id: str, request: Request, library: CallersLibrary, on_change: ChangeListener
 ) -> Response:
-    """Change the description, the defaults, or what the name stands for. Other defaults make a new
-    version with a digest of its own; the old ones stay addressable."""
+    """Change the description, the defaults, or which content the name stands for. Other defaults
+    make a new version with its own digest; older versions stay addressable."""
     body = bytearray()
     async for chunk in request.stream():
         body += chunk
@@ -166,7 +167,8 @@ async def patch_vector(
 async def delete_vector(
     vector_id: str, library: CallersLibrary, on_change: ChangeListener
 ) -> Response:
-    """Take a vector away: gone for new requests at once; requests in flight finish with it."""
+    """Delete a vector. New requests cannot use it from now on; requests in flight finish with
+    it."""
     return await CHANGES.run(_delete, library, on_change, vector_id)
 
 
@@ -203,7 +205,7 @@ def _page(library: LibraryView, after: str | None, limit: int, fits: bool | None
 
 
 def _listed(rest: dict[str, Any], texts: Iterable[str]) -> Response:
-    """A list whose members are JSON already."""
+    """A list from members that are JSON text already."""
     head = json.dumps(rest)[:-1]
     return Response(f'{head}, "data": [{", ".join(texts)}]}}', media_type="application/json")
 

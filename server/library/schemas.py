@@ -1,4 +1,4 @@
-"""What the vector routes take and give, as the OpenAPI document shows it."""
+"""Models of the bodies and answers of the vector routes."""
 
 from dataclasses import asdict
 from typing import Any, Literal, Self
@@ -22,7 +22,7 @@ class TensorInfo(BaseModel):
 
 
 class BaseModelInfo(BaseModel):
-    """The model a vector was made on, as far as its file says."""
+    """The model on which a vector was made, as far as its file has it."""
 
     id: str | None
     hidden_size: int | None
@@ -31,7 +31,7 @@ class BaseModelInfo(BaseModel):
 
 
 class ListedVector(BaseModel):
-    """A vector in the library, as lists show it."""
+    """A vector in the library, in the form of lists."""
 
     id: str = Field(description="Its name; requests may also write name@<12+ hex of a digest>.")
     object: Literal["steering.vector"] = "steering.vector"
@@ -62,7 +62,7 @@ class ListedVector(BaseModel):
 
     @classmethod
     def of(cls, entry: Entry) -> Self:
-        """`entry` as clients see it."""
+        """`entry` in the form that clients see."""
         base = entry.base_model
         return cls(
             **cls._long_fields(entry),
@@ -97,7 +97,7 @@ class ListedVector(BaseModel):
 
 
 class Vector(ListedVector):
-    """A vector in the library, with all that is known about it."""
+    """A vector in the library, with all of its fields."""
 
     method_settings: dict[str, Any]
     norms: dict[str, float] = Field(description="Length of each tensor, as far as the file says.")
@@ -108,8 +108,8 @@ class Vector(ListedVector):
 
 
 class VectorList(BaseModel):
-    """A page of vectors, by name, without `method_settings` and `norms`. The next page is the one
-    `after` the `last_id`; a page may be shorter than was asked for while `has_more` is true."""
+    """A page of vectors, by name, without `method_settings` and `norms`. For the next page, send
+    `last_id` as `after`. While `has_more` is true a page may be shorter than `limit`."""
 
     object: Literal["list"] = "list"
     data: list[ListedVector]
@@ -119,7 +119,7 @@ class VectorList(BaseModel):
 
 
 class VectorDeleted(BaseModel):
-    """The name is gone; requests in flight finish with it."""
+    """The name is deleted. Requests in flight finish with its vector."""
 
     id: str
     object: Literal["steering.vector.deleted"] = "steering.vector.deleted"
@@ -127,7 +127,7 @@ class VectorDeleted(BaseModel):
 
 
 class VectorPatch(BaseModel):
-    """What to change; a key left out stays as it is."""
+    """The changes; a key that is left out stays unchanged."""
 
     model_config = ConfigDict(extra="forbid")
 

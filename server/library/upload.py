@@ -1,4 +1,4 @@
-"""Reading an upload: multipart, spooled to disk, counted."""
+"""Reads an upload: a multipart form, spooled to disk, its bytes counted."""
 
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator
@@ -17,7 +17,8 @@ FORM_OVERHEAD: Final = 64 << 10
 
 
 class Upload(NamedTuple):
-    """A file, in memory or on disk, and the name it came with. Gone when the request ends."""
+    """A file, in memory or on disk, and the name that was sent with it. It is removed when the
+    request ends."""
 
     file: BinaryIO
     name: str | None
@@ -25,9 +26,9 @@ class Upload(NamedTuple):
 
 @contextlib.asynccontextmanager
 async def read_upload(request: Request, max_bytes: int) -> AsyncIterator[Upload]:
-    """The form of `request`: one `file` of at most `max_bytes`, and perhaps a `name`.
+    """Read the form of `request`: one `file` of at most `max_bytes`, and optionally a `name`.
 
-    Raises `VectorInvalid` for any other form and `VectorTooLarge`.
+    Raises `VectorInvalid` for any other form, and `VectorTooLarge`.
     """
     if not request.headers.get("content-type", "").lower().startswith("multipart/form-data"):
         raise VectorInvalid(

@@ -1,4 +1,4 @@
-"""Who calls, which scope the route needs, and the limits of the key."""
+"""Authentication: the caller, the scope that the route needs, and the limits of the key."""
 
 import asyncio
 
@@ -21,7 +21,8 @@ from steersman.vectors.errors import SteersmanError
 
 
 class Authenticate:
-    """Pure ASGI middleware. Without `keys`, every caller may use every route that is not off."""
+    """Pure ASGI middleware. Without `keys`, every caller may use every route, except those that are
+    always closed."""
 
     def __init__(self, app: ASGIApp, keys: Keys | None) -> None:
         self.app = app
@@ -29,7 +30,7 @@ class Authenticate:
         self._limiter = RateLimiter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the call through, or answer 401, 403 or 429."""
+        """Let the call pass, or answer 401, 403 or 429."""
         if scope["type"] not in ("http", "websocket") or scope.get("method") == "OPTIONS":
             await self.app(scope, receive, send)
             return
@@ -95,7 +96,7 @@ def _key(headers: Headers) -> str:
 
 
 async def _audited(app: ASGIApp, scope: Scope, receive: Receive, send: Send) -> None:
-    """Pass the call on, and write an audit line however it ends."""
+    """Let the call pass, and write an audit line however it ends."""
     told = False
 
     async def tell(status: int | None) -> None:

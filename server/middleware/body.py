@@ -1,4 +1,4 @@
-"""A JSON body, read once: `refuse_ignored` decides by it, and the route gets the same value."""
+"""A JSON body, read once: `refuse_ignored` checks the value, and the route gets the same value."""
 
 import codecs
 import json
@@ -17,7 +17,7 @@ _LONGEST_PATH: Final = 200
 
 
 class BodyInvalid(SteersmanError):
-    """A body that is not JSON, or that can be read in more than one way."""
+    """A body that is not JSON, or that is ambiguous."""
 
     default_code = "invalid_json"
 
@@ -35,11 +35,11 @@ class Bounds:
     """Members of a response's `input`, or of a batch's `messages`."""
 
     def times(self, factor: int) -> Self:
-        """So many times these bounds, but for the depth."""
+        """These bounds multiplied by `factor`, except the depth."""
         return type(self)(self.containers * factor, self.depth, self.values)
 
     def check(self, shape: Shape) -> None:
-        """Raise `BodyInvalid`, naming the option, for a shape that is over a bound."""
+        """Raise `BodyInvalid`, with the name of the option, for a shape over a bound."""
         for what, found, most, option in (
             ("lists and objects", shape.containers, self.containers, "--max-body-containers"),
             ("keys", shape.keys, self.containers * KEYS_EACH, "--max-body-containers"),
@@ -56,11 +56,11 @@ class Bounds:
 
 
 def read(body: bytes, bounds: Bounds) -> Any:
-    """The value that `body` is the JSON text of. Takes time in proportion to its length, up to
-    some seconds, and holds the interpreter for no more than a part of one of them.
+    """Parse `body`. Takes time in proportion to its length, up to some seconds, and holds the
+    interpreter's lock for a small part of a second at a time.
 
-    Raises `BodyInvalid` for what is not JSON in UTF-8, for a key that an object has twice, for NaN,
-    for numbers of `LONG_NUMBER` digits, and for more structure than `bounds` allow.
+    Raises `BodyInvalid` for text that is not JSON in UTF-8, for a key that an object has twice, for
+    NaN, for numbers of `LONG_NUMBER` digits, and for more structure than `bounds` allow.
     """
     shape = Shape()
     for shape in shapes(body):
@@ -137,15 +137,16 @@ def _short(digits: str) -> str:
 
 
 def _refuse_constants(value: Any, name: str) -> None:
-    """Raise for NaN and its like, which JSON does not have. Those inside the `steering` field are
-    left to it, which names the key by the form that the client used."""
+    """Raise for NaN and infinities, which JSON does not have. Inside the `steering` field they are
+    left to the field's own check, which names the key in the form that the client used."""
     for path, part in places(value):
         if isinstance(part, float) and not math.isfinite(part) and not path.startswith("steering"):
             raise BodyInvalid(f"{path}: {name} is not JSON; send a finite number", param=path)
 
 
 def _refuse_halves(value: Any) -> None:
-    """Raise for half of a surrogate pair: no text has it, and nothing could answer it."""
+    """Raise for half of a surrogate pair: it is not a character, and cannot be sent back in an
+    answer."""
     for path, part in places(value):
         for text in (part, *part) if isinstance(part, dict) else (part,):
             if isinstance(text, str) and not text.isascii():

@@ -1,4 +1,4 @@
-"""How much body the server reads, and for how long it waits for it."""
+"""How large a body may be, and how long the server waits for it."""
 
 import asyncio
 from typing import Final
@@ -15,11 +15,11 @@ DEFAULT_SECONDS: Final = 60.0
 
 
 class BodyLimit:
-    """Pure ASGI middleware: a body over its path's limit is a 413, one that takes over `seconds` to
-    arrive a 408.
+    """Pure ASGI middleware: a body over its path's limit is a 413, one that takes longer than
+    `seconds` to arrive a 408.
 
-    A body that announces its length is refused before a byte of it is read; any other is counted as
-    it passes, never kept.
+    A body whose length is announced is refused before its first byte is read. Any other is counted
+    as it passes, and not kept.
     """
 
     def __init__(
@@ -35,7 +35,7 @@ class BodyLimit:
         self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on, watching its body."""
+        """Let the call pass, and count the bytes of its body."""
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return

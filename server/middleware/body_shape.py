@@ -1,5 +1,7 @@
-"""How many lists, objects, keys and values a JSON text has, and how deep they lie, found before
-anything is made of it: in pieces and in linear time, whatever the text is."""
+"""Counts the lists, objects, keys and values of a JSON text, and their depth, before it is parsed.
+
+It works in pieces and in linear time, whatever the text is.
+"""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,8 +24,8 @@ _QUOTE, _BACKSLASH = ord('"'), ord("\\")
 
 @dataclass
 class Shape:
-    """Counts outside of strings, of the text so far. Of a text that is not JSON they may be wrong
-    behind the place where it stops being JSON."""
+    """Counts, outside of strings, of the text so far. After the first fault of a text that is not
+    JSON they may be wrong."""
 
     containers: int = 0
     """Lists and objects."""
@@ -41,7 +43,7 @@ class Shape:
     _digits: int = 0
 
     def feed(self, piece: bytes) -> None:
-        """Take in what comes next."""
+        """Count the next piece of the text."""
         text = np.frombuffer(piece, np.uint8)
         quotes = self._quotes(text, piece)
         kinds = _KINDS[text]
@@ -60,7 +62,8 @@ class Shape:
         self._in_string = bool((self._in_string + quotes.size) % 2)
 
     def _quotes(self, text: Any, piece: bytes) -> Any:
-        """Where strings begin and end: quotation marks behind an even number of backslashes."""
+        """Positions of the quotation marks that begin and end strings: those behind an even number
+        of backslashes."""
         quotes = np.flatnonzero(text == _QUOTE)
         if not self._backslashes and _BACKSLASH not in piece:
             return quotes
@@ -86,7 +89,7 @@ class Shape:
 
 
 def shapes(body: bytes) -> Iterator[Shape]:
-    """The shape of `body` as it grows, after each piece."""
+    """The shape of `body` so far, after each piece."""
     shape = Shape()
     for start in range(0, len(body), PIECE):
         shape.feed(body[start : start + PIECE])

@@ -1,5 +1,5 @@
-"""What a request demands of its answer's text, bounded: vLLM makes grammars and tokens of it on the
-event loop."""
+"""Bounds what a request demands of its answer's text, because vLLM makes grammars and tokens of
+that on the event loop."""
 
 from typing import Any, Final
 
@@ -12,8 +12,8 @@ _TEXTS: Final = ("structured_outputs", "response_format", "text", "bad_words")
 
 
 def check_constraints(body: Any) -> None:
-    """Raise `BodyInvalid` for a request's body, as read, that demands more of its answer than the
-    event loop has time for; a body that is not an object demands nothing."""
+    """Raise `BodyInvalid` for a parsed body that demands more of its answer than the event loop has
+    time for. A body that is not an object demands nothing."""
     if not isinstance(body, dict):
         return
     nested = body.get("sampling_params")
@@ -23,11 +23,12 @@ def check_constraints(body: Any) -> None:
 
 
 def check_items(path: str, body: Any, most: int) -> None:
-    """Raise `BodyInvalid` for the body of a request to `path`, as read, with over `most` items in a
-    response's `input` or a batch's `messages`, or over a quarter of that in a response's `tools`.
+    """Raise `BodyInvalid` for the parsed body of a request to `path` with more than `most` items in
+    a response's `input` or a batch's `messages`, or more than a quarter of that in a response's
+    `tools`.
 
-    vLLM tries an item of a response with some forty types, which takes 0.1 ms, and 0.3 ms for a
-    tool; it makes a request of each conversation of a batch.
+    vLLM compares an item of a response with some forty types, which takes 0.1 ms, and 0.3 ms for a
+    tool. It makes a request of each conversation of a batch.
     """
     limits: tuple[tuple[str, int], ...] = ()
     if path.startswith("/v1/responses"):
@@ -62,7 +63,7 @@ def _check(holder: dict[str, Any], where: str) -> None:
 
 
 def _characters(value: Any) -> int:
-    """Of all strings and keys in `value`."""
+    """Total length of all strings and keys in `value`."""
     found = 0
     for _, part in places(value):
         if isinstance(part, str):

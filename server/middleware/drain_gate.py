@@ -1,4 +1,4 @@
-"""Nothing new gets in once the server is about to stop (`steersman.server.drain`)."""
+"""Accepts no new call once the server is about to stop (`steersman.server.drain`)."""
 
 import asyncio
 
@@ -12,14 +12,14 @@ from steersman.server.errors import Draining
 
 
 class DrainGate:
-    """Pure ASGI middleware: counts what runs, and turns away what comes too late."""
+    """Pure ASGI middleware: counts the calls that run, and refuses those that arrive too late."""
 
     def __init__(self, app: ASGIApp, drain: Drain) -> None:
         self.app = app
         self._drain = drain
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let the call through, or answer 503."""
+        """Let the call pass, or answer 503."""
         if scope["type"] not in ("http", "websocket") or route_need(scope) in WHILE_DRAINING:
             await self.app(scope, receive, send)
             return
@@ -36,7 +36,8 @@ class DrainGate:
             self._drain.leave(task)
 
     def _closing(self, send: Send) -> Send:
-        """`send` that has the client open another connection for its next request."""
+        """`send` with a header that makes the client open another connection for its next
+        request."""
 
         async def closing(message: Message) -> None:
             if message["type"] == "http.response.start" and self._drain.draining:

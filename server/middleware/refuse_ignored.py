@@ -1,5 +1,8 @@
-"""Reads a body once, before all routes, and refuses a request that means to be steered where that
-would be ignored: vLLM answers 200 to fields that it does not know."""
+"""Reads a body once, before all routes, and refuses steering that would be ignored.
+
+vLLM answers 200 to fields that it does not know, so a request with a misplaced or misspelt
+`steering` would be answered unsteered.
+"""
 
 import asyncio
 import json
@@ -47,7 +50,7 @@ _OURS: Final = 10
 
 
 class RefuseIgnored:
-    """Pure ASGI middleware. `Request.json` behind it returns the value that it has read."""
+    """Pure ASGI middleware. Behind it, `Request.json` returns the value that was read here."""
 
     def __init__(self, app: ASGIApp, bounds: Bounds | None = None) -> None:
         self.app = app
@@ -56,7 +59,7 @@ class RefuseIgnored:
         _share_bodies()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the call on, or answer 400."""
+        """Let the call pass, or answer 400."""
         if scope["type"] not in ("http", "websocket"):
             await self.app(scope, receive, send)
             return
@@ -72,7 +75,8 @@ class RefuseIgnored:
         await self.app(scope, replay if messages else receive, send)
 
     async def _look(self, scope: Scope, receive: Receive) -> list[Message]:
-        """The messages that were received on the way. Raises what the request is refused with."""
+        """The messages that were received while reading. Raises the error with which the request is
+        refused."""
         websocket = scope["type"] == "websocket"
         if is_ours(scope):
             steering = None
@@ -94,7 +98,7 @@ class RefuseIgnored:
         return messages
 
     async def _form(self, scope: Scope, receive: Receive, steering: Any) -> list[Message]:
-        """A form, as of an audio file: no route that steers takes one."""
+        """Check a form, such as one with an audio file: no route that steers accepts forms."""
         body, messages = await _received(receive)
         async with self._big:
             name = await run_in_threadpool(_form_name, body)
@@ -109,7 +113,7 @@ class RefuseIgnored:
         return messages
 
     async def _said(self, scope: Scope, body: bytes, is_json: bool) -> tuple[Any, str | None]:
-        """What the body says, and the path of a key of it that is misplaced."""
+        """The value of the body, and the path of a misplaced key in it."""
         ours, bounds = is_ours(scope), self._bounds
         if ours:
             bounds = bounds.times(_OURS)
@@ -139,8 +143,8 @@ class RefuseIgnored:
 
 
 def _outside(scope: Scope) -> Any:
-    """What the `X-Steering` header says, None if nothing. Raises for all that means steering in
-    other headers and in the query."""
+    """The value of the `X-Steering` header, None if there is none. Raises for anything else in
+    headers or query that means steering."""
     headers = Headers(scope=scope)
     query = QueryParams(scope.get("query_string", b""))
     if name := misplaced_header(headers):
@@ -159,8 +163,8 @@ def _outside(scope: Scope) -> Any:
 
 
 def _check(scope: Scope, said: Any, path: str | None, from_header: Any) -> None:
-    """Refuse a body that means to be steered where it would not be, such as at `path`; put what the
-    header says into the field."""
+    """Refuse a body with steering at a place where it has no effect, such as `path`. Put the
+    header's value into the field."""
     if is_ours(scope):
         return
     if path is not None:
@@ -196,8 +200,8 @@ def _cannot(scope: Scope, key: str) -> SteersmanError:
 
 
 def _meant(scope: Scope) -> str | None:
-    """The route that can be steered of which the path differs by slashes alone; None if it is none
-    such."""
+    """The route that steers and whose path differs from the call's only by slashes; None if there
+    is none."""
     path = path_of(scope)
     plain = re.sub(r"/{2,}", "/", path).rstrip("/")
     return plain if plain != path and plain in STEERED_PATHS else None
@@ -231,7 +235,7 @@ def _form_name(body: bytes) -> str | None:
 
 
 async def _received(receive: Receive) -> tuple[bytes, list[Message]]:
-    """The body, and messages that say it again; no body where the client went away."""
+    """The body, and messages that repeat it for the route; no body if the client disconnected."""
     parts: list[bytes] = []
     while True:
         message = await receive()
@@ -244,7 +248,7 @@ async def _received(receive: Receive) -> tuple[bytes, list[Message]]:
 
 
 def _share_bodies() -> None:
-    """Have `Request.json` return the value that was read here: one parser for all."""
+    """Make `Request.json` return the value that was read here, so that all code uses one parser."""
     if hasattr(Request.json, "__steersman__"):
         return
     original = Request.json

@@ -1,6 +1,7 @@
 """What a server does once, at its start.
 
-banner         prints where it listens, what it has, what to paste
+opening        opens the library and collects what every request is resolved with
+banner         prints the address, the vectors and an example to paste
 calibration    measures the model's residual norms, or reads them from the cache
-fingerprint    names the model and its weights
+fingerprint    identifies the model and its weights
 """

@@ -1,4 +1,5 @@
-"""What stands on the terminal when the server is up: where it is, what it has, what to paste."""
+"""What `steersman serve` prints when the server is up: the address, the vectors, an example to
+paste."""
 
 import asyncio
 import json
@@ -17,9 +18,9 @@ logger = logging.getLogger("vllm.steersman")
 
 
 def announce(state: Any, args: Any, model: dict[str, Any] | None) -> None:
-    """Once uvicorn of the app's `state` listens: mark the server as ready and print the banner, if
-    `steersman serve` started it. Of several API servers the first one prints it; none does for a
-    model that does not generate, which has no `model` to speak of."""
+    """When uvicorn listens: mark the server as ready, and print the banner if `steersman serve`
+    started it. `state`: the app's state. Of several API servers only the first prints it, and none
+    for a model that does not generate, which has no `model` in its state."""
     folder = os.environ.get(RUN)
     if folder:
         state.announcing = asyncio.get_running_loop().create_task(
@@ -59,7 +60,7 @@ async def _announce(state: Any, args: Any, model: dict[str, Any] | None, run: Pa
 
 
 def url_of(args: Any) -> str:
-    """Where a client on this machine finds the server of vLLM's `args`."""
+    """The URL of the server of vLLM's `args` for a client on this machine."""
     if args.uds:
         return f"unix:{args.uds}"
     host = args.host or "127.0.0.1"
@@ -70,8 +71,8 @@ def url_of(args: Any) -> str:
 def banner(
     args: Any, model: dict[str, Any], vectors: list[str], count: int, *, keys: str | None
 ) -> str:
-    """The banner's lines. `model` is what /v1/steering/capabilities says of it; `vectors` are the
-    first of `count` names."""
+    """The banner's lines. `model`: as in /v1/steering/capabilities; `vectors`: the first of `count`
+    names."""
     url = url_of(args)
     named = ", ".join(vectors)
     if count > len(vectors):

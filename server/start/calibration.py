@@ -41,11 +41,11 @@ TEXTS = (
 async def median_norms(
     engine: Any, mark: str, places: int, *, measure: bool
 ) -> dict[str, float] | None:
-    """Median norm of what lies at each "<site>.<layer>", first token of each text excluded.
+    """Median norm (L2) of the value at each "<site>.<layer>", without the first token of each text.
 
-    Read from the cache if these weights (`mark`) were measured before, else measured on the engine
-    if `measure`, which needs an engine that runs the model's Python. None if that is not all
-    `places`.
+    Read from the cache if these weights (`mark`) were measured before; else measured on the engine
+    if `measure`, which needs an engine that runs the model's Python. None if not all `places` were
+    measured.
     """
     cache = default_home() / "calibration" / f"{mark}.json"
     known = _read(cache, places)
@@ -86,7 +86,7 @@ def _read(cache: Path, places: int) -> dict[str, float] | None:
 
 
 def _usable(medians: Any) -> bool:
-    """Whether doses can be measured in these: a model whose stream overflows or is 0 has none."""
+    """Whether doses can be computed from these norms: not if one is zero or not finite."""
     return isinstance(medians, dict) and all(
         isinstance(norm, int | float) and 0 < norm < math.inf for norm in medians.values()
     )
@@ -94,7 +94,7 @@ def _usable(medians: Any) -> bool:
 
 @asynccontextmanager
 async def _alone(lock: Path) -> AsyncIterator[None]:
-    """Hold `lock` against other processes: two that listen at once cut each other short."""
+    """Hold `lock` against other processes: two that measure at the same time disturb each other."""
     try:
         lock.parent.mkdir(parents=True, exist_ok=True)
         # Read-only, as filelock does not: the file may be that of another replica and user.
@@ -140,8 +140,8 @@ def _by_place(name: str) -> tuple[int, int]:
 
 
 def _save(path: Path, data: dict[str, Any]) -> None:
-    """Write the cache for every replica, whichever user it runs as. Norms that cannot be kept are
-    measured again at the next start, so a disk that refuses is a warning."""
+    """Write the cache so that every replica can read it, whichever user it runs as. If the disk
+    refuses, this logs a warning, and the next start measures again."""
     try:
         disk.replace(path, json.dumps(data, indent=1).encode(), mode=0o644)
     except OSError as error:

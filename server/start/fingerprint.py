@@ -1,4 +1,5 @@
-"""Names for the served model and for its weights, so that files can say what they were made on."""
+"""Identifies the served model and its weights, so that files can name the model they were made
+on."""
 
 import hashlib
 import json
@@ -10,10 +11,10 @@ _WEIGHTS = frozenset({".safetensors", ".bin", ".pt", ".pth", ".gguf"})
 
 
 def fingerprint(model_config: Any) -> str:
-    """Names a model by its configuration and its weight files' names and sizes (16 hex digits).
+    """A hash (16 hex digits) of a model's configuration and of its weight files' names and sizes.
 
-    The same for every server of it: where its files lie, in which dtype it runs and which version
-    of transformers wrote its configuration play no part.
+    It is the same on every server of the model: the place of its files, the dtype in which it runs
+    and the version of transformers that wrote its configuration make no difference.
     """
     digest = hashlib.sha256()
     configuration = _lasting(model_config.hf_config.to_dict())
@@ -28,17 +29,17 @@ def fingerprint(model_config: Any) -> str:
 
 
 def _lasting(configuration: Any) -> Any:
-    """A model's `configuration` without what is another for each server."""
+    """The parts of a model's `configuration` that are the same on every server."""
     if isinstance(configuration, dict):
         return {k: _lasting(v) for k, v in configuration.items() if k not in _PASSING}
     return configuration
 
 
 def calibration_mark(config: Any) -> str:
-    """Names the weights that the engine of vLLM's `config` runs on (16 hex digits).
+    """A hash (16 hex digits) of the weights that the engine of vLLM's `config` runs on.
 
-    More than the fingerprint, which is one for all replicas of a model: random weights, quantised
-    ones and a fine-tune written over the old files have other norms.
+    It depends on more than the fingerprint, which all replicas of a model share: random weights,
+    quantised weights, and a fine-tune written over the old files have other norms.
     """
     model, folder = config.model_config, Path(config.model_config.model)
     files = folder.iterdir() if folder.is_dir() else iter([folder])

@@ -1,4 +1,4 @@
-"""The library opened, the engine measured: what every request of this process is steered with."""
+"""Opens the library and asks the engine for its sizes: what every request of this process needs."""
 
 from argparse import Namespace
 from dataclasses import replace
@@ -16,9 +16,9 @@ from steersman.vectors.library.library import Library
 
 
 async def open_state(engine_client: Any, args: Namespace, drain: Drain) -> tuple[Steersman, bool]:
-    """The state of a process with that engine, and whether the engine runs the model's Python,
-    where captures are taken. Raises where steering cannot be had. From here on a plan that this
-    process did not write is refused."""
+    """The state of this process, and whether its engine runs the model's Python, without which
+    nothing can be captured. Raises if steering is not possible. From here on the engine refuses
+    plans that this process did not write."""
     config = engine_client.vllm_config
     settings = Settings.read(config.additional_config)
     workers = await engine_client.collective_rpc("steering_status")

@@ -98,7 +98,7 @@ def test_scoring_says_when_nothing_could_have_changed(client: Client, rnd: str) 
     ).json()["choices"][0]["logprobs"]["token_logprobs"]
     behind, everywhere = score(), score(positions="all")
     assert behind["logprobs"] == plain
-    assert "could have changed" in str(behind["note"])
+    assert "could not change this answer" in str(behind["note"])
     assert everywhere["logprobs"] != plain
     assert "note" not in everywhere
 

@@ -28,7 +28,8 @@ from steersman.vectors.demo.make import CREATED_AT, LAYERS
 
 
 def make(http: httpx.Client, name: str, contrast: Contrast, defaults: DemoDefaults) -> bytes:
-    """The file of the vector `name`, made and given its defaults; one of that name goes first."""
+    """Make the vector `name`, set its defaults, and return its file. A vector with that name is
+    deleted first."""
     http.delete(f"/v1/steering/vectors/{name}")
     request = {
         "method": "mean_difference",

@@ -1,8 +1,8 @@
-"""What each demo vector is judged by: 16 neutral prompts, and one number per answer.
+"""What each demo vector is judged by: 16 neutral prompts, and a number for each answer.
 
-Word lists that overlap with the contrast texts would partly measure the texts: the `space` lists
-hold only words that occur in none of its texts, and a test keeps it so. The others count marks and
-function words, which no text on the subject can avoid.
+Word lists that share words with the contrast texts would partly measure these texts: the `space`
+lists have only words that occur in none of its texts, and a test checks that. The others count
+marks and function words, which no text on the subject can avoid.
 """
 
 import re
@@ -65,7 +65,8 @@ PRESENT_WORDS = _lexicon(
 
 @dataclass(frozen=True)
 class Measure:
-    """`of(text)` is larger the more of the property `text` shows; `label` names it on a plot."""
+    """A measure of a property. `of(text)` is larger the more of the property `text` shows; `label`
+    is its name in plots."""
 
     label: str
     of: Callable[[str], float]
@@ -96,7 +97,8 @@ def word_length(text: str) -> float:
 
 
 def past_share(text: str) -> float:
-    """Past forms among the verb forms that the lists and the ending -ed reveal; 0.5 if none."""
+    """Share of past forms among the verb forms that the lists and the ending -ed recognise; 0.5 if
+    there are none."""
     found = words(text)
     past = sum(word in PAST_WORDS or (word.endswith("ed") and len(word) > 4) for word in found)
     present = sum(word in PRESENT_WORDS for word in found)
@@ -110,7 +112,8 @@ def question_share(text: str) -> float:
 
 
 def capital_share(text: str) -> float:
-    """Words all in capitals, among those of four letters or more: USA does not shout."""
+    """Share of words all in capitals, among words of four letters or more, so that USA does not
+    count as shouting."""
     found = [word for word in _WORD.findall(text) if len(word) >= 4]
     capital: int = sum(word.isupper() for word in found)
     return capital / max(1, len(found))
@@ -139,7 +142,8 @@ MEASURES = {
 
 
 def repetition(text: str) -> float:
-    """Share of three-word runs that occurred before in `text`; perplexity cannot see loops."""
+    """Share of three-word runs that occurred before in `text`. Perplexity does not show such
+    loops."""
     found = words(text)
     runs = [tuple(found[i : i + 3]) for i in range(len(found) - 2)]
     return 1 - len(set(runs)) / len(runs) if runs else 0.0

@@ -1,4 +1,4 @@
-"""What the measurements look like: a page of examples and a figure."""
+"""The results of the measurements: a page of examples and a figure."""
 
 from collections.abc import Mapping
 from pathlib import Path

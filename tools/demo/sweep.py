@@ -1,4 +1,4 @@
-"""Layers and doses of a demo vector, tried one by one, and the rule that picks among them."""
+"""Tries layers and doses of a demo vector one by one, and picks among them by a rule."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ OWN = Variant("mean", ())
 
 @dataclass(frozen=True)
 class Grid:
-    """What is tried: every way of reading, at every set of layers, at every dose."""
+    """What is tried: every way of reading the texts, at every set of layers, at every dose."""
 
     reads: tuple[Read, ...] = READS
     layer_sets: tuple[tuple[int, ...], ...] = ((16,), (12, 14, 16, 18))

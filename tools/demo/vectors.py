@@ -171,7 +171,7 @@ def _write(results: dict[str, Any]) -> None:
 
 
 def _earlier() -> dict[str, Any]:
-    """Results on file, so that `--only` renews a part of them."""
+    """Results on file, so that `--only` renews only some of them."""
     try:
         found = json.loads(RESULTS.read_text())
     except (FileNotFoundError, ValueError):

@@ -1,1 +1,2 @@
-"""Pages that are written from the code: `python -m tools.docs` writes them, a test compares."""
+"""Writes the pages of docs/ that are made from the code (`python -m tools.docs`); a test compares
+them."""

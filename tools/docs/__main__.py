@@ -1,7 +1,4 @@
-"""Write the generated pages of docs/ anew.
-
-python -m tools.docs
-"""
+"""Write the generated pages of docs/ again: `python -m tools.docs`."""
 
 from pathlib import Path
 

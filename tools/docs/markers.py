@@ -1,4 +1,4 @@
-"""Pages that are written by hand and have a generated part, between two comments."""
+"""Pages that are written by hand and have a generated part between two comments."""
 
 
 def insert(text: str, name: str, made: str) -> str:

@@ -11,7 +11,7 @@ PAGE: Final = Path(__file__).resolve().parents[2] / "docs" / "settings.md"
 
 
 def settings() -> str:
-    """The page, with its table as it should be."""
+    """The page, with its table brought up to date."""
     return insert(PAGE.read_text(encoding="utf-8"), "options", table())
 
 
