@@ -2,7 +2,7 @@
 
 http      a client of the server's API; paths, its paths; errors, with exit statuses
 cli       the `steersman` command: vectors, jobs, keys
-chat      `steersman chat`: a conversation, steered as it goes
+chat      `steersman chat`: a conversation that can be steered from turn to turn
 sweep     `steersman sweep` and `steersman vectors inspect`: what a vector does
 launch    `steersman serve`: checks, defaults and signals around vLLM's server
 """

@@ -2,7 +2,7 @@
 
     CliError
     ├── Refused       1   the server refused, or failed
-    ├── WrongUsage    2   options that do not go together, or a file that cannot be what it must
+    ├── WrongUsage    2   options that contradict each other, or a file that cannot be used
     └── Unreachable   3   no server answers at that address
 
 A `SteersmanError` of `vectors`, which reads files here, is a 1; Ctrl-C is 130, as in every shell.
@@ -14,9 +14,9 @@ INTERRUPTED: Final = 130
 
 
 class CliError(Exception):
-    """`message` is what is wrong; `remedy`, what to do, unless the message has it.
+    """`message`: what is wrong; `remedy`: what to do, unless the message has it.
 
-    `param` names the offending key or option; `code` is the server's word for machines.
+    `param` is the key or option at fault; `code` is the server's machine-readable word.
     """
 
     exit_code: ClassVar[int] = 1
@@ -69,7 +69,7 @@ class Refused(CliError):
 
 
 class WrongUsage(CliError):
-    """Options that do not go together, or a file or value that cannot be read."""
+    """Options that contradict each other, or a file or value that cannot be read."""
 
     exit_code = 2
 

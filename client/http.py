@@ -1,4 +1,4 @@
-"""The server over HTTP: paths in, JSON out, refusals as exceptions."""
+"""The server over HTTP: returns JSON, and raises an exception for each refusal."""
 
 import json
 import re
@@ -21,7 +21,7 @@ _REMEDIES: Final = {
 }
 """By status, for answers that are not Steersman's own: those have the remedy in their message."""
 _REMEDIES_BY_CODE: Final = {
-    "vector_exists": "put it in that one's place with --replace, choose another --name, or "
+    "vector_exists": "replace that vector with --replace, choose another --name, or "
     "`steersman vectors delete` that one first",
     "vector_not_found": "`steersman vectors list` shows those that there are",
     "job_not_found": "`steersman jobs list` shows those that there are",
@@ -37,7 +37,8 @@ _Reader = Callable[[httpx.Response], Iterator[str]]
 
 
 class Client:
-    """One server. Every call raises `Refused` for an answer that is an error, and `Unreachable`."""
+    """A client of one server. Every call raises `Refused` for an error in the answer, and
+    `Unreachable`."""
 
     def __init__(
         self, url: str, key: str | None, transport: httpx.BaseTransport | None = None
@@ -69,15 +70,16 @@ class Client:
         return self._json("GET", path, params=query)
 
     def post(self, path: str, **body: Any) -> Any:
-        """The JSON that comes back for `body`: httpx's `json`, or `data` and `files`."""
+        """POST `body` (httpx's `json`, or `data` and `files`), and return the JSON of the
+        answer."""
         return self._json("POST", path, **body)
 
     def patch(self, path: str, body: dict[str, Any]) -> Any:
-        """The JSON of what `body` changed."""
+        """PATCH `body`, and return the JSON of the answer."""
         return self._json("PATCH", path, json=body)
 
     def delete(self, path: str) -> Any:
-        """The JSON of the answer."""
+        """DELETE `path`, and return the JSON of the answer."""
         return self._json("DELETE", path)
 
     def content(self, path: str) -> bytes:
@@ -100,7 +102,7 @@ class Client:
         return self.get(paths.vector(vector_id))
 
     def vectors(self, most: int | None = None) -> list[dict[str, Any]]:
-        """All vectors by name, or the first `most`, page by page."""
+        """All vectors by name, or the first `most`, fetched page by page."""
         found: list[dict[str, Any]] = []
         query: dict[str, Any] = {}
         while most is None or len(found) < most:
@@ -117,7 +119,7 @@ class Client:
         return self.get(paths.job(job_id))
 
     def cancel(self, job_id: str) -> Any:
-        """Cancel one job; returns it, as it is then."""
+        """Cancel one job. Returns its state after that."""
         return self.delete(paths.job(job_id))
 
     def _json(self, method: str, path: str, **request: Any) -> Any:
@@ -198,12 +200,12 @@ def _event_reader() -> _Reader:
 
 
 def without_proxy(url: str) -> dict[str, None]:
-    """httpx's `mounts` that keep requests to this machine, and the key in them, off any proxy."""
+    """httpx's `mounts` that send requests to this machine, and the key in them, past any proxy."""
     return dict.fromkeys(("http://", "https://", "all://")) if is_loopback(url) else {}
 
 
 def refusal(answer: httpx.Response) -> Refused:
-    """The exception for `answer`, whose status is an error."""
+    """The exception for `answer`, an error response."""
     try:
         body = json.loads(answer.content)
     except ValueError:

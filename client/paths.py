@@ -12,17 +12,17 @@ CHAT: Final = "/v1/chat/completions"
 
 
 def vector(vector_id: str) -> str:
-    """The path of one vector, whatever its id is."""
+    """The path of one vector; `vector_id` may have any characters."""
     return f"{VECTORS}/{segment(vector_id)}"
 
 
 def job(job_id: str) -> str:
-    """The path of one job, whatever its id is."""
+    """The path of one job; `job_id` may have any characters."""
     return f"{JOBS}/{segment(job_id)}"
 
 
 def segment(text: str) -> str:
-    """`text` as one part of a path."""
+    """`text` quoted as one segment of a path."""
     escaped = quote(text, safe="@")
     # No id is "." or "..", which would be directions.
     return escaped if text.strip(".") else escaped.replace(".", "%2E")

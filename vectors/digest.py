@@ -39,7 +39,7 @@ def digest_of(
 
 
 def short(digest: str, digits: int = 12) -> str:
-    """The first hex digits of `digest`, as an id has them after `@` and messages show them."""
+    """The first hex digits of `digest`, as ids have them after `@`, and messages show them."""
     return digest.removeprefix("sha256:")[:digits]
 
 

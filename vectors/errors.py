@@ -9,10 +9,10 @@
     ├── ActivationsInvalid  a method can make no direction of these activations
     ├── DemoError        the demo model or a demo vector cannot be made
     └── LibraryError     the library's directory cannot be read or written
-        ├── LibraryFull      there is no space for it
-        └── LibraryReadOnly  it can be read and not written
+        ├── LibraryFull      the disk has no space left
+        └── LibraryReadOnly  the disk can be read and not written
 
-`steersman.server.error_response` is the one place that turns them into HTTP.
+`steersman.server.error_response` is the one place that maps them to HTTP.
 """
 
 from collections.abc import Iterable
@@ -20,10 +20,10 @@ from typing import ClassVar
 
 
 class SteersmanError(Exception):
-    """Base of all. `message` is what is wrong and what to do about it.
+    """Base of all. `message`: what is wrong, and what to do about it.
 
-    `param` names the offending key, tensor or part; `code` is a word for machines. Both texts are
-    sound Unicode, whatever the client called its keys: half of a surrogate pair cannot be sent.
+    `param` is the key, tensor or part at fault; `code` is a machine-readable word. Both texts are
+    valid Unicode, whatever keys the client sent: half of a surrogate pair cannot be encoded.
     """
 
     default_code: ClassVar[str] = "steersman_error"
@@ -97,13 +97,13 @@ class DemoError(SteersmanError):
 
 
 class LibraryError(SteersmanError):
-    """The disk refused. The library is as it was before the call."""
+    """The disk refused. The library is unchanged."""
 
     default_code = "library_unavailable"
 
 
 class LibraryFull(LibraryError):
-    """There is no space on the disk."""
+    """The disk has no space left."""
 
     default_code = "library_full"
 
@@ -119,6 +119,6 @@ def _sendable(text: str) -> str:
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """`value` as it may appear in a message: quoted, and short whatever the client sent."""
+    """`value` in the form for messages: quoted, and short, whatever the client sent."""
     text = repr(value)
     return text if len(text) <= limit else f"{text[:limit]}..."

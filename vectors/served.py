@@ -28,7 +28,8 @@ class Described(Protocol):
 
 @dataclass(frozen=True)
 class ServedModel:
-    """What a vector must fit; None leaves out that check, so `ServedModel()` fits everything."""
+    """What a vector must match. A field of None is not checked, so `ServedModel()` accepts every
+    vector."""
 
     hidden_size: int | None = None
     num_layers: int | None = None
@@ -45,8 +46,8 @@ class ServedModel:
     it, values are checked: `unfit_values`."""
 
     def matches(self, vector: Described) -> bool | None:
-        """Whether `vector` was made on this model: False where its width or base model is another;
-        None where it, or this model, has no fingerprint."""
+        """Whether `vector` was made on this model. False if its width or base model differs; None
+        if it, or this model, has no fingerprint."""
         base = vector.base_model or BaseModel()
         for said, known in (
             (vector.hidden_size, self.hidden_size),
@@ -180,8 +181,8 @@ def _remedy(key: HookPoint) -> str:
 
 
 def switched_on(site: str) -> str:
-    """The end of a message about a site that is not on: how it comes to be; "" where nothing does
-    that."""
+    """The end of a message about a site that is off: how to switch it on; "" if that is not
+    possible."""
     if site in ("attn_out", "mlp_out"):
         return f"; if the model has {site}, have the server started with --sites {site}"
     return ""

@@ -34,7 +34,7 @@ def tensor_name(key: tuple[str, int]) -> str:
 
 
 def parse_tensor_name(name: str) -> HookPoint:
-    """The opposite of `tensor_name`; raises `VectorInvalid` for any other name."""
+    """The hook point of a tensor name; raises `VectorInvalid` for a name in another form."""
     match = _NAME.fullmatch(name)
     if match is None:
         raise VectorInvalid(
@@ -47,7 +47,8 @@ def parse_tensor_name(name: str) -> HookPoint:
 
 
 def check_shape(name: str, shape: tuple[int, ...]) -> int:
-    """The hidden size in `shape`, [hidden] or [steps, hidden]; else raises `VectorInvalid`."""
+    """The hidden size of `shape`, [hidden] or [steps, hidden]; raises `VectorInvalid` for any other
+    shape."""
     if len(shape) not in (1, 2) or min(shape) < 1:
         raise VectorInvalid(
             f"tensor {name!r} has shape {list(shape[:8])}; it must be [hidden], or [steps, hidden] "
@@ -59,7 +60,8 @@ def check_shape(name: str, shape: tuple[int, ...]) -> int:
 
 
 def check_one_hidden_size(sizes: dict[str, int]) -> int:
-    """The hidden size that all tensors share; raises `VectorInvalid` if there are two, or none."""
+    """The hidden size of all tensors; raises `VectorInvalid` if they differ, or if there is no
+    tensor."""
     if not sizes:
         raise VectorInvalid(
             "the file holds no tensor; it needs at least one, named like 'resid_post.14'",
@@ -81,6 +83,6 @@ _SMALLEST: Final = 2.0**-126
 
 
 def is_nothing(tensor: "torch.Tensor") -> bool:
-    """Whether `tensor`, floats of any shape, is all zeros, or so near to them (under float32's
+    """Whether `tensor`, floats of any shape, is all zeros, or so close to zero (below float32's
     smallest normal number) that no coefficient makes it steer."""
     return not bool((tensor.abs() >= _SMALLEST).any())

@@ -1,5 +1,4 @@
-"""What pydantic finds wrong with a value from outside, in our words: one place for the metadata of
-files, the `steering` field, the requests of our routes and the keys file."""
+"""Translates pydantic's errors into our words, for metadata, requests and the keys file."""
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
@@ -37,7 +36,7 @@ Location = tuple[str | int, ...]
 
 
 class Problem(NamedTuple):
-    """One thing that is wrong. Has nothing of the value itself, which may be a secret."""
+    """One error. It contains no part of the value, which may be a secret."""
 
     location: Location
     kind: str
@@ -46,14 +45,14 @@ class Problem(NamedTuple):
 
     @property
     def is_unknown_field(self) -> bool:
-        """Whether it is a key that the model does not have."""
+        """Whether the error is a key that the model does not have."""
         return self.kind == "extra_forbidden"
 
 
 def first_problem(
     error: ValidationError, concerns: Callable[[Location], bool] = lambda _: True
 ) -> Problem:
-    """The first problem in `error` whose location `concerns` the caller, else the first of all."""
+    """The first error whose location `concerns` the caller; if there is none, the first of all."""
     problems = error.errors(include_url=False, include_input=False)
     found = next((p for p in problems if concerns(p["loc"])), problems[0])
     words = _WORDS.get(found["type"])
@@ -63,7 +62,7 @@ def first_problem(
 
 
 def path_of_key(location: Location, root: str = "") -> str:
-    """`location` as messages write it, such as `steering.vectors[0].id`."""
+    """`location` in the form of messages, such as `steering.vectors[0].id`."""
     path = root
     for step in location:
         if isinstance(step, int):

@@ -28,7 +28,7 @@ from steersman.vectors.tensors import (
 
 @dataclass(frozen=True)
 class BaseModel:
-    """The model a vector was made on. `num_layers` counts blocks; all of it is optional."""
+    """The model on which a vector was made. `num_layers` counts blocks. All fields are optional."""
 
     id: str | None = None
     hidden_size: int | None = None
@@ -38,7 +38,8 @@ class BaseModel:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class VectorFields:
-    """What every form of a vector has: the vector itself, its file's header, its library entry."""
+    """The fields that every form of a vector has: the vector itself, its file's header, its library
+    entry."""
 
     description: str = ""
     method: str | None = None

@@ -1,1 +1,1 @@
-"""`steersman chat`: a conversation, steered as it goes."""
+"""`steersman chat`: a conversation that can be steered from turn to turn."""

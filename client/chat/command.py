@@ -1,4 +1,4 @@
-"""`steersman chat`: a conversation, steered as it goes."""
+"""The command `steersman chat`: its options."""
 
 import sys
 from typing import Annotated, Any, Final
@@ -14,7 +14,7 @@ HELP = with_examples(
     f"{SHORT} Lines from a pipe are turns of one conversation; "
     "answers go to stdout, receipts to stderr.\n\n"
     "\b\nIn the conversation:\n"
-    "  /steer cheerful 1.5      steer from here on; without 1.5: as it prefers\n"
+    "  /steer cheerful 1.5      steer from here on; without 1.5: its own coefficient\n"
     "  /steer A 1.5 B -1        several vectors at once\n"
     "  /steer off               stop steering; /steer: print what is steered\n"
     "  /vectors                 what can be steered\n"
@@ -52,7 +52,13 @@ def chat(
         float, typer.Option(min=0, metavar="T", help="0: always the likeliest token.")
     ] = TEMPERATURE,
     top_p: Annotated[
-        float, typer.Option(min=0.01, max=1, metavar="P", help="Draw from the likeliest P.")
+        float,
+        typer.Option(
+            min=0.01,
+            max=1,
+            metavar="P",
+            help="Sample from the likeliest tokens whose probabilities sum to P.",
+        ),
     ] = TOP_P,
     seed: Annotated[int | None, typer.Option(metavar="N")] = None,
     server: Server = None,

@@ -18,8 +18,8 @@ SAMPLING: Final = ("temperature", "top_p", "max_tokens", "seed")
 class Conversation:
     """The messages so far, and how the next answer is steered.
 
-    `options` go into every request as they are. `steering` maps ids to coefficients, None where the
-    vector's own is meant.
+    `options` are added to every request. `steering` maps ids to coefficients; None stands for the
+    vector's own coefficient.
     """
 
     client: Client
@@ -33,12 +33,12 @@ class Conversation:
         self.reset()
 
     def reset(self) -> None:
-        """Forget all but the system message."""
+        """Forget all messages except the system message."""
         self.messages = [{"role": "system", "content": self.system}] if self.system else []
 
     def steer(self, steering: dict[str, float | None]) -> None:
-        """Steer from the next answer on. Raises `Refused` if the server lacks one of the vectors,
-        and nothing changes."""
+        """Steer from the next answer on. Raises `Refused` if the server does not have one of the
+        vectors; nothing changes then."""
         for vector_id in steering:
             self.client.vector(vector_id)
         self.steering = steering
@@ -57,7 +57,7 @@ class Conversation:
         return body
 
     def ask(self, text: str) -> None:
-        """One turn. An answer that fails or is interrupted leaves the conversation as it was.
+        """Do one turn. An answer that fails or is interrupted leaves the conversation unchanged.
         Raises `Refused`, `Unreachable`, `KeyboardInterrupt`."""
         answer = stream_answer(self.client, self.body(text), aloud=not self.as_json)
         self.messages += [
@@ -72,8 +72,9 @@ class Conversation:
                 show.note("[cut off at max_tokens; /set max_tokens 1000 allows more]")
 
     def set(self, name: str, text: str) -> None:
-        """Sample with another value of `name` from the next answer on; `off` leaves it to the
-        server. Raises `WrongUsage`; what the server does not take, it refuses with the answer."""
+        """Use `value` for the sampling option `name` from the next answer on; `off` leaves it to
+        the server. Raises `WrongUsage`. A value that the server does not accept is refused with the
+        next answer."""
         if name not in SAMPLING:
             raise WrongUsage(f"{name} cannot be set", remedy=f"set one of {', '.join(SAMPLING)}")
         if text == "off":
@@ -103,8 +104,8 @@ class Conversation:
 
 
 def converse(conversation: Conversation, source: TextIO) -> None:
-    """Take turns until `source` ends or has /quit. At a terminal a failed turn is printed and the
-    next may come; from a pipe it raises."""
+    """Do turns until `source` ends or has /quit. At a terminal a failed turn is printed and the
+    conversation continues; from a pipe the error is raised."""
     person = source.isatty()
     if person:
         show.note(f"{conversation.options['model']}: {COMMANDS}")
@@ -181,7 +182,8 @@ def _show_vectors(conversation: Conversation) -> None:
 
 
 def _typed() -> Iterator[str]:
-    """Lines typed at a terminal, with history and editing; Ctrl-C at the prompt ends all."""
+    """Lines typed at a terminal, with history and editing. Ctrl-C at the prompt ends the
+    conversation."""
     import readline  # noqa: F401  `input` uses it once it is imported.
 
     while True:

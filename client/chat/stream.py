@@ -1,4 +1,4 @@
-"""One answer, shown as it comes."""
+"""Prints one answer while it arrives."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -29,9 +29,9 @@ class Answer:
 
 
 def stream_answer(client: Client, body: dict[str, Any], *, aloud: bool) -> Answer:
-    """Ask for the answer to `body`, a streaming chat completion, and print it as it comes if
-    `aloud`. Raises `Refused`, also for a stream that breaks off and for an answer without the
-    receipt that its steering must have; and `Unreachable`."""
+    """Request the answer to `body`, a streaming chat completion, and print it while it arrives if
+    `aloud`. Raises `Unreachable`, and `Refused`, also for a stream that breaks off and for a
+    steered answer without a receipt."""
     text, reason, receipt = "", None, None
     try:
         with client.stream(paths.CHAT, body) as events:
@@ -50,7 +50,7 @@ def stream_answer(client: Client, body: dict[str, Any], *, aloud: bool) -> Answe
         raise Refused("the answer broke off", remedy="ask again", code="cut_off")
     if "steering" in body and not receipt:
         raise Refused(
-            "the answer has no receipt, so it cannot be known to be steered",
+            "the answer has no receipt, so it is not known whether it was steered",
             remedy="is this a Steersman server?",
             code="no_receipt",
         )

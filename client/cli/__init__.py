@@ -1,14 +1,14 @@
 """The `steersman` command: a client of a Steersman server, and the way to start one.
 
-    app.py        the commands, and what is common to all
-    options.py    --server, --api-key, --json, which every client command takes; help with examples
+    app.py        the commands, and what they share
+    options.py    --server, --api-key, --json, which every client command has; help with examples
     parse.py      values of options
     show.py       tables and notes: results on stdout, all else on stderr
     vectors/      `steersman vectors ...`, a module for each kind of work
     jobs.py       `steersman jobs ...`; watch.py waits for one
     keys.py       `steersman keys ...`
 
-Nothing here imports torch or vllm before it needs them: `steersman --help` has to be quick.
+Nothing here imports torch or vllm before it is needed, so that `steersman --help` is quick.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""The commands, and what is common to all: options, errors, exit status."""
+"""The commands, and what they share: options, errors, exit status."""
 
 import importlib
 from collections.abc import Sequence
@@ -15,11 +15,11 @@ from steersman.client.errors import INTERRUPTED, CliError
 
 
 class CommandGroup(TyperGroup):
-    """A group that prints its commands' failures and exits with the status of each; what is left to
-    raise is a bug."""
+    """A group that prints the errors of its commands and exits with the status of each. Any other
+    exception is a bug."""
 
     def invoke(self, ctx: Any) -> Any:
-        """Run the command that was asked for."""
+        """Run the command that was named."""
         from steersman.vectors.errors import SteersmanError
 
         try:
@@ -98,7 +98,7 @@ def _root(
         bool, typer.Option("--version", callback=_version, is_eager=True, help="The version.")
     ] = False,
 ) -> None:
-    """Take the options that stand before the command's name."""
+    """Store the options that stand before the command's name."""
     ctx.obj = Common(server, api_key, as_json)
     if ctx.invoked_subcommand is None:
         ctx.get_help()  # Prints it, since typer draws help with rich.
@@ -112,7 +112,7 @@ def _root(
     help="Serve a model behind the OpenAI API; each request may steer it.",
 )
 def _serve(ctx: typer.Context) -> None:
-    """Hand over to the launcher, with its argparse and vLLM's."""
+    """Call the launcher, which has argparse and vLLM's options."""
     from steersman.client.launch.serve import serve
 
     raise typer.Exit(serve(ctx.args))
@@ -125,7 +125,7 @@ def _serve(ctx: typer.Context) -> None:
     help="Measure behaviour against fluency over coefficients and layers.",
 )
 def _sweep(ctx: typer.Context) -> None:
-    """Hand over to the sweep."""
+    """Call the sweep."""
     hand_over(ctx, "sweep")
 
 
@@ -136,7 +136,7 @@ def _sweep(ctx: typer.Context) -> None:
     help="Look into a vector: norms, neighbours, tokens it points at.",
 )
 def _inspect(ctx: typer.Context) -> None:
-    """Hand over to the inspection."""
+    """Call the inspection."""
     hand_over(ctx, "vectors", "inspect")
 
 
@@ -148,7 +148,8 @@ LAZY: Final = {
 
 
 def load_command(*path: str) -> Any:
-    """The click command of `path`, one of `LAZY`, with its module's `HELP`; imported only now."""
+    """The click command of `path`, one of `LAZY`, with its module's `HELP`. The module is imported
+    by this call."""
     module, function = LAZY[path]
     found = importlib.import_module(module)
     lone = typer.Typer(add_completion=False, rich_markup_mode="rich")

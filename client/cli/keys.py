@@ -17,7 +17,7 @@ from steersman.client.errors import CliError, WrongUsage
 
 app = typer.Typer(help="Make and check API keys.", no_args_is_help=True, rich_markup_mode="rich")
 PREFIX: Final = "sk-steersman-"
-"""So that a scanner for leaked secrets knows one."""
+"""Lets a scanner for leaked secrets recognise a key."""
 
 
 @app.command(
@@ -110,9 +110,9 @@ def check(
 
 
 def _append(file: Path, entry: str) -> None:
-    """Add `entry` behind the others, as far in as they are, and the end mark behind it; nothing
-    else changes: the file keeps its permission bits, and a link goes on pointing where it did. A
-    crash leaves the old file or the new one."""
+    """Add `entry` behind the others, with their indentation, and the end mark behind it. The rest
+    of the file, its permission bits and a link to it stay unchanged. A crash leaves the old file or
+    the new one."""
     from steersman.server.auth.keyfile import parse
     from steersman.server.auth.whole_yaml import END_MARK, NotWhole, load, without_end_mark
     from steersman.vectors.library.disk import replace

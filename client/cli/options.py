@@ -1,4 +1,4 @@
-"""Options of every client command, which may stand before the command's name or behind it."""
+"""Options of every client command, which may stand before or behind the command's name."""
 
 import ipaddress
 import os
@@ -47,8 +47,8 @@ Json = Annotated[
 
 @dataclass
 class Common:
-    """The three options as they stand before the command's name; `json` also once it is known that
-    the command itself has it, so that an error is printed in the form that was asked for."""
+    """The three options that stood before the command's name. `json` is also set when the command's
+    own --json is read, so that errors are printed in that form."""
 
     server: str | None = None
     key: str | None = None
@@ -56,7 +56,7 @@ class Common:
 
 
 def common(ctx: typer.Context) -> Common:
-    """What stands before the name of `ctx`'s command."""
+    """The options that stood before the name of `ctx`'s command."""
     found = ctx.find_root().ensure_object(Common)
     assert found is not None
     return found
@@ -70,17 +70,18 @@ def wants_json(ctx: typer.Context, as_json: bool) -> bool:
 
 
 def address(ctx: typer.Context, server: str | None) -> str:
-    """The server's URL without `/v1`: `server`, the option before the command, the environment, or
-    the default."""
+    """The server's URL without `/v1`: from `server`, the option before the command, the
+    environment, or the default."""
     url = server or common(ctx).server or os.environ.get("STEERSMAN_SERVER") or DEFAULT_SERVER
     url = url if "://" in url else f"http://{url}"
     return url.rstrip("/").removesuffix("/v1").rstrip("/")
 
 
 def api_key(ctx: typer.Context, key: str | None, url: str) -> str | None:
-    """The key for the server at `url`: `key`, or what else names it; None for a server without one.
+    """The key for the server at `url`: `key`, the option before the command, or the environment;
+    None if there is none.
 
-    `OPENAI_API_KEY` may be the key of an account at OpenAI, so it goes to this machine at most.
+    `OPENAI_API_KEY` may be the key of an account at OpenAI, so it is sent only to this machine.
     """
     environment = os.environ.get("STEERSMAN_API_KEY")
     if not environment and is_loopback(url):
@@ -89,8 +90,8 @@ def api_key(ctx: typer.Context, key: str | None, url: str) -> str | None:
 
 
 def is_loopback(url: str) -> bool:
-    """Whether `url` names this machine by a loopback address or as `localhost`: no name is looked
-    up, because what a name stands for is decided elsewhere."""
+    """Whether `url` is a loopback address or `localhost`. No name is looked up, because another
+    machine decides what it stands for."""
     try:
         host = urlsplit(url).hostname or ""
     except ValueError:
@@ -105,7 +106,7 @@ def is_loopback(url: str) -> bool:
 
 @contextmanager
 def connection(ctx: typer.Context, server: str | None, key: str | None) -> Iterator["Client"]:
-    """A client of the server that the options and the environment name."""
+    """A client of the server that options and environment name."""
     from steersman.client.http import Client
 
     url = address(ctx, server)
@@ -114,7 +115,7 @@ def connection(ctx: typer.Context, server: str | None, key: str | None) -> Itera
 
 
 def with_examples(summary: str, examples: str, *, after: str = "") -> str:
-    """`summary`, the examples line by line, and what comes after them, for rich's markup."""
+    """`summary`, then the examples line by line, then `after`, in rich's markup."""
     lines = dedent(examples).strip()
     # A backspace keeps typer from filling the lines of its paragraph.
     shown = "\b\nExamples:\n" + "\n".join(f"  {line}" for line in lines.splitlines())

@@ -1,4 +1,4 @@
-"""What is written on a command line, read."""
+"""Parses values from the command line."""
 
 import json
 import math
@@ -30,7 +30,7 @@ def layers(text: str | None, option: str = "--layers") -> list[int] | None:
 
 
 def settings(pairs: Iterable[str], option: str = "--set") -> dict[str, Any]:
-    """The settings in `key=value` pairs. A value is read as JSON, or is a text if it is not JSON.
+    """The settings in `key=value` pairs. A value is parsed as JSON; if it is not JSON, it is text.
     Raises `WrongUsage`."""
     found: dict[str, Any] = {}
     for pair in pairs:
@@ -58,8 +58,8 @@ def coefficient(text: str) -> float | None:
 
 
 def steering(words: Iterable[str]) -> dict[str, float | None]:
-    """`cheerful 1.5 formal` or `cheerful=1.5 formal` as coefficients by id; None where the vector's
-    own is meant. Raises `WrongUsage`."""
+    """`cheerful 1.5 formal` or `cheerful=1.5 formal` as coefficients by id; None for the vector's
+    own. Raises `WrongUsage`."""
     found: dict[str, float | None] = {}
     last: str | None = None
     for word in " ".join(words).replace("=", " ").split():

@@ -1,4 +1,4 @@
-"""What a person reads: results on stdout; notes, progress and errors on stderr."""
+"""Prints for people: results on stdout; notes, progress and errors on stderr."""
 
 import json
 import sys
@@ -28,22 +28,22 @@ def err() -> "Console":
 
 
 def note(text: str) -> None:
-    """Print a line to stderr that is not a result."""
+    """Print a line that is not a result to stderr."""
     typer.echo(plain(text), err=True)
 
 
 def result(text: str) -> None:
-    """Say something that is."""
+    """Print a result to stdout."""
     typer.echo(plain(text))
 
 
 def print_json(value: Any) -> None:
-    """The one thing on stdout under `--json`."""
+    """Print `value` as JSON, the only output on stdout under `--json`."""
     typer.echo(json.dumps(value, ensure_ascii=False))
 
 
 def error(failure: CliError, as_json: bool) -> None:
-    """Message, param and remedy; under `--json` also as an object on stdout."""
+    """Print message, param and remedy to stderr; under `--json` also an object on stdout."""
     if as_json:
         print_json(failure.to_json())
     typer.secho("error: ", nl=False, err=True, fg=typer.colors.RED, bold=True)
@@ -88,7 +88,8 @@ def fields(pairs: Iterable[tuple[str, Any]]) -> None:
 
 
 def plain(text: str) -> str:
-    """`text` without what a terminal would obey: it may come from a model or from a stranger."""
+    """`text` without control characters that a terminal would obey: it may come from a model or a
+    stranger."""
     return "".join(
         c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text
     )
@@ -106,7 +107,7 @@ def layers(numbers: Sequence[int]) -> str:
 
 
 def positions(value: Any) -> str:
-    """A position rule in few words."""
+    """A position rule in a few words."""
     if isinstance(value, str):
         return value
     stop = value.get("stop")

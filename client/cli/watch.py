@@ -1,4 +1,4 @@
-"""Waiting for a job, with a bar on stderr."""
+"""Waits for a job, with a progress bar on stderr."""
 
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -20,8 +20,8 @@ _PATIENCE_S: Final = 10.0
 
 
 def watch(client: "Client", job: dict[str, Any], *, cancel: bool = False) -> dict[str, Any]:
-    """The job when it has ended. Ctrl-C goes on to the caller; with `cancel` the server is asked to
-    cancel the job first. Raises `Refused` and `Unreachable`."""
+    """Wait until the job has ended, and return it. Ctrl-C raises KeyboardInterrupt; with `cancel`
+    the job is cancelled first. Raises `Refused` and `Unreachable`."""
     try:
         with _bar() as bar:
             task = bar.add_task("waiting", total=None, rate="", left="")
@@ -46,7 +46,7 @@ def watch(client: "Client", job: dict[str, Any], *, cancel: bool = False) -> dic
 
 
 def show_texts(job: dict[str, Any]) -> None:
-    """Print which token was read of some texts, and the job's warnings, where the server sends
+    """Print which token of some texts was read, and the job's warnings, if the server sends
     them."""
     for sample in job.get("samples", []):
         tokens = "" if sample["tokens"] == 1 else f" ({sample['tokens']} tokens)"

@@ -1,4 +1,4 @@
-"""Why a server did not start, in one line: what, which option, what to do."""
+"""Why a server did not start, in one line: what is wrong, which option, what to do."""
 
 import re
 from typing import Final

@@ -75,8 +75,8 @@ def section(additional_config: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def check_library(path: Path) -> str | None:
-    """Raise `CannotStart` if the library can be neither made nor read at `path`. Returns a line if
-    it can be read and not written."""
+    """Raise `CannotStart` if the library at `path` can neither be made nor read. Returns a warning
+    if it can only be read."""
     if path.exists() and not path.is_dir():
         raise CannotStart(f"--library {path} is a file; name a directory")
     try:
@@ -117,7 +117,7 @@ def check_files(settings: dict[str, Any]) -> None:
 
 
 def check_address(args: argparse.Namespace) -> None:
-    """Raise `CannotStart` if the server cannot listen where it is to: `host` and `port`, or `uds`
+    """Raise `CannotStart` if the server cannot listen at its address: `host` and `port`, or `uds`,
     of vLLM's arguments."""
     if getattr(args, "headless", False):
         return
@@ -165,13 +165,13 @@ def _check_uds(path: Path) -> None:
 
 
 def is_missing_path(model: str) -> bool:
-    """Whether `model` can only be a path, and nothing is there."""
+    """Whether `model` can only be a path, and does not exist."""
     path = Path(model).expanduser()
     return "://" not in model and not path.exists() and not _HUB_NAME.match(model)
 
 
 def no_folder(model: str) -> str:
-    """What is wrong with a path where nothing is."""
+    """The error for a path that does not exist."""
     return (
         f"there is no folder {model}; give the path of a model, its name on the hub such as "
         "Qwen/Qwen3-0.6B, or --demo"
@@ -179,8 +179,8 @@ def no_folder(model: str) -> str:
 
 
 def check_model(model: str, args: argparse.Namespace) -> None:
-    """Raise `CannotStart` if `model` is a folder that is not there or is not a model, or a name
-    that neither the cache nor the hub knows."""
+    """Raise `CannotStart` if `model` is a missing folder, a folder without a model, or a name that
+    neither the cache nor the hub has."""
     path = Path(model).expanduser()
     if "://" in model:
         return
@@ -231,7 +231,7 @@ def _check_hub(model: str, revision: str | None) -> None:
 
 
 def check_numbers(args: argparse.Namespace) -> None:
-    """Raise `CannotStart` for sizes of vLLM's that can only fail."""
+    """Raise `CannotStart` for sizes in vLLM's options that always fail."""
     for name, least in (
         ("max_num_seqs", 1),
         ("max_num_batched_tokens", 1),

@@ -1,4 +1,4 @@
-"""Our own options of `steersman serve`: some by hand, and one for each field of `Settings`."""
+"""Our own options of `steersman serve`: a few by hand, and one for each field of `Settings`."""
 
 import argparse
 import os
@@ -44,7 +44,7 @@ def own_parser() -> argparse.ArgumentParser:
 
 
 def explicit_settings(argv: list[str]) -> dict[str, Any]:
-    """Settings that the command line names, without those that are there by default."""
+    """Settings that the command line gives, without those that have their default."""
     parser = own_parser()
     for action in parser._actions:
         action.default = argparse.SUPPRESS

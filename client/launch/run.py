@@ -1,4 +1,4 @@
-"""The directory of one running server, which all of its processes find in the environment."""
+"""The directory of one running server. Its processes find it through the environment."""
 
 import atexit
 import json
@@ -20,13 +20,13 @@ _VLLM_OPTIONS = ("--log-config-file", "--logging-config", "--log-level")
 
 
 class Run:
-    """One start of a server; `folder` is gone when this process is."""
+    """One start of a server. `folder` is removed when this process ends."""
 
     def __init__(self, *, log_format: str, verbose: bool, theirs: list[str]) -> None:
-        """Set the environment that vLLM's processes read; before vLLM is imported.
+        """Set the environment that vLLM's processes read. Call before vLLM is imported.
 
-        `theirs` are vLLM's options: one that configures its log, or `VLLM_LOGGING_CONFIG_PATH` in
-        the environment, is kept and ours stays out of it.
+        `theirs` are vLLM's options. If one of them, or `VLLM_LOGGING_CONFIG_PATH` in the
+        environment, configures its log, that is kept and ours is not used.
         """
         self.verbose = verbose
         self.folder = Path(tempfile.mkdtemp(prefix="steersman-"))
@@ -53,20 +53,20 @@ class Run:
         return (self.folder / "ready").exists()
 
     def set_ready(self) -> None:
-        """Count the start as over."""
+        """Mark the start as finished."""
         (self.folder / "ready").touch()
 
     @property
     def trace(self) -> str:
-        """Tracebacks of this start, in the order in which they came."""
+        """Tracebacks of this start, in order of time."""
         try:
             return (self.folder / "trace").read_text(errors="replace")
         except OSError:
             return ""
 
     def keep_trace(self, more: str) -> Path | None:
-        """Write all tracebacks of this start, and `more`, to a file that stays; None if no disk
-        takes it."""
+        """Write all tracebacks of this start, and `more`, to a file that stays. Returns its path,
+        None if it cannot be written."""
         name = f"serve-{time.strftime('%Y%m%d-%H%M%S')}-{os.getpid()}.log"
         for folder in (default_home() / "logs", Path(tempfile.gettempdir())):
             try:
@@ -85,8 +85,8 @@ class Run:
 
 
 def _quieten() -> None:
-    """Python's and the libraries' own warnings, which no log configuration reaches; what the user
-    has set is kept."""
+    """Hide Python's and the libraries' own warnings, which no log configuration reaches. Variables
+    that the user has set are kept."""
     given = os.environ.get("PYTHONWARNINGS")
     os.environ["PYTHONWARNINGS"] = ",".join([*([given] if given else []), *_IGNORED])
     warnings.filterwarnings("ignore", category=FutureWarning)

@@ -1,6 +1,6 @@
 """`steersman serve`: vLLM's own API server with the plugin on and fitting defaults.
 
-Adds defaults, not powers: `VLLM_PLUGINS=steersman vllm serve ...` gives the same server.
+It only adds defaults: `VLLM_PLUGINS=steersman vllm serve ...` gives the same server.
 """
 
 import argparse
@@ -37,13 +37,13 @@ LAST = "the API server"
 DEFAULT_PORT = 8000
 """vLLM's."""
 NO_MODEL = (
-    "no model is named: give the path of one, its name on the hub such as Qwen/Qwen3-0.6B, or "
-    "--demo for a small one that comes along"
+    "no model is named: give the path of one, its name on the hub such as Qwen/Qwen3-0.6B, "
+    "or --demo for a small demo model"
 )
 
 
 def serve(argv: list[str]) -> int:
-    """Parse `argv`, prepare what is asked for, and serve until stopped. Returns the exit status: 1,
+    """Parse `argv`, prepare what it asks for, and serve until stopped. Returns the exit status: 1,
     with one line on stderr, for a server that cannot start."""
     own = own_parser()
     if "-h" in argv or "--help" in argv:
@@ -123,8 +123,9 @@ def _serve(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]
 
 
 def _check_early(ours: argparse.Namespace, explicit: dict[str, Any], theirs: list[str]) -> None:
-    """What can be known of `theirs` without vLLM, whose import takes seconds; the same is checked
-    again with vLLM's parser, which knows --config and every other spelling."""
+    """Check `theirs` without importing vLLM, which takes seconds. vLLM's parser, which also reads
+    --config and other spellings, checks it again later.
+    """
     if not ours.demo and not theirs:
         raise CannotStart(NO_MODEL)
     if "library" in explicit:
@@ -151,8 +152,8 @@ def _names_a_model(args: Any, theirs: list[str]) -> bool:
 
 
 def _check_settings(section: dict[str, Any], explicit: dict[str, Any]) -> dict[str, Any]:
-    """Settings out of `section` of --additional-config, with the options of the command line over
-    them. Prints which options replace a setting."""
+    """Settings from `section` of --additional-config, overridden by options of the command line.
+    Prints which options override a setting."""
     merged, lines = checks.read_settings(section, explicit, option_of_setting())
     for line in lines:
         _say(line)
@@ -161,7 +162,8 @@ def _check_settings(section: dict[str, Any], explicit: dict[str, Any]) -> dict[s
 
 
 def _end_at_once_after_vllm(run: Run) -> None:
-    """Put our signal handlers in front of those that vLLM sets right before it makes its socket."""
+    """Install our signal handlers right after vLLM's, which are installed before it makes its
+    socket."""
     from vllm.entrypoints.cli import serve as several
     from vllm.entrypoints.launchers.api_server import entry as one
 
@@ -180,13 +182,13 @@ def _end_at_once_after_vllm(run: Run) -> None:
 
 
 def _why(run: Run, error: BaseException) -> str:
-    """One line of why the start failed, and where the tracebacks are."""
+    """Why the start failed, in one line, and where the tracebacks are."""
     trace = "".join(traceback.format_exception(error))
     return _with_trace(run, cause(run.trace, error), trace)
 
 
 def _first_cause(run: Run, why: str) -> str:
-    """What a process has logged of its end; `why`, where none has."""
+    """The cause that a process has logged before it ended; `why` if there is none."""
     return cause(run.trace, None) if run.trace else why
 
 
@@ -209,7 +211,7 @@ def _say(line: str) -> None:
 
 
 def _check_keys(path: Path) -> None:
-    """What the API server would find out when the model is loaded, found out before."""
+    """Check the keys file now. The API server would check it only after the model is loaded."""
     from steersman.server.auth.keyfile import KeysFileInvalid, read
     from steersman.server.auth.vllm_keys import check_store
 
@@ -221,7 +223,7 @@ def _check_keys(path: Path) -> None:
 
 
 def _prepare_demo(args: argparse.Namespace, library: Path) -> None:
-    """Model and vectors of the demo, made once; the vectors go into the library."""
+    """Make the model and vectors of the demo, once, and add the vectors to the library."""
     from steersman.vectors.demo.make import fill_library
     from steersman.vectors.demo.model import prepare_model
     from steersman.vectors.demo.serving import serving_copy

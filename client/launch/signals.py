@@ -1,8 +1,8 @@
-"""SIGTERM and Ctrl-C while the engine starts end the server at once; so does a worker that dies.
+"""SIGTERM and Ctrl-C during the start end the server at once; so does a worker that dies.
 
-vLLM turns a signal of that time into a KeyboardInterrupt, which code on the way may swallow, and
-then waits for processes that may be gone. Nothing has been answered yet, so nothing has to be
-finished: all processes are killed.
+During its start vLLM turns a signal into a KeyboardInterrupt, which code on the way may swallow,
+and then waits for processes that may be gone. No request has been answered yet, so all processes
+can be killed.
 """
 
 import contextlib
@@ -52,8 +52,8 @@ def leave(run: Run, status: int, why: str) -> None:
 
 
 def kill_descendants() -> None:
-    """Kill all processes that this one has started, and theirs. The resource tracker stays: it
-    frees the shared memory of the others, and then leaves by itself."""
+    """Kill all processes that this one has started, and their children. The resource tracker is
+    left: it frees the shared memory of the others, and then ends by itself."""
     for _ in range(3):
         left = [p for p in _descendants() if not _is_tracker(p)]
         for process in left:

@@ -1,4 +1,5 @@
-"""The two questions of a cell: a steered answer, and what the unsteered model thinks of it."""
+"""The two requests for a cell: a steered answer, and its log-probabilities under the unsteered
+model."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,7 +15,8 @@ from steersman.client.sweep.http import post
 
 @dataclass(frozen=True)
 class Answer:
-    """A model's answer. `tokens` are all it generated, the end of its turn included if it came."""
+    """A model's answer. `tokens`: all generated ones, including the end of its turn if it was
+    reached."""
 
     prompt: str
     text: str
@@ -28,7 +30,8 @@ class Answer:
 
 @dataclass(frozen=True)
 class Asker:
-    """One vector's version at one server. All methods raise what `post` raises."""
+    """Sends the requests for one version of a vector to one server. All methods raise what `post`
+    raises."""
 
     http: httpx.AsyncClient
     model: str
@@ -38,7 +41,7 @@ class Asker:
     max_tokens: int = 48
 
     async def answer(self, prompt: str, cell: Cell, **fields: Any) -> Answer:
-        """The greedy answer to `prompt`; `fields` go into the request besides."""
+        """The greedy answer to `prompt`. `fields` are added to the request."""
         body: dict[str, Any] = {
             "model": self.model,
             "messages": [{"role": "user", "content": prompt}],
@@ -64,9 +67,10 @@ class Asker:
         )
 
     async def log_probabilities(self, answer: Answer) -> list[float]:
-        """Of each token of `answer` after its prompt and the tokens before it, unsteered.
+        """Log-probability (natural) of each token of `answer`, given its prompt and the tokens
+        before it, unsteered.
 
-        The very tokens are sent, not the text: cutting text into tokens again may cut differently.
+        Token ids are sent, not text, because tokenizing the text again may cut it differently.
         """
         if not answer.tokens:
             return []
@@ -103,7 +107,8 @@ class Asker:
 
 
 def _first(logprobs: Any) -> dict[int, float]:
-    """By token id, from a request with `return_tokens_as_token_ids`."""
+    """Log-probabilities at the first token, by token id, from a request with
+    `return_tokens_as_token_ids`."""
     if not logprobs or not logprobs.get("content"):
         return {}
     found = logprobs["content"][0]["top_logprobs"]
@@ -118,8 +123,8 @@ RUN: Final = 3
 
 
 def perplexity(answers: Iterable[Sequence[float]]) -> float:
-    """exp of the mean negative log-probability (natural log) a token, over all tokens of all
-    `answers`; NaN without any."""
+    """exp of the mean negative log-probability (natural) of a token, over all tokens of all
+    `answers`; NaN if there are none."""
     values = [value for answer in answers for value in answer]
     if not values:
         return math.nan
@@ -129,7 +134,7 @@ def perplexity(answers: Iterable[Sequence[float]]) -> float:
 
 
 def repetition(tokens: Sequence[int]) -> float:
-    """Share of runs of three tokens that occurred before. Perplexity cannot see loops: a model
-    finds them ever easier to predict."""
+    """Share of runs of three tokens that occurred before. Perplexity does not show loops: a model
+    predicts them more and more easily."""
     runs = [tuple(tokens[i : i + RUN]) for i in range(len(tokens) - RUN + 1)]
     return 1 - len(set(runs)) / len(runs) if runs else 0.0

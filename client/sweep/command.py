@@ -1,4 +1,4 @@
-"""`steersman sweep`: which coefficient, at which layers."""
+"""`steersman sweep`: finds a coefficient and layers for a vector."""
 
 import asyncio
 import sys
@@ -94,15 +94,15 @@ def sweep(
         Path | None,
         typer.Option(metavar="FILE", help="A prompt a line, or .jsonl; default: 16 neutral ones."),
     ] = None,
-    max_tokens: Annotated[int, typer.Option(min=1, help="Length of an answer.")] = 48,
-    parallel: Annotated[int, typer.Option(min=1, help="Answers in flight.")] = 16,
-    lower: Annotated[bool, typer.Option("--lower", help="The lower the measure the better.")] = (
+    max_tokens: Annotated[int, typer.Option(min=1, help="Longest answer, in tokens.")] = 48,
+    parallel: Annotated[int, typer.Option(min=1, help="Answers in flight at once.")] = 16,
+    lower: Annotated[bool, typer.Option("--lower", help="The lowest measure is the best.")] = (
         False
     ),
     write: Annotated[
         bool,
         typer.Option(
-            "--write", help="Make what is picked the vector's coefficient, layers and safe range."
+            "--write", help="Write the picked coefficient, layers and safe range to the vector."
         ),
     ] = False,
     out: Annotated[
@@ -110,7 +110,8 @@ def sweep(
     ] = Path(),
     draw: Annotated[bool, typer.Option("--figure/--no-figure", help="Draw the PNG.")] = True,
     yes: Annotated[
-        bool, typer.Option("--yes", "-y", help="Go on without a question, however long it takes.")
+        bool,
+        typer.Option("--yes", "-y", help="Do not ask whether to continue, however long it takes."),
     ] = False,
     server: Server = None,
     key: Key = None,
@@ -224,8 +225,8 @@ async def _run(
 
 
 def confirm_duration(seconds: float, answers: int, *, yes: bool) -> None:
-    """Print how long the steered answers take, judged by the unsteered ones. Above a minute, ask at
-    the terminal whether to go on. Raises `CliError` if not."""
+    """Print how long the steered answers will take, estimated from the unsteered ones. Above a
+    minute, ask at the terminal whether to continue. Raises `CliError` if not."""
     length = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
     show.note(f"{answers} answers more, about {length}")
     if seconds <= ASKS_ABOVE_S or yes:
@@ -241,7 +242,7 @@ def confirm_duration(seconds: float, answers: int, *, yes: bool) -> None:
 
 
 def _check_layers(sets: Sequence[tuple[int, ...]], available: Sequence[int]) -> None:
-    """Raise `CliError` for a layer that the vector lacks, before any work."""
+    """Raise `CliError` for a layer that the vector does not have, before any work is done."""
     missing = sorted({layer for layers in sets for layer in layers} - set(available))
     if missing:
         raise CliError(

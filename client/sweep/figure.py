@@ -1,4 +1,5 @@
-"""Figures, as PNG files. matplotlib is optional: `plotter` raises with how to install it."""
+"""Figures, as PNG files. matplotlib is optional: if it is missing, `plotter`'s error has the
+remedy."""
 
 import math
 import textwrap
@@ -20,7 +21,7 @@ def plotter() -> Any:
 
 
 def save(figure: Any, path: Path) -> None:
-    """Write it; the same numbers give the same file."""
+    """Write the figure; the same numbers give the same file."""
     # Tight: what stands beside the axes, however long, is inside.
     figure.savefig(path, dpi=110, bbox_inches="tight", metadata={"Software": None})
     plotter().close(figure)

@@ -12,7 +12,7 @@ MOST: Final = 1000
 
 
 class Cell(NamedTuple):
-    """One way of steering; no layers: not steered."""
+    """One way of steering. Empty `layers`: not steered."""
 
     layers: tuple[int, ...]
     coefficient: float
@@ -22,19 +22,20 @@ UNSTEERED: Final = Cell((), 0.0)
 
 
 def grid(layer_sets: Sequence[tuple[int, ...]], coefficients: Sequence[float]) -> list[Cell]:
-    """All cells, `UNSTEERED` first: a coefficient of 0 is that, whatever the layers."""
+    """All cells, `UNSTEERED` first. A coefficient of 0 gives that cell, whatever the layers."""
     steered = sorted({c for c in coefficients if c})
     return [UNSTEERED] + [Cell(layers, c) for layers in layer_sets for c in steered]
 
 
 def default_coefficients(own: float) -> list[float]:
-    """Half, once and twice the vector's own coefficient, both ways."""
+    """Half, one and two times the vector's own coefficient, with both signs."""
     unit = own or 1.0
     return sorted(unit * factor for factor in (-2.0, -1.0, -0.5, 0.5, 1.0, 2.0))
 
 
 def default_layers(own: Sequence[int], available: Sequence[int]) -> list[tuple[int, ...]]:
-    """The vector's own layers together, and up to four single ones evenly out of all it has."""
+    """The vector's own layers together, and up to four single layers, evenly spaced among all it
+    has."""
     every = sorted(set(available))
     count = min(4, len(every))
     step = (len(every) - 1) / max(1, count - 1)
@@ -44,8 +45,8 @@ def default_layers(own: Sequence[int], available: Sequence[int]) -> list[tuple[i
 
 
 def parse_layers(text: str) -> list[tuple[int, ...]]:
-    """Sets of layers: `8,12,14+16` is three, of which the last steers two at once; `8-10` is
-    `8,9,10`. Raises `WrongUsage`."""
+    """Parse sets of layers: `8,12,14+16` is three sets, of which the last steers two layers at
+    once; `8-10` is `8,9,10`. Raises `WrongUsage`."""
     sets: list[tuple[int, ...]] = []
     for part in text.split(","):
         found: list[tuple[int, ...]] = []
@@ -63,7 +64,7 @@ def parse_layers(text: str) -> list[tuple[int, ...]]:
 
 
 def parse_coefficients(text: str) -> list[float]:
-    """Numbers: `-1,0.5,2`, or `-2:2:0.5` from, to (included) and step. Raises `WrongUsage`."""
+    """Parse `-1,0.5,2`, or `-2:2:0.5` (from, to (included), step). Raises `WrongUsage`."""
     numbers: list[float] = []
     for part in text.split(","):
         try:

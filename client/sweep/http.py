@@ -1,4 +1,4 @@
-"""POST, for many requests at once: what can be tried again is, and what is refused is raised."""
+"""POST for many requests at once: repeats what may succeed later, and raises for refusals."""
 
 import asyncio
 import math
@@ -15,7 +15,7 @@ _LONGEST_WAIT: Final = 30.0
 
 
 def connect(url: str, key: str | None) -> httpx.AsyncClient:
-    """A client of `url`; an answer may take as long as it takes. Raises `WrongUsage`."""
+    """A client of `url` without a time limit for answers. Raises `WrongUsage`."""
     try:
         return httpx.AsyncClient(
             base_url=url,
@@ -29,9 +29,9 @@ def connect(url: str, key: str | None) -> httpx.AsyncClient:
 
 
 async def post(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
-    """The JSON that comes back. A server that is busy, fails or hangs up is asked again, after as
-    long as it says: one answer of hundreds is not to end them all. Raises `Refused`, `Unreachable`
-    and `WrongUsage`."""
+    """POST, and return the JSON of the answer. If the server is busy, fails or closes the
+    connection, the request is repeated, after the time that the server names: one answer of
+    hundreds must not end all. Raises `Refused`, `Unreachable` and `WrongUsage`."""
     for attempt in range(TRIES):
         try:
             answer = await http.post(path, json=body)
@@ -58,7 +58,7 @@ async def post(http: httpx.AsyncClient, path: str, body: dict[str, Any]) -> Any:
 
 
 def _asked(answer: httpx.Response) -> float:
-    """Seconds to wait, from the answer's Retry-After; 0 without one."""
+    """Seconds to wait, from the answer's Retry-After; 0 if it has none."""
     try:
         return float(answer.headers.get("retry-after", ""))
     except ValueError:

@@ -1,4 +1,4 @@
-"""`steersman vectors inspect`: what a vector is like."""
+"""`steersman vectors inspect`: norms, neighbours and tokens of a vector."""
 
 from pathlib import Path
 from typing import Annotated, Any

@@ -1,4 +1,4 @@
-"""The rule that picks defaults out of a sweep."""
+"""The rule that picks defaults from a sweep."""
 
 import math
 from collections.abc import Sequence
@@ -34,7 +34,8 @@ class Pick:
 
 
 def fluent(result: CellResult, unsteered: CellResult) -> bool:
-    """Whether `result` is, beside the `unsteered` answers; a refused cell (all NaN) is not."""
+    """Whether `result` is fluent, compared with the `unsteered` answers; False for a refused cell
+    (all NaN)."""
     return (
         result.perplexity < PERPLEXITY * unsteered.perplexity
         and result.repetition <= unsteered.repetition + REPETITION
@@ -57,18 +58,18 @@ def safe_cells(
 
 
 def errors_needed(results: Sequence[CellResult]) -> float:
-    """Standard errors that a gain must have in a sweep with as many cells as `results`."""
+    """How many standard errors a gain must have, in a sweep with as many cells as `results`."""
     steered = sum(result.cell != UNSTEERED for result in results)
     return NormalDist().inv_cdf(1 - CHANCE / max(1, steered))
 
 
 def distinguishable(result: CellResult, errors: float, *, lower: bool = False) -> bool:
-    """Whether the gain, in the direction that is wanted, is more than so many standard errors."""
+    """Whether the gain in the wanted direction is more than `errors` standard errors."""
     return (-1 if lower else 1) * result.gain > errors * result.gain_error
 
 
 def pick(results: Sequence[CellResult], *, lower: bool = False) -> Pick | None:
-    """Apply `RULE`. `lower`: the best behaviour is the lowest. None if no cell qualifies."""
+    """Apply `RULE`. `lower`: the lowest measure is the best. None if no cell qualifies."""
     sign = -1 if lower else 1
     errors = errors_needed(results)
     clear = [r for r in _better(results, sign) if distinguishable(r, errors, lower=lower)]
@@ -81,7 +82,7 @@ def pick(results: Sequence[CellResult], *, lower: bool = False) -> Pick | None:
 
 
 def why_nothing(results: Sequence[CellResult], *, lower: bool = False) -> str:
-    """Why `pick` has picked nothing."""
+    """Why `pick` returned None."""
     sign = -1 if lower else 1
     better = _better(results, sign)
     if not better:
@@ -101,7 +102,7 @@ def _unsteered(results: Sequence[CellResult]) -> CellResult:
 
 
 def _better(results: Sequence[CellResult], sign: int) -> list[CellResult]:
-    """Cells in a safe range whose behaviour is better than unsteered, by however little."""
+    """Cells in a safe range whose measure is better than unsteered, by any amount."""
     unsteered = _unsteered(results)
     return [
         r

@@ -1,4 +1,4 @@
-"""Progress of a sweep on stderr: how far, how fast, how long still."""
+"""Progress of a sweep on stderr: answers done, rate, time left."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,19 +23,19 @@ class RateColumn(ProgressColumn):
 
 
 class AnswersBar:
-    """Counts answers; `pause` while something else is written."""
+    """Counts answers. Call `pause` before other text is written."""
 
     def __init__(self, progress: Progress, total: int) -> None:
         self._progress = progress
         self._task = progress.add_task("", total=total)
 
     def advance(self) -> None:
-        """One more answer is done with."""
+        """Count one more answer as done."""
         self._progress.advance(self._task)
 
     @contextmanager
     def pause(self) -> Iterator[None]:
-        """Draw nothing meanwhile."""
+        """Hide the bar inside this context."""
         self._progress.stop()
         try:
             yield

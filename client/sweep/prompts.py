@@ -1,4 +1,4 @@
-"""What is asked in every cell: prompts that lean neither way, or those of a file."""
+"""The prompts of every cell: neutral ones, or those of a file."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ PROMPTS: Final = (
 
 
 def read_prompts(path: Path) -> tuple[str, ...]:
-    """One prompt a line; in a .jsonl file a string, or an object with "prompt", a line.
+    """Read one prompt a line; in a .jsonl file, each line is a string, or an object with "prompt".
 
     Raises `WrongUsage`.
     """

@@ -41,7 +41,7 @@ def print_table(results: Sequence[CellResult], picked: Pick | None, title: str) 
 
 
 def to_json(results: Sequence[CellResult], picked: Pick | None, **about: Any) -> dict[str, Any]:
-    """The whole result as JSON; `about` is what was swept. Numbers that do not exist are null."""
+    """The whole result as JSON. `about`: what was swept. Numbers that do not exist are null."""
     unsteered = results[0]
     return {
         "object": "steersman.sweep",
@@ -53,7 +53,7 @@ def to_json(results: Sequence[CellResult], picked: Pick | None, **about: Any) ->
 
 
 def patch_of(picked: Pick) -> dict[str, Any]:
-    """What to PATCH a vector with, to make the pick its defaults."""
+    """The body of a PATCH that makes the pick the vector's defaults."""
     return {
         "coefficient": picked.result.cell.coefficient,
         "layers": list(picked.result.cell.layers),
@@ -62,7 +62,7 @@ def patch_of(picked: Pick) -> dict[str, Any]:
 
 
 def layers_text(layers: tuple[int, ...]) -> str:
-    """`14+16`, as `--layers` takes it."""
+    """Layers as `--layers` accepts them: `14+16`."""
     return "+".join(map(str, layers))
 
 
@@ -108,14 +108,14 @@ def _verdict(result: CellResult, unsteered: CellResult) -> str:
 
 
 def _gain(result: CellResult) -> tuple[float, float]:
-    """Of the unsteered cell, which has none over itself, none is shown."""
+    """The gain and its standard error; NaN for the unsteered cell."""
     if result.cell == UNSTEERED:
         return math.nan, math.nan
     return result.gain, result.gain_error
 
 
 def _dose(result: CellResult) -> float | None:
-    """The largest of its layers."""
+    """The largest dose at one of the cell's layers."""
     return max(result.relative_dose.values()) if result.relative_dose else None
 
 
@@ -124,7 +124,8 @@ def _known(value: float) -> float | None:
 
 
 def targets(folder: Path, stem: str) -> tuple[Path, Path]:
-    """The JSON file and the figure; the folder is made. Raises `WrongUsage` before any work."""
+    """Paths of the JSON file and the figure. Makes the folder. Raises `WrongUsage` before any work
+    is done."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:

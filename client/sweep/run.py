@@ -1,4 +1,5 @@
-"""All cells of a grid: the unsteered one, then all others with a bounded number in flight."""
+"""Runs all cells of a grid: the unsteered one first, then the others, with few requests at a
+time."""
 
 import asyncio
 import math
@@ -24,7 +25,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class CellResult:
-    """Means over the prompts. Of a cell that the server refused all numbers are NaN."""
+    """Means over the prompts. All numbers of a cell that the server refused are NaN."""
 
     cell: Cell
     measure: float = math.nan

@@ -1,4 +1,4 @@
-"""What `tools/demo/vectors.py` measured: each vector's layers, strength and safe range."""
+"""What `tools/demo/vectors.py` measured: each vector's layers, coefficient and safe range."""
 
 import json
 from collections.abc import Mapping
@@ -15,7 +15,8 @@ READS: tuple[Read, ...] = get_args(Read)
 
 @dataclass(frozen=True)
 class DemoDefaults:
-    """`unit_dose`: length of the vector, at coefficient 1, over the median ||h|| of its layer."""
+    """Defaults of one demo vector. `unit_dose`: the relative dose of coefficient 1 at each of its
+    layers."""
 
     read: Read
     layers: tuple[int, ...]

@@ -1,4 +1,5 @@
-"""Differences of means: the raw directions of the contrasts, and the scale to judge them by.
+"""Differences of means: the raw directions of the contrasts, and the scale that they are compared
+with.
 
 The method is that of CAA (Rimsky et al., "Steering Llama 2 via Contrastive Activation Addition")
 and of activation-based style vectors (Konen et al., "Style Vectors for Steering Generative Large
@@ -18,7 +19,8 @@ Progress = Callable[[str], None]
 
 
 class Directions(NamedTuple):
-    """`difference[name][read][layer]`: float32 [hidden]. `median_norm[layer]`: of ||h||."""
+    """`difference[name][read][layer]`: float32 [hidden]. `median_norm[layer]`: the median of ||h||
+    (L2)."""
 
     difference: dict[str, dict[Read, dict[int, torch.Tensor]]]
     median_norm: dict[int, float]

@@ -1,4 +1,4 @@
-"""The demo vectors, made from the contrast texts on the demo model."""
+"""Makes the demo vectors from the contrast texts on the demo model."""
 
 import hashlib
 from collections.abc import Callable
@@ -30,10 +30,10 @@ _STAMP = "made-from.txt"
 
 
 def make_vectors(model_dir: Path, out_dir: Path, progress: Progress = print) -> list[Path]:
-    """Write one `<name>.safetensors` per demo vector into `out_dir` and return their paths.
+    """Write one `<name>.safetensors` for each demo vector into `out_dir` and return their paths.
 
-    Byte for byte the same each time on one machine. What is already there from the same texts,
-    defaults and model is kept. Raises `DemoError`.
+    The bytes are the same each time on one machine. Files that are there already, from the same
+    texts, defaults and model, are kept. Raises `DemoError`.
     """
     defaults = load_defaults()
     wanted = {name: contrasts()[name] for name in defaults}
@@ -62,7 +62,8 @@ def make_vectors(model_dir: Path, out_dir: Path, progress: Progress = print) -> 
 def build_vector(
     contrast: Contrast, found: Directions, defaults: DemoDefaults, base: BaseModel
 ) -> SteeringVector:
-    """Scale the raw directions so that coefficient 1 is `defaults.unit_dose` at every layer."""
+    """Scale the raw directions so that coefficient 1 has the relative dose `defaults.unit_dose` at
+    every layer."""
     raw = found.difference[contrast.name][defaults.read]
     scales = {
         layer: scale_for(direction, found.median_norm[layer], defaults.unit_dose)
@@ -112,9 +113,9 @@ def _made_from(out_dir: Path) -> str:
 
 
 def fill_library(model_dir: Path, library_dir: Path, progress: Progress = print) -> None:
-    """Make the demo vectors beside the model and add those that the library lacks.
+    """Make the demo vectors beside the model, and add those that the library lacks.
 
-    A name that stands for other content is the user's and is left alone. Raises `DemoError` or
+    A name that has other content belongs to the user and is left unchanged. Raises `DemoError` or
     `LibraryError`.
     """
     library = Library(library_dir)

@@ -38,15 +38,15 @@ def default_home() -> Path:
 
 
 def model_path(home: Path) -> Path:
-    """Where the converted model lives under `home`."""
+    """The directory of the converted model under `home`."""
     return home / "models" / MODEL_NAME
 
 
 def prepare_model(home: Path, progress: Progress = print) -> Path:
     """Convert the demo model once and return its directory (about 540 MB, 30 s the first time).
 
-    Atomic: built beside its place and renamed into it. A directory that is incomplete or comes
-    from another version of this function is replaced. Raises `DemoError` with a remedy.
+    Atomic: it is built under a temporary name and then renamed. A directory that is incomplete or
+    comes from another version of this function is replaced. Raises `DemoError` with a remedy.
     """
     target = model_path(home)
     if _is_current(target):

@@ -1,4 +1,4 @@
-"""The demo model as it is served: the same files, with defaults of generation that suit it."""
+"""The demo model as it is served: the same files, with suitable defaults of generation."""
 
 import json
 import os
@@ -20,8 +20,9 @@ _FILE: Final = "generation_config.json"
 
 
 def serving_copy(model: Path) -> Path:
-    """A directory beside `model` with links to its files and a generation_config.json that has
-    `GENERATION` over the model's own. Made once, in one step. Raises `DemoError`."""
+    """Make a directory beside `model` with links to its files, and a generation_config.json in
+    which `GENERATION` overrides the model's own. It is made once, in one step. Raises
+    `DemoError`."""
     target = model.with_name(f"{model.name}-served")
     try:
         own = json.loads((model / _FILE).read_text()) if (model / _FILE).exists() else {}

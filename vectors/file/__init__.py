@@ -3,5 +3,5 @@
 format      reading and writing a vector
 header      the header, bounded and checked before anything else
 metadata    the fields of a vector as JSON
-operation   what other tools' keys do with the vectors; glp: the keys of GLP
+operation   finds keys by which other tools name an operation; glp: the keys of GLP
 """

@@ -83,8 +83,8 @@ def read_vector(
 
 
 def read_new(data: bytes) -> SteeringVector:
-    """`read_vector` for a file that is to be kept: its metadata, other tools' keys included, is at
-    most `MAX_METADATA_BYTES`. Raises `VectorInvalid`."""
+    """`read_vector` for a file that is to be stored: its metadata, including other tools' keys, may
+    have at most `MAX_METADATA_BYTES`. Raises `VectorInvalid`."""
     file = io.BytesIO(data)
     header = read_header(file, len(data))
     others = {k: v for k, v in header.metadata.items() if k != METADATA_KEY}
@@ -109,9 +109,10 @@ def write_vector(vector: SteeringVector) -> bytes:
 
 
 def read_tensors(path: Path, keys: Iterable[HookPoint]) -> dict[HookPoint, torch.Tensor]:
-    """Only these tensors, float32, [hidden] or [steps, hidden], without parsing the metadata.
+    """Read only these tensors, float32, [hidden] or [steps, hidden], without parsing the metadata.
 
-    Raises `VectorNotFound` if the file is gone, `VectorInvalid` if it is broken or lacks one.
+    Raises `VectorNotFound` if the file is gone, `VectorInvalid` if it is broken or lacks one of
+    them.
     """
     found: dict[HookPoint, torch.Tensor] = {}
     try:

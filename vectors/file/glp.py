@@ -70,10 +70,10 @@ class Glp:
 
 
 def read_glp(metadata: Mapping[str, Any]) -> Glp | None:
-    """Read the keys out of `metadata`; None where there are none.
+    """Read the `glp.*` keys in `metadata`; None if there are none.
 
-    Keys are read in any capitals. Raises `VectorInvalid` whose `param` is the key, for all that is
-    unknown or contradicts itself.
+    Capitals make no difference. Raises `VectorInvalid`, whose `param` is the key, for everything
+    that is unknown or contradictory.
     """
     _refuse_before_glp(metadata)
     keys = _keys(metadata)

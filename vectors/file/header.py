@@ -1,11 +1,11 @@
-"""Reading safetensors files: the header, before anything else of a file is touched.
+"""Reads safetensors files: the header, before anything else of a file is used.
 
 A file is 8 bytes (little-endian length of the header), the header as JSON, and the tensors' bytes
-back to back. The length is checked before the JSON is parsed, so a hostile header costs nothing.
+without gaps. The length is checked before the JSON is parsed, so a hostile header costs nothing.
 
-`read_header` parses the header itself: safetensors' own reader gives no metadata of a file in
-memory, as an upload is, and lets a key stand twice. `open_tensors` is that reader, behind the same
-bound, for values out of a file on disk.
+`read_header` parses the header itself, because safetensors' own reader gives no metadata for a file
+in memory, as an upload is, and accepts duplicate keys. `open_tensors` is that reader, with the same
+bound, for values in a file on disk.
 """
 
 import json
@@ -44,7 +44,7 @@ class TensorSpan:
 
 @dataclass(frozen=True)
 class Header:
-    """All of a file but its values."""
+    """Everything in a file except its values."""
 
     tensors: Mapping[HookPoint, TensorSpan]
     metadata: Mapping[str, str]
@@ -75,10 +75,10 @@ def read_header(file: BinaryIO, size: int, max_header_bytes: int = MAX_HEADER_BY
 
 @contextmanager
 def open_tensors(path: Path, max_header_bytes: int = MAX_HEADER_BYTES) -> Iterator[Any]:
-    """safetensors' own reader of the file at `path`: `keys()`, `get_tensor(name)`, `metadata()`.
+    """safetensors' own reader for the file at `path`: `keys()`, `get_tensor(name)`, `metadata()`.
 
-    A tensor is a window on the mapped file: clone it to keep it. Raises `VectorInvalid` for a
-    broken file or one with a longer header, and `OSError`.
+    A tensor is a view of the mapped file: clone it to keep it. Raises `VectorInvalid` for a broken
+    file or one with a longer header, and `OSError`.
     """
     with path.open("rb") as file:
         _header_length(file.read(8), max_header_bytes)
@@ -181,7 +181,8 @@ def _span(name: str, spec: object, data_start: int) -> TensorSpan:
 
 
 def _check_layout(tensors: Mapping[HookPoint, TensorSpan], start: int, size: int) -> None:
-    """The format allows no gap and no overlap, so nothing can hide in a file or be read twice."""
+    """Refuse gaps and overlaps, which the format does not allow, so nothing can be hidden in a file
+    or read twice."""
     for span in sorted(tensors.values(), key=lambda span: span.start):
         if span.start != start:
             raise _not_safetensors("its tensors overlap or leave gaps")

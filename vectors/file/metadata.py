@@ -1,7 +1,7 @@
 """The metadata of a file: one JSON object under the metadata key `steersman`.
 
-Every field is optional. Unknown fields are errors: a misspelt `coefficient` must not pass in
-silence as 1. What is accepted can be written again, sent as JSON, and stays small in memory.
+Every field is optional. Unknown fields are errors: a misspelt `coefficient` must not silently count
+as 1. Whatever is accepted can be written again, sent as JSON, and stays small in memory.
 """
 
 import json
@@ -78,7 +78,8 @@ class BaseModelFields(_Strict):
 
 
 class Metadata(_Strict):
-    """Every field of a `SteeringVector` but its tensors, as a file has it. Null is left out."""
+    """Every field of a `SteeringVector` except its tensors, in the form of the file. Null fields
+    are left out."""
 
     name: Annotated[str, AfterValidator(check_name)] | None = None
     description: Description | None = None
@@ -147,7 +148,7 @@ def metadata_text(vector: SteeringVector) -> str:
 
 def check_metadata_size(vector: SteeringVector) -> None:
     """Raise `VectorInvalid` if the metadata of `vector` cannot be written, or is over
-    `MAX_METADATA_BYTES`: the same measure for an upload and for a change."""
+    `MAX_METADATA_BYTES`. Uploads and changes have the same limit."""
     kept = {name: v for name, v in _present(vector).items() if name not in _CHANGED_BY_PATCH}
     try:
         text = json.dumps(kept, allow_nan=False, ensure_ascii=False)
@@ -169,7 +170,7 @@ def metadata_too_large(size: int, param: str) -> VectorInvalid:
 
 
 def _present(vector: SteeringVector) -> dict[str, Any]:
-    """The fields of `vector` that are worth a place in its file, as JSON has them."""
+    """The fields of `vector` that its file needs, in JSON form."""
     values = {name: getattr(vector, name) for name in Metadata.model_fields}
     values |= {
         "description": vector.description or None,
@@ -182,12 +183,12 @@ def _present(vector: SteeringVector) -> dict[str, Any]:
 
 
 def check_description(value: object) -> str:
-    """`value` as a description; raises `VectorInvalid`."""
+    """Return `value` if it is a valid description; else raise `VectorInvalid`."""
     return _read(_DESCRIPTION, value, "description")
 
 
 def read_base_model(value: object) -> BaseModel:
-    """`value` as the model a vector was made on; raises `VectorInvalid`."""
+    """`value` as the model on which a vector was made; raises `VectorInvalid`."""
     return BaseModel(**_read(_BASE_MODEL, value, "base_model").model_dump())
 
 
@@ -216,8 +217,8 @@ def _refuse_constant(constant: str) -> NoReturn:
 
 
 def _check_plain(given: dict[str, Any]) -> None:
-    """Raise `VectorInvalid` for what JSON allows and an answer cannot hold: half of a surrogate
-    pair, anywhere, and objects within objects without end."""
+    """Raise `VectorInvalid` for what JSON allows and an answer cannot contain: half of a surrogate
+    pair, and objects nested without end."""
     level: list[Any] = [given]
     for _ in range(MAX_DEPTH):
         level = [

@@ -1,11 +1,11 @@
-"""The operation that a file names for its vectors, in the spellings of several tools.
+"""Finds the operation that a file names for its vectors, in the spellings of several tools.
 
-A file whose vectors are for projecting, clamping or rotating does something else if they are added,
-so a key that names an operation is read whatever tool wrote it. Two kinds of keys:
+Vectors for projecting, clamping or rotating have another effect if they are added, so a key that
+names an operation is read whatever tool wrote it. There are two kinds of keys:
 
-    operation, op, mode, steering_type, ...    name an operation and nothing else: what is not a
-                                               word for adding is refused
-    method, type, algorithm, ...               may as well say how a vector was made (`pca`): only
+    operation, op, mode, steering_type, ...    name an operation and nothing else: a word that does
+                                               not mean adding is refused
+    method, type, algorithm, ...               may also name how a vector was made (`pca`): only
                                                words for another operation are refused
 
 `glp.*` keys have rules of their own (`steersman.vectors.file.glp`), and so has the key `steersman`.
@@ -84,22 +84,23 @@ def refuse_unserved(operation: str, param: str = "glp.mode") -> None:
 
 
 def check_operations(said: Mapping[Any, Any], within: str = "") -> None:
-    """Raise `VectorInvalid`, whose `param` is the key, if `said` names an operation other than add.
+    """Raise `VectorInvalid`, whose `param` is the key, if `said` names an operation other than
+    adding.
 
-    `said` is what a file has beside its tensors; objects in it, and JSON in its texts, are read as
-    well. `within` is the key that `said` itself is under.
+    `said` is what a file has beside its tensors. Objects in it, and JSON in its texts, are searched
+    as well. `within` is the key that `said` itself is under.
     """
     _check(said, within, _DEPTH)
 
 
 def names_making(key: str) -> bool:
-    """Whether `key`, in small letters, may say how a vector was made."""
+    """Whether `key`, in lower case, may name how a vector was made."""
     return _MAKING_KEY.fullmatch(key) is not None or _OPERATION_KEY.fullmatch(key) is not None
 
 
 def refuse_operation_name(name: str) -> None:
-    """Raise `VectorInvalid` for a tensor that is named for an operation, or for a place other than
-    the stream: it is not a bare vector that lacks only its block."""
+    """Raise `VectorInvalid` for a tensor named after an operation, or after a place other than the
+    residual stream: it is not a plain vector that only lacks its block."""
     for word in _words(name):
         if _OTHER.match(word) or word in _PLACES:
             raise VectorInvalid(

@@ -1,4 +1,4 @@
-"""From what a file holds to a vector: every part to its layer, and a note of where it came from."""
+"""Makes a vector of the content of a file: each part at its layer, and a note of its origin."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -87,7 +87,8 @@ def build(
 
 
 def fitted(vector: SteeringVector, num_layers: int | None) -> tuple[SteeringVector, list[str]]:
-    """A vector of our own format as this model steers it, and what is past its last block.
+    """A vector of our own format with what this model can steer of it, and a list of the parts past
+    its last block.
 
     `resid_pre.L` becomes `resid_post.(L-1)`. Raises `VectorInvalid` if nothing is left.
     """
@@ -121,7 +122,8 @@ def as_numbers(layer: int | Iterable[int] | None) -> tuple[int, ...] | None:
 def _place(
     found: ImportedFile, site: str | None, as_extracted: bool
 ) -> tuple[LayerConvention, str | None]:
-    """The place of parts whose file does not name another, and the site that overrides theirs."""
+    """The place of the parts whose file names no other place, and the site that overrides the
+    file's."""
     if site is not None and site not in SITES:
         raise VectorInvalid(f"site must be one of {', '.join(SITES)}", param="site")
     if site is not None and as_extracted:
@@ -198,7 +200,7 @@ def _listed(names: list[str]) -> str:
 
 
 def _words(found: ImportedFile) -> str:
-    """Where the file's own tool adds its vectors, in words."""
+    """In words, where the file's own tool adds its vectors."""
     sites = {part.site for part in found.tensors}
     if sites == {SITE}:
         return found.rule.applied.words
@@ -208,7 +210,7 @@ def _words(found: ImportedFile) -> str:
 def _defaults(
     found: ImportedFile, numbers: Sequence[int] | None, kept: Mapping[HookPoint, ImportedTensor]
 ) -> tuple[int, ...]:
-    """Layers of the parts that the file counts as `numbers`; () for all."""
+    """Default layers, from `numbers` in the counting of the file; () for all."""
     if numbers is None:
         return ()
     there = sorted({part.number for part in kept.values()})

@@ -1,4 +1,5 @@
-"""What a Hugging Face folder has beside its vectors: `README.md`'s front matter, `config.json`."""
+"""Reads what a Hugging Face folder has beside its vectors: `README.md`'s front matter,
+`config.json`."""
 
 import json
 from dataclasses import dataclass

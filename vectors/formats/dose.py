@@ -1,4 +1,4 @@
-"""How strong an imported vector is beside the stream that it is added to."""
+"""How strong an imported vector is, relative to the stream that it is added to."""
 
 from collections.abc import Mapping
 from typing import Final, NamedTuple
@@ -12,8 +12,9 @@ AIM: Final = 0.3
 
 
 class Dose(NamedTuple):
-    """`total` is the sum over layers of ||coefficient * v|| / median ||h||, at the default
-    coefficient; `better` is the coefficient that would make it `AIM`, None where none would."""
+    """`total`: the sum over layers of ||coefficient * v|| / median ||h||, at the default
+    coefficient. `better`: the coefficient at which the total would be `AIM`; None if there is
+    none."""
 
     total: float
     layers: int

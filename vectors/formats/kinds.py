@@ -1,4 +1,4 @@
-"""What a file is, by its content: its name decides nothing but which error a broken file gets."""
+"""The format of a file, by its content. Its name only decides which error a broken file gets."""
 
 import os
 import zipfile
@@ -37,7 +37,7 @@ _OLD_PICKLE: Final = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 
 
 def kind_of(path: Path) -> Kind | None:
-    """What the file at `path` is; None if nothing that is known. Raises `OSError`."""
+    """The format of the file at `path`; None if it is not a known one. Raises `OSError`."""
     size = path.stat().st_size
     with path.open("rb") as file:
         start = file.read(64)
@@ -60,7 +60,8 @@ def kind_of(path: Path) -> Kind | None:
 
 
 def is_vector_like(path: Path) -> bool:
-    """Whether a file in a folder may be its vector, rather than something that lies beside one."""
+    """Whether a file in a folder may be its vector, and not one of the files that usually lie
+    beside it."""
     if path.suffix.lower() in SUFFIXES:
         return True
     kind = kind_of(path)

@@ -1,4 +1,4 @@
-"""One way in: recognise a file or a folder by its content and name, and read it."""
+"""The only entry: recognises a file or folder by its content and name, and reads it."""
 
 import re
 from collections.abc import Iterable
@@ -128,7 +128,7 @@ def _check_counted(
 
 
 def _name_of(path: Path) -> str | None:
-    """The file's name as a vector may have it, or None."""
+    """A vector's name from the name of the file, or None."""
     stem = path.resolve().name if path.is_dir() else path.stem
     plain = re.sub(r"\.{2,}", ".", re.sub(r"[^A-Za-z0-9._-]+", "-", stem)).strip("._-")
     return plain[:128] or None

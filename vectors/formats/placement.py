@@ -1,4 +1,4 @@
-"""Where a file's tensors belong: by their names, or by their rows in a stack of all layers."""
+"""Places a file's tensors: by their names, or by their rows in a stack of all layers."""
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -94,7 +94,8 @@ def placed(
 def lone_tensor(
     value: Any, name: str, rule: FormatRule, options: Options, notes: Notes | None = None
 ) -> ImportedFile:
-    """Parts of a tensor without a layer: [hidden] at the layers given, or a row for each layer."""
+    """Parts of a tensor without a layer in its name: [hidden] at the given layers, or one row for
+    each layer."""
     notes = notes or Notes()
     value = squeezed(value)
     check_floats(name, value)

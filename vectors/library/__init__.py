@@ -4,8 +4,8 @@ library     names, versions and content: what a server's routes call
 ownership   who may see what: content that two owners share
 names       names, ids, and the errors about them
 record      the JSON file of one name
-index       all records, read once a change
+index       all records, each read once after every change
 objects     the files of content, by digest, and a cache of their headers
-entry       one version of a name: all but the values
+entry       one version of a name: everything except the values
 disk        atomic writes, the lock, disk errors
 """

@@ -50,8 +50,8 @@ def disk_errors() -> Iterator[None]:
 
 
 def obstacle(directory: Path) -> str | None:
-    """Why nothing could be written under `directory` now, as far as can be seen without writing;
-    None if nothing is in the way. Raises `OSError` where it cannot be looked at."""
+    """Why nothing can be written under `directory` now, as far as this can be seen without writing;
+    None if nothing prevents it. Raises `OSError` if the directory cannot be checked."""
     with contextlib.suppress(PermissionError):
         space = os.statvfs(directory)
         if not space.f_flag & os.ST_RDONLY and os.access(directory, os.W_OK | os.X_OK):
@@ -80,13 +80,13 @@ def replace(path: Path, data: bytes, *, mode: int | None = None) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove `path`, and have it stay removed. Raises `FileNotFoundError`."""
+    """Remove `path`, durably. Raises `FileNotFoundError`."""
     path.unlink()
     sync_directory(path.parent)
 
 
 def sync_directory(path: Path) -> None:
-    """Make renames and removals in `path` outlive a power cut."""
+    """Make renames and removals in `path` survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
@@ -96,10 +96,10 @@ def sync_directory(path: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path` against other processes; a dead process holds nothing.
+    """Hold the lock file `path` against other processes; the lock of a dead process is released.
 
-    Some network file systems have no locks. There, replicas that change one name at the same moment
-    leave one of the two changes, whole. Raises `OSError` if the file cannot be opened.
+    Some network file systems have no locks. There, of two replicas that change one name at the same
+    moment one change remains, whole. Raises `OSError` if the file cannot be opened.
     """
     # No soft lock in its place: that is a file, which outlives a process that dies.
     lock = FileLock(path, poll_interval=_POLL_S, fallback_to_soft=False)
@@ -115,13 +115,14 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def touch(path: Path) -> None:
-    """Set the modification time of `path` to now, if it is there."""
+    """Set the modification time of `path` to now, if it exists."""
     with contextlib.suppress(FileNotFoundError):
         os.utime(path)
 
 
 def remove_older(directory: Path, cutoff: float, unwanted: Callable[[str], bool]) -> int:
-    """Remove the files of `directory` that are `unwanted` by name and older than `cutoff` (s)."""
+    """Remove the files of `directory` whose names are `unwanted` and that were changed before
+    `cutoff` (Unix seconds)."""
     removed = 0
     with os.scandir(directory) as files:
         for file in files:

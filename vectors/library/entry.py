@@ -1,7 +1,7 @@
-"""A vector in the library: all of it but the values.
+"""A vector in the library: everything except its values.
 
-Thousands of these are held at once, and a file decides how long its metadata is. So what may be
-long is held as JSON text, and parsed where it is read.
+Thousands of these are in memory at once, and a file decides how long its metadata is. So the fields
+that may be long are kept as JSON text, and parsed when they are read.
 """
 
 import json
@@ -28,13 +28,13 @@ class _Long:
 
     @property
     def method_settings(self) -> dict[str, Any]:
-        """Parsed anew at every call."""
+        """Parsed at every access."""
         settings: dict[str, Any] = json.loads(self.details).get("method_settings", {})
         return settings
 
     @property
     def norms(self) -> dict[str, float]:
-        """Length of each tensor by its name, as far as the file has it; parsed at every call."""
+        """Length of each tensor by its name, as far as the file has it. Parsed at every access."""
         norms: dict[str, float] = json.loads(self.details).get("norms", {})
         return norms
 
@@ -53,7 +53,7 @@ class StoredVector(VectorFields, _Long):
 
     @property
     def weight(self) -> int:
-        """Roughly the bytes of memory that it takes."""
+        """About how many bytes of memory it takes."""
         return 1024 + 2 * len(self.details) + 4 * len(self.description) + 256 * len(self.tensors)
 
 
@@ -109,7 +109,7 @@ def read_stored(path: Path) -> StoredVector:
 def make_entry(
     record: Record, digest: str, path: Path, stored: StoredVector, served: ServedModel
 ) -> Entry:
-    """Put a name's record and one of its objects together, beside the model that is served."""
+    """Combine a name's record with one of its objects, and compare it with the served model."""
     foreign = digest in record.foreign
     if foreign:
         stored = bare(stored)
@@ -138,7 +138,7 @@ def make_entry(
 
 
 def bare(stored: StoredVector) -> StoredVector:
-    """What follows from the content alone."""
+    """The part of `stored` that follows from the content alone."""
     numbers = sum(math.prod(shape) for shape in stored.tensors.values())
     return StoredVector(
         4 * numbers,
@@ -151,8 +151,8 @@ def bare(stored: StoredVector) -> StoredVector:
 
 
 def described(vector: SteeringVector) -> StoredVector:
-    """What is looked at of `vector` where it is not in a library yet; its size is that of its
-    numbers."""
+    """`vector`, which is not in a library yet, in the form that is compared with the served model.
+    Its size is that of its numbers."""
     shapes = {key: tuple(tensor.shape) for key, tensor in vector.tensors.items()}
     numbers = sum(math.prod(shape) for shape in shapes.values())
     return StoredVector(

@@ -1,4 +1,4 @@
-"""The names of a library, as they are on disk right now: other processes change them, too."""
+"""The names of a library, as they are on disk now: other processes change them, too."""
 
 import os
 import threading
@@ -21,11 +21,11 @@ Signature = tuple[int, int, int]
 
 
 class NameIndex:
-    """Reads `names/`, each file once a change.
+    """Reads the files of `names/`, each once after every change.
 
-    Assumes that files change only by renaming another over them, as
-    `steersman.vectors.library.disk` does. Guarantees that `get` sees every change that the file
-    system shows, and so does `all`, and that broken files are in `broken` and nowhere else.
+    Assumption: a file changes only when another is renamed over it, as
+    `steersman.vectors.library.disk` does. Guarantees: `get` and `all` show every change that the
+    file system shows; broken files are only in `broken`.
     """
 
     def __init__(self, directory: Path) -> None:

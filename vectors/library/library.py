@@ -109,7 +109,7 @@ class Library:
 
     @property
     def problems(self) -> dict[Path, str]:
-        """Broken files that were met, and what is wrong with each."""
+        """Broken files that were found, and what is wrong with each."""
         broken = dict.fromkeys(self._names.broken.values(), "is not the record of a name")
         return broken | self._objects.problems
 
@@ -126,11 +126,11 @@ class Library:
         owner: str | None = None,
         admit: Admit = admit_all,
     ) -> tuple[Entry, bool]:
-        """Keep a vector under `name`, or else under the name in its metadata, made by `owner`.
+        """Store a vector under `name`, or else under the name in its metadata, made by `owner`.
 
-        Returns it and whether it is new: False if the name has this very content. Raises
-        `VectorInvalid` for a broken file, a bad or missing name or a vector for another model,
-        `VectorConflict` if the name stands for other content, and what `admit` raises.
+        Returns it, and whether it is new: False if the name already has exactly this content.
+        Raises `VectorInvalid` for a broken file, a bad or missing name or a vector for another
+        model, `VectorConflict` if the name has other content, and what `admit` raises.
         """
         if name is not None:
             check_name(name)
@@ -173,9 +173,9 @@ class Library:
         return old
 
     def resolve(self, vector_id: str) -> Entry:
-        """The vector that `name` or `name@<12 or more hex of a digest of its>` stands for.
+        """The vector for `name` or `name@<12 or more hex digits of one of its digests>`.
 
-        Raises `VectorInvalid` if this can be no id, `VectorNotFound` if there is none such.
+        Raises `VectorInvalid` if this cannot be an id, `VectorNotFound` if there is no such vector.
         """
         name, version = parse_id(vector_id)
         record = self._record(name)
@@ -252,9 +252,10 @@ class Library:
         return self._entry(changed, changed.digests[0])
 
     def delete(self, name: str) -> None:
-        """Take a name away. Its content stays readable for `UNUSED_FOR_S`, for requests in flight.
+        """Delete a name. Its content stays readable for `UNUSED_FOR_S` seconds, for requests in
+        flight.
 
-        Works on a damaged vector, too. Raises `VectorNotFound`.
+        Works for a damaged vector, too. Raises `VectorNotFound`.
         """
         check_is_name(name)
         with disk.disk_errors(), self._changing_names():
@@ -282,10 +283,11 @@ class Library:
             probe.unlink(missing_ok=True)
 
     def collect(self, older_than_s: float = UNUSED_FOR_S) -> int:
-        """Remove content without a name for `older_than_s` seconds, and files that a crash left.
+        """Remove content that has had no name for `older_than_s` seconds, and files that a crash
+        left behind.
 
-        Returns the number of files removed. Removes no content while a name's record is broken:
-        what that name stands for is not known.
+        Returns the number of files removed. Removes no content while a name's record is broken,
+        because its digests are then unknown.
         """
         with disk.disk_errors(), self._changing_names():
             removed = disk.remove_older(
@@ -306,9 +308,9 @@ class Library:
         visible: Visible | None = None,
         fits: bool | None = None,
     ) -> tuple[Entries, bool]:
-        """The first `limit` of `list()` whose names are `visible` and come after `after`; and
-        whether more follow. With `fits`, those that the served model can, or cannot, be steered
-        with."""
+        """The first `limit` names of `list()` that are `visible` and come after `after`, and
+        whether more follow. `fits`: True for only vectors that the served model can be steered
+        with, False for only the others."""
         with disk.disk_errors():
             records = self._names.all()
         entries: Entries = []
@@ -329,7 +331,7 @@ class Library:
         return entries, False
 
     def list(self) -> Entries:
-        """Every sound vector in its newest version, by name."""
+        """All intact vectors in their newest version, by name."""
         return self.page(None, sys.maxsize)[0]
 
     def _open(self) -> None:
@@ -419,17 +421,17 @@ class Library:
         return vector, self._objects.put(vector, write_vector(vector))
 
     def check_fits(self, vector: Described, param: str | None = None) -> None:
-        """Raise `VectorInvalid` for a vector that the served model cannot be steered with: one in
-        the library may have come when another model was served, or by another server. The error
-        is about `param`, else about the part of the vector."""
+        """Raise `VectorInvalid` for a vector that the served model cannot be steered with: it may
+        have been stored for another model, or by another server. The error is about `param`, or
+        else about the part of the vector."""
         misfit = self._served.misfit(vector)
         if misfit is not None:
             misfit.param = param or misfit.param
             raise misfit
 
     def _check_values(self, vector: SteeringVector, param: str | None = None) -> None:
-        """Raise `VectorInvalid`, about `param` or about the part of the vector, where no request
-        could be steered with its values at its defaults."""
+        """Raise `VectorInvalid`, about `param` or the part of the vector, if no request could be
+        steered with its values at its defaults."""
         unfit = self._served.unfit_values(vector)
         if unfit is not None:
             unfit.param = param or unfit.param

@@ -11,14 +11,15 @@ _HEX: Final = re.compile(r"[0-9a-f]{12,64}", re.ASCII)
 
 
 class VectorId(NamedTuple):
-    """An id taken apart. `version` is the beginning of a digest's hex, or None for the newest."""
+    """An id in its parts. `version` is the beginning of a digest's hex digits; None for the newest
+    version."""
 
     name: str
     version: str | None
 
 
 def check_name(name: object, param: str = "name") -> str:
-    """`name` itself; raises `VectorInvalid` unless it is a name that a vector may have."""
+    """Return `name` if it is a valid name of a vector; else raise `VectorInvalid`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
         raise VectorInvalid(
             f"{shown(name)} cannot be a vector's name; use 1 to {MAX_NAME} letters, digits, '.', "
@@ -30,7 +31,7 @@ def check_name(name: object, param: str = "name") -> str:
 
 
 def parse_id(text: str, param: str = "id") -> VectorId:
-    """Take an id apart; raises `VectorInvalid` if no vector can have it."""
+    """Parse an id; raises `VectorInvalid` if no vector can have it."""
     name, at, version = text.partition("@")
     check_name(name, param)
     if at and not _HEX.fullmatch(version):
@@ -54,8 +55,8 @@ def check_is_name(name: str) -> None:
 
 
 def taken(name: str, digest: str, misfit: str | None) -> VectorConflict:
-    """The error for a name that stands for other content than `digest`, which is `misfit` (why the
-    served model cannot be steered with it; None: it can)."""
+    """The error for a name with other content than `digest`. `misfit`: why the served model cannot
+    be steered with that other content; None if it can."""
     if misfit is not None:
         return VectorConflict(
             f"{name!r} is in use for a vector that is not for the served model ({misfit}). Several "

@@ -38,12 +38,12 @@ class ObjectStore:
         self.problems: dict[Path, str] = {}
 
     def path(self, digest: str) -> Path:
-        """Where the file of `digest` is, whether or not it is there."""
+        """The path of the file of `digest`, whether or not it exists."""
         return self._directory / _file_name(digest)
 
     def put(self, vector: SteeringVector, data: bytes) -> bool:
-        """Keep `data`, the file of `vector`, unless a sound file of the same digest is there.
-        Returns whether what is there now is `data`."""
+        """Store `data`, the file of `vector`, unless there is an intact file with the same digest.
+        Returns whether the stored file is now `data`."""
         path = self.path(vector.digest)
         # Before looking: the file must not be collected between here and being named.
         disk.touch(path)
@@ -55,7 +55,7 @@ class ObjectStore:
         return not sound or path.read_bytes() == data
 
     def header(self, digest: str) -> StoredVector | None:
-        """All of an object but its values, or None if its file is broken or gone."""
+        """All of an object except its values; None if its file is broken or gone."""
         path = self.path(digest)
         try:
             size = path.stat().st_size
@@ -82,7 +82,7 @@ class ObjectStore:
         return stored
 
     def forget(self, digests: Iterable[str]) -> None:
-        """Let go of what is in memory of these: their names are gone."""
+        """Drop the cached headers of these digests: their names are gone."""
         with self._lock:
             for digest in digests:
                 self._drop(digest)
@@ -93,10 +93,11 @@ class ObjectStore:
             self._weight -= stored.weight
 
     def find(self, wanted: object, among: Collection[str] | None = None) -> str:
-        """The one digest, of those `among` if given, that `wanted` (whole, or 12 or more hex
-        digits) begins.
+        """The one digest, of all or of `among`, that begins with `wanted` (whole, or 12 or more hex
+        digits).
 
-        Raises `VectorInvalid` if it is not a digest or fits two objects, `VectorNotFound` if none.
+        Raises `VectorInvalid` if it is not a digest or fits two objects, `VectorNotFound` if it
+        fits none.
         """
         match = _WANTED.fullmatch(wanted) if isinstance(wanted, str) else None
         if match is None:
@@ -122,12 +123,13 @@ class ObjectStore:
         return f"sha256:{found[0].removesuffix(_SUFFIX)}"
 
     def touch(self, digests: Collection[str]) -> None:
-        """Start the clock that `collect` goes by again."""
+        """Restart the time after which `collect` may remove the object."""
         for digest in digests:
             disk.touch(self.path(digest))
 
     def collect(self, wanted: Collection[str], older_than_s: float) -> int:
-        """Remove objects that are not `wanted` and have not been for `older_than_s` seconds."""
+        """Remove objects that are not `wanted` and have not been wanted for `older_than_s`
+        seconds."""
         files = {_file_name(digest) for digest in wanted}
         removed = disk.remove_older(
             self._directory, time.time() - older_than_s, lambda name: name not in files

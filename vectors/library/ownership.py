@@ -21,7 +21,7 @@ Admit = Callable[[str, Records], None]
 
 
 def admit_all(name: str, records: Records) -> None:
-    """For a library without rules of its own."""
+    """Admits every vector, for a library without rules of its own."""
 
 
 def visible_digests(records: Records, visible: Visible) -> set[str]:
@@ -30,7 +30,8 @@ def visible_digests(records: Records, visible: Visible) -> set[str]:
 
 
 def is_foreign(digest: str, records: Records, visible: Visible) -> bool:
-    """Whether all that a caller who sees `visible` names may know of `digest` is its content."""
+    """Whether a caller who sees `visible` names may know only the content of `digest`, and not its
+    file's metadata."""
     return all(
         digest in records[name].foreign
         for name in records
@@ -41,8 +42,8 @@ def is_foreign(digest: str, records: Records, visible: Visible) -> bool:
 def new_record(
     name: str, vector: SteeringVector, owner: str | None, foreign: bool, stored: StoredVector | None
 ) -> Record:
-    """The record of a new name for `vector`, with the description, safe range and base model of
-    `vector` where those of `stored`, the file of its digest in the library, are others."""
+    """The record of a new name for `vector`. It has the description, safe range and base model of
+    `vector` where they differ from those of `stored`, the file of its digest in the library."""
     now = int(time.time())
     record = Record(
         name,
@@ -56,8 +57,8 @@ def new_record(
 
 
 def with_own_words(record: Record, vector: SteeringVector, stored: StoredVector | None) -> Record:
-    """`record` with the description, safe range and base model of `vector` where those of `stored`,
-    the file of its digest that is in the library, are others."""
+    """`record` with the description, safe range and base model of `vector` where they differ from
+    those of `stored`, the file of its digest in the library."""
     if stored is not None and vector.description != stored.description:
         record = replace(record, description=vector.description)
     if stored is not None and vector.safe_range != stored.safe_range:
@@ -71,7 +72,7 @@ def with_own_words(record: Record, vector: SteeringVector, stored: StoredVector 
 
 
 def read_content(entry: Entry) -> SteeringVector:
-    """The vector of `entry`, with what the owner of its name may know."""
+    """The vector of `entry`, with the metadata that the owner of its name may see."""
     vector = read_vector(entry.path)
     if not entry.foreign:
         return vector

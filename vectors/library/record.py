@@ -18,11 +18,10 @@ HISTORY: Final = 32
 
 @dataclass(frozen=True)
 class Record:
-    """A name. `digests[0]` is what it stands for now, the others what it stood for before.
+    """A name. `digests[0]` is its content now, the others are what it had before.
 
-    `description`, `safe_range` and `base_model` are the name's own and, unless None, go before the
-    file's.
-    Times are Unix seconds.
+    `description`, `safe_range` and `base_model` belong to the name and, unless None, override the
+    file's. Times are Unix seconds.
     """
 
     name: str
@@ -45,8 +44,8 @@ class Record:
         return (digest, *(d for d in self.digests if d != digest))[:HISTORY]
 
     def version(self, digits: str) -> str:
-        """The digest, of those it has stood for, that begins with these hex digits. Raises
-        `VectorInvalid` if several do, `VectorNotFound` if none does."""
+        """The one of its digests that begins with these hex digits. Raises `VectorInvalid` if
+        several do, `VectorNotFound` if none does."""
         found = [d for d in self.digests if d.removeprefix("sha256:").startswith(digits)]
         if len(found) == 1:
             return found[0]
@@ -61,7 +60,7 @@ class Record:
         )
 
     def to_json(self) -> bytes:
-        """The form that `from_json` takes back."""
+        """The JSON that `from_json` reads."""
         written = {**self.unknown, **asdict(self)}
         del written["unknown"]
         return json.dumps(written, sort_keys=True).encode()
@@ -101,12 +100,12 @@ _KNOWN: Final = frozenset(known.name for known in fields(Record))
 
 
 def _owner(written: dict[str, object]) -> str | None:
-    """Records of before there were owners have none."""
+    """The owner; None in records from before there were owners."""
     owner = written.get("owner")
     return owner if isinstance(owner, str) else None
 
 
 def _base_model(written: dict[str, object]) -> BaseModel | None:
-    """Records of before names had one of their own have none."""
+    """The name's own base model; None in records from before names had one."""
     said = written.get("base_model")
     return None if said is None else read_base_model(said)

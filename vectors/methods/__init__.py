@@ -1,4 +1,4 @@
-"""How vectors are made of captured activations: `METHODS` lists what each needs.
+"""Makes vectors of captured activations: `METHODS` lists the methods and what each needs.
 
     caa               mean of positive - negative over pairs, at the answer's letter
     style             one style's mean minus that of all others
@@ -7,8 +7,8 @@
     probe             weights of a logistic regression, length 1 or the mean difference along them
     per_step          mean(A) - mean(B) at each generation step, at `attn_out`
 
-All are plain functions; the paper stands in the module's docstring.
-`steersman.vectors.methods.quality` measures what comes out.
+All are plain functions; each module's docstring names the paper.
+`steersman.vectors.methods.quality` measures the results.
 """
 
 from collections.abc import Callable, Mapping
@@ -81,7 +81,7 @@ class Method:
 
     @property
     def missing(self) -> str | None:
-        """The distribution that has to be installed first, if one has to."""
+        """The distribution that must be installed first; None if there is none."""
         if self.requires is None or find_spec(self.requires[0]) is not None:
             return None
         return self.requires[1]

@@ -70,7 +70,7 @@ class Mean:
 def check_sample(
     sample: torch.Tensor, side: str, number: int, shape: tuple[int, ...] | None = None
 ) -> None:
-    """Raise `ActivationsInvalid`, naming sample `number` of `side`, unless it is a sound sample."""
+    """Raise `ActivationsInvalid`, naming sample `number` of `side`, unless it is a valid sample."""
     where = f"sample {number} of {side}"
     if (
         sample.ndim != 2

@@ -1,4 +1,4 @@
-"""`steersman vectors ...`"""
+"""`steersman vectors ...`: all commands about vectors."""
 
 import typer
 

@@ -1,4 +1,4 @@
-"""`steersman vectors extract`: have the server make a vector, and watch it being made."""
+"""`steersman vectors extract`: makes a vector on the server, and shows the job's progress."""
 
 import json
 from pathlib import Path
@@ -45,18 +45,24 @@ _HOW = "How"
 def extract(
     ctx: typer.Context,
     name: Annotated[str, typer.Argument(help="The vector's name.")],
-    method: Annotated[str, typer.Option(metavar="METHOD", help="One of those above.")],
+    method: Annotated[str, typer.Option(metavar="METHOD", help="The method: one of those above.")],
     replace: Replace = False,
     pairs: Annotated[
-        Path | None, typer.Option(help="JSONL.", rich_help_panel=_TEXTS, **_READABLE)
+        Path | None, typer.Option(help="JSONL file of pairs.", rich_help_panel=_TEXTS, **_READABLE)
     ] = None,
     positive: Annotated[
         Path | None,
-        typer.Option(help="Texts that do.", rich_help_panel=_TEXTS, **_READABLE),
+        typer.Option(
+            help="File of texts with what the vector is to add.",
+            rich_help_panel=_TEXTS,
+            **_READABLE,
+        ),
     ] = None,
     negative: Annotated[
         Path | None,
-        typer.Option(help="Texts that do not.", rich_help_panel=_TEXTS, **_READABLE),
+        typer.Option(
+            help="File of texts that show the opposite.", rich_help_panel=_TEXTS, **_READABLE
+        ),
     ] = None,
     styles: Annotated[
         list[Path] | None,
@@ -98,7 +104,7 @@ def extract(
             "--set",
             rich_help_panel=_HOW,
             metavar="KEY=VALUE",
-            help="A setting of the method; more than once for several.",
+            help="A setting of the method; repeat the option for several.",
         ),
     ] = None,
     unit_dose: Annotated[
@@ -112,18 +118,19 @@ def extract(
     ] = None,
     steps: Annotated[
         int | None,
-        typer.Option(min=1, rich_help_panel=_HOW, help="per_step: how many tokens."),
+        typer.Option(min=1, rich_help_panel=_HOW, help="per_step: number of generated tokens."),
     ] = None,
     seed: Annotated[
         int | None,
-        typer.Option(rich_help_panel=_HOW, help="Of the splits that quality is measured on."),
+        typer.Option(rich_help_panel=_HOW, help="Seed of the splits on which quality is measured."),
     ] = None,
     reproducible: Annotated[
         bool,
         typer.Option(
             "--reproducible",
             rich_help_panel=_HOW,
-            help="One text at a time: the same bytes on the same machine, and slower.",
+            help="Capture one text at a time: slower, and gives the same bytes each time on "
+            "one machine.",
         ),
     ] = False,
     description: Annotated[str | None, typer.Option(help="Kept with the vector.")] = None,

@@ -1,4 +1,4 @@
-"""`steersman vectors import`: files of other tools, read here; the server gets safetensors only."""
+"""`steersman vectors import`: reads files of other tools here; the server gets safetensors only."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class LayersAre(StrEnum):
-    """What a file's bare numbers count."""
+    """What a file's bare layer numbers count."""
 
     BLOCKS = "blocks"
     HIDDEN_STATES = "hidden-states"
@@ -186,7 +186,7 @@ def _print_dose(vector: "SteeringVector", served: dict[str, Any] | None) -> "Dos
 
 
 def _tell(vector: "SteeringVector", *, chosen: bool) -> None:
-    """What was found, and where it will act."""
+    """Print what was found, and where it will act."""
     origin = _origin(vector)
     if "library" in origin:
         maker = origin["library"]

@@ -91,7 +91,7 @@ _MISFIT: Final = "not for the served model: `steersman vectors show` has the rea
 
 
 def _made_on(vector: dict[str, Any]) -> str | None:
-    """The model that its file names, and that it is another one where that is known."""
+    """The model that the vector's file names; and, if known, that it is not the served one."""
     name = (vector["base_model"] or {}).get("id")
     if vector.get("base_model_matches") is False:
         return f"{name or 'unnamed'}, not the served one"

@@ -173,7 +173,7 @@ def cosines(first: "SteeringVector", second: "SteeringVector") -> dict[str, floa
 
 
 def added_length(vector: "SteeringVector") -> float:
-    """Length of what a steered token gets at most at one of the default layers: |c| * ||v||."""
+    """Largest length of what a steered token gets at one of the default layers: |c| * ||v||."""
     lengths = [
         float(tensor.double().norm())
         for (_, layer), tensor in vector.tensors.items()

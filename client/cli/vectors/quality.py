@@ -7,8 +7,8 @@ from steersman.client.cli import show
 
 
 def quality_table(vector: Mapping[str, Any]) -> bool:
-    """Print the measures in a vector's metadata, the recommended layer marked; False if it has
-    none. `vector` is as the server shows it."""
+    """Print the measures in a vector's metadata, with the recommended layer marked. Returns False
+    if it has none. `vector`: as the server shows it."""
     quality = vector["method_settings"].get("quality")
     if not isinstance(quality, Mapping) or not vector["norms"]:
         return False

@@ -1,4 +1,5 @@
-"""`steersman vectors rescale`: one length for several vectors, so that multipliers compare."""
+"""`steersman vectors rescale`: gives several vectors one length, so that their coefficients
+compare."""
 
 from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated
@@ -53,7 +54,8 @@ def rescale_vectors(
 
 
 def rescaled(found: dict[str, "SteeringVector"]) -> dict[str, "SteeringVector"]:
-    """`found`, by name, as new vectors by new names. Raises `WrongUsage`, `ActivationsInvalid`."""
+    """New vectors, by their new names, from the vectors `found`, by name. Raises `WrongUsage`,
+    `ActivationsInvalid`."""
     import torch
 
     from steersman.vectors.methods import rescale

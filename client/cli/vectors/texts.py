@@ -1,4 +1,4 @@
-"""The texts of an extraction, from files: one text a line, or JSONL as the server reads it."""
+"""The texts of an extraction, from files: one text a line, or JSONL in the server's form."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,7 +8,8 @@ from steersman.client.errors import WrongUsage
 
 
 class Texts(NamedTuple):
-    """The fields of a request about its texts, and the JSONL file beside it, or None."""
+    """The fields of a request that concern its texts, and the JSONL file that is sent with it, or
+    None."""
 
     body: dict[str, Any]
     lines: bytes | None
@@ -17,7 +18,7 @@ class Texts(NamedTuple):
 def read_texts(
     pairs: Path | None, positive: Path | None, negative: Path | None, styles: Sequence[Path]
 ) -> Texts:
-    """The texts of one of the three ways to give them. Raises `WrongUsage`."""
+    """Read the texts, given in one of the three ways. Raises `WrongUsage`."""
     given = [pairs is not None, positive is not None or negative is not None, bool(styles)]
     if sum(given) != 1:
         raise WrongUsage(
@@ -39,7 +40,7 @@ def read_texts(
 
 
 def _styles(paths: Sequence[Path]) -> Texts:
-    """Text files, each a style by its name, in folders or named; or one JSONL file of texts and
+    """Text files of one style each, in folders or named directly; or one JSONL file of texts and
     labels."""
     files: list[Path] = []
     for path in paths:

@@ -51,7 +51,7 @@ Replace = Annotated[
 
 
 class Format(StrEnum):
-    """What a vector can be exported as."""
+    """The formats of an export."""
 
     GGUF = "gguf"
     SAFETENSORS = "safetensors"
@@ -89,14 +89,18 @@ def upload(
 def export(
     ctx: typer.Context,
     vector_id: Annotated[str, typer.Argument(metavar="ID", help="NAME or NAME@DIGEST.")],
-    form: Annotated[Format, typer.Option("--format", help="What to write.")],
+    form: Annotated[Format, typer.Option("--format", help="Format to write.")],
     target: Annotated[
         Path | None,
-        typer.Option("--out", metavar="FILE", help="Where.  \\[default: NAME.FORMAT, here]"),
+        typer.Option(
+            "--out", metavar="FILE", help="File to write.  \\[default: NAME.FORMAT, here]"
+        ),
     ] = None,
     layers: Annotated[
         str | None,
-        typer.Option(metavar="8-20,25", help="gguf: these blocks.  \\[default: the vector's own]"),
+        typer.Option(
+            metavar="8-20,25", help="gguf: blocks to write.  \\[default: the vector's own]"
+        ),
     ] = None,
     fold: Annotated[
         bool,
@@ -160,10 +164,10 @@ def delete(
 
 
 def send(client: "Client", data: bytes, name: str | None, *, replace: bool = False) -> Any:
-    """Upload a safetensors file; returns the server's description of the vector.
+    """Upload a safetensors file. Returns the server's description of the vector.
 
-    With `replace` a name that stands for another vector stands for this one from then on, in one
-    step for requests; its older version stays addressable by digest.
+    With `replace`, a name that is taken gets this vector in one step for requests; its older
+    version stays addressable by digest.
     """
     try:
         return _post(client, data, name)
@@ -180,13 +184,13 @@ def send(client: "Client", data: bytes, name: str | None, *, replace: bool = Fal
 
 
 def name_beside(name: str) -> str:
-    """A name for what is to take the place of `name`'s vector, until it does."""
+    """A temporary name for the vector that is going to replace the one of `name`."""
     return f"{name[:40]}-{secrets.token_hex(8)}"
 
 
 def move_to_name(client: "Client", made: dict[str, Any], name: str) -> Any:
-    """Move `made`, a vector as the server shows it, to `name`, whether or not that is taken; its
-    own name is deleted. Returns the server's description of `name`."""
+    """Give `name` to `made`, a vector as the server shows it, whether or not `name` is taken; the
+    vector's own name is deleted. Returns the server's description of `name`."""
     try:
         client.vector(name)
     except Refused as refused:
@@ -200,8 +204,8 @@ def move_to_name(client: "Client", made: dict[str, Any], name: str) -> Any:
 
 
 def take_over(client: "Client", made: dict[str, Any], name: str) -> Any:
-    """Have `name`, which stands for another vector, stand for `made`, a vector as the server shows
-    it, whose own name is deleted. Returns the server's description of `name`."""
+    """Make `name`, which has another vector, stand for `made`, a vector as the server shows it,
+    whose own name is deleted. Returns the server's description of `name`."""
     change = {"digest": made["digest"], "description": made["description"]}
     if made["safe_range"] is not None:
         change["safe_range"] = made["safe_range"]
@@ -218,8 +222,9 @@ def _post(client: "Client", data: bytes, name: str | None) -> Any:
 
 
 def fetch(client: "Client", vector_id: str) -> tuple["SteeringVector", bytes]:
-    """A vector and its file, with the name's own description and safe range: the stored file has
-    those of its first upload, and several names may share it. Raises what `client` raises."""
+    """A vector and its file, with the name's own description and safe range, because the stored
+    file has those of its first upload, and several names may share it. Raises what `client`
+    raises."""
     from steersman.vectors.file.format import read_vector, write_vector
 
     entry = client.vector(vector_id)
@@ -233,7 +238,7 @@ def fetch(client: "Client", vector_id: str) -> tuple["SteeringVector", bytes]:
 
 
 def check_target(path: Path, *, force: bool) -> None:
-    """Raise `WrongUsage` if `path` is not to be written."""
+    """Raise `WrongUsage` if `path` must not be written."""
     if path.exists() and not force:
         raise WrongUsage(
             f"{path} is there already",

@@ -1,4 +1,5 @@
-"""Measures of an answer, a number each. One module a measure; `--measure name[:argument]`."""
+"""Measures of an answer. Each module has one measure, which gives a number; `--measure
+name[:argument]`."""
 
 from collections.abc import Callable
 from typing import Final
@@ -24,7 +25,7 @@ MEASURES: Final[dict[str, Callable[[str], Measure]]] = {
 
 
 def make_measure(text: str) -> Measure:
-    """The measure that `name[:argument]` stands for. Raises `WrongUsage`."""
+    """The measure for `name[:argument]`. Raises `WrongUsage`."""
     name, _, argument = text.partition(":")
     if name not in MEASURES:
         raise WrongUsage(

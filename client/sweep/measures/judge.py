@@ -1,7 +1,7 @@
-"""A judge: another model, behind any OpenAI-compatible endpoint, that gives a number from 0 to 10.
+"""A judge: another model, behind any OpenAI-compatible endpoint, that grades from 0 to 10.
 
-It reads what the judged model wrote, so an answer can try to talk it round: look at the texts in
-the JSON before you trust its numbers.
+The judge reads the text that the judged model wrote, which may try to influence it. Look at the
+texts in the JSON before you trust its numbers.
 """
 
 import os
@@ -27,13 +27,14 @@ _NUMBER: Final = re.compile(r"10(?:\.0+)?|[0-9](?:\.[0-9]+)?", re.ASCII)
 
 
 def parse_grade(text: str) -> float | None:
-    """A number from 0 to 10 that stands alone, or None: "8/10" and "about 7" are not numbers."""
+    """A number from 0 to 10 that stands alone; None for anything else, such as "8/10" or "about
+    7"."""
     found = _NUMBER.fullmatch(text.strip())
     return float(found[0]) if found else None
 
 
 class Judge:
-    """Asks `question` about every answer."""
+    """Sends `question` about every answer to the judge."""
 
     def __init__(self, url: str, model: str, question: str) -> None:
         self._url, self._model, self._question = url, model, question
@@ -46,7 +47,7 @@ class Judge:
         self._http = connect(self._url.rstrip("/"), os.environ.get(KEY))
 
     async def of(self, answer: Answer) -> float | None:
-        """The grade; None if the judge gives no number when asked twice."""
+        """The grade; None if the judge gives no number twice."""
         assert self._http is not None
         body = {
             "model": self._model,
@@ -79,7 +80,7 @@ class Judge:
 
 
 def judge(argument: str) -> Measure:
-    """`URL|model|question`; the URL as OpenAI's clients take it, with its /v1."""
+    """`URL|model|question`; the URL in the form of OpenAI's clients, with its /v1."""
     parts = [part.strip() for part in argument.split("|", 2)]
     if len(parts) != 3 or not all(parts) or not parts[0].startswith(("http://", "https://")):
         raise WrongUsage(

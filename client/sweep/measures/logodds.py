@@ -1,4 +1,4 @@
-"""Log-odds of given answers, from the server's own log-probabilities. No text is judged."""
+"""Log-odds of two given answers, from the server's own log-probabilities. No text is judged."""
 
 import csv
 import math
@@ -13,8 +13,8 @@ from steersman.client.sweep.measures.measure import Measure, Tokenize
 class LogOdds:
     """ln p(one answer) - ln p(the other), at the first token of the answer.
 
-    Of an answer of several tokens the first counts. Both get their log-probability however unlikely
-    they are: the server is asked for those tokens by id.
+    For an answer of several tokens the first one counts. Both log-probabilities are always there,
+    however small, because these tokens are requested by id.
     """
 
     def __init__(self, one: str, other: str) -> None:
@@ -24,7 +24,7 @@ class LogOdds:
         self.fields: Mapping[str, Any] = {}
 
     async def prepare(self, tokenize: Tokenize) -> None:
-        """Find the answers' first tokens. Raises `WrongUsage` if they share it."""
+        """Find the first token of each answer. Raises `WrongUsage` if it is the same one."""
         self._ids = tuple([(await tokenize(answer))[0] for answer in self._answers])
         if len(set(self._ids)) == 1:
             raise WrongUsage(

@@ -12,21 +12,21 @@ Tokenize = Callable[[str], Awaitable[list[int]]]
 
 
 class Measure(Protocol):
-    """A behaviour, as a number that is larger the more of it an answer shows."""
+    """A behaviour as a number, which is larger the more of the behaviour an answer shows."""
 
     @property
     def label(self) -> str:
-        """For tables and axes."""
+        """Name of the measure for tables and axes."""
 
     @property
     def fields(self) -> Mapping[str, Any]:
-        """What a request for an answer needs besides; read after `prepare`."""
+        """Fields that a request for an answer also needs; read after `prepare`."""
 
     async def prepare(self, tokenize: Tokenize) -> None:
-        """Called once, before the first answer; `tokenize` is the server's."""
+        """Called once, before the first answer. `tokenize`: the server's tokenizer."""
 
     async def of(self, answer: Answer) -> float | None:
-        """The number, or None where there is none to be had."""
+        """The number for `answer`; None if it has none."""
 
     async def close(self) -> None:
         """Called once, after the last."""
@@ -34,7 +34,7 @@ class Measure(Protocol):
 
 @dataclass(frozen=True)
 class TextMeasure:
-    """A measure that needs the text alone."""
+    """A measure that needs only the text."""
 
     label: str
     function: Callable[[str], float]
@@ -51,7 +51,7 @@ class TextMeasure:
 
 
 def needed(module: str, package: str, why: str) -> Any:
-    """An optional module. Raises `WrongUsage`, whose remedy installs it."""
+    """Import an optional module. Raises `WrongUsage` with the command that installs it."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -62,6 +62,6 @@ def needed(module: str, package: str, why: str) -> Any:
 
 
 def no_argument(name: str, argument: str) -> None:
-    """Raise `WrongUsage` if there is one."""
+    """Raise `WrongUsage` if there is an argument."""
     if argument:
         raise WrongUsage(f"{name} takes no argument, not {argument!r}", param="--measure")

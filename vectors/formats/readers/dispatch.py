@@ -1,4 +1,4 @@
-"""The one dispatcher: a file, alone or in a folder, to the reader of what it is."""
+"""Chooses the reader for a file, alone or in a folder."""
 
 from collections.abc import Callable
 from functools import partial

@@ -98,8 +98,8 @@ def _open(path: Path) -> Any:
     gguf = gguf_package()
 
     class BoundedReader(gguf.GGUFReader):  # type: ignore[misc, name-defined]
-        """Reads beyond the end are errors: the reader takes them for nothing, and a damaged length
-        would have it count to 2**64."""
+        """Raises for reads beyond the end. Without this the reader gets empty data there, and a
+        damaged length would make it count to 2**64."""
 
         def _get(self, offset: Any, dtype: Any, count: Any = 1, *rest: Any, **options: Any) -> Any:
             if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
@@ -127,7 +127,7 @@ def _field(reader: Any, key: str) -> Any:
 
 
 def _is_said(reader: Any, key: str) -> bool:
-    """Whether `key` is the file's own, and not a list of thousands, as tokens are."""
+    """Whether `key` describes the file itself, and is not a list of thousands, such as tokens."""
     field = reader.get_field(key)
     if key.startswith("GGUF.") or field is None:
         return False

@@ -60,7 +60,8 @@ def glp_found(glp: Glp, tensors: Mapping[str, torch.Tensor], rule: FormatRule) -
 
 
 def check_content(glp: Glp | None, tensors: Mapping[str, torch.Tensor]) -> None:
-    """Raise `VectorInvalid` if `tensors`, whatever their names, are not those that were hashed."""
+    """Raise `VectorInvalid` if the hash of `tensors`, whatever their names, is not the one in the
+    file."""
     if glp is not None:
         _check_sha256(glp, tensors)
 

@@ -1,7 +1,7 @@
-"""What lies beside the tensors of a `.pt` or a `.npz`: `{"vector": v, "layer": 14}`.
+"""Reads the notes beside the tensors of a `.pt` or a `.npz`: `{"vector": v, "layer": 14}`.
 
-Keys of where the vector belongs are read, keys that only describe it are left alone, and all others
-are refused by name: they may change what the vector does.
+Keys for the vector's place are read, keys that only describe the vector are ignored, and all others
+are refused by name, because they may change what the vector does.
 """
 
 import math
@@ -35,7 +35,7 @@ _READING: Final = re.compile(
 
 @dataclass(frozen=True)
 class Notes:
-    """Where a vector belongs: blocks, a site, a default coefficient; None for what is not there."""
+    """The place of a vector: blocks, a site, a default coefficient; None for what is not given."""
 
     layers: tuple[int, ...] | None = None
     site: str | None = None
@@ -43,9 +43,9 @@ class Notes:
 
 
 def split_notes(given: Mapping[Any, Any], is_place: Any) -> tuple[dict[Any, Any], dict[str, Any]]:
-    """`given` in two: tensors, which are not checked here, and the notes beside them.
+    """Divide `given` into tensors, which are not checked here, and the notes beside them.
 
-    `is_place(key)` is true where a key is the place of a tensor.
+    `is_place(key)` is true if a key is the place of a tensor.
     """
     tensors: dict[Any, Any] = {}
     notes: dict[str, Any] = {}

@@ -90,7 +90,7 @@ def recommend(
 def doubt_of(
     null: Mapping[str, Mapping[str, float]], separated: float, stable: float
 ) -> str | None:
-    """Why there is no evidence for a direction; None if there is."""
+    """Why there is not enough evidence for a direction; None if there is."""
     values = {"separation": separated, "split_half_cosine": stable}
     for name, value in values.items():
         mean, spread = null[name]["mean"], null[name]["sd"]
@@ -104,7 +104,7 @@ def doubt_of(
 
 
 def _candidates(norms: Sequence[float], depth: Sequence[float]) -> tuple[list[int], str]:
-    """Places that may be recommended, and which these are."""
+    """Places that may be recommended, and a description of them."""
     there = [i for i, norm in enumerate(norms) if norm > 0]
     if not there:
         raise ActivationsInvalid("the vector is zero at every layer", code="identical_sides")
