@@ -15,7 +15,8 @@ KV_CACHE_BYTES: Final = 2 * 2**30
 
 
 def environment_defaults() -> None:
-    """Environment that must stand before vLLM is imported; what the user set is kept."""
+    """Environment variables that must be set before vLLM is imported. Those that the user has set
+    are kept."""
     # vLLM compares the names as they are, blanks included.
     plugins = [name.strip() for name in os.environ.get("VLLM_PLUGINS", "").split(",")]
     named = [name for name in plugins if name]
@@ -25,7 +26,7 @@ def environment_defaults() -> None:
 
 
 def vllm_parser() -> Any:
-    """vLLM's own parser with our defaults, whose errors are one line."""
+    """vLLM's own parser with our defaults. Its errors are one line."""
     from vllm.utils.argparse_utils import FlexibleArgumentParser
 
     parser: Any = FlexibleArgumentParser(prog="steersman serve")  # type: ignore[no-untyped-call]
@@ -54,7 +55,7 @@ def cli_args() -> Any:
 
 
 def validate(args: Any) -> None:
-    """Raise `CannotStart` where vLLM refuses `args`."""
+    """Raise `CannotStart` if vLLM refuses `args`."""
     try:
         cli_args().validate_parsed_serve_args(args)
     except (TypeError, ValueError) as error:
@@ -94,7 +95,7 @@ def workers_here(args: argparse.Namespace) -> int:
 
 
 def usage(message: str, known: list[str]) -> str:
-    """argparse's `message` as a sentence, with the option that may have been meant."""
+    """argparse's `message` as a sentence, with the option that was probably meant."""
     message = message.strip().splitlines()[0].removeprefix("argument ")
     if not message.startswith("unrecognized arguments:"):
         return f"{message}; `steersman serve --help` has our options, --help=all vLLM's"
