@@ -70,7 +70,7 @@ def test_switches_and_doses_are_settings() -> None:
 
 def test_the_help_tells_the_defaults() -> None:
     text = " ".join(own_parser().format_help().split())
-    assert "a tensor for each (default: 64)" in text
+    assert "a tensor for each generation step (default: 64)" in text
     assert "in each engine" in text
     assert "further ones wait (default: 8)" in text
 
