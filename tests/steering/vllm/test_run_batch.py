@@ -1,6 +1,7 @@
 """`vllm run-batch` with the plugin on: a line that means to be steered, other than by the field of
 a chat, is an error. How the field steers: `tests/http/test_run_batch.py`."""
 
+import inspect
 from types import ModuleType
 from typing import Any
 
@@ -10,6 +11,9 @@ from vllm.entrypoints.launchers import run_batch
 from steersman.server.run_batch import BatchLines
 from steersman.steering.vllm import run_batch as run_batch_seam
 
+# From vLLM 0.33 on a line is all that `run_request` takes.
+_TAKES = inspect.signature(run_batch.run_request).parameters
+REST: Any = (run_batch.BatchProgressTracker(),) if "tracker" in _TAKES else ()
 BODY = {"model": "m", "messages": [{"role": "user", "content": "Hi"}]}
 
 
@@ -43,7 +47,7 @@ async def test_a_line_that_means_it_is_an_error(
     async def serve(_body: Any) -> Any:
         raise AssertionError("it is not to be served")
 
-    said = await wrapped.run_request(serve, line(**fields), run_batch.BatchProgressTracker())
+    said = await wrapped.run_request(serve, line(**fields), *REST)
     assert said.response.status_code == 400
     assert said.error.error.param == param
     assert "the field `steering`" in said.error.error.message
@@ -57,7 +61,7 @@ async def test_other_lines_are_served(wrapped: ModuleType) -> None:
         raise ValueError("no engine here")
 
     for fields in ({}, {"steering": None}, {"metadata": {"topic": "steering"}}):
-        await wrapped.run_request(serve, line(**fields), run_batch.BatchProgressTracker())
+        await wrapped.run_request(serve, line(**fields), *REST)
     assert len(served) == 3
 
 
@@ -68,7 +72,7 @@ async def test_the_field_is_not_for_lines_that_are_no_chats(wrapped: ModuleType)
     body = {"model": "m", "input": "Hi", "steering": {"vectors": {"a": 1}}}
     made = {"custom_id": "1", "method": "POST", "url": "/v1/embeddings", "body": body}
     request = run_batch.BatchRequestInput.model_validate(made)
-    said = await wrapped.run_request(serve, request, run_batch.BatchProgressTracker())
+    said = await wrapped.run_request(serve, request, *REST)
     assert said.error.error.param == "body.steering"
 
 
@@ -97,9 +101,9 @@ async def test_the_field_goes_to_what_steers(
     run_batch_seam.install()
     await run_batch.build_endpoint_registry(None, None)  # type: ignore[arg-type]
     for fields in ({}, {"steering": None}, {"steering": {"vectors": {"a": 1}}}):
-        await run_batch.run_request(serve, line(**fields), run_batch.BatchProgressTracker())
+        await run_batch.run_request(serve, line(**fields), *REST)
     assert seen == [{"vectors": {"a": 1}}]
-    said: Any = await run_batch.run_request(serve, line(steer=1), run_batch.BatchProgressTracker())
+    said: Any = await run_batch.run_request(serve, line(steer=1), *REST)
     assert said.error.error.param == "body.steer"
 
 
@@ -108,6 +112,6 @@ async def test_a_line_of_more_than_is_looked_at_is_an_error(wrapped: ModuleType)
         raise AssertionError("it is not to be served")
 
     many = {f"k{n}": "a" for n in range(501)}
-    said = await wrapped.run_request(serve, line(vllm_xargs=many), run_batch.BatchProgressTracker())
+    said = await wrapped.run_request(serve, line(vllm_xargs=many), *REST)
     assert said.response.status_code == 400
     assert said.error.error.param == "vllm_xargs"
