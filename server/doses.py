@@ -59,8 +59,7 @@ class DoseLimit(NamedTuple):
 _NO_LIMIT: Final = DoseLimit(math.inf)
 _AT_A_LAYER, _TOTAL = "max_relative_dose", "max_total_dose"
 _REMEDY: Final = (
-    "start once with --enforce-eager, or with VLLM_USE_V2_MODEL_RUNNER=0: they are measured then, "
-    "and kept under STEERSMAN_HOME for all later starts on these weights"
+    "they are measured then, and kept under STEERSMAN_HOME for all later starts on these weights"
 )
 
 
@@ -207,7 +206,8 @@ def check_doses_known(
     too."""
     if medians is not None:
         return
-    remedy = _REMEDY if settings.calibrate else f"with the setting calibrate on, {_REMEDY}"
+    how = "--enforce-eager" if settings.calibrate else "the setting calibrate on"
+    remedy = f"start once with {how}: {_REMEDY}"
     for name in (_AT_A_LAYER, _TOTAL):
         if getattr(settings, name) is not None:
             raise RuntimeError(

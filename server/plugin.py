@@ -95,11 +95,10 @@ class SteersmanEndpoints:
         from steersman.server.extraction.context import make_context
         from steersman.server.start.opening import open_state
 
-        state.steersman, listens = await open_state(engine_client, args, state.drain)
+        state.steersman = await open_state(engine_client, args, state.drain)
         state.steersman.extraction = make_context(
             state.steersman,
             engine_client,
-            listens=listens,
             chat_template=getattr(args, "chat_template", None),
         )
         state.drain.watch(engine_client, state.steersman.jobs, state)

@@ -64,7 +64,7 @@ class BatchLines:
             await asyncio.sleep(RETRY_S)
 
     async def _open(self) -> SteeringContext:
-        opened, _ = await open_state(self._engine_client, self._args, Drain())
+        opened = await open_state(self._engine_client, self._args, Drain())
         return opened.steering_for(OPEN)
 
 

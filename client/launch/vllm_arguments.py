@@ -21,7 +21,6 @@ def environment_defaults() -> None:
     plugins = [name.strip() for name in os.environ.get("VLLM_PLUGINS", "").split(",")]
     named = [name for name in plugins if name]
     os.environ["VLLM_PLUGINS"] = ",".join(dict.fromkeys([*named, "steersman"]))
-    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     os.environ.setdefault("VLLM_NO_USAGE_STATS", "1")
 
 

@@ -49,21 +49,13 @@ class ExtractionContext:
 
 
 def make_context(
-    state: Steersman, engine: Any, *, listens: bool, chat_template: str | None = None
+    state: Steersman, engine: Any, *, chat_template: str | None = None
 ) -> ExtractionContext:
-    """Collect what jobs need. `listens`: whether the engine runs the model's Python, without which
-    nothing can be captured. `chat_template`: the server's option, a file or a template."""
+    """Collect what jobs need. `chat_template`: the server's option, a file or a template."""
     model = state.model
     base = BaseModel(model["id"], model["hidden_size"], model["num_layers"], model["fingerprint"])
 
     def place(site: str, layers: tuple[int, ...]) -> Place:
-        if not listens:
-            raise VectorInvalid(
-                "vLLM's V2 model runner runs compiled graphs here, out of which nothing can be "
-                "captured: start with --enforce-eager, or with VLLM_USE_V2_MODEL_RUNNER=0",
-                param="method",
-                code="capture_unavailable",
-            )
         if site == PROJECTION_INPUT:
             # Quantised weights alone leave it linear; but the name of a scheme does not tell.
             quantised = engine.vllm_config.model_config.quantization

@@ -44,8 +44,7 @@ async def median_norms(
     """Median norm (L2) of the value at each "<site>.<layer>", without the first token of each text.
 
     Read from the cache if these weights (`mark`) were measured before; else measured on the engine
-    if `measure`, which needs an engine that runs the model's Python. None if not all `places` were
-    measured.
+    if `measure`. None if not all `places` were measured.
     """
     cache = default_home() / "calibration" / f"{mark}.json"
     known = _read(cache, places)

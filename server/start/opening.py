@@ -15,22 +15,22 @@ from steersman.steering.plan import RECEIPTS, Limits, Settings
 from steersman.vectors.library.library import Library
 
 
-async def open_state(engine_client: Any, args: Namespace, drain: Drain) -> tuple[Steersman, bool]:
-    """The state of this process, and whether its engine runs the model's Python, without which
-    nothing can be captured. Raises if steering is not possible. From here on the engine refuses
-    plans that this process did not write."""
+async def open_state(engine_client: Any, args: Namespace, drain: Drain) -> Steersman:
+    """The state of this process. Raises if steering is not possible. From here on the engine
+    refuses plans that this process did not write."""
     config = engine_client.vllm_config
     settings = Settings.read(config.additional_config)
     workers = await engine_client.collective_rpc("steering_status")
     num_layers = int(config.model_config.hf_text_config.num_hidden_layers)
     mark = calibration_mark(config)
-    measure = settings.calibrate and workers[0]["listens"]
-    medians = await median_norms(engine_client, mark, workers[0]["listened"], measure=measure)
+    medians = await median_norms(
+        engine_client, mark, workers[0]["listened"], measure=settings.calibrate
+    )
     check_doses_known(medians, settings, keyed=settings.api_keys_file is not None)
     hidden = workers[0]["hidden_size"]
     mark_of_model = fingerprint(config.model_config)
     RECEIPTS.guarded = True
-    opened = Steersman(
+    return Steersman(
         settings=settings,
         limits=replace(
             Limits.of(settings, num_layers),
@@ -61,4 +61,3 @@ async def open_state(engine_client: Any, args: Namespace, drain: Drain) -> tuple
         },
         version=version("steersman"),
     )
-    return opened, bool(workers[0]["listens"])

@@ -32,9 +32,6 @@ def register() -> None:
         if named is None and multiprocessing.parent_process() is None:
             logger.warning(OFF)
         return
-    # Read by vLLM when it makes its configuration: on GPUs it would choose V2 for most models. That
-    # is steered too (set it to 1), but what was seen of it ran in Triton's interpreter on a CPU.
-    os.environ.setdefault("VLLM_USE_V2_MODEL_RUNNER", "0")
     from importlib.metadata import entry_points
 
     import vllm

@@ -54,8 +54,6 @@ SEAMS: Final = (
          "calls `steersman.steering.vllm.plugin:register` everywhere, "
          "loads `steersman.server.plugin` in the API server"),
     # Configuration
-    Seam("steering/vllm/plugin.py", EVERY, "vllm.envs", ("VLLM_USE_V2_MODEL_RUNNER",),
-         "which model runner runs"),
     Seam(_UNSUPPORTED, EVERY, "vllm.envs", ("VLLM_USE_RUST_FRONTEND",),
          "the Rust front end ignores the field"),
     Seam(_CACHE_KEY, EVERY, "vllm.config:VllmConfig", ("compute_hash",),
@@ -299,6 +297,9 @@ SEAMS: Final = (
           "get_model"), "the batch of a step"),
     Seam(_UNSUPPORTED, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner",
          ("num_speculative_steps",), "ways of running that are refused"),
+    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner.execute_model",
+         ("scheduler_output", "dummy_run", "is_profile"),
+         "a step that is listened to is dispatched without graphs"),
     Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner.finish_requests",
          ("scheduler_output",),
          "requests end; `remove_request` is called for preempted ones as well"),

@@ -104,6 +104,17 @@ class Steps:
         """Whether this step has listeners, which need the model's Python to run."""
         return bool(self._active.listeners)
 
+    def may_listen(
+        self, scheduled: Iterable[str], arriving: Iterable[Mapping[str, object] | None]
+    ) -> bool:
+        """Whether the coming step may have listeners, before anything else is known of it:
+        `scheduled` are its requests, `arriving` has the `extra_args` of those that are new."""
+        return (
+            bool(self._active.listeners)
+            or any(CAPTURE_KEY in extra_args for extra_args in arriving if extra_args)
+            or not self._captures.live.keys().isdisjoint(scheduled)
+        )
+
     def add_request(
         self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
     ) -> None:

@@ -231,7 +231,7 @@ class TestAtTheStart:
         for name in ("max_relative_dose", "max_total_dose"):
             limit: dict[str, Any] = {name: 1.0}
             option = "--" + name.replace("_", "-")
-            with pytest.raises(RuntimeError, match=f"{option} .*--enforce-eager.*V2_MODEL_RUNNER"):
+            with pytest.raises(RuntimeError, match=f"{option} .*--enforce-eager.*STEERSMAN_HOME"):
                 check_doses_known(None, Settings(**limit), keyed=False)
             check_doses_known(MEDIANS, Settings(**limit), keyed=True)
 
@@ -244,6 +244,5 @@ class TestAtTheStart:
             finally:
                 logging.getLogger("vllm.steersman").removeHandler(caplog.handler)
         text = caplog.messages[0]
-        assert "--enforce-eager" in text
-        assert "setting calibrate" in text
+        assert "the setting calibrate on" in text
         assert ("under a key" in text) == keyed

@@ -5,8 +5,13 @@ come) and `preprocess_state` (tokens of the step are marked: this is the last ca
 before the forward pass, which a full CUDA graph may replay). Wrapped on the runner itself:
 `finish_requests` (because `ModelState.remove_request` is called for ended and preempted requests
 alike), `sample_tokens` (our report is put on its output), `update_requests` (tokens of companions),
-`sample` (logits of companions; hidden states are checked), and, in `dummy_run.py`, `_dummy_run`.
-Read: `req_states`, `input_buffers`.
+`sample` (logits of companions; hidden states are checked), `execute_model`, and, in `dummy_run.py`,
+`_dummy_run`. Read: `req_states`, `input_buffers`.
+
+The runner chooses a step's graph before it has prepared the step. One that may be listened to is
+therefore given to `execute_model` as a profile run, which on a real batch means one thing: it is
+dispatched without a CUDA graph, on all data parallel ranks. The compiled model is passed over when
+the forward pass begins.
 """
 
 import functools
@@ -14,6 +19,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from steersman.steering.vllm.worker import cache_blocks, dummy_run
+from steersman.steering.vllm.worker.model import run_without_graphs
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
 
 if TYPE_CHECKING:
@@ -34,10 +40,24 @@ def attach(runner: Any, steps: Steps) -> Attached:
     update_requests = runner.update_requests
     sample_rows = runner.sample
     sample_tokens = runner.sample_tokens
+    execute_model = runner.execute_model
     compute_logits = runner.model.compute_logits
     unseen: list[tuple[Any, dict[str, int]]] = []
     """Hidden states of the step whose logits are computed next, and the index of each request. The
     runner does not return the logits that it samples from, and its sampler overwrites them."""
+
+    @functools.wraps(execute_model)
+    def execute(scheduler_output: "SchedulerOutput", *args: Any, **kwargs: Any) -> Any:
+        if not kwargs.get("dummy_run"):
+            new = [one.sampling_params for one in scheduler_output.scheduled_new_reqs]
+            arriving = [one.extra_args for one in new if one is not None]
+            if steps.may_listen(scheduler_output.num_scheduled_tokens, arriving):
+                kwargs["is_profile"] = True
+        return execute_model(scheduler_output, *args, **kwargs)
+
+    def begin_forward(_model: Any, _args: Any) -> None:
+        if steps.has_listeners:
+            run_without_graphs()
 
     @functools.wraps(finish_requests)
     def finish(scheduler_output: "SchedulerOutput") -> None:
@@ -98,6 +118,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
 
     state.add_request = add
     state.preprocess_state = preprocess
+    runner.execute_model = execute
+    runner.model.register_forward_pre_hook(begin_forward)
     runner.finish_requests = finish
     runner.update_requests = update
     runner.sample = sample_with

@@ -66,7 +66,6 @@ def steering_status(self: "SteeredWrapper") -> dict[str, Any]:
         "companions": len(steering.composer.companions),
         "free_table_entries": steering.steered.free_table_entries,
         "most_added": steering.steered.most_added,
-        "listens": steering.listens,
         "repeats": steering.repeats,
         "composes": no_dynamic(self.vllm_config) is None,
         "table_bytes": sum(

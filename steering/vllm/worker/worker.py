@@ -82,10 +82,8 @@ class WorkerSteering:
         instrument(blocks, self.slots, self.tables, self.active)
         if Settings.read(vllm_config.additional_config).graphs_without_steering:
             graph_sets.install(self.tables)
-        # V2 chooses a step's graph before the step's requests are known here.
-        self.listens = not (v2 and self.active.always)
         self.composer = Composer()
-        captures = CaptureTracker(self.active, self.listened if self.listens else (), runner.device)
+        captures = CaptureTracker(self.active, self.listened, runner.device)
         steps = Steps(self.steered, captures, self.composer, self.active)
         self.attached = (model_runner_v2 if v2 else model_runner_v1).attach(runner, steps)
         self.repeats: bool | None = None

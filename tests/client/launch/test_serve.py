@@ -89,7 +89,7 @@ def test_plugins_are_named_without_blanks(
     monkeypatch: pytest.MonkeyPatch, named: str | None, becomes: str
 ) -> None:
     # vLLM compares names as they are: behind a comma and a blank none is found.
-    for variable in ("VLLM_PLUGINS", "VLLM_USE_V2_MODEL_RUNNER", "VLLM_NO_USAGE_STATS"):
+    for variable in ("VLLM_PLUGINS", "VLLM_NO_USAGE_STATS"):
         monkeypatch.setenv(variable, "")
     if named is None:
         monkeypatch.delenv("VLLM_PLUGINS")

@@ -34,7 +34,7 @@ def place(site: str, folder: Path, *, quantization: str | None = None) -> Any:
     engine = SimpleNamespace(
         vllm_config=SimpleNamespace(model_config=model), renderer=SimpleNamespace(tokenizer=None)
     )
-    return make_context(state, engine, listens=True).place(site, ())
+    return make_context(state, engine).place(site, ())
 
 
 def test_per_step_reads_behind_the_projection(tmp_path: Path) -> None:

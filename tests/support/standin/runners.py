@@ -1,11 +1,15 @@
 """vLLM's two model runners as far as our seams see them: the order of their calls, read in 0.32.0
 (`GPUModelRunner.execute_model` of each), with nothing behind them."""
 
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import torch
+from vllm.config import CUDAGraphMode
+from vllm.forward_context import ForwardContext, override_forward_context
 
 from steersman.steering.worker.tables import Tables
 
@@ -19,6 +23,8 @@ class Runner:
     def __init__(self, tables: Tables) -> None:
         self.tables = tables
         self.seen: list[list[int]] = []
+        self.graphs: list[tuple[bool, bool]] = []
+        """Of each step's forward pass, whether a captured and whether a compiled graph may run."""
         self.positions = torch.arange(self.max_num_tokens)
         self.bad_token: int | None = None
         """Place in the batch of a token whose hidden state is not finite."""
@@ -46,6 +52,15 @@ class Runner:
     def forward(self, tokens: int) -> None:
         self.seen.append(self.tables.token_entry[:tokens].tolist())
 
+    @contextmanager
+    def forward_context(self, mode: CUDAGraphMode) -> Iterator[None]:
+        """What the runners set around the forward pass, which was dispatched to `mode`."""
+        context = ForwardContext({}, {}, {}, cudagraph_runtime_mode=mode)
+        with override_forward_context(context):
+            yield
+        captured = context.cudagraph_runtime_mode != CUDAGraphMode.NONE
+        self.graphs.append((captured, not context.skip_compiled))
+
     def _dummy_run(self, tokens: int, **_: Any) -> tuple[torch.Tensor, None]:
         self.forward(tokens)
         return torch.zeros(tokens, 1), None
@@ -71,7 +86,8 @@ class RunnerV1(Runner):
             return SimpleNamespace()
         scheduled = [output.num_scheduled_tokens[r] for r in self.input_batch.req_id_to_index]
         self._prepare_inputs(output, np.array(scheduled, dtype=np.int32))
-        self._model_forward(tokens)
+        with self.forward_context(CUDAGraphMode.PIECEWISE):
+            self._model_forward(tokens)
         self.execute_model_state = SimpleNamespace(
             hidden_states=self.hidden(tokens),
             logits=self.logits(len(scheduled)),
@@ -106,6 +122,7 @@ class RunnerV2(Runner):
 
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
+        self._pre_hooks: list[Callable[[Any, Any], None]] = []
         self.model_state = SimpleNamespace(
             add_request=lambda index, new: None,
             preprocess_state=lambda batch, *rest: None,
@@ -114,7 +131,10 @@ class RunnerV2(Runner):
         self.req_states = SimpleNamespace(req_id_to_index={})
         self.input_buffers = SimpleNamespace(positions=self.positions)
         self.num_speculative_steps = 0
-        self.model = SimpleNamespace(compute_logits=lambda hidden: self.logits(len(hidden)))
+        self.model = SimpleNamespace(
+            compute_logits=lambda hidden: self.logits(len(hidden)),
+            register_forward_pre_hook=self._pre_hooks.append,
+        )
 
     def update_requests(self, output: Any) -> None:
         pass
@@ -122,7 +142,7 @@ class RunnerV2(Runner):
     def sample(self, hidden: Any, batch: Any, _grammar: Any) -> None:
         self.model.compute_logits(hidden[: len(batch.req_ids)])
 
-    def execute_model(self, output: Any) -> Any:
+    def execute_model(self, output: Any, is_profile: bool = False) -> Any:
         self.finish_requests(output)
         for new in output.scheduled_new_reqs:
             index = self.req_states.req_id_to_index.setdefault(new.req_id, 0)
@@ -141,7 +161,12 @@ class RunnerV2(Runner):
             num_computed_tokens_np=np.array([output.computed[name] for name in names]),
         )
         self.model_state.preprocess_state(batch, (), None, None)
-        self.forward(tokens)
+        mode = CUDAGraphMode.NONE if is_profile else CUDAGraphMode.FULL
+        with self.forward_context(mode):
+            if mode == CUDAGraphMode.NONE:  # A full graph replays, and nobody calls the model.
+                for hook in self._pre_hooks:
+                    hook(self.model, ())
+            self.forward(tokens)
         self._batch = batch
         return self.sample_tokens(None)
 

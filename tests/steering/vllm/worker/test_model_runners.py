@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from steersman.steering.plan import PLAN_KEY, Plan, StepReport
+from steersman.steering.plan.capture import CAPTURE_KEY, Capture
 from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.vllm.unsupported import check_v2
 from steersman.steering.vllm.worker import model_runner_v1, model_runner_v2
@@ -15,11 +16,14 @@ from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, A
 from steersman.steering.worker.capture import CaptureTracker
 from steersman.steering.worker.composition import Composer
 from steersman.steering.worker.hooks import ActiveSlots
+from steersman.vectors.tensors import HookPoint
 from tests.steering.worker.test_requests import Worker
 from tests.support.standin.runners import RunnerV1, RunnerV2
 from tests.support.steering.make import plan_of, planned
 
 PROMPT = 4
+HEARD = HookPoint("resid_post", 0)
+GRAPHS, NO_GRAPHS = (True, True), (False, False)
 KINDS = {
     "v1": (RunnerV1, model_runner_v1, "_model_runner_output"),
     "v2": (RunnerV2, model_runner_v2, "model_runner_output"),
@@ -35,7 +39,7 @@ class Attachment:
         self.steered = self.worker.requests
         self.active = ActiveSlots(self.worker.tables.sizes.slots, always=False)
         self.runner: Any = runner(self.worker.tables)
-        captures = CaptureTracker(self.active, (), torch.device("cpu"))
+        captures = CaptureTracker(self.active, (HEARD,), torch.device("cpu"))
         steps = Steps(self.steered, captures, Composer(), self.active)
         self.attached: Attached = seam.attach(self.runner, steps)
         self.v2 = kind == "v2"
@@ -46,7 +50,7 @@ class Attachment:
         self,
         scheduled: dict[str, int],
         *,
-        new: dict[str, Plan | None] | None = None,
+        new: dict[str, Plan | Capture | None] | None = None,
         finished: Collection[str] = (),
         preempted: Collection[str] = (),
         prompt: int = PROMPT,
@@ -55,7 +59,8 @@ class Attachment:
         """One engine step: so many tokens of each request, in this order."""
         arrivals = []
         for name, plan in (new or {}).items():
-            args = None if plan is None else {PLAN_KEY: plan.to_json()}
+            key = CAPTURE_KEY if isinstance(plan, Capture) else PLAN_KEY
+            args = None if plan is None else {key: plan.to_json()}
             self.new[name] = SimpleNamespace(
                 req_id=name, sampling_params=SimpleNamespace(extra_args=args), prompt_len=prompt
             )
@@ -251,6 +256,23 @@ def test_dummy_runs_find_no_token_marked(kind: str) -> None:
     assert a.marked == [False] * 6
     assert notes(a.step({"r": 1})) == {"r": 5}
     assert a.marked == [True]
+
+
+def test_a_step_that_is_listened_to_runs_without_graphs(kind: str) -> None:
+    """A capture's, and whatever runs while norms are measured; other steps have their graphs."""
+    a = Attachment(kind)
+    a.step({"x": 2}, new={"x": None})
+    a.step({"x": 1, "c": 2}, new={"c": Capture("c", (HEARD,), 1, 4)})
+    a.step({"x": 1})
+    a.step({"x": 1, "c": 2})
+    a.step({"x": 1}, finished=["c"])
+    heard = [GRAPHS, NO_GRAPHS, GRAPHS, NO_GRAPHS, GRAPHS]
+    assert a.runner.graphs == heard
+    a.active.listeners.append(lambda *_: None)
+    a.step({"x": 1})
+    a.active.listeners.clear()
+    a.step({"x": 1})
+    assert a.runner.graphs == [*heard, NO_GRAPHS, GRAPHS]
 
 
 def test_the_probe_finds_what_is_marked(kind: str) -> None:

@@ -3,9 +3,14 @@ and whether its driver is active, and under TRITON_INTERPRET=1 nothing is compil
 
 import os
 import types
+from typing import NoReturn
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     import triton.backends
 
-    driver = types.SimpleNamespace(is_active=lambda: True)
+    def driver() -> NoReturn:
+        """As Triton does without a driver; Inductor goes on with C++ then."""
+        raise RuntimeError("the interpreter has no driver")
+
+    vars(driver)["is_active"] = lambda: True
     triton.backends.backends["cpu"] = types.SimpleNamespace(driver=driver)
