@@ -145,6 +145,8 @@ class Loop:
         self.aborted: set[str] = set()
         self.steps = 0
         self.happened = Counter[str]()
+        self.drafts = Counter[str]()
+        """How many companions' drafts there were in places where they might go wrong."""
         self.under_way = deque[tuple[Any, Any]]()
         """Steps that are not over, with what their runner returned."""
         self.scheduled: dict[str, int] = {}
@@ -201,7 +203,7 @@ class Loop:
         if gone:
             for name in gone:
                 ahead = any(self._is_ahead(one, name) for one in self.scheduler.requests)
-                self.happened["aborted beside a draft"] += ahead
+                self.drafts["aborted beside"] += ahead
             self.abort(gone)
         if self.setup.ahead and self.scheduled and len(self.under_way) < 2:
             return []
@@ -229,8 +231,8 @@ class Loop:
         self.scheduled = dict(output.num_scheduled_tokens)
         for name in filter(self._is_ahead, self.scheduled):
             tokens = self.scheduler.requests[name].num_computed_tokens
-            self.happened["draft begins a block"] += tokens % BLOCK == 1
-            self.happened["draft fills a block"] += tokens % BLOCK == 0
+            self.drafts["begins a block"] += tokens % BLOCK == 1
+            self.drafts["fills a block"] += tokens % BLOCK == 0
         self.under_way.append((output, self.worker.run(output)))
 
     def _is_ahead(self, name: str, answer: str | None = None) -> bool:
