@@ -16,6 +16,7 @@ from steersman.server.errors import (
     BodyTooSlow,
     Draining,
     KeyInvalid,
+    LibrarySlow,
     Misplaced,
     NotAllowed,
     NotSteered,
@@ -49,6 +50,7 @@ STATUS: Final[dict[type[Exception], int]] = {
     VectorConflict: 409,
     VectorTooLarge: 413,
     BankFull: 503,
+    LibrarySlow: 503,
     TooManyJobs: 429,
     TooManyRequests: 429,
     KeyInvalid: 401,
@@ -66,6 +68,7 @@ STATUS: Final[dict[type[Exception], int]] = {
 
 _CODES: Final[dict[type[Exception], str]] = {
     BankFull: "bank_full",
+    LibrarySlow: "library_slow",
     NotSteered: "vector_unavailable",
 }
 _TYPES: Final = {

@@ -1,7 +1,8 @@
 """Exceptions of the server, beside those of `steersman.vectors.errors` and of plans.
 
     Exception
-        BankFull, NotSteered            the engine cannot steer now, or could not
+        BankFull, LibrarySlow           the engine cannot steer now
+        NotSteered                      it could not
         SteersmanError
             KeyInvalid, NotAllowed, RouteNotFound, TooManyRequests     the caller or the route
             Misplaced, BodyTooSlow                                     the request
@@ -21,6 +22,12 @@ class BankFull(Exception):
     """Too many requests wait for the vector bank; try again in `retry_after` seconds."""
 
     retry_after = 1
+
+
+class LibrarySlow(Exception):
+    """A vector was not read in time; try again in `retry_after` seconds."""
+
+    retry_after = 5
 
 
 class TooManyJobs(SteersmanError):

@@ -57,6 +57,11 @@ class Metrics:
         self.rows_total = Gauge(
             "steering_bank_rows_total", "Rows of the bank.", multiprocess_mode="mostrecent"
         )
+        self.waiting = Gauge(
+            "steering_waiting", "Steered requests that are not in the engine's queue yet: they "
+            "wait for rows of the bank, or for a load: a vector that is read.", ["for"],
+            multiprocess_mode="livesum",
+        )  # fmt: skip
         self.companions = Gauge(
             "steering_companion_streams", "Companion sequences of dynamic requests in "
             "flight: for each answer one unsteered, and one for each vector.",
@@ -99,14 +104,22 @@ class Metrics:
             "late it ran a small task, tried forty times a second. All requests stand "
             "still that long.", buckets=_LAGS,
         )  # fmt: skip
-        self.residency = Histogram(
-            "steering_residency_seconds", "Time to read a vector for the bank.", buckets=_FAST
-        )
+        self.load = Histogram(
+            "steering_load_seconds", "Time to read a vector out of the library for the bank, in a "
+            "thread, while requests that do not need it go on.", buckets=_FAST,
+        )  # fmt: skip
         for outcome in Outcome:
             self.requests.labels(outcome)
-        self.rejections.labels("bank_full")
+        for reason in ("bank_full", "library_slow"):
+            self.rejections.labels(reason)
         for state in ("running", "waiting"):
             self.jobs.labels(state)
+        self.show_waiting(0, 0)
+
+    def show_waiting(self, rows: int, load: int) -> None:
+        """Say how many steered requests wait for rows of the bank, and for a load."""
+        self.waiting.labels("rows").set(rows)
+        self.waiting.labels("load").set(load)
 
     def observe(self, notes: Sequence[WorkerNote], outcome: Outcome) -> None:
         """Record what the workers reported about one finished request."""
@@ -116,7 +129,7 @@ class Metrics:
             self.drafts.inc(note.pace.drafts)
             self.drafts_kept.inc(note.pace.kept)
             for seconds in note.load_seconds:
-                self.residency.observe(seconds)
+                self.load.observe(seconds)
             if note.vectors_resident >= 0:
                 self.resident.set(note.vectors_resident)
 

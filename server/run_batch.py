@@ -19,7 +19,7 @@ from steersman.server.chat.sse import LOST
 from steersman.server.chat.steered_request import SteeredRequest, SteeringContext
 from steersman.server.drain import Drain
 from steersman.server.error_response import envelope, status_of
-from steersman.server.errors import BankFull, NotSteered, Unsaid
+from steersman.server.errors import BankFull, LibrarySlow, NotSteered, Unsaid
 from steersman.server.metrics import Outcome
 from steersman.server.start.opening import open_state
 from steersman.steering.plan import PlanInvalid
@@ -57,7 +57,7 @@ class BatchLines:
             except BankFull as error:
                 if self._running == 1:
                     return _error(error)
-            except (PlanInvalid, SteersmanError, NotSteered) as error:
+            except (PlanInvalid, SteersmanError, LibrarySlow, NotSteered) as error:
                 return _error(error)
             finally:
                 self._running -= 1
@@ -80,7 +80,7 @@ async def _answered(context: SteeringContext, serve: Serve, body: SteeredChatReq
             response = await serve(body)
         except Exception as error:
             cause = steered.refusal() or error.__cause__
-            if isinstance(cause, PlanInvalid | BankFull | NotSteered):
+            if isinstance(cause, PlanInvalid | BankFull | LibrarySlow | NotSteered):
                 raise cause from None
             raise
         if refusal := steered.refusal():

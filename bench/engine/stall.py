@@ -5,10 +5,10 @@ crowds that wait for bank rows, in vLLM's own scheduler without an engine.
 
 Prints one JSON object. `crowd_ms` has what ours takes of the processor in one step at most when so
 many requests with the largest plans arrive at once: `add` in the scheduler's process for all of
-them, `begin` in a worker for those who begin in that step (plans read and checked, rows leased,
-filled and written). `add_ms` is what one request costs before it queues (its plan read, the keys
-of its blocks, its rows), beside the same prompt unsteered; `pass_ms` the median pass of the
-scheduler over so many that wait.
+them, `fill` in a worker for the bank rows that are filled ahead of those who begin in one step, and
+`begin` there for these themselves (plans read and checked, rows leased and written). `add_ms` is
+what one request costs before it queues (its plan read, the keys of its blocks, its rows), beside
+the same prompt unsteered; `pass_ms` the median pass of the scheduler over so many that wait.
 """
 
 from __future__ import annotations
@@ -28,10 +28,12 @@ import torch
 
 from steersman.steering.plan import PLAN_KEY, Plan, PlannedVector
 from steersman.steering.vllm.config import limits_of
+from steersman.steering.worker.loads.vector_bank import VectorBank
 from steersman.steering.worker.requests import SteeredRequests
 from steersman.steering.worker.tables import Tables, TableSizes
 from steersman.vectors.tensors import HookPoint
 from tests.support.steering.hashing import Ask
+from tests.support.steering.loading import place
 from tests.support.steering.scheduling import Loop, Setup
 
 BLOCK = 16
@@ -145,22 +147,24 @@ def crowd(folder: Path, many: int, make: Callable[[int], Plan]) -> dict[str, flo
     limits = replace(
         limits_of(loop.scheduler.vllm_config), num_layers=30, sites=("site0", "site1", "site2")
     )
-    worker = SteeredRequests(
-        Tables(sizes, torch.device("cpu")),
-        limits,
-        {place: n for n, place in enumerate(places)},
-        lambda digest, wanted: dict.fromkeys(wanted, torch.ones(64, 576)),
-    )
-    if make(0).vectors[0].steps == 1:
-        worker._load = lambda digest, wanted: dict.fromkeys(wanted, torch.ones(576))
+    tables = Tables(sizes, torch.device("cpu"))
+    bank = VectorBank(tables)
+    worker = SteeredRequests(tables, limits, {place: n for n, place in enumerate(places)}, bank)
+    tensor = torch.ones(576) if make(0).vectors[0].steps == 1 else torch.ones(64, 576)
     requests = [request(f"r{n}", make(n), [1] * 100, None) for n in range(many)]
     began = time.thread_time()
     for one in requests:
         loop.scheduler.add_request(one)
-    add, begin, most, steps, seen = time.thread_time() - began, 0.0, 0, 0, 0
+    add, fill, begin, most, steps, seen = time.thread_time() - began, 0.0, 0.0, 0, 0, 0
     while seen < many:
         output = loop.scheduler.schedule()
         new = output.scheduled_new_reqs
+        began = time.thread_time()
+        for one in new:
+            plan = Plan.of(one.sampling_params.extra_args)
+            assert plan is not None
+            place(bank, plan, lambda _, wanted: dict.fromkeys(wanted, tensor))
+        fill = max(fill, time.thread_time() - began)
         began = time.thread_time()
         for one in new:
             worker.start(one.req_id, one.sampling_params.extra_args, 100)
@@ -172,7 +176,7 @@ def crowd(folder: Path, many: int, make: Callable[[int], Plan]) -> dict[str, flo
         names = [one.req_id for one in new]
         loop.scheduler.finish_requests(names, RequestStatus.FINISHED_ABORTED)
         worker.finish(names)
-    found = {"add": add, "begin": begin}
+    found = {"add": add, "fill": fill, "begin": begin}
     return {**{k: round(1e3 * v, 1) for k, v in found.items()}, "at_once": most, "steps": steps}
 
 

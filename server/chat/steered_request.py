@@ -5,7 +5,7 @@ import contextlib
 import secrets
 import weakref
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 from fastapi.concurrency import run_in_threadpool
 
@@ -16,18 +16,21 @@ from steersman.server.chat.receipt import note
 from steersman.server.chat.resolve import Resolved, resolve
 from steersman.server.chat.trace import Answers, Trace
 from steersman.server.doses import Doses
-from steersman.server.errors import BankFull, NotSteered
+from steersman.server.errors import BankFull, LibrarySlow, NotSteered
 from steersman.server.metrics import METRICS, Outcome
 from steersman.steering.plan import (
     BANK_FULL,
     NOT_FINITE,
     RECEIPTS,
+    SLOW,
     BankKey,
     Limits,
     PlanInvalid,
     WorkerNote,
 )
 from steersman.vectors.errors import VectorNotFound
+
+_REFUSALS: Final[dict[str, type[Exception]]] = {BANK_FULL: BankFull, SLOW: LibrarySlow}
 
 
 class SteeringContext(NamedTuple):
@@ -78,8 +81,8 @@ class SteeredRequest:
 
     def refusal(self) -> Exception | None:
         """Why the request failed because of its steering; None if it did not. `PlanInvalid` if the
-        front end refused the plan or the stream overflowed; `BankFull` or `NotSteered` if the
-        engine ended the request."""
+        front end refused the plan or the stream overflowed; `BankFull`, `LibrarySlow` or
+        `NotSteered` if the engine ended the request."""
         if (invalid := RECEIPTS.rejection(self.plan.receipt)) is not None:
             return invalid
         said = RECEIPTS.refusal(self.plan.receipt)
@@ -87,7 +90,7 @@ class SteeredRequest:
             return None
         if said.code == NOT_FINITE:
             return PlanInvalid(said.message, param="steering.vectors", code=NOT_FINITE)
-        return BankFull(said.message) if said.code == BANK_FULL else NotSteered(said.message)
+        return _REFUSALS.get(said.code, NotSteered)(said.message)
 
     def was_steered(self) -> bool:
         """Whether a worker has reported on this request."""

@@ -8,10 +8,12 @@ from typing import Any
 
 from steersman.server.doses import Doses, check_doses_known
 from steersman.server.drain import Drain
+from steersman.server.metrics import METRICS
 from steersman.server.start.calibration import median_norms
 from steersman.server.start.fingerprint import calibration_mark, fingerprint
 from steersman.server.state import Steersman
 from steersman.steering.plan import RECEIPTS, Limits, Settings
+from steersman.steering.plan.inbox import WAITING
 from steersman.vectors.library.library import Library
 
 
@@ -30,6 +32,7 @@ async def open_state(engine_client: Any, args: Namespace, drain: Drain) -> Steer
     hidden = workers[0]["hidden_size"]
     mark_of_model = fingerprint(config.model_config)
     RECEIPTS.guarded = True
+    WAITING.show = METRICS.show_waiting
     return Steersman(
         settings=settings,
         limits=replace(

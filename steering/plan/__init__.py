@@ -7,6 +7,7 @@
     cache_key     keys of blocks in the prefix cache
     capture       what is captured of a request, and its form on the wire
     receipt       counts of a request, and their form on the wire
+    wire/         what travels with a step besides
     inbox         where both arrive in the API server's process
     step_clock    how much longer captures make a step
     intent        keys of a request that mean steering at the wrong place
@@ -25,7 +26,7 @@ from steersman.steering.plan.positions import NAMED_RULES, PositionRule, check_r
 from steersman.steering.plan.receipt import (
     BANK_FULL,
     NOT_FINITE,
-    News,
+    SLOW,
     Refusal,
     StepReport,
     WorkerNote,
@@ -39,12 +40,12 @@ __all__ = [
     "NOT_FINITE",
     "PLAN_KEY",
     "RECEIPTS",
+    "SLOW",
     "STEERABLE_SITES",
     "BankKey",
     "Choice",
     "Dynamic",
     "Limits",
-    "News",
     "Plan",
     "PlanInvalid",
     "PlannedVector",

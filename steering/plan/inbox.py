@@ -5,6 +5,7 @@ The two run in one process and share nothing else. Path: worker, scheduler, fron
 """
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from steersman.steering.plan.capture import Capture, CaptureChunk, CaptureResult
 from steersman.steering.plan.errors import PlanInvalid
-from steersman.steering.plan.receipt import Refusal, WorkerNote
+from steersman.steering.plan.receipt import Refusal, Waiting, WorkerNote
 from steersman.steering.plan.step_clock import StepClock
 
 
@@ -121,6 +122,21 @@ class ReceiptInbox:
         return len(self._open)
 
 
+class WaitingRequests:
+    """How many steered requests wait, over all engines whose outputs come to this process."""
+
+    def __init__(self) -> None:
+        self._engines: dict[int, Waiting] = {}
+        self.show: Callable[[int, int], None] = lambda rows, load: None
+        """Called with how many wait for bank rows, and for a load, when that changes."""
+
+    def note(self, waiting: Waiting) -> None:
+        """Keep the latest of one engine."""
+        self._engines[waiting.engine] = waiting
+        every = self._engines.values()
+        self.show(sum(one.rows for one in every), sum(one.load for one in every))
+
+
 @dataclass
 class _Entry:
     capture: Capture
@@ -183,6 +199,8 @@ def _hidden(capture: Capture, chunk: CaptureChunk) -> int:
 
 RECEIPTS: Final = ReceiptInbox()
 """Notes and refusals of steered requests."""
+WAITING: Final = WaitingRequests()
+"""Who waits in the engines: for the metrics."""
 CAPTURES: Final = CaptureInbox()
 """What was captured."""
 STEPS: Final = StepClock()

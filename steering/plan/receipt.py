@@ -27,19 +27,20 @@ class Pace(NamedTuple):
     """Drafts that were the answer's next token."""
 
 
-class News(NamedTuple):
-    """What a worker did for a steered request besides adding: vectors loaded, coefficients
-    computed."""
-
-    vectors_resident: int
-    """As in `WorkerNote`."""
-    load_seconds: tuple[float, ...]
-    """Seconds for each vector that this request loaded into the bank since its last news."""
-    choices: tuple[Choice, ...]
-    """For a dynamic request: the coefficients of the tokens since its last news."""
+WAITING_KEY: Final = "steersman_waiting"
+"""The key of `EngineCoreOutput.kv_transfer_params` that holds a `Waiting`, on an output that
+belongs to no request."""
 
 
-NO_NEWS: Final = News(-1, (), ())
+class Waiting(NamedTuple):
+    """Steered requests that one engine keeps out of vLLM's queue."""
+
+    engine: int
+    """Which of the replicas."""
+    rows: int
+    """They wait for bank rows, or behind one that does."""
+    load: int
+    """They have their rows, and wait for a vector to be read."""
 
 
 class WorkerNote(NamedTuple):
@@ -49,9 +50,10 @@ class WorkerNote(NamedTuple):
     steered_tokens: tuple[int, ...]
     """For each vector of the plan, how many tokens it was added to."""
     vectors_resident: int
-    """Vectors with a row in the bank after this request's loads; -1 if it loaded nothing."""
+    """Vectors with a row in the bank, in the first note of a request for which any was loaded; -1
+    in every other."""
     load_seconds: tuple[float, ...]
-    """Seconds for each vector that this request loaded into the bank, on its first step."""
+    """Seconds for each vector that was read for this request first."""
     choices: tuple[Choice, ...] = ()
     """For a dynamic request: the coefficients of the tokens since its last note."""
     pace: Pace = Pace()
@@ -94,6 +96,7 @@ def steered_within(spans: Iterable[tuple[int, int]], start: int, stop: int) -> t
 BANK_FULL: Final = "bank_full"
 UNAVAILABLE: Final = "vector_unavailable"
 NOT_FINITE: Final = "not_finite"
+SLOW: Final = "library_slow"
 
 
 class Refusal(NamedTuple):
@@ -102,7 +105,8 @@ class Refusal(NamedTuple):
     receipt: str
     code: str
     """`BANK_FULL`: too many wait for the bank, try again. `UNAVAILABLE`: a worker could not steer
-    it, by no fault of the request. `NOT_FINITE`: its steered stream overflowed."""
+    it, by no fault of the request. `NOT_FINITE`: its steered stream overflowed. `SLOW`: a vector
+    was not read in time."""
     message: str
 
     def to_wire(self) -> dict[str, str]:
@@ -124,8 +128,8 @@ class StepReport:
     reach: dict[str, int] = field(default_factory=dict)
     """The counts of a request include the tokens before this index, also drafts (of speculative
     decoding). The scheduler takes off the drafts that were rejected."""
-    news: dict[str, News] = field(default_factory=dict)
-    """For the requests that have news."""
+    choices: dict[str, tuple[Choice, ...]] = field(default_factory=dict)
+    """For dynamic requests: the coefficients of the tokens since the step before."""
     failed: dict[str, str] = field(default_factory=dict)
     """Request id -> why it could not be steered; such a request is ended, never run unsteered."""
     ill: list[str] = field(default_factory=list)

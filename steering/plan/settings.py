@@ -99,6 +99,12 @@ class Settings(BaseModel):
         "N",
         limit=True,
     )
+    load_timeout: Positive = setting(
+        30.0,
+        "time for a vector to come out of the library into the bank; a request that waits longer "
+        "for one is a 503",
+        "SECONDS",
+    )
     max_terms: Count = setting(
         8, "vectors of one request that may meet at one site and layer", "K", limit=True
     )

@@ -1,7 +1,8 @@
 """Which requests get bank rows now, which wait, and which are refused; the scheduler decides.
 
 Every request that reaches a worker has its rows reserved here first, so the workers' allocator
-(`steering/worker/bank.py`) never runs out.
+(`steering/worker/bank.py`) never runs out; and a request begins when its rows are filled
+(`LoadBook`).
 """
 
 import heapq
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from steersman.steering.plan.plan import VectorRows
+from steersman.steering.plan.wire.loads import LoadReport
+from steersman.steering.scheduler.loads import LoadBook
 
 PATIENCE: Final = 1000
 """How many requests whose rows are reserved already may pass the first that waits."""
@@ -54,8 +57,12 @@ class AdmissionQueue:
     - If many requests get their rows at once, those beyond `BEGIN` rows begin in later passes.
     """
 
-    def __init__(self, capacity: int, max_waiting: int, step_entries: int = 0) -> None:
+    def __init__(
+        self, capacity: int, max_waiting: int, loads: LoadBook, step_entries: int = 0
+    ) -> None:
         self.capacity = capacity
+        self.loads = loads
+        """Which of the rows that are set aside are filled."""
         self.step_entries = step_entries
         """Table entries for requests whose vectors have a tensor for each step."""
         self.max_waiting = max_waiting
@@ -80,7 +87,7 @@ class AdmissionQueue:
         self._begun = 0
         """Rows of the requests that begin in the coming pass."""
         self._later = OrderedDict[str, int]()
-        """Number of rows of each request that has its rows and begins in a later pass."""
+        """Number of rows of each request whose rows are filled and that begins in a later pass."""
 
     @property
     def taken(self) -> int:
@@ -96,8 +103,12 @@ class AdmissionQueue:
         return request_id in self._runs or request_id in self._held
 
     def is_admitted(self, request_id: str) -> bool:
-        """Whether the request has its rows and may begin."""
-        return request_id in self._runs and request_id not in self._later
+        """Whether the request has its rows, they are filled, and it may begin."""
+        return (
+            request_id in self._runs
+            and request_id not in self._later
+            and not self.loads.waits(request_id)
+        )
 
     def add(
         self, request_id: str, wanted: Collection[VectorRows], steps: int = 0, rank: Rank = ()
@@ -140,6 +151,14 @@ class AdmissionQueue:
         self._begun = 0
         return found
 
+    def loaded(self, report: LoadReport) -> dict[str, str]:
+        """Take note of what the workers report of loads. Returns the requests that cannot be
+        steered, with the reason; the caller ends them."""
+        ready, failed = self.loads.take(report)
+        for request_id in ready:
+            self._later[request_id] = self._rows(request_id)
+        return failed
+
     def _give_rows(self) -> None:
         """Reserve free rows for requests that wait."""
         looked = 0
@@ -172,11 +191,14 @@ class AdmissionQueue:
         wanted, steps = self._runs.pop(request_id, (frozenset[VectorRows](), 0))
         self._steps_taken -= steps
         self._changes += 1
+        gone = []
         for rows in wanted:
             self._users[rows] -= 1
             if not self._users[rows]:
                 del self._users[rows]
                 self._taken -= rows[-1]
+                gone.append(rows)
+        self.loads.release(request_id, gone)
 
     def _first(self) -> str | None:
         """Id of the first request that waits."""
@@ -205,11 +227,14 @@ class AdmissionQueue:
     def _let_in(self, request_id: str) -> None:
         one = self._forget(request_id)
         self._take(request_id, one)
-        self._later[request_id] = self._rows(request_id)
+        if not self.loads.waits(request_id):
+            self._later[request_id] = self._rows(request_id)
 
     def _begin(self, request_id: str) -> None:
         """Let a request that has its rows begin in the coming pass, or put it behind those of later
-        passes."""
+        passes; or, if its rows are not filled, do nothing."""
+        if self.loads.waits(request_id):
+            return
         rows = self._rows(request_id)
         if self._begun and self._begun + rows > BEGIN:
             self._later[request_id] = rows
@@ -224,13 +249,16 @@ class AdmissionQueue:
         self._changes += 1
         self._runs[request_id] = one.wanted, one.steps
         self._steps_taken += one.steps
+        new = []
         for rows in one.wanted:
             if rows not in self._users:
+                new.append(rows)
                 self._taken += rows[-1]
                 for watcher in self._watchers.pop(rows, ()):
                     self._held[watcher].watched = None
                     self._doubtful[watcher] = None
             self._users[rows] += 1
+        self.loads.want(request_id, one.wanted, new)
 
     def _watch(self, request_id: str, one: _Held, lacks: VectorRows | None) -> None:
         one.watched = lacks

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 from steersman.steering.plan.capture import CAPTURE_KEY, STEP_KEY, Capture, CaptureChunk
 from steersman.steering.plan.dynamic import STREAM_KEY
 from steersman.steering.plan.errors import PlanInvalid
-from steersman.steering.plan.inbox import CAPTURES, RECEIPTS, STEPS
+from steersman.steering.plan.inbox import CAPTURES, RECEIPTS, STEPS, WAITING
 from steersman.steering.plan.intent import means_steering
 from steersman.steering.plan.limits import Limits
 from steersman.steering.plan.plan import PLAN_KEY, Plan
-from steersman.steering.plan.receipt import Refusal, WorkerNote
+from steersman.steering.plan.receipt import WAITING_KEY, Refusal, Waiting, WorkerNote
 from steersman.steering.plan.settings import Settings
 from steersman.steering.plan.step_clock import Seen
 from steersman.steering.vllm.config import limits_of
@@ -68,6 +68,7 @@ def _collecting(original: Function) -> Function:
         *args: Any,
         **kwargs: Any,
     ) -> Any:
+        engine_core_outputs = _without_waiting(engine_core_outputs)
         seen: list[Seen] = []
         captured = (0, 0)
         for output in engine_core_outputs:
@@ -87,6 +88,15 @@ def _collecting(original: Function) -> Function:
         return original(self, engine_core_outputs, *args, **kwargs)
 
     return process_outputs
+
+
+def _without_waiting(outputs: "list[EngineCoreOutput]") -> "list[EngineCoreOutput]":
+    """The outputs of requests. Takes note of the one that says how many wait."""
+    rest = [output for output in outputs if output.request_id != WAITING_KEY]
+    for output in outputs if len(rest) < len(outputs) else ():
+        if output.request_id == WAITING_KEY and output.kv_transfer_params:
+            WAITING.note(Waiting(*output.kv_transfer_params[WAITING_KEY]))
+    return rest
 
 
 def _check_keys(extra_args: Mapping[str, Any]) -> None:

@@ -35,6 +35,7 @@ _QUEUE: Final = "steering/vllm/core/waiting.py"
 _PORTIONS: Final = "steering/vllm/core/portions.py"
 _KEYS: Final = "steering/vllm/core/prefix_cache.py"
 _WORKER: Final = "steering/vllm/worker/worker.py"
+_AHEAD: Final = "steering/vllm/worker/load_ahead.py"
 _MODEL: Final = "steering/vllm/worker/model.py"
 _V1: Final = "steering/vllm/worker/model_runner_v1.py"
 _V2: Final = "steering/vllm/worker/model_runner_v2.py"
@@ -190,6 +191,12 @@ SEAMS: Final = (
          "tables before the profile run, self-check after warm-up, methods for `collective_rpc`"),
     Seam(_RPC, EVERY, "vllm.v1.worker.worker_base:WorkerBase",
          ("load_model", "compile_or_warm_up_model"), "the wrapper forwards to these"),
+    Seam(_AHEAD, EVERY, "vllm.v1.worker.worker_base:WorkerWrapperBase.execute_model",
+         ("scheduler_output",), "a step brings orders to load vectors"),
+    Seam(_AHEAD, EVERY, "vllm.v1.worker.worker_base:WorkerBase.sample_tokens", ("grammar_output",),
+         "the step's output takes along which loads are over"),
+    Seam(_AHEAD, EVERY, "vllm.v1.core.sched.output:SchedulerOutput",
+         ("total_num_scheduled_tokens",), "a step without tokens has its output at once"),
     Seam(_WORKER, EVERY, "vllm.v1.worker.worker_base:WorkerBase", ("model_runner",),
          "what is instrumented"),
     Seam(_WORKER, WORKER, "vllm.platforms:current_platform", (),

@@ -3,6 +3,7 @@
 batch            the steps of a model runner: which requests come, end and run
 requests         steered requests: leases of bank rows and table entries, counts
 bank             which vector is in which row of the bank
+loads/           vectors are read in threads, and come into the bank ahead of their requests
 tables, staging  the tensors that the operation reads, and how they reach the device
 hooks            the way through a layer: adds, then calls listeners
 capture          listeners: what is captured of requests, median norms

@@ -5,27 +5,21 @@ Independent of vLLM: `steersman.steering.worker.batch` passes on which requests 
 """
 
 import math
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
 
 from steersman.steering.plan.dynamic import Choice
 from steersman.steering.plan.errors import PlanInvalid, VectorUnavailable
 from steersman.steering.plan.limits import Limits, check_added
-from steersman.steering.plan.plan import EVERY_STEP, BankKey, Plan, Segment
-from steersman.steering.plan.receipt import News, StepReport
-from steersman.steering.worker.bank import ZERO_ROW, RowAllocator
+from steersman.steering.plan.plan import BankKey, Plan, Segment
+from steersman.steering.plan.receipt import StepReport
+from steersman.steering.worker.bank import ZERO_ROW
+from steersman.steering.worker.loads.vector_bank import VectorBank
 from steersman.steering.worker.tables import Tables
-from steersman.vectors.digest import short
 from steersman.vectors.tensors import HookPoint
-
-LoadVectors = Callable[[str, list[HookPoint]], Mapping[HookPoint, Tensor]]
-"""(digest, hook points) -> the tensor at each, float32 [hidden] or [steps, hidden]. Raises
-`VectorUnavailable`."""
 
 
 @dataclass
@@ -61,7 +55,6 @@ class LiveRequest:
     counted_to: int = 0
     """Tokens below this index are counted already; a resumed request computes them again."""
     steered: list[int] = field(default_factory=list)
-    loads: tuple[float, ...] = ()
 
 
 class SteeredRequests:
@@ -69,7 +62,8 @@ class SteeredRequests:
 
     Guarantees: a request holds table entries and bank leases exactly while it is in the batch. A
     request that cannot be steered is reported in `StepReport.failed`, and never runs unsteered
-    unnoticed.
+    unnoticed: above all one whose vectors are not in the bank when it enters the batch, though
+    the scheduler has them loaded ahead.
     """
 
     def __init__(
@@ -77,25 +71,19 @@ class SteeredRequests:
         tables: Tables,
         limits: Limits,
         slots: Mapping[HookPoint, int],
-        load: LoadVectors,
-        anyone: Callable[[bool], bool] = bool,
+        bank: VectorBank,
         most_added: float = math.inf,
     ) -> None:
-        """`slots`: table slot of each hook point. `load`: reads tensors of a vector.
-        `anyone(failed)` returns whether a load failed on any tensor-parallel rank, because all
-        ranks must steer a request, or none. `most_added`: the bound that `check_added` takes."""
+        """`slots`: table slot of each hook point. `bank`: of these `tables`. `most_added`: the
+        bound that `check_added` takes."""
         self.tables = tables
         self.limits = limits
         self.slots = slots
         self.live: dict[str, LiveRequest] = {}
         self.failed: dict[str, str] = {}
-        self._load = load
-        self._anyone = anyone
         self.most_added = most_added
-        self._largest = [0.0] * (1 + tables.sizes.bank_rows)
-        """Largest absolute element of each bank row."""
-        self._loaded: dict[tuple[str, str, int], Tensor] = {}
-        self.bank = RowAllocator(tables.sizes.bank_rows, self._fill)
+        self.bank = bank.rows
+        self._largest = bank.largest
         self._free_entries = list(range(tables.sizes.table_entries - 1, -1, -1))
         self._report: StepReport | None = None
 
@@ -169,8 +157,9 @@ class SteeredRequests:
             request.counted_to = max(request.counted_to, first + count)
             report.counts[request_id] = tuple(request.steered)
             report.reach[request_id] = request.counted_to
-            if request.loads or len(request.choices) > request.num_choices_reported:
-                report.news[request_id] = self._news(request)
+            if len(request.choices) > request.num_choices_reported:
+                report.choices[request_id] = tuple(request.choices[request.num_choices_reported :])
+                request.num_choices_reported = len(request.choices)
         self.tables.commit(tokens)
         self._report = report
 
@@ -189,42 +178,13 @@ class SteeredRequests:
         report, self._report = self._report, None
         return report
 
-    def _news(self, request: LiveRequest) -> News:
-        loads = request.loads
-        # Only the last chunk of a prompt has an output; until then the news must be kept.
-        if request.counted_to >= request.prompt_tokens:
-            request.loads = ()
-        new = tuple(request.choices[request.num_choices_reported :])
-        request.num_choices_reported = len(request.choices)
-        return News(self.bank.resident_vectors() if loads else -1, loads, new)
-
     def _enter_batch(self, request: LiveRequest) -> None:
-        loads = []
-        missing = self.bank.missing(request.plan.bank_keys)
-        trouble: VectorUnavailable | None = None
-        try:
-            for digest in sorted({key[0] for key in missing}):
-                began = time.perf_counter()
-                needed = sorted(
-                    {HookPoint(site, layer) for d, site, layer, _ in missing if d == digest}
-                )
-                try:
-                    for (site, layer), tensor in self._load(digest, needed).items():
-                        self._loaded[digest, site, layer] = tensor
-                except VectorUnavailable as error:
-                    trouble = error
-                loads.append(time.perf_counter() - began)
-            if missing and self._anyone(trouble is not None):
-                raise trouble or VectorUnavailable("another rank could not load the vector")
-            rows = self.bank.lease(request.plan.bank_keys)
-        finally:
-            self._loaded.clear()
+        rows = self.bank.lease(request.plan.bank_keys)
         try:
             check_added(request.plan, self._elements(request.plan, rows), self.most_added)
         except PlanInvalid as error:
             self.bank.release(rows)
             raise VectorUnavailable(str(error)) from error
-        request.loads += tuple(loads)
         request.lease = Lease(rows, [self._free_entries.pop() for _ in request.segments])
 
     def _elements(self, plan: Plan, rows: Mapping[BankKey, int]) -> list[float]:
@@ -264,18 +224,6 @@ class SteeredRequests:
         if lease is not None:
             self._free_entries.extend(lease.entries)
             self.bank.release(lease.rows)
-
-    def _fill(self, row: int, key: BankKey) -> None:
-        digest, site, layer, step = key
-        tensor = self._loaded[digest, site, layer]
-        steps = tensor if tensor.dim() == 2 else tensor[None]
-        if step >= len(steps) or (step == EVERY_STEP and len(steps) > 1):
-            raise VectorUnavailable(
-                f"vector {short(digest)} {site}.{layer} has a tensor for each of {len(steps)} "
-                "steps, and the plan has another number; send the request again"
-            )
-        self.tables.fill_bank(row, steps[step])
-        self._largest[row] = float(steps[step].abs().max())
 
 
 def _gains(request: LiveRequest, segment: Segment, lo: int, hi: int) -> NDArray[np.float32]:

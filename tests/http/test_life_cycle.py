@@ -135,13 +135,13 @@ def test_two_gigabytes_are_refused_before_they_are_sent(client: Client) -> None:
 
 
 def test_metrics_tell_the_story(client: Client, own: str) -> None:
-    names = ("requests_total", "tokens_total", "upload_seconds_count", "residency_seconds_count")
+    names = ("requests_total", "tokens_total", "upload_seconds_count", "load_seconds_count")
     before = {n: client.metric(f"steering_{n}") for n in names}
     tokens = client.chat(steering={"vectors": {own: 1.0}}).json()["usage"]["completion_tokens"]
     after = {n: client.metric(f"steering_{n}") for n in names}
     assert after["requests_total"] == before["requests_total"] + 1
     assert after["tokens_total"] == before["tokens_total"] + tokens
-    assert after["residency_seconds_count"] == before["residency_seconds_count"] + 1
+    assert after["load_seconds_count"] == before["load_seconds_count"] + 1
     assert client.metric("steering_bank_rows_total") == 64
     assert client.metric("steering_resident_vectors") >= 1
     count = len(client.http.get("/v1/steering/vectors?limit=1000").json()["data"])

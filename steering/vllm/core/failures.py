@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING
 
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.plan import PLAN_KEY
-from steersman.steering.plan.receipt import BANK_FULL, NOT_FINITE, UNAVAILABLE, Refusal, StepReport
+from steersman.steering.plan.receipt import (
+    BANK_FULL,
+    NOT_FINITE,
+    SLOW,
+    UNAVAILABLE,
+    Refusal,
+    StepReport,
+)
+from steersman.steering.plan.wire.loads import LoadReport
 from steersman.steering.vllm.core.notes import Ended, put
 from steersman.steering.vllm.core.request import plan_of
 from steersman.steering.vllm.core.waiting import STEP_ATTRIBUTE
@@ -38,6 +46,10 @@ _OVERFLOWED = (
     "the steered residual stream of this request is not finite, because the model overflowed; "
     "lower the coefficients"
 )
+_SLOW = (
+    "the library did not deliver a vector of this request in {:g} s (--load-timeout): its disk is "
+    "slow or hangs; try again later"
+)
 _MISLED = "the request used cached blocks of one that could not be steered; send the request again"
 
 
@@ -52,6 +64,19 @@ def end_failed(scheduler: "SteeredScheduler", report: StepReport | None) -> Ende
     infeasible = scheduler.steering_companions.infeasible
     if infeasible:
         ended += _end(scheduler, dict.fromkeys(infeasible, _TOO_LARGE), UNAVAILABLE)
+    return ended
+
+
+def end_unloaded(scheduler: "SteeredScheduler", report: LoadReport | None) -> Ended:
+    """Take note of loads that are over, and end the requests that wait for one that failed, or have
+    waited too long. They have computed nothing. Returns their last outputs."""
+    admission = scheduler.steering_admission
+    ended: Ended = []
+    if report is not None:
+        ended += _end(scheduler, admission.loaded(report), UNAVAILABLE)
+    if admission.loads.waiting:
+        reason = _SLOW.format(admission.loads.timeout)
+        ended += _end(scheduler, dict.fromkeys(admission.loads.expired(), reason), SLOW)
     return ended
 
 
@@ -142,7 +167,7 @@ def _end(scheduler: "SteeredScheduler", reasons: Mapping[str, str], code: str) -
         reason = reasons[request.request_id]
         if code == UNAVAILABLE:
             logger.error("Request %s could not be steered: %s", request.request_id, reason)
-        elif code == NOT_FINITE:
+        elif code in (NOT_FINITE, SLOW):
             logger.warning("Request %s was ended: %s", request.request_id, reason)
         output = EngineCoreOutput(
             request_id=request.request_id,

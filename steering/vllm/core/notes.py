@@ -5,12 +5,19 @@ end: the notes of steered requests, what was captured of a request, how much of 
 captured, and the refusal of a request that ends in error.
 """
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from steersman.steering.plan.capture import CAPTURE_KEY, STEP_KEY
 from steersman.steering.plan.plan import PLAN_KEY
-from steersman.steering.plan.receipt import NO_NEWS, Pace, StepReport, WorkerNote
+from steersman.steering.plan.receipt import (
+    WAITING_KEY,
+    Pace,
+    StepReport,
+    Waiting,
+    WorkerNote,
+)
+from steersman.steering.scheduler.loads import LoadBook
 from steersman.steering.vllm.core.request import noted, plan_of
 
 if TYPE_CHECKING:
@@ -21,27 +28,47 @@ Ended = list[tuple[int, "EngineCoreOutput"]]
 """Last outputs of requests that were ended, as (client index, output)."""
 
 
+class Loaded(NamedTuple):
+    """What was loaded for a request first."""
+
+    vectors_resident: int
+    load_seconds: tuple[float, ...]
+    """As in `WorkerNote`."""
+
+
+def loads_of(book: LoadBook, requests: Iterable[str]) -> dict[str, Loaded]:
+    """What was loaded for each of some requests first, where anything was. Call before they
+    end."""
+    found = book.seconds_of(requests)
+    resident = book.vectors if found else -1
+    return {name: Loaded(resident, seconds) for name, seconds in found.items()}
+
+
 def attach(
     outputs: "Mapping[int, EngineCoreOutputs]",
     report: StepReport,
     requests: "Mapping[str, Request | None]",
     paces: Mapping[str, Pace],
+    loads: Mapping[str, Loaded],
 ) -> None:
     """Put the notes and captures of `report` on the step's outputs.
 
     `outputs`: by client index. `requests`: vLLM's request for each steered id, looked up before the
     end of the step removes those that ended in it. `paces`: the paces of dynamic answers, by
-    request id.
+    request id. `loads`: what was loaded for requests, by id; it goes with their first note.
     """
     for client in outputs.values():
         for output in client.outputs:
             name = output.request_id
             request = requests.get(name)
             if request is not None:
-                known = noted(request) and name not in report.news and name not in paces
-                note = None if known and not output.finished else note_of(report, request)
+                first = not noted(request)
+                news = first or output.finished or name in report.choices or name in paces
+                note = note_of(report, request) if news else None
                 if note is not None:
                     note = note._replace(pace=paces.get(name, note.pace))
+                    if first and name in loads:
+                        note = note._replace(**loads[name]._asdict())
                     put(output, PLAN_KEY, note.to_wire())
             if name in report.captured:
                 put(output, CAPTURE_KEY, report.captured[name])
@@ -53,6 +80,16 @@ def attach_captured(outputs: "Mapping[int, EngineCoreOutputs]", captured: tuple[
     for client in outputs.values():
         for output in client.outputs[:1]:
             put(output, STEP_KEY, list(captured))
+
+
+def attach_waiting(outputs: "dict[int, EngineCoreOutputs]", now: Waiting, before: Waiting) -> None:
+    """Add to the outputs of the first client how many requests wait, if others did `before`: on an
+    output of its own, because those that wait have none."""
+    from vllm.v1.engine import EngineCoreOutput
+
+    if now != before:
+        output = EngineCoreOutput(WAITING_KEY, [], kv_transfer_params={WAITING_KEY: list(now)})
+        append(outputs, [(0, output)])
 
 
 def append(outputs: "dict[int, EngineCoreOutputs]", ended: Ended) -> None:
@@ -72,8 +109,8 @@ def note_of(report: StepReport, request: "Request") -> WorkerNote | None:
     if plan is None:
         return None
     spans = plan.layout(request.num_prompt_tokens).spans
-    reach, news = report.reach[name], report.news.get(name, NO_NEWS)
-    note = WorkerNote(plan.receipt, report.counts[name], *news, reach=reach, spans=spans)
+    reach, choices = report.reach[name], report.choices.get(name, ())
+    note = WorkerNote(plan.receipt, report.counts[name], -1, (), choices, reach=reach, spans=spans)
     return note.advanced(last - reach) if reach > last else note
 
 

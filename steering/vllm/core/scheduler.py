@@ -1,13 +1,14 @@
 """Seam: vLLM's scheduler (`v1/core/sched/scheduler.py: Scheduler`), its methods wrapped.
 
-A request waits for bank rows before it waits for cache blocks (`waiting`), and gives them back
-however it ends (`_free_request`). What a step reports leaves with its outputs
-(`update_from_output`): the notes of steered requests (`notes`), and the refusals of those that
-could not be steered (`failures`).
+A request waits for filled bank rows before it waits for cache blocks (`waiting`), and gives them
+back however it ends (`_free_request`). A step takes along what the workers are to load
+(`schedule`). What a step reports leaves with its outputs (`update_from_output`): the notes of
+steered requests (`notes`), and the refusals of those that could not be steered (`failures`).
 """
 
 from typing import TYPE_CHECKING, Any
 
+from steersman.steering.plan.wire.loads import LOADS_ATTRIBUTE, ORDERS_ATTRIBUTE
 from steersman.steering.vllm.core import failures, notes, portions, state, waiting
 from steersman.steering.vllm.seam import Function, wrap
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, TOKENS_ATTRIBUTE
@@ -63,14 +64,17 @@ def _in_lock_step(original: Function) -> Function:
 def _scheduled(
     scheduler: "SteeredScheduler", schedule: Function, *args: Any, **kwargs: Any
 ) -> "SchedulerOutput":
-    """Run vLLM's `schedule` with portions of captured prompts, and add the blocks to clean to its
-    output."""
+    """Run vLLM's `schedule` with portions of captured prompts, and add the blocks to clean and the
+    vectors to load to its output."""
     portions.before_step(scheduler)
     output: SchedulerOutput = schedule(scheduler, *args, **kwargs)
     portions.after_step(scheduler, output)
     if scheduler.steering_soiled:
         setattr(output, CLEAN_ATTRIBUTE, sorted(scheduler.steering_soiled))
         scheduler.steering_soiled = set()
+    orders = scheduler.steering_admission.loads.orders()
+    if orders is not None:
+        setattr(output, ORDERS_ATTRIBUTE, orders)
     return output
 
 
@@ -132,9 +136,11 @@ def _reporting(original: Function) -> Function:
         companions.drop_samples(runner_output)
         if report is not None and report.ill:
             failures.take_back_drafts(self, report)
-        ended = failures.end_failed(self, report)
+        ended = failures.end_unloaded(self, getattr(runner_output, LOADS_ATTRIBUTE, None))
+        ended += failures.end_failed(self, report)
         # Those that end in this step are not there any more afterwards.
         requests = {name: self.requests.get(name) for name in report.counts} if report else {}
+        loads = notes.loads_of(self.steering_admission.loads, requests)
         failures.forget_seen(self, scheduler_output)
         outputs: dict[int, EngineCoreOutputs] = original(self, scheduler_output, runner_output)
         paces = companions.append_answer_tokens(report.drafts if report else {})
@@ -142,11 +148,14 @@ def _reporting(original: Function) -> Function:
         if orphaned := companions.pop_orphaned_companions():
             self.finish_requests(orphaned, RequestStatus.FINISHED_STOPPED)
         if report is not None:
-            notes.attach(outputs, report, requests, paces)
+            notes.attach(outputs, report, requests, paces, loads)
         captured = getattr(scheduler_output, portions.CAPTURED_ATTRIBUTE, None)
         if captured is not None:
             notes.attach_captured(outputs, captured)
         notes.append(outputs, ended)
+        waiting = state.waiting_of(self)
+        notes.attach_waiting(outputs, waiting, self.steering_waiting)
+        self.steering_waiting = waiting
         return outputs
 
     return update_from_output

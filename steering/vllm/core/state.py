@@ -2,9 +2,11 @@
 
 from typing import TYPE_CHECKING
 
+from steersman.steering.plan.receipt import Waiting
 from steersman.steering.plan.settings import Settings
 from steersman.steering.scheduler.admission import AdmissionQueue
 from steersman.steering.scheduler.companions import CompanionScheduler
+from steersman.steering.scheduler.loads import LoadBook
 from steersman.steering.vllm.config import step_entries
 from steersman.steering.vllm.core.request import companion_of
 
@@ -18,9 +20,12 @@ if TYPE_CHECKING:
         steering_admission: AdmissionQueue
         steering_companions: CompanionScheduler
         steering_held: dict[str, Request]
-        """Requests that wait for bank rows, and those that end because too many wait, by id."""
+        """Requests that wait for bank rows, or for these to be filled, and those that end because
+        too many wait, by id."""
         steering_refused: set[str]
         """Ids of those that end."""
+        steering_waiting: Waiting
+        """How many wait, as the front end knows it."""
         steering_soiled: set[int]
         """Blocks to fill with zeros before the next step: they may hold NaN."""
         steering_unseen: dict[str, set[int]]
@@ -42,13 +47,17 @@ def begin(scheduler: "SteeredScheduler") -> None:
     """Add the attributes to a new scheduler."""
     settings = Settings.read(scheduler.vllm_config.additional_config)
     scheduler.steering_admission = AdmissionQueue(
-        settings.bank_rows, settings.max_waiting, step_entries(scheduler.vllm_config)
+        settings.bank_rows,
+        settings.max_waiting,
+        LoadBook(settings.bank_rows, settings.load_timeout),
+        step_entries(scheduler.vllm_config),
     )
     scheduler.steering_companions = CompanionScheduler(
         scheduler, settings.max_dynamic, companion_of
     )
     scheduler.steering_held = {}
     scheduler.steering_refused = set()
+    scheduler.steering_waiting = waiting_of(scheduler)
     scheduler.steering_soiled = set()
     scheduler.steering_unseen = {}
     scheduler.steering_unseen_until = {}
@@ -61,3 +70,10 @@ def begin(scheduler: "SteeredScheduler") -> None:
         and not scheduler.need_mamba_block_aligned_split
     )
     scheduler.steering_portion_left = None
+
+
+def waiting_of(scheduler: "SteeredScheduler") -> Waiting:
+    """How many requests wait now."""
+    admission = scheduler.steering_admission
+    engine = scheduler.vllm_config.parallel_config.data_parallel_index
+    return Waiting(engine, admission.waiting, admission.loads.waiting)

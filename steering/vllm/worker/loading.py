@@ -1,6 +1,7 @@
-"""Reads vectors from the library into a worker: whole files, on all ranks or on none."""
+"""Reads vectors from the library: whole files, in threads of `steersman.steering.worker.loads`."""
 
 import logging
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from steersman.vectors.digest import short
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.file.format import read_vector
 from steersman.vectors.library.library import Library
-from steersman.vectors.tensors import HookPoint, tensor_name
+from steersman.vectors.tensors import HookPoint
 
 logger = logging.getLogger("vllm.steersman")
 
@@ -23,37 +24,33 @@ def object_path(library: Path, digest: str) -> Path:
 
 
 class VectorFiles:
-    """Reads vectors of one hidden size from the library in `folder`."""
+    """Reads vectors from the library in `folder`. Threads may share one instance."""
 
-    def __init__(self, folder: Path, hidden: int) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._hidden = hidden
+        self._parsing = threading.Lock()
+        """Many threads may wait for a disk; one at a time competes with the step for Python."""
 
-    def load(self, digest: str, keys: Sequence[HookPoint]) -> Mapping[HookPoint, Tensor]:
-        """The tensors of vector `digest` at the hook points `keys`: float32 [hidden] or [steps,
-        hidden]. Raises `VectorUnavailable`."""
+    def read(self, digest: str) -> Mapping[HookPoint, Tensor]:
+        """The tensors of vector `digest`: float32 [hidden] or [steps, hidden]. The whole file is
+        read and its digest compared, because a file that was damaged on disk is another vector.
+        Raises `VectorUnavailable`."""
         try:
-            tensors = _read_whole(object_path(self._folder, digest), digest, keys)
+            data = object_path(self._folder, digest).read_bytes()
+            with self._parsing:
+                vector = read_vector(data)
+                if vector.digest != digest:
+                    raise VectorUnavailable(
+                        "its file is damaged; delete the vector and upload it again"
+                    )
+        except FileNotFoundError:
+            raise VectorUnavailable(
+                f"vector {short(digest)} has no file in the library; upload it again"
+            ) from None
         except Exception as error:
             # Whatever is wrong with one file ends one request, never the engine.
             raise VectorUnavailable(f"vector {short(digest)}: {error}") from error
-        for key, tensor in tensors.items():
-            if tensor.shape[-1] != self._hidden:
-                raise VectorUnavailable(
-                    f"{tensor_name(key)} of vector {short(digest)} has shape "
-                    f"{tuple(tensor.shape)}, but this model's hidden size is {self._hidden}; use a "
-                    "vector made for this model"
-                )
-        return tensors
-
-
-def _read_whole(path: Path, digest: str, keys: Sequence[HookPoint]) -> dict[HookPoint, Tensor]:
-    """Read the whole file and compare its digest, because a file that was damaged on disk is
-    another vector."""
-    vector = read_vector(path)
-    if vector.digest != digest:
-        raise VectorUnavailable("its file is damaged; delete the vector and upload it again")
-    return {key: vector.tensors[key] for key in keys}
+        return vector.tensors
 
 
 def sites_asked(folder: Path, hidden: int, layers: int) -> frozenset[str]:
@@ -71,14 +68,20 @@ def sites_asked(folder: Path, hidden: int, layers: int) -> frozenset[str]:
     return frozenset(site for one in entries if one.misfit is None for site, _ in one.tensors)
 
 
-def anywhere(here: bool) -> bool:
-    """Whether `here` is true on at least one tensor-parallel rank. All ranks must call it
+def lowest(values: Sequence[int]) -> Sequence[int]:
+    """Element by element, the lowest value on any tensor-parallel rank. All ranks must call it
     together."""
     from vllm.distributed import get_tp_group
 
     group = get_tp_group()
     if group.world_size == 1:
-        return here
-    flag = torch.tensor([int(here)])
-    torch.distributed.all_reduce(flag, torch.distributed.ReduceOp.MAX, group.cpu_group)
-    return bool(flag.item())
+        return values
+    found = torch.tensor(values)
+    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MIN, group.cpu_group)
+    return found.tolist()
+
+
+def anywhere(here: bool) -> bool:
+    """Whether `here` is true on at least one tensor-parallel rank. All ranks must call it
+    together."""
+    return not lowest([not here])[0]

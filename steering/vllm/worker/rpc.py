@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from steersman.steering.vllm.unsupported import no_dynamic
+from steersman.steering.vllm.worker import load_ahead
 from steersman.steering.vllm.worker.worker import WorkerSteering
 from steersman.steering.worker.capture import NormListener
 
@@ -28,6 +29,7 @@ def install() -> None:
 
     for method in _METHODS:
         setattr(WorkerWrapperBase, method.__name__, method)
+    load_ahead.install()
 
 
 def load_model(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -62,6 +64,7 @@ def steering_status(self: "SteeredWrapper") -> dict[str, Any]:
         "bank_rows": bank.capacity,
         "bank_rows_used": bank.used,
         "vectors_resident": bank.resident_vectors(),
+        "loads": len(steering.loads),
         "requests": len(steering.steered.live),
         "companions": len(steering.composer.companions),
         "free_table_entries": steering.steered.free_table_entries,

@@ -9,6 +9,7 @@ import torch
 
 from steersman.steering.plan.limits import largest_addition
 from steersman.steering.plan.settings import Settings
+from steersman.steering.plan.wire.loads import LoadReport
 from steersman.steering.vllm import compile_cache, seams
 from steersman.steering.vllm.config import (
     hidden_size,
@@ -24,7 +25,7 @@ from steersman.steering.vllm.worker import (
     model_runner_v1,
     model_runner_v2,
 )
-from steersman.steering.vllm.worker.loading import VectorFiles, anywhere, sites_asked
+from steersman.steering.vllm.worker.loading import VectorFiles, anywhere, lowest, sites_asked
 from steersman.steering.vllm.worker.logit_lens import Lens
 from steersman.steering.vllm.worker.model import bare_forward, layer_types
 from steersman.steering.worker.batch import Steps
@@ -38,6 +39,9 @@ from steersman.steering.worker.hooks import (
     instrument,
     site_slots,
 )
+from steersman.steering.worker.loads.loads import Loads
+from steersman.steering.worker.loads.reads import Reads
+from steersman.steering.worker.loads.vector_bank import VectorBank
 from steersman.steering.worker.requests import SteeredRequests
 from steersman.steering.worker.residual_probe import probe_blocks
 from steersman.steering.worker.selfcheck import self_check
@@ -78,7 +82,14 @@ class WorkerSteering:
         assert isinstance(dtype, torch.dtype)  # vLLM has resolved "auto" by now.
         self.lens = Lens(runner, blocks, dtype)
         self.active = ActiveSlots(self.tables.sizes.slots, always=not runs_python(vllm_config))
-        self.steered = self._make_steered(vllm_config)
+        bank = VectorBank(self.tables)
+        self.steered = self._make_steered(vllm_config, bank)
+        library = Path(Settings.read(vllm_config.additional_config).library)
+        self.loads = Loads(Reads(VectorFiles(library).read), bank, lowest)
+        self.holder = (model_runner_v2 if v2 else model_runner_v1).HOLDER
+        """Attribute of an asynchronous output of the runner that has the ModelRunnerOutput."""
+        self.load_report: LoadReport | None = None
+        """Of the running step, for its output to take along."""
         instrument(blocks, self.slots, self.tables, self.active)
         if Settings.read(vllm_config.additional_config).graphs_without_steering:
             graph_sets.install(self.tables)
@@ -102,12 +113,10 @@ class WorkerSteering:
                 "bits when steered requests run beside them"
             )
 
-    def _make_steered(self, vllm_config: "VllmConfig") -> SteeredRequests:
-        library = Path(Settings.read(vllm_config.additional_config).library)
-        files = VectorFiles(library, self.tables.sizes.hidden)
+    def _make_steered(self, vllm_config: "VllmConfig", bank: VectorBank) -> SteeredRequests:
         limits = dataclasses.replace(limits_of(vllm_config), sites=self.sites, aliases=self.aliases)
         most = largest_addition(str(vllm_config.model_config.dtype).removeprefix("torch."))
-        return SteeredRequests(self.tables, limits, self.slots, files.load, anywhere, most)
+        return SteeredRequests(self.tables, limits, self.slots, bank, most)
 
 
 def _find_blocks(runner: Any, vllm_config: "VllmConfig") -> list[Block]:

@@ -11,10 +11,16 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from steersman.steering.plan.plan import VectorRows
 from steersman.steering.scheduler import admission
 from steersman.steering.scheduler.admission import BEGIN, AdmissionQueue
+from tests.support.steering.loading import AllThere
 
 
 def rows(*layers: int, vector: str = "a", steps: int = 1) -> frozenset[VectorRows]:
     return frozenset((vector, "resid_post", layer, steps) for layer in layers)
+
+
+def queue_of(capacity: int, max_waiting: int, step_entries: int = 0) -> AdmissionQueue:
+    """A queue of workers that hold every vector."""
+    return AdmissionQueue(capacity, max_waiting, AllThere(), step_entries)
 
 
 def size(wanted: frozenset[VectorRows]) -> int:
@@ -22,7 +28,7 @@ def size(wanted: frozenset[VectorRows]) -> int:
 
 
 def test_rows_of_one_vector_are_shared() -> None:
-    queue = AdmissionQueue(2, 0)
+    queue = queue_of(2, 0)
     for n in range(1000):
         assert queue.add(f"r{n}", rows(1, 2))
         assert queue.is_admitted(f"r{n}")
@@ -33,7 +39,7 @@ def test_rows_of_one_vector_are_shared() -> None:
 
 
 def test_what_does_not_fit_waits_until_rows_are_given_back() -> None:
-    queue = AdmissionQueue(3, 8)
+    queue = queue_of(3, 8)
     assert queue.add("first", rows(1, 2))
     assert queue.add("second", rows(3, steps=2))
     assert queue.waiting == 1
@@ -47,7 +53,7 @@ def test_what_does_not_fit_waits_until_rows_are_given_back() -> None:
 
 def test_whoever_has_to_wait_counts_whatever_it_waits_for() -> None:
     """CASES 1.2: rows that somebody waits for already, rows for steps, those before it."""
-    queue = AdmissionQueue(2, 1, step_entries=4)
+    queue = queue_of(2, 1, step_entries=4)
     assert queue.add("runs", rows(1, 2))
     assert queue.add("waits", rows(3))
     assert not queue.add("too many", rows(4))
@@ -69,14 +75,14 @@ def test_whoever_has_to_wait_counts_whatever_it_waits_for() -> None:
 @pytest.mark.parametrize("limit", [0, 1, 7])
 def test_at_most_so_many_wait_of_a_thousand_of_one_kind(limit: int) -> None:
     for wanted, steps in ((rows(3), 0), (rows(1), 1)):
-        queue = AdmissionQueue(2, limit, step_entries=1)
+        queue = queue_of(2, limit, step_entries=1)
         assert queue.add("runs", rows(1, 2), steps=1)
         assert sum(queue.add(f"r{n}", wanted, steps) for n in range(1000)) == limit
         assert queue.waiting == limit
 
 
 def test_small_requests_do_not_overtake_a_large_one_for_ever() -> None:
-    queue = AdmissionQueue(4, 8)
+    queue = queue_of(4, 8)
     for name, wanted in (("runs", rows(1, 2)), ("large", rows(3, 4, 5, 6)), ("small", rows(7))):
         assert queue.add(name, wanted)
     assert queue.try_admit() == []
@@ -87,14 +93,14 @@ def test_small_requests_do_not_overtake_a_large_one_for_ever() -> None:
 
 
 def test_a_request_whose_rows_are_there_passes_one_that_waits() -> None:
-    queue = AdmissionQueue(4, 8)
+    queue = queue_of(4, 8)
     for name, wanted in (("runs", rows(1, 2)), ("large", rows(3, 4, 5)), ("same", rows(2))):
         assert queue.add(name, wanted)
     assert (queue.is_admitted("large"), queue.is_admitted("same")) == (False, True)
 
 
 def test_a_request_passes_as_soon_as_others_have_its_rows() -> None:
-    queue = AdmissionQueue(4, 8)
+    queue = queue_of(4, 8)
     for name, wanted in (
         ("runs", rows(1, 2)),
         ("first", rows(3, 4, 5)),
@@ -108,7 +114,7 @@ def test_a_request_passes_as_soon_as_others_have_its_rows() -> None:
 
 def test_who_needs_no_rows_passes_so_often_and_no_oftener(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(admission, "PATIENCE", 3)
-    queue = AdmissionQueue(2, 8)
+    queue = queue_of(2, 8)
     assert queue.add("a", rows(1))
     assert queue.add("large", rows(2, 3))
     for n in range(5):
@@ -125,7 +131,7 @@ def test_who_needs_no_rows_passes_so_often_and_no_oftener(monkeypatch: pytest.Mo
 def test_a_crowd_begins_a_few_a_pass() -> None:
     """All have their rows at once; what the workers do for them is spread over passes."""
     rows = {("v", "resid_post", n, 1) for n in range(BEGIN // 4)}
-    queue = AdmissionQueue(BEGIN, max_waiting=0)
+    queue = queue_of(BEGIN, max_waiting=0)
     names = [f"r{n}" for n in range(10)]
     assert all(queue.add(name, rows) for name in names)
     assert queue.add("light", {("w", "resid_post", 1, 1)})
@@ -142,7 +148,7 @@ def test_a_crowd_begins_a_few_a_pass() -> None:
 
 
 def test_who_needs_more_than_begins_in_a_pass_begins_alone() -> None:
-    queue = AdmissionQueue(3 * BEGIN, max_waiting=0)
+    queue = queue_of(3 * BEGIN, max_waiting=0)
     for n in range(3):
         assert queue.add(f"r{n}", {(f"v{n}", "resid_post", 1, BEGIN + 1 - n)})
     assert [queue.is_admitted(f"r{n}") for n in range(3)] == [True, False, False]
@@ -150,7 +156,7 @@ def test_who_needs_more_than_begins_in_a_pass_begins_alone() -> None:
 
 
 def test_those_who_get_rows_begin_a_few_a_pass() -> None:
-    queue = AdmissionQueue(BEGIN, max_waiting=5)
+    queue = queue_of(BEGIN, max_waiting=5)
     queue.add("first", {("v", "resid_post", 1, BEGIN)})
     for n in range(5):
         assert queue.add(f"r{n}", {("w", "resid_post", n, BEGIN // 5)})
@@ -164,7 +170,7 @@ def test_those_who_get_rows_begin_a_few_a_pass() -> None:
 
 
 def test_who_ranks_before_others_is_served_before_them() -> None:
-    queue = AdmissionQueue(2, 8)
+    queue = queue_of(2, 8)
     assert queue.add("runs", rows(1, 2), rank=(5,))
     for name, rank in (("low", 2.0), ("high", 1.0), ("second low", 2.0)):
         assert queue.add(name, rows(3, 4, vector=name), rank=(rank, 0.0))
@@ -195,7 +201,7 @@ class Counting(dict[Hashable, int]):
 @pytest.mark.parametrize("alike", [True, False])
 def test_a_pass_costs_nothing_for_those_who_wait(alike: bool) -> None:
     """CASES 4.12: a thousand that wait for 3,840 rows each, counted, not timed."""
-    queue = AdmissionQueue(4096, 1000, step_entries=340)
+    queue = queue_of(4096, 1000, step_entries=340)
     users = queue._users = Counting()  # type: ignore[assignment]
     rng = Random(0)
     assert queue.add("runs", rows(*range(30), vector="popular", steps=64))
@@ -227,7 +233,7 @@ class Scheduling(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.queue = AdmissionQueue(self.CAPACITY, self.WAITING, self.STEPS)
+        self.queue = queue_of(self.CAPACITY, self.WAITING, self.STEPS)
         self.wanted: dict[str, frozenset[VectorRows]] = {}
         self.steps: dict[str, int] = {}
         self.rank: dict[str, int] = {}

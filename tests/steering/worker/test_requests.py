@@ -2,7 +2,7 @@
 
 import functools
 import gc
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import pytest
@@ -11,9 +11,11 @@ from torch import Tensor
 
 from steersman.steering.ops.addition import add_marked
 from steersman.steering.plan import PLAN_KEY, Limits, Plan, PlannedVector, VectorUnavailable
+from steersman.steering.worker.loads.vector_bank import VectorBank
 from steersman.steering.worker.requests import SteeredRequests
 from steersman.steering.worker.tables import Tables, TableSizes
 from steersman.vectors.tensors import HookPoint
+from tests.support.steering.loading import place
 from tests.support.steering.make import (
     LAYERS,
     SITES,
@@ -55,9 +57,7 @@ def content(digest: str, site: str, layer: int) -> Tensor:
 class Worker:
     """What `model_runner_v1` does with a batch, without vLLM."""
 
-    def __init__(
-        self, requests: int = 4, anyone: Callable[[bool], bool] = bool, **changes: object
-    ) -> None:
+    def __init__(self, requests: int = 4, **changes: object) -> None:
         bounds: Limits = limits(**changes)
         sizes = TableSizes(
             slots=len(SITES) * LAYERS,
@@ -74,7 +74,8 @@ class Worker:
         }
         self.shelf = Shelf()
         self.tables = Tables(sizes, torch.device("cpu"))
-        self.requests = SteeredRequests(self.tables, bounds, slots, self.shelf, anyone)
+        self.bank = VectorBank(self.tables)
+        self.requests = SteeredRequests(self.tables, bounds, slots, self.bank)
         self.steered: dict[str, tuple[Plan, int]] = {}
 
     def start(self, name: str, plan: Plan | str | None, prompt: int = PROMPT) -> None:
@@ -82,6 +83,8 @@ class Worker:
         self.requests.start(name, None if text is None else {PLAN_KEY: text}, prompt)
         if isinstance(plan, Plan):
             self.steered[name] = plan, prompt
+            if name in self.requests.live:
+                place(self.bank, plan, self.shelf)
 
     def step(self, batch: dict[str, tuple[int, int]]) -> None:
         """One step; `batch` says which tokens [first, stop) of each request it computes."""
@@ -247,7 +250,7 @@ def test_a_cached_prefix_is_not_counted() -> None:
     assert counts(worker) == (2,)
 
 
-def test_a_vanished_vector_fails_its_request_and_no_other() -> None:
+def test_a_vector_that_is_not_there_fails_its_request_and_no_other() -> None:
     worker = Worker()
     worker.shelf.gone.add(digest(2))
     worker.start("good", plan_of(planned(1)))
@@ -257,7 +260,7 @@ def test_a_vanished_vector_fails_its_request_and_no_other() -> None:
     report = worker.requests.take_report()
     assert report is not None
     assert set(report.failed) == {"bad"}
-    assert "0002 is gone" in report.failed["bad"]
+    assert report.failed["bad"] == "1 of the request's 2 bank rows are not there"
     assert set(report.counts) == {"good"}
     del worker.steered["bad"]
     torch.testing.assert_close(
@@ -303,72 +306,23 @@ def test_a_plan_that_got_past_the_front_end_fails_here(plan: Plan | str) -> None
     assert worker.requests.bank.used == 0
 
 
-def test_a_full_bank_fails_the_newcomer_until_rows_are_free() -> None:
+def test_a_request_is_not_steered_with_rows_that_are_filled_anew() -> None:
+    """Evicted and needed still, which the scheduler does not do: the request keeps its rows, and
+    another that comes too late for them fails."""
     worker = Worker(bank_rows=2)
     worker.start("first", plan_of(planned(1, layers=(0, 1))))
-    worker.step({"first": (0, 6)})
-    worker.start("second", plan_of(planned(2)))
+    worker.check_step({"first": (0, 6)})
+    worker.bank.evict([*worker.bank.rows.resident_keys()])
     worker.check_step({"first": (6, 7)})
+    worker.start("second", plan_of(planned(2)))
     worker.step({"first": (7, 8), "second": (0, 6)})
-    assert "in use" in worker.requests.failed["second"]
+    assert "not there" in worker.requests.failed["second"]
     worker.requests.finish(["first", "second"])
+    assert worker.requests.bank.resident == 0
     worker.steered.clear()
     worker.start("third", plan_of(planned(2)))
     worker.check_step({"third": (0, 6)})
     assert not worker.requests.failed
-
-
-def test_a_vector_is_read_once_for_all_who_share_it() -> None:
-    worker = Worker()
-    for n in range(3):
-        worker.start(f"r{n}", plan_of(planned(1, 0.1 + n, (1, 2))))
-    worker.check_step({f"r{n}": (0, 6) for n in range(3)})
-    assert worker.shelf.loaded == [
-        (digest(1), [HookPoint("resid_post", 1), HookPoint("resid_post", 2)])
-    ]
-    assert worker.requests.bank.used == 2
-    report = worker.requests.take_report()
-    assert report is not None
-    assert [len(news.load_seconds) for news in report.news.values()] == [1]
-    assert [*report.news] == ["r0"]
-
-
-def test_a_load_is_told_of_with_the_first_output_not_the_first_chunk() -> None:
-    worker = Worker()
-    worker.start("r", plan_of(planned(1, 0.1, (1, 2))))
-
-    def loads() -> int:
-        report = worker.requests.take_report()
-        assert report is not None
-        return len(report.news["r"].load_seconds) if report.news else 0
-
-    worker.step({"r": (0, 2)})
-    worker.requests.take_report()
-    worker.step({"r": (2, 6)})
-    assert loads() == 1
-    worker.step({"r": (6, 7)})
-    assert loads() == 0
-
-
-def test_a_rank_follows_the_others_when_they_cannot_load() -> None:
-    """Tensor-parallel ranks steer a request together or not at all."""
-    asked: list[bool] = []
-
-    def elsewhere(failed: bool) -> bool:
-        asked.append(failed)
-        return True
-
-    worker = Worker(anyone=elsewhere)
-    worker.start("a", plan_of(planned(1)))
-    worker.step({"a": (0, 6)})
-    assert asked == [False]
-    assert "another rank" in worker.requests.failed["a"]
-    assert worker.requests.bank.used == 0
-    worker.shelf.gone.add(digest(2))
-    worker.start("b", plan_of(planned(2)))
-    worker.step({"b": (0, 6)})
-    assert asked == [False, True]
-    assert "0002 is gone" in worker.requests.failed["b"]
 
 
 @pytest.mark.parametrize(

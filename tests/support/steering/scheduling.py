@@ -12,7 +12,15 @@ from unittest.mock import patch
 
 from steersman.steering.plan import Plan
 from steersman.steering.plan.capture import CAPTURE_KEY
-from steersman.steering.plan.plan import PLAN_KEY, BankKey
+from steersman.steering.plan.plan import PLAN_KEY, BankKey, VectorRows
+from steersman.steering.plan.receipt import WAITING_KEY, Waiting
+from steersman.steering.plan.wire.loads import (
+    LOADS_ATTRIBUTE,
+    ORDERS_ATTRIBUTE,
+    Load,
+    LoadOrders,
+    LoadReport,
+)
 from steersman.steering.vllm.config import limits_of, step_entries
 from steersman.steering.vllm.core import prefix_cache
 from steersman.steering.vllm.core import scheduler as scheduler_seam
@@ -25,6 +33,7 @@ from tests.support.steering.hashing import (
     WorkerV2,
     answer_to,
 )
+from tests.support.steering.loading import AllThere
 
 
 class Setup(NamedTuple):
@@ -46,6 +55,8 @@ class Setup(NamedTuple):
     max_segments: int = 2
     prefill_interval: int = 1
     """`--prefill-schedule-interval`: without data parallel it does something from vLLM 0.33 on."""
+    loads: bool = False
+    """Whether vectors have to be loaded; else the workers hold every one."""
     ahead: bool = False
     """Whether a step is scheduled before the one before it is over (asynchronous scheduling)."""
 
@@ -107,13 +118,15 @@ def make_scheduler(folder: Path, setup: Setup) -> Any:
         }
     }
     spec = FullAttentionSpec(block_size=BLOCK, num_kv_heads=1, head_size=8, dtype=torch.float32)
-    scheduler = (AsyncScheduler if setup.ahead else Scheduler)(
+    scheduler: Any = (AsyncScheduler if setup.ahead else Scheduler)(
         config,
         KVCacheConfig(setup.blocks, [], [KVCacheGroupSpec(["layer"], spec)]),
         StructuredOutputManager(config),
         block_size=BLOCK,
     )
     scheduler.use_v2_model_runner = setup.v2
+    if not setup.loads:
+        scheduler.steering_admission.loads = AllThere()
     return scheduler
 
 
@@ -125,6 +138,40 @@ def _hasher() -> Callable[[Any], Any]:
     init_none_hash(sha256)
     hasher: Callable[[Any], Any] = get_request_block_hasher(BLOCK, sha256)
     return hasher
+
+
+class Disk:
+    """What a worker's threads read, without threads: a load takes some steps, or for ever."""
+
+    def __init__(self) -> None:
+        self.hangs = set[str]()
+        """Vectors that are not read now."""
+        self.gone = set[str]()
+        """Those whose file is not there."""
+        self.holds = set[VectorRows]()
+        self.reads = Counter[str]()
+        self._loads: dict[int, Load] = {}
+
+    def follow(self, orders: LoadOrders) -> LoadReport:
+        self.holds.difference_update(orders.evict)
+        for number, load in [*self._loads.items()]:
+            left = [p for p in load.points if (load.digest, *p, load.steps) not in orders.evict]
+            self._loads[number] = load._replace(points=tuple(left))
+            if not left:
+                del self._loads[number]
+        self._loads.update((load.number, load) for load in orders.load)
+        report = LoadReport({}, {})
+        for number, load in [*self._loads.items()]:
+            if load.digest in self.hangs:
+                continue
+            del self._loads[number]
+            self.reads[load.digest] += 1
+            if load.digest in self.gone:
+                report.failed[number] = "its file is gone"
+            else:
+                report.ready[number] = 0.25
+                self.holds.update((load.digest, *point, load.steps) for point in load.points)
+        return report
 
 
 class Loop:
@@ -149,6 +196,9 @@ class Loop:
         """How many companions' drafts there were in places where they might go wrong."""
         self.under_way = deque[tuple[Any, Any]]()
         """Steps that are not over, with what their runner returned."""
+        self.disk = Disk()
+        self.waiting = Waiting(0, 0, 0)
+        """As the front end knows it."""
         self.scheduled: dict[str, int] = {}
         """Tokens that the last step computed, by request."""
 
@@ -210,6 +260,10 @@ class Loop:
         found = self.scheduler.update_from_output(*self.under_way.popleft())
         outputs = [one for client in found.values() for one in client.outputs]
         for one in outputs:
+            if one.request_id == WAITING_KEY:
+                self.waiting = Waiting(*one.kv_transfer_params[WAITING_KEY])
+        outputs = [one for one in outputs if one.request_id != WAITING_KEY]
+        for one in outputs:
             name = one.request_id
             assert name in self.asks, f"nobody asked for {name}"
             assert name not in self.aborted | self.ended.keys(), f"{name} has ended"
@@ -233,7 +287,11 @@ class Loop:
             tokens = self.scheduler.requests[name].num_computed_tokens
             self.drafts["begins a block"] += tokens % BLOCK == 1
             self.drafts["fills a block"] += tokens % BLOCK == 0
-        self.under_way.append((output, self.worker.run(output)))
+        ran = self.worker.run(output)
+        if (orders := getattr(output, ORDERS_ATTRIBUTE, None)) is not None:
+            ran = copy.copy(ran)
+            setattr(ran, LOADS_ATTRIBUTE, self.disk.follow(orders))
+        self.under_way.append((output, ran))
 
     def _is_ahead(self, name: str, answer: str | None = None) -> bool:
         """Whether this is a companion (of `answer`, if given) that has computed a draft."""
@@ -265,10 +323,12 @@ class Loop:
         assert (len(streams), streams._groups) == (0, {})
         assert (rows.taken, rows.waiting, rows._steps_taken) == (0, 0, 0)
         assert all(not kept for kept in (rows._users, rows._runs, rows._watchers, rows._doubtful))
+        assert (rows.loads.waiting, rows.loads.loading, rows.loads._seconds) == (0, 0, {})
         free = scheduler.kv_cache_manager.block_pool.get_num_free_blocks()
         assert free == self.setup.blocks - 1  # One stands for none.
         self.step()  # The worker is told who ended.
         assert self.scheduled == {}
+        assert self.waiting == (0, 0, 0)
         for held in (worker.requests, worker.companions, worker.streams, worker.choices):
             assert not held
 
@@ -282,6 +342,9 @@ class Loop:
             plan = Plan.of(request.sampling_params.extra_args)
             if plan is not None:
                 bank |= plan.bank_keys
+                if self.setup.loads:
+                    assert plan.row_sets <= self.disk.holds
+                    assert sum(rows[-1] for rows in self.disk.holds) <= limits.bank_rows
                 segments = len(plan.segments(request.num_prompt_tokens))
                 if any(vector.steps > 1 for vector in plan.vectors):
                     table += segments

@@ -60,7 +60,7 @@ class Bench:
                 kv_transfer_params=None,
             )
             outputs: Any = {0: SimpleNamespace(outputs=[output])}
-            attach(outputs, report, {"r": self.request}, {})
+            attach(outputs, report, {"r": self.request}, {}, {})
             self.sent += output.kv_transfer_params is not None
             self.process(self.front, [output])
             assert output.kv_transfer_params is None

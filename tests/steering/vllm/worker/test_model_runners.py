@@ -19,6 +19,7 @@ from steersman.steering.worker.hooks import ActiveSlots
 from steersman.vectors.tensors import HookPoint
 from tests.steering.worker.test_requests import Worker
 from tests.support.standin.runners import RunnerV1, RunnerV2
+from tests.support.steering.loading import place
 from tests.support.steering.make import plan_of, planned
 
 PROMPT = 4
@@ -61,6 +62,8 @@ class Attachment:
         for name, plan in (new or {}).items():
             key = CAPTURE_KEY if isinstance(plan, Capture) else PLAN_KEY
             args = None if plan is None else {key: plan.to_json()}
+            if isinstance(plan, Plan):
+                place(self.worker.bank, plan, self.worker.shelf)
             self.new[name] = SimpleNamespace(
                 req_id=name, sampling_params=SimpleNamespace(extra_args=args), prompt_len=prompt
             )
@@ -190,9 +193,9 @@ def test_a_client_that_adds_to_its_prompt_leaks_no_rows(kind: str) -> None:
     a.assert_empty()
 
 
-def test_newcomers_take_the_rows_of_those_who_ended(kind: str) -> None:
-    """One table entry and one bank row, handed on in one step."""
-    a = Attachment(kind, requests=1, max_segments=1, bank_rows=1)
+def test_newcomers_take_the_table_entry_of_those_who_ended(kind: str) -> None:
+    """There is one, handed on in one step."""
+    a = Attachment(kind, requests=1, max_segments=1, bank_rows=2)
     for n in range(4):
         name, finished = f"r{n}", [f"r{n - 1}"] if n else []
         report = a.step(

@@ -1,0 +1,4 @@
+"""What travels between the scheduler and its workers with a step, beside plans and counts.
+
+loads    which vectors the workers are to load and to drop, and how far they are
+"""

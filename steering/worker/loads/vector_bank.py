@@ -1,0 +1,56 @@
+"""The bank with its rows filled: what `Tables.bank` holds, and how large it is."""
+
+from collections.abc import Collection, Iterable, Mapping
+
+import numpy as np
+from torch import Tensor
+
+from steersman.steering.plan.errors import VectorUnavailable
+from steersman.steering.plan.plan import EVERY_STEP, BankKey
+from steersman.steering.worker.bank import RowAllocator
+from steersman.steering.worker.tables import Tables
+from steersman.vectors.digest import short
+from steersman.vectors.tensors import HookPoint, tensor_name
+
+
+class VectorBank:
+    """The vectors of one worker. Only what is ordered comes into it, and only that goes."""
+
+    def __init__(self, tables: Tables) -> None:
+        self._tables = tables
+        self.rows = RowAllocator(tables.sizes.bank_rows)
+        self.largest = [0.0] * (1 + tables.sizes.bank_rows)
+        """Largest absolute element of each bank row."""
+
+    def place(self, keys: Collection[BankKey], tensors: Mapping[HookPoint, Tensor]) -> bool:
+        """Fill a row with each of `keys` out of a vector's `tensors`, [hidden] or [steps, hidden]
+        f32; False, and nothing done, where there are not so many rows yet. Raises
+        `VectorUnavailable`, with none of them filled, for tensors that do not fit."""
+        if not self.rows.has_room(keys):
+            return False
+        self.rows.place(keys, lambda row, key: self._fill(row, key, tensors))
+        return True
+
+    def evict(self, keys: Iterable[BankKey]) -> None:
+        """Free the rows of those of `keys` that are there."""
+        self.rows.evict(keys)
+
+    def _fill(self, row: int, key: BankKey, tensors: Mapping[HookPoint, Tensor]) -> None:
+        digest, site, layer, step = key
+        name, hidden = tensor_name(HookPoint(site, layer)), self._tables.sizes.hidden
+        tensor = tensors.get(HookPoint(site, layer))
+        if tensor is None:
+            raise VectorUnavailable(f"vector {short(digest)} has no tensor {name}")
+        if tensor.shape[-1] != hidden:
+            raise VectorUnavailable(
+                f"{name} of vector {short(digest)} has shape {tuple(tensor.shape)}, but this "
+                f"model's hidden size is {hidden}; use a vector made for this model"
+            )
+        steps = tensor if tensor.dim() == 2 else tensor[None]
+        if step >= len(steps) or (step == EVERY_STEP and len(steps) > 1):
+            raise VectorUnavailable(
+                f"vector {short(digest)} {name} has a tensor for each of {len(steps)} steps, and "
+                "the plan has another number; send the request again"
+            )
+        self._tables.fill_bank(row, steps[step])
+        self.largest[row] = float(np.abs(steps[step].numpy()).max())
