@@ -3,25 +3,26 @@ once, each with a vector of its own.
 
     python -m bench.engine.arrivals [--arrivals 256] [--forward 5]
 
-Prints one JSON object. `longest_step_ms` is how long steering holds the worker in its worst step,
-waits for the lock of Python included, beside a forward pass that is a pause of so many
-milliseconds; `cpu_ms` is the most that it computes in one. `last_begins_ms` is when the last
-request has all that it needs. Files are as the demo's: 30 layers, hidden size 576; `cold`
-where the page cache was emptied first (needs root). No engine is started.
+Kept in bench/results/arrivals.json. `longest_step_ms` is how long steering holds the worker in its
+worst step, beside a forward pass that is a pause of so many milliseconds; waits for the lock of
+Python are in it, not in `cpu_ms`, the most that it computes in one. `last_begins_ms` is when the
+last request has all that it needs. Files are as the demo's: 30 layers, hidden size 576. `cold`: the
+page cache was emptied before, which needs root. No engine is started.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
 import tempfile
 import time
+from collections import defaultdict
 from pathlib import Path
 
 import torch
 
+from bench.report import publish
 from steersman.steering.plan import PLAN_KEY, Limits, Plan, PlannedVector
-from steersman.steering.plan.wire.loads import Load, LoadOrders
+from steersman.steering.plan.wire.loads import Load, LoadOrders, keys_of
 from steersman.steering.vllm.worker.loading import VectorFiles
 from steersman.steering.worker.loads.loads import Loads
 from steersman.steering.worker.loads.reads import Reads
@@ -66,25 +67,38 @@ def emptied_page_cache() -> bool:
     return True
 
 
-def measured(folder: Path, digests: list[str], forward_s: float) -> dict[str, float]:
-    """One crowd, from its arrival until all of it has begun."""
+def in_the_step(folder: Path, digests: list[str]) -> dict[str, float]:
+    """As it was before vectors were loaded ahead: all files are read in the step that needs
+    them."""
+    worker, bank = worker_of(len(digests))
+    files, plans = VectorFiles(folder), plans_of(digests)
+    began, computed = time.perf_counter(), time.thread_time()
+    for n, digest in enumerate(digests):
+        rows = [key for point in POINTS for key in keys_of((digest, *point, 1))]
+        bank.place(rows, files.read(digest))
+        worker.start(f"r{n}", {PLAN_KEY: plans[n]}, PROMPT)
+    begin(worker, [f"r{n}" for n in range(len(digests))])
+    return {
+        "longest_step_ms": round(1e3 * (time.perf_counter() - began), 1),
+        "cpu_ms": round(1e3 * (time.thread_time() - computed), 1),
+    }
+
+
+def ahead(folder: Path, digests: list[str], forward_s: float) -> dict[str, float]:
+    """As it is: one crowd, from its arrival until all of it has begun."""
     worker, bank = worker_of(len(digests))
     loads = Loads(Reads(VectorFiles(folder).read), bank)
-    plans = [
-        Plan((PlannedVector(one, 0.5, POINTS, "all"),), str(n)) for n, one in enumerate(digests)
-    ]
+    plans = plans_of(digests)
     orders = LoadOrders((), tuple(Load(n, one, POINTS, 1) for n, one in enumerate(digests)))
-    arrived, longest, begun, ready, steps = time.perf_counter(), 0.0, 0, list[int](), 0
-    most = 0.0
+    arrived, longest, most = time.perf_counter(), 0.0, 0.0
+    begun, ready, steps = 0, list[int](), 0
     while begun < len(digests):
         began, computed = time.perf_counter(), time.thread_time()
         loads.take(orders)
-        names = [f"r{n}" for n in ready]
-        for name, n in zip(names, ready, strict=True):
-            worker.start(name, {PLAN_KEY: plans[n].to_json()}, PROMPT)
-        worker.sync_batch({name: n for n, name in enumerate(names)})
-        worker.step([(name, PROMPT * n, PROMPT, 0) for n, name in enumerate(names)], PROMPT)
-        begun += len(names)
+        for n in ready:
+            worker.start(f"r{n}", {PLAN_KEY: plans[n]}, PROMPT)
+        begin(worker, [f"r{n}" for n in ready])
+        begun += len(ready)
         held = time.perf_counter() - began
         time.sleep(forward_s)
         began = time.perf_counter()
@@ -92,14 +106,26 @@ def measured(folder: Path, digests: list[str], forward_s: float) -> dict[str, fl
         longest = max(longest, held + time.perf_counter() - began)
         most = max(most, time.thread_time() - computed)
         orders, steps = LoadOrders((), ()), steps + 1
-        assert not worker.failed, worker.failed
-    last = time.perf_counter() - arrived
     return {
         "longest_step_ms": round(1e3 * longest, 1),
         "cpu_ms": round(1e3 * most, 1),
-        "last_begins_ms": round(1e3 * last, 1),
+        "last_begins_ms": round(1e3 * (time.perf_counter() - arrived), 1),
         "steps": steps,
     }
+
+
+def plans_of(digests: list[str]) -> list[str]:
+    """A plan for each vector, as it travels."""
+    vectors = [PlannedVector(digest, 0.5, POINTS, "all") for digest in digests]
+    return [Plan((vector,), str(n)).to_json() for n, vector in enumerate(vectors)]
+
+
+def begin(worker: SteeredRequests, names: list[str]) -> None:
+    """The requests come into the batch, with their whole prompt."""
+    worker.sync_batch({name: n for n, name in enumerate(names)})
+    spans = [(name, PROMPT * n, PROMPT, 0) for n, name in enumerate(names)]
+    worker.step(spans, PROMPT * len(names))
+    assert not worker.failed, worker.failed
 
 
 def main() -> None:
@@ -109,14 +135,21 @@ def main() -> None:
     parser.add_argument("--forward", type=float, default=5.0, metavar="MS")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
-        digests = library_of(Path(folder), args.arrivals)
-        rounds = {"warm": [], "cold": []}  # type: dict[str, list[dict[str, float]]]
+    found = defaultdict[str, list[dict[str, float]]](list)
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        digests = library_of(folder, args.arrivals)
         for _ in range(args.rounds):
-            rounds["warm"].append(measured(Path(folder), digests, args.forward / 1e3))
-            if emptied_page_cache():
-                rounds["cold"].append(measured(Path(folder), digests, args.forward / 1e3))
-    print(json.dumps({"arrivals": args.arrivals, "forward_ms": args.forward, **rounds}, indent=2))
+            for cache in ("warm", "cold"):
+                for way in ("in_the_step", "ahead"):
+                    if cache == "cold" and not emptied_page_cache():
+                        continue
+                    found[f"{way}, {cache}"].append(
+                        in_the_step(folder, digests)
+                        if way == "in_the_step"
+                        else ahead(folder, digests, args.forward / 1e3)
+                    )
+    publish("arrivals", {"arrivals": args.arrivals, "forward_ms": args.forward, **found})
 
 
 if __name__ == "__main__":
