@@ -68,6 +68,7 @@ class Steersman:
             self.doses_for(permissions),
             self.settings.enforce_safe_range,
             self.in_flight,
+            self.settings.load_timeout,
         )
 
     def extraction_for(self, permissions: KeyPermissions) -> "ExtractionContext":

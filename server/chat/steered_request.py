@@ -2,12 +2,12 @@
 
 import asyncio
 import contextlib
+import contextvars
 import secrets
 import weakref
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Final, NamedTuple, Self
-
-from fastapi.concurrency import run_in_threadpool
 
 from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import SteeringField
@@ -30,6 +30,8 @@ from steersman.steering.plan import (
 )
 from steersman.vectors.errors import VectorNotFound
 
+_THREADS: Final = ThreadPoolExecutor(16, "steersman-resolve")
+"""They look up vectors. Their own: a library that hangs takes none that others need."""
 _REFUSALS: Final[dict[str, type[Exception]]] = {BANK_FULL: BankFull, SLOW: LibrarySlow}
 
 
@@ -41,6 +43,8 @@ class SteeringContext(NamedTuple):
     doses: Doses
     enforce_safe_range: bool
     in_flight: InFlight
+    load_timeout: float
+    """Seconds that the library may take, at most."""
 
 
 class SteeredRequest:
@@ -57,8 +61,7 @@ class SteeredRequest:
     ) -> Self:
         """Validate `value`, the `steering` of a request with `answers` sequences of at most
         `sampled` new tokens. Raises `PlanInvalid`, also for an unknown vector."""
-        # In a thread: where the library's disk hangs, the others of the server must not.
-        return cls(context, await run_in_threadpool(resolved, context, value), answers, sampled)
+        return cls(context, await _resolved_in_time(context, value), answers, sampled)
 
     def __init__(
         self, context: SteeringContext, made: Resolved, answers: Answers, sampled: int | None = None
@@ -135,13 +138,27 @@ def resolved(context: SteeringContext, value: Any) -> Resolved:
     """The plan for `value`, a `steering` field. Raises `PlanInvalid`, or what the library raises.
     Reads the library, so do not call it on the event loop."""
     field = SteeringField.read(value)
-    library, limits, doses, enforce_safe_range, _ = context
+    library, limits, doses, enforce_safe_range, *_ = context
     try:
         return resolve(field, secrets.token_hex(8), library, limits, doses, enforce_safe_range)
     except VectorNotFound as error:
         # No 404: clients take that for the model, and proxies for a deployment that is ill.
         param = error.param or "steering"
         raise PlanInvalid(error.message, param=param, code=error.code) from None
+
+
+async def _resolved_in_time(context: SteeringContext, value: Any) -> Resolved:
+    """`resolved`, in a thread: where the library's disk hangs, the others of the server must not.
+    Raises `LibrarySlow` if it takes too long; its thread is lost until the disk answers."""
+    look = contextvars.copy_context().run
+    work = asyncio.get_running_loop().run_in_executor(_THREADS, look, resolved, context, value)
+    try:
+        return await asyncio.wait_for(work, context.load_timeout)
+    except TimeoutError:
+        raise LibrarySlow(
+            f"the library did not say in {context.load_timeout:g} s (--load-timeout) what the "
+            "vectors are: its disk is slow or hangs; try again later"
+        ) from None
 
 
 def _loop() -> asyncio.AbstractEventLoop | None:

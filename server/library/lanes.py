@@ -1,8 +1,8 @@
 """Lanes: a few threads for each kind of work, so that one kind cannot stop another.
 
-Starlette's shared threads are left to the short work of steered requests. Calls that upload, list
-or inspect, however many there are, wait only for calls of the same kind. Each lane has few threads,
-because every thread takes turns with the event loop at the interpreter's lock.
+Steered requests have threads of their own (`server/chat/steered_request.py`). Calls that upload,
+list or inspect, however many there are, wait only for calls of the same kind. Each lane has few
+threads, because every thread takes turns with the event loop at the interpreter's lock.
 """
 
 import asyncio

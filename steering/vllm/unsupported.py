@@ -103,7 +103,8 @@ def check_ways(vllm_config: "VllmConfig", runner: Any) -> None:
             "--speculative-config",
         ),
         # It may hand blocks of steered requests to others; and where it keys them as vLLM does, it
-        # keeps those of a step whose vector did not load, which we take out of vLLM's cache alone.
+        # may keep those of a request that is not finite, as zeros if it copies them after they are
+        # cleaned: we take them out of vLLM's cache alone.
         (connector is not None, f"the KV connector {connector}; drop --kv-transfer-config"),
     ):
         if refused:

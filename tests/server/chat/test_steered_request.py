@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 from steersman.server.auth.permissions import OPEN
 from steersman.server.chat.steered_request import SteeredRequest, resolved
 from steersman.server.chat.trace import Answers
+from steersman.server.errors import LibrarySlow
 from steersman.server.metrics import Outcome
 from steersman.server.state import Steersman
 from steersman.steering.plan import RECEIPTS, BankKey, Choice, PlanInvalid, WorkerNote
@@ -190,3 +191,27 @@ def test_a_session_that_outlives_its_loop_harms_nobody(app: Steersman) -> None:
     made = asyncio.run(main())
     del made
     gc.collect()
+
+
+def test_a_library_that_hangs_is_a_503_and_the_loop_goes_on(
+    app: Steersman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    thawed = threading.Event()
+    context = app.steering_for(OPEN)._replace(load_timeout=0.2)
+    monkeypatch.setattr(context.library, "resolve", lambda _: thawed.wait(30))
+    field = {"vectors": [{"id": "plain"}]}
+
+    async def ask() -> int:
+        asked = asyncio.ensure_future(SteeredRequest.begin(context, field, Answers()))
+        turns = 0
+        while not asked.done():
+            await asyncio.sleep(0.01)
+            turns += 1
+        with pytest.raises(LibrarySlow, match=r"in 0\.2 s"):
+            await asked
+        return turns
+
+    try:
+        assert asyncio.run(ask()) > 1
+    finally:
+        thawed.set()
