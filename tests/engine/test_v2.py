@@ -47,8 +47,11 @@ def vectors(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Shelf
 @pytest.fixture(scope="module")
 def v2(tiny_model: Path, vectors: Shelf) -> Iterator[RemoteEngine]:
     """Prompts in chunks of 48 tokens, 16 blocks of cache: long answers crowd each other out."""
+    # V2 is what vLLM chooses where nobody says which.
+    environment = v2_environment()
+    del environment["VLLM_USE_V2_MODEL_RUNNER"]
     engine = RemoteEngine(
-        v2_environment()
+        environment
         | {
             "VLLM_PLUGINS": "steersman",
             "VLLM_ENABLE_V1_MULTIPROCESSING": "0",

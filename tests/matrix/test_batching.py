@@ -84,12 +84,3 @@ def test_priority(bench: Bench, expected: dict[str, Any]) -> None:
         row.steered(
             f"{judge.words(judge.standard(bench.asks, found, expected))}, last served first"
         )
-
-
-@pytest.mark.matrix
-def test_asynchronous_scheduling(bench: Bench, expected: dict[str, Any]) -> None:
-    with way("async scheduling") as row:
-        found = bench.here({"standard": {}, "scheduling": {}}, async_scheduling=True)
-        judge.standard(bench.asks, found["standard"], expected)
-        assert not found["scheduling"]["async"]
-        row.not_here("vLLM turns it off on CPUs (`platforms/cpu.py`)")

@@ -91,9 +91,12 @@ def test_plugins_are_named_without_blanks(
     # vLLM compares names as they are: behind a comma and a blank none is found.
     for variable in ("VLLM_PLUGINS", "VLLM_NO_USAGE_STATS"):
         monkeypatch.setenv(variable, "")
+    monkeypatch.delenv("VLLM_USE_V2_MODEL_RUNNER", raising=False)
     if named is None:
         monkeypatch.delenv("VLLM_PLUGINS")
     else:
         monkeypatch.setenv("VLLM_PLUGINS", named)
     environment_defaults()
     assert os.environ["VLLM_PLUGINS"] == becomes
+    # Which model runner it takes, vLLM decides.
+    assert "VLLM_USE_V2_MODEL_RUNNER" not in os.environ

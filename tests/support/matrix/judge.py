@@ -4,10 +4,13 @@ import statistics
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from steersman.steering.plan import Plan
 from tests.reference.dynamic import Property, compose
 from tests.reference.reference import ReferenceModel
 from tests.support.engine.engine import Ask, furthest
+from tests.support.matrix import tiny
 from tests.support.matrix.bench import Bench
 
 CLOSE = 1e-4
@@ -98,6 +101,19 @@ def standard(
     for answers in (found["mixed"], found["again"], found["once_more"]):
         counts(asks, answers)
     idle(found["before"], found["after"], workers)
+    return worst
+
+
+def captures(found: dict[str, Any], reference: ReferenceModel) -> float:
+    """What the exam `captured` found, against Hugging Face: the largest relative difference."""
+    assert found["places"] == 3 * tiny.LAYERS
+    worst = 0.0
+    for prompt, streams in zip(found["prompts"], found["streams"], strict=True):
+        expected = reference.streams(prompt)[:, 1:].mean(dim=1)
+        off = (torch.tensor(streams) - expected).norm(dim=-1) / expected.norm(dim=-1)
+        worst = max(worst, float(off.max()))
+    assert worst <= CLOSE
+    assert found["before"] == found["after"]
     return worst
 
 
