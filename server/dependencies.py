@@ -10,10 +10,10 @@ from fastapi import Depends, Request
 
 from steersman.server.auth.caller import caller
 from steersman.server.auth.library_view import LibraryView
-from steersman.server.chat.steered_request import SteeringContext
 from steersman.server.doses import Doses
 from steersman.server.extraction.context import ExtractionContext
 from steersman.server.extraction.jobs import Jobs
+from steersman.server.presets.view import PresetView
 
 OnChange = Callable[[str, str, str | None], None]
 """(event, name, digest), in a thread, after "created", "updated" and "deleted"."""
@@ -25,16 +25,16 @@ async def library_view(request: Request) -> LibraryView:
     return view
 
 
+async def preset_view(request: Request) -> PresetView:
+    """The presets, as the caller sees them."""
+    view: PresetView = _state(request).presets_for(caller().permissions)
+    return view
+
+
 async def callers_doses(request: Request) -> Doses:
     """Relative doses, with the caller's limits."""
     doses: Doses = _state(request).doses_for(caller().permissions)
     return doses
-
-
-async def steering_context(request: Request) -> SteeringContext:
-    """What resolving a `steering` field needs, for the caller."""
-    context: SteeringContext = _state(request).steering_for(caller().permissions)
-    return context
 
 
 async def extraction_context(request: Request) -> ExtractionContext:
@@ -78,8 +78,8 @@ def _state(request: Request) -> Any:
 
 
 CallersLibrary = Annotated[LibraryView, Depends(library_view)]
+CallersPresets = Annotated[PresetView, Depends(preset_view)]
 CallersDoses = Annotated[Doses, Depends(callers_doses)]
-CallersSteering = Annotated[SteeringContext, Depends(steering_context)]
 CallersExtraction = Annotated[ExtractionContext, Depends(extraction_context)]
 MaxExtractRows = Annotated[int, Depends(max_extract_rows)]
 MaxUploadBytes = Annotated[int, Depends(max_upload_bytes)]

@@ -4,7 +4,8 @@
         BankFull, LibrarySlow           the engine cannot steer now
         NotSteered                      it could not
         SteersmanError
-            KeyInvalid, NotAllowed, RouteNotFound, TooManyRequests     the caller or the route
+            KeyInvalid, NotAllowed, RouteNotFound, TooManyRequests     who asks for what
+            ModelNotFound                                              a model name's suffix
             Misplaced, BodyTooSlow                                     the request
             TooManyJobs, ServerBusy, Draining                          not now
             JobLost                                                    in a job's state
@@ -72,6 +73,12 @@ class RouteNotFound(SteersmanError):
     """No route fits the path."""
 
     default_code = "route_not_found"
+
+
+class ModelNotFound(SteersmanError):
+    """The model name ends in something that names no preset and no vector."""
+
+    default_code = "model_not_found"
 
 
 class NotAllowed(SteersmanError):

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from enum import StrEnum
+from typing import Final
 
 from prometheus_client import Counter, Gauge, Histogram
 
@@ -9,6 +10,10 @@ from steersman.steering.plan import WorkerNote
 
 _LAGS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 2, 5, 10, 30)
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
+
+
+SOURCES: Final = ("request", "model")
+"""What says how a request is steered: its field or header, or the model name that it asks for."""
 
 
 class Outcome(StrEnum):
@@ -24,8 +29,9 @@ class Metrics:
 
     def __init__(self) -> None:
         self.requests = Counter(
-            "steering_requests", "Steered requests by outcome: completed, failed, aborted.",
-            ["outcome"],
+            "steering_requests", "Steered requests by outcome (completed, failed, aborted) and "
+            "by what said how to steer (request: its field or header; model: its model name).",
+            ["outcome", "source"],
         )  # fmt: skip
         self.rejections = Counter(
             "steering_rejections", "Steering requests and vector calls refused, by reason.",
@@ -109,7 +115,8 @@ class Metrics:
             "thread, while requests that do not need it go on.", buckets=_FAST,
         )  # fmt: skip
         for outcome in Outcome:
-            self.requests.labels(outcome)
+            for source in SOURCES:
+                self.requests.labels(outcome, source)
         for reason in ("bank_full", "library_slow"):
             self.rejections.labels(reason)
         for state in ("running", "waiting"):
@@ -121,9 +128,11 @@ class Metrics:
         self.waiting.labels("rows").set(rows)
         self.waiting.labels("load").set(load)
 
-    def observe(self, notes: Sequence[WorkerNote], outcome: Outcome) -> None:
-        """Record what the workers reported about one finished request."""
-        self.requests.labels(outcome).inc()
+    def observe(
+        self, notes: Sequence[WorkerNote], outcome: Outcome, source: str = "request"
+    ) -> None:
+        """Take in what the workers said about one finished request, steered by `source`."""
+        self.requests.labels(outcome, source).inc()
         for note in notes:
             self.tokens.inc(sum(note.steered_tokens))
             self.drafts.inc(note.pace.drafts)

@@ -39,6 +39,7 @@ class SteersmanEndpoints:
         from steersman.server.middleware.drain_gate import DrainGate
         from steersman.server.middleware.refuse_ignored import STEERED_PATHS, RefuseIgnored
         from steersman.server.openapi import describe
+        from steersman.server.presets import routes as presets_api
         from steersman.steering.plan import Settings
 
         settings = Settings.read(getattr(app.state.args, "additional_config", None) or {})
@@ -67,6 +68,7 @@ class SteersmanEndpoints:
         app.include_router(routes.router)
         app.include_router(extract_api.build_router())
         app.include_router(inspect_api.build_router())
+        app.include_router(presets_api.build_router())
         app.include_router(vectors_api.build_router())
         fail_fast.install(app.router.routes)
         describe(app, STEERED_PATHS, keys=keys is not None)

@@ -15,10 +15,12 @@ from steersman.server.doses import Doses
 from steersman.server.drain import Drain
 from steersman.server.extraction.jobs import Jobs
 from steersman.server.metrics import METRICS
+from steersman.server.presets.view import PresetView
 from steersman.steering.plan import MAX_SCHEDULE, Limits, Settings
 from steersman.steering.plan.dynamic import MAX_PROPERTIES
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.library.library import Library
+from steersman.vectors.library.presets import PresetStore
 
 if TYPE_CHECKING:
     from steersman.server.extraction.context import ExtractionContext
@@ -38,6 +40,8 @@ class Steersman:
     """id, num_layers, hidden_size, fingerprint and sites of the served model, and whether its
     engine composes dynamically."""
     version: str
+    all_presets: PresetStore = field(init=False)
+    """Requests use `presets_for`, which is what a key may see of them."""
     jobs: Jobs = field(init=False)
     extraction: "ExtractionContext" = field(init=False)
     """What jobs run on; set when the server starts."""
@@ -45,6 +49,7 @@ class Steersman:
     drain: Drain = field(default_factory=Drain)
 
     def __post_init__(self) -> None:
+        self.all_presets = PresetStore(Path(self.settings.library))
         self.jobs = Jobs(Path(self.settings.library) / "jobs", self.settings.max_jobs)
         METRICS.rows_total.set(self.limits.bank_rows)
         METRICS.resident.set(0)
@@ -55,6 +60,10 @@ class Steersman:
     def library_for(self, permissions: KeyPermissions) -> LibraryView:
         """The library as a key with these `permissions` sees it."""
         return LibraryView(self.whole_library, permissions, self.settings.max_library_vectors)
+
+    def presets_for(self, permissions: KeyPermissions) -> PresetView:
+        """What a key with these `permissions` sees of the presets."""
+        return PresetView(self.all_presets, permissions, self.steering_for(permissions))
 
     def doses_for(self, permissions: KeyPermissions) -> Doses:
         """Relative doses, with the limits of these `permissions`."""

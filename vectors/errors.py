@@ -5,6 +5,8 @@
     ├── VectorNotFound   no such name or version
     ├── VectorTooLarge   more bytes than are accepted
     ├── VectorConflict   the name is taken by other content
+    ├── PresetNotFound   no such preset
+    ├── PresetConflict   the name stands for something else, or a preset is in the way
     ├── PackageMissing   a Python package that this needs is not installed
     ├── ActivationsInvalid  a method can make no direction of these activations
     ├── DemoError        the demo model or a demo vector cannot be made
@@ -58,6 +60,18 @@ class VectorConflict(SteersmanError):
     """The name is in use for other content."""
 
     default_code = "vector_exists"
+
+
+class PresetNotFound(SteersmanError):
+    """There is no preset of this name."""
+
+    default_code = "preset_not_found"
+
+
+class PresetConflict(SteersmanError):
+    """The name is in use for another preset, or a preset is in the way."""
+
+    default_code = "preset_exists"
 
 
 class PackageMissing(SteersmanError):

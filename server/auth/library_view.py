@@ -33,6 +33,10 @@ class LibraryView:
         """See `Library.page`."""
         return self._library.page(after, limit, self._permissions.sees, fits)
 
+    def names(self) -> tuple[str, ...]:
+        """See `Library.names`."""
+        return tuple(name for name in self._library.names() if self._permissions.sees(name))
+
     def list(self) -> Entries:
         """See `Library.list`."""
         return [entry for entry in self._library.list() if self._permissions.sees(entry.name)]

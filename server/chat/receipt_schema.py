@@ -47,7 +47,10 @@ class Receipt(BaseModel):
         description="Of a dynamic request: engine steps that a token took, behind the first of "
         "each answer; null: no answer has two tokens. Not in the header.",
     )
-    source: Literal["request"] = Field(description="What said how to steer.")
+    source: Literal["request", "model"] = Field(
+        description="What said how to steer: the request's own field or header, or its model name."
+    )
+    preset: str | None = Field(description="The preset that was used.")
     note: str | None = Field(
         None,
         description="Why the steering could not change what was returned; null where it could.",

@@ -1,4 +1,5 @@
-"""The OpenAI routes that steer: a plan before vLLM's own handlers, a receipt after them."""
+"""The OpenAI routes that steer, by field or by model name: vLLM's own handlers, a plan before, a
+receipt after."""
 
 from asyncio import CancelledError
 from collections.abc import Awaitable, Callable
@@ -29,10 +30,13 @@ from steersman.server.chat.requests import (
 )
 from steersman.server.chat.sse import Keep, first_chunk_error, traced
 from steersman.server.chat.steered_request import SteeredRequest, SteeringContext
-from steersman.server.dependencies import CallersSteering
+from steersman.server.dependencies import CallersPresets
 from steersman.server.library.schemas import ErrorEnvelope
 from steersman.server.metrics import Outcome
 from steersman.server.middleware.refuse_ignored import FROM_HEADER
+from steersman.server.presets.choose import Chosen, choose
+from steersman.server.presets.models import answer_as, list_models, served_names
+from steersman.server.presets.view import PresetView
 from steersman.steering.plan import PlanInvalid
 from steersman.vectors.errors import SteersmanError
 
@@ -61,36 +65,50 @@ router = APIRouter()
 
 @router.post("/v1/chat/completions", **_options(SteeredChatResponse))
 async def create_chat_completion(
-    request: SteeredChatRequest, raw_request: Request, steering: CallersSteering
+    request: SteeredChatRequest,
+    raw_request: Request,
+    presets: CallersPresets,
 ) -> Any:
     """A chat completion, steered if the request says so."""
-    return await _steered(request, raw_request, steering, vllm_chat.create_chat_completion)
+    return await _steered(request, raw_request, presets, vllm_chat.create_chat_completion)
 
 
 @router.post("/v1/chat/completions/batch", **_options(SteeredChatResponse))
 async def create_batch_chat_completion(
-    request: SteeredBatchRequest, raw_request: Request, steering: CallersSteering
+    request: SteeredBatchRequest,
+    raw_request: Request,
+    presets: CallersPresets,
 ) -> Any:
-    """Several chats in one request, all steered alike if the request says so."""
-    return await _steered(request, raw_request, steering, vllm_chat.create_batch_chat_completion)
+    """Several chats in one request, under one steering."""
+    return await _steered(request, raw_request, presets, vllm_chat.create_batch_chat_completion)
 
 
 @router.post("/v1/completions", **_options(SteeredCompletionResponse))
 async def create_completion(
-    request: SteeredCompletionRequest, raw_request: Request, steering: CallersSteering
+    request: SteeredCompletionRequest,
+    raw_request: Request,
+    presets: CallersPresets,
 ) -> Any:
     """A completion, steered if the request says so."""
-    return await _steered(request, raw_request, steering, vllm_completion.create_completion)
+    return await _steered(request, raw_request, presets, vllm_completion.create_completion)
 
 
 @router.post("/v1/responses", **_options(SteeredResponsesResponse))
 async def create_responses(
-    request: SteeredResponsesRequest, raw_request: Request, steering: CallersSteering
+    request: SteeredResponsesRequest,
+    raw_request: Request,
+    presets: CallersPresets,
 ) -> Any:
     """A response, steered if the request says so."""
     return await _steered(
-        request, raw_request, steering, vllm_responses.create_responses, _kept(raw_request)
+        request, raw_request, presets, vllm_responses.create_responses, _kept(raw_request)
     )
+
+
+@router.get("/v1/models", response_model=None)
+async def show_available_models(raw_request: Request, presets: CallersPresets) -> Any:
+    """The models: what vLLM serves, and each preset of them as `<model>:<preset>`."""
+    return await list_models(raw_request, presets)
 
 
 def _kept(raw_request: Request) -> Keep:
@@ -108,16 +126,17 @@ def _kept(raw_request: Request) -> Keep:
 async def _steered(
     request: Any,
     raw_request: Request,
-    steering: SteeringContext,
+    presets: PresetView,
     handler: Handler,
     keep: Keep | None = None,
 ) -> Response | None:
-    if request.steering is None:
+    state = raw_request.app.state
+    chosen = await _chosen(request, raw_request, state.openai_serving_models, presets)
+    if chosen.steering is None:
         return await handler(request, raw_request)
     refuse_unsteerable(request)
     client = _ListenedRequest(raw_request)
-    state = raw_request.app.state
-    steered = await _begun(request, raw_request, steering)
+    steered = await _begun(request, raw_request, presets.context, chosen)
     request.steer(steered.plan)
     asked = None
     if steered.trace is not None:
@@ -145,16 +164,30 @@ async def _steered(
     return with_receipt(response, steered, keep)
 
 
-async def _begun(request: Any, raw_request: Request, steering: SteeringContext) -> SteeredRequest:
-    """The steered request of `request`. An error in the header's value names the header."""
+async def _chosen(request: Any, raw_request: Request, models: Any, presets: PresetView) -> Chosen:
+    """How `request` is steered. It asks for a model that vLLM serves from here on, and the answer
+    says the name that it asked for."""
+    asked, given = request.model, "steering" in request.model_fields_set
+    served = served_names(models)
+    chosen = await choose(request.steering, asked, given=given, served=served, presets=presets)
+    if chosen.model != asked:
+        request.model = chosen.model
+        answer_as(models, asked)
+    return chosen
+
+
+async def _begun(
+    request: Any, raw_request: Request, steering: SteeringContext, chosen: Chosen
+) -> SteeredRequest:
+    """The steered request of `request`. An error in what its header says names the header."""
     try:
         return await SteeredRequest.begin(
-            steering, request.steering, request.answers, request.sampled
+            steering, chosen.steering, request.answers, request.sampled, chosen.origin
         )
     except (PlanInvalid, SteersmanError) as error:
         if raw_request.scope.get(FROM_HEADER):
             error.param = HEADER
-        raise
+        raise chosen.explained(error) from None
 
 
 class _ListenedRequest(Request):

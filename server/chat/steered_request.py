@@ -7,7 +7,7 @@ import secrets
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import SteeringField
@@ -35,6 +35,18 @@ _THREADS: Final = ThreadPoolExecutor(16, "steersman-resolve")
 _REFUSALS: Final[dict[str, type[Exception]]] = {BANK_FULL: BankFull, SLOW: LibrarySlow}
 
 
+class Origin(NamedTuple):
+    """What says how a request is steered."""
+
+    source: Literal["request", "model"] = "request"
+    """Its field or header, or the model name that it asks for."""
+    preset: str | None = None
+    """The preset that was used."""
+
+
+REQUEST: Final = Origin()
+
+
 class SteeringContext(NamedTuple):
     """What a request's `steering` field is resolved with, and the counters that it enters."""
 
@@ -57,14 +69,25 @@ class SteeredRequest:
 
     @classmethod
     async def begin(
-        cls, context: SteeringContext, value: Any, answers: Answers, sampled: int | None = None
+        cls,
+        context: SteeringContext,
+        value: Any,
+        answers: Answers,
+        sampled: int | None = None,
+        origin: Origin = REQUEST,
     ) -> Self:
         """Validate `value`, the `steering` of a request with `answers` sequences of at most
         `sampled` new tokens. Raises `PlanInvalid`, also for an unknown vector."""
-        return cls(context, await _resolved_in_time(context, value), answers, sampled)
+        made = await _resolved_in_time(context, value)
+        return cls(context, made, answers, sampled, origin)
 
     def __init__(
-        self, context: SteeringContext, made: Resolved, answers: Answers, sampled: int | None = None
+        self,
+        context: SteeringContext,
+        made: Resolved,
+        answers: Answers,
+        sampled: int | None = None,
+        origin: Origin = REQUEST,
     ) -> None:
         plan, receipt = made.plan, made.plan.receipt
         dynamic = plan.dynamic is not None
@@ -75,6 +98,7 @@ class SteeredRequest:
         self.trace = Trace(receipt, ids, answers, divided=divided) if dynamic else None
         """Of a dynamic request."""
         self._draft = made.draft
+        self._origin = origin
         self._note = note(plan, sampled)
         context.in_flight.enter(rows, companions)
         RECEIPTS.open(receipt)
@@ -117,12 +141,12 @@ class SteeredRequest:
         return {"vectors": self._draft, "dynamic": self.trace is not None, **self._rest()}
 
     def _rest(self) -> dict[str, Any]:
-        return {"source": "request", **({"note": self._note} if self._note else {})}
+        return {**self._origin._asdict(), **({"note": self._note} if self._note else {})}
 
     def close(self, outcome: Outcome) -> None:
         """Give everything back and count the outcome. Later calls do nothing."""
         if self._unclosed.detach() is not None:
-            METRICS.observe(RECEIPTS.read(self.plan.receipt), outcome)
+            METRICS.observe(RECEIPTS.read(self.plan.receipt), outcome, self._origin.source)
             said = RECEIPTS.refusal(self.plan.receipt)
             METRICS.not_finite.inc(said is not None and said.code == NOT_FINITE)
             _give_back(*self._held)

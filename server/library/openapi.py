@@ -14,8 +14,8 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": ErrorEnvelope} for status in {401, 403, 429, 503, *statuses}}
 
 
-def _self_contained(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` without references: its `$defs` could not be found inside an OpenAPI document."""
+def self_contained(schema: dict[str, Any]) -> dict[str, Any]:
+    """`schema` without references: inside an OpenAPI document its `$defs` would not be found."""
     parts = schema.pop("$defs", {})
 
     def inline(value: Any) -> Any:
@@ -49,6 +49,12 @@ LIST_PARAMETERS: Final = [
         "with; a library may hold those of several models.",
     },
 ]
+FORCE: Final = {
+    "name": "force",
+    "in": "query",
+    "schema": {"type": "boolean"},
+    "description": "Delete it although a preset names it, which answers 404 from then on.",
+}
 UPLOAD_BODY: Final = {
     "required": True,
     "content": {
@@ -73,5 +79,5 @@ UPLOAD_BODY: Final = {
 }
 PATCH_BODY: Final = {
     "required": True,
-    "content": {"application/json": {"schema": _self_contained(VectorPatch.model_json_schema())}},
+    "content": {"application/json": {"schema": self_contained(VectorPatch.model_json_schema())}},
 }

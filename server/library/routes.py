@@ -6,7 +6,7 @@ in `steersman.server.library.lanes`, never on the event loop.
 """
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, Final
 
 from fastapi import APIRouter, Request
@@ -17,6 +17,7 @@ from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import PositionRange
 from steersman.server.dependencies import (
     CallersLibrary,
+    CallersPresets,
     CapabilityFields,
     ChangeListener,
     MaxUploadBytes,
@@ -25,6 +26,7 @@ from steersman.server.dependencies import (
 from steersman.server.library.lanes import CHANGES, READS
 from steersman.server.library.openapi import (
     FILE_TYPE,
+    FORCE,
     LIST_PARAMETERS,
     MAX_PAGE,
     PAGE,
@@ -97,7 +99,11 @@ def build_router() -> APIRouter:
         openapi_extra={"requestBody": PATCH_BODY},
     )
     router.add_api_route(
-        **one, endpoint=delete_vector, methods=["DELETE"], response_model=VectorDeleted
+        **one | {"responses": errors(400, 404, 409)},
+        endpoint=delete_vector,
+        methods=["DELETE"],
+        response_model=VectorDeleted,
+        openapi_extra={"parameters": [FORCE]},
     )
     return router
 
@@ -123,7 +129,7 @@ async def list_vectors(request: Request, library: CallersLibrary) -> Response:
         library,
         query.get("after"),
         _limit(query.get("limit")),
-        _fits(query.get("fits")),
+        _switch("fits", query.get("fits")),
     )
 
 
@@ -165,18 +171,31 @@ async def patch_vector(
 
 
 async def delete_vector(
-    vector_id: str, library: CallersLibrary, on_change: ChangeListener
+    vector_id: str,
+    request: Request,
+    library: CallersLibrary,
+    presets: CallersPresets,
+    on_change: ChangeListener,
 ) -> Response:
-    """Delete a vector. New requests cannot use it from now on; requests in flight finish with
-    it."""
-    return await CHANGES.run(_delete, library, on_change, vector_id)
+    """Take a vector away: gone for new requests at once; requests in flight finish with it. One
+    that a preset names is a 409, unless `force` is true."""
+    forced = _switch("force", request.query_params.get("force"))
+    unused = None if forced else presets.check_unused
+    return await CHANGES.run(_delete, library, on_change, vector_id, unused)
 
 
-def _delete(library: LibraryView, on_change: OnChange, vector_id: str) -> Response:
+def _delete(
+    library: LibraryView,
+    on_change: OnChange,
+    vector_id: str,
+    check_unused: Callable[[str], None] | None,
+) -> Response:
     try:
         entry: Entry | None = library.resolve(vector_id)
     except VectorNotFound:
         entry = None  # A damaged vector cannot be read, and must be deletable.
+    if check_unused is not None and vector_id in library.names():
+        check_unused(vector_id)
     library.delete(vector_id)
     on_change("deleted", vector_id, entry.digest if entry else None)
     return _json(VectorDeleted(id=vector_id))
@@ -289,9 +308,10 @@ def _limit(text: str | None) -> int:
     )
 
 
-def _fits(text: str | None) -> bool | None:
+def _switch(name: str, text: str | None) -> bool | None:
+    """The value of the query's `name`, None if it is not there. Raises `VectorInvalid`."""
     if text in (None, "true", "false"):
         return None if text is None else text == "true"
     raise VectorInvalid(
-        f"fits must be true or false, not {shown(text)}", param="fits", code="invalid_query"
+        f"{name} must be true or false, not {shown(text)}", param=name, code="invalid_query"
     )

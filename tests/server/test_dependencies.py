@@ -38,7 +38,7 @@ def _library(view: LibraryView) -> list[str]:
     ("dependency", "library"),
     [
         (dependencies.library_view, _library),
-        (dependencies.steering_context, lambda context: _library(context.library)),
+        (dependencies.preset_view, lambda presets: _library(presets.library)),
         (dependencies.extraction_context, lambda context: _library(context.library)),
     ],
 )

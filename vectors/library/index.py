@@ -3,14 +3,13 @@
 import os
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Final
+from typing import Final, Generic, TypeVar
 
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.library.disk import TEMP_PREFIX
-from steersman.vectors.library.record import Record
 
 _SUFFIX: Final = ".json"
 _SETTLED_S: Final = 2.0
@@ -18,18 +17,21 @@ _SETTLED_S: Final = 2.0
 is believed only if the directory had the same stamp this long before it."""
 
 Signature = tuple[int, int, int]
+Record = TypeVar("Record")
 
 
-class NameIndex:
-    """Reads the files of `names/`, each once after every change.
+class NameIndex(Generic[Record]):
+    """Reads a directory of records, `<name>.json` each, a file once a change.
 
     Assumption: a file changes only when another is renamed over it, as
     `steersman.vectors.library.disk` does. Guarantees: `get` and `all` show every change that the
     file system shows; broken files are only in `broken`.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, parse: Callable[[bytes, str], Record]) -> None:
+        """`parse(content, name)` makes a record, or raises `VectorInvalid`."""
         self._directory = directory
+        self._parse = parse
         self._lock = threading.Lock()
         self._known: dict[str, tuple[Signature, Record]] = {}
         self._stamp = 0
@@ -54,7 +56,7 @@ class NameIndex:
         if known is not None and known[0] == signature:
             return known[1]
         try:
-            record = Record.from_json(path.read_bytes(), name)
+            record = self._parse(path.read_bytes(), name)
         except FileNotFoundError:
             return None
         self._known[name] = (signature, record)
@@ -107,7 +109,7 @@ class NameIndex:
         with open(file.path, "rb") as content:
             data = content.read()
         try:
-            return Record.from_json(data, name)
+            return self._parse(data, name)
         except VectorInvalid:
             return None
 

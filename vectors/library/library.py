@@ -99,7 +99,7 @@ class Library:
             most_added,
         )
         self._objects = ObjectStore(root / "objects")
-        self._names = NameIndex(root / "names")
+        self._names = NameIndex(root / "names", Record.from_json)
         self._thread_lock = threading.Lock()
         self._collect_at = 0.0
         with disk.disk_errors():
@@ -117,6 +117,11 @@ class Library:
         """Number of names."""
         with disk.disk_errors():
             return len(self._names.all())
+
+    def names(self) -> tuple[str, ...]:
+        """All names, in no order, of damaged vectors too."""
+        with disk.disk_errors():
+            return tuple(self._names.all())
 
     def add(
         self,

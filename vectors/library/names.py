@@ -19,8 +19,8 @@ class VectorId(NamedTuple):
 
 
 def check_name(name: object, param: str = "name") -> str:
-    """Return `name` if it is a valid name of a vector; else raise `VectorInvalid`."""
-    if not isinstance(name, str) or not _NAME.fullmatch(name) or ".." in name:
+    """`name` itself; raises `VectorInvalid` unless it is a name that a vector may have."""
+    if not isinstance(name, str) or not is_name(name):
         raise VectorInvalid(
             f"{shown(name)} cannot be a vector's name; use 1 to {MAX_NAME} letters, digits, '.', "
             "'_' and '-', beginning with a letter or digit and without '..'",
@@ -28,6 +28,11 @@ def check_name(name: object, param: str = "name") -> str:
             code="invalid_name",
         )
     return name
+
+
+def is_name(text: str) -> bool:
+    """Whether `text` can be a name of its own."""
+    return bool(_NAME.fullmatch(text)) and ".." not in text
 
 
 def parse_id(text: str, param: str = "id") -> VectorId:

@@ -17,8 +17,8 @@ from steersman.server.auth.permissions import OPEN
 from steersman.server.chat import routes
 from steersman.server.chat.requests import SteeredChatRequest
 from steersman.server.chat.routes import _kept, _steered
-from steersman.server.chat.steered_request import SteeringContext
 from steersman.server.middleware.refuse_ignored import FROM_HEADER
+from steersman.server.presets.view import PresetView
 from steersman.steering.plan import PLAN_KEY, RECEIPTS, Choice, Plan, PlanInvalid, WorkerNote
 from tests.support.server.make import steersman
 
@@ -33,14 +33,16 @@ async def forever() -> Any:
 def door(tmp_path: Path) -> Any:
     """A request's surroundings, of a client that stays."""
     args = SimpleNamespace(enable_force_include_usage=False)
-    state = SimpleNamespace(steersman=steersman(tmp_path), args=args)
+    models = SimpleNamespace(base_model_paths=[SimpleNamespace(name="m")], lora_requests={})
+    models.model_name = lambda _adapter=None: "m"
+    state = SimpleNamespace(steersman=steersman(tmp_path), args=args, openai_serving_models=models)
     return Request({"type": "http", "app": SimpleNamespace(state=state)}, forever)
 
 
-def steering_of(door: Any) -> SteeringContext:
+def presets_of(door: Any) -> PresetView:
     """What the route gets of FastAPI."""
-    context: SteeringContext = door.app.state.steersman.steering_for(OPEN)
-    return context
+    view: PresetView = door.app.state.steersman.presets_for(OPEN)
+    return view
 
 
 def request(steering: Any, **fields: Any) -> SteeredChatRequest:
@@ -79,7 +81,7 @@ async def streaming(asked: SteeredChatRequest, _door: Any) -> Response:
 
 
 async def answered(asked: SteeredChatRequest, door: Any) -> list[Any]:
-    response = await _steered(asked, door, steering_of(door), streaming)
+    response = await _steered(asked, door, presets_of(door), streaming)
     assert isinstance(response, StreamingResponse)
     lines = [str(line) async for line in response.body_iterator]
     assert lines.pop() == "data: [DONE]\n\n"
@@ -128,7 +130,7 @@ async def test_companions_are_in_flight_while_it_runs(door: Any) -> None:
         steer(asked, 0)
         return JSONResponse({"id": "x"})
 
-    response = await _steered(request(DYNAMIC, n=3), door, steering_of(door), handler)
+    response = await _steered(request(DYNAMIC, n=3), door, presets_of(door), handler)
     assert response is not None
     assert len(json.loads(bytes(response.body))["steering"]["dynamic"]) == 3
     assert REGISTRY.get_sample_value("steering_companion_streams") == 0
@@ -139,7 +141,7 @@ async def test_companions_go_with_a_request_that_fails(door: Any) -> None:
         raise RuntimeError("no")
 
     with pytest.raises(RuntimeError):
-        await _steered(request(DYNAMIC), door, steering_of(door), handler)
+        await _steered(request(DYNAMIC), door, presets_of(door), handler)
     assert REGISTRY.get_sample_value("steering_companion_streams") == 0
 
 
@@ -186,7 +188,7 @@ async def test_a_client_that_goes_is_no_failure(
     client = Request(door.scope, receive)
     before = outcomes()
     asked = request({"vectors": {"plain": 1.0}}, stream=stream)
-    answer = await _steered(asked, client, steering_of(door), decorated(handler))
+    answer = await _steered(asked, client, presets_of(door), decorated(handler))
     assert isinstance(answer, Response)
     assert (answer.status_code, bytes(answer.body)) == (200, b"")
     assert outcomes() == {**before, "aborted": before["aborted"] + 1}
@@ -198,7 +200,7 @@ async def test_an_empty_answer_to_a_client_that_stays_is_a_failure(door: Any) ->
 
     before = outcomes()
     asked = request({"vectors": {"plain": 1.0}})
-    answer = await _steered(asked, door, steering_of(door), handler)
+    answer = await _steered(asked, door, presets_of(door), handler)
     assert answer is not None
     assert answer.status_code == 500
     assert outcomes() == {**before, "failed": before["failed"] + 1}
@@ -230,7 +232,7 @@ async def test_an_error_of_the_front_end_keeps_its_code(door: Any) -> None:
             await _steered(
                 request({"vectors": {"plain": 1.0}}, stream=stream),
                 door,
-                steering_of(door),
+                presets_of(door),
                 handler,
             )
         assert refused.value.code == "too_many"
@@ -240,7 +242,5 @@ async def test_an_unknown_vector_names_the_key_or_the_header(door: Any) -> None:
     for from_header, param in ((False, "steering.vectors[0].id"), (True, "X-Steering")):
         door.scope[FROM_HEADER] = from_header
         with pytest.raises(PlanInvalid) as refused:
-            await _steered(
-                request({"vectors": {"nobody": 1.0}}), door, steering_of(door), streaming
-            )
+            await _steered(request({"vectors": {"nobody": 1.0}}), door, presets_of(door), streaming)
         assert (refused.value.param, refused.value.code) == (param, "vector_not_found")

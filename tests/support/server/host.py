@@ -12,16 +12,18 @@ from starlette.testclient import TestClient
 from steersman.server import error_response
 from steersman.server.auth.keyfile import Keys
 from steersman.server.auth.permissions import OPEN
-from steersman.server.chat.field import SteeringField
-from steersman.server.chat.resolve import resolve
-from steersman.server.dependencies import CallersSteering
+from steersman.server.chat.steered_request import resolved
+from steersman.server.dependencies import CallersPresets
 from steersman.server.doses import Doses
 from steersman.server.extraction import api as extract_api
 from steersman.server.library import inspect as inspect_api
 from steersman.server.library import routes as vectors_api
 from steersman.server.middleware.auth import Authenticate
+from steersman.server.presets import routes as presets_api
+from steersman.server.presets.choose import choose
 from steersman.server.state import Steersman
-from steersman.steering.plan import Limits, Settings
+from steersman.steering.plan import Limits, PlanInvalid, Settings
+from steersman.vectors.errors import SteersmanError
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.library.library import Library
 from steersman.vectors.tensors import HookPoint
@@ -29,6 +31,7 @@ from tests.support.server.extraction import HIDDEN, LAYERS, Engine, make_context
 from tests.support.server.keys import bearer
 
 VECTORS = "/v1/steering/vectors"
+PRESETS = "/v1/steering/presets"
 JOBS = "/v1/steering/jobs"
 MEDIANS = {f"resid_post.{layer}": 10.0 for layer in range(LAYERS)}
 
@@ -74,7 +77,7 @@ class Site:
         app = FastAPI()
         error_response.install(app)
         app.add_api_route("/v1/completions", _steer, methods=["POST"])
-        for module in (extract_api, inspect_api, vectors_api):
+        for module in (extract_api, inspect_api, presets_api, vectors_api):
             app.include_router(module.build_router())
         app.state.steersman = self.state
         app.add_middleware(Authenticate, keys=None if keys is None else Keys(keys))
@@ -92,13 +95,31 @@ class Site:
 
     def steer(self, who: str, field: Any) -> Any:
         """The answer to a steered request: the receipt without counts, or the error."""
-        return self.call(who, "POST", "/v1/completions", json={"steering": field})
+        return self.ask(who, steering=field)
+
+    def ask(self, who: str, **body: Any) -> Any:
+        """The answer to a request with this body: the model that vLLM is asked for, what says how
+        it is steered, and the receipt without counts; or the error."""
+        return self.call(who, "POST", "/v1/completions", json=body)
 
     def names(self, who: str) -> list[str]:
         """All that the list shows to `who`."""
         return [v["id"] for v in self.call(who, "GET", f"{VECTORS}?limit=1000").json()["data"]]
 
 
-async def _steer(request: Request, steering: CallersSteering) -> Any:
-    field = SteeringField.read(json.loads(await request.body())["steering"])
-    return resolve(field, "r", steering.library, steering.limits, steering.doses).draft
+async def _steer(request: Request, presets: CallersPresets) -> Any:
+    said = json.loads(await request.body())
+    chosen = await choose(
+        said.get("steering"),
+        said.get("model"),
+        given="steering" in said,
+        served={"m", "adapter:1"},
+        presets=presets,
+    )
+    answer = {"model": chosen.model, **chosen.origin._asdict(), "steering": None}
+    if chosen.steering is not None:
+        try:
+            answer["steering"] = resolved(presets.context, chosen.steering).draft
+        except (PlanInvalid, SteersmanError) as error:
+            raise chosen.explained(error) from None
+    return answer
