@@ -24,6 +24,9 @@ _REMEDIES_BY_CODE: Final = {
     "vector_exists": "replace that vector with --replace, choose another --name, or "
     "`steersman vectors delete` that one first",
     "vector_not_found": "`steersman vectors list` shows those that there are",
+    "preset_not_found": "`steersman presets list` shows those that there are",
+    "preset_exists": "`steersman presets set` changes that one",
+    "vector_in_use": "change or delete those presets first, or add --force",
     "job_not_found": "`steersman jobs list` shows those that there are",
     "too_many_jobs": "`steersman jobs list` shows them",
 }
@@ -78,9 +81,9 @@ class Client:
         """PATCH `body`, and return the JSON of the answer."""
         return self._json("PATCH", path, json=body)
 
-    def delete(self, path: str) -> Any:
-        """DELETE `path`, and return the JSON of the answer."""
-        return self._json("DELETE", path)
+    def delete(self, path: str, **query: Any) -> Any:
+        """The JSON of the answer."""
+        return self._json("DELETE", path, params=query)
 
     def content(self, path: str) -> bytes:
         """The bytes at `path`."""

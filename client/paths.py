@@ -6,6 +6,7 @@ from urllib.parse import quote
 STEERING: Final = "/v1/steering"
 VECTORS: Final = f"{STEERING}/vectors"
 JOBS: Final = f"{STEERING}/jobs"
+PRESETS: Final = f"{STEERING}/presets"
 CAPABILITIES: Final = f"{STEERING}/capabilities"
 EXTRACT: Final = f"{VECTORS}/extract"
 CHAT: Final = "/v1/chat/completions"
@@ -19,6 +20,11 @@ def vector(vector_id: str) -> str:
 def job(job_id: str) -> str:
     """The path of one job; `job_id` may have any characters."""
     return f"{JOBS}/{segment(job_id)}"
+
+
+def preset(name: str) -> str:
+    """The path of one preset, whatever its name is."""
+    return f"{PRESETS}/{segment(name)}"
 
 
 def segment(text: str) -> str:

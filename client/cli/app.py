@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from steersman.client.chat import command as chat
-from steersman.client.cli import jobs, keys
+from steersman.client.cli import jobs, keys, presets
 from steersman.client.cli import vectors as vectors_group
 from steersman.client.cli.options import Common, Json, Key, Server, with_examples
 from steersman.client.errors import INTERRUPTED, CliError
@@ -46,6 +46,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.add_typer(vectors_group.app, name="vectors")
+app.add_typer(presets.app, name="presets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
 app.command("chat", help=chat.HELP, short_help=chat.SHORT)(chat.chat)

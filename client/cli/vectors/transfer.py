@@ -149,6 +149,9 @@ def export(
 def delete(
     ctx: typer.Context,
     vector_id: Annotated[str, typer.Argument(metavar="NAME", help="The vector's name.")],
+    force: Annotated[
+        bool, typer.Option("--force", help="Delete it although a preset names it.")
+    ] = False,
     server: Server = None,
     api_key: Key = None,
     as_json: Json = False,
@@ -156,7 +159,8 @@ def delete(
     """`steersman vectors delete`."""
     asked = wants_json(ctx, as_json)
     with connection(ctx, server, api_key) as client:
-        gone = client.delete(paths.vector(vector_id))
+        query = {"force": "true"} if force else {}
+        gone = client.delete(paths.vector(vector_id), **query)
     if asked:
         show.print_json(gone)
     else:

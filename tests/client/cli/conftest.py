@@ -19,7 +19,9 @@ from steersman.server import error_response
 from steersman.server.extraction.api import build_router as extract_router
 from steersman.server.extraction.jobs import Jobs
 from steersman.server.library.routes import build_router as vectors_router
+from steersman.server.presets.routes import build_router as presets_router
 from steersman.vectors.library.library import Library
+from tests.support.server.make import presets_of
 from tests.support.vectors.make import vector_file
 
 KEY = "sesame"
@@ -78,10 +80,12 @@ def shelf(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     app = FastAPI()
     error_response.install(app)
     app.include_router(extract_router())
+    app.include_router(presets_router())
     app.include_router(vectors_router())
     app.add_middleware(AuthenticationMiddleware, tokens=[KEY])
     app.state.steersman = SimpleNamespace(
         library_for=lambda _: library,
+        presets_for=lambda _: presets_of(library),
         max_upload_bytes=200_000,
         on_change=lambda *_: None,
         jobs=Jobs(folder / "jobs", 1),

@@ -12,6 +12,7 @@ from steersman.server import error_response
 from steersman.server.library.routes import build_router
 from steersman.server.middleware.body_limit import BodyLimit
 from steersman.vectors.library.library import Library
+from tests.support.server.make import presets_of
 from tests.support.server.vectors_rest import LIMIT
 from tests.support.vectors.make import HIDDEN
 
@@ -34,6 +35,7 @@ def client(library: Library, events: list[tuple[str, str]]) -> Iterator[TestClie
     app.add_middleware(BodyLimit, max_upload_bytes=2 * LIMIT)
     app.state.steersman = SimpleNamespace(
         library_for=lambda _: library,
+        presets_for=lambda _: presets_of(library),
         max_upload_bytes=LIMIT,
         on_change=lambda event, name, _: events.append((event, name)),
         capabilities_for=lambda _: {

@@ -5,14 +5,19 @@ from typing import Any
 
 import torch
 
+from steersman.server.auth.library_view import LibraryView
 from steersman.server.auth.permissions import OPEN
 from steersman.server.chat.field import SteeringField
+from steersman.server.chat.in_flight import InFlight
 from steersman.server.chat.resolve import Resolved, resolve
+from steersman.server.chat.steered_request import SteeringContext
 from steersman.server.doses import Doses
+from steersman.server.presets.view import PresetView
 from steersman.server.state import Steersman
 from steersman.steering.plan import Limits, Settings
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.library.library import Library
+from steersman.vectors.library.presets import PresetStore
 from steersman.vectors.tensors import HookPoint
 
 LAYERS, HIDDEN = 4, 2
@@ -44,6 +49,19 @@ def library(root: Path) -> Library:
     for name, vector in VECTORS.items():
         made.add(write_vector(vector), name)
     return made
+
+
+def presets_of(library: Library, layers: int = 8) -> PresetView:
+    """The presets beside `library`, as everybody sees them on a server without keys."""
+    settings = Settings(library=str(library.root))
+    context = SteeringContext(
+        LibraryView(library, OPEN, settings.max_library_vectors),
+        Limits.of(settings, layers),
+        Doses(None, None),
+        False,
+        InFlight(),
+    )
+    return PresetView(PresetStore(library.root), OPEN, context)
 
 
 def steersman(
