@@ -15,8 +15,9 @@ from steersman.server.extraction.context import ExtractionContext
 from steersman.server.extraction.jobs import Jobs
 from steersman.server.presets.view import PresetView
 
-OnChange = Callable[[str, str, str | None], None]
-"""(event, name, digest), in a thread, after "created", "updated" and "deleted"."""
+OnChange = Callable[..., None]
+"""(event, name, digest), in a thread, after "created", "updated" and "deleted"; and "preset" as a
+fourth if that is what has changed."""
 
 
 async def library_view(request: Request) -> LibraryView:

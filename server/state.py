@@ -98,9 +98,9 @@ class Steersman:
         """Update the gauge of vectors in the library."""
         METRICS.library.set(self.whole_library.count())
 
-    def on_change(self, event: str, name: str, digest: str | None) -> None:
-        """Record a change of the library. `event`: "created", "updated" or "deleted"."""
-        audit(f"vector.{event}", vector=name, digest=digest)
+    def on_change(self, event: str, name: str, digest: str | None, kind: str = "vector") -> None:
+        """Called after each change of a vector or preset: "created", "updated" or "deleted"."""
+        audit(f"{kind}.{event}", **{kind: name}, digest=digest)
         # The change is made: that it cannot be counted is no reason to say that it was not.
         with contextlib.suppress(SteersmanError):
             self.count_library()

@@ -7,8 +7,7 @@ from fastapi import APIRouter, Request
 from pydantic import BaseModel, ValidationError
 from starlette.responses import Response
 
-from steersman.server.auth.audit import audit
-from steersman.server.dependencies import CallersPresets
+from steersman.server.dependencies import CallersPresets, ChangeListener, OnChange
 from steersman.server.library.lanes import CHANGES, READS
 from steersman.server.library.openapi import errors, self_contained
 from steersman.server.presets.schemas import (
@@ -59,10 +58,12 @@ async def list_presets(presets: CallersPresets) -> Response:
     return await READS.run(_list, presets)
 
 
-async def create_preset(request: Request, presets: CallersPresets) -> Response:
+async def create_preset(
+    request: Request, presets: CallersPresets, on_change: ChangeListener
+) -> Response:
     """Name a `steering` value. 201, or 200 if this name stands for it already."""
     asked = await _read(PresetCreate, request)
-    return await CHANGES.run(_create, presets, asked)
+    return await CHANGES.run(_create, presets, on_change, asked)
 
 
 async def get_preset(name: str, presets: CallersPresets) -> Response:
@@ -70,16 +71,18 @@ async def get_preset(name: str, presets: CallersPresets) -> Response:
     return await READS.run(lambda: _json(PresetInfo.of(presets.get(name))))
 
 
-async def patch_preset(name: str, request: Request, presets: CallersPresets) -> Response:
+async def patch_preset(
+    name: str, request: Request, presets: CallersPresets, on_change: ChangeListener
+) -> Response:
     """Change what a preset stands for, or its description. A preset that is pinned is pinned to
     what its vectors are now where `steering` or `follow` is sent."""
     asked = await _read(PresetPatch, request)
-    return await CHANGES.run(_patch, presets, name, asked)
+    return await CHANGES.run(_patch, presets, on_change, name, asked)
 
 
-async def delete_preset(name: str, presets: CallersPresets) -> Response:
+async def delete_preset(name: str, presets: CallersPresets, on_change: ChangeListener) -> Response:
     """Take a preset away. Requests in flight finish with it."""
-    return await CHANGES.run(_delete, presets, name)
+    return await CHANGES.run(_delete, presets, on_change, name)
 
 
 def _list(presets: PresetView) -> Response:
@@ -87,16 +90,16 @@ def _list(presets: PresetView) -> Response:
     return _json(PresetList(data=[PresetInfo.of(one) for _, one in made]))
 
 
-def _create(presets: PresetView, asked: PresetCreate) -> Response:
+def _create(presets: PresetView, on_change: OnChange, asked: PresetCreate) -> Response:
     made, created = presets.add(
         asked.name, asked.steering, follow=asked.follow, description=asked.description
     )
     if created:
-        audit("preset.created", preset=made.name, digest=made.digest)
+        on_change("created", made.name, made.digest, "preset")
     return _json(PresetInfo.of(made), 201 if created else 200)
 
 
-def _patch(presets: PresetView, name: str, asked: PresetPatch) -> Response:
+def _patch(presets: PresetView, on_change: OnChange, name: str, asked: PresetPatch) -> Response:
     for key in asked.model_fields_set:
         if getattr(asked, key) is None:
             raise VectorInvalid(
@@ -111,13 +114,13 @@ def _patch(presets: PresetView, name: str, asked: PresetPatch) -> Response:
     changed = presets.update(
         name, asked.steering, follow=asked.follow, description=asked.description
     )
-    audit("preset.updated", preset=changed.name, digest=changed.digest)
+    on_change("updated", changed.name, changed.digest, "preset")
     return _json(PresetInfo.of(changed))
 
 
-def _delete(presets: PresetView, name: str) -> Response:
+def _delete(presets: PresetView, on_change: OnChange, name: str) -> Response:
     presets.delete(name)
-    audit("preset.deleted", preset=name)
+    on_change("deleted", name, None, "preset")
     return _json(PresetDeleted(name=name))
 
 

@@ -413,6 +413,12 @@ SEAMS: Final = (
     Seam("server/chat/routes.py", API_SERVER,
          "vllm.entrypoints.serve.engine.protocol:ErrorResponse", (),
          "shape of errors in the OpenAPI page"),
+    Seam("server/presets/models.py", API_SERVER, "vllm.entrypoints.openai.models.api_router",
+         ("models",), "presets are in the list of models"),
+    Seam("server/presets/models.py", API_SERVER,
+         "vllm.entrypoints.openai.models.serving:OpenAIServingModels",
+         ("base_model_paths", "lora_requests", "model_name", "show_available_models"),
+         "what is before the colon of a model name; answers say the name that was asked for"),
     Seam("server/chat/routes.py", API_SERVER, "vllm.entrypoints.serve.utils.api_utils",
          ("validate_json_request", "with_cancellation"), "applied as on vLLM's own routes"),
     # Launcher: whoever starts `vllm serve` needs none of these.

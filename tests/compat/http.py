@@ -89,15 +89,21 @@ def leaves(http: httpx.Client) -> None:
         {**ROUTES["/v1/completions"], "model": "tiny", "n": 64, "max_tokens": 200,
          "steering": {"vectors": {"rnd": 1.0}}}
     ).encode()  # fmt: skip
-    before = counted(http, 'steering_requests_total{outcome="failed"}')
+    before = counted(http, 'steering_requests_total{outcome="failed",source="request"}')
     with socket.create_connection((http.base_url.host, http.base_url.port)) as client:
         client.sendall(
             b"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
             b"Content-Length: %d\r\n\r\n%b" % (len(body), body)
         )
         until(lambda: counted(http, "steering_bank_rows_used") > 0, "it never ran")
-    until(lambda: counted(http, 'steering_requests_total{outcome="aborted"}') == 1, "not aborted")
-    check(counted(http, 'steering_requests_total{outcome="failed"}') == before, "it failed")
+    until(
+        lambda: counted(http, 'steering_requests_total{outcome="aborted",source="request"}') == 1,
+        "not aborted",
+    )
+    check(
+        counted(http, 'steering_requests_total{outcome="failed",source="request"}') == before,
+        "it failed",
+    )
 
 
 def until(condition: Callable[[], bool], otherwise: str) -> None:

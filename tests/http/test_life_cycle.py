@@ -77,7 +77,11 @@ def test_a_client_that_hangs_up_leaves_nothing(client: Client, own: str) -> None
     assert client.metric("steering_bank_rows_used") == 0
     assert client.chat_text() == "The capital of France is Paris."
     lines = client.http.get("/metrics").text.splitlines()
-    aborted = [x for x in lines if x.startswith('steering_requests_total{outcome="aborted"}')]
+    aborted = [
+        x
+        for x in lines
+        if x.startswith('steering_requests_total{outcome="aborted",source="request"}')
+    ]
     assert float(aborted[0].rsplit(" ", 1)[1]) >= 1
 
 

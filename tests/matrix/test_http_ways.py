@@ -132,7 +132,7 @@ def metrics_add_up(
 ) -> None:
     """Any process's scrape tells of all of them, and every engine has had work."""
     # A stream is counted when it has been closed, a moment after its last chunk.
-    completed = 'steering_requests_total{outcome="completed"}'
+    completed = 'steering_requests_total{outcome="completed",source="request"}'
     assert found.settled(completed, before[completed] + steered)
     for door in found.each:
         text = door.get("/metrics").text

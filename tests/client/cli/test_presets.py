@@ -23,7 +23,8 @@ def test_made_listed_shown_changed_and_deleted(keyed: Run) -> None:
     assert (changed["follow"], len(changed["versions"])) == (True, 2)
     refused = keyed("vectors", "delete", "glad")
     assert refused.status == 1
-    assert "sunny" in refused.err and "--force" in refused.err
+    assert "sunny" in refused.err
+    assert "--force" in refused.err
     assert keyed("presets", "delete", "sunny").out == "sunny is deleted\n"
     gone = keyed("presets", "show", "sunny")
     assert gone.status == 1

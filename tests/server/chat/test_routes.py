@@ -147,7 +147,10 @@ async def test_companions_go_with_a_request_that_fails(door: Any) -> None:
 
 def outcomes() -> dict[str, float]:
     return {
-        outcome: REGISTRY.get_sample_value("steering_requests_total", {"outcome": outcome}) or 0
+        outcome: REGISTRY.get_sample_value(
+            "steering_requests_total", {"outcome": outcome, "source": "request"}
+        )
+        or 0
         for outcome in ("completed", "failed", "aborted")
     }
 
