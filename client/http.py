@@ -82,7 +82,7 @@ class Client:
         return self._json("PATCH", path, json=body)
 
     def delete(self, path: str, **query: Any) -> Any:
-        """The JSON of the answer."""
+        """DELETE `path`, and return the JSON of the answer."""
         return self._json("DELETE", path, params=query)
 
     def content(self, path: str) -> bytes:

@@ -4,7 +4,7 @@
         BankFull, LibrarySlow           the engine cannot steer now
         NotSteered                      it could not
         SteersmanError
-            KeyInvalid, NotAllowed, RouteNotFound, TooManyRequests     who asks for what
+            KeyInvalid, NotAllowed, RouteNotFound, TooManyRequests     the caller or the route
             ModelNotFound                                              a model name's suffix
             Misplaced, BodyTooSlow                                     the request
             TooManyJobs, ServerBusy, Draining                          not now

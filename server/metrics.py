@@ -131,7 +131,7 @@ class Metrics:
     def observe(
         self, notes: Sequence[WorkerNote], outcome: Outcome, source: str = "request"
     ) -> None:
-        """Take in what the workers said about one finished request, steered by `source`."""
+        """Record what the workers reported about one finished request, steered by `source`."""
         self.requests.labels(outcome, source).inc()
         for note in notes:
             self.tokens.inc(sum(note.steered_tokens))

@@ -4,9 +4,9 @@
      "10.0.3.7", "request_id": null, "vector": "cheerful", "digest": "sha256:..."}
 
 Events: vector.created, vector.updated, vector.deleted, preset.created, preset.updated,
-preset.deleted, job.submitted, job.cancelled, admin.called,
-keys.loaded. To standard output among the log's lines, or to the file of `--audit-log`, which is
-opened anew for each line, so that it can be moved away.
+preset.deleted, job.submitted, job.cancelled, admin.called, keys.loaded. Lines go to standard
+output, among the log's lines, or to the file of `--audit-log`. The file is opened for each line, so
+it can be moved away while the server runs.
 """
 
 import asyncio

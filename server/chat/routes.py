@@ -79,7 +79,7 @@ async def create_batch_chat_completion(
     raw_request: Request,
     presets: CallersPresets,
 ) -> Any:
-    """Several chats in one request, under one steering."""
+    """Several chats in one request, all steered alike if the request says so."""
     return await _steered(request, raw_request, presets, vllm_chat.create_batch_chat_completion)
 
 
@@ -179,7 +179,7 @@ async def _chosen(request: Any, raw_request: Request, models: Any, presets: Pres
 async def _begun(
     request: Any, raw_request: Request, steering: SteeringContext, chosen: Chosen
 ) -> SteeredRequest:
-    """The steered request of `request`. An error in what its header says names the header."""
+    """The steered request of `request`. An error in the header's value names the header."""
     try:
         return await SteeredRequest.begin(
             steering, chosen.steering, request.answers, request.sampled, chosen.origin

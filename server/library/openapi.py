@@ -15,7 +15,7 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 
 def self_contained(schema: dict[str, Any]) -> dict[str, Any]:
-    """`schema` without references: inside an OpenAPI document its `$defs` would not be found."""
+    """`schema` without references: its `$defs` could not be found inside an OpenAPI document."""
     parts = schema.pop("$defs", {})
 
     def inline(value: Any) -> Any:

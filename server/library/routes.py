@@ -177,8 +177,8 @@ async def delete_vector(
     presets: CallersPresets,
     on_change: ChangeListener,
 ) -> Response:
-    """Take a vector away: gone for new requests at once; requests in flight finish with it. One
-    that a preset names is a 409, unless `force` is true."""
+    """Delete a vector. New requests cannot use it from now on; requests in flight finish with it.
+    One that a preset names is a 409, unless `force` is true."""
     forced = _switch("force", request.query_params.get("force"))
     unused = None if forced else presets.check_unused
     return await CHANGES.run(_delete, library, on_change, vector_id, unused)

@@ -81,7 +81,7 @@ async def patch_preset(
 
 
 async def delete_preset(name: str, presets: CallersPresets, on_change: ChangeListener) -> Response:
-    """Take a preset away. Requests in flight finish with it."""
+    """Delete a preset. Requests in flight finish with it."""
     return await CHANGES.run(_delete, presets, on_change, name)
 
 

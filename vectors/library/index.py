@@ -21,7 +21,7 @@ Record = TypeVar("Record")
 
 
 class NameIndex(Generic[Record]):
-    """Reads a directory of records, `<name>.json` each, a file once a change.
+    """Reads the files `<name>.json` of a directory, each once after every change.
 
     Assumption: a file changes only when another is renamed over it, as
     `steersman.vectors.library.disk` does. Guarantees: `get` and `all` show every change that the

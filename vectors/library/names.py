@@ -19,7 +19,7 @@ class VectorId(NamedTuple):
 
 
 def check_name(name: object, param: str = "name") -> str:
-    """`name` itself; raises `VectorInvalid` unless it is a name that a vector may have."""
+    """Return `name` if it is a valid name of a vector; else raise `VectorInvalid`."""
     if not isinstance(name, str) or not is_name(name):
         raise VectorInvalid(
             f"{shown(name)} cannot be a vector's name; use 1 to {MAX_NAME} letters, digits, '.', "
