@@ -5,9 +5,9 @@ import contextlib
 import contextvars
 import secrets
 import weakref
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Literal, NamedTuple, Self
+from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
 
 from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import SteeringField
@@ -33,6 +33,9 @@ from steersman.vectors.errors import VectorNotFound
 _THREADS: Final = ThreadPoolExecutor(16, "steersman-resolve")
 """They look up vectors. Their own: a library that hangs takes none that others need."""
 _REFUSALS: Final[dict[str, type[Exception]]] = {BANK_FULL: BankFull, SLOW: LibrarySlow}
+
+
+Found = TypeVar("Found")
 
 
 class Origin(NamedTuple):
@@ -78,7 +81,7 @@ class SteeredRequest:
     ) -> Self:
         """Validate `value`, the `steering` of a request with `answers` sequences of at most
         `sampled` new tokens. Raises `PlanInvalid`, also for an unknown vector."""
-        made = await _resolved_in_time(context, value)
+        made = await in_time(context, resolved, context, value)
         return cls(context, made, answers, sampled, origin)
 
     def __init__(
@@ -171,11 +174,12 @@ def resolved(context: SteeringContext, value: Any) -> Resolved:
         raise PlanInvalid(error.message, param=param, code=error.code) from None
 
 
-async def _resolved_in_time(context: SteeringContext, value: Any) -> Resolved:
-    """`resolved`, in a thread: where the library's disk hangs, the others of the server must not.
-    Raises `LibrarySlow` if it takes too long; its thread is lost until the disk answers."""
-    look = contextvars.copy_context().run
-    work = asyncio.get_running_loop().run_in_executor(_THREADS, look, resolved, context, value)
+async def in_time(context: SteeringContext, look: Callable[..., Found], *args: Any) -> Found:
+    """`look(*args)`, which reads the library, in a thread: where its disk hangs, the others of the
+    server must not. Raises `LibrarySlow` if it takes too long; its thread is lost until the disk
+    answers."""
+    run = contextvars.copy_context().run
+    work = asyncio.get_running_loop().run_in_executor(_THREADS, run, look, *args)
     try:
         return await asyncio.wait_for(work, context.load_timeout)
     except TimeoutError:

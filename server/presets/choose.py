@@ -3,9 +3,7 @@
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from fastapi.concurrency import run_in_threadpool
-
-from steersman.server.chat.steered_request import REQUEST, Origin
+from steersman.server.chat.steered_request import REQUEST, Origin, in_time
 from steersman.server.errors import ModelNotFound
 from steersman.server.presets.model_name import ModelName, short_form, split, unknown
 from steersman.server.presets.view import PresetView
@@ -56,8 +54,7 @@ async def choose(
     named = split(model, served)
     if named is None:
         return Chosen(steering, model)
-    # In a thread: the library is on a disk.
-    found = await run_in_threadpool(_by_name, model, named, presets)
+    found = await in_time(presets.context, _by_name, model, named, presets)
     return Chosen(steering, named.base) if given else found
 
 

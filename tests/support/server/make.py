@@ -60,6 +60,7 @@ def presets_of(library: Library, layers: int = 8) -> PresetView:
         Doses(None, None),
         False,
         InFlight(),
+        settings.load_timeout,
     )
     return PresetView(PresetStore(library.root), OPEN, context)
 
