@@ -147,8 +147,8 @@ def summary(steps: dict[str, list[list[float]]], size: int) -> dict[str, Any]:
     }
 
 
-def start(arguments: argparse.Namespace, library: str) -> Any:
-    """vLLM's engine with Steersman, in this process."""
+def start(arguments: argparse.Namespace, library: str, **settings: Any) -> Any:
+    """vLLM's engine with Steersman, in this process; `settings` of the latter."""
     cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
     os.environ.update(VLLM_PLUGINS="steersman", VLLM_ENABLE_V1_MULTIPROCESSING="0")
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
@@ -163,7 +163,7 @@ def start(arguments: argparse.Namespace, library: str) -> Any:
         max_num_batched_tokens=8192,
         max_model_len=1024,
         kv_cache_memory_bytes=arguments.kv_cache,
-        additional_config={"steersman": {"library": library}},
+        additional_config={"steersman": {"library": library, **settings}},
         **on_cpu,
     )
 

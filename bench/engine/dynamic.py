@@ -1,17 +1,18 @@
 """What dynamic composition costs: its time per token, what it takes from others, and how both grow
 with the text.
 
-One engine inside this process. A dynamic request of k = 2 properties is four streams, in one
-or two engine steps a token. In every round each of these runs once, the order turning round each
-time:
+One engine inside this process. A dynamic request of k properties is k + 2 streams, in one or two
+engine steps a token. In every round each of these runs once, the order turning round each time:
 
-- one static request of two vectors alone, and one dynamic request alone, at each length of text;
+- one static request of k vectors alone, and one dynamic request alone, for each k, each divergence,
+  greedily and at temperature 1;
+- the same at each length of text, for k = 2;
 - 16 ordinary requests, and the same beside a dynamic request that outlasts them.
 
-Then the way without a cache, as the paper's code has it: k + 2 forwards of the whole text for each
-token, here by Hugging Face's model in the same process, at the same lengths.
+Ratios are of the same round. Then the way without a cache, as in the paper's code: k + 2 forwards
+of the whole text for each token, here by Hugging Face's model in the same process.
 
-    python -m bench.engine.dynamic [--rounds 5] [--tokens 32] [--model DIR_OR_ID]
+    python -m bench.engine.dynamic [--rounds 9] [--tokens 24] [--model DIR_OR_ID]
 
 Prints one JSON object last, and writes it to bench/results/dynamic.json.
 """
@@ -23,6 +24,7 @@ import itertools
 import tempfile
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
@@ -34,15 +36,21 @@ from bench.report import publish, say
 from bench.servers import demo_model
 from bench.summary import quartiles
 from bench.workload import SUBJECTS
-from steersman.steering.plan import PLAN_KEY, Dynamic, Plan, PlannedVector
+from steersman.steering.plan import PLAN_KEY, RECEIPTS, Dynamic, Plan, PlannedVector
+from steersman.steering.plan.receipt import Pace
 from steersman.vectors.library.library import Library
 from steersman.vectors.tensors import HookPoint
 
-PROPERTIES = 2
+PROPERTIES = (1, 2, 3, 4)
+SAMPLING = {"greedy": 0.0, "sampled": 1.0}
 LENGTHS = (50, 200, 800)
 """Tokens of text when the timed tokens begin."""
+OF_LENGTHS = 2
+"""Properties in the curve by length, and beside neighbours."""
 NEIGHBOURS = 16
-TARGETS = {"dynamic_to_static": 2.6, "neighbours": 1.25}
+TARGETS = {2: 1.7, 4: 2.0}
+"""Most that a token may take, by the number of properties, in times of a static request's."""
+NEIGHBOURS_TARGET = 1.15
 
 
 class Job(NamedTuple):
@@ -51,22 +59,46 @@ class Job(NamedTuple):
     prompt: list[int]
     plan: Plan | None
     tokens: int
+    temperature: float = 0.0
 
 
-def seconds_per_token(engine: Any, jobs: Sequence[Job], timed: int) -> float:
-    """Median seconds from one token of the first `timed` jobs to its next; ends when they end.
+class Arm(NamedTuple):
+    """What is run once a round."""
+
+    jobs: list[Job]
+    timed: int = 1
+    """Of the first so many jobs."""
+
+
+class Seen(NamedTuple):
+    """What one run of an arm came to."""
+
+    seconds: float
+    """Of a token."""
+    pace: Pace
+    """Of the last job, where that is dynamic."""
+    tokens: int
+    """Of its answer."""
+
+
+def measure(engine: Any, arm: Arm) -> Seen:
+    """Median seconds from one token of the timed jobs to its next; ends when they end.
 
     The first two tokens are left out: their time is that of the prompts.
     """
     from vllm import SamplingParams
 
-    for n, job in enumerate(jobs):
-        extra = None if job.plan is None else {PLAN_KEY: job.plan.to_json()}
+    for n, job in enumerate(arm.jobs):
+        extra = None
+        if job.plan is not None:
+            RECEIPTS.open(str(n))
+            extra = {PLAN_KEY: replace(job.plan, receipt=str(n)).to_json()}
         parameters = SamplingParams(
-            temperature=0, max_tokens=job.tokens, ignore_eos=True, extra_args=extra
-        )
+            temperature=job.temperature, seed=0, max_tokens=job.tokens, ignore_eos=True,
+            extra_args=extra,
+        )  # fmt: skip
         engine.add_request(str(n), TokensPrompt(prompt_token_ids=job.prompt), parameters)
-    at: dict[str, list[float]] = {str(n): [] for n in range(timed)}
+    at: dict[str, list[float]] = {str(n): [] for n in range(arm.timed)}
     open_ones = set(at)
     while open_ones:
         for output in engine.step():
@@ -74,19 +106,30 @@ def seconds_per_token(engine: Any, jobs: Sequence[Job], timed: int) -> float:
                 at[output.request_id].append(time.perf_counter())
                 if output.finished:
                     open_ones.discard(output.request_id)
-    engine.abort_request([str(n) for n in range(timed, len(jobs))])
+    engine.abort_request([str(n) for n in range(arm.timed, len(arm.jobs))])
     while engine.has_unfinished_requests():
         engine.step()
-    return median(b - a for times in at.values() for a, b in itertools.pairwise(times[1:]))
+    pace = Pace()
+    for n, job in enumerate(arm.jobs):
+        if job.plan is not None:
+            notes = RECEIPTS.read(str(n))
+            RECEIPTS.close(str(n))
+            pace = notes[-1].pace if notes else pace
+    took = median(b - a for times in at.values() for a, b in itertools.pairwise(times[1:]))
+    return Seen(took, pace, arm.jobs[-1].tokens)
 
 
-def plans(digests: Sequence[str], layer: int) -> tuple[Plan, Plan]:
-    """A static and a dynamic plan of the same vectors."""
+def plans(digests: Sequence[str], layer: int, k: int) -> dict[str, Plan]:
+    """A static plan of k vectors, and the dynamic ones of the same."""
     vectors = tuple(
         PlannedVector(digest, 0.5, (HookPoint("resid_post", layer),), "generation")
-        for digest in digests[:PROPERTIES]
+        for digest in digests[:k]
     )
-    return Plan(vectors), Plan(vectors, "", Dynamic(0.5, 0.95, mean=False))
+    return {
+        "static": Plan(vectors),
+        "sum": Plan(vectors, "", Dynamic(0.5, 0.95, mean=False)),
+        "mean": Plan(vectors, "", Dynamic(0.5, 0.95, mean=True)),
+    }
 
 
 def without_cache(model: str, ids: Sequence[int]) -> Callable[[int], float]:
@@ -100,7 +143,7 @@ def without_cache(model: str, ids: Sequence[int]) -> Callable[[int], float]:
         text = torch.tensor([list(ids[:length])])
         began = time.perf_counter()
         with torch.no_grad():
-            for _ in range(PROPERTIES + 2):
+            for _ in range(OF_LENGTHS + 2):
                 reference(input_ids=text, use_cache=False, logits_to_keep=1)
         return time.perf_counter() - began
 
@@ -118,6 +161,42 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def arms(ids: list[int], digests: Sequence[str], layer: int, tokens: int) -> dict[str, Arm]:
+    """By name: the setting, then `static`, `sum` or `mean`."""
+    found = {}
+    for k, (how, temperature) in itertools.product(PROPERTIES, SAMPLING.items()):
+        for kind, plan in plans(digests, layer, k).items():
+            found[f"{k} {how} {kind}"] = Arm([Job(ids[: LENGTHS[0]], plan, tokens, temperature)])
+    of = plans(digests, layer, OF_LENGTHS)
+    for length, kind in itertools.product(LENGTHS[1:], ("static", "sum")):
+        found[f"length {length} {kind}"] = Arm([Job(ids[:length], of[kind], tokens)])
+    crowd = [Job(ids[n : n + 30], None, tokens) for n in range(NEIGHBOURS)]
+    found["crowd alone"] = Arm(crowd, NEIGHBOURS)
+    long = Job(ids[100:130], of["sum"], 2 * tokens)
+    found["crowd beside"] = Arm([*crowd, long], NEIGHBOURS)
+    return found
+
+
+def seconds(runs: Sequence[Seen]) -> list[float]:
+    return [one.seconds for one in runs]
+
+
+def judged(k: int, how: str, kind: str, seen: dict[str, list[Seen]]) -> dict[str, Any]:
+    """What one setting costs."""
+    ours = seen[f"{k} {how} {kind}"]
+    found = ratios(seconds(ours), seconds(seen[f"{k} {how} static"]))
+    # The answer's first token comes before the steps that are counted.
+    steps = sum(one.pace.steps for one in ours) / sum(one.tokens - 1 for one in ours)
+    kept, drafts = sum(one.pace.kept for one in ours), sum(one.pace.drafts for one in ours)
+    if k in TARGETS:
+        found |= {"target": TARGETS[k], "met": found["ratio"] <= TARGETS[k]}
+    return found | {
+        "ms_per_token": round(1000 * median(seconds(ours)), 1),
+        "steps_per_token": round(steps, 3),
+        "drafts_kept": round(kept / drafts, 3) if drafts else None,
+    }
+
+
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="steersman-bench-") as scratch:
         say("starting vLLM with Steersman")
@@ -125,55 +204,50 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         config = llm.llm_engine.model_config
         layers, hidden = config.get_total_num_hidden_layers(), config.get_hidden_size()
         digests = fill(Library(Path(scratch)), layers, hidden, arguments.seed)
-        static, dynamic = plans(digests, layers // 2)
         text = " ".join(
             f"Of {subject}, {n} things are to be known."
             for n, subject in zip(range(200), itertools.cycle(SUBJECTS), strict=False)
         )
         ids = llm.get_tokenizer().encode(text)
-        crowd = [Job(ids[n : n + 30], None, arguments.tokens) for n in range(NEIGHBOURS)]
-        long = Job(ids[100:130], dynamic, 2 * arguments.tokens)
-        runs: dict[str, tuple[list[Job], int]] = {
-            "crowd": (crowd, NEIGHBOURS),
-            "crowd and dynamic": ([*crowd, long], NEIGHBOURS),
-        }
-        for length in LENGTHS:
-            for name, plan in (("static", static), ("dynamic", dynamic)):
-                runs[f"{name} {length}"] = ([Job(ids[:length], plan, arguments.tokens)], 1)
-        seen: dict[str, list[float]] = {name: [] for name in runs}
-        for n in range(-1, arguments.rounds):
+        runs = arms(ids, digests, layers // 2, arguments.tokens)
+        seen: dict[str, list[Seen]] = {name: [] for name in runs}
+        for name in runs:  # To warm up.
+            measure(llm.llm_engine, runs[name])
+        end = time.monotonic() + 60 * arguments.minutes
+        for n in range(arguments.rounds):
+            if n and time.monotonic() > end:
+                break
             for name in runs if n % 2 == 0 else reversed(runs):
-                took = seconds_per_token(llm.llm_engine, *runs[name])
-                if n >= 0:  # The first round is to warm up.
-                    seen[name].append(took)
-            if n >= 0:
-                last = ", ".join(f"{name} {1000 * times[-1]:.1f}" for name, times in seen.items())
-                say(f"round {n + 1} of {arguments.rounds}, ms a token: {last}")
+                seen[name].append(measure(llm.llm_engine, runs[name]))
+            last = ", ".join(f"{name} {1000 * all_[-1].seconds:.1f}" for name, all_ in seen.items())
+            say(f"round {n + 1} of {arguments.rounds}, ms a token: {last}")
         reference = without_cache(arguments.model, ids)
         reference(LENGTHS[0])
-        forwards: dict[int, list[float]] = {length: [] for length in LENGTHS}
-        for n in range(arguments.rounds):
-            for length in LENGTHS:
-                forwards[length].append(reference(length))
-            say(f"without a cache, round {n + 1} of {arguments.rounds}")
-    first = LENGTHS[0]
-    alone = ratios(seen[f"dynamic {first}"], seen[f"static {first}"])
-    others = ratios(seen["crowd and dynamic"], seen["crowd"])
+        forwards = {
+            length: [reference(length) for _ in range(arguments.forwards)] for length in LENGTHS
+        }
+    seen |= {f"length {LENGTHS[0]} {kind}": seen[f"{OF_LENGTHS} greedy {kind}"]
+             for kind in ("static", "sum")}  # fmt: skip
+    others = ratios(seconds(seen["crowd beside"]), seconds(seen["crowd alone"]))
     return {
         "settings": {
             "model": Path(arguments.model).name,
-            "properties": PROPERTIES,
-            "rounds": arguments.rounds,
+            "rounds": len(seen["crowd alone"]),
             "tokens": arguments.tokens,
         },
-        "dynamic_to_static": {**alone, "target": TARGETS["dynamic_to_static"],
-                              "met": alone["ratio"] <= TARGETS["dynamic_to_static"]},
-        "neighbours": {**others, "requests": NEIGHBOURS, "target": TARGETS["neighbours"],
-                       "met": others["ratio"] <= TARGETS["neighbours"]},
+        "dynamic_to_static": {
+            str(k): {
+                how: {kind: judged(k, how, kind, seen) for kind in ("sum", "mean")}
+                for how in SAMPLING
+            }
+            for k in PROPERTIES
+        },
+        "neighbours": {**others, "requests": NEIGHBOURS, "target": NEIGHBOURS_TARGET,
+                       "met": others["ratio"] <= NEIGHBOURS_TARGET},
         "ms_per_token_by_length": {
             str(length): {
-                "static": round(1000 * median(seen[f"static {length}"]), 1),
-                "dynamic": round(1000 * median(seen[f"dynamic {length}"]), 1),
+                "static": round(1000 * median(seconds(seen[f"length {length} static"])), 1),
+                "dynamic": round(1000 * median(seconds(seen[f"length {length} sum"])), 1),
                 "without_cache": round(1000 * median(forwards[length]), 1),
             }
             for length in LENGTHS
@@ -184,12 +258,16 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
 def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="What dynamic composition costs.")
     engine_options(parser)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--tokens", type=int, default=32, help="timed tokens of each request")
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--tokens", type=int, default=24, help="timed tokens of each request")
+    parser.add_argument(
+        "--minutes", type=float, default=60, help="after so many no new round begins"
+    )
+    parser.add_argument("--forwards", type=int, default=3, help="forwards without a cache")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trial", action="store_true", help="write no file")
     arguments = parser.parse_args(given)
-    arguments.size = NEIGHBOURS + PROPERTIES + 2
+    arguments.size = NEIGHBOURS + OF_LENGTHS + 2
     return arguments
 
 

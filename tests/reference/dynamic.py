@@ -6,7 +6,7 @@ never import the product it is there to judge.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,22 +20,28 @@ class Property:
     """One property's vector: at each site and layer [hidden], or [steps, hidden] for one a step.
 
     cap: the most its coefficient may be. hold: behind the last step, its vector goes on.
+    start, top_p: those of `compose`, where it has none of its own.
     """
 
     tensors: dict[tuple[str, int], Tensor]
     cap: float = 2.0
     hold: bool = False
+    start: float | None = None
+    top_p: float | None = None
 
-    def at(self, step: int, coefficient: float, position: int) -> list[Term]:
-        """What it adds to the token at `position`, which is generated in `step`."""
+    def at(self, first: int, coefficients: Sequence[float]) -> list[Term]:
+        """What it adds to the tokens from `first` on, the i-th of which has step i: to each at one
+        of the coefficients."""
         terms = []
-        here = {"start": position, "stop": position + 1}
+        here = {"start": first, "stop": first + len(coefficients)}
         for (site, layer), tensor in self.tensors.items():
             rows = tensor if tensor.ndim == 2 else tensor[None]
             lasting = tensor.ndim == 1 or self.hold
-            if step < len(rows) or lasting:
-                vector = rows[min(step, len(rows) - 1)]
-                terms.append(Term(site, layer, coefficient, vector, here))
+            added = torch.zeros(len(coefficients), rows.shape[-1])
+            for step, coefficient in enumerate(coefficients):
+                if step < len(rows) or lasting:
+                    added[step] = coefficient * rows[min(step, len(rows) - 1)].float()
+            terms.append(Term(site, layer, 1.0, added, here))
         return terms
 
 
@@ -48,6 +54,11 @@ class Composed:
     divergences: list[list[float]] = field(default_factory=list)
 
 
+def likeliest(logprobs: Tensor, _answer: Sequence[int]) -> int:
+    """The token that greedy sampling takes."""
+    return int(logprobs.argmax())
+
+
 def compose(
     reference: ReferenceModel,
     prompt: Sequence[int],
@@ -57,8 +68,12 @@ def compose(
     start: float = 2.0,
     top_p: float = 0.95,
     mean: bool = True,
+    every: int = 1,
+    pick: Callable[[Tensor, Sequence[int]], int] = likeliest,
 ) -> Composed:
-    """The greedy answer. `mean`: the divergence divided by |Q|, as in the paper's code."""
+    """The answer. `mean`: the divergence divided by |Q|, as in the paper's code. `every`:
+    coefficients are found at the first of so many tokens. `pick`: the next token, given its
+    log-probabilities [vocabulary] and the answer so far."""
     found = Composed()
     last = len(prompt) - 1
 
@@ -67,21 +82,23 @@ def compose(
         return reference.steered_logprobs(text, len(prompt), terms)[-1]
 
     for step in range(new_tokens):
-        plain = next_token([])
-        divergences, coefficients = [], []
-        for one in properties:
-            alone = [t for j in range(step + 1) for t in one.at(j, start, last + j)]
-            divergences.append(divergence(plain, next_token(alone), top_p, mean))
-            coefficients.append(min(max(divergences[-1], 0.0), one.cap))
+        if step % every == 0:
+            plain = next_token([])
+            divergences, coefficients = [], []
+            for one in properties:
+                tried = start if one.start is None else one.start
+                mass = top_p if one.top_p is None else one.top_p
+                alone = one.at(last, [tried] * (step + 1))
+                divergences.append(divergence(plain, next_token(alone), mass, mean))
+                coefficients.append(min(max(divergences[-1], 0.0), one.cap))
         found.divergences.append(divergences)
         found.coefficients.append(coefficients)
         together = [
             term
-            for j, chosen in enumerate(found.coefficients)
-            for one, coefficient in zip(properties, chosen, strict=True)
-            for term in one.at(j, coefficient, last + j)
+            for one, chosen in zip(properties, zip(*found.coefficients, strict=True), strict=True)
+            for term in one.at(last, chosen)
         ]
-        found.tokens.append(int(next_token(together).argmax()))
+        found.tokens.append(pick(next_token(together), found.tokens))
     return found
 
 

@@ -23,7 +23,7 @@ class Term:
     """`coefficient * vector` added at one site of one layer, at the tokens that `positions` names.
 
     site: "resid_post" (the block's output), "attn_out" or "mlp_out" (that part's output before it
-    joins the residual stream). vector: [hidden].
+    joins the residual stream). vector: [hidden], or [tokens, hidden]: one for each of these tokens.
     """
 
     site: str
@@ -108,9 +108,9 @@ class ReferenceModel:
         handles = []
         try:
             for term in terms:
-                steered = [is_steered(t, prompt_len, term.positions) for t in range(length)]
-                mask = torch.tensor(steered, dtype=torch.float32)[:, None]
-                change = mask * (term.coefficient * term.vector.float())
+                steered = [t for t in range(length) if is_steered(t, prompt_len, term.positions)]
+                change = torch.zeros(length, term.vector.shape[-1])
+                change[steered] = term.coefficient * term.vector.float()
                 part = self._part(term.site, term.layer)
                 handles.append(part.register_forward_hook(_adding(change)))
             yield

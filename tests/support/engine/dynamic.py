@@ -1,5 +1,6 @@
 """Dynamic and scheduled requests, each as a plan for the engine and in the reference's words."""
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,9 +10,11 @@ from steersman.steering.plan.plan import as_float32
 from steersman.vectors.file.format import SteeringVector
 from steersman.vectors.tensors import HookPoint
 from tests.engine.conftest import Shelf
-from tests.reference.dynamic import Composed, Property, compose
+from tests.reference.dynamic import Composed, Property, compose, likeliest
 from tests.reference.reference import ReferenceModel
 from tests.support.engine.engine import Answer
+
+Pick = Callable[[torch.Tensor, Sequence[int]], int]
 
 
 @dataclass(frozen=True)
@@ -27,6 +30,16 @@ class Setting:
     """Of each property's vector."""
     hold: bool = False
     layers: tuple[int, ...] = (10, 14)
+    every: int = 1
+    starts: tuple[float, ...] = ()
+    """One for each property, as the next two, in place of what they share."""
+    top_ps: tuple[float, ...] = ()
+    caps: tuple[float, ...] = ()
+
+    @property
+    def each_cap(self) -> tuple[float, ...]:
+        """The most that each property's coefficient may be."""
+        return tuple(map(as_float32, self.caps or (self.cap,) * self.properties))
 
     def vectors(self, shelf: Shelf) -> list[SteeringVector]:
         seeds = range(self.properties)
@@ -37,16 +50,19 @@ class Setting:
     def plan(self, shelf: Shelf) -> Plan:
         terms = tuple(HookPoint("resid_post", layer) for layer in self.layers)
         vectors = tuple(
-            PlannedVector(
-                one.digest, as_float32(self.cap), terms, "generation",
-                steps=self.steps, hold=self.hold,
-            )
-            for one in self.vectors(shelf)
-        )  # fmt: skip
-        return Plan(vectors, "", Dynamic(self.start, self.top_p, self.mean))
+            PlannedVector(one.digest, cap, terms, "generation", steps=self.steps, hold=self.hold)
+            for one, cap in zip(self.vectors(shelf), self.each_cap, strict=True)
+        )
+        dynamic = Dynamic(self.start, self.top_p, self.mean, self.every, self.starts, self.top_ps)
+        return Plan(vectors, "", dynamic)
 
     def reference(
-        self, reference: ReferenceModel, shelf: Shelf, prompt: tuple[int, ...], tokens: int
+        self,
+        reference: ReferenceModel,
+        shelf: Shelf,
+        prompt: tuple[int, ...],
+        tokens: int,
+        pick: Pick = likeliest,
     ) -> Composed:
         properties = [
             Property(
@@ -54,14 +70,17 @@ class Setting:
                     HookPoint("resid_post", layer): one.tensors[HookPoint("resid_post", layer)]
                     for layer in self.layers
                 },
-                as_float32(self.cap),
+                cap,
                 self.hold,
+                as_float32(self.starts[n]) if self.starts else None,
+                self.top_ps[n] if self.top_ps else None,
             )
-            for one in self.vectors(shelf)
+            for n, (one, cap) in enumerate(zip(self.vectors(shelf), self.each_cap, strict=True))
         ]
         return compose(
             reference, prompt, properties, tokens,
-            start=as_float32(self.start), top_p=self.top_p, mean=self.mean,
+            start=as_float32(self.start), top_p=self.top_p, mean=self.mean, every=self.every,
+            pick=pick,
         )  # fmt: skip
 
 
