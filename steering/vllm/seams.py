@@ -36,6 +36,7 @@ _PORTIONS: Final = "steering/vllm/core/portions.py"
 _KEYS: Final = "steering/vllm/core/prefix_cache.py"
 _WORKER: Final = "steering/vllm/worker/worker.py"
 _AHEAD: Final = "steering/vllm/worker/load_ahead.py"
+_STAGES: Final = "steering/vllm/worker/stages.py"
 _MODEL: Final = "steering/vllm/worker/model.py"
 _V1: Final = "steering/vllm/worker/model_runner_v1.py"
 _V2: Final = "steering/vllm/worker/model_runner_v2.py"
@@ -203,6 +204,16 @@ SEAMS: Final = (
          "devices that were not tried are refused"),
     Seam("steering/vllm/worker/loading.py", WORKER, "vllm.distributed:get_tp_group", (),
          "all tensor-parallel ranks steer a request, or none"),
+    Seam(_STAGES, WORKER, "vllm.distributed:get_pp_group", (),
+         "which blocks the other stages of a pipeline have"),
+    Seam(_STAGES, WORKER, "vllm.distributed.parallel_state:GroupCoordinator",
+         ("world_size", "is_first_rank", "is_last_rank", "cpu_group"), "as above"),
+    Seam(_STAGES, WORKER, "vllm.sequence:IntermediateTensors", ("tensors",),
+         "what a stage passes on"),
+    Seam(_DUMMY, V1_WORKER, "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
+         ("intermediate_tensors",), "what a stage starts a probe from"),
+    Seam(_MODEL, WORKER, "vllm.model_executor.models.utils:PPMissingLayer", (),
+         "stands where another stage has a block"),
     Seam(_CACHE, WORKER, "vllm.model_executor.layers.attention:Attention", ("kv_cache",),
          "blocks of a request that was not finite are filled with zeros"),
     Seam(_CACHE, WORKER, "vllm.v1.kv_cache_interface:KVCacheConfig", ("num_blocks",), "as above"),

@@ -74,7 +74,7 @@ def check_ways(vllm_config: "VllmConfig", runner: Any) -> None:
     transfer = vllm_config.kv_transfer_config
     connector = transfer.kv_connector if transfer else None
     for refused, why in (
-        # Only the last rank sees all of a step's hidden states, and the probe of the self-check.
+        # Loads are agreed on within a stage alone, and what the first ones capture reaches nobody.
         (parallel.pipeline_parallel_size > 1, "pipeline parallel; use tensor parallel"),
         # A step's tokens are cut in two, or spread over ranks: our token numbers no longer match.
         (parallel.use_ubatching, "micro-batches; drop --enable-dbo and --ubatch-size"),

@@ -34,10 +34,12 @@ class LayerTypes(NamedTuple):
     """Base of every attention and state-space layer with a cache."""
     matrix: type
     """Base of every linear layer."""
+    elsewhere: type
+    """Placeholder of a block that another stage of a pipeline has."""
 
 
 def find_blocks(model: nn.Module, num_layers: int, types: LayerTypes) -> list[Block]:
-    """The decoder blocks of `model`, in order, each with its possible branches (see
+    """The decoder blocks of `model` that are here, in order, each with its possible branches (see
     `probe_blocks`).
 
     The decoder is the only ModuleList with `num_layers` entries that hold `types.mixer` layers; in
@@ -58,7 +60,11 @@ def find_blocks(model: nn.Module, num_layers: int, types: LayerTypes) -> list[Bl
             f"found: {names}. This architecture cannot be steered by this version."
         )
     (modules,) = lists
-    return [Block(n, module, *_branches(module, types)) for n, module in enumerate(modules)]
+    return [
+        Block(n, module, *_branches(module, types))
+        for n, module in enumerate(modules)
+        if not isinstance(module, types.elsewhere)
+    ]
 
 
 def _holds(module: nn.Module, kind: type) -> bool:

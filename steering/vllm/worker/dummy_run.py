@@ -12,9 +12,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from steersman.steering.vllm.seam import Function, wrap
+from steersman.steering.vllm.worker.stages import hidden_states
 from steersman.steering.worker.batch import Steps
 
 
@@ -28,9 +30,13 @@ def attach(runner: Any, steps: Steps) -> Callable[[int], Tensor | None]:
         steps.clear_marks()
         return dummy_run(*args, **kwargs)
 
+    @torch.inference_mode()
     def probe(tokens: int) -> Tensor | None:
-        hidden: Tensor | None = dummy_run(tokens, skip_eplb=True)[0]
-        return hidden
+        # What a later stage of a pipeline starts from. Its blocks write into it.
+        received = getattr(runner, "intermediate_tensors", None)
+        for tensor in received.tensors.values() if received is not None else ():
+            tensor.zero_()
+        return hidden_states(dummy_run(tokens, skip_eplb=True)[0])
 
     runner._dummy_run = dummy
     return probe

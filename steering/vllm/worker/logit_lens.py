@@ -77,9 +77,10 @@ def final_norm(
 ) -> tuple[str | None, Callable[[Tensor], Tensor] | None]:
     """Name and module of the norm behind the last block: among the modules beside the list of
     blocks, the norm that was built last. (None, None) if there is none."""
+    modules = {block.module for block in blocks}
     for parent_name, parent in model.named_modules():
         lists = [m for m in parent.children() if isinstance(m, nn.ModuleList)]
-        if not any(len(m) and m[0] is blocks[0].module for m in lists):
+        if all(modules.isdisjoint(m) for m in lists):
             continue
         norms = [(n, m) for n, m in parent.named_children() if "norm" in type(m).__name__.lower()]
         if norms:

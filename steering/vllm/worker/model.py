@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from steersman.steering.plan.errors import NotInstrumentable
+from steersman.steering.vllm.worker.stages import hidden_states, received
 from steersman.steering.worker.blocks import LayerTypes
 
 if TYPE_CHECKING:
@@ -21,12 +22,13 @@ if TYPE_CHECKING:
 
 
 def layer_types() -> LayerTypes:
-    """vLLM's classes by which `find_blocks` recognises attention, state-space and linear
-    layers."""
+    """vLLM's classes by which `find_blocks` recognises attention, state-space and linear layers,
+    and blocks of other stages."""
     from vllm.model_executor.layers.attention_layer_base import AttentionLayerBase
     from vllm.model_executor.layers.linear import LinearBase
+    from vllm.model_executor.models.utils import PPMissingLayer
 
-    return LayerTypes(AttentionLayerBase, LinearBase)
+    return LayerTypes(AttentionLayerBase, LinearBase, PPMissingLayer)
 
 
 def run_without_graphs() -> None:
@@ -41,7 +43,8 @@ def run_without_graphs() -> None:
 
 
 def bare_forward(runner: Any, vllm_config: "VllmConfig") -> Callable[[int], Tensor]:
-    """A function that takes a number of tokens and returns their final hidden states [n, hidden].
+    """A function that takes a number of tokens and returns their final hidden states [n, hidden],
+    as this stage of a pipeline leaves them.
 
     Raises `NotInstrumentable` for an encoder-decoder, whose prompt and answer have separate
     streams.
@@ -69,11 +72,10 @@ def bare_forward(runner: Any, vllm_config: "VllmConfig") -> Callable[[int], Tens
             output = model(
                 **inputs,
                 positions=torch.zeros(shape, dtype=torch.long, device=device),
-                intermediate_tensors=None,
+                intermediate_tensors=received(model, tokens, runner.dtype, device),
             )
-        # With hidden states for a draft model besides, it is the first.
-        hidden = output[0] if isinstance(output, tuple) else output
-        if not isinstance(hidden, Tensor):
+        hidden = hidden_states(output)
+        if hidden is None:
             raise NotInstrumentable("the model's forward pass returned no hidden states")
         return hidden
 

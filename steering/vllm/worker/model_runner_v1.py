@@ -79,7 +79,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
             if steps.companions:
                 steps.record_logits(state.logits, index_of)
         output = sample_tokens(grammar_output)
-        steps.attach_report(output, HOLDER)
+        if state is not None:  # A stage that is not the last returns an output that others share.
+            steps.attach_report(output, HOLDER)
         return output
 
     runner._update_states = update

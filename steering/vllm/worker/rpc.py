@@ -11,6 +11,7 @@ import torch
 
 from steersman.steering.vllm.unsupported import no_dynamic
 from steersman.steering.vllm.worker import load_ahead
+from steersman.steering.vllm.worker.stages import is_last_stage
 from steersman.steering.vllm.worker.worker import WorkerSteering
 from steersman.steering.worker.capture import NormListener
 
@@ -101,6 +102,8 @@ def steering_lens(self: "SteeredWrapper", rows: list[bytes], count: int) -> dict
     Rows are sent by value. Were each rank to read a file, one could fail and leave the others
     waiting.
     """
+    if not is_last_stage():
+        return None
     steering = self.steering
     directions = torch.stack([torch.frombuffer(bytearray(r), dtype=torch.float32) for r in rows])
     found = steering.lens.read(directions, count)

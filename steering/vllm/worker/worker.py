@@ -28,6 +28,7 @@ from steersman.steering.vllm.worker import (
 from steersman.steering.vllm.worker.loading import VectorFiles, anywhere, lowest, sites_asked
 from steersman.steering.vllm.worker.logit_lens import Lens
 from steersman.steering.vllm.worker.model import bare_forward, layer_types
+from steersman.steering.vllm.worker.stages import agreed, all_stages, on_any_rank
 from steersman.steering.worker.batch import Steps
 from steersman.steering.worker.blocks import Block, find_blocks
 from steersman.steering.worker.capture import CaptureTracker
@@ -65,7 +66,10 @@ class WorkerSteering:
         runner, v2 = worker.model_runner, worker.use_v2_model_runner
         _check(runner, vllm_config, v2=v2)
         dummy_run.install(on_cpu=runner.device.type == "cpu")
-        blocks = _find_blocks(runner, vllm_config)
+        here = agreed(lambda: _find_blocks(runner, vllm_config))
+        self.layers = frozenset(block.layer for block in here)
+        """Those of this stage of a pipeline."""
+        blocks = all_stages(here)
         self.listened = tuple(
             HookPoint(site, block.layer) for site in all_sites(blocks) for block in blocks
         )
@@ -103,9 +107,12 @@ class WorkerSteering:
     def check(self) -> None:
         """Steer a probe through every layer. Raises `NotInstrumentable` if it does not reach the
         end."""
-        self.repeats = self_check(
-            self.tables, self.slots, self.active, self.attached.probe, self.attached.probe_tokens
+        slots = {point: slot for point, slot in self.slots.items() if point.layer in self.layers}
+        most = self.attached.probe_tokens
+        repeats = agreed(
+            lambda: self_check(self.tables, slots, self.active, self.attached.probe, most)
         )
+        self.repeats = not on_any_rank(not repeats)
         if not self.repeats:
             logger.warning(
                 "This engine does not compute the same bits twice, steered or not (it adds in any "
@@ -137,7 +144,7 @@ def _sites(vllm_config: "VllmConfig", blocks: list[Block]) -> frozenset[str]:
         return sites
     asked = sites_asked(Path(settings.library), hidden_size(vllm_config), num_layers(vllm_config))
     # A library may change while the ranks read it, and their graphs must be the same.
-    return frozenset(site for site in sorted(sites) if anywhere(site in asked))
+    return frozenset(site for site in sorted(sites) if on_any_rank(site in asked))
 
 
 def _check(runner: Any, vllm_config: "VllmConfig", *, v2: bool) -> None:

@@ -2,6 +2,7 @@
 
 import pytest
 from torch import nn
+from vllm.model_executor.models.utils import PPMissingLayer
 
 from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.hooks import site_slots
@@ -26,6 +27,15 @@ def test_a_plain_pre_norm_decoder() -> None:
         assert block.module is module
         assert block.attn is module.self_attn
         assert block.mlp is module.mlp
+
+
+def test_blocks_of_other_stages_are_passed_over() -> None:
+    model = decoder(4)
+    for n in (0, 1):
+        model.layers[n] = PPMissingLayer()
+    assert [(b.layer, b.module) for b in blocks_of(model, 4)] == [
+        (n, model.layers[n]) for n in (2, 3)
+    ]
 
 
 def test_names_do_not_matter() -> None:
