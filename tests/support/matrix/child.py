@@ -23,6 +23,7 @@ def main(order: Path, answers: Path) -> None:
         for prompt, plan, tokens in wanted["asks"]
     ]
     engine = Engine(LLM(**wanted["options"]))
+    exams.load(engine, asks)
     found = {}
     for name, extra in wanted["exams"].items():
         exam = getattr(exams, name, None) or getattr(exams_special, name)

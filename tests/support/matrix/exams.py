@@ -73,6 +73,12 @@ def status(engine: Engine) -> list[dict[str, Any]]:
     return found
 
 
+def load(engine: Engine, asks: Sequence[Ask]) -> None:
+    """Have the workers read every vector. While a request waits for one, others go on: in batches
+    of another size, in which kernels round otherwise, steered or not."""
+    engine.ask(*(replace(one, tokens=1) for one in asks if one.plan is not None))
+
+
 def standard(engine: Engine, asks: list[Ask], *, last_first: bool = False) -> dict[str, Any]:
     """All requests in one batch, the same with nobody steered, and the steered batch twice again,
     the second time with what the cache has."""

@@ -54,6 +54,7 @@ def here(
     with _environment():
         engine = Engine(LLM(**_all_options(model, library, options)))
     _running.append(engine)
+    known.load(engine, asks)
     found = {}
     for name, extra in exams.items():
         exam = getattr(known, name, None) or getattr(exams_special, name)
