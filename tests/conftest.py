@@ -8,6 +8,9 @@ import pytest
 from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
+# So that a failed comparison says what it compared. Before anything imports it.
+pytest.register_assert_rewrite("tests.support.matrix.judge")
+
 # Timings are never asserted: the machines are shared and noisy.
 settings.register_profile("steersman", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steersman")

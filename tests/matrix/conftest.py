@@ -11,9 +11,6 @@ from tests.support.matrix import start, tiny
 from tests.support.matrix.bench import Bench
 from tests.support.matrix.questions import questions
 
-# So that a failed comparison says what it compared.
-pytest.register_assert_rewrite("tests.support.matrix.judge")
-
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:

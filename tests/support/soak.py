@@ -11,9 +11,11 @@ from starlette.responses import JSONResponse, StreamingResponse
 
 from steersman.server import error_response
 from steersman.server.library import routes as vectors_api
+from steersman.server.presets.view import PresetView
 from steersman.steering.plan import PlanInvalid
 from steersman.vectors.errors import VectorNotFound
 from steersman.vectors.library.library import Entry, Library
+from tests.support.server.make import presets_of
 
 TOKENS, PROMPT = 5, 7
 
@@ -31,6 +33,9 @@ class Host:
 
     def library_for(self, _: Any) -> Library:
         return self.library
+
+    def presets_for(self, _: Any) -> PresetView:
+        return presets_of(self.library)
 
     def capabilities_for(self, _: Any) -> dict[str, Any]:
         return {}

@@ -15,6 +15,7 @@ from steersman.vectors.digest import short
 from steersman.vectors.errors import VectorConflict, VectorNotFound
 from steersman.vectors.library.library import Library
 from tests.client.cli.conftest import HIDDEN, Done, serving
+from tests.support.server.make import presets_of
 from tests.support.vectors.make import vector_file
 
 Run = Callable[..., Done]
@@ -73,7 +74,10 @@ def extract(
 
     app.include_router(build_router())
     app.state.steersman = SimpleNamespace(
-        library_for=lambda _: bench.library, max_upload_bytes=200_000, on_change=lambda *_: None
+        library_for=lambda _: bench.library,
+        presets_for=lambda _: presets_of(bench.library),
+        max_upload_bytes=200_000,
+        on_change=lambda *_: None,
     )
     for side in ("glad", "sad"):
         (tmp_path / f"{side}.txt").write_text(f"{side}\n")

@@ -43,11 +43,14 @@ LISTED = {
         "GET /v1/steering/vectors", "GET /v1/steering/vectors/{vector_id:path}",
         "GET /v1/steering/vectors/{vector_id:path}/content",
         "GET /v1/steering/vectors/{vector_id:path}/inspect",
+        "GET /v1/steering/presets", "GET /v1/steering/presets/{name:path}",
         "GET /v1/steering/jobs", "GET /v1/steering/jobs/{job_id}",
     ],
     "vectors:write": [
         "POST /v1/steering/vectors", "PATCH /v1/steering/vectors/{vector_id:path}",
         "DELETE /v1/steering/vectors/{vector_id:path}", "POST /v1/steering/vectors/extract",
+        "POST /v1/steering/presets", "PATCH /v1/steering/presets/{name:path}",
+        "DELETE /v1/steering/presets/{name:path}",
         "DELETE /v1/steering/jobs/{job_id}",
     ],
     "admin": [
