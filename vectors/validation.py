@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from steersman.vectors.errors import VectorInvalid
 
@@ -78,3 +78,19 @@ def body_invalid(error: ValidationError) -> VectorInvalid:
     param = path_of_key(problem.location[:1])[:LONGEST_PATH] or "body"
     code = "unknown_field" if problem.is_unknown_field else "invalid_body"
     return VectorInvalid(f"{param}: {problem.words}", param=param, code=code)
+
+
+def check_patch(patch: BaseModel) -> None:
+    """Raise `VectorInvalid` for a body that changes nothing, or has null for a key: what is left
+    out stays as it is."""
+    if not patch.model_fields_set:
+        raise VectorInvalid(
+            f"nothing to change; send some of {', '.join(type(patch).model_fields)}",
+            param="body",
+            code="invalid_body",
+        )
+    for key in patch.model_fields_set:
+        if getattr(patch, key) is None:
+            raise VectorInvalid(
+                f"{key} cannot be null; leave it out to keep it", param=key, code="invalid_body"
+            )

@@ -296,9 +296,7 @@ class SteeringField(_Bounded):
     def _long_form(cls, value: Any) -> Any:
         if isinstance(value, dict | list) and len(value) > MAX_USES:
             raise ValueError(f"must have at most {MAX_USES} entries, not {len(value)}")
-        if isinstance(value, dict):
-            return [{"id": name, "coefficient": c} for name, c in value.items()]
-        return value
+        return long_form(value)
 
     @property
     def uses(self) -> list[VectorUse]:
@@ -318,6 +316,16 @@ class SteeringField(_Bounded):
             return cls.model_validate(value)
         except ValidationError as error:
             raise _invalid(error) from error
+
+
+def long_form(vectors: Any) -> Any:
+    """The short form `{"cheerful": 1.5, "formal": null}` as a list of uses; others as they are."""
+    if not isinstance(vectors, dict):
+        return vectors
+    return [
+        {"id": name} | ({} if coefficient is None else {"coefficient": coefficient})
+        for name, coefficient in vectors.items()
+    ]
 
 
 def _invalid(error: ValidationError) -> PlanInvalid:

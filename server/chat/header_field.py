@@ -12,6 +12,11 @@ _BOUNDS: Final = Bounds(containers=2_000, depth=20, values=10_000)
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
+def coefficient_of(text: str) -> float | None:
+    """`text` as a number; None if it is not a decimal one, as `nan` and `0x1` are not."""
+    return float(text) if len(text) <= 64 and _NUMBER.fullmatch(text) else None
+
+
 def read_header(lines: list[str]) -> Any:
     """The `steering` value in the header's `lines`; None if they are empty.
 
@@ -36,9 +41,9 @@ def read_header(lines: list[str]) -> Any:
             raise _wrong(f"{shown(part)} names no vector")
         use: dict[str, Any] = {"id": name}
         if equals:
-            if not _NUMBER.fullmatch(number) or len(number) > 64:
+            use["coefficient"] = coefficient_of(number)
+            if use["coefficient"] is None:
                 raise _wrong(f"{shown(number)} is not a number: a coefficient follows the =")
-            use["coefficient"] = float(number)
         if any(name == other["id"] for other in uses):
             raise _wrong(f"it names {shown(name)} twice")
         uses.append(use)

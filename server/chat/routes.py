@@ -65,9 +65,7 @@ router = APIRouter()
 
 @router.post("/v1/chat/completions", **_options(SteeredChatResponse))
 async def create_chat_completion(
-    request: SteeredChatRequest,
-    raw_request: Request,
-    presets: CallersPresets,
+    request: SteeredChatRequest, raw_request: Request, presets: CallersPresets
 ) -> Any:
     """A chat completion, steered if the request says so."""
     return await _steered(request, raw_request, presets, vllm_chat.create_chat_completion)
@@ -75,9 +73,7 @@ async def create_chat_completion(
 
 @router.post("/v1/chat/completions/batch", **_options(SteeredChatResponse))
 async def create_batch_chat_completion(
-    request: SteeredBatchRequest,
-    raw_request: Request,
-    presets: CallersPresets,
+    request: SteeredBatchRequest, raw_request: Request, presets: CallersPresets
 ) -> Any:
     """Several chats in one request, all steered alike if the request says so."""
     return await _steered(request, raw_request, presets, vllm_chat.create_batch_chat_completion)
@@ -85,9 +81,7 @@ async def create_batch_chat_completion(
 
 @router.post("/v1/completions", **_options(SteeredCompletionResponse))
 async def create_completion(
-    request: SteeredCompletionRequest,
-    raw_request: Request,
-    presets: CallersPresets,
+    request: SteeredCompletionRequest, raw_request: Request, presets: CallersPresets
 ) -> Any:
     """A completion, steered if the request says so."""
     return await _steered(request, raw_request, presets, vllm_completion.create_completion)
@@ -95,9 +89,7 @@ async def create_completion(
 
 @router.post("/v1/responses", **_options(SteeredResponsesResponse))
 async def create_responses(
-    request: SteeredResponsesRequest,
-    raw_request: Request,
-    presets: CallersPresets,
+    request: SteeredResponsesRequest, raw_request: Request, presets: CallersPresets
 ) -> Any:
     """A response, steered if the request says so."""
     return await _steered(

@@ -48,7 +48,7 @@ from steersman.vectors.errors import VectorInvalid, VectorNotFound, shown
 from steersman.vectors.file.format import write_vector
 from steersman.vectors.library.library import Entry
 from steersman.vectors.library.ownership import read_content
-from steersman.vectors.validation import body_invalid
+from steersman.vectors.validation import body_invalid, check_patch
 
 _MAX_PATCH_BYTES: Final = 1 << 20
 MAX_PAGE_BYTES: Final = 4 << 20
@@ -146,7 +146,7 @@ async def create_vector(
 
 async def get_vector(vector_id: str, library: CallersLibrary) -> Response:
     """One vector, with all of its fields."""
-    return await READS.run(lambda: _json(Vector.of(library.resolve(vector_id))))
+    return await READS.run(lambda: json_answer(Vector.of(library.resolve(vector_id))))
 
 
 async def get_content(vector_id: str, request: Request, library: CallersLibrary) -> Response:
@@ -198,7 +198,7 @@ def _delete(
         check_unused(vector_id)
     library.delete(vector_id)
     on_change("deleted", vector_id, entry.digest if entry else None)
-    return _json(VectorDeleted(id=vector_id))
+    return json_answer(VectorDeleted(id=vector_id))
 
 
 def _page(library: LibraryView, after: str | None, limit: int, fits: bool | None) -> Response:
@@ -229,7 +229,8 @@ def _listed(rest: dict[str, Any], texts: Iterable[str]) -> Response:
     return Response(f'{head}, "data": [{", ".join(texts)}]}}', media_type="application/json")
 
 
-def _json(answer: BaseModel, status: int = 200) -> Response:
+def json_answer(answer: BaseModel, status: int = 200) -> Response:
+    """The answer of a route that has one, as JSON."""
     return Response(answer.model_dump_json(), status, media_type="application/json")
 
 
@@ -260,7 +261,7 @@ def _add(library: LibraryView, on_change: OnChange, upload: Upload) -> Response:
         entry, created = library.add(upload.file.read(), upload.name)
     if created:
         on_change("created", entry.name, entry.digest)
-    return _json(Vector.of(entry), 201 if created else 200)
+    return json_answer(Vector.of(entry), 201 if created else 200)
 
 
 def _patch(library: LibraryView, on_change: OnChange, vector_id: str, body: bytes) -> Response:
@@ -276,7 +277,7 @@ def _patch(library: LibraryView, on_change: OnChange, vector_id: str, body: byte
         digest=patch.digest,
     )
     on_change("updated", entry.name, entry.digest)
-    return _json(Vector.of(entry))
+    return json_answer(Vector.of(entry))
 
 
 def _read_patch(body: bytes) -> VectorPatch:
@@ -284,17 +285,7 @@ def _read_patch(body: bytes) -> VectorPatch:
         patch = VectorPatch.model_validate_json(body)
     except ValidationError as error:
         raise body_invalid(error) from None
-    if not patch.model_fields_set:
-        raise VectorInvalid(
-            f"nothing to change; send some of {', '.join(VectorPatch.model_fields)}",
-            param="body",
-            code="invalid_body",
-        )
-    for key in patch.model_fields_set:
-        if getattr(patch, key) is None:
-            raise VectorInvalid(
-                f"{key} cannot be null; leave it out to keep it", param=key, code="invalid_body"
-            )
+    check_patch(patch)
     return patch
 
 

@@ -4,16 +4,15 @@ The suffix is the name of a preset, or vectors with their coefficients, `cheerfu
 where a vector without one gets its own.
 """
 
-import re
 from collections.abc import Collection
 from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
 
+from steersman.server.chat.header_field import coefficient_of
 from steersman.server.errors import ModelNotFound
 from steersman.steering.plan import PlanInvalid
 from steersman.vectors.errors import shown
 
-_NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 _NEAR: Final = 5
 _MAX_LENGTH: Final = 8192
 
@@ -44,9 +43,9 @@ def short_form(suffix: str) -> dict[str, Any]:
         name, at, number = part.strip().rpartition("@")
         use: dict[str, Any] = {"id": name if at else number}
         if at:
-            if not _NUMBER.fullmatch(number) or len(number) > 64:
+            use["coefficient"] = coefficient_of(number)
+            if use["coefficient"] is None:
                 raise _wrong(f"{shown(number)} is not a number: a coefficient follows the @")
-            use["coefficient"] = float(number)
         if not use["id"]:
             raise _wrong(f"{shown(part)} names no vector")
         uses.append(use)

@@ -10,6 +10,7 @@ from starlette.responses import Response
 from steersman.server.dependencies import CallersPresets, ChangeListener, OnChange
 from steersman.server.library.lanes import CHANGES, READS
 from steersman.server.library.openapi import errors, self_contained
+from steersman.server.library.routes import json_answer
 from steersman.server.presets.schemas import (
     PresetCreate,
     PresetDeleted,
@@ -19,7 +20,7 @@ from steersman.server.presets.schemas import (
 )
 from steersman.server.presets.view import PresetView
 from steersman.vectors.errors import VectorInvalid
-from steersman.vectors.validation import body_invalid
+from steersman.vectors.validation import body_invalid, check_patch
 
 Body = TypeVar("Body", bound=BaseModel)
 
@@ -68,7 +69,7 @@ async def create_preset(
 
 async def get_preset(name: str, presets: CallersPresets) -> Response:
     """One preset."""
-    return await READS.run(lambda: _json(PresetInfo.of(presets.get(name))))
+    return await READS.run(lambda: json_answer(PresetInfo.of(presets.get(name))))
 
 
 async def patch_preset(
@@ -87,7 +88,7 @@ async def delete_preset(name: str, presets: CallersPresets, on_change: ChangeLis
 
 def _list(presets: PresetView) -> Response:
     made = sorted(presets.all().items())
-    return _json(PresetList(data=[PresetInfo.of(one) for _, one in made]))
+    return json_answer(PresetList(data=[PresetInfo.of(one) for _, one in made]))
 
 
 def _create(presets: PresetView, on_change: OnChange, asked: PresetCreate) -> Response:
@@ -96,32 +97,22 @@ def _create(presets: PresetView, on_change: OnChange, asked: PresetCreate) -> Re
     )
     if created:
         on_change("created", made.name, made.digest, "preset")
-    return _json(PresetInfo.of(made), 201 if created else 200)
+    return json_answer(PresetInfo.of(made), 201 if created else 200)
 
 
 def _patch(presets: PresetView, on_change: OnChange, name: str, asked: PresetPatch) -> Response:
-    for key in asked.model_fields_set:
-        if getattr(asked, key) is None:
-            raise VectorInvalid(
-                f"{key} cannot be null; leave it out to keep it", param=key, code="invalid_body"
-            )
-    if not asked.model_fields_set:
-        raise VectorInvalid(
-            f"nothing to change; send some of {', '.join(PresetPatch.model_fields)}",
-            param="body",
-            code="invalid_body",
-        )
+    check_patch(asked)
     changed = presets.update(
         name, asked.steering, follow=asked.follow, description=asked.description
     )
     on_change("updated", changed.name, changed.digest, "preset")
-    return _json(PresetInfo.of(changed))
+    return json_answer(PresetInfo.of(changed))
 
 
 def _delete(presets: PresetView, on_change: OnChange, name: str) -> Response:
     presets.delete(name)
     on_change("deleted", name, None, "preset")
-    return _json(PresetDeleted(name=name))
+    return json_answer(PresetDeleted(name=name))
 
 
 async def _read(kind: type[Body], request: Request) -> Body:
@@ -138,7 +129,3 @@ async def _read(kind: type[Body], request: Request) -> Body:
 def _body(kind: type[BaseModel]) -> dict[str, Any]:
     schema = self_contained(kind.model_json_schema())
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
-
-
-def _json(answer: BaseModel, status: int = 200) -> Response:
-    return Response(answer.model_dump_json(), status, media_type="application/json")

@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from steersman.server.auth.library_view import LibraryView
 from steersman.server.auth.permissions import KeyPermissions
+from steersman.server.chat.field import long_form
 from steersman.server.chat.steered_request import SteeringContext, resolved
 from steersman.server.errors import NotAllowed
 from steersman.vectors.errors import PresetConflict
@@ -100,13 +101,8 @@ class PresetView:
         """What a preset with this `steering` stands for, once it has stood what a request has
         to."""
         made = resolved(self.context, steering)
-        uses = steering["vectors"]
-        if isinstance(uses, dict):
-            uses = [
-                {"id": name} | ({} if c is None else {"coefficient": c}) for name, c in uses.items()
-            ]
         pins = () if follow else tuple(part["digest"] for part in made.draft)
-        return Version({**steering, "vectors": uses}, pins)
+        return Version({**steering, "vectors": long_form(steering["vectors"])}, pins)
 
     def _check(self, name: str) -> None:
         if not self._permissions.sees(name):
