@@ -66,11 +66,11 @@ def _means(loaded: LoadedModel, sentences: Sequence[str], name: str) -> StepMean
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     batch = tokenizer(texts, return_tensors="pt", padding=True, add_special_tokens=False)
-    heard: list[list[torch.Tensor]] = [[] for _ in loaded.blocks]
+    outputs: list[list[torch.Tensor]] = [[] for _ in loaded.blocks]
 
     def hear(layer: int) -> Any:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            heard[layer].append(output[0][:, -1].clone())
+            outputs[layer].append(output[0][:, -1].clone())
 
         return hook
 
@@ -85,7 +85,7 @@ def _means(loaded: LoadedModel, sentences: Sequence[str], name: str) -> StepMean
         for handle in handles:
             handle.remove()
     # By text, step, layer.
-    samples = torch.stack([torch.stack(one, dim=1) for one in heard], dim=2)
+    samples = torch.stack([torch.stack(one, dim=1) for one in outputs], dim=2)
     answers = said[:, batch["input_ids"].shape[1] :].tolist()
     means = StepMeans(name)
     ends = {tokenizer.eos_token_id, loaded.model.generation_config.eos_token_id}

@@ -14,7 +14,7 @@ SCOPES: Final = (INFER, READ, WRITE, METRICS, ADMIN)
 
 @dataclass(frozen=True)
 class KeyPermissions:
-    """Scopes and limits of one key; a limit of None is no limit.
+    """Scopes and limits of one key. None means no limit.
 
     `admin` contains all other scopes; of the others, none contains another.
     """

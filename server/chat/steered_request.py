@@ -190,7 +190,7 @@ async def in_time(context: SteeringContext, look: Callable[..., Found], *args: A
 
 
 def _loop() -> asyncio.AbstractEventLoop | None:
-    """The running event loop; None if there is none (then there are no other threads either)."""
+    """The running event loop, or None without one: then no other thread runs either."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:

@@ -118,7 +118,7 @@ def _over(
 def _after(
     field: SteeringField, use: VectorUse, schedule: Any, where: str, steps: int | None
 ) -> str | None:
-    """What comes after the last step or coefficient; None if there is no last one."""
+    """What comes after the last step or coefficient; None where neither ends."""
     if steps is None and not isinstance(schedule, list):
         if use.after is not None:
             raise PlanInvalid(_NO_AFTER, param=f"{where}.after")
