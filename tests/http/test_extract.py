@@ -236,10 +236,10 @@ def test_per_step(
         for prompt in prompts[side]:
             ids = tokenizer(prompt).input_ids
             whole = [*ids, *reference.greedy(ids, steps)]
-            outputs: list[torch.Tensor] = []
+            seen: list[torch.Tensor] = []
             hooks = [
                 block.self_attn.o_proj.register_forward_pre_hook(
-                    lambda _m, inputs, outputs=outputs: outputs.append(inputs[0][0])
+                    lambda _m, inputs, seen=seen: seen.append(inputs[0][0])
                 )
                 for block in blocks
             ]
@@ -247,7 +247,7 @@ def test_per_step(
                 reference.model(input_ids=torch.tensor([whole]))
             for hook in hooks:
                 hook.remove()
-            texts.append(torch.stack(outputs)[:, len(ids) - 1 : len(ids) - 1 + steps].numpy())
+            texts.append(torch.stack(seen)[:, len(ids) - 1 : len(ids) - 1 + steps].numpy())
         sides.append(np.mean(texts, axis=0))
     folded = np.stack([delta @ w.T for delta, w in zip(sides[0] - sides[1], weights, strict=True)])
     found = tensors(client, "stepwise", "attn_out")
