@@ -66,11 +66,13 @@ UPLOAD_BODY: Final = {
                     "file": {
                         "type": "string",
                         "format": "binary",
-                        "description": "A safetensors file of tensors named <site>.<layer>.",
+                        "description": "A safetensors file of tensors named <site>.<layer>; also "
+                        "a GGUF control vector, and safetensors with other tools' names.",
                     },
                     "name": {
                         "type": "string",
-                        "description": "Its name; default: the one in its metadata.",
+                        "description": "Its name; default: the one in its metadata, or of another "
+                        "tool's file the file's own.",
                     },
                 },
             }

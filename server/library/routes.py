@@ -23,6 +23,7 @@ from steersman.server.dependencies import (
     MaxUploadBytes,
     OnChange,
 )
+from steersman.server.library.foreign import add_upload
 from steersman.server.library.lanes import CHANGES, READS
 from steersman.server.library.openapi import (
     FILE_TYPE,
@@ -138,10 +139,12 @@ async def create_vector(
     library: CallersLibrary,
     on_change: ChangeListener,
     max_upload_bytes: MaxUploadBytes,
+    fields: CapabilityFields,
 ) -> Response:
-    """Upload a safetensors file. 201, or 200 if this name has exactly this content already."""
+    """Upload a safetensors or GGUF file. 201, or 200 if this name has exactly this content
+    already."""
     async with read_upload(request, max_upload_bytes) as upload:
-        return await CHANGES.run(_add, library, on_change, upload)
+        return await CHANGES.run(_add, library, on_change, upload, fields["num_layers"])
 
 
 async def get_vector(vector_id: str, library: CallersLibrary) -> Response:
@@ -256,9 +259,9 @@ def _content(library: LibraryView, vector_id: str, known: str) -> Response:
     )
 
 
-def _add(library: LibraryView, on_change: OnChange, upload: Upload) -> Response:
+def _add(library: LibraryView, on_change: OnChange, upload: Upload, num_layers: int) -> Response:
     with METRICS.upload.time():
-        entry, created = library.add(upload.file.read(), upload.name)
+        entry, created = add_upload(library, upload, num_layers)
     if created:
         on_change("created", entry.name, entry.digest)
     return json_answer(Vector.of(entry), 201 if created else 200)

@@ -22,6 +22,8 @@ class Upload(NamedTuple):
 
     file: BinaryIO
     name: str | None
+    filename: str = ""
+    """The file's own name, as the client says it."""
 
 
 @contextlib.asynccontextmanager
@@ -79,7 +81,8 @@ def _checked(form: FormData, max_bytes: int) -> Upload:
         raise VectorInvalid("name must be text, not a file", param="name", code="bad_form")
     if file.size is not None and file.size > max_bytes:
         raise too_large(max_bytes)
-    return Upload(cast("BinaryIO", cast("SpooledTemporaryFile[bytes]", file.file)), name)
+    spooled = cast("BinaryIO", cast("SpooledTemporaryFile[bytes]", file.file))
+    return Upload(spooled, name, file.filename or "")
 
 
 async def _counted(request: Request, at_most: int, max_bytes: int) -> AsyncGenerator[bytes, None]:

@@ -41,6 +41,10 @@ _BY_NAME: Final = {"repeng": REPENG, "dialz": DIALZ}
 _GENERATOR_KEYS: Final = {"general.architecture", "controlvector.model_hint",
                           "controlvector.layer_count"}  # fmt: skip
 _GLP: Final = ("glp.", "dspark.")
+MOST_READS: Final = 100_000
+"""Values in a file, its keys and names included. The reader makes an object of each: a small file
+with a list of millions would fill the memory. A control vector has some hundreds; a model's list of
+tokens is over this."""
 _DETAILS: Final = ("model_hint", "layer_count", "method")
 
 
@@ -99,15 +103,27 @@ def _open(path: Path) -> Any:
 
     class BoundedReader(gguf.GGUFReader):  # type: ignore[misc, name-defined]
         """Raises for reads beyond the end. Without this the reader gets empty data there, and a
-        damaged length would make it count to 2**64."""
+        damaged length would make it count to 2**64. Raises, too, after `MOST_READS`."""
+
+        reads = 0
 
         def _get(self, offset: Any, dtype: Any, count: Any = 1, *rest: Any, **options: Any) -> Any:
+            self.reads += 1
+            if self.reads > MOST_READS:
+                raise VectorInvalid(
+                    f"this GGUF file lists more than {MOST_READS} values: it is a model or an "
+                    "adapter, not a control vector",
+                    param="file",
+                    code="not_a_control_vector",
+                )
             if int(offset) + np.dtype(dtype).itemsize * int(count) > len(self.data):
                 raise ValueError(f"it ends at byte {len(self.data)}, in the middle of something")
             return super()._get(offset, dtype, count, *rest, **options)
 
     try:
         return BoundedReader(path)
+    except VectorInvalid:
+        raise
     # The reader trusts the file, so a damaged one ends in whatever NumPy makes of it.
     except (ValueError, IndexError, KeyError, TypeError, OverflowError, MemoryError) as error:
         raise VectorInvalid(
