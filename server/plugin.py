@@ -39,6 +39,7 @@ class SteersmanEndpoints:
         from steersman.server.middleware.drain_gate import DrainGate
         from steersman.server.middleware.refuse_ignored import STEERED_PATHS, RefuseIgnored
         from steersman.server.openapi import describe
+        from steersman.server.playground import routes as playground
         from steersman.server.presets import routes as presets_api
         from steersman.steering.plan import Settings
 
@@ -70,6 +71,8 @@ class SteersmanEndpoints:
         app.include_router(inspect_api.build_router())
         app.include_router(presets_api.build_router())
         app.include_router(vectors_api.build_router())
+        if settings.playground:
+            app.include_router(playground.build_router(playground.read_files()))
         fail_fast.install(app.router.routes)
         describe(app, STEERED_PATHS, keys=keys is not None)
         # Behind RefuseIgnored, which reads the body.

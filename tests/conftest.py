@@ -15,7 +15,7 @@ pytest.register_assert_rewrite("tests.support.matrix.judge")
 settings.register_profile("steersman", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("steersman")
 
-ENGINES = tuple(Path(__file__).parent / folder for folder in ("engine", "http"))
+ENGINES = tuple(Path(__file__).parent / folder for folder in ("engine", "http", "playground"))
 
 # Of tests that run side by side (`pytest -n 2`) each process keeps to one core, as do the engines
 # and servers that it starts: where two share their cores, both wait for their slower thread.

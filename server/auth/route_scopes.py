@@ -12,7 +12,7 @@ from starlette.types import Scope
 from steersman.server.auth.permissions import ADMIN, INFER, METRICS, READ, WRITE
 
 PUBLIC: Final = "public"
-"""No key: what probes ask."""
+"""No key: what probes ask, and the files of the playground, which are the same for everybody."""
 ANY: Final = "any"
 """Any key."""
 OFF: Final = "off"
@@ -23,7 +23,7 @@ OTHERWISE: Final = "otherwise"
 """There is one, with another method: a 405, which likewise."""
 
 _BY_NEED: Final = {
-    PUBLIC: "GET /health  GET /ready",
+    PUBLIC: "GET /health  GET /ready  GET /playground  GET /playground/{file:path}",
     ANY: """
         GET /v1/models  GET /v1/steering/capabilities  GET /ping  POST /ping  GET /load
         GET /version  * /static  GET /docs  GET /docs/oauth2-redirect  GET /redoc  GET /openapi.json

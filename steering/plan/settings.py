@@ -220,6 +220,12 @@ class Settings(BaseModel):
         limit=True,
     )
 
+    playground: Switch = setting(
+        True,
+        "serve a page at /playground, to try vectors in a browser; its files are public, and what "
+        "it calls needs the key that it always needs",
+    )
+
     @property
     def most_segments(self) -> int:
         """Most table entries of one request."""

@@ -68,8 +68,10 @@ def test_each_scope_opens_its_routes_and_no_other(
     assert (stranger.status_code, error(stranger)["code"]) == (401, "invalid_api_key")
 
 
-@pytest.mark.parametrize("path", ["/health", "/ready"])
-def test_what_probes_ask_needs_no_key(servers: tuple[Server, Server], path: str) -> None:
+@pytest.mark.parametrize("path", ["/health", "/ready", "/playground", "/playground/app.js"])
+def test_probes_and_the_files_of_the_page_need_no_key(
+    servers: tuple[Server, Server], path: str
+) -> None:
     assert httpx.get(servers[0].url + path, timeout=30).status_code == 200
 
 

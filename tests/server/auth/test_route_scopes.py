@@ -19,7 +19,9 @@ from tests.support.server.keys import ONE_EACH
 from tests.support.server.whole_app import ORIGIN, REACHED, VLLM_KEY
 
 LISTED = {
-    "public": ["GET /health", "GET /ready"],
+    "public": [
+        "GET /health", "GET /ready", "GET /playground", "GET /playground/{file:path}",
+    ],
     "any": [
         "GET /v1/models", "GET /v1/steering/capabilities", "GET /ping", "POST /ping", "GET /load",
         "GET /version", "* /static", "GET /docs", "GET /docs/oauth2-redirect", "GET /redoc",

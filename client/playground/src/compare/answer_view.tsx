@@ -1,0 +1,41 @@
+import { CoefficientChart } from "../chart/coefficient_chart";
+import { ProblemNote } from "../parts/problem_note";
+import type { Answer } from "../state/answer";
+import { words } from "../strings";
+import { AnswerText } from "./answer_text";
+import { ReceiptView } from "./receipt_view";
+
+/** One answer: its text as it comes, how it ended, its chart if it was composed, its receipt if it was steered. */
+export function AnswerView({ answer }: { answer: Answer }) {
+  const problem = answer.problem.value;
+  return (
+    <>
+      {answer.status.value === "waiting" && (
+        <p class="answer-waiting">
+          <span class="unseen">{words.compare.waiting}</span>
+        </p>
+      )}
+      <AnswerText answer={answer} />
+      {problem && <ProblemNote problem={problem} />}
+      <p class="answer-end" role="status">
+        {endOf(answer).join(" · ")}
+      </p>
+      {answer.trace.version.value > 0 && answer.trace.length > 0 && <CoefficientChart answer={answer} />}
+      {answer.receipt.value && <ReceiptView receipt={answer.receipt.value} />}
+    </>
+  );
+}
+
+function endOf(answer: Answer): string[] {
+  const { compare } = words;
+  const status = answer.status.value;
+  if (answer.isRunning) return [];
+  const parts: string[] = [];
+  if (status === "stopped") parts.push(compare.stopped);
+  if (status === "broken") parts.push(compare.broken);
+  if (status === "refused") parts.push(compare.refused);
+  if (answer.finish.value === "length") parts.push(compare.cut);
+  if (answer.tokens.value !== null) parts.push(compare.tokens(answer.tokens.value));
+  if (status === "done" && answer.seconds.value !== null) parts.push(compare.seconds(answer.seconds.value));
+  return parts;
+}

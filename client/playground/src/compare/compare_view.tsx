@@ -1,0 +1,35 @@
+import { SlidersPanel } from "../sliders/sliders_panel";
+import { columns } from "../state/columns";
+import { turns } from "../state/conversation";
+import { words } from "../strings";
+import { ColumnHeads } from "./column_heads";
+import { Composer } from "./composer";
+import { TurnRow } from "./turn_row";
+
+/** One conversation in two or more columns, and the sliders of one of them. */
+export function CompareView() {
+  return (
+    <div class="compare">
+      <SlidersPanel />
+      <div class="talk" data-columns={columns.value.length}>
+        <ColumnHeads />
+        <div class="turns">
+          {turns.value.length === 0 && <Hint />}
+          {turns.value.map((turn) => (
+            <TurnRow key={turn.id} turn={turn} />
+          ))}
+        </div>
+        <Composer />
+      </div>
+    </div>
+  );
+}
+
+function Hint() {
+  return (
+    <div class="hint">
+      <h2>{words.compare.hintTitle}</h2>
+      <p>{words.compare.hint}</p>
+    </div>
+  );
+}
