@@ -48,6 +48,14 @@ def step_entries(vllm_config: "VllmConfig") -> int:
     return (MAX_PROPERTIES + 1) * settings.most_segments
 
 
+def guessed_positions(vllm_config: "VllmConfig") -> int:
+    """How many token indices too high the host may put a request in a step. Under asynchronous
+    speculative decoding it prepares a step as if all drafts of the one before were kept."""
+    if not vllm_config.scheduler_config.async_scheduling:
+        return 0
+    return int(vllm_config.num_speculative_tokens)
+
+
 def runs_python(vllm_config: "VllmConfig") -> bool:
     """True where each step runs the model's Python: no compiled graph, no captured CUDA graph."""
     from vllm.config import CompilationMode, CUDAGraphMode

@@ -68,7 +68,7 @@ def check_device(platform: "Platform") -> None:
         )
 
 
-def check_ways(vllm_config: "VllmConfig", runner: Any) -> None:
+def check_ways(vllm_config: "VllmConfig") -> None:
     """Raise `NotInstrumentable` for ways of running that this version cannot steer rightly."""
     parallel, cache = vllm_config.parallel_config, vllm_config.cache_config
     transfer = vllm_config.kv_transfer_config
@@ -96,12 +96,6 @@ def check_ways(vllm_config: "VllmConfig", runner: Any) -> None:
             cache.kv_sharing_fast_prefill,
             "fast prefill with shared KV, which leaves tokens out; drop --kv-sharing-fast-prefill",
         ),
-        # Only the device has the place of a token in the batch.
-        (
-            getattr(runner, "use_async_spec_decode", False),
-            "asynchronous speculative decoding; add --no-async-scheduling, or drop "
-            "--speculative-config",
-        ),
         # It may hand blocks of steered requests to others; and where it keys them as vLLM does, it
         # may keep those of a request that is not finite, as zeros if it copies them after they are
         # cleaned: we take them out of vLLM's cache alone.
@@ -121,17 +115,12 @@ def check_v1(settings: Settings) -> None:
 
 
 def check_v2(runner: Any, vllm_config: "VllmConfig") -> None:
-    """Raise `NotInstrumentable` if, under model runner V2, the host does not know which token is at
+    """Raise `NotInstrumentable` if, under model runner V2, the host does not know whose token is at
     each place of a batch."""
     speculative = vllm_config.speculative_config
     adaptive = speculative is not None and speculative.enable_adaptive_verification
     new_tokens = runner.model_state.num_new_sampled_tokens_per_step
     for refused, why in (
-        (
-            runner.num_speculative_steps > 0 and vllm_config.scheduler_config.async_scheduling,
-            "asynchronous speculative decoding (the host only guesses how many tokens were "
-            "accepted); add --no-async-scheduling, or drop --speculative-config",
-        ),
         (
             adaptive,
             "adaptive verification (the device decides how many draft tokens each request gets); "

@@ -5,7 +5,7 @@ Independent of vLLM: `steersman.steering.worker.batch` passes on which requests 
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,7 +18,7 @@ from steersman.steering.plan.plan import BankKey, Plan, Segment
 from steersman.steering.plan.receipt import StepReport
 from steersman.steering.worker.bank import ZERO_ROW
 from steersman.steering.worker.loads.vector_bank import VectorBank
-from steersman.steering.worker.tables import Tables
+from steersman.steering.worker.tables import Mark, Tables
 from steersman.vectors.tensors import HookPoint
 
 
@@ -81,6 +81,10 @@ class SteeredRequests:
         self.slots = slots
         self.live: dict[str, LiveRequest] = {}
         self.failed: dict[str, str] = {}
+        self.guessed = 0
+        """How much later than in fact the first token that a request computes in a step may be said
+        to be, behind the prompt: the most drafts of the step before that may have been rejected.
+        Then `tables.guessed.positions` must be set."""
         self.most_added = most_added
         self.bank = bank.rows
         self._largest = bank.largest
@@ -138,23 +142,20 @@ class SteeredRequests:
         self.tables.begin_step()
         report = StepReport(failed=dict(self.failed))
         for request_id, offset, count, first in spans:
-            request = self.live[request_id]
-            lease = request.lease
-            assert lease is not None, f"{request_id} computes tokens outside of the batch"
-            for entry, segment in zip(lease.entries, request.segments, strict=True):
-                lo, hi = max(segment.start, first), min(segment.stop, first + count)
-                if lo >= hi:
-                    continue
-                if entry not in lease.entries_written:
-                    self._write(request, lease, entry, segment)
-                gains = None
-                if request.plan.varies:
-                    gains = _gains(request, segment, lo, hi)
-                self.tables.mark(offset + lo - first, offset + hi - first, entry, gains)
-                fresh = max(0, hi - max(lo, request.counted_to))
+            request, end = self.live[request_id], first + count
+            earliest = max(first - self.guessed, min(first, request.prompt_tokens))
+            marks = []
+            for segment, mark in self._marks(request_id, request, earliest, end):
+                marks.append(mark)
+                fresh = max(0, mark.stop - max(mark.start, first, request.counted_to))
                 for n in segment.active:
                     request.steered[n] += fresh
-            request.counted_to = max(request.counted_to, first + count)
+            if earliest == first or _same_everywhere(marks, earliest, end):
+                for mark in marks:
+                    self._place(mark, offset - first, first)
+            else:
+                self.tables.mark_by_position(offset, offset + count, range(earliest, end), marks)
+            request.counted_to = max(request.counted_to, end)
             report.counts[request_id] = tuple(request.steered)
             report.reach[request_id] = request.counted_to
             if len(request.choices) > request.num_choices_reported:
@@ -162,6 +163,29 @@ class SteeredRequests:
                 request.num_choices_reported = len(request.choices)
         self.tables.commit(tokens)
         self._report = report
+
+    def _marks(
+        self, request_id: str, request: LiveRequest, lo: int, hi: int
+    ) -> Iterator[tuple[Segment, Mark]]:
+        """What each segment adds at the request's token indices [lo, hi), its entry written."""
+        lease = request.lease
+        assert lease is not None, f"{request_id} computes tokens outside of the batch"
+        for entry, segment in zip(lease.entries, request.segments, strict=True):
+            start, stop = max(segment.start, lo), min(segment.stop, hi)
+            if start < stop:
+                if entry not in lease.entries_written:
+                    self._write(request, lease, entry, segment)
+                varies = request.plan.varies
+                gains = _gains(request, segment, start, stop) if varies else None
+                yield segment, Mark(start, stop, entry, gains)
+
+    def _place(self, mark: Mark, offset: int, first: int) -> None:
+        """Mark the tokens of `mark` from token index `first` on. `offset`: what is added to an
+        index to get the token's place in the batch."""
+        start = max(mark.start, first)
+        gains = None if mark.gains is None else mark.gains[start - mark.start :]
+        if start < mark.stop:
+            self.tables.mark(offset + start, offset + mark.stop, mark.entry, gains)
 
     @property
     def active_slots(self) -> frozenset[int]:
@@ -224,6 +248,14 @@ class SteeredRequests:
         if lease is not None:
             self._free_entries.extend(lease.entries)
             self.bank.release(lease.rows)
+
+
+def _same_everywhere(marks: Sequence[Mark], start: int, stop: int) -> bool:
+    """Whether `marks` add the same at each of the token indices [start, stop)."""
+    if len(marks) != 1:
+        return not marks
+    lo, hi, _, gains = marks[0]
+    return (lo, hi) == (start, stop) and (gains is None or bool((gains == gains[0]).all()))
 
 
 def _gains(request: LiveRequest, segment: Segment, lo: int, hi: int) -> NDArray[np.float32]:

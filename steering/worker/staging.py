@@ -3,7 +3,9 @@
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 
@@ -160,3 +162,62 @@ class StagedTokens:
         if tokens or self._sent:
             self._buffers[self._turn].send(self._target, max(tokens, self._sent))
         self._sent = tokens
+
+
+class GuessedTokens:
+    """Values of tokens whose positions the device alone knows, in tensors of one value a token.
+
+    Under asynchronous speculative decoding the host prepares a step before it is known how many
+    drafts of the step before were kept. It lists the values of all positions where a token may be,
+    and the device, which knows the position, takes one. Nobody waits.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.positions: Tensor | None = None
+        """[tokens] int64 on the device: of each token of the running step, its index in its
+        request. Needed before a `send` of anything."""
+        self._device = device
+        self._pinned = device.type != "cpu"
+        self._tokens: list[NDArray[np.int64]] = []
+        """[4, tokens]: the token's place in the batch; what is to be added to its position to get
+        its place among the values; the first and the last place that it may have there."""
+        self._values: list[Sequence[NDArray[Any]]] = []
+        self._listed = 0
+
+    def __len__(self) -> int:
+        """How many values are listed."""
+        return self._listed
+
+    def clear(self) -> None:
+        """Forget what was put."""
+        self._tokens, self._values, self._listed = [], [], 0
+
+    def put(self, start: int, stop: int, earliest: int, values: Sequence[NDArray[Any]]) -> None:
+        """List the `values` of tokens [start, stop) of the batch: for each target an array
+        [positions, ...] of the positions from `earliest` on. A token that lies before or behind
+        them gets the first or the last."""
+        tokens = np.empty((4, stop - start), dtype=np.int64)
+        tokens[0] = np.arange(start, stop)
+        tokens[1] = self._listed - earliest
+        tokens[2] = self._listed
+        self._listed += len(values[0])
+        tokens[3] = self._listed - 1
+        self._tokens.append(tokens)
+        self._values.append(values)
+
+    def send(self, targets: Sequence[Tensor]) -> None:
+        """Queue the writing of each token's values to `targets` [tokens, ...]."""
+        if not self._tokens:
+            return
+        assert self.positions is not None, "tokens are marked by positions that nobody knows"
+        tokens, offsets, first, last = self._sent(np.concatenate(self._tokens, axis=1))
+        places = (self.positions[tokens] + offsets).clamp(first, last)
+        for target, listed in zip(targets, zip(*self._values, strict=True), strict=True):
+            target.index_copy_(0, tokens, self._sent(np.concatenate(listed))[places])
+
+    def _sent(self, values: NDArray[Any]) -> Tensor:
+        on_host = torch.from_numpy(values)
+        if self._pinned:
+            # PyTorch gives page-locked memory to nobody else until the copy from it is made.
+            on_host = on_host.pin_memory()
+        return on_host.to(self._device, non_blocking=True)

@@ -4,6 +4,7 @@ import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -12,7 +13,7 @@ from torch import Tensor
 
 from steersman.steering.ops.addition import IDLE, Marked, sums
 from steersman.steering.worker.bank import ZERO_ROW
-from steersman.steering.worker.staging import StagedRows, StagedTokens
+from steersman.steering.worker.staging import GuessedTokens, StagedRows, StagedTokens
 
 _AT_ONCE = 2**21
 """Most float32 values that `added` computes at once for slots that are still to come."""
@@ -29,6 +30,17 @@ class TableSizes:
     bank_rows: int
     hidden: int
     tokens: int
+
+
+class Mark(NamedTuple):
+    """Token indices [start, stop) of a request, and what is added there."""
+
+    start: int
+    stop: int
+    entry: int
+    gains: NDArray[np.float32] | None
+    """[stop - start, <= K]: for each token, what the coefficient of each term is multiplied by;
+    None for 1."""
 
 
 class Tables:
@@ -56,10 +68,12 @@ class Tables:
         self._staged_gains = StagedTokens.on(self.token_gain, rest=1)
         self._marks: list[tuple[int, int, int]] = []
         self._gains: dict[int, np.ndarray] = {}
+        self.guessed = GuessedTokens(device)
         self.width = 1
         """Most terms of a table entry so far, at most K: the columns behind need not be read."""
         self.marked: Marked | None = None
-        """The step's marked tokens as indices, if the tables are on the CPU."""
+        """The step's marked tokens as indices, if the tables are on the CPU and the host knows the
+        position of each."""
         self._slots_of: dict[int, frozenset[int]] = {}
         """Slots at which each table entry has terms."""
         self.active_slots: frozenset[int] = frozenset()
@@ -92,6 +106,7 @@ class Tables:
         self._staged_gains.begin()
         self._marks.clear()
         self._gains.clear()
+        self.guessed.clear()
 
     def mark(
         self,
@@ -111,6 +126,28 @@ class Tables:
             self._staged_gains.mark(start, stop, values)
             self._gains[start] = values
 
+    def mark_by_position(
+        self, start: int, stop: int, indices: range, marks: Sequence[Mark]
+    ) -> None:
+        """Mark tokens [start, stop) of this step's batch, which are a part of the token `indices`
+        of one request, and the device alone knows which. `marks`: what is added at any of these,
+        one mark at least. At an index that is not among them a token gets NaN, which ends its
+        request: it is never steered as another."""
+        earliest = indices.start - 1
+        entries = np.full(len(indices) + 2, -1, dtype=np.int32)
+        gains = np.ones((len(indices) + 2, self.sizes.terms), dtype=np.float32)
+        for mark in marks:
+            lo, hi = mark.start - earliest, mark.stop - earliest
+            entries[lo:hi] = mark.entry
+            if mark.gains is not None:
+                gains[lo:hi, : mark.gains.shape[1]] = mark.gains
+            self._marks.append((start, start, mark.entry))
+        entries[[0, -1]], gains[[0, -1]] = marks[0].entry, np.nan
+        # As if unmarked, so that the next step finds them so.
+        self._staged.mark(start, stop, -1)
+        self._staged_gains.mark(start, stop, 1)
+        self.guessed.put(start, stop, earliest, (entries, gains))
+
     def commit(self, tokens: int) -> None:
         """Send the device what was written since the last commit, and the marks of a step with
         `tokens` tokens: a copy for each table at most, and none of the tables where no request
@@ -119,12 +156,13 @@ class Tables:
             rows.send()
         self._staged.commit(tokens)
         self._staged_gains.commit(0)
+        self.guessed.send((self.token_entry, self.token_gain))
         mark = self.token_entry.data_ptr()
         (IDLE.discard if self._marks else IDLE.add)(mark)
         entries = {entry for _, _, entry in self._marks}
         self.active_slots = frozenset().union(*(self._slots_of.get(entry, ()) for entry in entries))
         if self.token_entry.device.type == "cpu":
-            self.marked = self._as_indices() if self._marks else None
+            self.marked = self._as_indices() if self._marks and not self.guessed else None
             self._ahead = set(self.active_slots)
             self._added.clear()
 

@@ -1,19 +1,25 @@
 """Speculative decoding: drafts are steered with the tokens, and counted only if they are kept.
+Under asynchronous scheduling the device alone knows where they are.
 
 In processes of their own: vLLM's `triton_utils/dispatcher.py` fails at the next engine of a process
 that has numba, which n-grams need.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from steersman.steering.plan import Plan, PositionRule
 from tests.support.engine.engine import Ask
-from tests.support.matrix import judge
+from tests.support.matrix import judge, tiny
 from tests.support.matrix.bench import Bench
+from tests.support.matrix.questions import one
 from tests.support.matrix.results import way
+from tests.support.standin import asynchronous_environment, v2_environment
 
 LONG = 48
+NGRAMS = {"num_speculative_tokens": 4, "prompt_lookup_max": 3, "prompt_lookup_min": 1}
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +65,14 @@ def check(asks: list[Ask], found: dict[str, Any], expected: dict[str, Any]) -> s
     return f"{judge.words(worst)}; {drafts} drafts, {kept} kept, the others not counted"
 
 
+def draft_model(bench: Bench) -> dict[str, Any]:
+    return {"method": "draft_model", "model": str(bench.model), "num_speculative_tokens": 3}
+
+
 @pytest.mark.engine
 def test_ngram(bench: Bench, asks: list[Ask], expected_long: dict[str, Any]) -> None:
     with way("speculative decoding, n-grams") as row:
-        speculation = {"method": "ngram", "num_speculative_tokens": 4, "prompt_lookup_max": 3,
-                       "prompt_lookup_min": 1}  # fmt: skip
+        speculation = {"method": "ngram", **NGRAMS}
         found = bench.apart(asks=asks, speculative_config=speculation)["standard"]
         row.steered(check(asks, found, expected_long))
 
@@ -72,9 +81,7 @@ def test_ngram(bench: Bench, asks: list[Ask], expected_long: dict[str, Any]) -> 
 def test_draft_model(bench: Bench, asks: list[Ask], expected_long: dict[str, Any]) -> None:
     """The model drafts for itself, unsteered: right for its neighbours, often wrong for itself."""
     with way("speculative decoding, draft model") as row:
-        speculation = {"method": "draft_model", "model": str(bench.model),
-                       "num_speculative_tokens": 3}  # fmt: skip
-        found = bench.apart(asks=asks, speculative_config=speculation)["standard"]
+        found = bench.apart(asks=asks, speculative_config=draft_model(bench))["standard"]
         row.steered(check(asks, found, expected_long))
 
 
@@ -89,3 +96,54 @@ def test_suffix(bench: Bench, asks: list[Ask], expected_long: dict[str, Any]) ->
         speculation = {"method": "suffix", "num_speculative_tokens": 4}
         found = bench.apart(asks=asks, speculative_config=speculation)["standard"]
         row.steered(check(asks, found, expected_long))
+
+
+@pytest.fixture(scope="module")
+def by_token(bench: Bench, asks: list[Ask]) -> list[Ask]:
+    """The usual requests, and some whose additions change from one token of the answer to the next:
+    by a schedule, by a tensor for each step, by a range that ends there."""
+    norms = tiny.stream_norms(bench.model, tuple(range(100)))
+    stepped = tiny.make_vector(bench.library, norms, tiny.HIDDEN, 3, steps=(20,))
+    assert asks[0].plan
+    (plain,) = asks[0].plan.vectors
+    waves = tuple(0.25 * (n % 5 - 2) for n in range(30))
+
+    def of(digest: str, layer: int, positions: PositionRule = "generation", **more: Any) -> Plan:
+        return Plan((replace(one(digest, 0.5, (layer,), positions), **more),))
+
+    scheduled = of(plain.digest, 1, schedule=waves)
+    steps = of(stepped, 0, "after_prompt", steps=20)
+    plans = [
+        scheduled, steps, of(stepped, 2, steps=20, hold=True), of(plain.digest, 2, (-2, 60)),
+        Plan((*scheduled.vectors, *steps.vectors, *of(plain.digest, 2, (-5, 80)).vectors)),
+    ]  # fmt: skip
+    return asks + [replace(ask, plan=plan) for ask, plan in zip(asks[1:], plans, strict=False)]
+
+
+@pytest.fixture(scope="module")
+def expected_by_token(bench: Bench, by_token: list[Ask]) -> dict[str, Any]:
+    found: dict[str, Any] = bench.here(asks=by_token)["standard"]
+    return found
+
+
+RUNNERS = {"V1": {}, "V2": v2_environment()}
+
+
+@pytest.mark.matrix
+@pytest.mark.parametrize("drafts", ["draft model", "n-grams"])
+@pytest.mark.parametrize("runner", RUNNERS)
+def test_asynchronously(
+    bench: Bench, by_token: list[Ask], expected_by_token: dict[str, Any], runner: str, drafts: str
+) -> None:
+    with way(f"async scheduling with speculative decoding, {drafts}, model runner {runner}") as row:
+        ngrams = {"method": "ngram_gpu", **NGRAMS}
+        found = bench.apart(
+            {"standard": {}, "is_v2": {}, "scheduling": {}},
+            environment=RUNNERS[runner] | asynchronous_environment(),
+            asks=by_token,
+            async_scheduling=True,
+            speculative_config=ngrams if drafts == "n-grams" else draft_model(bench),
+        )
+        assert found["scheduling"]["async"] is True
+        assert found["is_v2"] is (runner == "V2")
+        row.steered(check(by_token, found["standard"], expected_by_token))

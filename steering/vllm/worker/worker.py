@@ -12,6 +12,7 @@ from steersman.steering.plan.settings import Settings
 from steersman.steering.plan.wire.loads import LoadReport
 from steersman.steering.vllm import compile_cache, seams
 from steersman.steering.vllm.config import (
+    guessed_positions,
     hidden_size,
     limits_of,
     num_layers,
@@ -101,6 +102,8 @@ class WorkerSteering:
         captures = CaptureTracker(self.active, self.listened, runner.device)
         steps = Steps(self.steered, captures, self.composer, self.active)
         self.attached = (model_runner_v2 if v2 else model_runner_v1).attach(runner, steps)
+        self.tables.guessed.positions = self.attached.positions
+        self.steered.guessed = guessed_positions(vllm_config)
         self.repeats: bool | None = None
         """Whether the engine computes the same bits twice; None before `check`."""
 
@@ -153,7 +156,7 @@ def _check(runner: Any, vllm_config: "VllmConfig", *, v2: bool) -> None:
 
     seams.check(seams.WORKER, seams.V2_WORKER if v2 else seams.V1_WORKER)
     check_device(current_platform)
-    check_ways(vllm_config, runner)
+    check_ways(vllm_config)
     if v2:
         check_v2(runner, vllm_config)
     else:

@@ -49,13 +49,9 @@ def test_other_versions_are_refused_with_the_remedy(version: str) -> None:
         check_version(version)
 
 
-RUNNER: Any = SimpleNamespace(use_async_spec_decode=False)
-
-
 def test_ways_that_are_steered_pass() -> None:
-    check_ways(config(), RUNNER)
-    check_ways(config(enable_hc_sp=True, tensor_parallel_size=1), RUNNER)
-    check_ways(config(), SimpleNamespace())
+    check_ways(config())
+    check_ways(config(enable_hc_sp=True, tensor_parallel_size=1))
 
 
 @pytest.mark.parametrize(
@@ -72,12 +68,7 @@ def test_ways_that_are_steered_pass() -> None:
 )
 def test_ways_that_are_not_are_named(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(NotInstrumentable, match=f"cannot steer under {named}"):
-        check_ways(config(**changes), RUNNER)
-
-
-def test_drafts_whose_place_only_the_device_knows_are_refused() -> None:
-    with pytest.raises(NotInstrumentable, match="asynchronous speculative decoding"):
-        check_ways(config(), SimpleNamespace(use_async_spec_decode=True))
+        check_ways(config(**changes))
 
 
 def test_a_setting_that_v1_cannot_honour_is_refused_with_the_variable() -> None:

@@ -54,6 +54,14 @@ def content(digest: str, site: str, layer: int) -> Tensor:
     return torch.randn(shape, generator=generator) + SITES.index(site)
 
 
+def moved(
+    batch: dict[str, tuple[int, int]], early: Mapping[str, int] | None
+) -> dict[str, tuple[int, int]]:
+    """The batch with the requests of `early` so many tokens nearer to their start."""
+    by = {name: (early or {}).get(name, 0) for name in batch}
+    return {name: (first - by[name], stop - by[name]) for name, (first, stop) in batch.items()}
+
+
 class Worker:
     """What `model_runner_v1` does with a batch, without vLLM."""
 
@@ -78,6 +86,11 @@ class Worker:
         self.requests = SteeredRequests(self.tables, bounds, slots, self.bank)
         self.steered: dict[str, tuple[Plan, int]] = {}
 
+    @property
+    def guesses(self) -> bool:
+        """Whether the host may not know which tokens a step computes."""
+        return self.requests.guessed > 0
+
     def start(self, name: str, plan: Plan | str | None, prompt: int = PROMPT) -> None:
         text = plan.to_json() if isinstance(plan, Plan) else plan
         self.requests.start(name, None if text is None else {PLAN_KEY: text}, prompt)
@@ -86,9 +99,18 @@ class Worker:
             if name in self.requests.live:
                 place(self.bank, plan, self.shelf)
 
-    def step(self, batch: dict[str, tuple[int, int]]) -> None:
-        """One step; `batch` says which tokens [first, stop) of each request it computes."""
-        requests = self.requests
+    def step(
+        self, batch: dict[str, tuple[int, int]], early: Mapping[str, int] | None = None
+    ) -> None:
+        """One step; `batch` says which tokens [first, stop) of each request it computes. They are
+        `early`, if named there, by so many tokens: the device knows, the host does not."""
+        requests, early = self.requests, early or {}
+        positions = [
+            n
+            for name, span in batch.items()
+            for n in range(*(x - early.get(name, 0) for x in span))
+        ]
+        self.tables.guessed.positions = torch.tensor(positions)
         requests.sync_batch({name: row for row, name in enumerate(batch)})
         spans, offset = [], 0
         for name, (first, stop) in batch.items():
@@ -108,10 +130,11 @@ class Worker:
         rows, gains = tables.token_entry, tables.token_gain
         torch.ops.steersman.add(hidden, tables.bank, index, coefficient, rows, gains)
         # The same by way of host indices, and of sums for many slots at once.
-        eager = torch.zeros(total, HIDDEN)
-        if marked is not None:
-            add_marked(eager, tables.added(slot), marked)
-        torch.testing.assert_close(eager, hidden)
+        if marked is not None or not self.guesses:
+            eager = torch.zeros(total, HIDDEN)
+            if marked is not None:
+                add_marked(eager, tables.added(slot), marked)
+            torch.testing.assert_close(eager, hidden)
         return hidden
 
     def wanted(self, batch: dict[str, tuple[int, int]], site: str, layer: int) -> Tensor:
@@ -131,8 +154,11 @@ class Worker:
                 rows.append(row)
         return torch.stack(rows)
 
-    def check_step(self, batch: dict[str, tuple[int, int]]) -> None:
-        self.step(batch)
+    def check_step(
+        self, batch: dict[str, tuple[int, int]], early: Mapping[str, int] | None = None
+    ) -> None:
+        self.step(batch, early)
+        batch = moved(batch, early)
         slots = self.requests.slots
         for site, layer in slots:
             # Of an alias and what it is one of, the sum is added at one place.

@@ -71,14 +71,17 @@ def stream_norms(model: Path, prompt: tuple[int, ...]) -> list[float]:
     return [float(s.reshape(-1, s.shape[-1])[1:].norm(dim=-1).median()) for s in states]
 
 
-def make_vector(library: Path, norms: list[float], hidden: int, seed: int) -> str:
-    """Digest of a random vector at every site and layer; coefficient 1 is as long as the stream."""
+def make_vector(
+    library: Path, norms: list[float], hidden: int, seed: int, steps: tuple[int, ...] = ()
+) -> str:
+    """Digest of a random vector at every site and layer; coefficient 1 is as long as the stream.
+    `steps`: (number of steps,) for a vector with a tensor for each step."""
     generator = torch.Generator().manual_seed(seed)
     tensors: dict[HookPoint, torch.Tensor] = {}
     for site in SITES:
         for layer, norm in enumerate(norms):
-            v = torch.randn(hidden, generator=generator)
-            tensors[HookPoint(site, layer)] = v * (norm / v.norm())
+            v = torch.randn(*steps, hidden, generator=generator)
+            tensors[HookPoint(site, layer)] = v * (norm / v.norm(dim=-1, keepdim=True))
     vector = SteeringVector(tensors)
     Library(library).add(write_vector(vector), f"v{seed}")
     return vector.digest

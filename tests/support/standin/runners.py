@@ -130,7 +130,6 @@ class RunnerV2(Runner):
         )
         self.req_states = SimpleNamespace(req_id_to_index={})
         self.input_buffers = SimpleNamespace(positions=self.positions)
-        self.num_speculative_steps = 0
         self.model = SimpleNamespace(
             compute_logits=lambda hidden: self.logits(len(hidden)),
             register_forward_pre_hook=self._pre_hooks.append,

@@ -288,24 +288,15 @@ def test_the_probe_finds_what_is_marked(kind: str) -> None:
 
 
 def v2_config(**changes: Any) -> Any:
-    async_scheduling = changes.pop("async_scheduling", False)
     speculative = SimpleNamespace(**{"enable_adaptive_verification": False} | changes)
-    return SimpleNamespace(
-        scheduler_config=SimpleNamespace(async_scheduling=async_scheduling),
-        speculative_config=speculative,
-    )
+    return SimpleNamespace(speculative_config=speculative)
 
 
 def test_v2_refuses_steps_that_the_host_does_not_know() -> None:
     runner = RunnerV2(Worker().tables)
-    check_v2(runner, v2_config(async_scheduling=True))
+    check_v2(runner, v2_config())
     with pytest.raises(NotInstrumentable, match="adaptive verification"):
         check_v2(runner, v2_config(enable_adaptive_verification=True))
-    runner.num_speculative_steps = 3
-    check_v2(runner, v2_config())
-    with pytest.raises(NotInstrumentable, match="asynchronous speculative decoding"):
-        check_v2(runner, v2_config(async_scheduling=True))
-    runner.num_speculative_steps = 0
     runner.model_state.num_new_sampled_tokens_per_step = 0
     with pytest.raises(NotInstrumentable, match="0 tokens a step"):
         check_v2(runner, v2_config())
