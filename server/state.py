@@ -38,7 +38,7 @@ class Steersman:
     """Requests use `doses_for`, which have a key's limits."""
     model: dict[str, Any]
     """id, num_layers, hidden_size, fingerprint and sites of the served model, and whether its
-    engine composes dynamically."""
+    engine composes dynamically, and captures."""
     version: str
     all_presets: PresetStore = field(init=False)
     """Requests use `presets_for`, which is what a key may see of them."""

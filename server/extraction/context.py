@@ -56,6 +56,13 @@ def make_context(
     base = BaseModel(model["id"], model["hidden_size"], model["num_layers"], model["fingerprint"])
 
     def place(site: str, layers: tuple[int, ...]) -> Place:
+        if not model["captures"]:
+            raise VectorInvalid(
+                "no vector can be made under pipeline parallel: make it on a server without "
+                "--pipeline-parallel-size, and upload it here",
+                param="method",
+                code="not_supported",
+            )
         if site == PROJECTION_INPUT:
             # Quantised weights alone leave it linear; but the name of a scheme does not tell.
             quantised = engine.vllm_config.model_config.quantization

@@ -61,6 +61,7 @@ async def open_state(engine_client: Any, args: Namespace, drain: Drain) -> Steer
             "sites": workers[0]["sites"],
             "aliases": workers[0]["aliases"],
             "composes": workers[0]["composes"],
+            "captures": workers[0]["captures"],
         },
         version=version("steersman"),
     )

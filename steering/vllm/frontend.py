@@ -19,7 +19,7 @@ from steersman.steering.plan.settings import Settings
 from steersman.steering.plan.step_clock import Seen
 from steersman.steering.vllm.config import limits_of
 from steersman.steering.vllm.seam import Function, wrap
-from steersman.steering.vllm.unsupported import no_dynamic
+from steersman.steering.vllm.unsupported import no_captures, no_dynamic
 from steersman.steering.vllm.worker.loading import object_path
 from steersman.vectors.digest import short
 
@@ -220,6 +220,8 @@ def _check_capture(
         capture = Capture.of(params.extra_args)
         if capture is None or not CAPTURES.is_open(capture.receipt):
             raise PlanInvalid(f"the extra argument {CAPTURE_KEY!r} is reserved; leave it out")
+        if unsupported := no_captures(vllm_config):
+            raise PlanInvalid(f"captures do not support {unsupported}", code="not_supported")
         if vllm_config.speculative_config and capture.stop > _prompt_tokens(request):
             raise PlanInvalid(
                 "with speculative decoding tokens of the answer cannot be captured, because drafts "

@@ -1,8 +1,8 @@
 """What is refused at the start: versions, front ends, devices and ways of running.
 
-They cannot be steered rightly. Where only dynamic composition does not work, single requests are
-refused instead (`no_dynamic`). What is steered is tested in `tests/matrix/`, which also makes the
-table of docs/ways.md.
+They cannot be steered rightly. Where only dynamic composition or captures do not work, single
+requests are refused instead (`no_dynamic`, `no_captures`). What is steered is tested in
+`tests/matrix/`, which also makes the table of docs/ways.md.
 """
 
 import sys
@@ -73,9 +73,14 @@ def check_ways(vllm_config: "VllmConfig") -> None:
     parallel, cache = vllm_config.parallel_config, vllm_config.cache_config
     transfer = vllm_config.kv_transfer_config
     connector = transfer.kv_connector if transfer else None
+    staged = parallel.pipeline_parallel_size > 1
     for refused, why in (
-        # Loads are agreed on within a stage alone, and what the first ones capture reaches nobody.
-        (parallel.pipeline_parallel_size > 1, "pipeline parallel; use tensor parallel"),
+        # Not tried.
+        (
+            staged and vllm_config.speculative_config is not None,
+            "pipeline parallel with speculative decoding; drop --speculative-config, or use tensor "
+            "parallel",
+        ),
         # A step's tokens are cut in two, or spread over ranks: our token numbers no longer match.
         (parallel.use_ubatching, "micro-batches; drop --enable-dbo and --ubatch-size"),
         (
@@ -139,4 +144,15 @@ def no_dynamic(vllm_config: "VllmConfig") -> str | None:
     """Why this engine can compose no request dynamically; None if it can."""
     if vllm_config.speculative_config is not None:
         return "speculative decoding"
+    # The first stage computes a step before the last one has the logits of the step before.
+    if vllm_config.parallel_config.pipeline_parallel_size > 1:
+        return "pipeline parallel"
+    return None
+
+
+def no_captures(vllm_config: "VllmConfig") -> str | None:
+    """Why this engine can capture no residual stream; None if it can."""
+    # What the other stages capture reaches nobody: vLLM takes the last one's output.
+    if vllm_config.parallel_config.pipeline_parallel_size > 1:
+        return "pipeline parallel"
     return None

@@ -19,7 +19,8 @@ from tests.support.matrix.bench import Bench
 from tests.support.matrix.judge import furthest_choice
 from tests.support.matrix.questions import questions
 from tests.support.matrix.results import way
-from tests.support.matrix.start import EngineFailed, threads
+from tests.support.matrix.start import threads
+from tests.support.standin import asynchronous_environment, v2_environment
 
 
 def tensor_parallel(bench: Bench, workers: int, **options: Any) -> dict[str, Any]:
@@ -90,16 +91,34 @@ def test_tensor_parallel_of_a_real_model(tmp_path: Path) -> None:
         row.steered(f"{judge.words(worst)} of one worker")
 
 
+STAGES: dict[str, dict[str, str]] = {
+    "": {},
+    ", model runner V2": v2_environment(),
+    ", model runner V2, async scheduling": v2_environment() | asynchronous_environment(),
+}
+
+
 @pytest.mark.matrix
-def test_pipeline_parallel(bench: Bench) -> None:
-    with way("pipeline parallel") as row:
-        with pytest.raises(EngineFailed, match="Steersman cannot steer under pipeline parallel"):
-            bench.apart(
-                environment={"VLLM_CPU_OMP_THREADS_BIND": threads(2)},
-                pipeline_parallel_size=2,
-                distributed_executor_backend="mp",
-            )
-        row.refused("at the start; use tensor parallel")
+@pytest.mark.parametrize("name", STAGES)
+def test_pipeline_parallel(bench: Bench, expected: dict[str, Any], name: str) -> None:
+    directions = directions_for(bench.model)
+    lens = {"rows": directions.tolist(), "count": 9}
+    with way(f"pipeline parallel 2{name}") as row:
+        found = bench.apart(
+            exams={"standard": {}, "lens": lens, "refused": {}, "is_v2": {}, "scheduling": {}},
+            environment={"VLLM_CPU_OMP_THREADS_BIND": threads(2)} | STAGES[name],
+            pipeline_parallel_size=2,
+            distributed_executor_backend="mp",
+            async_scheduling="async" in name,
+        )
+        assert found["is_v2"] is ("V2" in name)
+        assert found["scheduling"]["async"] is ("async" in name)
+        check_lens(bench.model, directions, found["lens"], 2)
+        for answer in found["refused"].values():
+            assert "not support pipeline parallel" in answer
+        assert set(found["refused"]) == {"dynamic", "captured"}
+        worst = judge.standard(bench.asks, found["standard"], expected, 2)
+        row.steered(f"{judge.words(worst)}; captures and dynamic requests are a 400")
 
 
 @pytest.mark.engine

@@ -69,19 +69,22 @@ def sites_asked(folder: Path, hidden: int, layers: int) -> frozenset[str]:
 
 
 def lowest(values: Sequence[int]) -> Sequence[int]:
-    """Element by element, the lowest value on any tensor-parallel rank. All ranks must call it
-    together."""
-    from vllm.distributed import get_tp_group
+    """Element by element, the lowest value on any rank of the model: of all stages of a pipeline,
+    and tensor parallel within them. All ranks must call it alike.
 
-    group = get_tp_group()
-    if group.world_size == 1:
-        return values
-    found = torch.tensor(values)
-    torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MIN, group.cpu_group)
-    return found.tolist()
+    In a step, call it behind the forward pass. Before it a stage waits for what the one before it
+    sends behind its own, and neither could wait for the other's word.
+    """
+    from vllm.distributed import get_pp_group, get_tp_group
+
+    for group in (get_tp_group(), get_pp_group()):
+        if group.world_size > 1:
+            found = torch.tensor(values)
+            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MIN, group.cpu_group)
+            values = found.tolist()
+    return values
 
 
-def anywhere(here: bool) -> bool:
-    """Whether `here` is true on at least one tensor-parallel rank. All ranks must call it
-    together."""
+def on_any_rank(here: bool) -> bool:
+    """Whether `here` is true on at least one rank of the model. As `lowest`."""
     return not lowest([not here])[0]

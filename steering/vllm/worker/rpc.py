@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from steersman.steering.vllm.unsupported import no_dynamic
+from steersman.steering.vllm.unsupported import no_captures, no_dynamic
 from steersman.steering.vllm.worker import load_ahead
 from steersman.steering.vllm.worker.stages import is_last_stage
 from steersman.steering.vllm.worker.worker import WorkerSteering
@@ -72,6 +72,7 @@ def steering_status(self: "SteeredWrapper") -> dict[str, Any]:
         "most_added": steering.steered.most_added,
         "repeats": steering.repeats,
         "composes": no_dynamic(self.vllm_config) is None,
+        "captures": no_captures(self.vllm_config) is None,
         "table_bytes": sum(
             t.numel() * t.element_size()
             for t in vars(steering.tables).values()

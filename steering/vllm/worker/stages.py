@@ -14,15 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from steersman.steering.plan.errors import NotInstrumentable
-from steersman.steering.vllm.worker.loading import anywhere
 from steersman.steering.worker.blocks import Block
-
-
-def on_any_rank(here: bool) -> bool:
-    """Whether `here` is true on at least one rank of the model. All ranks must call it together,
-    outside of steps: before its forward pass a stage waits for what the one before it sends behind
-    its own, so that in a step neither can wait for the other's word."""
-    return any(_gathered(anywhere(here)))
 
 
 def is_last_stage() -> bool:

@@ -26,10 +26,10 @@ from steersman.steering.vllm.worker import (
     model_runner_v1,
     model_runner_v2,
 )
-from steersman.steering.vllm.worker.loading import VectorFiles, lowest, sites_asked
+from steersman.steering.vllm.worker.loading import VectorFiles, lowest, on_any_rank, sites_asked
 from steersman.steering.vllm.worker.logit_lens import Lens
 from steersman.steering.vllm.worker.model import bare_forward, layer_types
-from steersman.steering.vllm.worker.stages import agreed, all_stages, on_any_rank
+from steersman.steering.vllm.worker.stages import agreed, all_stages
 from steersman.steering.worker.batch import Steps
 from steersman.steering.worker.blocks import Block, find_blocks
 from steersman.steering.worker.capture import CaptureTracker

@@ -16,14 +16,16 @@ LAYERS = 4
 PER_STEP = METHODS["per_step"].sites[0]
 
 
-def place(site: str, folder: Path, *, quantization: str | None = None) -> Any:
+def place(
+    site: str, folder: Path, *, quantization: str | None = None, captures: bool = True
+) -> Any:
     """What `ExtractionContext.place` says of `site`, all layers."""
     model = SimpleNamespace(max_model_len=64, quantization=quantization)
     settings = Settings.read({"steersman": {"library": str(folder)}})
     state: Any = SimpleNamespace(
         model={
             "id": "m", "hidden_size": 8, "num_layers": LAYERS, "fingerprint": "f",
-            "sites": ["resid_post", "attn_out"],
+            "sites": ["resid_post", "attn_out"], "captures": captures,
         },
         settings=settings,
         limits=Limits.of(settings, LAYERS),
@@ -48,3 +50,9 @@ def test_per_step_wants_a_linear_projection(tmp_path: Path) -> None:
     # Whoever asks for the output gets it, by whatever method.
     for site in ("attn_out", "resid_post"):
         assert place(site, tmp_path, quantization="fp8").site == site
+
+
+def test_an_engine_that_captures_nothing_makes_no_vector(tmp_path: Path) -> None:
+    with pytest.raises(VectorInvalid, match="without --pipeline-parallel-size") as caught:
+        place("resid_post", tmp_path, captures=False)
+    assert (caught.value.param, caught.value.code) == ("method", "not_supported")

@@ -20,7 +20,9 @@ def config(**changes: Any) -> Any:
         "watermark": 0.0,
     }
     cache = SimpleNamespace(kv_cache_size_tokens=10 * BLOCK, block_size=BLOCK)
+    stages = SimpleNamespace(pipeline_parallel_size=changes.pop("stages", 1))
     return SimpleNamespace(
+        parallel_config=stages,
         speculative_config=changes.pop("speculative_config", None),
         scheduler_config=SimpleNamespace(**scheduler | changes),
         cache_config=cache,
@@ -47,6 +49,7 @@ def test_one_that_fits() -> None:
     ("asked", "streams", "changes", "param", "words"),
     [
         (request(), 3, {"speculative_config": object()}, "steering.dynamic", "speculative"),
+        (request(), 3, {"stages": 2}, "steering.dynamic", "pipeline parallel"),
         (request(media=True), 3, {}, "steering.dynamic", "images"),
         (request(embeddings=True), 3, {}, "steering.dynamic", "prompts of embeddings"),
         (request(), 6, {"max_num_seqs": 5}, "steering.vectors", "--max-num-seqs"),

@@ -12,10 +12,12 @@ from steersman.steering.vllm.unsupported import (
     check_v1,
     check_version,
     check_ways,
+    no_captures,
+    no_dynamic,
 )
 
 
-def config(connector: str | None = None, **changes: Any) -> Any:
+def config(connector: str | None = None, drafts: object = None, **changes: Any) -> Any:
     """As much of a VllmConfig as is looked at."""
     parallel = {
         "pipeline_parallel_size": 1,
@@ -33,6 +35,7 @@ def config(connector: str | None = None, **changes: Any) -> Any:
         parallel_config=SimpleNamespace(**parallel),
         cache_config=SimpleNamespace(**cache),
         kv_transfer_config=transfer,
+        speculative_config=drafts,
     )
 
 
@@ -52,12 +55,14 @@ def test_other_versions_are_refused_with_the_remedy(version: str) -> None:
 def test_ways_that_are_steered_pass() -> None:
     check_ways(config())
     check_ways(config(enable_hc_sp=True, tensor_parallel_size=1))
+    check_ways(config(pipeline_parallel_size=2))
+    check_ways(config(drafts=object()))
 
 
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"pipeline_parallel_size": 2}, "pipeline parallel"),
+        ({"pipeline_parallel_size": 2, "drafts": object()}, "pipeline parallel with speculative"),
         ({"use_ubatching": True}, "micro-batches"),
         ({"prefill_context_parallel_size": 2}, "prefill context parallel"),
         ({"kv_sharing_fast_prefill": True}, "fast prefill"),
@@ -69,6 +74,12 @@ def test_ways_that_are_steered_pass() -> None:
 def test_ways_that_are_not_are_named(changes: dict[str, Any], named: str) -> None:
     with pytest.raises(NotInstrumentable, match=f"cannot steer under {named}"):
         check_ways(config(**changes))
+
+
+def test_requests_that_a_pipeline_cannot_answer() -> None:
+    assert no_dynamic(config()) is no_captures(config()) is None
+    for refuses in (no_dynamic, no_captures):
+        assert refuses(config(pipeline_parallel_size=2)) == "pipeline parallel"
 
 
 def test_a_setting_that_v1_cannot_honour_is_refused_with_the_variable() -> None:

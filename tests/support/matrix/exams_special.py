@@ -11,7 +11,7 @@ from vllm.inputs import EmbedsPrompt, TokensPrompt
 from vllm.lora.request import LoRARequest
 from vllm.sampling_params import StructuredOutputsParams
 
-from steersman.steering.plan import Dynamic, Plan
+from steersman.steering.plan import PLAN_KEY, Dynamic, Plan
 from steersman.steering.plan.capture import CAPTURE_KEY, Capture
 from steersman.steering.plan.inbox import CAPTURES
 from steersman.vectors.tensors import HookPoint
@@ -26,6 +26,30 @@ def scheduling(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
     """Whether the engine schedules asynchronously."""
     config = engine.llm.llm_engine.vllm_config.scheduler_config
     return {"async": config.async_scheduling}
+
+
+def refused(engine: Engine, asks: list[Ask]) -> dict[str, str]:
+    """What a dynamic request and a capture are refused for."""
+    steered = next(one for one in asks if one.plan)
+    assert steered.plan is not None
+    found = {}
+    for name, extra in (
+        ("dynamic", composition(steered).plan),
+        ("captured", Capture("c", (HookPoint("resid_post", 0),), 0, 1)),
+    ):
+        assert extra is not None
+        if isinstance(extra, Capture):
+            CAPTURES.open(extra)
+        params = parameters(replace(steered, plan=None))
+        params.extra_args = {CAPTURE_KEY if name == "captured" else PLAN_KEY: extra.to_json()}
+        prompt = TokensPrompt(prompt_token_ids=list(steered.prompt))
+        try:
+            engine.llm.generate(prompt, params, use_tqdm=False)
+        except VLLMValidationError as error:
+            found[name] = str(error)
+        finally:
+            CAPTURES.close("c")
+    return found
 
 
 def structured(engine: Engine, asks: list[Ask]) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class Site:
             whole_library=Library(root, hidden_size=HIDDEN, num_layers=LAYERS),
             all_doses=Doses(MEDIANS, set_.max_relative_dose),
             model={"id": "m", "num_layers": LAYERS, "hidden_size": HIDDEN, "fingerprint": "f",
-                   "sites": ["resid_post"], "aliases": [], "composes": True},
+                   "sites": ["resid_post"], "aliases": [], "composes": True, "captures": True},
             version="1",
         )  # fmt: skip
         self.engine = LensEngine()

@@ -81,7 +81,7 @@ def steersman(
         whole_library=library(root),
         all_doses=Doses(MEDIANS, dose, total),
         model={"id": "m", "num_layers": LAYERS, "hidden_size": HIDDEN, "fingerprint": "f",
-               "sites": ["resid_post"], "aliases": [], "composes": composes},
+               "sites": ["resid_post"], "aliases": [], "composes": composes, "captures": True},
         version="1",
     )  # fmt: skip
 
