@@ -16,7 +16,10 @@ V1_WORKER: Final = "worker with model runner V1"
 V2_WORKER: Final = "worker with model runner V2"
 API_SERVER: Final = "API server"
 LAUNCHER: Final = "launcher"
-PROCESSES: Final = (EVERY, WORKER, CPU_WORKER, V1_WORKER, V2_WORKER, API_SERVER, LAUNCHER)
+OFFLOADING: Final = "engine core with a KV connector"
+PROCESSES: Final = (
+    EVERY, WORKER, CPU_WORKER, V1_WORKER, V2_WORKER, API_SERVER, LAUNCHER, OFFLOADING,
+)  # fmt: skip
 """`EVERY`: what is installed everywhere, because front end, engine core and workers may each have a
 process or share one."""
 
@@ -34,6 +37,8 @@ _COMPANIONS: Final = "steering/scheduler/companions.py"
 _QUEUE: Final = "steering/vllm/core/waiting.py"
 _PORTIONS: Final = "steering/vllm/core/portions.py"
 _KEYS: Final = "steering/vllm/core/prefix_cache.py"
+_CONNECTORS: Final = "steering/vllm/core/connectors.py"
+_OFFLOAD: Final = "vllm.distributed.kv_transfer.kv_connector.v1.offloading.scheduler"
 _WORKER: Final = "steering/vllm/worker/worker.py"
 _AHEAD: Final = "steering/vllm/worker/load_ahead.py"
 _STAGES: Final = "steering/vllm/worker/stages.py"
@@ -104,6 +109,11 @@ SEAMS: Final = (
          "a block covers tokens behind it too"),
     Seam(_KEYS, EVERY, "vllm.v1.core.block_pool", (),
          "imports that function by name, and its reference is replaced too"),
+    Seam(_CONNECTORS, EVERY, "vllm.v1.core.sched.scheduler:Scheduler", ("connector",),
+         "whether blocks are copied to elsewhere"),
+    Seam(_CONNECTORS, EVERY, "vllm.v1.request:Request", ("kv_transfer_params",), "which of them"),
+    Seam(_CONNECTORS, OFFLOADING, f"{_OFFLOAD}:RequestOffloadState", ("max_offload_tokens",),
+         "the connector gets no block with a steered token"),
     Seam(_STATE, EVERY, "vllm.v1.core.sched.scheduler:Scheduler",
          ("vllm_config", "scheduler_config", "need_mamba_block_aligned_split"),
          "settings; whether a prompt may be cut at any token"),
@@ -204,7 +214,9 @@ SEAMS: Final = (
     Seam(_WORKER, WORKER, "vllm.platforms:current_platform", (),
          "devices that were not tried are refused"),
     Seam("steering/vllm/worker/loading.py", WORKER, "vllm.distributed:get_tp_group", (),
-         "all tensor-parallel ranks steer a request, or none"),
+         "all ranks of the model steer a request, or none"),
+    Seam("steering/vllm/worker/loading.py", WORKER, "vllm.distributed:get_pp_group", (),
+         "as above"),
     Seam(_STAGES, WORKER, "vllm.distributed:get_pp_group", (),
          "which blocks the other stages of a pipeline have"),
     Seam(_STAGES, WORKER, "vllm.distributed.parallel_state:GroupCoordinator",

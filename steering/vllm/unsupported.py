@@ -26,6 +26,11 @@ DEVICES: Final = ("cpu", "cuda", "rocm")
 """Values of vLLM's `PlatformEnum` whose runners have the attributes that the seams read."""
 
 
+CONNECTORS: Final = ("OffloadingConnector",)
+"""KV connectors that name blocks by vLLM's own hashes, and can be kept from copying some
+(`steersman.steering.vllm.core.connectors`)."""
+
+
 def check_version(version: str) -> None:
     """Raise RuntimeError for a version of vLLM that Steersman has not been tested with. The message
     names the seams that this version lacks, among those of every process and of the API server."""
@@ -101,10 +106,13 @@ def check_ways(vllm_config: "VllmConfig") -> None:
             cache.kv_sharing_fast_prefill,
             "fast prefill with shared KV, which leaves tokens out; drop --kv-sharing-fast-prefill",
         ),
-        # It may hand blocks of steered requests to others; and where it keys them as vLLM does, it
-        # may keep those of a request that is not finite, as zeros if it copies them after they are
-        # cleaned: we take them out of vLLM's cache alone.
-        (connector is not None, f"the KV connector {connector}; drop --kv-transfer-config"),
+        # It may hand blocks of steered requests to others, or keep those of a request that is not
+        # finite, as zeros if it copies them after they are cleaned.
+        (
+            connector is not None and connector not in CONNECTORS,
+            f"the KV connector {connector}; use {', '.join(CONNECTORS)}, or drop "
+            "--kv-transfer-config",
+        ),
     ):
         if refused:
             raise NotInstrumentable(f"Steersman cannot steer under {why}")

@@ -8,4 +8,5 @@ failures        ends requests that were not steered, or are not finite
 notes           what leaves on the outputs of requests
 request         the plan of vLLM's request; requests of companions
 prefix_cache    keys of cache blocks
+connectors      which blocks a KV connector copies
 """

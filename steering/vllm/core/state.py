@@ -7,6 +7,7 @@ from steersman.steering.plan.settings import Settings
 from steersman.steering.scheduler.admission import AdmissionQueue
 from steersman.steering.scheduler.companions import CompanionScheduler
 from steersman.steering.scheduler.loads import LoadBook
+from steersman.steering.vllm import seams
 from steersman.steering.vllm.config import step_entries
 from steersman.steering.vllm.core.request import companion_of
 
@@ -45,6 +46,8 @@ if TYPE_CHECKING:
 
 def begin(scheduler: "SteeredScheduler") -> None:
     """Add the attributes to a new scheduler."""
+    if scheduler.connector is not None:
+        seams.check(seams.OFFLOADING)
     settings = Settings.read(scheduler.vllm_config.additional_config)
     scheduler.steering_admission = AdmissionQueue(
         settings.bank_rows,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.plan import Plan
 from steersman.steering.scheduler.admission import Rank
-from steersman.steering.vllm.core import portions
+from steersman.steering.vllm.core import connectors, portions
 from steersman.steering.vllm.core.request import plan_of
 from steersman.steering.vllm.seam import Function, wrap
 
@@ -71,6 +71,7 @@ def _sort_in(queue: Any, came: "list[Request]") -> None:
 def _queueing(original: Function) -> Function:
     def add_request(self: "SteeredScheduler", request: "Request") -> None:
         portions.track(self, request)
+        connectors.keep_steered_blocks(self, request)
         try:
             plan = plan_of(request)
             step_entries = _entries_of_steps(plan, request.num_prompt_tokens) if plan else 0
@@ -85,6 +86,7 @@ def _queueing(original: Function) -> Function:
         original(self, request)
         if plan.dynamic is not None and name not in self.steering_refused:
             for companion in self.steering_companions.add(request, plan):
+                connectors.keep_steered_blocks(self, companion)
                 original(self, companion)
 
     return add_request

@@ -17,6 +17,7 @@ from steersman.steering.plan.inbox import CAPTURES
 from steersman.vectors.tensors import HookPoint
 from tests.support.engine.engine import Ask, Engine, parameters
 from tests.support.matrix.exams import ask, plain, status
+from tests.support.matrix.questions import one as planned
 from tests.support.matrix.tiny import LAYERS
 
 LETTERS = "abcd"
@@ -50,6 +51,43 @@ def refused(engine: Engine, asks: list[Ask]) -> dict[str, str]:
         finally:
             CAPTURES.close("c")
     return found
+
+
+def offloaded(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
+    """The requests, with the opposite steering, unsteered, and as they were. Before each, vLLM's
+    own cache forgets: what comes from a cache comes from elsewhere."""
+    opposite = [replace(one, plan=one.plan and _opposite(one.plan)) for one in asks]
+    found: dict[str, Any] = {"before": status(engine)}
+    rounds = {"mixed": asks, "opposite": opposite, "unsteered": plain(asks), "again": asks}
+    for name, asked in rounds.items():
+        engine.forget()
+        found[name] = ask(engine, asked)
+    return {**found, "after": status(engine)}
+
+
+def _opposite(plan: Plan) -> Plan:
+    return Plan(tuple(replace(v, coefficient=-v.coefficient) for v in plan.vectors))
+
+
+def overflowing(engine: Engine, asks: list[Ask], huge: str) -> dict[str, Any]:
+    """How requests end that overflow, and others beside them; twice, with vLLM's own cache
+    forgetting between. `huge`: digest of a vector that leaves nothing finite."""
+    engine.llm.collective_rpc(_bound_additions, args=(float("inf"),))
+    attacks = [
+        replace(one, plan=Plan((planned(huge, 1.0, (0,), positions),)))
+        for one, positions in zip(
+            asks[:4], ("all", "prompt", "generation", "after_prompt"), strict=True
+        )
+    ]
+    found = {}
+    for name in ("first", "again"):
+        engine.forget()
+        found[name] = ask(engine, [*attacks, *plain(asks)])
+    return found
+
+
+def _bound_additions(worker: Any, most: float) -> None:
+    worker.steering.steered.most_added = most
 
 
 def structured(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
