@@ -147,10 +147,12 @@ def summary(steps: dict[str, list[list[float]]], size: int) -> dict[str, Any]:
     }
 
 
-def start(arguments: argparse.Namespace, library: str, **settings: Any) -> Any:
+def start(
+    arguments: argparse.Namespace, library: str, *, plugins: str = "steersman", **settings: Any
+) -> Any:
     """vLLM's engine with Steersman, in this process; `settings` of the latter."""
     cores = ",".join(str(core) for core in sorted(os.sched_getaffinity(0)))
-    os.environ.update(VLLM_PLUGINS="steersman", VLLM_ENABLE_V1_MULTIPROCESSING="0")
+    os.environ.update(VLLM_PLUGINS=plugins, VLLM_ENABLE_V1_MULTIPROCESSING="0")
     os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", cores)
     os.environ.setdefault("VLLM_LOGGING_LEVEL", "WARNING")
     from vllm import LLM

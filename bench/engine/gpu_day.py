@@ -70,6 +70,7 @@ def steps(options: argparse.Namespace, machine: Machine) -> list[Step]:
     no_gpu = None if machine.gpus else "needs a GPU"
     two = None if machine.gpus > 1 else f"needs two GPUs, {machine.gpus} here"
     half_kernel = ["--batches", "1", "8", "--terms", "1"] if quick else []
+    few = ["--size", "2"] if quick else []
     overhead = ["bench.overhead", *model, "--sizes", *sizes, *small, *trial]
 
     def bench(arguments: Sequence[str]) -> Callable[[], Any]:
@@ -78,6 +79,8 @@ def steps(options: argparse.Namespace, machine: Machine) -> list[Step]:
     return [
         Step("kernel", "bandwidth of a copy of the same bytes: `of_copy` 1 at batch 128 and more",
              no_gpu, bench(["bench.engine.kernel", *half_kernel])),
+        Step("launches", "plain vLLM's kernels a step, and one a layer more; 0 more when idle with "
+             "two graph sets", None, bench(["bench.engine.launches", *model, *few, *trial])),
         Step("overhead", "plain vLLM; hotwire 1.78 to 1.78 ms a token; RhizoNymph +0.0% named, "
              "+2.7% for 16 inline vectors. Own target: idle 1.01, one vector 1.02, mixes 1.03",
              None, bench(overhead)),

@@ -45,7 +45,7 @@ def test_a_step_that_fails_does_not_stop_the_others() -> None:
     ]
 
 
-@pytest.mark.parametrize("step", ["overhead", "distinct", "dynamic", "kernel"])
+@pytest.mark.parametrize("step", ["overhead", "distinct", "dynamic", "kernel", "launches"])
 def test_the_benchmarks_take_the_options_that_they_are_given(
     step: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
