@@ -244,8 +244,7 @@ SEAMS: Final = (
          ("pipeline_parallel_size", "use_ubatching", "prefill_context_parallel_size",
           "use_sequence_parallel_moe", "enable_hc_sp", "tensor_parallel_size"), "as above"),
     Seam(_UNSUPPORTED, WORKER, "vllm.config:CacheConfig",
-         ("kv_sharing_fast_prefill",),
-         "as above"),
+         ("kv_sharing_fast_prefill", "mamba_cache_mode"), "as above"),
     Seam(_UNSUPPORTED, WORKER, "vllm.config:KVTransferConfig", ("kv_connector",),
          "as above: it could hand blocks of steered requests to others"),
     Seam(_MODEL, WORKER,
@@ -324,7 +323,7 @@ SEAMS: Final = (
     # Model runner V2
     Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner",
          ("model_state", "req_states", "input_buffers", "max_num_reqs", "max_num_tokens", "device",
-          "get_model"), "the batch of a step"),
+          "get_model", "is_last_pp_rank"), "the batch of a step"),
     Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner.execute_model",
          ("scheduler_output", "dummy_run", "is_profile"),
          "a step that is listened to is dispatched without graphs"),

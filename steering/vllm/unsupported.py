@@ -113,6 +113,11 @@ def check_ways(vllm_config: "VllmConfig") -> None:
             f"the KV connector {connector}; use {', '.join(CONNECTORS)}, or drop "
             "--kv-transfer-config",
         ),
+        # Of a state at the end of a prompt it heeds no limit.
+        (
+            connector is not None and cache.mamba_cache_mode == "align",
+            f"the KV connector {connector} with a state-space model; drop --kv-transfer-config",
+        ),
     ):
         if refused:
             raise NotInstrumentable(f"Steersman cannot steer under {why}")

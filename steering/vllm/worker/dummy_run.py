@@ -20,9 +20,12 @@ from steersman.steering.vllm.worker.stages import hidden_states
 from steersman.steering.worker.batch import Steps
 
 
-def attach(runner: Any, steps: Steps) -> Callable[[int], Tensor | None]:
+def attach(
+    runner: Any, steps: Steps, passed_on: list[Any] | None = None
+) -> Callable[[int], Tensor | None]:
     """Wrap `runner._dummy_run` so that no token is marked in it. Returns `Attached.probe`, a dummy
-    run that leaves the marks as they are."""
+    run that leaves the marks as they are. `passed_on`: has what such a run passes to the next stage
+    of a pipeline, where the runner does not return it."""
     dummy_run = runner._dummy_run
 
     @functools.wraps(dummy_run)
@@ -36,7 +39,8 @@ def attach(runner: Any, steps: Steps) -> Callable[[int], Tensor | None]:
         received = getattr(runner, "intermediate_tensors", None)
         for tensor in received.tensors.values() if received is not None else ():
             tensor.zero_()
-        return hidden_states(dummy_run(tokens, skip_eplb=True)[0])
+        output = dummy_run(tokens, skip_eplb=True)[0]
+        return hidden_states(passed_on.pop() if output is None and passed_on else output)
 
     runner._dummy_run = dummy
     return probe

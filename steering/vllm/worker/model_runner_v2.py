@@ -6,7 +6,7 @@ before the forward pass, which a full CUDA graph may replay). Wrapped on the run
 `finish_requests` (because `ModelState.remove_request` is called for ended and preempted requests
 alike), `sample_tokens` (our report is put on its output), `update_requests` (tokens of companions),
 `sample` (logits of companions; hidden states are checked), `execute_model`, and, in `dummy_run.py`,
-`_dummy_run`. Read: `req_states`, `input_buffers`.
+`_dummy_run`. Read: `req_states`, `input_buffers`, `is_last_pp_rank`.
 
 The runner chooses a step's graph before it has prepared the step. One that may be listened to is
 therefore given to `execute_model` as a profile run, which on a real batch means one thing: it is
@@ -42,6 +42,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
     sample_tokens = runner.sample_tokens
     execute_model = runner.execute_model
     compute_logits = runner.model.compute_logits
+    passed_on: list[Any] = []
+    """What the last dummy run passes to the next stage of a pipeline."""
     unseen: list[tuple[Any, dict[str, int]]] = []
     """Hidden states of the step whose logits are computed next, and the index of each request. The
     runner does not return the logits that it samples from, and its sampler overwrites them."""
@@ -53,7 +55,9 @@ def attach(runner: Any, steps: Steps) -> Attached:
             arriving = [one.extra_args for one in new if one is not None]
             if steps.may_listen(scheduler_output.num_scheduled_tokens, arriving):
                 kwargs["is_profile"] = True
-        return execute_model(scheduler_output, *args, **kwargs)
+        output = execute_model(scheduler_output, *args, **kwargs)
+        passed_on[:] = [output] if kwargs.get("dummy_run") else []
+        return output
 
     def begin_forward(_model: Any, _args: Any) -> None:
         if steps.has_listeners:
@@ -113,7 +117,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
     def sample(grammar_output: "GrammarOutput | None") -> Any:
         steps.end_forward()
         output = sample_tokens(grammar_output)
-        steps.attach_report(output, HOLDER)
+        if runner.is_last_pp_rank:  # A stage that is not returns an output that others share.
+            steps.attach_report(output, HOLDER)
         return output
 
     state.add_request = add
@@ -128,7 +133,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     # Attention does run here. Up to this many tokens, each is a request of its own.
     return Attached(
         runner.input_buffers.positions,
-        dummy_run.attach(runner, steps),
+        dummy_run.attach(runner, steps, passed_on),
         runner.max_num_reqs,
     )
 

@@ -27,7 +27,7 @@ def config(connector: str | None = None, drafts: object = None, **changes: Any) 
         "enable_hc_sp": False,
         "tensor_parallel_size": 2,
     }
-    cache = {"kv_sharing_fast_prefill": False}
+    cache = {"kv_sharing_fast_prefill": False, "mamba_cache_mode": "none"}
     for name, value in changes.items():
         next(part for part in (parallel, cache) if name in part)[name] = value
     transfer = None if connector is None else SimpleNamespace(kv_connector=connector)
@@ -69,6 +69,10 @@ def test_ways_that_are_steered_pass() -> None:
         ({"kv_sharing_fast_prefill": True}, "fast prefill"),
         ({"use_sequence_parallel_moe": True}, "expert parallel with sequence parallel"),
         ({"enable_hc_sp": True}, "sequence parallel blocks"),
+        (
+            {"connector": "OffloadingConnector", "mamba_cache_mode": "align"},
+            "the KV connector OffloadingConnector with a state-space model",
+        ),
         ({"connector": "SimpleCPUOffloadConnector"}, "the KV connector SimpleCPUOffloadConnector"),
     ],
 )

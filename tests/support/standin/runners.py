@@ -120,6 +120,8 @@ class RunnerV1(Runner):
 class RunnerV2(Runner):
     """`v1/worker/gpu/model_runner.py`: a request that is preempted is forgotten, and new again."""
 
+    is_last_pp_rank = True
+
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
         self._pre_hooks: list[Callable[[Any, Any], None]] = []
