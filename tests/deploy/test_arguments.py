@@ -84,4 +84,5 @@ def test_the_group_is_of_one_mind(parser: Any) -> None:
     differing = {key for key in leader if leader[key] != worker[key]}
     assert differing == {"headless", "host"}
     assert worker["headless"] is True
-    assert leader["nnodes"] == 2
+    # A stage of the pipeline on each host.
+    assert leader["nnodes"] == leader["pipeline_parallel_size"] == 2

@@ -74,7 +74,7 @@ def overflowing(engine: Engine, asks: list[Ask], huge: str) -> dict[str, Any]:
     forgetting between. `huge`: digest of a vector that leaves nothing finite."""
     engine.llm.collective_rpc(_bound_additions, args=(float("inf"),))
     attacks = [
-        replace(one, plan=Plan((planned(huge, 1.0, (0,), positions),)))
+        replace(one, plan=Plan((planned(huge, 1.0, (0, 1), positions),)))
         for one, positions in zip(
             asks[:4], ("all", "prompt", "generation", "after_prompt"), strict=True
         )
