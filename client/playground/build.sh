@@ -16,5 +16,11 @@ cp -R "$here/src" "$here/public" "$here/tsconfig.json" "$here/vite.config.ts" "$
 cd "$work"
 "$node" "$packages/node_modules/typescript/bin/tsc" --noEmit
 "$node" "$packages/node_modules/vite/bin/vite.js" build --logLevel warn --outDir "$work/built" --emptyOutDir
+# What is in the built files is other people's, too.
+for package in preact @preact/signals @preact/signals-core uplot @fontsource-variable/inter; do
+    printf '== %s\n\n' "$package"
+    cat "$packages/node_modules/$package/LICENSE"
+    printf '\n'
+done >"$work/built/licences.txt"
 rm -f "$into"/*
 cp "$work/built"/* "$into/"

@@ -91,6 +91,16 @@ def test_no_folder_has_many_files_and_no_file_is_long(room: str) -> None:
     assert {str(x): lines(x) for x in found if lines(x) > MOST_LINES} == {}
 
 
+def test_the_sources_of_the_playground_keep_the_same_order() -> None:
+    kinds = {".ts", ".tsx", ".css"}
+    found = [x for x in (ROOT / "client/playground/src").rglob("*") if x.suffix in kinds]
+    assert len(found) > 50
+    counts = Counter(path.parent for path in found)
+    assert {str(x): n for x, n in counts.items() if n > MOST_FILES} == {}
+    assert {str(x): lines(x) for x in found if lines(x) > MOST_LINES} == {}
+    assert statistics.median(map(lines, found)) < MEDIAN_LINES
+
+
 @pytest.mark.parametrize("room", ROOMS)
 def test_half_of_a_rooms_files_fit_on_three_screens(room: str) -> None:
     assert statistics.median(map(lines, sources(room))) < MEDIAN_LINES

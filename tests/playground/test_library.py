@@ -1,6 +1,8 @@
 """Vectors: list, search, upload, inspect, rename, delete; and 200 of them."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import httpx
@@ -11,6 +13,7 @@ from bench.servers import Server
 from tests.support.playground.page import Playground
 from tests.support.playground.vectors import random_vector
 
+AT_ONCE = 8
 DROP = """
 (box, [name, data]) => {
   const files = new DataTransfer();
@@ -33,8 +36,8 @@ def names(http: httpx.Client) -> Iterator[list[str]]:
     """Names that a test makes, which are deleted afterwards."""
     made: list[str] = []
     yield made
-    for name in made:
-        http.delete(f"/v1/steering/vectors/{name}?force=true")
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(lambda name: http.delete(f"/v1/steering/vectors/{name}?force=true"), made))
 
 
 def upload(http: httpx.Client, name: str, seed: int) -> None:
@@ -138,8 +141,8 @@ def test_a_control_vector_of_another_tool_is_uploaded(
 
 def test_two_hundred_vectors(play: Playground, http: httpx.Client, names: list[str]) -> None:
     names += [f"many-{n:03}" for n in range(200)]
-    for n, name in enumerate(names):
-        upload(http, name, n)
+    with ThreadPoolExecutor(AT_ONCE) as pool:
+        list(pool.map(partial(upload, http), names, range(200)))
     play.page.reload()
     play.show("Vectors")
     page = play.page

@@ -69,7 +69,7 @@ def test_a_sweep_draws_its_figure_and_finds_the_range(play: Playground) -> None:
     page.get_by_label("Coefficients").fill("-8, 1, 2, 12")
     page.get_by_label("Messages").fill("Describe a harbour.\nTell me about a bridge.")
     region = page.get_by_role("region", name="Find a coefficient")
-    region.get_by_label("Most tokens").fill("24")
+    region.get_by_label("Max tokens").fill("24")
     region.get_by_role("button", name="Sweep").click()
     expect(region.get_by_text("10 of 10 answers")).to_be_visible()
     expect(region.locator("canvas")).to_be_visible()
@@ -77,9 +77,8 @@ def test_a_sweep_draws_its_figure_and_finds_the_range(play: Playground) -> None:
     expect(rows).to_have_count(6)
     # At twelve times its own coefficient the text is broken; unsteered it is not.
     expect(rows.last.get_by_role("cell").last).to_have_text("no")
-    expect(rows.filter(has=page.get_by_role("cell", name="0", exact=True)).first).to_contain_text(
-        "yes"
-    )
+    expect(rows.nth(2).get_by_role("cell").first).to_have_text("0")
+    expect(rows.nth(2).get_by_role("cell").last).to_have_text("yes")
 
 
 def test_the_servers_page_shows_what_it_can_and_does(play: Playground) -> None:

@@ -13,7 +13,7 @@ from bench.servers import Server
 from tests.support.playground.browser import NARROW, context
 from tests.support.playground.page import Playground
 
-PARK = "Tell me about a walk in the park."
+WEEKEND = "Tell me about your weekend."
 SIZE = {"width": 1280, "height": 800}
 
 
@@ -50,7 +50,7 @@ def test_every_view_has_its_picture(
         add.press("Enter")
         play.set_slider("first_person", 1)
         play.set_slider("cheerful", 1.25)
-        play.say(PARK, 90)
+        play.say(WEEKEND, 90)
         play.wait()
         take("compare")
         page.get_by_role("checkbox", name="Dynamic").check()
@@ -75,6 +75,6 @@ def test_every_view_has_its_picture(
 def test_a_phone_has_its_picture(server: Server, browser: Browser, folder: Path) -> None:
     with context(browser, server.url, viewport=NARROW, device_scale_factor=2) as page:
         play = Playground(page).open()
-        play.say(PARK, 60)
+        play.say(WEEKEND, 60)
         play.wait()
         page.screenshot(path=folder / "playground-phone.png", full_page=True, animations="disabled")

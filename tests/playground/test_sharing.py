@@ -18,7 +18,7 @@ HARD = 'It\'s "quoted", $HOME, `back`, \\ and ünïcode\nin two lines'
 
 
 def test_curl_that_is_copied_runs_and_steers(play: Playground) -> None:
-    play.page.get_by_label("Most tokens").fill("6")
+    play.page.get_by_label("Max tokens").fill("6")
     play.page.get_by_role("textbox", name="Message").fill(HARD)
     command = play.copied("cheerful 1.5", "curl")
     done = subprocess.run(["bash", "-c", command + " --silent"], capture_output=True, check=True)
@@ -28,7 +28,7 @@ def test_curl_that_is_copied_runs_and_steers(play: Playground) -> None:
 
 
 def test_python_that_is_copied_runs_and_steers(play: Playground, tmp_path: Path) -> None:
-    play.page.get_by_label("Most tokens").fill("6")
+    play.page.get_by_label("Max tokens").fill("6")
     play.page.get_by_role("textbox", name="Message").fill(HARD)
     script = tmp_path / "copied.py"
     script.write_text(play.copied("cheerful 1.5", "Python"))

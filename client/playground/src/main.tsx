@@ -3,10 +3,10 @@ import { render } from "preact";
 
 import "./styles";
 import { App } from "./app";
-import { readLink } from "./state/link";
-import { watchSliders } from "./state/again";
+import { readLink } from "./state/compare/link";
+import { watchSliders } from "./state/compare/again";
 import { connect } from "./state/server";
-import { steerSecondColumn } from "./state/columns";
+import { steerSecondColumn } from "./state/compare/columns";
 import { readView, view } from "./state/view";
 
 const linked = readLink();

@@ -23,7 +23,7 @@ class Playground:
 
     def say(self, text: str, tokens: int = 24) -> None:
         """Send a message to all columns."""
-        self.page.get_by_label("Most tokens").fill(str(tokens))
+        self.page.get_by_label("Max tokens").fill(str(tokens))
         self.page.get_by_role("textbox", name="Message").fill(text)
         self.page.get_by_role("button", name="Send", exact=True).click()
 

@@ -1,6 +1,6 @@
 import { useEffect, useRef } from "preact/hooks";
 
-import type { Answer } from "../state/answer";
+import type { Answer } from "../state/compare/answer";
 import { words } from "../strings";
 import { Lines } from "./lines";
 import { Readout } from "./readout";

@@ -1,7 +1,7 @@
 import { effect } from "@preact/signals";
 import uPlot from "uplot";
 
-import type { Trace } from "../state/trace";
+import type { Trace } from "../state/compare/trace";
 import { colours, whenColoursChange } from "./colours";
 
 const HEIGHT = 140;

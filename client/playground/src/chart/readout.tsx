@@ -1,6 +1,6 @@
 import { useEffect } from "preact/hooks";
 
-import type { Answer } from "../state/answer";
+import type { Answer } from "../state/compare/answer";
 import { words } from "../strings";
 
 /** The numbers of the token under the pointer, which is marked in the text. */

@@ -1,7 +1,7 @@
 import { signal } from "@preact/signals";
 
-import type { Piece } from "../state/answer";
-import type { Trace } from "../state/trace";
+import type { Piece } from "../state/compare/answer";
+import type { Trace } from "../state/compare/trace";
 
 /** The property by which tokens are tinted. */
 export const tintedBy = signal(0);

@@ -1,7 +1,7 @@
 import { useLayoutEffect, useRef } from "preact/hooks";
 
 import { useTint } from "../chart/tint";
-import type { Answer, Block, Piece } from "../state/answer";
+import type { Answer, Block, Piece } from "../state/compare/answer";
 
 /** The text of an answer, as text. Of a dynamic one each token is tinted by its coefficient. */
 export function AnswerText({ answer }: { answer: Answer }) {

@@ -1,6 +1,6 @@
 import { CoefficientChart } from "../chart/coefficient_chart";
 import { ProblemNote } from "../parts/problem_note";
-import type { Answer } from "../state/answer";
+import type { Answer } from "../state/compare/answer";
 import { words } from "../strings";
 import { AnswerText } from "./answer_text";
 import { ReceiptView } from "./receipt_view";

@@ -1,8 +1,8 @@
 import { useState } from "preact/hooks";
 
 import { Icon } from "../parts/icon";
-import { MOST_COLUMNS, addColumn, columns, removeColumn, selectedId, type Column } from "../state/columns";
-import { copyAnswers } from "../state/conversation";
+import { MOST_COLUMNS, addColumn, columns, removeColumn, selectedId, type Column } from "../state/compare/columns";
+import { copyAnswers } from "../state/compare/conversation";
 import { words } from "../strings";
 import { titleOf } from "./column_title";
 import { CopyDialog } from "./copy_dialog";

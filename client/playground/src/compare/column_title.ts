@@ -1,4 +1,4 @@
-import { columns, type Column } from "../state/columns";
+import { columns, type Column } from "../state/compare/columns";
 import { shown, words } from "../strings";
 
 /** What a column is called: how it is steered, in short; the same twice gets a number. */

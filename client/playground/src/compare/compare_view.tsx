@@ -1,6 +1,6 @@
 import { SlidersPanel } from "../sliders/sliders_panel";
-import { columns } from "../state/columns";
-import { turns } from "../state/conversation";
+import { columns } from "../state/compare/columns";
+import { turns } from "../state/compare/conversation";
 import { words } from "../strings";
 import { ColumnHeads } from "./column_heads";
 import { Composer } from "./composer";
@@ -30,6 +30,11 @@ function Hint() {
     <div class="hint">
       <h2>{words.compare.hintTitle}</h2>
       <p>{words.compare.hint}</p>
+      <ol>
+        {words.compare.hintSteps.map((step) => (
+          <li key={step}>{step}</li>
+        ))}
+      </ol>
     </div>
   );
 }

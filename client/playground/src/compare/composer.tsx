@@ -1,6 +1,6 @@
 import { Field, NumberInput } from "../parts/fields";
 import { Icon } from "../parts/icon";
-import { answersAgain, clear, draft, replay, running, sampling, send, stop, turns, type Sampling } from "../state/conversation";
+import { answersAgain, clear, draft, replay, running, sampling, send, stop, turns, type Sampling } from "../state/compare/conversation";
 import { words } from "../strings";
 
 /** Where the next message is written, and how answers are sampled. */

@@ -12,7 +12,7 @@ export function ReceiptView({ receipt }: { receipt: Receipt }) {
   return (
     <details class="receipt">
       <summary>
-        {words.receipt.title} <span class="receipt-sum">{summaryOf(receipt)}</span>
+        {words.receipt.title} · <span class="receipt-sum">{summaryOf(receipt)}</span>
       </summary>
       <div class="receipt-scroll" tabIndex={0} role="region" aria-label={words.receipt.title}>
         <table>

@@ -1,9 +1,9 @@
 import { useEffect, useRef, useState } from "preact/hooks";
 
 import { Icon } from "../parts/icon";
-import { changedColumns } from "../state/again";
-import { columns } from "../state/columns";
-import { answerAgain, answersAgain, resend, turns, type Turn } from "../state/conversation";
+import { changedColumns } from "../state/compare/again";
+import { columns } from "../state/compare/columns";
+import { answerAgain, answersAgain, resend, turns, type Turn } from "../state/compare/conversation";
 import { words } from "../strings";
 import { AnswerView } from "./answer_view";
 import { titleOf } from "./column_title";

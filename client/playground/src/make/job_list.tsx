@@ -1,9 +1,9 @@
 import { cancelJob } from "../api/jobs";
 import type { Job } from "../api/types";
 import { ProblemNote } from "../parts/problem_note";
-import { addUse, selected } from "../state/columns";
+import { addUse, selected } from "../state/compare/columns";
 import { isOver, jobs, jobsProblem, watchJobs } from "../state/jobs";
-import { ownCoefficient } from "../state/vectors";
+import { nameOf, ownCoefficient } from "../state/vectors";
 import { show } from "../state/view";
 import { words } from "../strings";
 import { sweepVector } from "./sweep_state";
@@ -65,7 +65,7 @@ function JobItem({ job }: { job: Job }) {
         </details>
       )}
       {job.samples.length > 0 && <Samples job={job} />}
-      {job.status === "succeeded" && job.vectors.map((id) => <Made key={id} id={id} />)}
+      {job.status === "succeeded" && job.vectors.map(nameOf).map((id) => <Made key={id} id={id} />)}
     </li>
   );
 }

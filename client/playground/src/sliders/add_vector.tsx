@@ -1,7 +1,7 @@
 import { useId, useState } from "preact/hooks";
 
 import { Icon } from "../parts/icon";
-import { addUse, type Column } from "../state/columns";
+import { addUse, type Column } from "../state/compare/columns";
 import { ownCoefficient, usable, vectorOf, vectorsProblem } from "../state/vectors";
 import { show } from "../state/view";
 import { words } from "../strings";

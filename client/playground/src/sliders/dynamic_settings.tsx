@@ -1,5 +1,5 @@
 import { Field, NumberInput, Select } from "../parts/fields";
-import { changeMix, type Column } from "../state/columns";
+import { changeMix, type Column } from "../state/compare/columns";
 import { capabilities } from "../state/server";
 import { DYNAMIC, type Dynamic } from "../steering/mix";
 import { words } from "../strings";
@@ -31,13 +31,13 @@ export function DynamicSettings({ column }: { column: Column }) {
 function Settings({ dynamic, kinds, set }: { dynamic: Dynamic; kinds: string[]; set: (next: Dynamic) => void }) {
   return (
     <div class="pair">
-      <Field label={words.sliders.start}>
-        {(id) => <NumberInput id={id} value={dynamic.start} min={0} step={0.1} onChange={(start) => set({ ...dynamic, start })} />}
+      <Field label={words.sliders.start} hint={words.sliders.startHint}>
+        {(id, note) => <NumberInput id={id} describedBy={note} value={dynamic.start} min={0} step={0.1} onChange={(start) => set({ ...dynamic, start })} />}
       </Field>
-      <Field label={words.sliders.topP}>
-        {(id) => <NumberInput id={id} value={dynamic.top_p} min={0.01} max={1} step={0.01} onChange={(top_p) => set({ ...dynamic, top_p })} />}
+      <Field label={words.sliders.topP} hint={words.sliders.topPHint}>
+        {(id, note) => <NumberInput id={id} describedBy={note} value={dynamic.top_p} min={0.01} max={1} step={0.01} onChange={(top_p) => set({ ...dynamic, top_p })} />}
       </Field>
-      <Field label={words.sliders.kl}>
+      <Field label={words.sliders.kl} hint={words.sliders.klHint}>
         {(id) => (
           <Select
             id={id}
@@ -47,8 +47,8 @@ function Settings({ dynamic, kinds, set }: { dynamic: Dynamic; kinds: string[]; 
           />
         )}
       </Field>
-      <Field label={words.sliders.every}>
-        {(id) => <NumberInput id={id} value={dynamic.every} min={1} max={64} step={1} onChange={(every) => set({ ...dynamic, every })} />}
+      <Field label={words.sliders.every} hint={words.sliders.everyHint}>
+        {(id, note) => <NumberInput id={id} describedBy={note} value={dynamic.every} min={1} max={64} step={1} onChange={(every) => set({ ...dynamic, every })} />}
       </Field>
     </div>
   );

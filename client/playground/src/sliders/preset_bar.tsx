@@ -4,7 +4,7 @@ import { createPreset, patchPreset } from "../api/library";
 import { Problem } from "../api/problem";
 import { Field } from "../parts/fields";
 import { ProblemNote } from "../parts/problem_note";
-import { setMix, type Column } from "../state/columns";
+import { setMix, type Column } from "../state/compare/columns";
 import { capabilities, loadPresets, presets } from "../state/server";
 import { ownCoefficient } from "../state/vectors";
 import { fieldOf, mixOf } from "../steering/field";

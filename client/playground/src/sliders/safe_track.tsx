@@ -3,6 +3,9 @@ import { useLayoutEffect, useRef } from "preact/hooks";
 import { isOutside, share, type Scale } from "../steering/scale";
 import { shown, words } from "../strings";
 
+/** The least share of the track that has room for the word between the two numbers. */
+const ROOM_FOR_WORD = 0.3;
+
 interface Props {
   name: string;
   value: number;
@@ -49,6 +52,7 @@ export function SafeTrack({ name, value, scale, onChange }: Props) {
       {scale.safe && (
         <div class="track-ends" aria-hidden="true">
           {scale.safe[0] >= scale.min && <span class="track-low">{shown(scale.safe[0])}</span>}
+          {high - low > ROOM_FOR_WORD && <span class="track-word">{words.sliders.safe}</span>}
           {scale.safe[1] <= scale.max && <span class="track-high">{shown(scale.safe[1])}</span>}
         </div>
       )}

@@ -1,5 +1,5 @@
 import { capabilities } from "../state/server";
-import { changeMix, selected, type Column } from "../state/columns";
+import { changeMix, selected, type Column } from "../state/compare/columns";
 import { titleOf } from "../compare/column_title";
 import { words } from "../strings";
 import { AddVector } from "./add_vector";

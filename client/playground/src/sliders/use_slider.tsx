@@ -1,4 +1,4 @@
-import { changeUse, removeUse, type Column } from "../state/columns";
+import { changeUse, removeUse, type Column } from "../state/compare/columns";
 import { capabilities } from "../state/server";
 import { vectorOf, wholeVectorOf } from "../state/vectors";
 import { NumberInput } from "../parts/fields";

@@ -19,7 +19,7 @@ let watching: ReturnType<typeof setTimeout> | null = null;
 export async function watchJobs(): Promise<void> {
   if (watching !== null) clearTimeout(watching);
   watching = null;
-  const ran = new Set(jobs.value.filter((one) => !isOver(one)).map((one) => one.id));
+  const over = new Set(jobs.value.filter(isOver).map((one) => one.id));
   try {
     jobs.value = await listJobs();
     jobsProblem.value = null;
@@ -28,6 +28,7 @@ export async function watchJobs(): Promise<void> {
     jobsProblem.value = error;
     return;
   }
-  if (jobs.value.some((one) => ran.has(one.id) && isOver(one))) await loadVectors();
+  // A short job may be over when it is seen for the first time.
+  if (jobs.value.some((one) => isOver(one) && !over.has(one.id))) await loadVectors();
   if (jobs.value.some((one) => !isOver(one))) watching = setTimeout(() => void watchJobs(), EVERY_MS);
 }

@@ -27,10 +27,11 @@ export async function loadVectors(): Promise<void> {
   vectors.value = found;
 }
 
-/** The vector that a mix names; it may pin a version. */
-export function vectorOf(id: string): Vector | undefined {
-  return vectors.value.get(id) ?? vectors.value.get(id.split("@")[0]!);
-}
+/** The name in an id, which may pin a version: `name@<hex>`. */
+export const nameOf = (id: string): string => id.split("@")[0]!;
+
+/** The vector that a mix names. */
+export const vectorOf = (id: string): Vector | undefined => vectors.value.get(nameOf(id));
 
 const asked = new Set<string>();
 

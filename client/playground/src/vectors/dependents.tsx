@@ -1,11 +1,12 @@
 import { isObject } from "../api/problem";
 import type { Preset } from "../api/types";
 import { presets } from "../state/server";
+import { nameOf } from "../state/vectors";
 import { words } from "../strings";
 
 /** The presets that name a vector. */
 export function dependentsOf(vector: string): Preset[] {
-  return presets.value.filter((one) => idsOf(one.steering.vectors).some((id) => id.split("@")[0] === vector));
+  return presets.value.filter((one) => idsOf(one.steering.vectors).some((id) => nameOf(id) === vector));
 }
 
 /** Lists them; nothing where there are none. */

@@ -3,7 +3,7 @@ import { useState } from "preact/hooks";
 
 import type { Vector } from "../api/types";
 import { Icon } from "../parts/icon";
-import { addUse, selected } from "../state/columns";
+import { addUse, selected } from "../state/compare/columns";
 import { show } from "../state/view";
 import { writeLayers } from "../steering/layers";
 import { bytes, shown, words } from "../strings";

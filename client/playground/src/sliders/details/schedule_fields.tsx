@@ -1,7 +1,7 @@
 import { useState } from "preact/hooks";
 
 import { Field, NumberInput, Select } from "../../parts/fields";
-import { changeUse, type Column } from "../../state/columns";
+import { changeUse, type Column } from "../../state/compare/columns";
 import { capabilities } from "../../state/server";
 import type { Schedule, Use } from "../../steering/mix";
 import { words } from "../../strings";

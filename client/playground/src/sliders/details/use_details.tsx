@@ -1,6 +1,6 @@
 import type { Positions, Vector } from "../../api/types";
 import { Field, NumberInput, Select } from "../../parts/fields";
-import { changeUse, type Column } from "../../state/columns";
+import { changeUse, type Column } from "../../state/compare/columns";
 import { capabilities } from "../../state/server";
 import { writeLayers } from "../../steering/layers";
 import type { Use } from "../../steering/mix";

@@ -1,6 +1,6 @@
 import { signal } from "@preact/signals";
 
-import type { Part } from "../api/types";
+import type { Part } from "../../api/types";
 
 /** One property's numbers by token. */
 export interface Property {

@@ -1,9 +1,9 @@
 import { signal, type Signal } from "@preact/signals";
 
-import type { Chunk } from "../api/chat";
-import { isObject, type Problem } from "../api/problem";
-import type { ChatBody, Receipt } from "../api/types";
-import { finite } from "../steering/field";
+import type { Chunk } from "../../api/chat";
+import { isObject, type Problem } from "../../api/problem";
+import type { ChatBody, Receipt } from "../../api/types";
+import { finite } from "../../steering/field";
 import { Trace } from "./trace";
 
 export type Status = "waiting" | "streaming" | "done" | "stopped" | "broken" | "refused";

@@ -1,7 +1,7 @@
 import { computed, signal } from "@preact/signals";
 
-import { UNSTEERED, newUse, type Mix, type Use } from "../steering/mix";
-import { usable } from "./vectors";
+import { UNSTEERED, newUse, type Mix, type Use } from "../../steering/mix";
+import { usable } from "../vectors";
 
 /** One way of steering, and the answers that it gave stand under it. */
 export interface Column {

@@ -1,15 +1,15 @@
 import { computed, signal } from "@preact/signals";
 
-import { streamChat } from "../api/chat";
-import { isAlive } from "../api/http";
-import { Problem } from "../api/problem";
-import type { ChatBody, Message } from "../api/types";
-import { words } from "../strings";
-import { fieldOf } from "../steering/field";
-import type { Mix } from "../steering/mix";
+import { streamChat } from "../../api/chat";
+import { isAlive } from "../../api/http";
+import { Problem } from "../../api/problem";
+import type { ChatBody, Message } from "../../api/types";
+import { words } from "../../strings";
+import { fieldOf } from "../../steering/field";
+import type { Mix } from "../../steering/mix";
 import { Answer } from "./answer";
 import { columns, type Column } from "./columns";
-import { capabilities, model } from "./server";
+import { capabilities, model } from "../server";
 
 /** What the user said, and the answer of each column by the column's id. */
 export interface Turn {
@@ -26,7 +26,7 @@ export interface Sampling {
 
 export const turns = signal<readonly Turn[]>([]);
 export const draft = signal<string>(words.compare.firstMessage);
-export const sampling = signal<Sampling>({ seed: 7, temperature: 0.7, max_tokens: 120 });
+export const sampling = signal<Sampling>({ seed: 2, temperature: 0.7, max_tokens: 120 });
 /** Whether a column answers again when its sliders have changed. */
 export const answersAgain = signal(true);
 

@@ -3,12 +3,12 @@
  * steered, and the sampling; no answer, and no key.
  */
 
-import { isObject } from "../api/problem";
-import { finite, fieldOf, mixOf } from "../steering/field";
-import { UNSTEERED, type Mix } from "../steering/mix";
+import { isObject } from "../../api/problem";
+import { finite, fieldOf, mixOf } from "../../steering/field";
+import { UNSTEERED, type Mix } from "../../steering/mix";
 import { MOST_COLUMNS, columns, newColumn, selectedId, setColumns } from "./columns";
 import { draft, sampling, setSaid, turns } from "./conversation";
-import { ownCoefficient } from "./vectors";
+import { ownCoefficient } from "../vectors";
 
 const MARK = "state=";
 const LONGEST = 200_000;
