@@ -45,6 +45,7 @@ _STAGES: Final = "steering/vllm/worker/stages.py"
 _MODEL: Final = "steering/vllm/worker/model.py"
 _V1: Final = "steering/vllm/worker/model_runner_v1.py"
 _V2: Final = "steering/vllm/worker/model_runner_v2.py"
+_COUPLING: Final = "steering/vllm/worker/coupling.py"
 _DUMMY: Final = "steering/vllm/worker/dummy_run.py"
 _MANAGER: Final = "vllm.v1.worker.gpu.cudagraph_utils:ModelCudaGraphManager"
 _GRAPHS: Final = "steering/vllm/worker/graph_sets.py"
@@ -320,7 +321,16 @@ SEAMS: Final = (
          ("token_ids_cpu", "is_token_ids", "num_tokens_no_spec"), "as above, or with a draft"),
     Seam(_V1, V1_WORKER, "vllm.v1.core.sched.output:CachedRequestData",
          ("req_ids", "all_token_ids"), "as above"),
+    Seam(_COUPLING, V1_WORKER, "vllm.v1.worker.gpu_input_batch:InputBatch",
+         ("generators", "greedy_reqs", "temperature_cpu", "top_k_cpu_tensor", "top_k_reqs",
+          "top_p_cpu_tensor", "top_p_reqs"), "drafts have the noise of the answer"),
+    Seam(_COUPLING, V1_WORKER,
+         "vllm.v1.sample.ops.topk_topp_sampler:TopKTopPSampler.forward_native",
+         ("logits", "generators", "k", "p"), "as above"),
     # Model runner V2
+    Seam(_COUPLING, V2_WORKER, "vllm.v1.worker.gpu.sample.gumbel:gumbel_sample",
+         ("logits", "expanded_idx_mapping", "temperature", "seed", "pos", "apply_temperature",
+          "is_drafting", "use_fp64"), "drafts have the noise of the answer"),
     Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner",
          ("model_state", "req_states", "input_buffers", "max_num_reqs", "max_num_tokens", "device",
           "get_model", "is_last_pp_rank"), "the batch of a step"),

@@ -16,7 +16,7 @@ from steersman.steering.plan.errors import NotComposed, PlanInvalid
 from steersman.steering.plan.plan import PLAN_KEY, Plan
 from steersman.steering.plan.receipt import StepReport
 from steersman.steering.worker.capture import CaptureTracker
-from steersman.steering.worker.composition import Composer
+from steersman.steering.worker.composition import Composer, Guess
 from steersman.steering.worker.finite import FiniteCheck, Watched
 from steersman.steering.worker.hooks import ActiveSlots
 from steersman.steering.worker.requests import SteeredRequests
@@ -176,13 +176,15 @@ class Steps:
         self._steered.step(spans, tokens)
         self._active.set(self._steered.active_slots)
 
-    def compose(self, last_tokens: Mapping[str, LastToken]) -> Mapping[str, LastToken]:
+    def compose(
+        self, last_tokens: Mapping[str, LastToken], guess: Guess
+    ) -> Mapping[str, LastToken]:
         """Compute the coefficients of the step's dynamic answers, and drafts for companions that
         need them.
 
         `last_tokens`: for each dynamic answer and each companion in the step, the last token that
-        it computes. Returns those of the companions, with drafts filled in. The runner must compute
-        these tokens in place of those that it sampled for companions.
+        it computes. Returns those of the companions, with drafts filled in, which `guess` takes.
+        The runner must compute these tokens in place of those that it sampled for companions.
         """
         self._ends, self._drafts = {}, {}
         for request_id, last in last_tokens.items():
@@ -203,17 +205,18 @@ class Steps:
             companion = self._composer.companions.get(request_id)
             if companion is not None:
                 drafts = last.token == DRAFT
-                token = self._draft(companion.answer, last_tokens) if drafts else last.token
+                token = self._draft(companion.answer, last_tokens, guess) if drafts else last.token
                 self._ends[request_id] = LastToken(last.position, token)
         return self._ends
 
-    def _draft(self, answer: str, last_tokens: Mapping[str, LastToken]) -> int:
+    def _draft(self, answer: str, last_tokens: Mapping[str, LastToken], guess: Guess) -> int:
         if answer not in self._drafts:
             request, last = self._steered.live.get(answer), last_tokens.get(answer)
             if request is None or last is None:
                 return 0  # It failed or was preempted in the same step: any token is right.
             choice = request.choices[last.position - request.prompt_tokens + 1]
-            self._drafts[answer] = self._composer.draft(answer, request.plan, last, choice)
+            draft = self._composer.draft(answer, request.plan, last, choice, guess)
+            self._drafts[answer] = draft
         return self._drafts[answer]
 
     @property

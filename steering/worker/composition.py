@@ -4,7 +4,7 @@ Scalena, Sarti and Nissim 2024, as METHODS.md describes their code. Independent 
 is the number of a companion: 0 is unsteered, n has the n-th vector alone.
 """
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 import torch
@@ -16,6 +16,11 @@ from steersman.steering.plan.plan import Plan
 
 _LIKELIEST: Final = (1024, 8192)
 """A nucleus of at most this many tokens is found without sorting the vocabulary."""
+
+
+Guess = Callable[[str, LastToken, Tensor], int]
+"""The token that a runner's sampler would take for an answer with this id and last token from these
+next-token logits [vocabulary] float32, which may be overwritten."""
 
 
 class _StreamLogits(NamedTuple):
@@ -76,9 +81,9 @@ class Composer:
             )
         return Choice(*map(tuple, values))
 
-    def draft(self, answer: str, plan: Plan, last: LastToken, choice: Choice) -> int:
-        """A guess at the answer's token behind `last`, whose coefficients are `choice`: the
-        likeliest token if the logits were linear in what is added. All companions must have
+    def draft(self, answer: str, plan: Plan, last: LastToken, choice: Choice, guess: Guess) -> int:
+        """A draft of the answer's token behind `last`, whose coefficients are `choice`: what
+        `guess` takes of its logits if those were linear in what is added. All companions must have
         computed `last`."""
         dynamic = plan.dynamic
         assert dynamic is not None
@@ -87,7 +92,7 @@ class Composer:
         for n, (one, coefficient) in enumerate(zip(alone, choice.coefficients, strict=True)):
             if start := dynamic.start_of(n):
                 logits += coefficient / start * (one - plain)
-        return int(logits.argmax())
+        return guess(answer, last, logits)
 
     def _behind(self, answer: str, plan: Plan, last: LastToken) -> list[Tensor]:
         """The logits behind `last` of all companions that have computed it, the unsteered one

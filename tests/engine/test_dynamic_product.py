@@ -158,6 +158,24 @@ def test_on_a_tiny_model(bench: Bench, kind: str, worst: list[float]) -> None:
             assert 0 < run.kept < run.drafted
 
 
+def test_a_draft_of_a_sampled_answer_has_its_noise(bench: Bench) -> None:
+    """Most drafts are kept, where the likeliest of a flat distribution would seldom be; and no
+    draft changes what is drawn."""
+    jobs = [
+        Job(one.job.prompt, one.job.plan, one.job.tokens, {"temperature": 1.0, "seed": n} | more)
+        for n, (one, more) in enumerate(
+            itertools.product(bench.asked[:4], ({}, {"top_k": 50}, {"top_p": 0.8, "min_p": 0.01}))
+        )
+    ]
+    own = bench.engine.do(drafts.ask, jobs)
+    truth = [list(one.answer.tokens) for one in own.answered]
+    assert own.kept > 0.6 * own.drafted > 0
+    assert len({tuple(tokens) for tokens in truth}) == len(jobs)
+    wrong = bench.engine.do(drafts.ask, jobs, "wrong", truth)
+    assert wrong.kept == 0
+    assert [list(one.answer.tokens) for one in wrong.answered] == truth
+
+
 @pytest.mark.parametrize("kind", ["own", "wrong"])
 def test_on_the_demo_model(
     engine: Engine,

@@ -3,7 +3,7 @@
 Wrapped: `_update_states` (requests come and go), `_prepare_inputs` (tokens of the step are marked),
 `_model_forward` (slots are active only in it), `sample_tokens` (hidden states and logits are
 checked; our report is put on its output), and, in `dummy_run.py`, `_dummy_run`. Read: `requests`,
-`input_batch`, `query_start_loc`, `positions`.
+`input_batch`, `query_start_loc`, `positions`, and, in `coupling.py`, `sampler`.
 
 Both methods that prepare a step run inside `synchronize_input_prep`, on the stream of the forward
 pass.
@@ -12,7 +12,7 @@ pass.
 import functools
 from typing import TYPE_CHECKING, Any
 
-from steersman.steering.vllm.worker import cache_blocks, dummy_run
+from steersman.steering.vllm.worker import cache_blocks, coupling, dummy_run
 from steersman.steering.vllm.worker.model import run_without_graphs
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
 
@@ -33,6 +33,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     prepare_inputs = runner._prepare_inputs
     model_forward = runner._model_forward
     sample_tokens = runner.sample_tokens
+    guess = coupling.v1(runner)
 
     @functools.wraps(update_states)
     def update(scheduler_output: "SchedulerOutput") -> Any:
@@ -48,7 +49,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
                 steps.add_request(new.req_id, new.sampling_params.extra_args, prompt_tokens)
         steps.sync_batch(runner.input_batch.req_id_to_index)
         if steps.companions:
-            _write_tokens(runner, steps.compose(getattr(scheduler_output, TOKENS_ATTRIBUTE, {})))
+            tokens = getattr(scheduler_output, TOKENS_ATTRIBUTE, {})
+            _write_tokens(runner, steps.compose(tokens, guess))
         return result
 
     @functools.wraps(prepare_inputs)

@@ -6,7 +6,8 @@ before the forward pass, which a full CUDA graph may replay). Wrapped on the run
 `finish_requests` (because `ModelState.remove_request` is called for ended and preempted requests
 alike), `sample_tokens` (our report is put on its output), `update_requests` (tokens of companions),
 `sample` (logits of companions; hidden states are checked), `execute_model`, and, in `dummy_run.py`,
-`_dummy_run`. Read: `req_states`, `input_buffers`, `is_last_pp_rank`.
+`_dummy_run`. Read: `req_states`, `input_buffers`, `is_last_pp_rank`, and, in `coupling.py`,
+`sampler`.
 
 The runner chooses a step's graph before it has prepared the step. One that may be listened to is
 therefore given to `execute_model` as a profile run, which on a real batch means one thing: it is
@@ -18,7 +19,7 @@ import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from steersman.steering.vllm.worker import cache_blocks, dummy_run
+from steersman.steering.vllm.worker import cache_blocks, coupling, dummy_run
 from steersman.steering.vllm.worker.model import run_without_graphs
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
 
@@ -44,6 +45,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     compute_logits = runner.model.compute_logits
     passed_on: list[Any] = []
     """What the last dummy run passes to the next stage of a pipeline."""
+    guess = coupling.v2(runner)
     unseen: list[tuple[Any, dict[str, int]]] = []
     """Hidden states of the step whose logits are computed next, and the index of each request. The
     runner does not return the logits that it samples from, and its sampler overwrites them."""
@@ -88,7 +90,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
         update_requests(scheduler_output)
         if steps.companions:
             steps.sync_batch(runner.req_states.req_id_to_index)
-            tokens = steps.compose(getattr(scheduler_output, TOKENS_ATTRIBUTE, {}))
+            tokens = steps.compose(getattr(scheduler_output, TOKENS_ATTRIBUTE, {}), guess)
             _write_tokens(runner.req_states, tokens)
 
     @functools.wraps(sample_rows)

@@ -139,16 +139,20 @@ def test_a_companion_may_be_ahead_by_a_token() -> None:
         made.choose("a", plan, at(7))
 
 
-def test_a_draft_is_the_likeliest_token_to_first_order() -> None:
+def test_a_draft_is_taken_from_logits_that_are_right_to_first_order() -> None:
+    def likeliest(answer: str, last: LastToken, guessed: torch.Tensor) -> int:
+        assert (answer, last) == ("a", at(7))
+        return int(guessed.argmax())
+
     made = Composer()
     for n, row in enumerate(([2.0, 0.0, 0.0], [2.0, 1.5, 0.0], [2.0, 0.0, 1.0])):
         made.add(f"a{n}", Companion("a", n))
         made.record_logits(f"a{n}", at(7), torch.tensor(row))
     plan = Plan((planned(1, 9.0), planned(2, 9.0)), "", Dynamic(0.5, 0.9, False))
     for coefficients, token in (((0.0, 0.0), 0), ((0.6, 0.0), 0), ((0.7, 0.5), 1), ((0.5, 1.1), 2)):
-        assert made.draft("a", plan, at(7), Choice(coefficients, (0.0, 0.0))) == token
+        assert made.draft("a", plan, at(7), Choice(coefficients, (0.0, 0.0)), likeliest) == token
     still = Plan(plan.vectors, "", Dynamic(0.0, 0.9, False))
-    assert made.draft("a", still, at(7), Choice((9.0, 9.0), (0.0, 0.0))) == 0
+    assert made.draft("a", still, at(7), Choice((9.0, 9.0), (0.0, 0.0)), likeliest) == 0
 
 
 def test_what_is_not_a_number_is_no_coefficient() -> None:

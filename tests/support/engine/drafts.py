@@ -17,7 +17,7 @@ from vllm.lora.request import LoRARequest
 
 from steersman.steering.plan import PLAN_KEY, RECEIPTS, Choice, Plan, WorkerNote
 from steersman.steering.plan.dynamic import LastToken
-from steersman.steering.worker.composition import Composer
+from steersman.steering.worker.composition import Composer, Guess
 from tests.support.engine.engine import Answer, Engine, answer
 
 KINDS = ("own", "right", "wrong", "random")
@@ -114,7 +114,9 @@ def forced(kind: str, texts: Mapping[str, tuple[int, Sequence[int]]]) -> Iterato
     made = Counter[bool]()
     chance = random.Random(1)
 
-    def draft(self: Composer, name: str, plan: Plan, last: LastToken, choice: Choice) -> int:
+    def draft(
+        self: Composer, name: str, plan: Plan, last: LastToken, choice: Choice, guess: Guess
+    ) -> int:
         start, text = texts[plan.receipt]
         next_one = last.position + 1 - start
         if next_one >= len(text):
