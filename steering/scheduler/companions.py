@@ -129,6 +129,9 @@ class CompanionScheduler:
         for group in self._groups.values():
             # Under asynchronous scheduling the next token is known only when the step is over.
             in_flight = any(member.num_in_flight_tokens for member in group.members)
+            for member in group.members:
+                # Others may compute what a speculator proposes; an answer computes token by token.
+                member.spec_token_ids = []
             for companion in group.companions:
                 companion.next_decode_eligible_step = FOREVER if in_flight else 0
                 if _is_behind(companion):

@@ -154,8 +154,8 @@ def check_v2(runner: Any, vllm_config: "VllmConfig") -> None:
 
 def no_dynamic(vllm_config: "VllmConfig") -> str | None:
     """Why this engine can compose no request dynamically; None if it can."""
-    if vllm_config.speculative_config is not None:
-        return "speculative decoding"
+    if vllm_config.speculative_config and vllm_config.scheduler_config.async_scheduling:
+        return "asynchronous speculative decoding; the server needs --no-async-scheduling"
     # The first stage computes a step before the last one has the logits of the step before.
     if vllm_config.parallel_config.pipeline_parallel_size > 1:
         return "pipeline parallel"

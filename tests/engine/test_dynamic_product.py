@@ -332,6 +332,50 @@ def test_however_it_is_sampled(
         truth = truth or [one.answer.tokens for one in found]
 
 
+DRAFT_TOKENS = {"v1": 24, "v2": 6}
+N_GRAMS = {"method": "ngram", "prompt_lookup_max": 3, "prompt_lookup_min": 1}
+
+
+@pytest.mark.parametrize(
+    ("runner", "method"), [("v1", "ngram"), ("v1", "draft_model"), ("v2", "draft_model")]
+)
+def test_beside_others_that_decode_speculatively(
+    runner: str,
+    method: str,
+    tiny_model: Path,
+    tiny_shelf: Shelf,
+    tiny_reference: ReferenceModel,
+    worst: list[float],
+) -> None:
+    """Dynamic answers take no proposals of the speculator; what others take changes no answer."""
+    speculation = {"method": method, "num_speculative_tokens": 3}
+    speculation |= N_GRAMS if method == "ngram" else {"model": str(tiny_model)}
+    tokens = DRAFT_TOKENS[runner]
+    asked, others = [], []
+    for n, setting in enumerate((SETTINGS[0], SETTINGS[7], SETTINGS[12], SETTINGS[-5])):
+        prompt = random_prompt(80 + n, 9 + 13 * n)
+        wanted = setting.reference(tiny_reference, tiny_shelf, prompt, tokens)
+        asked.append(Asked(Job(prompt, setting.plan(tiny_shelf), tokens), setting, wanted))
+        repeated = random_prompt(90 + n, 5) * 6
+        others.append(Job(repeated, (None, tiny_shelf.plan(5, 0.1, (0, 2), "all"))[n % 2], tokens))
+    engine = start(runner, tiny_model, tiny_shelf, speculative_config=speculation)
+    alone = [engine.do(drafts.ask, [job]).answered[0] for job in others]
+    before = engine.metric("vllm:spec_decode_num_draft_tokens")
+    for kind in ("own", "wrong"):
+        run = engine.do(
+            drafts.ask, [*(one.job for one in asked), *others], kind,
+            [*(one.wanted.tokens for one in asked), *([],) * len(others)],
+        )  # fmt: skip
+        for one, found in zip(asked, run.answered, strict=False):
+            worst.append(compare(found, one.wanted, (method, kind, one.setting)))
+        for known, found in zip(alone, run.answered[len(asked) :], strict=True):
+            assert found.answer.tokens == known.answer.tokens
+        assert run.left == NOTHING
+        assert (run.kept > 0) == (kind == "own")
+    assert engine.metric("vllm:spec_decode_num_draft_tokens") > before
+    engine.close()
+
+
 @pytest.mark.parametrize(("runner", "number"), [("v1", 500)])
 def test_five_hundred_with_random_ends_leave_nothing(
     runner: str, number: int, tiny_model: Path, tiny_shelf: Shelf

@@ -76,10 +76,12 @@ def attach(runner: Any, steps: Steps) -> Attached:
         if state is not None:
             index_of = runner.input_batch.req_id_to_index
             # Drafts have logits of their own; then a request has several rows.
-            one_each = state.spec_decode_metadata is None
-            steps.check_finite(state.hidden_states, index_of, state.logits if one_each else None)
+            drafts = state.spec_decode_metadata
+            steps.check_finite(
+                state.hidden_states, index_of, state.logits if drafts is None else None
+            )
             if steps.companions:
-                steps.record_logits(state.logits, index_of)
+                steps.record_logits(state.logits, _rows(runner, steps, drafts))
         output = sample_tokens(grammar_output)
         if state is not None:  # A stage that is not the last returns an output that others share.
             steps.attach_report(output, HOLDER)
@@ -115,6 +117,17 @@ def _write_tokens(runner: Any, tokens: "Mapping[str, LastToken]") -> None:
             batch.token_ids_cpu[index, position] = token
             batch.is_token_ids[index, position] = True
             batch.num_tokens_no_spec[index] = position + 1
+
+
+def _rows(runner: Any, steps: Steps, drafts: Any) -> dict[str, int]:
+    """The row of each companion in a step's logits. `drafts`: vLLM's SpecDecodeMetadata, if any
+    request of the step has drafts; a request then has a row for each, and its own comes last."""
+    index_of = runner.input_batch.req_id_to_index
+    found = {name: index_of[name] for name in steps.companions if name in index_of}
+    if drafts is None:
+        return found
+    last = drafts.bonus_logits_indices.tolist()
+    return {name: last[index] for name, index in found.items()}
 
 
 def _spans(runner: Any, steps: Steps, num_scheduled_tokens: Any) -> list[Span]:

@@ -156,7 +156,9 @@ def _record_logits(runner: Any, steps: Steps, hidden_states: Any, batch: Any) ->
     those that it samples from."""
     index_of = {name: n for n, name in enumerate(batch.req_ids) if name in steps.companions}
     if index_of:
-        chosen = batch.logits_indices[list(index_of.values())]
+        # The last row of each: a request with drafts has several.
+        rows = batch.cu_num_logits_np[[index + 1 for index in index_of.values()]] - 1
+        chosen = batch.logits_indices[rows.tolist()]
         logits = runner.model.compute_logits(hidden_states[chosen])
         steps.record_logits(logits, {name: n for n, name in enumerate(index_of)})
 
