@@ -48,8 +48,14 @@ def test_one_that_fits() -> None:
 @pytest.mark.parametrize(
     ("asked", "streams", "changes", "param", "words"),
     [
-        (request(), 3, {"speculative_config": object()}, "steering.dynamic", "speculative"),
         (request(), 3, {"stages": 2}, "steering.dynamic", "pipeline parallel"),
+        (
+            request(),
+            3,
+            {"speculative_config": object(), "async_scheduling": True},
+            "steering.dynamic",
+            "--no-async-scheduling",
+        ),
         (request(media=True), 3, {}, "steering.dynamic", "images"),
         (request(embeddings=True), 3, {}, "steering.dynamic", "prompts of embeddings"),
         (request(), 6, {"max_num_seqs": 5}, "steering.vectors", "--max-num-seqs"),
