@@ -7,13 +7,12 @@ and a test looks for imports of vLLM that are missing here.
 
 from typing import Final
 
+from steersman.steering.vllm.runner_seams import RUNNER_SEAMS, V1_WORKER, V2_WORKER
 from steersman.steering.vllm.seam import Seam, lacking
 
 EVERY: Final = "every process"
 WORKER: Final = "worker"
 CPU_WORKER: Final = "worker on a CPU"
-V1_WORKER: Final = "worker with model runner V1"
-V2_WORKER: Final = "worker with model runner V2"
 API_SERVER: Final = "API server"
 LAUNCHER: Final = "launcher"
 OFFLOADING: Final = "engine core with a KV connector"
@@ -43,12 +42,7 @@ _WORKER: Final = "steering/vllm/worker/worker.py"
 _AHEAD: Final = "steering/vllm/worker/load_ahead.py"
 _STAGES: Final = "steering/vllm/worker/stages.py"
 _MODEL: Final = "steering/vllm/worker/model.py"
-_V1: Final = "steering/vllm/worker/model_runner_v1.py"
-_V2: Final = "steering/vllm/worker/model_runner_v2.py"
-_COUPLING: Final = "steering/vllm/worker/coupling.py"
 _DUMMY: Final = "steering/vllm/worker/dummy_run.py"
-_MANAGER: Final = "vllm.v1.worker.gpu.cudagraph_utils:ModelCudaGraphManager"
-_GRAPHS: Final = "steering/vllm/worker/graph_sets.py"
 _CACHE: Final = "steering/vllm/worker/cache_blocks.py"
 _OPENAI: Final = "vllm.entrypoints.openai"
 
@@ -288,103 +282,7 @@ SEAMS: Final = (
          "vllm.v1.attention.backends.cpu_attn:CPUAttentionBackendImpl.forward",
          ("layer", "query", "key", "value", "kv_cache", "attn_metadata", "output"),
          "zeros in dummy runs, where the CPU backend leaves memory uninitialised"),
-    # Model runner V1
-    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_model_runner:GPUModelRunner",
-         ("requests", "input_batch", "query_start_loc", "positions", "max_num_tokens", "device",
-          "get_model"), "the batch of a step"),
-    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_model_runner:GPUModelRunner._update_states",
-         ("scheduler_output",), "requests come and end"),
-    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_model_runner:GPUModelRunner._prepare_inputs",
-         ("scheduler_output", "num_scheduled_tokens"), "this step's tokens are marked"),
-    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_model_runner:GPUModelRunner.sample_tokens",
-         ("grammar_output",), "our report leaves on the step's output"),
-    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_model_runner:GPUModelRunner._model_forward", (),
-         "slots are active only in it"),
-    Seam(_DUMMY, V1_WORKER, "vllm.v1.worker.gpu_model_runner:GPUModelRunner._dummy_run",
-         ("num_tokens", "skip_eplb"), "no token is marked in dummy runs; the self-check's probe"),
-    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_model_runner:AsyncGPUModelRunnerOutput",
-         ("_model_runner_output",), "asynchronous outputs carry the report inside"),
-    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_input_batch:InputBatch",
-         ("req_id_to_index", "num_computed_tokens_cpu"), "which request each token belongs to"),
-    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_input_batch:CachedRequestState",
-         ("num_prompt_tokens",), "position rules count from the end of the prompt"),
-    Seam(_V1, V1_WORKER, "vllm.v1.core.sched.output:SchedulerOutput",
-         ("total_num_scheduled_tokens", "scheduled_new_reqs", "finished_req_ids"),
-         "what a step computes, which requests are new and which ended"),
-    Seam(_V1, V1_WORKER, "vllm.v1.core.sched.output:NewRequestData",
-         ("req_id", "sampling_params"), "a new request's plan"),
-    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_model_runner:ExecuteModelState",
-         ("logits", "hidden_states", "spec_decode_metadata"),
-         "next-token distributions of companions; whether steered requests are finite"),
-    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_input_batch:CachedRequestState",
-         ("output_token_ids",), "companions continue with their answer's tokens"),
-    Seam(_V1, V1_WORKER, "vllm.v1.worker.gpu_input_batch:InputBatch",
-         ("token_ids_cpu", "is_token_ids", "num_tokens_no_spec"), "as above, or with a draft"),
-    Seam(_V1, V1_WORKER, "vllm.v1.core.sched.output:CachedRequestData",
-         ("req_ids", "all_token_ids"), "as above"),
-    Seam(_V1, V1_WORKER, "vllm.v1.spec_decode.metadata:SpecDecodeMetadata",
-         ("bonus_logits_indices",), "the logits of companions beside others with drafts"),
-    Seam(_COUPLING, V1_WORKER, "vllm.v1.worker.gpu_input_batch:InputBatch",
-         ("generators", "greedy_reqs", "temperature_cpu", "top_k_cpu_tensor", "top_k_reqs",
-          "top_p_cpu_tensor", "top_p_reqs"), "drafts have the noise of the answer"),
-    Seam(_COUPLING, V1_WORKER,
-         "vllm.v1.sample.ops.topk_topp_sampler:TopKTopPSampler.forward_native",
-         ("logits", "generators", "k", "p"), "as above"),
-    # Model runner V2
-    Seam(_COUPLING, V2_WORKER, "vllm.v1.worker.gpu.sample.gumbel:gumbel_sample",
-         ("logits", "expanded_idx_mapping", "temperature", "seed", "pos", "apply_temperature",
-          "is_drafting", "use_fp64"), "drafts have the noise of the answer"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner",
-         ("model_state", "req_states", "input_buffers", "max_num_reqs", "max_num_tokens", "device",
-          "get_model", "is_last_pp_rank"), "the batch of a step"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner.execute_model",
-         ("scheduler_output", "dummy_run", "is_profile"),
-         "a step that is listened to is dispatched without graphs"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner.finish_requests",
-         ("scheduler_output",),
-         "requests end; `remove_request` is called for preempted ones as well"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner.sample_tokens",
-         ("grammar_output",), "our report leaves on the step's output"),
-    Seam(_DUMMY, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner._dummy_run",
-         ("num_tokens", "skip_eplb"), "no token is marked in dummy runs; the self-check's probe"),
-    Seam(_UNSUPPORTED, V2_WORKER, "vllm.v1.worker.gpu.model_states.interface:ModelState",
-         ("num_new_sampled_tokens_per_step",), "diffusion models are refused"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_states.interface:ModelState.add_request",
-         ("req_index", "new_req_data"), "requests come"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_states.interface:ModelState.preprocess_state",
-         ("input_batch",), "this step's tokens are marked; a full CUDA graph may replay after it"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.async_utils:AsyncOutput",
-         ("model_runner_output",), "asynchronous outputs carry the report inside"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.states:RequestState",
-         ("req_id_to_index", "last_sampled_tokens", "prefill_len", "num_computed_tokens",
-          "total_len"),
-         "which requests are in the batch; "
-         "companions continue with their answer's tokens, or with a draft"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner.update_requests",
-         ("scheduler_output",), "as above"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.model_runner:GPUModelRunner.sample",
-         ("hidden_states", "input_batch", "grammar_output"),
-         "next-token distributions of companions; whether steered requests are finite"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.input_batch:InputBatch",
-         ("req_ids", "num_tokens", "query_start_loc_np", "num_scheduled_tokens",
-          "num_computed_tokens_np", "cu_num_logits_np"), "which request each token belongs to"),
-    Seam(_V2, V2_WORKER, "vllm.v1.worker.gpu.input_batch:InputBuffers", ("positions",),
-         "calibration leaves the first token out"),
-    Seam(_V2, V2_WORKER, "vllm.v1.core.sched.output:SchedulerOutput", ("finished_req_ids",),
-         "which requests ended"),
-    Seam(_V2, V2_WORKER, "vllm.v1.core.sched.output:NewRequestData",
-         ("req_id", "sampling_params", "prompt_len"), "a new request's plan"),
-    Seam(_GRAPHS, V2_WORKER, _MANAGER, ("_init_candidates", "_capture_descs"),
-         "each full graph gets a twin without the operation"),
-    Seam(_GRAPHS, V2_WORKER, "vllm.v1.worker.gpu.cudagraph_utils:BatchExecutionDescriptor",
-         (), "as above"),
-    Seam(_GRAPHS, V2_WORKER, "vllm.config.compilation:CUDAGraphMode", ("FULL",), "as above"),
-    Seam(_GRAPHS, V2_WORKER, "vllm.v1.worker.gpu.cudagraph_utils:CudaGraphManager.capture",
-         ("create_forward_fn",), "both are captured"),
-    Seam(_GRAPHS, V2_WORKER, f"{_MANAGER}.run_fullgraph", ("desc",),
-         "a step in which nobody steers replays the twin"),
-    Seam(_UNSUPPORTED, V2_WORKER, "vllm.config:SpeculativeConfig",
-         ("enable_adaptive_verification",), "adaptive verification is refused"),
+    *RUNNER_SEAMS,
     # API server
     Seam("server/plugin.py", API_SERVER, "vllm.plugins.endpoint_plugins.interface:EndpointPlugin",
          ("name", "required_tasks", "attach_router", "init_state"), "our routes and their state"),

@@ -3,7 +3,7 @@
 Wrapped: `_update_states` (requests come and go), `_prepare_inputs` (tokens of the step are marked),
 `_model_forward` (slots are active only in it), `sample_tokens` (hidden states and logits are
 checked; our report is put on its output), and, in `dummy_run.py`, `_dummy_run`. Read: `requests`,
-`input_batch`, `query_start_loc`, `positions`, and, in `coupling.py`, `sampler`.
+`input_batch`, `query_start_loc`, `positions`, `sampler`.
 
 Both methods that prepare a step run inside `synchronize_input_prep`, on the stream of the forward
 pass.
@@ -12,9 +12,13 @@ pass.
 import functools
 from typing import TYPE_CHECKING, Any
 
-from steersman.steering.vllm.worker import cache_blocks, coupling, dummy_run
+import torch
+from torch import Tensor
+
+from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.vllm.worker.model import run_without_graphs
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
+from steersman.steering.worker.composition import Guess
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +37,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     prepare_inputs = runner._prepare_inputs
     model_forward = runner._model_forward
     sample_tokens = runner.sample_tokens
-    guess = coupling.v1(runner)
+    guess = _guessing(runner)
 
     @functools.wraps(update_states)
     def update(scheduler_output: "SchedulerOutput") -> Any:
@@ -140,3 +144,33 @@ def _spans(runner: Any, steps: Steps, num_scheduled_tokens: Any) -> list[Span]:
             count, first = num_scheduled_tokens[index], batch.num_computed_tokens_cpu[index]
             spans.append(Span(request_id, int(offsets[index]), int(count), int(first)))
     return spans
+
+
+def _guessing(runner: Any) -> Guess:
+    """Guesses at a dynamic answer's next token: the one that vLLM's sampler would take, with the
+    noise that the answer is about to draw, so that a guess misses only where its logits do.
+
+    The noise is known for requests with a seed: each has a generator. For others, and for greedy
+    ones, the guess is the likeliest token. No state changes: the answer is sampled as if no guess
+    had been made. Penalties, logit bias, grammars and min-p are left out; they can make it miss.
+    """
+
+    def guess(answer: str, _last: LastToken, logits: Tensor) -> int:
+        batch = runner.input_batch
+        index = batch.req_id_to_index[answer]
+        generator = batch.generators.get(index)
+        if generator is None or answer in batch.greedy_reqs:
+            return int(logits.argmax())
+        twin = torch.Generator(device=generator.device)
+        twin.set_state(generator.get_state())
+        top_k = batch.top_k_cpu_tensor[index : index + 1].to(logits.device)
+        top_p = batch.top_p_cpu_tensor[index : index + 1].to(logits.device)
+        sampled, _ = runner.sampler.topk_topp_sampler(
+            (logits / float(batch.temperature_cpu[index]))[None],
+            {0: twin},
+            top_k if answer in batch.top_k_reqs else None,
+            top_p if answer in batch.top_p_reqs else None,
+        )
+        return int(sampled[0])
+
+    return guess

@@ -6,8 +6,7 @@ before the forward pass, which a full CUDA graph may replay). Wrapped on the run
 `finish_requests` (because `ModelState.remove_request` is called for ended and preempted requests
 alike), `sample_tokens` (our report is put on its output), `update_requests` (tokens of companions),
 `sample` (logits of companions; hidden states are checked), `execute_model`, and, in `dummy_run.py`,
-`_dummy_run`. Read: `req_states`, `input_buffers`, `is_last_pp_rank`, and, in `coupling.py`,
-`sampler`.
+`_dummy_run`. Read: `req_states`, `input_buffers`, `is_last_pp_rank`, `sampler`.
 
 The runner chooses a step's graph before it has prepared the step. One that may be listened to is
 therefore given to `execute_model` as a profile run, which on a real batch means one thing: it is
@@ -19,9 +18,14 @@ import functools
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from steersman.steering.vllm.worker import cache_blocks, coupling, dummy_run
+import numpy as np
+import torch
+from torch import Tensor
+
+from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.vllm.worker.model import run_without_graphs
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
+from steersman.steering.worker.composition import Guess
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import GrammarOutput, NewRequestData, SchedulerOutput
@@ -45,7 +49,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
     compute_logits = runner.model.compute_logits
     passed_on: list[Any] = []
     """What the last dummy run passes to the next stage of a pipeline."""
-    guess = coupling.v2(runner)
+    guess = _guessing(runner)
     unseen: list[tuple[Any, dict[str, int]]] = []
     """Hidden states of the step whose logits are computed next, and the index of each request. The
     runner does not return the logits that it samples from, and its sampler overwrites them."""
@@ -175,3 +179,39 @@ def _spans(batch: Any, steps: Steps) -> list[Span]:
         for index, request_id in enumerate(batch.req_ids)
         if request_id in tracked
     ]
+
+
+def _guessing(runner: Any) -> Guess:
+    """Guesses at a dynamic answer's next token, as in `model_runner_v1`. Here the noise is a
+    function of a request's seed, the position and the token, and vLLM draws a seed for requests
+    that have none. Penalties, logit bias and grammars are left out."""
+    from vllm.v1.worker.gpu.sample.gumbel import gumbel_sample
+
+    def guess(answer: str, last: LastToken, logits: Tensor) -> int:
+        sampler = runner.sampler
+        states = sampler.sampling_states
+        index = np.array([runner.req_states.req_id_to_index[answer]], dtype=np.int32)
+        # A fused kernel draws from the device's generator.
+        fused = (sampler.use_flashinfer or sampler.use_xpu_sampler) and not (
+            states.any_explicit_seed(index)
+        )
+        if fused or states.any_greedy(index):
+            return int(logits.argmax())
+        row = logits[None]
+        mapping = torch.from_numpy(index).to(logits.device)
+        states.apply_temperature(row, mapping, index)
+        states.apply_min_p(row, mapping, index)
+        row = states.apply_top_k_top_p(row, mapping, index)
+        sampled = gumbel_sample(
+            row,
+            mapping,
+            states.temperature.gpu,
+            states.seeds.gpu,
+            torch.tensor([last.position], device=logits.device),
+            apply_temperature=False,
+            is_drafting=False,
+            use_fp64=sampler.use_fp64_gumbel,
+        )
+        return int(sampled[0])
+
+    return guess
