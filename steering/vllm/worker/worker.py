@@ -19,6 +19,7 @@ from steersman.steering.vllm.config import (
     runs_python,
     table_sizes,
 )
+from steersman.steering.vllm.runner_seams import V1_WORKER, V2_WORKER
 from steersman.steering.vllm.unsupported import check_device, check_v1, check_v2, check_ways
 from steersman.steering.vllm.worker import (
     dummy_run,
@@ -154,7 +155,7 @@ def _check(runner: Any, vllm_config: "VllmConfig", *, v2: bool) -> None:
     """Refuse a worker that lacks a seam, or a way of running that cannot be steered rightly."""
     from vllm.platforms import current_platform
 
-    seams.check(seams.WORKER, seams.V2_WORKER if v2 else seams.V1_WORKER)
+    seams.check(seams.WORKER, V2_WORKER if v2 else V1_WORKER)
     check_device(current_platform)
     check_ways(vllm_config)
     if v2:
