@@ -26,7 +26,7 @@ DEVICES: Final = ("cpu", "cuda", "rocm")
 """Values of vLLM's `PlatformEnum` whose runners have the attributes that the seams read."""
 
 
-CONNECTORS: Final[tuple[str, ...]] = ()
+CONNECTORS: Final = ("OffloadingConnector",)
 """KV connectors that name blocks by vLLM's own hashes, and can be kept from copying some
 (`steersman.steering.vllm.core.connectors`)."""
 
@@ -110,7 +110,8 @@ def check_ways(vllm_config: "VllmConfig") -> None:
         # finite, as zeros if it copies them after they are cleaned.
         (
             connector is not None and connector not in CONNECTORS,
-            f"the KV connector {connector}; drop --kv-transfer-config",
+            f"the KV connector {connector}; use {', '.join(CONNECTORS)}, or drop "
+            "--kv-transfer-config",
         ),
         # Of a state at the end of a prompt it heeds no limit.
         (

@@ -12,6 +12,9 @@ from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.plan.settings import default_home
 from steersman.steering.vllm.unsupported import check_ways
 from steersman.vectors.demo.model import prepare_model
+from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.library.library import Library
+from steersman.vectors.tensors import HookPoint
 from tests.reference.lens import assert_tokens
 from tests.steering.vllm.test_unsupported import config
 from tests.support.matrix import judge, tiny
@@ -21,6 +24,7 @@ from tests.support.matrix.questions import questions
 from tests.support.matrix.results import way
 from tests.support.matrix.start import threads
 from tests.support.standin import asynchronous_environment, v2_environment
+from tests.support.standin.offloading import CONNECTOR
 
 
 def tensor_parallel(bench: Bench, workers: int, **options: Any) -> dict[str, Any]:
@@ -131,7 +135,7 @@ def test_micro_batches(bench: Bench) -> None:
 
 @pytest.mark.engine
 def test_shared_blocks_under_other_keys(bench: Bench, tmp_path: Path) -> None:
-    with way("KV connectors") as row:
+    with way("KV connectors other than offloading") as row:
         transfer = {
             "kv_connector": "ExampleConnector",
             "kv_role": "kv_both",
@@ -140,6 +144,53 @@ def test_shared_blocks_under_other_keys(bench: Bench, tmp_path: Path) -> None:
         with pytest.raises(NotInstrumentable, match="the KV connector ExampleConnector"):
             bench.here(kv_transfer_config=transfer)
         row.refused("at the start: they may hand blocks of steered requests to others")
+
+
+def huge_vector(library: Path) -> str:
+    """Digest of a vector whose first addition leaves nothing of the stream finite."""
+    v = torch.full((tiny.HIDDEN,), 3e38)
+    vector = SteeringVector({HookPoint("resid_post", layer): v for layer in range(tiny.LAYERS)})
+    Library(library).add(write_vector(vector), "huge")
+    return vector.digest
+
+
+@pytest.mark.engine
+def test_offloading(bench: Bench) -> None:
+    """vLLM's own connector, of which the copies alone are ours (a GPU makes them else)."""
+    with way("KV connector: OffloadingConnector") as row:
+        expected = bench.here({"offloaded": {}})["offloaded"]
+        found = bench.apart(
+            {"offloaded": {}, "overflowing": {"huge": huge_vector(bench.library)}},
+            kv_transfer_config=CONNECTOR,
+            enable_prefix_caching=True,
+        )
+        answers = found["offloaded"]
+        worst = 0.0
+        for name in ("mixed", "opposite", "unsteered", "again"):
+            worst = max(worst, judge.same(answers[name], expected[name]))
+            if name != "unsteered":
+                judge.counts(bench.asks, answers[name])
+        judge.idle(answers["before"], answers["after"], 1)
+        # Of a steered request, the blocks before its first steered token, and of others all come
+        # from the connector.
+        hits = 0
+        for ask, steered, unsteered in zip(
+            bench.asks, answers["again"], answers["unsteered"], strict=True
+        ):
+            length = len(ask.prompt)
+            first = ask.plan.segments(length)[0].start if ask.plan else length
+            assert steered["cached"] == first // 32 * 32
+            assert unsteered["cached"] >= steered["cached"]
+            hits += steered["cached"] > 0
+        assert hits >= 5
+        for answers in found["overflowing"].values():
+            reasons = [answer["reason"] for answer in answers]
+            assert reasons == ["error"] * 4 + ["length"] * len(bench.asks)
+            judge.same(answers[4:], expected["unsteered"])
+        row.steered(
+            f"{judge.words(worst)}; {hits} prompts from the connector, up to their first steered "
+            "token (its copies by a stand-in)"
+        )
 
 
 NEEDS_A_GPU = [

@@ -57,6 +57,7 @@ def test_ways_that_are_steered_pass() -> None:
     check_ways(config(enable_hc_sp=True, tensor_parallel_size=1))
     check_ways(config(pipeline_parallel_size=2))
     check_ways(config(drafts=object()))
+    check_ways(config("OffloadingConnector"))
 
 
 @pytest.mark.parametrize(
@@ -68,7 +69,10 @@ def test_ways_that_are_steered_pass() -> None:
         ({"kv_sharing_fast_prefill": True}, "fast prefill"),
         ({"use_sequence_parallel_moe": True}, "expert parallel with sequence parallel"),
         ({"enable_hc_sp": True}, "sequence parallel blocks"),
-        ({"connector": "OffloadingConnector"}, "the KV connector OffloadingConnector"),
+        (
+            {"connector": "OffloadingConnector", "mamba_cache_mode": "align"},
+            "the KV connector OffloadingConnector with a state-space model",
+        ),
         ({"connector": "SimpleCPUOffloadConnector"}, "the KV connector SimpleCPUOffloadConnector"),
     ],
 )
