@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from steersman.steering.plan.dynamic import LastToken
 from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.vllm.worker.model import run_without_graphs
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vllm.v1.core.sched.output import CachedRequestData, GrammarOutput, SchedulerOutput
-
-    from steersman.steering.plan.dynamic import LastToken
 
 HOLDER = "_model_runner_output"
 """Attribute of an asynchronous output that has the ModelRunnerOutput."""

@@ -22,6 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from steersman.steering.plan.dynamic import LastToken
 from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.vllm.worker.model import run_without_graphs
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
@@ -29,8 +30,6 @@ from steersman.steering.worker.composition import Guess
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import GrammarOutput, NewRequestData, SchedulerOutput
-
-    from steersman.steering.plan.dynamic import LastToken
 
 HOLDER = "model_runner_output"
 """Attribute of an asynchronous output that has the ModelRunnerOutput."""
