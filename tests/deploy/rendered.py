@@ -24,12 +24,15 @@ COMPONENTS = [directory for directory, kind in _KINDS.items() if kind == "Compon
 """Directories that add to another one, and are nothing alone."""
 _TOGETHER = [
     "overlays/cpu-demo + overlays/monitoring",
+    "overlays/gpu + overlays/default-preset",
     "overlays/gpu + overlays/monitoring",
     "overlays/gpu + overlays/monitoring + overlays/autoscale",
     "overlays/gpu-multi-node + overlays/monitoring",
 ]
 RENDERINGS = [d for d in _KINDS if d not in COMPONENTS] + _TOGETHER
 """All there is to apply: a directory, with components after it as an operator may add them."""
+JOBS = ("models", "presets")
+"""Those that have no server."""
 
 
 def render(name: str, command: list[str]) -> list[Resource]:

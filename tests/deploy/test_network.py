@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from tests.deploy.rendered import RENDERINGS, Workload, resources, workloads
+from tests.deploy.rendered import JOBS, RENDERINGS, Workload, resources, workloads
 
 API = 8000
-EACH = pytest.mark.parametrize("name", [name for name in RENDERINGS if name != "models"])
+EACH = pytest.mark.parametrize("name", [name for name in RENDERINGS if name not in JOBS])
 
 
 def _kind(name: str, kind: str) -> list[dict[str, Any]]:

@@ -12,7 +12,7 @@ from tests.deploy.tools import DEPLOY, kustomizes
 
 
 def test_what_is_to_be_there_is_there() -> None:
-    overlays = {"cpu-demo", "gpu", "gpu-multi-node", "autoscale", "monitoring"}
+    overlays = {"cpu-demo", "gpu", "gpu-multi-node", "autoscale", "monitoring", "default-preset"}
     parts = {part for name in RENDERINGS for part in name.split(" + ")}
     assert {"base", *(f"overlays/{name}" for name in overlays)} <= parts
     assert set(COMPONENTS) <= parts

@@ -8,7 +8,7 @@ import pytest
 from tests.deploy.rendered import RENDERINGS, resources, workloads
 from tests.deploy.tools import DEPLOY, ROOT
 
-MADE_BY_OPERATORS = {"steersman-keys", "steersman-huggingface"}
+MADE_BY_OPERATORS = {"steersman-keys", "steersman-huggingface", "steersman-presets-key"}
 
 
 @pytest.mark.parametrize("name", RENDERINGS)
