@@ -2,7 +2,7 @@
 
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final, Self
 
@@ -36,9 +36,6 @@ _IN_HTTP: Final = re.compile(r"[;,]? (?:and )?(?:GET|PATCH|POST|DELETE|upload th
 """The part of a server's message that is a remedy over HTTP; the command line has its own."""
 
 
-_Reader = Callable[[httpx.Response], Iterator[str]]
-
-
 class Client:
     """A client of one server. Every call raises `Refused` for an error in the answer, and
     `Unreachable`."""
@@ -47,20 +44,8 @@ class Client:
         self, url: str, key: str | None, transport: httpx.BaseTransport | None = None
     ) -> None:
         self.url = url
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        try:
-            self._http = httpx.Client(
-                base_url=url,
-                headers=headers,
-                # An answer may take as long as it takes; an absent server is known at once.
-                timeout=httpx.Timeout(None, connect=10.0),
-                transport=transport,
-                mounts=without_proxy(url),
-            )
-        except (httpx.InvalidURL, UnicodeEncodeError) as error:
-            raise WrongUsage(f"{url!r} or its key cannot be used: {error}", param="--server") from (
-                error
-            )
+        with url_errors(url):
+            self._http = httpx.Client(**new_options(url, key), transport=transport)
 
     def __enter__(self) -> Self:
         return self
@@ -96,9 +81,9 @@ class Client:
 
         Raises `CliError` if the package httpx-sse is not installed.
         """
-        read = _event_reader()
+        source = event_source()
         with self._sent("POST", path, json=body) as answer:
-            yield self._events(answer, read)
+            yield self._events(source(answer))
 
     def vector(self, vector_id: str) -> Any:
         """The server's description of one vector."""
@@ -125,81 +110,121 @@ class Client:
         """Cancel one job. Returns its state after that."""
         return self.delete(paths.job(job_id))
 
+    def request(self, method: str, path: str, **request: Any) -> Any:
+        """The JSON of the answer to any call."""
+        return self._json(method, path, **request)
+
     def _json(self, method: str, path: str, **request: Any) -> Any:
         with self._sent(method, path, **request) as answer:
-            try:
-                return json.loads(answer.read())
-            except ValueError:
-                raise Refused(
-                    f"the answer to {method} {path} is not JSON",
-                    status=answer.status_code,
-                    remedy=_REMEDIES[404],
-                ) from None
+            answer.read()
+            return read_json(answer, method, path)
 
     @contextmanager
     def _sent(self, method: str, path: str, **request: Any) -> Iterator[httpx.Response]:
-        try:
-            with self._http.stream(method, path, **request) as answer:
-                if not answer.is_success:
-                    answer.read()
-                    raise refusal(answer)
-                yield answer
-        except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
-            raise WrongUsage(
-                f"{self.url!r} is not an address: {error}", param="--server"
-            ) from error
-        except httpx.TransportError as error:
-            raise self._unreachable(error) from error
+        with transport_errors(self.url), self._http.stream(method, path, **request) as answer:
+            if not answer.is_success:
+                answer.read()
+                raise refusal(answer)
+            yield answer
 
-    def _unreachable(self, error: httpx.TransportError) -> Unreachable:
-        why = str(error) or type(error).__name__
-        if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
-            return Unreachable(f"the connection to {self.url} broke ({why})", code="unreachable")
-        return Unreachable(
-            f"no server answers at {self.url} ({why})",
-            param="--server",
-            remedy="start one with `steersman serve`, or give its address with --server or "
-            "in STEERSMAN_SERVER",
-            code="unreachable",
-        )
-
-    def _events(self, answer: httpx.Response, read: _Reader) -> Iterator[dict[str, Any]]:
-        try:
-            for text in read(answer):
-                event = None if text == "[DONE]" else json.loads(text)
-                if event is None:
-                    continue
-                if "error" in event:
-                    raise _refused(event["error"], 0, None)
-                yield event
-        except ValueError as error:
-            raise Refused(
-                f"the answer of {self.url} is not a stream of events: {error}",
-                remedy=_REMEDIES[404],
-                code="not_a_stream",
-            ) from error
+    def _events(self, source: Any) -> Iterator[dict[str, Any]]:
+        with stream_errors(self.url):
+            for event in source.iter_sse():
+                if (found := read_event(event.data)) is not None:
+                    yield found
 
 
-def _event_reader() -> _Reader:
-    """The `data` of each event of an answer, by httpx-sse."""
+def new_options(url: str, key: str | None) -> dict[str, Any]:
+    """httpx's options of a client of `url`: an answer may take as long as it takes, an absent
+    server is known at once."""
+    return {
+        "base_url": url,
+        "headers": {"Authorization": f"Bearer {key}"} if key else {},
+        "timeout": httpx.Timeout(None, connect=10.0),
+        "mounts": without_proxy(url),
+    }
+
+
+@contextmanager
+def url_errors(url: str) -> Iterator[None]:
+    """Turn what httpx raises for a URL or key that cannot be into `WrongUsage`."""
     try:
-        from httpx_sse import EventSource, SSEError
+        yield
+    except (httpx.InvalidURL, UnicodeEncodeError) as error:
+        raise WrongUsage(f"{url!r} or its key cannot be used: {error}", param="--server") from error
+
+
+@contextmanager
+def transport_errors(url: str) -> Iterator[None]:
+    """Turn what httpx raises for a call to `url` into `Unreachable` and `WrongUsage`."""
+    try:
+        yield
+    except (httpx.UnsupportedProtocol, httpx.InvalidURL) as error:
+        raise WrongUsage(f"{url!r} is not an address: {error}", param="--server") from error
+    except httpx.TransportError as error:
+        raise _unreachable(url, error) from error
+
+
+@contextmanager
+def stream_errors(url: str) -> Iterator[None]:
+    """Turn what reading a stream of events raises into `Refused`."""
+    from httpx_sse import SSEError
+
+    try:
+        yield
+    except (ValueError, SSEError) as error:
+        raise Refused(
+            f"the answer of {url} is not a stream of events: {error}",
+            remedy=_REMEDIES[404],
+            code="not_a_stream",
+        ) from error
+
+
+def read_event(text: str) -> dict[str, Any] | None:
+    """The JSON of an event; None for the last, and for one without data. Raises `Refused` for an
+    error, and ValueError."""
+    event: Any = None if text in ("", "[DONE]") else json.loads(text)
+    if event is not None and "error" in event:
+        raise _refused(event["error"], 0, None)
+    return event
+
+
+def read_json(answer: httpx.Response, method: str, path: str) -> Any:
+    """The JSON of `answer`, which has been read. Raises `Refused`."""
+    try:
+        return json.loads(answer.content)
+    except ValueError:
+        raise Refused(
+            f"the answer to {method} {path} is not JSON",
+            status=answer.status_code,
+            remedy=_REMEDIES[404],
+        ) from None
+
+
+def _unreachable(url: str, error: httpx.TransportError) -> Unreachable:
+    why = str(error) or type(error).__name__
+    if not isinstance(error, httpx.ConnectError | httpx.ConnectTimeout | httpx.ProxyError):
+        return Unreachable(f"the connection to {url} broke ({why})", code="unreachable")
+    return Unreachable(
+        f"no server answers at {url} ({why})",
+        param="--server",
+        remedy="start one with `steersman serve`, or give its address with --server or "
+        "in STEERSMAN_SERVER",
+        code="unreachable",
+    )
+
+
+def event_source() -> Any:
+    """httpx-sse's `EventSource`. Raises `CliError` if the package is not installed."""
+    try:
+        from httpx_sse import EventSource
     except ImportError as error:
         raise CliError(
             "streamed answers need the package httpx-sse, which is not installed here",
             remedy="run `pip install httpx-sse`",
             code="package_missing",
         ) from error
-
-    def read(answer: httpx.Response) -> Iterator[str]:
-        try:
-            for event in EventSource(answer).iter_sse():
-                if event.data:
-                    yield event.data
-        except SSEError as error:
-            raise ValueError(str(error)) from error
-
-    return read
+    return EventSource
 
 
 def without_proxy(url: str) -> dict[str, None]:

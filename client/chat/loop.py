@@ -18,15 +18,15 @@ SAMPLING: Final = ("temperature", "top_p", "max_tokens", "seed")
 class Conversation:
     """The messages so far, and how the next answer is steered.
 
-    `options` are added to every request. `steering` maps ids to coefficients; None stands for the
-    vector's own coefficient.
+    `options` are added to every request. `steering` maps ids to coefficients, where None stands for
+    the vector's own coefficient; it is None itself where the server decides, by its default preset.
     """
 
     client: Client
     options: dict[str, Any]
     system: str | None = None
     as_json: bool = False
-    steering: dict[str, float | None] = field(default_factory=dict)
+    steering: dict[str, float | None] | None = None
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -47,7 +47,9 @@ class Conversation:
         """The request for an answer to `text`."""
         messages = [*self.messages, {"role": "user", "content": text}]
         body = {**self.options, "messages": messages, "stream": True}
-        if self.steering:
+        if self.steering == {}:
+            body["steering"] = None
+        elif self.steering is not None:
             body["steering"] = {
                 "vectors": [
                     {"id": vector_id} | ({} if value is None else {"coefficient": value})
@@ -94,6 +96,8 @@ class Conversation:
 
     def steered(self) -> str:
         """How the next answer is steered, in words."""
+        if self.steering is None:
+            return "not steered, unless the server has a default preset"
         if not self.steering:
             return "not steered"
         parts = (

@@ -48,7 +48,7 @@ def stream_answer(client: Client, body: dict[str, Any], *, aloud: bool) -> Answe
             typer.echo()
     if reason is None:
         raise Refused("the answer broke off", remedy="ask again", code="cut_off")
-    if "steering" in body and not receipt:
+    if body.get("steering") and not receipt:
         raise Refused(
             "the answer has no receipt, so it is not known whether it was steered",
             remedy="is this a Steersman server?",

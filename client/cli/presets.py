@@ -176,6 +176,40 @@ def set_preset(
 
 
 @app.command(
+    "apply",
+    help=with_examples(
+        "Make presets, or change those that there are, so that they are as a file says: JSON or "
+        "YAML, by name a `steering` value with `follow` and `description` beside it if need be.",
+        """
+        steersman presets apply presets.yaml
+        """,
+    ),
+)
+def apply_presets(
+    ctx: typer.Context,
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The presets, by name.")],
+    server: Server = None,
+    api_key: Key = None,
+    as_json: Json = False,
+) -> None:
+    """`steersman presets apply`."""
+    asked = wants_json(ctx, as_json)
+    wanted = _wanted(file)
+    done = []
+    with connection(ctx, server, api_key) as client:
+        there = {one["name"]: one for one in client.get(paths.PRESETS)["data"]}
+        for name, preset in wanted.items():
+            if name in there:
+                done.append(client.patch(paths.preset(name), preset))
+            else:
+                done.append(client.post(paths.PRESETS, json={"name": name, **preset}))
+            if not asked:
+                show.result(f"{name} is {'changed' if name in there else 'made'}")
+    if asked:
+        show.print_json({"object": "list", "data": done})
+
+
+@app.command(
     "delete",
     help=with_examples(
         "Delete a preset. Its vectors stay.",
@@ -211,6 +245,26 @@ def _steering(steer: list[str] | None, file: Path | None) -> Any:
         return json.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise WrongUsage(f"{file} cannot be read as JSON: {error}", param="--file") from error
+
+
+def _wanted(file: Path) -> dict[str, dict[str, Any]]:
+    """The presets in `file`, by name: bodies without the name. Raises `WrongUsage`."""
+    import yaml
+
+    try:
+        # JSON is YAML.
+        said = yaml.safe_load(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise WrongUsage(f"{file} cannot be read: {error}", param="FILE") from error
+    if not isinstance(said, dict) or not all(
+        isinstance(one, dict) and "steering" in one for one in said.values()
+    ):
+        raise WrongUsage(
+            f"{file} has no presets by name",
+            param="FILE",
+            remedy="write it as {sunny: {steering: {vectors: {cheerful: 1.5}}}}",
+        )
+    return {str(name): {"follow": False, "description": "", **one} for name, one in said.items()}
 
 
 def _show(preset: dict[str, Any], as_json: bool) -> None:

@@ -48,6 +48,8 @@ class Asker:
             "temperature": 0,
             "max_tokens": self.max_tokens,
             "return_token_ids": True,
+            # Also where the server has a default preset.
+            "steering": None,
             **fields,
         }
         if cell != UNSTEERED:
@@ -80,6 +82,7 @@ class Asker:
             "max_tokens": 1,
             "temperature": 0,
             "prompt_logprobs": 0,
+            "steering": None,
         }
         scored = (await post(self.http, "/v1/completions", body))["choices"][0]["prompt_logprobs"]
         behind_prompt = scored[len(answer.prompt_tokens) :]

@@ -57,3 +57,25 @@ def test_what_is_refused_says_what_to_do(keyed: Run, args: tuple[str, ...], said
     done = keyed("presets", *args)
     assert done.status != 0
     assert said in done.err
+
+
+def test_a_file_of_presets_is_applied_again_and_again(keyed: Run, tmp_path: Path) -> None:
+    file = tmp_path / "presets.yaml"
+    file.write_text(
+        "one:\n  steering: {vectors: {glad: 1.5}}\ntwo:\n  steering: {vectors: {calm: 1}}\n"
+    )
+    assert keyed("presets", "apply", str(file)).out == "one is made\ntwo is made\n"
+    file.write_text('{"one": {"steering": {"vectors": {"glad": 2}}, "description": "d"}}')
+    (one,) = keyed("presets", "apply", str(file), "--json").json["data"]
+    assert (one["steering"]["vectors"], one["description"]) == (
+        [{"id": "glad", "coefficient": 2}],
+        "d",
+    )
+    assert keyed("presets", "apply", str(file)).out == "one is changed\n"
+    for text in ("[1]", "one: 3", "one: {vectors: {glad: 1}}", "{"):
+        file.write_text(text)
+        done = keyed("presets", "apply", str(file))
+        assert done.status == 2
+        assert "presets.yaml" in done.err
+    for name in ("one", "two"):
+        keyed("presets", "delete", name)
