@@ -11,6 +11,7 @@ from steersman.vectors.demo.contrast import Contrast, contrasts
 from steersman.vectors.demo.defaults import DemoDefaults, load_defaults
 from steersman.vectors.demo.directions import Directions, find_directions
 from steersman.vectors.demo.model import CONVERSION, GGUF_SHA256, MODEL_NAME
+from steersman.vectors.demo.presets import add_presets
 from steersman.vectors.errors import DemoError, VectorConflict
 from steersman.vectors.file.format import BaseModel, SteeringVector, tensor_name, write_vector
 from steersman.vectors.library.disk import replace
@@ -113,7 +114,8 @@ def _made_from(out_dir: Path) -> str:
 
 
 def fill_library(model_dir: Path, library_dir: Path, progress: Progress = print) -> None:
-    """Make the demo vectors beside the model, and add those that the library lacks.
+    """Make the demo vectors beside the model, and add those that the library lacks, and the demo
+    presets.
 
     A name that has other content belongs to the user and is left unchanged. Raises `DemoError` or
     `LibraryError`.
@@ -127,3 +129,4 @@ def fill_library(model_dir: Path, library_dir: Path, progress: Progress = print)
             continue
         if new:
             progress(f"demo vectors: added {path.stem!r} to {library_dir}")
+    add_presets(library, library_dir, progress)
