@@ -18,7 +18,7 @@ CODE := client server steering vectors tests bench tools
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help serve test quick lint unit engine docs pages matrix faults schema load rolling attack compat soak playground pictures format bench lock image image-test clean
+.PHONY: help serve test quick lint unit engine docs pages matrix faults schema clients load rolling attack compat soak playground pictures format bench lock image image-test clean
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /\1\t/' | expand -t 12
@@ -58,6 +58,10 @@ faults: $(READY) ## kill, fill up and spoil a real server, and see what survives
 
 schema: $(READY) ## schemathesis on our routes with the key of every scope, 200 examples each
 	STEERSMAN_SCHEMA_EXAMPLES=200 $(BIN)/python -m pytest tests/operate/test_surface.py --timeout 3600
+
+clients: $(READY) $(TOOLS) ## other people's clients against a demo server, each in its own environment; writes docs/clients.md
+	@requirements/clients.sh $(VENV)
+	PATH=$(VENV)/tools/bin:$$PATH $(BIN)/python -m tests.clients.table --write $(ARGS)
 
 load: $(READY) ## locust through keys, at once and twice what the server holds; writes docs/load.md's figures
 	$(BIN)/python -m bench.load.run $(ARGS)

@@ -1,0 +1,96 @@
+"""openai's Python library: synchronous, asynchronous, `.stream()`, `.parse()` and Responses."""
+
+import asyncio
+from typing import Any, Literal
+
+import openai
+from pydantic import BaseModel
+from say import ASK, CHAT, NAME, STEERING, URL, Say, Seen
+
+BODY = {"steering": STEERING}
+AT: dict[str, Any] = {"base_url": f"{URL}/v1", "api_key": "none", "max_retries": 0}
+client, other = openai.OpenAI(**AT), openai.AsyncOpenAI(**AT)
+chat = client.chat.completions
+
+
+class Word(BaseModel):
+    """What `.parse()` reads."""
+
+    word: Literal["fine", "bad"]
+
+
+def read(answer: Any) -> Seen:
+    return answer.choices[0].message.content, getattr(answer, "steering", None)
+
+
+def stream(**more: Any) -> Seen:
+    chunks = list(chat.create(**CHAT, **more, stream=True))
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    return text, getattr(chunks[-1], "steering", None)
+
+
+def final(**more: Any) -> Seen:
+    with chat.stream(**CHAT, **more) as events:
+        for _ in events:
+            pass
+        whole = events.get_final_completion()
+    return whole.choices[0].message.content or "", getattr(
+        whole.choices[0].message, "steering", None
+    )
+
+
+def parsed() -> Seen:
+    more = {**CHAT, "max_tokens": 200, "stop": None}
+    answer = chat.parse(**more, model=ASK["model"], response_format=Word, extra_body=BODY)
+    assert isinstance(answer.choices[0].message.parsed, Word)
+    # Another text than the question's: that it was steered, the receipt says.
+    return "parsed", getattr(answer, "steering", None)
+
+
+async def awaited(**more: Any) -> Seen:
+    return read(await other.chat.completions.create(**CHAT, **more))
+
+
+def respond(**more: Any) -> Seen:
+    answer = client.responses.create(
+        input=ASK["question"], max_output_tokens=ASK["tokens"], temperature=0, **more
+    )
+    return answer.output_text, getattr(answer, "steering", None)
+
+
+def respond_stream(**more: Any) -> Seen:
+    events = list(
+        client.responses.create(
+            input=ASK["question"], max_output_tokens=ASK["tokens"], temperature=0, stream=True,
+            **more,
+        )
+    )  # fmt: skip
+    end: Any = events[-1]
+    return end.response.output_text, getattr(end.response, "steering", None)
+
+
+plain, named = {"model": ASK["model"]}, {"model": NAME}
+field = {**plain, "extra_body": BODY}
+say = Say("openai Python", "openai")
+say.cell("plain", "", lambda: read(chat.create(**CHAT, **plain)))
+say.cell("field", "`extra_body`", lambda: read(chat.create(**CHAT, **field)))
+say.cell("name", "", lambda: read(chat.create(**CHAT, **named)))
+say.cell("stream", "`stream=True`", lambda: stream(**field))
+say = Say("openai Python, async", "openai")
+say.cell("plain", "", lambda: asyncio.run(awaited(**plain)))
+other = openai.AsyncOpenAI(**AT)
+say.cell("field", "`extra_body`", lambda: asyncio.run(awaited(**field)))
+other = openai.AsyncOpenAI(**AT)
+say.cell("name", "", lambda: asyncio.run(awaited(**named)))
+say = Say("openai Python, `.stream()`", "openai")
+say.cell("plain", "", lambda: final(**plain))
+say.cell("field", "`extra_body`", lambda: final(**field))
+say.cell("name", "", lambda: final(**named))
+say.cell("stream", "on the final message", lambda: final(**field))
+say = Say("openai Python, `.parse()`", "openai", "parsed")
+say.cell("field", "`extra_body`", parsed)
+say = Say("openai Python, Responses", "openai", "responses")
+say.cell("plain", "", lambda: respond(**plain))
+say.cell("field", "`extra_body`", lambda: respond(**field))
+say.cell("name", "", lambda: respond(**named))
+say.cell("stream", "`stream=True`", lambda: respond_stream(**field))
