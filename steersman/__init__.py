@@ -2,6 +2,10 @@
 
     SteeringVector   a vector: tensors by (site, layer), and its defaults
     load             a vector out of a file of ours, or of another tool
+    Client           a server: vectors, presets, jobs, chats with receipts; AsyncClient for asyncio
+    offline          the same steering for vLLM's own `LLM`, without a server
+    Refused          what a server refuses; Unreachable: no server answers
+    PlanInvalid      what offline steering refuses, beside SteersmanError
     __version__      the installed version, such as "0.1.0"
 
 >>> import torch
@@ -26,12 +30,41 @@ Nothing is imported before it is used: vLLM imports this package in each of its 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from steersman.client.api.asynchronous import AsyncClient
+    from steersman.client.api.sync import Client
+    from steersman.client.errors import Refused, Unreachable
+    from steersman.server.offline.steer import offline
+    from steersman.steering.plan.errors import PlanInvalid
+    from steersman.vectors.errors import SteersmanError
     from steersman.vectors.formats.load import load
     from steersman.vectors.vector import SteeringVector
 
     __version__: str
 
-__all__ = ["SteeringVector", "__version__", "load"]
+__all__ = [
+    "AsyncClient",
+    "Client",
+    "PlanInvalid",
+    "Refused",
+    "SteeringVector",
+    "SteersmanError",
+    "Unreachable",
+    "__version__",
+    "load",
+    "offline",
+]
+_WHERE = {
+    "AsyncClient": "client.api.asynchronous",
+    "Client": "client.api.sync",
+    "PlanInvalid": "steering.plan.errors",
+    "Refused": "client.errors",
+    "SteeringVector": "vectors.vector",
+    "SteersmanError": "vectors.errors",
+    "Unreachable": "client.errors",
+    "load": "vectors.formats.load",
+    "offline": "server.offline.steer",
+}
+"""The module of each public name."""
 
 
 def __getattr__(name: str) -> Any:
@@ -39,14 +72,10 @@ def __getattr__(name: str) -> Any:
         from importlib.metadata import version
 
         return version("steersman")
-    if name == "SteeringVector":
-        from steersman.vectors.vector import SteeringVector
+    if name in _WHERE:
+        from importlib import import_module
 
-        return SteeringVector
-    if name == "load":
-        from steersman.vectors.formats.load import load
-
-        return load
+        return getattr(import_module(f"steersman.{_WHERE[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

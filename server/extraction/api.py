@@ -79,6 +79,21 @@ async def extract(
     return job.to_json()
 
 
+def prepare(
+    body: bytes | str, lines: bytes | None, most: int, context: ExtractionContext
+) -> tuple[ExtractRequest, list[Sample]]:
+    """What `extract` checks, without a server: the request in `body` and its texts, at most `most`
+    of them. Raises `VectorInvalid` and `VectorConflict`."""
+    wanted = read_request(body, most)
+    samples = _rows(wanted, lines, most)
+    _free_names(wanted, samples, context)
+    if needs_template(wanted, samples):
+        context.reader(wanted).check_template()
+    context.place(wanted.capture_site, tuple(wanted.layers or ()))
+    _check_steps(wanted, context)
+    return wanted, samples
+
+
 async def list_jobs(jobs: AllJobs) -> Response:
     """All jobs that are remembered, newest first, each with its first bad rows."""
     return await READS.run(_list, jobs)

@@ -17,9 +17,11 @@ from steersman.steering.plan.inbox import WAITING
 from steersman.vectors.library.library import Library
 
 
-async def open_state(engine_client: Any, args: Namespace, drain: Drain) -> Steersman:
-    """The state of this process. Raises if steering is not possible. From here on the engine
-    refuses plans that this process did not write."""
+async def open_state(
+    engine_client: Any, args: Namespace, drain: Drain, *, guarded: bool = True
+) -> Steersman:
+    """The state of this process. Raises if steering is not possible. `guarded`: from here on the
+    engine refuses plans that this process did not write."""
     config = engine_client.vllm_config
     settings = Settings.read(config.additional_config)
     workers = await engine_client.collective_rpc("steering_status")
@@ -31,7 +33,7 @@ async def open_state(engine_client: Any, args: Namespace, drain: Drain) -> Steer
     check_doses_known(medians, settings, keyed=settings.api_keys_file is not None)
     hidden = workers[0]["hidden_size"]
     mark_of_model = fingerprint(config.model_config)
-    RECEIPTS.guarded = True
+    RECEIPTS.guarded = guarded
     WAITING.show = METRICS.show_waiting
     return Steersman(
         settings=settings,

@@ -11,15 +11,18 @@ import pytest
 
 import steersman
 
-PUBLIC = ["SteeringVector", "__version__", "load"]
+PUBLIC = [
+    "AsyncClient", "Client", "PlanInvalid", "Refused", "SteeringVector", "SteersmanError",
+    "Unreachable", "__version__", "load", "offline",
+]  # fmt: skip
 
 
 def test_the_public_names_are_these() -> None:
     assert steersman.__all__ == PUBLIC
     assert set(PUBLIC) <= set(dir(steersman))
     assert steersman.__version__ == importlib.metadata.version("steersman")
-    with pytest.raises(AttributeError, match="no attribute 'Client'"):
-        _ = steersman.Client
+    with pytest.raises(AttributeError, match="no attribute 'Server'"):
+        _ = steersman.Server
 
 
 def test_the_public_signatures_are_these() -> None:
@@ -27,6 +30,8 @@ def test_the_public_signatures_are_these() -> None:
     assert [*inspect.signature(steersman.load).parameters] == [
         "path", "name", "layer", "site", "as_extracted", "model", "num_layers", "layers_are",
     ]  # fmt: skip
+    assert [*inspect.signature(steersman.Client).parameters] == ["url", "api_key", "transport"]
+    assert [*inspect.signature(steersman.offline).parameters] == ["llm"]
     assert set(inspect.signature(steersman.SteeringVector).parameters) == {
         "tensors", "name", "description", "method", "method_settings", "base_model", "coefficient",
         "layers", "positions", "safe_range", "norms", "licence", "created_at",
@@ -43,6 +48,6 @@ def test_the_examples_run(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
-    code = "import sys, steersman; print({'torch', 'vllm', 'numpy'} & {*sys.modules})"
+    code = "import sys, steersman; print({'torch', 'vllm', 'numpy', 'httpx'} & {*sys.modules})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "set()\n"
