@@ -1,12 +1,15 @@
 """The parts of the OpenAPI document that concern the whole server: its name, keys and common
 errors."""
 
+import re
+from collections import Counter
 from importlib.metadata import version
 from typing import Any, Final
 
 from fastapi import FastAPI
 
 from steersman.server.auth.route_scopes import PUBLIC, need_of
+from steersman.server.library.examples import add_examples
 from steersman.server.library.schemas import ErrorEnvelope
 
 TITLE: Final = "vLLM with Steersman"
@@ -57,9 +60,12 @@ def _complete(document: dict[str, Any], steered: frozenset[str], keys: bool) -> 
         schema = ErrorEnvelope.model_json_schema(ref_template="#/components/schemas/{model}")
         schemas |= schema.pop("$defs", {})
         schemas["ErrorEnvelope"] = schema
+    _name_apart(schemas)
     components["securitySchemes"] = {_SCHEME: {"type": "http", "scheme": "bearer"}}
+    add_examples(document)
     for path, methods in document["paths"].items():
         for method, operation in methods.items():
+            _name_parameters(path, operation)
             public = need_of(method.upper(), path) == PUBLIC
             operation["security"] = [] if public else [{_SCHEME: []}, *([] if keys else [{}])]
             said = {} if public else dict(_GATE)
@@ -69,6 +75,29 @@ def _complete(document: dict[str, Any], steered: frozenset[str], keys: bool) -> 
             if path in steered and method == "post":
                 operation.setdefault("parameters", []).append(_HEADER)
                 operation["responses"]["200"]["headers"] = _RECEIPT
+
+
+def _name_apart(schemas: dict[str, Any]) -> None:
+    """Give schemas that have one title their own names for titles: generators of clients make
+    classes of titles, and leave out all routes that need two of one name."""
+    named = {name: _as_class(schema.get("title", name)) for name, schema in schemas.items()}
+    times = Counter(named.values())
+    for name, schema in schemas.items():
+        if times[named[name]] > 1:
+            schema["title"] = name
+
+
+def _as_class(title: str) -> str:
+    return re.sub(r"[^A-Za-z0-9]", "", title).lower()
+
+
+def _name_parameters(path: str, operation: dict[str, Any]) -> None:
+    """Describe the parts of `path` that vLLM's own route does not."""
+    known = {one["name"] for one in operation.get("parameters", ()) if one["in"] == "path"}
+    for name in re.findall(r"\{([^}]+)\}", path):
+        if name not in known:
+            part = {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
+            operation.setdefault("parameters", []).append(part)
 
 
 def _error(words: str) -> dict[str, Any]:

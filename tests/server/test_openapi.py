@@ -1,16 +1,28 @@
 """The OpenAPI document and the server agree, both ways."""
 
+import re
 from typing import Any
 
 import jsonschema
 import pytest
 from fastapi import FastAPI
+from pydantic import BaseModel
 from starlette.testclient import TestClient
 
 from steersman.server.chat import routes
-from steersman.server.chat.field import SteeringField
+from steersman.server.chat.field import (
+    DynamicComposition,
+    PositionRange,
+    PropertyComposition,
+    SteeringField,
+    VectorUse,
+)
+from steersman.server.extraction.request import ExtractRequest
+from steersman.server.library.examples import EXAMPLES
+from steersman.server.library.schemas import VectorPatch
 from steersman.server.middleware.refuse_ignored import STEERED_PATHS
 from steersman.server.openapi import TITLE, describe
+from steersman.server.presets.schemas import PresetCreate, PresetPatch
 from steersman.steering.plan import PlanInvalid
 
 USE = {"id": "a"}
@@ -41,6 +53,11 @@ FIELDS: list[tuple[Any, bool]] = [
     (one(scale=2), True),
     (one(scale=None), True),
     (one(scale="2"), False),
+    ({"vectors": [{"data": "AAAA"}]}, True),
+    (one(data="AAAA"), False),
+    (one(data=None), True),
+    ({"vectors": [{"id": None, "data": "AAAA"}]}, True),
+    ({"vectors": [{"coefficient": 1}]}, False),
     (one(scale=2, coefficient=2), False),
     (one(weight=2), False),
     (one(layers=[1, 2]), True),
@@ -140,3 +157,49 @@ def test_every_reference_is_there(document: dict[str, Any]) -> None:
                 walk(value)
 
     walk(document)
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        SteeringField,
+        VectorUse,
+        PositionRange,
+        DynamicComposition,
+        PropertyComposition,
+        PresetCreate,
+        PresetPatch,
+        VectorPatch,
+        ExtractRequest,
+    ],
+)
+def test_every_field_has_an_example_that_is_valid(model: type[BaseModel]) -> None:
+    schema = model.model_json_schema()
+    examples = EXAMPLES[model.__name__]
+    assert examples.keys() == schema["properties"].keys()
+    for name, given in examples.items():
+        assert given
+        for example in given:
+            part = {**schema["properties"][name], "$defs": schema.get("$defs", {})}
+            jsonschema.validate(example, part)
+
+
+def test_the_document_has_them(document: dict[str, Any]) -> None:
+    schemas = document["components"]["schemas"]
+    for title in ("SteeringField", "VectorUse", "DynamicComposition"):
+        for name, field in schemas[title]["properties"].items():
+            assert field["examples"] == EXAMPLES[title][name]
+
+
+def test_no_two_schemas_have_one_name(document: dict[str, Any]) -> None:
+    """Of two, generators of clients leave out all routes that need one of them."""
+    schemas = document["components"]["schemas"]
+    titles = [re.sub("[^A-Za-z0-9]", "", x.get("title", k)).lower() for k, x in schemas.items()]
+    assert sorted(set(titles)) == sorted(titles)
+
+
+def test_every_part_of_a_path_is_described(document: dict[str, Any]) -> None:
+    for path, methods in document["paths"].items():
+        for operation in methods.values():
+            known = {x["name"] for x in operation.get("parameters", ()) if x["in"] == "path"}
+            assert known == set(re.findall(r"\{([^}]+)\}", path)), path
