@@ -12,7 +12,8 @@
     ├── DemoError        the demo model or a demo vector cannot be made
     └── LibraryError     the library's directory cannot be read or written
         ├── LibraryFull      the disk has no space left
-        └── LibraryReadOnly  the disk can be read and not written
+        ├── LibraryReadOnly  the disk can be read and not written
+        └── SentFull         vectors that requests have sent take all of their space
 
 `steersman.server.error_response` is the one place that maps them to HTTP.
 """
@@ -126,6 +127,14 @@ class LibraryReadOnly(LibraryError):
     """The disk can be read and not written."""
 
     default_code = "library_read_only"
+
+
+class SentFull(LibraryError):
+    """Vectors that requests have sent take all of the space that there is for them; try again in
+    `retry_after` seconds."""
+
+    default_code = "inline_cache_full"
+    retry_after = 30
 
 
 def _sendable(text: str) -> str:

@@ -159,6 +159,5 @@ def described(vector: SteeringVector) -> StoredVector:
         4 * numbers,
         vector.hidden_size,
         shapes,
-        layers=vector.layers,
-        base_model=vector.base_model,
+        **{one.name: getattr(vector, one.name) for one in fields(VectorFields)},
     )

@@ -142,7 +142,7 @@ class Library:
         if isinstance(data, Path):
             with disk.disk_errors():
                 data = data.read_bytes()
-        vector = read_new(data)
+        vector, data = self._read(data)
         name = vector.name if name is None else name
         if name is None:
             raise VectorInvalid(
@@ -150,11 +150,7 @@ class Library:
                 param="name",
                 code="name_missing",
             )
-        canonical = self._served.canonical(vector)
-        if canonical is not vector:
-            vector, data = canonical, write_vector(canonical)
-        self.check_fits(described(vector))
-        self._check_values(vector)
+        self._check(vector)
         with disk.disk_errors():
             # Before the content is written, which would stay for a while; and again when nobody
             # else can change names.
@@ -166,6 +162,29 @@ class Library:
                     new_record(name, vector, owner, foreign, self._objects.header(vector.digest))
                 )
         return self._entry(record, vector.digest), old is None
+
+    def checked(self, data: bytes) -> tuple[SteeringVector, bytes]:
+        """The vector in `data`, a file, and its file as the library would store it. Nothing is
+        stored. Raises `VectorInvalid` as `add` does."""
+        vector, data = self._read(data)
+        self._check(vector)
+        return vector, data
+
+    def _read(self, data: bytes) -> tuple[SteeringVector, bytes]:
+        vector = read_new(data)
+        canonical = self._served.canonical(vector)
+        return (vector, data) if canonical is vector else (canonical, write_vector(canonical))
+
+    def _check(self, vector: SteeringVector) -> None:
+        self.check_fits(described(vector))
+        self._check_values(vector)
+
+    def described(self, vector: SteeringVector, path: Path, name: str) -> Entry:
+        """`vector`, which is in the file `path` and not in the library, as an entry of it would
+        be."""
+        now = int(time.time())
+        record = Record(name, (vector.digest,), now, now)
+        return make_entry(record, vector.digest, path, described(vector), self._served)
 
     def _check_free(self, name: str, vector: SteeringVector, admit: Admit) -> Record | None:
         """The record of `name` if it stands for `vector` already, or None if it is free."""

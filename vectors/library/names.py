@@ -6,7 +6,9 @@ from typing import Final, NamedTuple
 from steersman.vectors.errors import VectorConflict, VectorInvalid, VectorNotFound, shown
 
 MAX_NAME: Final = 128
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._-]{0,127}"
+"""Of a name, which has no `..` either."""
+_NAME: Final = re.compile(PATTERN, re.ASCII)
 _HEX: Final = re.compile(r"[0-9a-f]{12,64}", re.ASCII)
 
 

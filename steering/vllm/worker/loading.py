@@ -13,14 +13,19 @@ from steersman.vectors.digest import short
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.file.format import read_vector
 from steersman.vectors.library.library import Library
+from steersman.vectors.library.sent import sent_path
 from steersman.vectors.tensors import HookPoint
 
 logger = logging.getLogger("vllm.steersman")
 
 
 def object_path(library: Path, digest: str) -> Path:
-    """Path of the file of `digest` in the library, which keeps immutable files named by digest."""
-    return library / "objects" / f"{digest.removeprefix('sha256:')}.safetensors"
+    """Path of the file of `digest` in the library, which keeps immutable files named by digest; or
+    of the one that a request has sent, where the library has none."""
+    path = library / "objects" / f"{digest.removeprefix('sha256:')}.safetensors"
+    if not path.exists() and (sent := sent_path(library, digest)).exists():
+        return sent
+    return path
 
 
 class VectorFiles:
