@@ -14,6 +14,7 @@ from starlette.types import Receive, Scope, Send
 from steersman.server.errors import (
     BankFull,
     BodyTooSlow,
+    DefaultMissing,
     Draining,
     KeyInvalid,
     LibrarySlow,
@@ -36,6 +37,7 @@ from steersman.vectors.errors import (
     LibraryReadOnly,
     PresetConflict,
     PresetNotFound,
+    SentFull,
     SteersmanError,
     VectorConflict,
     VectorInvalid,
@@ -57,6 +59,7 @@ STATUS: Final[dict[type[Exception], int]] = {
     VectorTooLarge: 413,
     BankFull: 503,
     LibrarySlow: 503,
+    DefaultMissing: 503,
     TooManyJobs: 429,
     TooManyRequests: 429,
     KeyInvalid: 401,
@@ -67,6 +70,7 @@ STATUS: Final[dict[type[Exception], int]] = {
     ServerBusy: 503,
     LibraryFull: 507,
     LibraryReadOnly: 503,
+    SentFull: 503,
     NotSteered: 500,
     SteersmanError: 500,
 }

@@ -6,6 +6,7 @@
         SteersmanError
             KeyInvalid, NotAllowed, RouteNotFound, TooManyRequests     the caller or the route
             ModelNotFound                                              a model name's suffix
+            DefaultMissing                                             the operator's preset
             Misplaced, BodyTooSlow                                     the request
             TooManyJobs, ServerBusy, Draining                          not now
             JobLost                                                    in a job's state
@@ -79,6 +80,12 @@ class ModelNotFound(SteersmanError):
     """The model name ends in something that names no preset and no vector."""
 
     default_code = "model_not_found"
+
+
+class DefaultMissing(SteersmanError):
+    """The preset that the operator has chosen for such requests cannot be used."""
+
+    default_code = "default_preset_missing"
 
 
 class NotAllowed(SteersmanError):

@@ -12,8 +12,9 @@ _LAGS = (0.01, 0.025, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.4, 0.5, 0.75, 1, 2, 5, 
 _FAST = (0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1, 2, 5, 10)
 
 
-SOURCES: Final = ("request", "model")
-"""What says how a request is steered: its field or header, or the model name that it asks for."""
+SOURCES: Final = ("request", "model", "key", "server")
+"""What says how a request is steered: its field or header, the model name that it asks for, its
+key's preset, or the server's."""
 
 
 class Outcome(StrEnum):
@@ -30,7 +31,8 @@ class Metrics:
     def __init__(self) -> None:
         self.requests = Counter(
             "steering_requests", "Steered requests by outcome (completed, failed, aborted) and "
-            "by what said how to steer (request: its field or header; model: its model name).",
+            "by what said how to steer (request: its field or header; model: its model name; key, "
+            "server: the default preset of its key or of the server).",
             ["outcome", "source"],
         )  # fmt: skip
         self.rejections = Counter(

@@ -77,7 +77,7 @@ class SteersmanEndpoints:
         describe(app, STEERED_PATHS, keys=keys is not None)
         # Behind RefuseIgnored, which reads the body.
         app.add_middleware(CountAnswers)
-        app.add_middleware(RefuseIgnored, bounds=bounds)
+        app.add_middleware(RefuseIgnored, bounds=bounds, default_preset=settings.default_preset)
         # The limit is on the file; a form adds its boundaries and names.
         app.add_middleware(
             BodyLimit,

@@ -7,20 +7,23 @@ from typing import TYPE_CHECKING, Any
 
 from steersman.server.auth.audit import audit
 from steersman.server.auth.library_view import LibraryView
-from steersman.server.auth.permissions import KeyPermissions
+from steersman.server.auth.permissions import INLINE, KeyPermissions
 from steersman.server.chat.field import SCHEDULES
 from steersman.server.chat.in_flight import InFlight
 from steersman.server.chat.steered_request import SteeringContext
 from steersman.server.doses import Doses
 from steersman.server.drain import Drain
 from steersman.server.extraction.jobs import Jobs
+from steersman.server.library.sent import Inline
 from steersman.server.metrics import METRICS
+from steersman.server.presets.default import default_of
 from steersman.server.presets.view import PresetView
 from steersman.steering.plan import MAX_SCHEDULE, Limits, Settings
 from steersman.steering.plan.dynamic import MAX_PROPERTIES
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.library.library import Library
 from steersman.vectors.library.presets import PresetStore
+from steersman.vectors.library.sent import SentVectors
 
 if TYPE_CHECKING:
     from steersman.server.extraction.context import ExtractionContext
@@ -42,6 +45,8 @@ class Steersman:
     version: str
     all_presets: PresetStore = field(init=False)
     """Requests use `presets_for`, which is what a key may see of them."""
+    inline: Inline | None = field(init=False)
+    """Reads vectors in requests; None where the server takes none."""
     jobs: Jobs = field(init=False)
     extraction: "ExtractionContext" = field(init=False)
     """What jobs run on; set when the server starts."""
@@ -50,6 +55,12 @@ class Steersman:
 
     def __post_init__(self) -> None:
         self.all_presets = PresetStore(Path(self.settings.library))
+        self.inline = None
+        if self.settings.inline_vectors:
+            kept = SentVectors(
+                self.whole_library, self.settings.max_inline_cache_bytes, self.in_flight.digests
+            )
+            self.inline = Inline(kept, self.settings.max_inline_bytes)
         self.jobs = Jobs(Path(self.settings.library) / "jobs", self.settings.max_jobs)
         METRICS.rows_total.set(self.limits.bank_rows)
         METRICS.resident.set(0)
@@ -59,11 +70,20 @@ class Steersman:
 
     def library_for(self, permissions: KeyPermissions) -> LibraryView:
         """The library as a key with these `permissions` sees it."""
-        return LibraryView(self.whole_library, permissions, self.settings.max_library_vectors)
+        return LibraryView(
+            self.whole_library, permissions, self.settings.max_library_vectors, self.inline
+        )
 
     def presets_for(self, permissions: KeyPermissions) -> PresetView:
         """What a key with these `permissions` sees of the presets."""
-        return PresetView(self.all_presets, permissions, self.steering_for(permissions))
+        all_vectors = replace(permissions, vectors=("*",))
+        return PresetView(
+            self.all_presets,
+            permissions,
+            self.steering_for(permissions),
+            default_of(permissions, self.settings.default_preset),
+            self.steering_for(all_vectors),
+        )
 
     def doses_for(self, permissions: KeyPermissions) -> Doses:
         """Relative doses, with the limits of these `permissions`."""
@@ -108,6 +128,7 @@ class Steersman:
     def capabilities_for(self, permissions: KeyPermissions) -> dict[str, Any]:
         """The answer of `GET /v1/steering/capabilities` for these `permissions`."""
         doses = self.doses_for(permissions)
+        default = default_of(permissions, self.settings.default_preset)
         return {
             "object": "steering.capabilities",
             "version": self.version,
@@ -122,6 +143,8 @@ class Steersman:
             "dynamic": {"max_vectors": MAX_PROPERTIES, "kl": ["mean", "sum"]}
             if self.model["composes"]
             else None,
+            "default_preset": default and default._asdict(),
+            "inline_vectors": self.inline is not None and permissions.may(INLINE),
             "enforce_safe_range": self.settings.enforce_safe_range,
             "require_fingerprint": self.settings.require_fingerprint,
             "median_norms": dict(doses.medians) if doses.medians is not None else None,

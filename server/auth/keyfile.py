@@ -31,6 +31,7 @@ from steersman.server.auth.audit import audit
 from steersman.server.auth.permissions import SCOPES, KeyPermissions
 from steersman.server.auth.whole_yaml import Document, NotWhole, load
 from steersman.server.metrics import METRICS
+from steersman.vectors.library.names import PATTERN
 from steersman.vectors.validation import first_problem
 
 LOOK_EVERY_S: Final = 1.0
@@ -67,6 +68,9 @@ class _Key(BaseModel):
     max_vectors: Annotated[int, Field(ge=0)] = _UNLIMITED
     max_jobs: Annotated[int, Field(ge=0)] = _UNLIMITED
     max_extract_rows: Annotated[int, Field(ge=0)] = _UNLIMITED
+    # Null would be a default whose name is missing.
+    preset: Annotated[str, Field(pattern=rf"^{PATTERN}$")] = _UNLIMITED
+    locked: bool = False
 
 
 class _File(BaseModel):
@@ -90,6 +94,8 @@ _SHOULD_BE: Final = {
     "max_vectors": "a whole number, 0 or more",
     "max_jobs": "a whole number, 0 or more",
     "max_extract_rows": "a whole number, 0 or more",
+    "preset": "the name of a preset",
+    "locked": "true or false",
 }
 
 
@@ -254,6 +260,8 @@ def parse(document: Document, where: str) -> Read:
         permissions = KeyPermissions(
             **fields, scopes=frozenset(key.scopes), vectors=tuple(key.vectors)
         )
+        if key.locked and key.preset is None:
+            refuse(("keys", n, "locked"), "locked needs preset, to which the key is bound")
         hashes = [key.sha256] if isinstance(key.sha256, str) else key.sha256
         if hash_of("") in hashes:
             refuse(("keys", n, "sha256"), "sha256 is the hash of an empty key")

@@ -2,8 +2,9 @@
 
 from typing import Any
 
-from steersman.server.auth.permissions import KeyPermissions
+from steersman.server.auth.permissions import INLINE, KeyPermissions
 from steersman.server.errors import NotAllowed
+from steersman.server.library.sent import Inline
 from steersman.vectors.library.entry import StoredVector
 from steersman.vectors.library.library import Entries, Entry, Library
 from steersman.vectors.library.names import check_is_name, not_found, parse_id
@@ -14,16 +15,42 @@ class LibraryView:
     """The methods of `Library` that requests use, for one key. They raise what `Library`'s raise; a
     hidden name gives exactly the error of a missing one."""
 
-    def __init__(self, library: Library, permissions: KeyPermissions, max_vectors: int) -> None:
-        """`max_vectors`: the most names in the library, over all keys."""
+    def __init__(
+        self,
+        library: Library,
+        permissions: KeyPermissions,
+        max_vectors: int,
+        inline: Inline | None = None,
+    ) -> None:
+        """`max_vectors`: the most names in the library, over all keys. `inline`: reads vectors in
+        requests; None: the server takes none."""
         self._library = library
         self._permissions = permissions
         self._max_vectors = max_vectors
+        self._inline = inline
 
     def resolve(self, vector_id: str) -> Entry:
         """See `Library.resolve`."""
         self._check(vector_id)
         return self._library.resolve(vector_id)
+
+    def read_inline(self, text: str, param: str) -> Entry:
+        """See `Inline.read`. Raises `NotAllowed` where the server, or this key, may not."""
+        if self._inline is None:
+            raise NotAllowed(
+                "this server takes no vectors in requests (--no-inline-vectors); upload it to "
+                "/v1/steering/vectors and send its `id`",
+                param=param,
+                code="inline_vectors_off",
+            )
+        if not self._permissions.may(INLINE):
+            raise NotAllowed(
+                f"this key may not send vectors in requests; it needs the scope {INLINE}. Name a "
+                "vector by its `id`",
+                param=param,
+                code="scope_missing",
+            )
+        return self._inline.read(text, param)
 
     def check_fits(self, vector: StoredVector | Entry, param: str | None = None) -> None:
         """See `Library.check_fits`."""

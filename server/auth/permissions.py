@@ -7,9 +7,10 @@ from typing import Final
 INFER: Final = "infer"
 READ: Final = "vectors:read"
 WRITE: Final = "vectors:write"
+INLINE: Final = "vectors:inline"
 ADMIN: Final = "admin"
 METRICS: Final = "metrics"
-SCOPES: Final = (INFER, READ, WRITE, METRICS, ADMIN)
+SCOPES: Final = (INFER, READ, WRITE, INLINE, METRICS, ADMIN)
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,10 @@ class KeyPermissions:
     """Names in the library that were made with it."""
     max_jobs: int | None = None
     max_extract_rows: int | None = None
+    preset: str | None = None
+    """The preset of its requests that do not say how they are steered."""
+    locked: bool = False
+    """Whether its requests cannot say anything else."""
 
     def may(self, scope: str) -> bool:
         """Whether the key has `scope`."""

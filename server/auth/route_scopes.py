@@ -4,12 +4,14 @@ closed.
 A new vLLM may bring new routes, which nobody has reviewed yet.
 """
 
+import re
 from typing import Final
 
 from starlette.routing import Match
 from starlette.types import Scope
 
 from steersman.server.auth.permissions import ADMIN, INFER, METRICS, READ, WRITE
+from steersman.server.routing import path_of
 
 PUBLIC: Final = "public"
 """No key: what probes ask, and the files of the playground, which are the same for everybody."""
@@ -79,6 +81,11 @@ _BY_NEED: Final = {
     """,
 }
 
+_MAKES_NO_TEXT: Final = re.compile(
+    r"/(ping|(de)?tokenize|v1/messages/count_tokens|v1/responses/[^/]+/cancel|.+/(de)?render)"
+)
+"""Of the routes that need `infer`, those that ask the model nothing."""
+
 WHILE_DRAINING: Final = (PUBLIC, METRICS)
 """What a server that is about to stop answers to the end: probes and scrapes."""
 
@@ -95,6 +102,12 @@ def need_of(method: str, path: str) -> str | None:
     if method == "HEAD":
         method = "GET"
     return _NEEDS.get((method, path)) or _NEEDS.get(("*", path))
+
+
+def generates(scope: Scope) -> bool:
+    """Whether the model may answer the call of `scope`: also a route that is not listed may."""
+    need = route_need(scope)
+    return need in (None, INFER) and _MAKES_NO_TEXT.fullmatch(path_of(scope)) is None
 
 
 def route_need(scope: Scope) -> str | None:

@@ -28,6 +28,8 @@ from steersman.vectors.validation import Location, first_problem, path_of_key
 SCHEDULES: Final = ("constant", "start", "diminishing")
 MAX_USES: Final = 4096
 """Vectors that are looked at at all; `max_vectors` is what a request may name."""
+BROUGHT: Final = "data:"
+"""The id of a use whose vector is in the request; the beginning of its digest follows."""
 MAX_LAYERS: Final = 4096
 _SHAPES: Final = ("model_type", "list_type", "missing", "too_short", "dict_type")
 _EXAMPLES: Final = {
@@ -41,11 +43,22 @@ _MAX_KEYS: Final = 32
 """Of an object whose known keys are fewer: each that is not known would be an error of its own."""
 
 
-def _show_scale(schema: dict[str, Any]) -> None:
-    """Put the alias `scale` into the schema, which pydantic leaves out."""
+def _show_use(schema: dict[str, Any]) -> None:
+    """Put into the schema what pydantic leaves out: the alias `scale`, and that one of `id` and
+    `data` is there. With `not`: generators of clients take `oneOf` for classes of their own."""
+    schema["required"].remove("id")
+    if not schema["required"]:
+        del schema["required"]
+    schema["properties"]["id"]["type"] = ["string", "null"]
     number = {"anyOf": [{"type": "number"}, {"type": "null"}]}
     schema["properties"]["scale"] = {**number, "description": "An alias of `coefficient`."}
-    schema["not"] = {"required": ["coefficient", "scale"]}
+    given = {"required": ["id", "data"], **_both("string")}
+    schema["not"] = {"anyOf": [{"required": ["coefficient", "scale"]}, given, _both("null")]}
+
+
+def _both(kind: str) -> dict[str, Any]:
+    """What is true where `id` and `data` are of this type, as far as they are there."""
+    return {"properties": {"id": {"type": kind}, "data": {"type": kind}}}
 
 
 def _show_lengths(most: int) -> Any:
@@ -133,6 +146,15 @@ class _Bounded(BaseModel):
         return data
 
 
+def _with_id(use: Any) -> Any:
+    """`use`; with `BROUGHT` for an id if it brings its vector with it."""
+    if not isinstance(use, dict) or use.get("data") is None:
+        return use
+    if use.get("id") is not None:
+        raise ValueError("give `id` or `data`, not both")
+    return {**use, "id": BROUGHT}
+
+
 class PositionRange(_Bounded):
     """Tokens start <= t < stop, counted from the start of the request; negative from the prompt's
     end."""
@@ -168,12 +190,17 @@ class PropertyComposition(_Bounded):
 class VectorUse(_Bounded):
     """One vector of a request, and how to use it."""
 
-    model_config = ConfigDict(json_schema_extra=_show_scale)
+    model_config = ConfigDict(json_schema_extra=_show_use)
 
     id: StrictStr = Field(
         min_length=1,
         max_length=1024,
         description="Name of a vector, or name@<first 12+ hex digits of its digest>.",
+    )
+    data: StrictStr | None = Field(
+        None,
+        description="The vector itself in place of an `id`: its safetensors file in base64, of at "
+        "most `max_inline_bytes`. It is kept for requests that send it again, and never listed.",
     )
     coefficient: StrictFloat | None = Field(
         None,
@@ -209,7 +236,7 @@ class VectorUse(_Bounded):
                 raise ValueError("give `coefficient` or its alias `scale`, not both")
             data = dict(data)
             data["coefficient"] = data.pop("scale")
-        return data
+        return _with_id(data)
 
     @field_validator("coefficient")
     @classmethod

@@ -12,21 +12,27 @@ _BOUNDS: Final = Bounds(containers=2_000, depth=20, values=10_000)
 _NUMBER: Final = re.compile(r"[+-]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 
+OFF: Final = object()
+"""The header's value `null`: not steered, whatever else would steer."""
+
+
 def coefficient_of(text: str) -> float | None:
     """`text` as a number; None if it is not a decimal one, as `nan` and `0x1` are not."""
     return float(text) if len(text) <= 64 and _NUMBER.fullmatch(text) else None
 
 
 def read_header(lines: list[str]) -> Any:
-    """The `steering` value in the header's `lines`; None if they are empty.
+    """The `steering` value in the header's `lines`; None if they are empty, `OFF` for `null`.
 
     `cheerful=1.5,formal=-0.5` names vectors with their coefficients; a name alone takes the
     vector's own coefficient. A value that begins with a brace is the field in JSON. Raises
     `PlanInvalid`.
     """
     said = [line.strip() for line in lines if line.strip()]
-    if not said or said == ["null"]:
+    if not said:
         return None
+    if said == ["null"]:
+        return OFF
     if any(line.startswith("{") for line in said):
         if len(said) > 1:
             raise _wrong("send it once where it is JSON")

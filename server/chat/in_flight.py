@@ -18,6 +18,10 @@ class InFlight:
         METRICS.rows_used.set(0)
         METRICS.companions.set(0)
 
+    def digests(self) -> frozenset[str]:
+        """The vectors that requests in flight need. Any thread may call it."""
+        return frozenset(row.digest for row in list(self.rows))
+
     def enter(self, rows: frozenset[BankKey], companions: int) -> None:
         """Add what a request needs: bank rows, and companions if it is dynamic."""
         self.rows.update(rows)

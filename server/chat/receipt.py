@@ -36,13 +36,14 @@ ZERO: Final = "the steering could not change this answer: every coefficient is 0
 
 
 def with_receipt(
-    response: Response, steered: "SteeredRequest", keep: Keep | None = None
+    response: Response, steered: "SteeredRequest", keep: Keep | None = None, path: str = ""
 ) -> Response:
     """`response` with the receipt of `steered`, which is closed when the answer is complete.
 
     A header has the part of the receipt that is known already. `keep` is called with a response's
-    id and its receipt. Errors pass unchanged. If no worker has reported that it steered the answer,
-    the result is an error, because a steered request must never be answered unsteered.
+    id and its receipt. `path`: the route. Errors pass unchanged. If no worker has reported that it
+    steered the answer, the result is an error, because a steered request must never be answered
+    unsteered.
     """
     if isinstance(response, StreamingResponse):
         chunks = (
@@ -56,7 +57,7 @@ def with_receipt(
     if response.status_code != 200 or not steered.was_steered():
         steered.close(Outcome.FAILED)
         lost = response.status_code == 200
-        return _lost(response) if lost else response
+        return _lost(response, path) if lost else response
     answer = json.loads(bytes(response.body))
     answer["steering"] = steered.receipt()
     if keep is not None:
@@ -67,8 +68,8 @@ def with_receipt(
     return JSONResponse(answer, headers=headers, background=response.background)
 
 
-def _lost(answer: Response) -> Response:
-    refused = error_response(Unsaid(LOST["error"]["message"]))
+def _lost(answer: Response, path: str) -> Response:
+    refused = error_response(Unsaid(LOST["error"]["message"]), path)
     refused.background = answer.background
     return refused
 

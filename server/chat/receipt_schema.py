@@ -3,6 +3,7 @@
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from vllm.entrypoints.anthropic.protocol import AnthropicMessagesResponse
 from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionResponse
 from vllm.entrypoints.openai.completion.protocol import CompletionResponse
 from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
@@ -47,8 +48,9 @@ class Receipt(BaseModel):
         description="Of a dynamic request: engine steps that a token took, behind the first of "
         "each answer; null: no answer has two tokens. Not in the header.",
     )
-    source: Literal["request", "model"] = Field(
-        description="What said how to steer: the request's own field or header, or its model name."
+    source: Literal["request", "model", "key", "server"] = Field(
+        description="What said how to steer: the request's own field or header, its model name, or "
+        "the default preset of its key or of the server."
     )
     preset: str | None = Field(description="The preset that was used.")
     note: str | None = Field(
@@ -75,5 +77,11 @@ class SteeredCompletionResponse(CompletionResponse):
 
 class SteeredResponsesResponse(ResponsesResponse):
     """A response; if it is steered, with its receipt."""
+
+    steering: Steering = None
+
+
+class SteeredMessagesResponse(AnthropicMessagesResponse):
+    """A message; if it is steered, with its receipt."""
 
     steering: Steering = None

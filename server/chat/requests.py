@@ -1,8 +1,10 @@
 """vLLM's request models with one more field; their sampling parameters carry the plan."""
 
+import functools
 from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field, PrivateAttr, SkipValidation
+from vllm.entrypoints.anthropic.protocol import AnthropicMessagesRequest
 from vllm.entrypoints.openai.chat_completion.protocol import (  # type: ignore[attr-defined]
     BatchChatCompletionRequest,
     ChatCompletionRequest,
@@ -110,6 +112,21 @@ class SteeredResponsesRequest(_Steered, ResponsesRequest):
     _plan: Plan | None = PrivateAttr(default=None)
 
 
+class SteeredMessagesRequest(_Steered, AnthropicMessagesRequest):
+    """A message in Anthropic's form with a `steering` field."""
+
+    steering: Steering
+    _plan: Plan | None = PrivateAttr(default=None)
+
+    def carried_by(self, request: ChatCompletionRequest) -> ChatCompletionRequest:
+        """`request`, which vLLM has made of this one, with this one's plan."""
+        if self._plan is None:
+            return request
+        made = SteeredChatRequest.model_construct(request.model_fields_set, **vars(request))
+        made.steer(self._plan)
+        return made
+
+
 class SteeredBatchRequest(_Steered, BatchChatCompletionRequest):
     """A batch of chats under one `steering` field."""
 
@@ -126,3 +143,19 @@ class SteeredBatchRequest(_Steered, BatchChatCompletionRequest):
         if self._plan is not None:
             request.steer(self._plan)
         return request
+
+
+def carry_plans(handler: Any) -> None:
+    """Have the chat request that vLLM's `handler` of `/v1/messages` makes of a message carry the
+    message's plan. Idempotent."""
+    original = getattr(handler, "to_chat_completion_request", None)
+    if original is None or hasattr(original, "__steersman__"):
+        return
+
+    @functools.wraps(original)
+    def to_chat_completion_request(request: Any, *args: Any, **kwargs: Any) -> Any:
+        made = original(request, *args, **kwargs)
+        return request.carried_by(made) if isinstance(request, SteeredMessagesRequest) else made
+
+    to_chat_completion_request.__steersman__ = True  # type: ignore[attr-defined]
+    handler.to_chat_completion_request = to_chat_completion_request

@@ -43,10 +43,16 @@ def resolve(
     """The plan for `field`. Reads the library, so do not call it on the event loop. Raises
     `PlanInvalid`, or the library's `VectorNotFound`."""
     limits.check_count(len(field.uses))
-    planned, strengths, entries, given = [], [], [], []
-    for n, use in enumerate(field.uses):
+    entries = [_find(library, n, use) for n, use in enumerate(field.uses)]
+    # From here on a vector that the request brings with it has an id, too.
+    uses = [
+        use if use.data is None else use.model_copy(update={"id": entry.name, "data": None})
+        for use, entry in zip(field.uses, entries, strict=True)
+    ]
+    field = field.model_copy(update={"vectors": uses})
+    planned, strengths, given = [], [], []
+    for n, (use, entry) in enumerate(zip(uses, entries, strict=True)):
         where = f"steering.vectors[{n}]"
-        entry = _find(library, use.id, f"{where}.id")
         terms = _terms(use, entry, where, limits)
         steps = _steps(use, entry, terms, where)
         setting = strength(field, n, use, entry.coefficient, steps)
@@ -66,7 +72,6 @@ def resolve(
             _check_start(start, param, use.id, entry, vector, doses)
         planned.append(vector)
         strengths.append(setting)
-        entries.append(entry)
         given.append(relative)
     check_shared(field, strengths)
     doses.check_sum(given)
@@ -87,9 +92,13 @@ def resolve(
     return Resolved(plan, [_draft(use.id, *part) for use, *part in parts])
 
 
-def _find(library: LibraryView, name: str, param: str) -> Entry:
+def _find(library: LibraryView, n: int, use: VectorUse) -> Entry:
+    """The vector of use number `n`."""
+    if use.data is not None:
+        return library.read_inline(use.data, f"steering.vectors[{n}].data")
+    param = f"steering.vectors[{n}].id"
     try:
-        entry = library.resolve(name)
+        entry = library.resolve(use.id)
         library.check_fits(entry, param)
     except (VectorInvalid, VectorNotFound) as error:
         error.param = param

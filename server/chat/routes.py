@@ -9,6 +9,8 @@ from fastapi import APIRouter, Depends, Request
 from pydantic import BaseModel
 from starlette.responses import Response, StreamingResponse
 from starlette.types import Message
+from vllm.entrypoints.anthropic import api_router as vllm_messages
+from vllm.entrypoints.anthropic.protocol import AnthropicErrorResponse
 from vllm.entrypoints.openai.chat_completion import api_router as vllm_chat
 from vllm.entrypoints.openai.completion import api_router as vllm_completion
 from vllm.entrypoints.openai.responses import api_router as vllm_responses
@@ -20,24 +22,30 @@ from steersman.server.chat.receipt import with_receipt
 from steersman.server.chat.receipt_schema import (
     SteeredChatResponse,
     SteeredCompletionResponse,
+    SteeredMessagesResponse,
     SteeredResponsesResponse,
 )
 from steersman.server.chat.requests import (
     SteeredBatchRequest,
     SteeredChatRequest,
     SteeredCompletionRequest,
+    SteeredMessagesRequest,
     SteeredResponsesRequest,
+    carry_plans,
 )
 from steersman.server.chat.sse import Keep, first_chunk_error, traced
-from steersman.server.chat.steered_request import SteeredRequest, SteeringContext
+from steersman.server.chat.steered_request import SteeredRequest
 from steersman.server.dependencies import CallersPresets
+from steersman.server.errors import NotAllowed
 from steersman.server.library.schemas import ErrorEnvelope
 from steersman.server.metrics import Outcome
 from steersman.server.middleware.refuse_ignored import FROM_HEADER
 from steersman.server.presets.choose import Chosen, choose
 from steersman.server.presets.models import answer_as, list_models, served_names
 from steersman.server.presets.view import PresetView
+from steersman.server.routing import path_of
 from steersman.steering.plan import PlanInvalid
+from steersman.steering.plan.intent import FIELD
 from steersman.vectors.errors import SteersmanError
 
 Handler = Callable[[Any, Request], Awaitable[Response | None]]
@@ -49,12 +57,17 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
 }
 
 
-def _options(answer: type[BaseModel]) -> dict[str, Any]:
+_ANTHROPIC_ERRORS = {code: {"model": AnthropicErrorResponse} for code in _ERRORS}
+
+
+def _options(
+    answer: type[BaseModel], errors: dict[int | str, dict[str, Any]] = _ERRORS
+) -> dict[str, Any]:
     return {
         "dependencies": [Depends(validate_json_request)],
         "responses": {
             200: {"model": answer, "content": {"text/event-stream": {}}, "description": "OK"},
-            **_ERRORS,
+            **errors,
         },
         "response_model": None,
     }
@@ -97,6 +110,15 @@ async def create_responses(
     )
 
 
+@router.post("/v1/messages", **_options(SteeredMessagesResponse, _ANTHROPIC_ERRORS))
+async def create_messages(
+    request: SteeredMessagesRequest, raw_request: Request, presets: CallersPresets
+) -> Any:
+    """A message in Anthropic's form, steered if the request says so."""
+    carry_plans(vllm_messages.messages(raw_request))
+    return await _steered(request, raw_request, presets, vllm_messages.create_messages)
+
+
 @router.get("/v1/models", response_model=None)
 async def show_available_models(raw_request: Request, presets: CallersPresets) -> Any:
     """The models: what vLLM serves, and each preset of them as `<model>:<preset>`."""
@@ -123,12 +145,19 @@ async def _steered(
     keep: Keep | None = None,
 ) -> Response | None:
     state = raw_request.app.state
-    chosen = await _chosen(request, raw_request, state.openai_serving_models, presets)
+    try:
+        chosen = await chosen_for(request, state.openai_serving_models, presets)
+    except NotAllowed as error:
+        if raw_request.scope.get(FROM_HEADER) and error.param == FIELD:
+            raise NotAllowed(
+                error.message.replace(repr(FIELD), HEADER), param=HEADER, code=error.code
+            ) from None
+        raise
     if chosen.steering is None:
         return await handler(request, raw_request)
-    refuse_unsteerable(request)
+    refuse_unsteerable(request, chosen)
     client = _ListenedRequest(raw_request)
-    steered = await _begun(request, raw_request, presets.context, chosen)
+    steered = await _begun(request, raw_request, chosen)
     request.steer(steered.plan)
     asked = None
     if steered.trace is not None:
@@ -153,12 +182,12 @@ async def _steered(
         if isinstance(error.__cause__, PlanInvalid):
             raise error.__cause__ from None
         raise
-    return with_receipt(response, steered, keep)
+    return with_receipt(response, steered, keep, path_of(raw_request.scope))
 
 
-async def _chosen(request: Any, raw_request: Request, models: Any, presets: PresetView) -> Chosen:
-    """How `request` is steered. It asks for a model that vLLM serves from here on, and the answer
-    says the name that it asked for."""
+async def chosen_for(request: Any, models: Any, presets: PresetView) -> Chosen:
+    """How `request` is steered. It asks for a model that vLLM's `models` serves from here on, and
+    the answer says the name that it asked for. Raises what `choose` raises."""
     asked, given = request.model, "steering" in request.model_fields_set
     served = served_names(models)
     chosen = await choose(request.steering, asked, given=given, served=served, presets=presets)
@@ -168,13 +197,11 @@ async def _chosen(request: Any, raw_request: Request, models: Any, presets: Pres
     return chosen
 
 
-async def _begun(
-    request: Any, raw_request: Request, steering: SteeringContext, chosen: Chosen
-) -> SteeredRequest:
+async def _begun(request: Any, raw_request: Request, chosen: Chosen) -> SteeredRequest:
     """The steered request of `request`. An error in the header's value names the header."""
     try:
         return await SteeredRequest.begin(
-            steering, chosen.steering, request.answers, request.sampled, chosen.origin
+            chosen.context, chosen.steering, request.answers, request.sampled, chosen.origin
         )
     except (PlanInvalid, SteersmanError) as error:
         if raw_request.scope.get(FROM_HEADER):
@@ -203,18 +230,22 @@ async def _look(response: StreamingResponse, raw_request: Request) -> Response |
     return await first_chunk_error(response)
 
 
-def refuse_unsteerable(request: Any) -> None:
+def refuse_unsteerable(request: Any, chosen: Chosen) -> None:
     """Raise `PlanInvalid` for options of a request under which the plan would not reach the
-    engine."""
+    engine. `chosen`: what steers it."""
     if getattr(request, "use_beam_search", False):
-        raise PlanInvalid(
-            "steering does not work with use_beam_search: leave one of the two out",
-            param="use_beam_search",
-            code="not_supported",
+        raise chosen.blamed(
+            PlanInvalid(
+                "steering does not work with use_beam_search: leave one of the two out",
+                param="use_beam_search",
+                code="not_supported",
+            )
         )
     if getattr(request, "background", False):
-        raise PlanInvalid(
-            "steering does not work with background responses: set background to false",
-            param="background",
-            code="not_supported",
+        raise chosen.blamed(
+            PlanInvalid(
+                "steering does not work with background responses: set background to false",
+                param="background",
+                code="not_supported",
+            )
         )

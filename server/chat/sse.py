@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from steersman.server.chat.trace import Trace
-from steersman.server.error_response import count, envelope
+from steersman.server.error_response import anthropic, count, envelope, status_of
 from steersman.server.errors import Unsaid
 from steersman.server.metrics import Outcome
 
@@ -34,8 +34,8 @@ inside a text is escaped, so no text looks like these."""
 LOST = envelope(
     Unsaid("the engine did not confirm that it steered this answer, so the answer is withheld")
 )
-_LOST_EVENT = f"event: error\ndata: {json.dumps({**LOST['error'], 'type': 'error'})}\n\n"
-"""The same in a Responses stream."""
+MESSAGE_END = "message_delta"
+"""The event of a stream in Anthropic's form that says how the message has ended."""
 _DATA: Final = "data: "
 _BEFORE_THE_ENGINE = ("event: response.created", "event: response.in_progress")
 """Chunks that vLLM sends before it has asked the engine: how a Responses stream begins. Comments
@@ -164,14 +164,20 @@ async def with_receipts(
         async for chunk in chunks:
             if chunk.startswith("event: "):
                 kind = chunk.partition("\n")[0].removeprefix("event: ")
-                if kind in RESPONSES_END:
+                if kind in (*RESPONSES_END, MESSAGE_END):
                     outcome = Outcome.FAILED if kind == "response.failed" else Outcome.COMPLETED
                     if outcome == Outcome.COMPLETED and not steered.was_steered():
                         outcome = Outcome.FAILED
-                        count(Unsaid(""))
-                        yield _LOST_EVENT
+                        yield _error_event(Unsaid(LOST["error"]["message"]), kind == MESSAGE_END)
+                    elif kind == MESSAGE_END:
+                        yield _with_message_receipt(chunk, steered)
                     else:
                         yield _with_responses_receipt(chunk, steered, keep)
+                elif kind == "error":
+                    outcome = Outcome.FAILED
+                    refusal = steered.refusal()
+                    theirs = '"error":{' in chunk
+                    yield chunk if refusal is None else _error_event(refusal, theirs)
                 else:
                     yield chunk
             elif chunk.startswith('data: {"error"'):
@@ -213,6 +219,14 @@ def _error(error: Exception) -> str:
     return f"data: {json.dumps(envelope(error))}\n\n"
 
 
+def _error_event(error: Exception, is_anthropic: bool) -> str:
+    """The event with `error`, in a Responses stream or in Anthropic's form."""
+    count(error)
+    said = envelope(error)
+    data = anthropic(said, status_of(error)) if is_anthropic else {**said["error"], "type": "error"}
+    return f"event: error\ndata: {json.dumps(data)}\n\n"
+
+
 def _finished(chunk: str, steered: "SteeredRequest") -> str:
     """`chunk` with the current receipt, if a choice ends in it."""
     data = json.loads(chunk.removeprefix("data: ")) if chunk.startswith("data: {") else {}
@@ -245,6 +259,11 @@ def _with_chunk_receipt(held: str | None, steered: "SteeredRequest") -> str:
     if not _put(data, steered):
         data["steering"] = steered.receipt()
     return f"data: {json.dumps(data)}\n\n"
+
+
+def _with_message_receipt(event: str, steered: "SteeredRequest") -> str:
+    head, _, body = event.partition("\ndata: ")
+    return f"{head}\ndata: {json.dumps({**json.loads(body), 'steering': steered.receipt()})}\n\n"
 
 
 def _with_responses_receipt(event: str, steered: "SteeredRequest", keep: Keep | None) -> str:

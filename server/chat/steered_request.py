@@ -41,8 +41,9 @@ Found = TypeVar("Found")
 class Origin(NamedTuple):
     """What says how a request is steered."""
 
-    source: Literal["request", "model"] = "request"
-    """Its field or header, or the model name that it asks for."""
+    source: Literal["request", "model", "key", "server"] = "request"
+    """Its field or header, the model name that it asks for, or a default of its key or of the
+    server."""
     preset: str | None = None
     """The preset that was used."""
 

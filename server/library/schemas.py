@@ -163,6 +163,14 @@ class Capabilities(BaseModel):
     dynamic: dict[str, Any] | None = Field(
         None, description="What dynamic composition takes; null where there is none."
     )
+    default_preset: dict[str, Any] | None = Field(
+        None,
+        description="What steers requests that do not say how: `preset`, `source` (key or server), "
+        "and `locked`, whether they can say anything else; null: nothing.",
+    )
+    inline_vectors: bool = Field(
+        False, description="Whether the caller's requests may bring vectors with them."
+    )
     enforce_safe_range: bool = Field(
         False, description="Whether coefficients outside a vector's safe range are refused."
     )

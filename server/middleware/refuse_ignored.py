@@ -15,12 +15,17 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from steersman.server.auth.caller import caller
+from steersman.server.auth.route_scopes import generates
 from steersman.server.chat.field import SteeringField
-from steersman.server.chat.header_field import HEADER, read_header
+from steersman.server.chat.header_field import HEADER, OFF, read_header
 from steersman.server.error_response import refuse
 from steersman.server.errors import Misplaced
 from steersman.server.middleware.body import BodyInvalid, Bounds, read
 from steersman.server.middleware.constraints import check_constraints, check_items
+from steersman.server.presets.default import default_of
+from steersman.server.presets.model_name import split
+from steersman.server.presets.models import served_names
 from steersman.server.routing import is_ours, path_of
 from steersman.steering.plan import PlanInvalid
 from steersman.steering.plan.intent import (
@@ -33,7 +38,10 @@ from steersman.steering.plan.intent import (
 from steersman.vectors.errors import SteersmanError, shown
 
 STEERED_PATHS: Final = frozenset(
-    {"/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions", "/v1/responses"}
+    (
+        *("/v1/chat/completions", "/v1/chat/completions/batch", "/v1/completions"),
+        *("/v1/responses", "/v1/messages"),
+    )
 )
 FROM_HEADER: Final = "steersman.from_header"
 """In a scope: whether the field comes from the header."""
@@ -52,8 +60,12 @@ _OURS: Final = 10
 class RefuseIgnored:
     """Pure ASGI middleware. Behind it, `Request.json` returns the value that was read here."""
 
-    def __init__(self, app: ASGIApp, bounds: Bounds | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, bounds: Bounds | None = None, default_preset: str | None = None
+    ) -> None:
+        """`default_preset`: what steers requests that do not say how, unless their key has one."""
         self.app = app
+        self._default_preset = default_preset
         self._bounds = bounds or Bounds()
         self._big = asyncio.Semaphore(_BIG_AT_ONCE)
         _share_bodies()
@@ -84,18 +96,39 @@ class RefuseIgnored:
             steering = _outside(scope)
         else:
             return []
+        unsteered = self._unsteered(scope, off=steering is OFF)
         if websocket or scope["method"] not in _METHODS:
+            if unsteered is not None:
+                raise unsteered
             return []
         kind = Headers(scope=scope).get("content-type", "").partition(";")[0].strip().lower()
         if kind in _FORMS:
+            if unsteered is not None:
+                raise unsteered
             return [] if is_ours(scope) else await self._form(scope, receive, steering)
         body, messages = await _received(receive)
         if body:
             said, path = await self._said(scope, body, "json" in kind)
             _check(scope, said, path, steering)
-        elif steering is not None:
+            off = isinstance(said, dict) and FIELD in said and said[FIELD] is None
+            unsteered = self._unsteered(scope, off=off or steering is OFF)
+        elif steering not in (None, OFF):
             raise _cannot(scope, HEADER)
+        if unsteered is not None:
+            raise unsteered
         return messages
+
+    def _unsteered(self, scope: Scope, *, off: bool) -> SteersmanError | None:
+        """The error for a call that a default preset would steer if its route could be steered;
+        None for others. `off`: whether the call turns it off."""
+        default = default_of(caller().permissions, self._default_preset)
+        if default is None or (off and not default.locked):
+            return None
+        if is_ours(scope) or path_of(scope) in STEERED_PATHS or not generates(scope):
+            return None
+        if scope["type"] != "websocket" and scope["method"] not in _METHODS:
+            return None
+        return default.unsteerable(scope, _routes())
 
     async def _form(self, scope: Scope, receive: Receive, steering: Any) -> list[Message]:
         """Check a form, such as one with an audio file: no route that steers accepts forms."""
@@ -104,7 +137,7 @@ class RefuseIgnored:
             name = await run_in_threadpool(_form_name, body)
         if name is not None:
             raise _cannot(scope, name)
-        if steering is not None and body:
+        if steering not in (None, OFF) and body:
             raise Misplaced(
                 f"a form steers nothing; send JSON, with Content-Type: application/json ({HEADER})",
                 param=HEADER,
@@ -156,9 +189,10 @@ def _outside(scope: Scope) -> Any:
         )
     lines = headers.getlist(HEADER)
     if scope["type"] == "websocket" or path_of(scope) not in STEERED_PATHS:
-        if any(line.strip() for line in lines):
+        said = [line.strip() for line in lines if line.strip()]
+        if said not in ([], ["null"]):
             raise _cannot(scope, HEADER)
-        return None
+        return OFF if said else None
     return read_header(lines)
 
 
@@ -173,17 +207,43 @@ def _check(scope: Scope, said: Any, path: str | None, from_header: Any) -> None:
     field = said.get(FIELD) if isinstance(said, dict) else None
     if field is not None and not steers:
         raise _cannot(scope, FIELD)
-    if from_header is None or not isinstance(said, dict):
+    if not steers and isinstance(said, dict) and generates(scope):
+        _check_model(scope, said.get("model"))
+    if from_header is None or not steers or not isinstance(said, dict):
         return
-    if field is None:
+    if from_header is OFF:
+        if field is not None:
+            raise _contradiction()
+        said[FIELD] = None
+        scope[FROM_HEADER] = True
+    elif field is None:
+        if FIELD in said:
+            raise _contradiction()
         said[FIELD] = from_header
         scope[FROM_HEADER] = True
     elif SteeringField.read(field) != SteeringField.read(from_header):
-        raise PlanInvalid(
-            f"the header {HEADER} and the field {FIELD!r} say different things; send one of them",
-            param=HEADER,
-            code="contradiction",
+        raise _contradiction()
+
+
+def _check_model(scope: Scope, model: Any) -> None:
+    """Refuse a `model` that steers by what is behind its colon, on a route that cannot be steered:
+    some such routes take any name for the served model."""
+    models = getattr(scope["app"].state, "openai_serving_models", None)
+    if ":" in str(model) and models is not None and split(model, served_names(models)) is not None:
+        raise Misplaced(
+            f"the model {shown(model)} steers by what is behind the colon, and "
+            f"{shown(path_of(scope))} cannot be steered; {_routes()}",
+            param="model",
+            code="not_supported",
         )
+
+
+def _contradiction() -> PlanInvalid:
+    return PlanInvalid(
+        f"the header {HEADER} and the field {FIELD!r} say different things; send one of them",
+        param=HEADER,
+        code="contradiction",
+    )
 
 
 def _cannot(scope: Scope, key: str) -> SteersmanError:

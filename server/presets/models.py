@@ -42,12 +42,16 @@ def _as_asked(original: Any) -> Any:
 async def list_models(request: Request, presets: PresetView) -> Response:
     """vLLM's list, and of each served model each preset as `<model>:<preset>`."""
     served = await vllm_models.models(request).show_available_models()
-    found = served.model_dump()
-    found["data"] += await run_in_threadpool(_cards, found["data"], presets)
+    return await run_in_threadpool(_listed, served.model_dump(), presets)
+
+
+def _listed(found: dict[str, Any], presets: PresetView) -> Response:
+    # In a thread, since of thousands the JSON is megabytes.
+    found["data"] += cards(found["data"], presets)
     return JSONResponse(found)
 
 
-def _cards(served: list[dict[str, Any]], presets: PresetView) -> list[dict[str, Any]]:
+def cards(served: list[dict[str, Any]], presets: PresetView) -> list[dict[str, Any]]:
     """A card for each preset, like that of its model. Adapters have none."""
     made = sorted(presets.all().items())
     return [

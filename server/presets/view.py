@@ -5,10 +5,11 @@ from typing import Any, Final
 
 from steersman.server.auth.library_view import LibraryView
 from steersman.server.auth.permissions import KeyPermissions
-from steersman.server.chat.field import long_form
+from steersman.server.chat.field import SteeringField, long_form
 from steersman.server.chat.steered_request import SteeringContext, resolved
 from steersman.server.errors import NotAllowed
-from steersman.vectors.errors import PresetConflict
+from steersman.server.presets.default import Default
+from steersman.vectors.errors import PresetConflict, VectorInvalid
 from steersman.vectors.library.presets import Preset, PresetStore, Version, preset_not_found
 
 MAX_PRESETS: Final = 10_000
@@ -21,13 +22,21 @@ class PresetView:
     Raises what they raise, and for a hidden name what they raise for one that is not there."""
 
     def __init__(
-        self, store: PresetStore, permissions: KeyPermissions, context: SteeringContext
+        self,
+        store: PresetStore,
+        permissions: KeyPermissions,
+        context: SteeringContext,
+        default: Default | None = None,
+        operators: SteeringContext | None = None,
     ) -> None:
         """`context`: what a request of this key is resolved with, which a new preset has to
-        stand."""
+        stand. `operators`: the same with all vectors, for presets that the operator has chosen."""
         self._store = store
         self._permissions = permissions
         self.context = context
+        self.default = default
+        """What steers a request that does not say how."""
+        self.operators = operators or context
 
     @property
     def library(self) -> LibraryView:
@@ -37,6 +46,10 @@ class PresetView:
     def get(self, name: str) -> Preset:
         """See `PresetStore.get`."""
         self._check(name)
+        return self._store.get(name)
+
+    def of_operator(self, name: str) -> Preset:
+        """See `PresetStore.get`, also where the key may not see it."""
         return self._store.get(name)
 
     def all(self) -> Mapping[str, Preset]:
@@ -100,6 +113,13 @@ class PresetView:
     def _version(self, steering: Any, *, follow: bool) -> Version:
         """What a preset with this `steering` stands for, once it has stood what a request has
         to."""
+        for n, use in enumerate(SteeringField.read(steering).uses):
+            if use.data is not None:
+                raise VectorInvalid(
+                    "a preset names vectors and has none in it: upload this one, and send its `id`",
+                    param=f"steering.vectors[{n}].data",
+                    code="not_supported",
+                )
         made = resolved(self.context, steering)
         pins = () if follow else tuple(part["digest"] for part in made.draft)
         return Version({**steering, "vectors": long_form(steering["vectors"])}, pins)

@@ -52,11 +52,27 @@ async def _announce(state: Any, args: Any, model: dict[str, Any] | None, run: Pa
         logger.exception("the vectors cannot be listed")
         entries, count = [], 0
     names = [entry.name for entry in entries]
-    text = banner(args, model, names, count, keys=state.steersman.settings.api_keys_file)
+    presets = await asyncio.to_thread(_preset_names, state.steersman)
+    settings = state.steersman.settings
+    text = banner(args, model, names, count, keys=settings.api_keys_file, presets=presets)
+    if settings.default_preset is not None and settings.default_preset not in presets:
+        logger.warning(
+            "--default-preset: there is no preset %r yet; requests that do not say how they are "
+            "steered get 503 until it is made",
+            settings.default_preset,
+        )
     if os.environ.get(FORMAT) == "json":
         logger.info("ready: %s serves at %s", model["id"], url_of(args))
     else:
         print(text, file=sys.stderr, flush=True)
+
+
+def _preset_names(steersman: Any) -> list[str]:
+    try:
+        return sorted(steersman.all_presets.all())
+    except Exception:
+        logger.exception("the presets cannot be listed")
+        return []
 
 
 def url_of(args: Any) -> str:
@@ -69,7 +85,13 @@ def url_of(args: Any) -> str:
 
 
 def banner(
-    args: Any, model: dict[str, Any], vectors: list[str], count: int, *, keys: str | None
+    args: Any,
+    model: dict[str, Any],
+    vectors: list[str],
+    count: int,
+    *,
+    keys: str | None,
+    presets: list[str],
 ) -> str:
     """The banner's lines. `model`: as in /v1/steering/capabilities; `vectors`: the first of `count`
     names."""
@@ -95,6 +117,7 @@ def banner(
             "",
             f"  Steersman serves {model['id']} at {url}",
             f"  vectors: {named or 'none yet; `steersman vectors extract --help`'}",
+            f"  presets: {_models(model['id'], presets) or 'none; `steersman presets --help`'}",
             f"  access:  {closed or 'no keys: whoever reaches this address may do everything'}",
             "  try:",
             f"    curl {' '.join(where)}/v1/chat/completions"
@@ -102,3 +125,9 @@ def banner(
             "",
         ]
     )
+
+
+def _models(model: str, presets: list[str]) -> str:
+    """The first of `presets` as model names."""
+    more = f" and {len(presets) - NAMES} more" if len(presets) > NAMES else ""
+    return ", ".join(f"{model}:{name}" for name in presets[:NAMES]) + more

@@ -13,6 +13,8 @@ from typing import Annotated, Any, NamedTuple, Self, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
+from steersman.vectors.library.names import PATTERN
+
 MEBI = 2**20
 
 
@@ -54,6 +56,7 @@ CountOrZero = Annotated[int, Field(ge=0), "a whole number, 0 or more"]
 Positive = Annotated[float, Field(gt=0), "a positive number"]
 Share = Annotated[float, Field(gt=0, le=1), "above 0 and at most 1"]
 Place = Annotated[str, Field(min_length=1), "a path"]
+PresetName = Annotated[str, Field(pattern=rf"^{PATTERN}$"), "the name of a preset"]
 Switch = Annotated[bool, "true or false"]
 _SITE = "(resid_post|attn_out|mlp_out)"
 Sites = Annotated[
@@ -163,6 +166,25 @@ class Settings(BaseModel):
         False,
         "refuse vectors whose file has the fingerprint of another model; without this, uploads, "
         "lists and receipts mark them",
+    )
+    default_preset: PresetName | None = setting(
+        None,
+        "preset of requests that do not say how they are steered, unless their key has one; "
+        '`"steering": null` in a request turns it off',
+        "NAME",
+        unset="they are not steered",
+    )
+    inline_vectors: Switch = setting(
+        True, "take vectors that requests bring with them; keys need the scope vectors:inline"
+    )
+    max_inline_bytes: Count = setting(
+        4 * MEBI, "largest file of a vector in a request", "BYTES", limit=True
+    )
+    max_inline_cache_bytes: Count = setting(
+        256 * MEBI,
+        "room for vectors that requests have brought, in the library's directory; the one used "
+        "longest ago goes first",
+        "BYTES",
     )
     max_upload_bytes: Count = setting(64 * MEBI, "largest vector upload", "BYTES", limit=True)
     max_extract_rows: Count = setting(4096, "texts of one extraction", "N", limit=True)

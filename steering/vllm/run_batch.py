@@ -15,6 +15,8 @@ from steersman.steering.plan.intent import CARRIERS, FIELD, misplaced
 from steersman.steering.vllm.frontend import refused
 from steersman.steering.vllm.seam import Function, wrap
 
+_SPOKEN = "/v1/audio/"
+"""Of the routes of a batch, those beside chats that generate."""
 MODULE = "vllm.entrypoints.launchers.run_batch"
 
 
@@ -53,27 +55,51 @@ class _Lines:
     def running(self, original: Function) -> Function:
         async def run_request(serve: Function, request: Any, *args: Any, **kwargs: Any) -> Any:
             try:
-                path = meant(request.body)
+                refusal = self._refusal(request)
             except PlanInvalid as error:
                 refusal = error
-            else:
-                if path is None:
-                    if getattr(request.body, FIELD, None) is not None:
-                        serve = functools.partial(self._steered.answer, serve)
-                    return await original(serve, request, *args, **kwargs)
-                refusal = PlanInvalid(
-                    f"body.{path} steers nothing: `vllm run-batch` steers chat requests only, by "
-                    f"the field `{FIELD}` in the body of a line; use that, or leave the key out",
-                    param=f"body.{path}",
-                    code="not_supported",
-                )
+            if refusal is None:
+                if self._concerns(request.body):
+                    serve = functools.partial(self._steered.answer, serve)
+                return await original(serve, request, *args, **kwargs)
+            found = refusal
 
             async def refuse(_body: Any) -> Any:
-                raise refused(refusal)
+                raise refused(found)
 
             return await original(refuse, request, *args, **kwargs)
 
         return run_request
+
+    def _concerns(self, body: Any) -> bool:
+        """Whether a line with this `body` may be steered."""
+        ours = self._steered
+        return ours is not None and isinstance(body, ours.chat_request) and ours.concerns(body)
+
+    def _refusal(self, request: Any) -> PlanInvalid | None:
+        """Why a line cannot be answered; None if it can. Raises `PlanInvalid` for more than can be
+        searched."""
+        if (path := meant(request.body)) is not None:
+            return PlanInvalid(
+                f"body.{path} steers nothing: `vllm run-batch` steers chat requests only, by the "
+                f"field `{FIELD}` in the body of a line; use that, or leave the key out",
+                param=f"body.{path}",
+                code="not_supported",
+            )
+        return self._unsteered(request.url)
+
+    def _unsteered(self, url: str) -> PlanInvalid | None:
+        """Why a line for `url` cannot be answered, where a default preset means to steer it; None
+        where it can."""
+        default = None if self._steered is None else self._steered.default_preset
+        if default is None or not url.startswith(_SPOKEN):
+            return None
+        return PlanInvalid(
+            f"the default preset {default!r} steers this batch, and {url} cannot be steered; leave "
+            "out the line, or the setting default_preset",
+            param="url",
+            code="not_supported",
+        )
 
 
 def meant(body: Any) -> str | None:

@@ -35,8 +35,9 @@ ROUTES: dict[str, dict[str, Any]] = {
         "messages": [CHAT["messages"]], "max_tokens": TOKENS, "ignore_eos": True,
     },
     "/v1/responses": {"input": "Hello", "max_output_tokens": TOKENS, "ignore_eos": True},
+    "/v1/messages": {**CHAT, "max_tokens": TOKENS},
 }  # fmt: skip
-REFUSED = ("/v1/messages", "/v1/decisions")
+REFUSED = ("/v1/decisions",)
 STREAMED = ("/v1/completions", "/v1/chat/completions")
 
 
@@ -59,7 +60,7 @@ def steers(http: httpx.Client, path: str, body: dict[str, Any]) -> None:
     check(steered.status_code == 200, f"{path}: {steered.text}")
     (vector,) = steered.json()["steering"]["vectors"]
     check(vector["steered_tokens"] == TOKENS, f"{path}: {vector}")
-    key = "output" if "responses" in path else "choices"
+    key = {"/v1/responses": "output", "/v1/messages": "content"}.get(path, "choices")
     check(text_of(plain, key) != text_of(steered, key), f"{path}: the same text steered or not")
     wrong = http.post(path, json={**body, "steering": {**field, "vector": {}}})
     check((wrong.status_code, wrong.json()["error"]["param"]) == (400, "steering.vector"),

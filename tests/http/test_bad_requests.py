@@ -100,9 +100,6 @@ def test_ways_that_steering_would_not_reach(client: Client, rnd: str) -> None:
     body = {"model": "smollm2", "input": "Hi", "background": True, "steering": steering}
     answer = client.http.post("/v1/responses", json=body)
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, "background")
-    body = {**chat_body("Hi"), "steering": steering}
-    answer = client.http.post("/v1/messages", json=body)
-    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "steering")
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])

@@ -84,5 +84,5 @@ def test_a_name_that_steers_nothing_is_no_answer(client: Client, route: str) -> 
 
 def test_a_route_that_cannot_be_steered_does_not_know_a_preset(client: Client, preset: str) -> None:
     body = {**chat_body(), "model": f"smollm2:{preset}", "max_tokens": 2}
-    answer = client.http.post("/v1/messages", json=body)
-    assert answer.status_code == 404
+    answer = client.http.post("/invocations", json=body)
+    assert (answer.status_code, answer.json()["error"]["param"]) == (400, "model")

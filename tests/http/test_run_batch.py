@@ -32,6 +32,8 @@ def test_lines_with_the_field_are_steered(
     bodies: dict[str, dict[str, Any]] = {
         "plain": plain,
         "steered": {**plain, "steering": {"vectors": {"rnd": 3.0}}},
+        "named": {**plain, "model": "smollm2:rnd@3"},
+        "nobody": {**plain, "model": "smollm2:nobody"},
         "twice": {**plain, **SAMPLED, "n": 2, "steering": {"vectors": {"rnd": 3.0}}},
         "zero": {**plain, "steering": {"vectors": {"rnd": 0.0}}},
         "unknown": {**plain, "steering": {"vectors": {"nobody": 1.0}}},
@@ -80,6 +82,9 @@ def test_lines_with_the_field_are_steered(
     assert text("zero") == text("plain")
     assert text("steered") != text("plain")
     assert receipt("steered")["vectors"][0]["steered_tokens"] == 12
+    assert text("named") == text("steered")
+    assert results["named"]["response"]["body"]["model"] == "smollm2:rnd@3"
+    assert receipt("named")["source"] == "model"
     assert receipt("steered")["vectors"][0]["id"] == "rnd"
     assert receipt("twice")["vectors"][0]["steered_tokens"] == 24
     for n in range(12):
@@ -91,6 +96,7 @@ def test_lines_with_the_field_are_steered(
         assert said["response"]["body"] is None
         return said["response"]["status_code"], said["error"]["error"]["param"]
 
+    assert error("nobody") == (404, "model")
     assert error("unknown") == (400, "steering.vectors[0].id")
     assert error("wrong") == (400, "steering.layer")
     assert error("stream") == (400, "stream")

@@ -36,7 +36,7 @@ def door(tmp_path: Path) -> Any:
     models = SimpleNamespace(base_model_paths=[SimpleNamespace(name="m")], lora_requests={})
     models.model_name = lambda _adapter=None: "m"
     state = SimpleNamespace(steersman=steersman(tmp_path), args=args, openai_serving_models=models)
-    return Request({"type": "http", "app": SimpleNamespace(state=state)}, forever)
+    return Request({"type": "http", "path": "/v1/x", "app": SimpleNamespace(state=state)}, forever)
 
 
 def presets_of(door: Any) -> PresetView:

@@ -20,7 +20,7 @@ from steersman.steering.plan.intent import MOST_CLOSE, MOST_OPENED
 
 JSON = {"content-type": "application/json"}
 CHAT = "/v1/chat/completions"
-OTHER = ("/v1/messages", "/tokenize", "/v1/steering/vectors/extract", "/v9/invented")
+OTHER = ("/v1/messages/count_tokens", "/tokenize", "/v1/steering/vectors/extract", "/v9/invented")
 VECTORS = {"vectors": {"a": 1.5}}
 
 
@@ -45,7 +45,7 @@ def refused(answer: Any, param: str, code: str | None = None) -> dict[str, Any]:
     return error
 
 
-@pytest.mark.parametrize("path", ["/v1/messages", "/tokenize", "/v9/invented"])
+@pytest.mark.parametrize("path", ["/v1/messages/count_tokens", "/tokenize", "/v9/invented"])
 @pytest.mark.parametrize("method", ["POST", "PUT"])
 def test_a_route_that_would_ignore_the_field_refuses_it(
     client: TestClient, path: str, method: str
@@ -57,10 +57,10 @@ def test_a_route_that_would_ignore_the_field_refuses_it(
 
 
 def test_anthropics_clients_get_anthropics_errors(client: TestClient) -> None:
-    body = client.post("/v1/messages", json={"steering": VECTORS}).json()
+    body = client.post("/v1/messages", json={"Steering": VECTORS}).json()
     assert body["type"] == "error"
     assert body["error"]["type"] == "invalid_request_error"
-    assert body["error"]["param"] == "steering"
+    assert body["error"]["param"] == "Steering"
 
 
 @pytest.mark.parametrize(

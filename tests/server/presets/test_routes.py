@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from steersman.server.auth.permissions import ADMIN
+from steersman.server.auth.permissions import ADMIN, OPEN
+from steersman.server.presets.models import cards
 from tests.support.server.host import PRESETS, VECTORS, Site, content
 from tests.support.server.keys import entry, write
 
@@ -59,7 +60,10 @@ def test_made_shown_changed_and_deleted(site: Site) -> None:
         ({"name": "a", "steering": "glad"}, (400, "invalid_steering", "steering")),
         ({"name": "a", "steering": {"vectors": {"nobody": 1}}}, (400, "vector_not_found", None)),
         ({"name": "a", "steering": {"vectors": {"glad": 1e9}}}, (400, None, None)),
-        ({"name": "a:b", "steering": SUNNY}, (400, "invalid_name", "name")),
+        *(
+            ({"name": name, "steering": SUNNY}, (400, "invalid_name", "name"))
+            for name in ("a:b", "a,b", "a@b", "gläd", "\N{SNOWMAN}", "", " a", "..", "a" * 129)
+        ),
         ({"name": "a", "steering": SUNNY, "colour": 1}, (400, "unknown_field", "colour")),
         ([], (400, "invalid_body", "body")),
     ],
@@ -178,3 +182,37 @@ def test_presets_of_another_tenant_are_absent(tmp_path: Path) -> None:
         "a-other, a-sunny"
         in site.call("alice", "DELETE", f"{VECTORS}/a-glad").json()["error"]["message"]
     )
+
+
+def test_a_preset_over_the_dose_of_a_key_is_refused_to_it(tmp_path: Path) -> None:
+    keys = write(tmp_path / "keys.yaml", entry("strong"), entry("careful", max_relative_dose=0.1))
+    site = Site(tmp_path / "library", keys)
+    site.upload("strong", content(1), "glad")
+    assert create(site, "sunny", {"vectors": {"glad": 5.0}}, "strong").status_code == 201
+    assert site.ask("strong", model="m:sunny").status_code == 200
+    assert code(site.ask("careful", model="m:sunny")) == (400, "dose_over_limit", "model")
+    refused = create(site, "mine", {"vectors": {"glad": 5.0}}, "careful")
+    assert code(refused)[:2] == (400, "dose_over_limit")
+
+
+def test_what_is_served_goes_before_a_preset_of_that_name(site: Site) -> None:
+    for name in ("1", "m", "adapter"):
+        assert create(site, name, SUNNY).status_code == 201
+    assert site.ask(ANYBODY, model="adapter:1").json()["steering"] is None
+    assert site.ask(ANYBODY, model="adapter:1:1").json()["preset"] == "1"
+    assert site.ask(ANYBODY, model="m:m").json()["preset"] == "m"
+
+
+def test_ten_thousand_presets_are_listed_once_each(tmp_path: Path) -> None:
+    site = Site(tmp_path / "library", None)
+    site.upload(ANYBODY, content(1), "glad")
+    create(site, "first", SUNNY)
+    template = (tmp_path / "library" / "presets" / "first.json").read_text()
+    for n in range(9_999):
+        path = tmp_path / "library" / "presets" / f"p{n}.json"
+        path.write_text(template.replace('"first"', f'"p{n}"'))
+    base = {"id": "m", "parent": None}
+    listed = cards([base], site.state.presets_for(OPEN))
+    assert len({card["id"] for card in listed}) == 10_000
+    assert site.ask(ANYBODY, model="m:p9998").json()["preset"] == "p9998"
+    assert code(create(site, "more", SUNNY)) == (403, "library_limit", "name")

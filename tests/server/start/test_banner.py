@@ -37,7 +37,7 @@ def test_where_it_is(fields: dict[str, Any], url: str) -> None:
 @pytest.mark.parametrize("keys", [None, "/etc/keys.yaml"])
 @pytest.mark.parametrize("names", [[], ["calm", "cheerful"], ["calm"]])
 def test_the_command_can_be_pasted(keys: str | None, names: list[str]) -> None:
-    text = banner(args(), MODEL, names, len(names), keys=keys)
+    text = banner(args(), MODEL, names, len(names), keys=keys, presets=[])
     (line,) = [line for line in text.splitlines() if line.strip().startswith("curl ")]
     words = shlex.split(line)
     assert words[1] == "http://127.0.0.1:8000/v1/chat/completions"
@@ -49,7 +49,7 @@ def test_the_command_can_be_pasted(keys: str | None, names: list[str]) -> None:
 
 
 def test_of_many_vectors_some_are_named() -> None:
-    text = banner(args(), MODEL, ["a", "b"], 900, keys=None)
+    text = banner(args(), MODEL, ["a", "b"], 900, keys=None, presets=[])
     assert "a, b and 898 more" in text
 
 
@@ -63,7 +63,11 @@ async def test_ready_is_marked_when_the_server_listens(
     library = SimpleNamespace(
         page=lambda after, most: ([SimpleNamespace(name="glad")], False), count=lambda: 1
     )
-    steersman = SimpleNamespace(whole_library=library, settings=SimpleNamespace(api_keys_file=None))
+    steersman = SimpleNamespace(
+        whole_library=library,
+        all_presets=SimpleNamespace(all=lambda: {"sunny": None}),
+        settings=SimpleNamespace(api_keys_file=None, default_preset=None),
+    )
     state = SimpleNamespace(server=SimpleNamespace(started=False), steersman=steersman)
     announce(state, args(), model)
     await asyncio.sleep(0.1)
@@ -71,4 +75,5 @@ async def test_ready_is_marked_when_the_server_listens(
     state.server.started = True
     await state.announcing
     assert (tmp_path / "ready").exists()
-    assert ("glad" in capsys.readouterr().err) is (model is not None)
+    shown = capsys.readouterr().err
+    assert ("glad" in shown) is ("smollm2:sunny" in shown) is (model is not None)

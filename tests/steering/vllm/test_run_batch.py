@@ -2,7 +2,7 @@
 a chat, is an error. How the field steers: `tests/http/test_run_batch.py`."""
 
 import inspect
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import pytest
@@ -99,10 +99,18 @@ async def test_the_field_goes_to_what_steers(
     monkeypatch.setattr(run_batch, "run_request", wrapped.run_request.__wrapped__)
     monkeypatch.setattr(run_batch, "build_endpoint_registry", built)
     run_batch_seam.install()
-    await run_batch.build_endpoint_registry(None, None)  # type: ignore[arg-type]
-    for fields in ({}, {"steering": None}, {"steering": {"vectors": {"a": 1}}}):
+    engine: Any = SimpleNamespace(vllm_config=SimpleNamespace(additional_config={}))
+    await run_batch.build_endpoint_registry(engine, None)  # type: ignore[arg-type]
+    for fields in ({}, {"steering": None}, {"steering": {"vectors": {"a": 1}}}, {"model": "m:a"}):
         await run_batch.run_request(serve, line(**fields), *REST)
-    assert seen == [{"vectors": {"a": 1}}]
+    assert seen == [{"vectors": {"a": 1}}, None]
+    engine.vllm_config.additional_config = {"steersman": {"default_preset": "house"}}
+    await run_batch.run_request(serve, line(), *REST)
+    assert seen[2:] == [None]
+    spoken: Any = SimpleNamespace(url="/v1/audio/translations", body=None, custom_id="1")
+    refused = await run_batch.run_request(serve, spoken, *REST)
+    assert refused.error is not None
+    assert refused.error.error.param == "url"
     said: Any = await run_batch.run_request(serve, line(steer=1), *REST)
     assert said.error.error.param == "body.steer"
 

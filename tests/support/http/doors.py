@@ -17,6 +17,7 @@ STEERED: Final = (
     "/v1/chat/completions/batch",
     "/v1/completions",
     "/v1/responses",
+    "/v1/messages",
 )
 _CHAT: Final = [{"role": "user", "content": "Hi"}]
 _BODIES: Final[dict[str, dict[str, Any]]] = {
@@ -24,6 +25,7 @@ _BODIES: Final[dict[str, dict[str, Any]]] = {
     "/v1/chat/completions/batch": {"messages": [_CHAT, _CHAT], "max_tokens": 2},
     "/v1/completions": {"prompt": "Hi", "max_tokens": 2},
     "/v1/responses": {"input": "Hi", "max_output_tokens": 2},
+    "/v1/messages": {"messages": _CHAT, "max_tokens": 2},
 }
 _OTHER: Final = {"messages": _CHAT, "prompt": "Hi", "input": "Hi", "max_tokens": 2}
 STEERS: Final = "steers"

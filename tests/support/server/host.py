@@ -80,7 +80,8 @@ class Site:
         for module in (extract_api, inspect_api, presets_api, vectors_api):
             app.include_router(module.build_router())
         app.state.steersman = self.state
-        app.add_middleware(Authenticate, keys=None if keys is None else Keys(keys))
+        self.keys = None if keys is None else Keys(keys)
+        app.add_middleware(Authenticate, keys=self.keys)
         self.app = app
         self.client = TestClient(app, raise_server_exceptions=False)
 
@@ -119,7 +120,7 @@ async def _steer(request: Request, presets: CallersPresets) -> Any:
     answer = {"model": chosen.model, **chosen.origin._asdict(), "steering": None}
     if chosen.steering is not None:
         try:
-            answer["steering"] = resolved(presets.context, chosen.steering).draft
+            answer["steering"] = resolved(chosen.context, chosen.steering).draft
         except (PlanInvalid, SteersmanError) as error:
             raise chosen.explained(error) from None
     return answer
