@@ -1,22 +1,15 @@
-"""openai's Python library: synchronous, asynchronous, `.stream()`, `.parse()` and Responses."""
+"""openai's Python library: synchronous, asynchronous, `.stream()` and Responses."""
 
 import asyncio
-from typing import Any, Literal
+from typing import Any
 
 import openai
-from pydantic import BaseModel
 from say import ASK, CHAT, NAME, STEERING, URL, Say, Seen
 
 BODY = {"steering": STEERING}
 AT: dict[str, Any] = {"base_url": f"{URL}/v1", "api_key": "none", "max_retries": 0}
 client, other = openai.OpenAI(**AT), openai.AsyncOpenAI(**AT)
 chat = client.chat.completions
-
-
-class Word(BaseModel):
-    """What `.parse()` reads."""
-
-    word: Literal["fine", "bad"]
 
 
 def read(answer: Any) -> Seen:
@@ -37,14 +30,6 @@ def final(**more: Any) -> Seen:
     return whole.choices[0].message.content or "", getattr(
         whole.choices[0].message, "steering", None
     )
-
-
-def parsed() -> Seen:
-    more = {**CHAT, "max_tokens": 200, "stop": None}
-    answer = chat.parse(**more, model=ASK["model"], response_format=Word, extra_body=BODY)
-    assert isinstance(answer.choices[0].message.parsed, Word)
-    # Another text than the question's: that it was steered, the receipt says.
-    return "parsed", getattr(answer, "steering", None)
 
 
 async def awaited(**more: Any) -> Seen:
@@ -87,8 +72,6 @@ say.cell("plain", "", lambda: final(**plain))
 say.cell("field", "`extra_body`", lambda: final(**field))
 say.cell("name", "", lambda: final(**named))
 say.cell("stream", "on the final message", lambda: final(**field))
-say = Say("openai Python, `.parse()`", "openai", "parsed")
-say.cell("field", "`extra_body`", parsed)
 say = Say("openai Python, Responses", "openai", "responses")
 say.cell("plain", "", lambda: respond(**plain))
 say.cell("field", "`extra_body`", lambda: respond(**field))
