@@ -1,5 +1,5 @@
-"""The library's disk hangs, as a network file system does whose server has gone away: one that is
-frozen, whose writes wait until it is thawed, and a file whose reads wait."""
+"""The library's disk hangs: a file system that is frozen, whose writes wait until it is thawed, as
+they do on a network file system whose server has gone away."""
 
 import contextlib
 import os
@@ -11,18 +11,15 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import httpx
 import pytest
 
 from tests.faults.conftest import Said
 from tests.support.faults import extraction
 from tests.support.faults.deployment import VECTORS, Deployment, alive, until
-from tests.support.faults.hung_reads import hanging
-from tests.support.faults.sound import error_of, listed, rests, steered
+from tests.support.faults.sound import listed, rests, steered
 from tests.support.http.client import Client, chat_body
 
 TIMEOUT_S = 15
-LOAD_TIMEOUT_S = 20
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +47,7 @@ def server(
     model: Path, disk: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Deployment]:
     """A deployment whose library is on that disk."""
-    options = ["--shutdown-timeout", str(TIMEOUT_S), "--load-timeout", str(LOAD_TIMEOUT_S)]
+    options = ["--shutdown-timeout", str(TIMEOUT_S)]
     made = Deployment(model, tmp_path_factory.mktemp("server"), disk / "library", options=options)
     made.start()
     yield made
@@ -103,43 +100,6 @@ def test_changes_wait_and_everything_else_goes_on(
     assert extraction.end(hand, job)["status"] == "succeeded"
     assert extraction.end(hand, second.result().json()["id"])["status"] == "succeeded"
     assert len(listed(hand)) == len(before) + 14
-    assert rests(server.library) == []
-
-
-def test_reads_wait_and_only_who_needs_them_does(
-    server: Deployment, hand: Client, make_vector: Callable[..., bytes], say: Said
-) -> None:
-    """No step and no event loop opens a file: only the requests under this vector wait."""
-    for number, name in ((600, "warm"), (601, "cold")):
-        assert hand.upload(make_vector(number), name).status_code == 201
-    file = (
-        server.library / "objects" / f"{listed(hand)['cold'].removeprefix('sha256:')}.safetensors"
-    )
-    assert steered(hand, "warm")["steered_tokens"] == 4
-
-    def wanted() -> httpx.Response:
-        return hand.chat(max_tokens=4, steering={"vectors": {"cold": 1.0}})
-
-    with ThreadPoolExecutor(4) as pool:
-        with hanging(file):
-            begun = time.monotonic()
-            first = [pool.submit(wanted) for _ in range(2)]
-            until(lambda: hand.metric("steering_waiting") == 2, LOAD_TIMEOUT_S)
-            answers = 0
-            while time.monotonic() < begun + LOAD_TIMEOUT_S / 2:
-                assert hand.http.get("/health").status_code == 200
-                assert steered(hand, "warm")["steered_tokens"] == 4
-                assert hand.chat(max_tokens=4).status_code == 200
-                answers += 1
-            assert not any(one.done() for one in first)
-            assert [error_of(one.result(), 503)["code"] for one in first] == ["library_slow"] * 2
-            say(
-                f"{answers} rounds of answers meanwhile; 503 after {time.monotonic() - begun:.0f} s"
-            )
-            again = pool.submit(wanted)
-            until(lambda: hand.metric("steering_waiting") == 1, LOAD_TIMEOUT_S)
-        assert again.result().json()["steering"]["vectors"][0]["steered_tokens"] == 4
-    until(lambda: hand.metric("steering_waiting") == 0, LOAD_TIMEOUT_S)
     assert rests(server.library) == []
 
 
