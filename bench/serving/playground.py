@@ -3,8 +3,8 @@
     python -m bench.serving.playground
 
 Starts the demo server and Chromium, both on this machine, and writes bench/results/playground.json.
-The stream is a real dynamic request with two vectors, each token of which is tinted and drawn; it
-takes some minutes. A long task is one of over 50 ms, in which the page shows no new frame.
+The stream is a real dynamic request, each token of which is tinted and drawn; it takes some
+minutes. A long task is one of over 50 ms, in which the page shows no new frame.
 """
 
 import gzip
@@ -75,9 +75,6 @@ def long_stream(started: Browser, url: str) -> dict[str, Any]:
         page.route("**/v1/chat/completions", to_the_end)
         play = Playground(page).open()
         page.get_by_role("button", name="Remove Unsteered").click()
-        add = page.get_by_role("combobox", name="Add a vector")
-        add.fill("formal")
-        add.press("Enter")
         page.get_by_role("checkbox", name="Dynamic").check()
         play.evaluate("window.longTasks.length = 0; window.frames_.length = 0; 0")
         play.say("Tell me a long story about a lighthouse.", TOKENS)
