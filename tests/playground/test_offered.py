@@ -66,3 +66,9 @@ def test_a_default_preset_is_turned_off_where_nothing_is_to_be_added(page: Page)
     assert json.loads(play.copied("Unsteered", "JSON"))["steering"] is None
     play.show("Server")
     expect(page.get_by_text("Default preset")).to_be_visible()
+
+
+def test_a_key_that_is_bound_to_a_preset_says_so(page: Page) -> None:
+    play = offer(page, default_preset={"preset": "sunny", "source": "key", "locked": True})
+    expect(page.get_by_text("is steered by the preset sunny")).to_be_visible()
+    assert "steering" not in json.loads(play.copied("Unsteered", "JSON"))

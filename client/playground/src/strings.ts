@@ -189,6 +189,7 @@ export const words = {
     exists: (name: string) => `There is a preset ${name}. Save again to change it.`,
     loaded: (name: string) => `Preset ${name}`,
     isDefault: "default",
+    locked: (name: string) => `Every request with this key is steered by the preset ${name}, and cannot say anything else.`,
   },
   receipt: {
     title: "Receipt",

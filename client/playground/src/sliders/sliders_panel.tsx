@@ -16,12 +16,19 @@ export function SlidersPanel() {
   return (
     <section class="sliders" aria-label={words.sliders.title(titleOf(column))}>
       <h2 class="sliders-title">{titleOf(column)}</h2>
+      <Locked />
       <PresetBar column={column} />
       <Uses column={column} />
       <AddVector column={column} />
       {capabilities.value?.dynamic && column.mix.uses.length > 0 && <DynamicSettings column={column} />}
     </section>
   );
+}
+
+/** A key may be bound to a preset: what the sliders say would be refused. */
+function Locked() {
+  const given = capabilities.value?.default_preset;
+  return given?.locked ? <p class="locked">{words.presets.locked(given.preset)}</p> : null;
 }
 
 function Uses({ column }: { column: Column }) {

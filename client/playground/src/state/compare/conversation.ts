@@ -118,9 +118,9 @@ export function requestOf(mix: Mix, column: number, before: readonly Turn[], sai
   return { model: name, messages, ...sampling.value, ...(steering === undefined ? {} : { steering }) };
 }
 
-/** Leaving the field out is enough, but where a default preset steers those who do not say how. */
+/** Leaving the field out is enough, but where a default preset steers those who do not say how, and lets them say so. */
 function unsteered(): null | undefined {
-  return capabilities.value?.default_preset ? null : undefined;
+  return capabilities.value?.default_preset?.locked === false ? null : undefined;
 }
 
 function ask(column: Column, before: readonly Turn[], said: string): Answer {
