@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Any, Final
 
+from steersman.server.playground.routes import PATH
 from steersman.steering.logs import FORMAT, RUN
 
 NAMES: Final = 8
@@ -54,7 +55,15 @@ async def _announce(state: Any, args: Any, model: dict[str, Any] | None, run: Pa
     names = [entry.name for entry in entries]
     presets = await asyncio.to_thread(_preset_names, state.steersman)
     settings = state.steersman.settings
-    text = banner(args, model, names, count, keys=settings.api_keys_file, presets=presets)
+    text = banner(
+        args,
+        model,
+        names,
+        count,
+        keys=settings.api_keys_file,
+        presets=presets,
+        page=settings.playground,
+    )
     if settings.default_preset is not None and settings.default_preset not in presets:
         logger.warning(
             "--default-preset: there is no preset %r yet; requests that do not say how they are "
@@ -92,9 +101,10 @@ def banner(
     *,
     keys: str | None,
     presets: list[str],
+    page: bool = False,
 ) -> str:
     """The banner's lines. `model`: as in /v1/steering/capabilities; `vectors`: the first of `count`
-    names."""
+    names; `page`: whether there is a playground."""
     url = url_of(args)
     named = ", ".join(vectors)
     if count > len(vectors):
@@ -119,6 +129,7 @@ def banner(
             f"  vectors: {named or 'none yet; `steersman vectors extract --help`'}",
             f"  presets: {_models(model['id'], presets) or 'none; `steersman presets --help`'}",
             f"  access:  {closed or 'no keys: whoever reaches this address may do everything'}",
+            *([f"  page:    {url}{PATH}"] if page and not args.uds else []),
             "  try:",
             f"    curl {' '.join(where)}/v1/chat/completions"
             f"{key} -H 'Content-Type: application/json' -d '{json.dumps(body)}'",

@@ -48,6 +48,15 @@ def test_the_command_can_be_pasted(keys: str | None, names: list[str]) -> None:
     assert ("no keys" in text) is (keys is None)
 
 
+@pytest.mark.parametrize("page", [True, False])
+def test_the_page_has_its_address(page: bool) -> None:
+    text = banner(args(), MODEL, [], 0, keys=None, presets=[], page=page)
+    assert ("http://127.0.0.1:8000/playground" in text) is page
+    assert "/playground" not in banner(
+        args(uds="/run/s"), MODEL, [], 0, keys=None, presets=[], page=True
+    )
+
+
 def test_of_many_vectors_some_are_named() -> None:
     text = banner(args(), MODEL, ["a", "b"], 900, keys=None, presets=[])
     assert "a, b and 898 more" in text
@@ -66,7 +75,7 @@ async def test_ready_is_marked_when_the_server_listens(
     steersman = SimpleNamespace(
         whole_library=library,
         all_presets=SimpleNamespace(all=lambda: {"sunny": None}),
-        settings=SimpleNamespace(api_keys_file=None, default_preset=None),
+        settings=SimpleNamespace(api_keys_file=None, default_preset=None, playground=True),
     )
     state = SimpleNamespace(server=SimpleNamespace(started=False), steersman=steersman)
     announce(state, args(), model)
