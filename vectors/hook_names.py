@@ -99,6 +99,7 @@ def as_steered(vector: SteeringVector) -> SteeringVector:
     return replace(
         vector,
         tensors={places[key]: tensor for key, tensor in vector.tensors.items()},
+        numbers={places[key]: numbers for key, numbers in vector.numbers.items()},
         layers=tuple(sorted(layers)),
         norms={names.get(name, name): norm for name, norm in vector.norms.items()},
     )

@@ -6,6 +6,7 @@ from typing import Protocol
 
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.hook_names import as_steered, steered_place
+from steersman.vectors.operation import Operation
 from steersman.vectors.tensors import HookPoint, is_nothing, tensor_name
 from steersman.vectors.vector import BaseModel, SteeringVector
 
@@ -20,6 +21,10 @@ class Described(Protocol):
     @property
     def tensors(self) -> Mapping[HookPoint, tuple[int, ...]]:
         """Shapes, [hidden] or [steps, hidden]."""
+
+    @property
+    def operation(self) -> Operation:
+        """What it does to the stream."""
 
     @property
     def base_model(self) -> BaseModel | None:
@@ -44,6 +49,10 @@ class ServedModel:
     most_added: float | None = None
     """Most that may be added to one element of the stream (`steersman.steering.plan.limits`). With
     it, values are checked: `unfit_values`."""
+    operations: tuple[str, ...] | None = None
+    """What vectors may do to the stream there."""
+    reading_sites: tuple[str, ...] | None = None
+    """Those of `sites` for vectors whose operation reads the stream."""
 
     def matches(self, vector: Described) -> bool | None:
         """Whether `vector` was made on this model. False if its width or base model differs; None
@@ -62,6 +71,7 @@ class ServedModel:
         """Why this model cannot be steered with `vector`; None if it can. `param` is "file", a
         tensor's name or the metadata field."""
         wrong = self._wrong_sizes(vector) or self._wrong_base(vector.base_model)
+        wrong = wrong or self._wrong_operation(vector)
         for key, shape in vector.tensors.items():
             wrong = wrong or self._wrong_tensor(key, shape)
         return wrong
@@ -69,8 +79,8 @@ class ServedModel:
     def unfit_values(self, vector: SteeringVector) -> VectorInvalid | None:
         """Why the values of `vector` steer nothing, or cannot be added, at its default layers and
         coefficient; None if they can. `param` is a tensor's name or "coefficient"."""
-        if self.most_added is None:
-            return None
+        if self.most_added is None or vector.operation.name not in ("add", "replace"):
+            return None  # Others are bounded by the stream, or by nothing that is known here.
         used = {key: t for key, t in vector.tensors.items() if key[1] in vector.layers}
         if all(is_nothing(tensor) for tensor in used.values()):
             return VectorInvalid(
@@ -153,6 +163,28 @@ class ServedModel:
             )
         return None
 
+    def _wrong_operation(self, vector: Described) -> VectorInvalid | None:
+        name = vector.operation.name
+        if self.operations is not None and name not in self.operations:
+            return VectorInvalid(
+                f"the vector is for the operation `{name}`, and this server does "
+                f"{', '.join(self.operations)}; have it started with --operations {name}",
+                param="operation",
+                code="operation_not_served",
+            )
+        if vector.operation.adds or self.reading_sites is None:
+            return None
+        for point in vector.tensors:
+            if point.site not in self.reading_sites and point.site in (self.sites or ()):
+                return VectorInvalid(
+                    f"what is added at {point.site} is added at resid_post here, which an "
+                    "operation that reads the stream cannot be; have the server started with "
+                    f"--sites {point.site}",
+                    param=tensor_name(point),
+                    code="site_not_supported",
+                )
+        return None
+
     def _wrong_tensor(self, key: HookPoint, shape: tuple[int, ...]) -> VectorInvalid | None:
         name = tensor_name(key)
         if self.sites is not None and key[0] not in self.sites:
@@ -183,6 +215,6 @@ def _remedy(key: HookPoint) -> str:
 def switched_on(site: str) -> str:
     """The end of a message about a site that is off: how to switch it on; "" if that is not
     possible."""
-    if site in ("attn_out", "mlp_out"):
+    if site in ("attn_out", "mlp_out", "resid_mid"):
         return f"; if the model has {site}, have the server started with --sites {site}"
     return ""

@@ -17,6 +17,8 @@ from steersman.vectors.defaults import (
 )
 from steersman.vectors.digest import digest_of
 from steersman.vectors.errors import VectorInvalid
+from steersman.vectors.operation import ADD, Operation
+from steersman.vectors.parts import Rows, check_rows
 from steersman.vectors.tensors import (
     HookPoint,
     check_one_hidden_size,
@@ -51,6 +53,8 @@ class VectorFields:
     """Layers steered where a request names none, ascending."""
     positions: Positions = "generation"
     """Tokens steered where a request names none."""
+    operation: Operation = ADD
+    """What it does to the stream where a request names no operation."""
     safe_range: tuple[float, float] | None = None
     """Lowest and highest coefficient at which its maker found answers sound."""
     licence: str | None = None
@@ -61,7 +65,8 @@ class SteeringVector(VectorFields):
     """A steering vector: tensors by (site, layer), and the defaults of a request.
 
     `tensors` are float32, [hidden] or [steps, hidden] (one vector for each generated token), on the
-    CPU. `layers` empty means every layer it has. `norms` maps tensor names to their lengths,
+    CPU; for operations with other tensors, rows and `numbers` (see `steersman.vectors.parts`).
+    `layers` empty means every layer it has. `norms` maps tensor names to their lengths,
     `created_at` is a time in ISO 8601. Two vectors are the same if their `digest` is.
 
     Raises `VectorInvalid`, whose `param` names the field or tensor, for anything that the format
@@ -79,6 +84,8 @@ class SteeringVector(VectorFields):
     method_settings: Mapping[str, Any] = field(default_factory=dict)
     norms: Mapping[str, float] = field(default_factory=dict)
     created_at: str | None = None
+    numbers: Mapping[HookPoint, torch.Tensor] = field(default_factory=dict)
+    """Of the operation `feature`: biases and thresholds at each hook point, float32 [2, k]."""
 
     def __post_init__(self) -> None:
         # Callers may name hook points by plain tuples.
@@ -92,6 +99,9 @@ class SteeringVector(VectorFields):
         put = object.__setattr__
         put(self, "tensors", MappingProxyType(tensors))
         put(self, "layers", layers)
+        put(self, "numbers", MappingProxyType(_numbers(self.numbers, tensors)))
+        for point, tensor in tensors.items():
+            check_rows(self.operation, point, Rows(tensor, self.numbers.get(point)))
         put(self, "coefficient", check_number(self.coefficient, "coefficient"))
         put(self, "positions", check_positions(self.positions))
         put(self, "norms", {name: float(norm) for name, norm in self.norms.items()})
@@ -106,9 +116,16 @@ class SteeringVector(VectorFields):
 
     @cached_property
     def digest(self) -> str:
-        """`sha256:<64 hex>` over tensors, coefficient, layers and positions: what it does, and not
-        its name or description."""
-        return digest_of(self.tensors, self.coefficient, self.layers, self.positions)
+        """`sha256:<64 hex>` over tensors, coefficient, layers, positions and operation: what it
+        does, and not its name or description."""
+        return digest_of(
+            self.tensors,
+            self.coefficient,
+            self.layers,
+            self.positions,
+            self.operation,
+            self.numbers,
+        )
 
 
 def check_base_model(base: BaseModel | None, hidden_size: int, last_layer: int) -> None:
@@ -128,6 +145,20 @@ def check_base_model(base: BaseModel | None, hidden_size: int, last_layer: int) 
             param="base_model.num_layers",
             code="layer_out_of_range",
         )
+
+
+def _numbers(
+    numbers: Mapping[HookPoint, torch.Tensor], tensors: Mapping[HookPoint, torch.Tensor]
+) -> dict[HookPoint, torch.Tensor]:
+    """`numbers` of the hook points of `tensors`, in their canonical form."""
+    found = {key: numbers[key].to("cpu", torch.float32) for key in tensors if key in numbers}
+    for point, values in found.items():
+        if not bool(torch.isfinite(values).all()):
+            name = f"{tensor_name(point)}.bias"
+            raise VectorInvalid(
+                f"tensor {name!r} holds NaN or infinite values", param=name, code="not_finite"
+            )
+    return found
 
 
 def _checked(key: HookPoint, tensor: torch.Tensor) -> torch.Tensor:

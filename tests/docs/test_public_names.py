@@ -34,7 +34,8 @@ def test_the_public_signatures_are_these() -> None:
     assert [*inspect.signature(steersman.offline).parameters] == ["llm"]
     assert set(inspect.signature(steersman.SteeringVector).parameters) == {
         "tensors", "name", "description", "method", "method_settings", "base_model", "coefficient",
-        "layers", "positions", "safe_range", "norms", "licence", "created_at",
+        "layers", "positions", "operation", "numbers", "safe_range", "norms", "licence",
+        "created_at",
     }  # fmt: skip
 
 

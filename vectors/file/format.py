@@ -10,11 +10,15 @@ is optional: one JSON object, as a string under the metadata key `steersman`, wi
     method_settings  object                 norms         {"resid_post.14": length}
     base_model       {"id", "hidden_size", "num_layers", "fingerprint"}
     licence          text                   created_at    ISO 8601
+    operation        default, "add"; its settings (min, max, unit, value, multiply, angle, adaptive)
+
+Operations with other tensors name their parts: `resid_post.14.encoder` (`steersman.vectors.parts`).
 
 Pickle is never loaded.
 """
 
 import io
+from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 from typing import BinaryIO, Final
@@ -35,6 +39,16 @@ from steersman.vectors.file.metadata import (
     metadata_text,
     metadata_too_large,
     parse_metadata,
+)
+from steersman.vectors.operation import Operation
+from steersman.vectors.parts import (
+    WHOLE,
+    PartName,
+    Rows,
+    operation_of,
+    parse_part_name,
+    stacked,
+    unstacked,
 )
 from steersman.vectors.tensors import SITES, HookPoint, check_shape, parse_tensor_name, tensor_name
 from steersman.vectors.vector import BaseModel, SteeringVector
@@ -104,12 +118,19 @@ def write_vector(vector: SteeringVector) -> bytes:
     metadata is over `MAX_METADATA_BYTES`."""
     text = metadata_text(vector)
     # Cloned, because safetensors refuses tensors that share memory.
-    tensors = {tensor_name(key): tensor.clone() for key, tensor in vector.tensors.items()}
+    tensors = {
+        PartName(key, part).text: tensor.clone()
+        for key, rows in vector.tensors.items()
+        for part, tensor in unstacked(
+            vector.operation.name, Rows(rows, vector.numbers.get(key))
+        ).items()
+    }
     return bytes(save(tensors, metadata={METADATA_KEY: text}))
 
 
 def read_tensors(path: Path, keys: Iterable[HookPoint]) -> dict[HookPoint, torch.Tensor]:
-    """Read only these tensors, float32, [hidden] or [steps, hidden], without parsing the metadata.
+    """Read only the tensors at these hook points, float32, as `SteeringVector` has them, without
+    parsing the metadata.
 
     Raises `VectorNotFound` if the file is gone, `VectorInvalid` if it is broken or lacks one of
     them.
@@ -117,13 +138,17 @@ def read_tensors(path: Path, keys: Iterable[HookPoint]) -> dict[HookPoint, torch
     found: dict[HookPoint, torch.Tensor] = {}
     try:
         with open_tensors(path) as file:
-            names = set(file.keys())
+            names: defaultdict[HookPoint, list[PartName]] = defaultdict(list)
+            for written in file.keys():  # noqa: SIM118 (a reader, not a mapping)
+                name = parse_part_name(written)
+                names[name.point].append(name)
             for key in keys:
-                name = tensor_name(key)
-                if name not in names:
-                    raise VectorInvalid(f"the vector has no tensor {name!r}", param=name)
+                if key not in names:
+                    name = PartName(key, WHOLE)
+                    raise VectorInvalid(f"the vector has no tensor {name.text!r}", param=name.text)
                 # Cloned, because the tensor would be a window on the mapped file.
-                found[key] = _sound(name, file.get_tensor(name).clone())
+                parts = {n.part: _sound(n, file.get_tensor(n.text).clone()) for n in names[key]}
+                found[key] = stacked(operation_of(names[key], None), key, parts).rows
     except FileNotFoundError:
         raise VectorNotFound(f"there is no file {path.name!r}") from None
     except OSError as error:
@@ -136,20 +161,28 @@ def _read(file: BinaryIO, size: int, max_header_bytes: int) -> SteeringVector:
 
 
 def _with_values(file: BinaryIO, header: Header) -> SteeringVector:
-    refuse_hidden_meaning(header.metadata, {site for site, _ in header.tensors})
+    refuse_hidden_meaning(header.metadata, header.sites)
     fields = parse_metadata(header.metadata)
-    tensors = {}
-    for key, span in header.tensors.items():
+    points = header.points(fields["operation"].name if "operation" in fields else None)
+    fields.setdefault("operation", Operation(points.operation))
+    parts: defaultdict[HookPoint, dict[str, torch.Tensor]] = defaultdict(dict)
+    for (key, part), span in header.spans.items():
         file.seek(span.start)
         values = bytearray(file.read(span.stop - span.start))
         if len(values) != span.stop - span.start:
             raise VectorInvalid("the file is cut off", param="file", code="truncated")
-        tensors[key] = torch.frombuffer(values, dtype=torch.float32).reshape(span.shape)
-    return SteeringVector(tensors, **fields)
+        parts[key][part] = torch.frombuffer(values, dtype=torch.float32).reshape(span.shape)
+    rows = {key: stacked(points.operation, key, found) for key, found in parts.items()}
+    return SteeringVector(
+        {key: found.rows for key, found in rows.items()},
+        numbers={key: found.numbers for key, found in rows.items() if found.numbers is not None},
+        **fields,
+    )
 
 
-def _sound(name: str, tensor: torch.Tensor) -> torch.Tensor:
-    check_shape(name, tuple(tensor.shape))
+def _sound(name: PartName, tensor: torch.Tensor) -> torch.Tensor:
+    check_shape(name.text, tuple(tensor.shape))
     if tensor.dtype != torch.float32 or not bool(torch.isfinite(tensor).all()):
-        raise VectorInvalid(f"tensor {name!r} is not float32, or not finite", param=name)
+        text = name.text
+        raise VectorInvalid(f"tensor {text!r} is not float32, or not finite", param=text)
     return tensor

@@ -9,21 +9,24 @@ bound, for values in a file on disk.
 """
 
 import json
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, BinaryIO, Final, NamedTuple
 
 from safetensors import SafetensorError, safe_open
 
 from steersman.vectors.errors import VectorInvalid, shown
-from steersman.vectors.tensors import (
-    HookPoint,
-    check_one_hidden_size,
-    check_shape,
-    parse_tensor_name,
+from steersman.vectors.parts import (
+    PartName,
+    hidden_size_of,
+    operation_of,
+    parse_part_name,
+    rows_shape,
 )
+from steersman.vectors.tensors import HookPoint, check_one_hidden_size, check_shape
 
 MAX_HEADER_BYTES: Final = 1 << 20
 """Largest header that is read; a new file's metadata has a lower limit, `MAX_METADATA_BYTES`."""
@@ -46,9 +49,32 @@ class TensorSpan:
 class Header:
     """Everything in a file except its values."""
 
-    tensors: Mapping[HookPoint, TensorSpan]
+    spans: Mapping[PartName, TensorSpan]
+    """Each tensor, in ascending order."""
     metadata: Mapping[str, str]
     hidden_size: int
+
+    @property
+    def sites(self) -> set[str]:
+        """Sites of its tensors."""
+        return {name.point.site for name in self.spans}
+
+    def points(self, operation: str | None) -> "Points":
+        """What the file has at each hook point, if its metadata has this `operation`. Raises
+        `VectorInvalid` if the tensors are not those of the operation."""
+        found = operation_of(self.spans.keys(), operation)
+        shapes: defaultdict[HookPoint, dict[str, tuple[int, ...]]] = defaultdict(dict)
+        for (point, part), span in self.spans.items():
+            shapes[point][part] = span.shape
+        return Points(found, {point: rows_shape(found, of) for point, of in shapes.items()})
+
+
+class Points(NamedTuple):
+    """What a file does and where."""
+
+    operation: str
+    shapes: Mapping[HookPoint, tuple[int, ...]]
+    """Of the tensors in memory (`steersman.vectors.parts`)."""
 
 
 def read_header(file: BinaryIO, size: int, max_header_bytes: int = MAX_HEADER_BYTES) -> Header:
@@ -66,11 +92,12 @@ def read_header(file: BinaryIO, size: int, max_header_bytes: int = MAX_HEADER_BY
         raise _truncated(f"its header should be {length} bytes and {size - 8} are there")
     fields = _parse(file.read(length))
     metadata = _metadata(fields.pop("__metadata__", {}))
-    tensors = {parse_tensor_name(n): _span(n, spec, 8 + length) for n, spec in fields.items()}
-    _check_layout(tensors, 8 + length, size)
-    sizes = {f"{s}.{n}": check_shape(f"{s}.{n}", t.shape) for (s, n), t in tensors.items()}
-    hidden_size = check_one_hidden_size(sizes)
-    return Header({key: tensors[key] for key in sorted(tensors)}, metadata, hidden_size)
+    spans = {parse_part_name(n): _span(n, spec, 8 + length) for n, spec in fields.items()}
+    _check_layout(spans.values(), 8 + length, size)
+    operation = operation_of(spans.keys(), None) if spans else "add"
+    sizes = {name.text: hidden_size_of(name, operation, s.shape) for name, s in spans.items()}
+    hidden_size = check_one_hidden_size({n: size for n, size in sizes.items() if size is not None})
+    return Header({name: spans[name] for name in sorted(spans)}, metadata, hidden_size)
 
 
 @contextmanager
@@ -180,10 +207,10 @@ def _span(name: str, spec: object, data_start: int) -> TensorSpan:
     return TensorSpan(tuple(shape), data_start + start, data_start + stop)
 
 
-def _check_layout(tensors: Mapping[HookPoint, TensorSpan], start: int, size: int) -> None:
+def _check_layout(tensors: Iterable[TensorSpan], start: int, size: int) -> None:
     """Refuse gaps and overlaps, which the format does not allow, so nothing can be hidden in a file
     or read twice."""
-    for span in sorted(tensors.values(), key=lambda span: span.start):
+    for span in sorted(tensors, key=lambda span: span.start):
         if span.start != start:
             raise _not_safetensors("its tensors overlap or leave gaps")
         start = span.stop

@@ -17,6 +17,7 @@ from steersman.vectors.defaults import check_number, check_positions, check_safe
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.header import no_duplicates
 from steersman.vectors.library.names import check_name
+from steersman.vectors.operation import SETTINGS, Operation
 from steersman.vectors.tensors import parse_tensor_name
 from steersman.vectors.validation import first_problem, path_of_key
 from steersman.vectors.vector import BaseModel, SteeringVector
@@ -62,6 +63,7 @@ def _time(text: str) -> str:
 ShortText = Annotated[str, Field(max_length=256)]
 Description = Annotated[str, Field(max_length=MAX_DESCRIPTION)]
 Count = Annotated[int, Field(gt=0, lt=2**31)]
+Number = Annotated[float | None, Field(allow_inf_nan=False)]
 
 
 class _Strict(pydantic.BaseModel):
@@ -92,6 +94,14 @@ class Metadata(_Strict):
     safe_range: Annotated[Any, BeforeValidator(check_safe_range)] = None
     norms: Annotated[dict[str, Any], AfterValidator(_norms)] | None = None
     licence: ShortText | None = None
+    operation: ShortText | None = None
+    min: Number = None
+    max: Number = None
+    unit: ShortText | None = None
+    value: Number = None
+    multiply: Number = None
+    angle: Number = None
+    adaptive: bool | None = None
     created_at: Annotated[ShortText, AfterValidator(_time)] | None = None
 
 
@@ -133,6 +143,12 @@ def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
         said["base_model"] = BaseModel(**found.base_model.model_dump())
     if found.layers is not None:
         said["layers"] = tuple(found.layers)
+    settings = {name: said.pop(name) for name in SETTINGS if name in said}
+    if settings and "operation" not in said:
+        key = next(iter(settings))
+        raise _bad(key, "is a setting of an operation, and there is no `operation`: name it")
+    if "operation" in said:
+        said["operation"] = Operation(said["operation"], **settings)
     return said
 
 
@@ -171,7 +187,9 @@ def metadata_too_large(size: int, param: str) -> VectorInvalid:
 
 def _present(vector: SteeringVector) -> dict[str, Any]:
     """The fields of `vector` that its file needs, in JSON form."""
-    values = {name: getattr(vector, name) for name in Metadata.model_fields}
+    plain = Metadata.model_fields.keys() - {"operation", *SETTINGS}
+    values = {name: getattr(vector, name) for name in Metadata.model_fields if name in plain}
+    values |= vector.operation.said()
     values |= {
         "description": vector.description or None,
         "method_settings": dict(vector.method_settings) or None,

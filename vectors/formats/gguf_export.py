@@ -70,6 +70,13 @@ def expressible(vector: SteeringVector, layers: Iterable[int]) -> SteeringVector
 
     `resid_pre.N` becomes `resid_post.N-1`, which is the same stream. Raises `VectorInvalid`.
     """
+    if not vector.operation.adds:
+        raise VectorInvalid(
+            f"the vector's operation is `{vector.operation.name}`, and whoever reads a control "
+            "vector adds it; keep it as safetensors (`steersman vectors export` without --gguf)",
+            param="operation",
+            code="operation_not_expressible",
+        )
     chosen = check_layers(layers, {layer for _, layer in vector.tensors})
     tensors = {key: t for key, t in vector.tensors.items() if key[1] in chosen}
     for key, tensor in tensors.items():

@@ -16,6 +16,7 @@ from steersman.vectors.file.glp import refuse_hidden_meaning
 from steersman.vectors.file.header import read_header
 from steersman.vectors.file.metadata import parse_metadata
 from steersman.vectors.library.record import Record
+from steersman.vectors.operation import Operation
 from steersman.vectors.served import ServedModel
 from steersman.vectors.tensors import HookPoint
 from steersman.vectors.vector import SteeringVector, VectorFields, check_base_model
@@ -94,15 +95,16 @@ def read_stored(path: Path) -> StoredVector:
     size = path.stat().st_size
     with path.open("rb") as file:
         header = read_header(file, size)
-    refuse_hidden_meaning(header.metadata, {site for site, _ in header.tensors})
+    refuse_hidden_meaning(header.metadata, header.sites)
     said = parse_metadata(header.metadata)
-    available = {layer for _, layer in header.tensors}
+    points = header.points(said["operation"].name if "operation" in said else None)
+    said.setdefault("operation", Operation(points.operation))
+    available = {layer for _, layer in points.shapes}
     layers = check_layers(said.pop("layers", available), available)
     check_base_model(said.get("base_model"), header.hidden_size, max(available))
     long = {name: said.pop(name) for name in ("method_settings", "norms") if name in said}
-    shapes = {key: span.shape for key, span in header.tensors.items()}
     return StoredVector(
-        size, header.hidden_size, shapes, layers=layers, **said, details=json.dumps(long)
+        size, header.hidden_size, points.shapes, layers=layers, **said, details=json.dumps(long)
     )
 
 
@@ -147,6 +149,7 @@ def bare(stored: StoredVector) -> StoredVector:
         layers=stored.layers,
         coefficient=stored.coefficient,
         positions=stored.positions,
+        operation=stored.operation,
     )
 
 

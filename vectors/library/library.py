@@ -87,6 +87,8 @@ class Library:
         fingerprint: str | None = None,
         require_fingerprint: bool = False,
         most_added: float | None = None,
+        operations: tuple[str, ...] | None = None,
+        reading_sites: tuple[str, ...] | None = None,
     ) -> None:
         self.root = root
         self._served = ServedModel(
@@ -97,6 +99,8 @@ class Library:
             fingerprint,
             require_fingerprint,
             most_added,
+            operations,
+            reading_sites,
         )
         self._objects = ObjectStore(root / "objects")
         self._names = NameIndex(root / "names", Record.from_json)

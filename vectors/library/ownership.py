@@ -78,6 +78,8 @@ def read_content(entry: Entry) -> SteeringVector:
         return vector
     return SteeringVector(
         vector.tensors,
+        numbers=vector.numbers,
+        operation=vector.operation,
         name=entry.name,
         description=entry.description,
         coefficient=vector.coefficient,

@@ -24,6 +24,7 @@ from steersman.vectors.formats.placement import (
     unknown_name,
 )
 from steersman.vectors.formats.readers.glp_parts import check_content, glp_found
+from steersman.vectors.parts import is_our_name
 from steersman.vectors.tensors import SITES
 from steersman.vectors.vector import SteeringVector
 
@@ -60,8 +61,9 @@ def _tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         names = list(file.keys())
         if not names or len(names) > 10_000:
             raise VectorInvalid(f"there are {len(names)} tensors in it", code="no_tensors")
-        refuse_autoencoder(sorted(names))
-        known = any(place_of(n) or n.startswith("direction.") for n in names)
+        if not all(map(is_our_name, names)):
+            refuse_autoencoder(sorted(names))
+        known = any(is_our_name(n) or place_of(n) or n.startswith("direction.") for n in names)
         if not known and len(names) > 1:
             raise unknown_name(names[0])
         return {n: file.get_tensor(n).clone() for n in names}, file.metadata() or {}
