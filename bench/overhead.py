@@ -40,6 +40,7 @@ from bench.workload import (
     bodies,
     check_receipts,
     configurations,
+    operations,
     upload_vectors,
 )
 
@@ -125,8 +126,11 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
                 )
             )
             say(f"uploading {VECTORS} random vectors for {layers} layers")
-            upload_vectors(ours, layers, hidden, arguments.seed)
+            arms = [arm.name for arm in operations(ours, layers)] if arguments.operations else []
+            upload_vectors(ours, layers, hidden, arguments.seed, arms)
         configs = configurations(plain, ours, layers, arguments.seed, arguments.same_layers)
+        if arguments.operations:
+            configs = [*configs[:3], *operations(ours, layers)]
         if arguments.plain_only:
             configs = [config for config in configs if config.name.startswith("plain")]
         servers = [plain] if ours is plain else [plain, ours]
@@ -168,6 +172,11 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--same-layers", action="store_true", help="distinct mixes all at the same 8 layers"
     )
+    parser.add_argument(
+        "--operations",
+        action="store_true",
+        help="an arm for each operation; written to bench/results/operations.json",
+    )
     parser.add_argument("--trial", action="store_true", help="write no file")
     parser.add_argument("--plain-only", action="store_true", help="only the noise of the machine")
     arguments = parser.parse_args()
@@ -178,7 +187,8 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    publish("overhead", run(arguments), keep=not (arguments.plain_only or arguments.trial))
+    name = "operations" if arguments.operations else "overhead"
+    publish(name, run(arguments), keep=not (arguments.plain_only or arguments.trial))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import httpx
@@ -13,6 +13,7 @@ from safetensors.torch import save
 from bench.servers import Server
 from bench.streams import Batch, Body
 
+Tensors = dict[str, torch.Tensor]
 VECTORS = 16
 SUBJECTS = ("rivers", "bread", "clocks", "bridges", "owls", "maps", "rain", "chess")
 LAYERS_OF_ONE = 2
@@ -80,6 +81,51 @@ def configurations(
     ]
 
 
+def operations(ours: Server, layers: int) -> list[Configuration]:
+    """One for each operation: every request has a vector and a coefficient of its own, at
+    `LAYERS_OF_A_MIX` layers."""
+    count = min(LAYERS_OF_A_MIX, layers)
+    spread = [n * layers // count for n in range(count)]
+    keys: dict[str, Body] = {
+        "add": {},
+        "project": {},
+        "clamp": {"max": 0.5},
+        "feature": {"multiply": 2.0},
+        "transport": {},
+        "rotate": {"angle": 30.0},
+        "replace": {"positions": {"start": 0, "of": "answer"}},
+    }
+
+    def arm(name: str) -> Callable[[int], Body]:
+        def steering(n: int) -> Body:
+            use = {"id": _name(name, n % VECTORS), "operation": name, "layers": spread}
+            strength = (0.001 if name == "replace" else 0.1) * (1 + n)
+            return {"vectors": [{"coefficient": strength, **use, **keys[name]}]}
+
+        return steering
+
+    return [Configuration(name, ours, arm(name)) for name in keys]
+
+
+def _name(operation: str, n: int) -> str:
+    """The vector for an operation: those with one direction share theirs."""
+    own = operation in ("feature", "transport", "rotate")
+    return f"bench-{operation}-{n}" if own else f"bench-{n}"
+
+
+def _parts(operation: str, layer: int, row: torch.Tensor, other: torch.Tensor) -> Tensors:
+    """The tensors that an operation needs at a layer: of two unit rows [hidden] float32."""
+    parts: Tensors = {"bias": torch.ones(1)}
+    if operation == "feature":
+        parts |= {"encoder": row, "decoder": other}
+    elif operation == "transport":
+        parts = {"weight": 1 + row, "bias": other, "low": row - 1, "high": row + 1}
+    else:
+        other = other - (other @ row) * row
+        parts = {"b1": row, "b2": other / other.norm()}
+    return {f"resid_post.{layer}.{part}": tensor.clone() for part, tensor in parts.items()}
+
+
 def bodies(configuration: Configuration, size: int, tokens: int) -> list[Body]:
     """A batch of greedy requests with different prompts of about the same length."""
     batch: list[Body] = []
@@ -107,18 +153,31 @@ def random_vectors(layers: int, hidden: int, seed: int) -> Iterator[torch.Tensor
         yield rows / rows.norm(dim=1, keepdim=True)
 
 
-def upload_vectors(server: Server, layers: int, hidden: int, seed: int) -> None:
-    """Put the random vectors into the server's library."""
-    for n, rows in enumerate(random_vectors(layers, hidden, seed)):
-        content = save({f"resid_post.{i}": row.clone() for i, row in enumerate(rows)})
-        response = httpx.post(
-            f"{server.url}/v1/steering/vectors",
-            files={"file": (f"bench-{n}.safetensors", content)},
-            data={"name": f"bench-{n}"},
-            timeout=60,
-        )
-        if not response.is_success:
-            raise RuntimeError(f"uploading bench-{n}: {response.status_code} {response.text}")
+def upload_vectors(
+    server: Server, layers: int, hidden: int, seed: int, operations: Iterable[str] = ()
+) -> None:
+    """Put the random vectors into the server's library, and as many for each of `operations` that
+    needs its own."""
+    made = list(random_vectors(layers, hidden, seed))
+    for n, rows in enumerate(made):
+        _upload(server, f"bench-{n}", {f"resid_post.{i}": r.clone() for i, r in enumerate(rows)})
+        for operation in operations:
+            name, tensors = _name(operation, n), Tensors()
+            if name != f"bench-{n}":
+                for layer, (row, other) in enumerate(zip(rows, made[n - 1], strict=True)):
+                    tensors |= _parts(operation, layer, row, other)
+                _upload(server, name, tensors)
+
+
+def _upload(server: Server, name: str, tensors: Tensors) -> None:
+    response = httpx.post(
+        f"{server.url}/v1/steering/vectors",
+        files={"file": (f"{name}.safetensors", save(tensors))},
+        data={"name": name},
+        timeout=60,
+    )
+    if not response.is_success:
+        raise RuntimeError(f"uploading {name}: {response.status_code} {response.text}")
 
 
 def check_receipts(configuration: Configuration, batch: Batch) -> None:

@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, Self
 from steersman.steering.plan import PlanInvalid, PlannedVector, Settings
 from steersman.vectors.file.format import HookPoint, read_tensors
 from steersman.vectors.library.library import Entry
+from steersman.vectors.parts import written_rows
 
 logger = logging.getLogger("vllm.steersman")
 _REMEMBERED: Final = 4096
@@ -118,7 +119,7 @@ class Doses:
         several steps the largest counts; for a dynamic request the maximum counts. May read the
         vector's file, so do not call it on the event loop.
         """
-        if self.medians is None:
+        if self.medians is None or not vector.operation.adds:
             return None
         norms = self.norms_of(entry)
         doses: dict[str, float] = {}
@@ -176,10 +177,11 @@ class Doses:
         if norms is None:
             tensors = read_tensors(entry.path, entry.tensors)
             # In float64: the square of an element over 1e19 is none of float32.
-            norms = {
-                key: Norms(float(t.double().norm(dim=-1).max()), float(t.abs().max()))
-                for key, t in tensors.items()
-            }
+            norms = {}
+            for key, tensor in tensors.items():
+                t = tensor.reshape(-1, tensor.shape[-1])
+                t = t[written_rows(entry.operation.name, len(t))]
+                norms[key] = Norms(float(t.double().norm(dim=-1).max()), float(t.abs().max()))
         with self._lock:
             self._norms[entry.digest] = norms
             self._norms.move_to_end(entry.digest)

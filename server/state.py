@@ -138,7 +138,11 @@ class Steersman:
             "fingerprint": self.model["fingerprint"],
             "sites": self.model["sites"],
             "aliases": self.model["aliases"],
-            "positions": ["generation", "after_prompt", "prompt", "all", "range"],
+            "operations": [
+                name for name in self.limits.operations if name in permissions.operations
+            ],
+            "reading_sites": list(self.limits.own_sites),
+            "positions": ["generation", "after_prompt", "prompt", "all", "range", "answer_range"],
             "schedules": [*SCHEDULES, "list"],
             "dynamic": {"max_vectors": MAX_PROPERTIES, "kl": ["mean", "sum"]}
             if self.model["composes"]

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 import typer
@@ -112,6 +112,14 @@ def positions(value: Any) -> str:
         return value
     stop = value.get("stop")
     return f"tokens {value.get('start')}:{'' if stop is None else stop}"
+
+
+def operation(vector: Mapping[str, Any]) -> str | None:
+    """What a vector does, with its settings, as in `clamp min=0.5`; None if it is added."""
+    name, settings = vector.get("operation", "add"), vector.get("operation_settings") or {}
+    if name == "add":
+        return None
+    return " ".join([name, *(f"{key}={value}" for key, value in settings.items())])
 
 
 def number(value: float | None) -> str:

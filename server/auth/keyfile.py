@@ -32,6 +32,7 @@ from steersman.server.auth.permissions import SCOPES, KeyPermissions
 from steersman.server.auth.whole_yaml import Document, NotWhole, load
 from steersman.server.metrics import METRICS
 from steersman.vectors.library.names import PATTERN
+from steersman.vectors.operation import OPERATIONS, OperationName
 from steersman.vectors.validation import first_problem
 
 LOOK_EVERY_S: Final = 1.0
@@ -60,6 +61,7 @@ class _Key(BaseModel):
     sha256: _Hash | Annotated[list[_Hash], Field(min_length=1, max_length=8)]
     scopes: Annotated[list[str], Field(min_length=1)]
     vectors: list[str] = ["*"]
+    operations: Annotated[list[OperationName], Field(min_length=1)] = [*OPERATIONS]
     # Without null: a limit whose number is missing is a mistake, and not "no limit".
     max_relative_dose: Annotated[PositiveFloat, Field(allow_inf_nan=False)] = _UNLIMITED
     max_total_dose: Annotated[PositiveFloat, Field(allow_inf_nan=False)] = _UNLIMITED
@@ -87,6 +89,7 @@ _SHOULD_BE: Final = {
     "sha256": "64 hex digits 0-9a-f, or a list of 1 to 8 such",
     "scopes": f"a list of one or more of {', '.join(SCOPES)}",
     "vectors": 'a list of patterns of names, as in ["team-a-*"]',
+    "operations": f"a list of one or more of {', '.join(OPERATIONS)}",
     "max_relative_dose": "a number above 0",
     "max_total_dose": "a number above 0",
     "requests_per_minute": "a whole number above 0",
@@ -256,9 +259,12 @@ def parse(document: Document, where: str) -> Read:
         for i, scope in enumerate(key.scopes):
             if scope not in SCOPES:
                 refuse(("keys", n, "scopes", i), f"scopes must be {_SHOULD_BE['scopes']}")
-        fields = key.model_dump(exclude={"sha256", "scopes", "vectors"})
+        fields = key.model_dump(exclude={"sha256", "scopes", "vectors", "operations"})
         permissions = KeyPermissions(
-            **fields, scopes=frozenset(key.scopes), vectors=tuple(key.vectors)
+            **fields,
+            scopes=frozenset(key.scopes),
+            vectors=tuple(key.vectors),
+            operations=tuple(key.operations),
         )
         if key.locked and key.preset is None:
             refuse(("keys", n, "locked"), "locked needs preset, to which the key is bound")

@@ -29,6 +29,11 @@ class LibraryView:
         self._max_vectors = max_vectors
         self._inline = inline
 
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """What the key may do with vectors."""
+        return self._permissions.operations
+
     def resolve(self, vector_id: str) -> Entry:
         """See `Library.resolve`."""
         self._check(vector_id)

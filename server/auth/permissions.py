@@ -4,6 +4,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Final
 
+from steersman.vectors.operation import OPERATIONS
+
 INFER: Final = "infer"
 READ: Final = "vectors:read"
 WRITE: Final = "vectors:write"
@@ -24,6 +26,8 @@ class KeyPermissions:
     scopes: frozenset[str]
     vectors: tuple[str, ...] = ("*",)
     """Patterns (`fnmatch`, case-sensitive) of the names that it may know of."""
+    operations: tuple[str, ...] = OPERATIONS
+    """What it may do with vectors."""
     max_relative_dose: float | None = None
     max_total_dose: float | None = None
     requests_per_minute: int | None = None

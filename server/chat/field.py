@@ -8,10 +8,12 @@ import re
 from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
+    AfterValidator,
     BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
+    StrictBool,
     StrictFloat,
     StrictInt,
     StrictStr,
@@ -23,6 +25,7 @@ from pydantic import (
 from steersman.steering.plan import MAX_SCHEDULE, PlanInvalid, check_rule
 from steersman.steering.plan.dynamic import MAX_EVERY
 from steersman.steering.plan.plan import as_float32
+from steersman.vectors.operation import SETTINGS, Operation, OperationName, Unit
 from steersman.vectors.validation import Location, first_problem, path_of_key
 
 SCHEDULES: Final = ("constant", "start", "diminishing")
@@ -38,6 +41,8 @@ _EXAMPLES: Final = {
     "steering.vectors[]": '{"id": "cheerful"}',
 }
 """For clients that send something of another shape altogether."""
+_MEMBERS: Final = ("PositionRange", "AnswerRange", "literal")
+"""Of unions, as pydantic names them in the places of errors."""
 _CODES: Final = {"extra_forbidden": "unknown_field", "missing": "missing_field"}
 _MAX_KEYS: Final = 32
 """Of an object whose known keys are fewer: each that is not known would be an error of its own."""
@@ -102,6 +107,12 @@ def _is_finite(value: Any) -> bool:
         return False
 
 
+def _finite_setting(value: float | None) -> float | None:
+    if value is not None and not _is_finite(value):
+        raise ValueError("must be a finite number")
+    return value
+
+
 Schedule = Annotated[
     Literal["constant", "start", "diminishing"] | list[StrictFloat] | None,
     BeforeValidator(_known_schedule),
@@ -133,6 +144,10 @@ After = Annotated[
 ]
 
 
+Setting = Annotated[StrictFloat | None, AfterValidator(_finite_setting)]
+"""A setting of an operation."""
+
+
 class _Bounded(BaseModel):
     """An object that is refused at once if it has many more keys than a valid one."""
 
@@ -161,6 +176,15 @@ class PositionRange(_Bounded):
 
     start: StrictInt
     stop: StrictInt
+
+
+class AnswerRange(_Bounded):
+    """Tokens start <= t < stop of the answer, counted from its first token; an end may be left
+    out."""
+
+    start: StrictInt | None = Field(None, ge=0)
+    stop: StrictInt | None = Field(None, ge=1)
+    of: Literal["answer"]
 
 
 class PropertyComposition(_Bounded):
@@ -214,12 +238,32 @@ class VectorUse(_Bounded):
         max_length=MAX_LAYERS,
         description="Layers to add at; default: the vector's own.",
     )
-    positions: Literal["generation", "after_prompt", "prompt", "all"] | PositionRange | None = (
-        Field(
-            None,
-            description="Tokens to steer; default: the vector's own, else `generation`. With "
-            "`dynamic`: `generation`.",
-        )
+    positions: (
+        Literal["generation", "after_prompt", "prompt", "all"] | PositionRange | AnswerRange | None
+    ) = Field(
+        None,
+        description="Tokens to steer; default: the vector's own, else `generation`. With "
+        "`dynamic`: `generation`.",
+    )
+    operation: OperationName | None = Field(
+        None,
+        description="What the vector does to the stream; default: the vector's own, else `add`. "
+        "`project` removes its component (coefficient 1), `clamp` holds it between `min` and "
+        "`max`, `replace` puts the vector in the stream's place; `feature`, `transport` and "
+        "`rotate` need a vector that is made for them.",
+    )
+    min: Setting = Field(None, description="`clamp`: the least that the stream has along it.")
+    max: Setting = Field(None, description="`clamp`: the most that the stream has along it.")
+    unit: Unit | None = Field(
+        None,
+        description="Of `min` and `max`: the stream's own units, or the median norm of the stream "
+        "at each layer.",
+    )
+    value: Setting = Field(None, description="`feature`: what its activation becomes.")
+    multiply: Setting = Field(None, description="`feature`: what multiplies its activation.")
+    angle: Setting = Field(None, description="`rotate`: degrees, from b1 to b2.")
+    adaptive: StrictBool | None = Field(
+        None, description="`rotate`: only where the stream has a positive part along b1."
     )
     schedule: Schedule = None
     over: Over = None
@@ -227,6 +271,12 @@ class VectorUse(_Bounded):
     dynamic: PropertyComposition | None = Field(
         None, description="Overrides the request's `dynamic` for this vector."
     )
+
+    def used_as(self, own: Operation) -> Operation:
+        """The operation of this use of a vector whose own is `own`. Raises `VectorInvalid`, whose
+        `param` is the key."""
+        settings = {key: getattr(self, key) for key in SETTINGS}
+        return own.used_as(self.operation, settings)
 
     @model_validator(mode="before")
     @classmethod
@@ -314,6 +364,10 @@ class SteeringField(_Bounded):
         None,
         description="Compute the coefficients anew at every token; null: use those of the request.",
     )
+    keep_norm: StrictBool = Field(
+        False,
+        description="After all changes at a hook point, the stream has the norm that it had.",
+    )
     schedule: Schedule = None
     over: Over = None
     after: After = None
@@ -361,7 +415,7 @@ def _invalid(error: ValidationError) -> PlanInvalid:
     steps = [
         step
         for step in problem.location
-        if isinstance(step, int) or ("[" not in step and step not in ("PositionRange", "literal"))
+        if isinstance(step, int) or ("[" not in step and step not in _MEMBERS)
     ]
     path, said = path_of_key(tuple(steps), "steering"), problem.words
     if problem.is_unknown_field:

@@ -14,6 +14,7 @@ from steersman.server.error_response import response as error_response
 from steersman.server.errors import Unsaid
 from steersman.server.metrics import Outcome
 from steersman.steering.plan import Plan, PlannedVector
+from steersman.steering.plan.positions import answer_range
 
 if TYPE_CHECKING:
     from steersman.server.chat.steered_request import SteeredRequest
@@ -124,6 +125,8 @@ def _first(vector: PlannedVector) -> int | None:
     """The first steered token, counted from the last of the prompt; None if it lies before that, or
     depends on the length of the prompt."""
     rule = vector.positions
+    if (own := answer_range(rule)) is not None:
+        return own[0] + 1
     if rule == "generation" or (isinstance(rule, tuple) and rule[0] == -1):
         return 0
     return 1 if rule == "after_prompt" else None

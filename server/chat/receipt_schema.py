@@ -8,7 +8,7 @@ from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRespo
 from vllm.entrypoints.openai.completion.protocol import CompletionResponse
 from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
 
-from steersman.server.chat.field import PositionRange
+from steersman.server.chat.field import AnswerRange, PositionRange
 
 
 class VectorReceipt(BaseModel):
@@ -23,10 +23,14 @@ class VectorReceipt(BaseModel):
     coefficient: float = Field(
         description="As it was used; of a list, its strongest; of a dynamic request, the cap."
     )
-    positions: str | PositionRange
+    positions: str | PositionRange | AnswerRange
+    operation: str | None = Field(
+        None,
+        description="What it did to the stream, with its settings beside it; left out for `add`.",
+    )
     relative_dose: dict[str, float] | None = Field(
         description="By layer: ||c v|| over the median norm of the residual stream there; null: "
-        "not known on this server."
+        "not known on this server, or for another operation than `add`."
     )
     steered_tokens: int = Field(
         description="Counted where the addition happens, over all answers; not in the header."
@@ -47,6 +51,9 @@ class Receipt(BaseModel):
         None,
         description="Of a dynamic request: engine steps that a token took, behind the first of "
         "each answer; null: no answer has two tokens. Not in the header.",
+    )
+    keep_norm: bool = Field(
+        False, description="Whether the stream kept its norm; left out where it did not have to."
     )
     source: Literal["request", "model", "key", "server"] = Field(
         description="What said how to steer: the request's own field or header, its model name, or "

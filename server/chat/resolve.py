@@ -1,12 +1,20 @@
 """Turns names into a plan: what the client wrote, then the vector's defaults, within the limits."""
 
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any
 
 from steersman.server.auth.library_view import LibraryView
-from steersman.server.chat.field import DynamicComposition, PositionRange, SteeringField, VectorUse
+from steersman.server.chat.field import (
+    AnswerRange,
+    DynamicComposition,
+    PositionRange,
+    SteeringField,
+    VectorUse,
+)
 from steersman.server.chat.strength import Strength, check_shared, outside_safe_ranges, strength
 from steersman.server.doses import Doses
+from steersman.server.errors import NotAllowed
 from steersman.steering.plan import (
     STEERABLE_SITES,
     Dynamic,
@@ -19,8 +27,11 @@ from steersman.steering.plan import (
 )
 from steersman.steering.plan.limits import check_added
 from steersman.steering.plan.plan import as_float32
+from steersman.steering.plan.positions import said
 from steersman.vectors.errors import VectorInvalid, VectorNotFound
 from steersman.vectors.library.library import Entry
+from steersman.vectors.operation import Operation
+from steersman.vectors.parts import check_direction, check_use
 from steersman.vectors.tensors import HookPoint, tensor_name
 
 
@@ -54,8 +65,13 @@ def resolve(
     for n, (use, entry) in enumerate(zip(uses, entries, strict=True)):
         where = f"steering.vectors[{n}]"
         terms = _terms(use, entry, where, limits)
-        steps = _steps(use, entry, terms, where)
-        setting = strength(field, n, use, entry.coefficient, steps)
+        rows = _steps(use, entry, terms, where)
+        operation = _operation(use, entry, rows, where, library.operations)
+        if operation.name != entry.operation.name:
+            # Its coefficient and safe range are those of its own operation.
+            entries[n] = replace(entry, coefficient=1.0, safe_range=None)
+        steps = rows if operation.adds else None
+        setting = strength(field, n, use, entries[n].coefficient, steps)
         vector = PlannedVector(
             digest=entry.digest,
             coefficient=setting.coefficient,
@@ -64,18 +80,26 @@ def resolve(
             schedule=setting.schedule,
             steps=1 if steps is None else steps,
             hold=setting.hold,
+            operation=operation,
+            rows=1 if operation.adds or rows is None else rows,
+            units=_units(operation, terms, doses, where),
         )
         relative = doses.relative(entry, vector)
-        doses.check(relative, repr(use.id), setting.param)
-        if field.dynamic is not None:
+        if operation.adds:
+            doses.check(relative, repr(use.id), setting.param)
+        else:
+            _check_directions(entry, vector, doses, where)
+        if field.dynamic is not None and operation.adds:
             start, param = _start(field.dynamic, use, where)
             _check_start(start, param, use.id, entry, vector, doses)
         planned.append(vector)
         strengths.append(setting)
         given.append(relative)
     check_shared(field, strengths)
-    doses.check_sum(given)
-    plan = Plan(tuple(planned), receipt, _dynamic(field))
+    doses.check_sum(
+        dose for vector, dose in zip(planned, given, strict=True) if vector.operation.adds
+    )
+    plan = Plan(tuple(planned), receipt, _dynamic(field), field.keep_norm)
     _check(plan, limits, strengths)
     check_added(
         plan,
@@ -131,8 +155,9 @@ def _terms(use: VectorUse, entry: Entry, where: str, limits: Limits) -> tuple[Ho
 
 
 def _steps(use: VectorUse, entry: Entry, terms: tuple[HookPoint, ...], where: str) -> int | None:
-    """The number of generation steps of a vector with a tensor for each; None for one tensor for
-    all tokens, [hidden]. A tensor [1, hidden] is one step."""
+    """The number of generation steps of a vector with a tensor for each, or of the tensors that its
+    operation needs at a hook point; None for one tensor for all tokens, [hidden]. A tensor [1,
+    hidden] is one step."""
     steps: dict[HookPoint, int | None] = {}
     for key in terms:
         shape = entry.tensors[key]
@@ -149,6 +174,56 @@ def _steps(use: VectorUse, entry: Entry, terms: tuple[HookPoint, ...], where: st
             code="different_steps",
         )
     return next(iter(steps.values()), None)
+
+
+def _operation(
+    use: VectorUse, entry: Entry, rows: int | None, where: str, allowed: Collection[str]
+) -> Operation:
+    """What a use of a vector does to the stream. `rows`: tensors that the vector has at a hook
+    point, None for one. Raises `PlanInvalid`, and `NotAllowed` if it is not `allowed`."""
+    own = entry.operation
+    try:
+        operation = use.used_as(own)
+        check_use(operation.name, own.name, rows or 1, steps=own.adds and rows is not None)
+        operation.check_complete()
+    except VectorInvalid as error:
+        raise PlanInvalid(error.message, param=f"{where}.{error.param}", code=error.code) from None
+    if operation.name not in allowed:
+        raise NotAllowed(
+            f"this key may not use the operation `{operation.name}`; it may use "
+            f"{', '.join(allowed)} (operations in the keys file)",
+            param=f"{where}.operation",
+            code="operation_not_allowed",
+        )
+    return operation
+
+
+def _units(
+    operation: Operation, terms: tuple[HookPoint, ...], doses: Doses, where: str
+) -> tuple[float, ...]:
+    """What the bounds of a `clamp` are multiplied by at each of `terms`; empty for 1."""
+    if operation.unit != "median_norm":
+        return ()
+    if doses.medians is None:
+        raise PlanInvalid(
+            "this model's median norms are not known, so `unit` can only be stream; start the "
+            "server once with --enforce-eager, which measures them",
+            param=f"{where}.unit",
+            code="dose_unknown",
+        )
+    return tuple(as_float32(doses.stream_norm(layer)) for _, layer in terms)
+
+
+def _check_directions(entry: Entry, vector: PlannedVector, doses: Doses, where: str) -> None:
+    """Raise `PlanInvalid` if `vector` points nowhere at one of its hook points."""
+    if vector.operation.name not in ("project", "clamp"):
+        return  # A file for the others is checked when it is read.
+    norms = doses.norms_of(entry)
+    for point in vector.terms:
+        try:
+            check_direction(norms[point].length, tensor_name(point))
+        except VectorInvalid as error:
+            raise PlanInvalid(error.message, param=f"{where}.id", code=error.code) from None
 
 
 def _start(dynamic: DynamicComposition, use: VectorUse, where: str) -> tuple[float, str]:
@@ -189,8 +264,8 @@ def _check_ranges(
 def _positions(field: SteeringField, use: VectorUse, entry: Entry, where: str) -> PositionRule:
     default: Any = entry.positions if field.dynamic is None else "generation"
     rule: Any = default if use.positions is None else use.positions
-    if isinstance(rule, PositionRange):
-        rule = (rule.start, rule.stop)
+    if isinstance(rule, PositionRange | AnswerRange):
+        rule = rule.model_dump(exclude_none=True)
     return check_rule(rule, f"{where}.positions")
 
 
@@ -230,14 +305,14 @@ def _draft(
     setting: Strength,
 ) -> dict[str, Any]:
     sites = sorted({site for site, _ in vector.terms})
-    rule = vector.positions
     return {
         "id": name,
         "digest": vector.digest,
         "site": sites[0] if len(sites) == 1 else sites,
         "layers": sorted({layer for _, layer in vector.terms}),
         "coefficient": vector.coefficient,
-        "positions": rule if isinstance(rule, str) else {"start": rule[0], "stop": rule[1]},
+        "positions": said(vector.positions),
+        **vector.operation.said(),
         **setting.said,
         "relative_dose": relative and {layer: round(dose, 4) for layer, dose in relative.items()},
         "total_dose": None if relative is None else round(sum(relative.values()), 4),

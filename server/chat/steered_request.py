@@ -145,7 +145,8 @@ class SteeredRequest:
         return {"vectors": self._draft, "dynamic": self.trace is not None, **self._rest()}
 
     def _rest(self) -> dict[str, Any]:
-        return {**self._origin._asdict(), **({"note": self._note} if self._note else {})}
+        kept = {"keep_norm": True} if self.plan.keep_norm else {}
+        return {**kept, **self._origin._asdict(), **({"note": self._note} if self._note else {})}
 
     def close(self, outcome: Outcome) -> None:
         """Give everything back and count the outcome. Later calls do nothing."""

@@ -35,7 +35,7 @@ class ListedVector(BaseModel):
 
     id: str = Field(description="Its name; requests may also write name@<12+ hex of a digest>.")
     object: Literal["steering.vector"] = "steering.vector"
-    digest: str = Field(description="sha256 over the tensors, coefficient, layers and positions.")
+    digest: str = Field(description="sha256 over the tensors and what the vector does.")
     created_at: int = Field(description="When the name was made, Unix seconds.")
     updated_at: int = Field(description="When the name last changed, Unix seconds.")
     description: str
@@ -51,6 +51,8 @@ class ListedVector(BaseModel):
     coefficient: float = Field(description="Default strength.")
     layers: list[int] = Field(description="Default layers.")
     positions: Positions = Field(description="Default positions.")
+    operation: str = Field("add", description="What it does to the stream by default.")
+    operation_settings: dict[str, Any] = Field({}, description="The settings of its operation.")
     safe_range: tuple[float, float] | None = Field(
         description="Lowest and highest coefficient at which the text stayed sound."
     )
@@ -80,6 +82,8 @@ class ListedVector(BaseModel):
             coefficient=entry.coefficient,
             layers=list(entry.layers),
             positions=_positions(entry),
+            operation=entry.operation.name,
+            operation_settings=entry.operation.settings,
             safe_range=entry.safe_range,
             licence=entry.licence,
             made_at=entry.made_at,
@@ -155,6 +159,10 @@ class Capabilities(BaseModel):
     sites: list[str]
     aliases: list[str] = Field(
         [], description="Sites whose additions are made at `resid_post`: in sum they are the same."
+    )
+    operations: list[str] = Field(["add"], description="What vectors may do to the stream here.")
+    reading_sites: list[str] = Field(
+        [], description="Sites of vectors whose operation is not `add`, and of those beside them."
     )
     positions: list[str] | None = None
     schedules: list[str] | None = Field(

@@ -41,6 +41,8 @@ async def open_state(
             Limits.of(settings, num_layers),
             sites=tuple(workers[0]["sites"]),
             aliases=tuple(workers[0]["aliases"]),
+            operations=tuple(workers[0]["operations"]),
+            own_sites=tuple(workers[0]["own_sites"]),
             most_added=workers[0]["most_added"],
         ),
         whole_library=Library(
@@ -52,6 +54,8 @@ async def open_state(
             fingerprint=mark_of_model,
             require_fingerprint=settings.require_fingerprint,
             most_added=workers[0]["most_added"],
+            operations=tuple(workers[0]["operations"]),
+            reading_sites=tuple(workers[0]["own_sites"]),
         ),
         all_doses=Doses(medians, settings.max_relative_dose, settings.max_total_dose),
         drain=drain,

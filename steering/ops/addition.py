@@ -34,6 +34,11 @@ def left_out() -> Iterator[None]:
         _left_out.pop()
 
 
+def is_left_out() -> bool:
+    """Whether a graph is captured that has no operation."""
+    return bool(_left_out)
+
+
 class Marked(NamedTuple):
     """The steered tokens of a step, as indices: n tokens with u table entries. Made once a step."""
 

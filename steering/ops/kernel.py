@@ -24,6 +24,45 @@ TERMS_AT_ONCE = 8
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def used_terms(coefficient, TERMS: tl.constexpr, TILE: tl.constexpr):  # type: ignore[no-untyped-def]  # noqa: N803
+    """How many of an entry's terms have a coefficient. `coefficient`: pointer to its first."""
+    used = 0
+    for first in tl.static_range(0, TERMS, TILE):
+        terms = first + tl.arange(0, TILE)
+        c = tl.load(coefficient + terms, mask=terms < TERMS, other=0.0)
+        used += tl.sum((c != 0.0).to(tl.int32), axis=0)
+    return used
+
+
+@triton.jit  # type: ignore[untyped-decorator]
+def sum_of_terms(  # type: ignore[no-untyped-def]
+    bank,
+    index,
+    coefficient,
+    gain,
+    columns,
+    inside,
+    bank_stride,
+    TERMS: tl.constexpr,  # noqa: N803 (Triton's custom for what is known when it compiles)
+    TILE: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    """What a token's terms add to its hidden dimensions `columns`: float32 [BLOCK]. `index`,
+    `coefficient` and `gain`: pointers to those of the token's first term."""
+    delta = tl.zeros((BLOCK,), dtype=tl.float32)
+    for first in tl.static_range(0, TERMS, TILE):
+        terms = first + tl.arange(0, TILE)
+        there = terms < TERMS
+        c = tl.load(coefficient + terms, mask=there, other=0.0)
+        c *= tl.load(gain + terms, mask=there, other=1.0)
+        i = tl.load(index + terms, mask=there, other=0).to(tl.int64)
+        used = (c != 0.0)[:, None] & inside[None, :]
+        vectors = tl.load(bank + i[:, None] * bank_stride + columns[None, :], mask=used, other=0.0)
+        delta += tl.sum(c[:, None] * vectors, axis=0)
+    return delta
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def add_block(  # type: ignore[no-untyped-def]
     hidden,
     bank,
@@ -52,24 +91,21 @@ def add_block(  # type: ignore[no-untyped-def]
     inside = columns < width
     place = hidden + token * token_stride + columns * column_stride
     # A token that has nothing to add at this hook point leaves before it loads the stream.
-    used_terms = 0
-    for first in tl.static_range(0, TERMS, TILE):
-        terms = first + tl.arange(0, TILE)
-        c = tl.load(coefficient + entry * coefficient_stride + terms, mask=terms < TERMS, other=0.0)
-        used_terms += tl.sum((c != 0.0).to(tl.int32), axis=0)
-    if used_terms == 0:
+    if used_terms(coefficient + entry * coefficient_stride, TERMS, TILE) == 0:
         return
     stream = tl.load(place, mask=inside, other=0.0).to(tl.float32)
-    delta = tl.zeros((BLOCK,), dtype=tl.float32)
-    for first in tl.static_range(0, TERMS, TILE):
-        terms = first + tl.arange(0, TILE)
-        there = terms < TERMS
-        c = tl.load(coefficient + entry * coefficient_stride + terms, mask=there, other=0.0)
-        c *= tl.load(token_gain + token * gain_stride + terms, mask=there, other=1.0)
-        i = tl.load(index + entry * index_stride + terms, mask=there, other=0).to(tl.int64)
-        used = (c != 0.0)[:, None] & inside[None, :]
-        vectors = tl.load(bank + i[:, None] * bank_stride + columns[None, :], mask=used, other=0.0)
-        delta += tl.sum(c[:, None] * vectors, axis=0)
+    delta = sum_of_terms(
+        bank,
+        index + entry * index_stride,
+        coefficient + entry * coefficient_stride,
+        token_gain + token * gain_stride,
+        columns,
+        inside,
+        bank_stride,
+        TERMS,
+        TILE,
+        BLOCK,
+    )
     tl.store(place, (stream + delta).to(hidden.dtype.element_ty), mask=inside)
 
 
@@ -92,7 +128,7 @@ def add_rows(
     terms = index.shape[1]
     fits = min(len(token_entry), len(token_gain)) >= tokens and bank.shape[1] == width
     alike = index.shape == coefficient.shape and token_gain.shape[1] == terms
-    if not (fits and alike and _dense(bank, index, coefficient, token_gain)):
+    if not (fits and alike and dense(bank, index, coefficient, token_gain)):
         raise ValueError(
             f"hidden {tuple(hidden.shape)} does not match bank {tuple(bank.shape)}, index "
             f"{tuple(index.shape)}, coefficient {tuple(coefficient.shape)}, token_entry "
@@ -124,5 +160,6 @@ def add_rows(
     )
 
 
-def _dense(*tables: Tensor) -> bool:
+def dense(*tables: Tensor) -> bool:
+    """Whether the rows of these tables [rows, columns] have no gaps between their columns."""
     return all(table.stride(1) == 1 or table.shape[1] == 1 for table in tables)

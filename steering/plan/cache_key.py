@@ -2,7 +2,8 @@
 
 The key names the exact addition at each token of the block, so two requests whose rules differ but
 whose effect on the block is the same share it. An addition is named by a digest of its set of
-(site, layer, vector, step, coefficient), with repetitions. The digest is computed once for each
+(site, layer, vector, step, coefficient), with repetitions; another operation than adding is named
+beside its vector. The digest is computed once for each
 stretch of tokens with one coefficient, whatever the number of terms and blocks. Where coefficients
 change from token to token, each token costs a digest over a few bytes for each vector.
 """
@@ -16,8 +17,6 @@ from hashlib import blake2b
 from itertools import chain, groupby, repeat
 from typing import TYPE_CHECKING, Final
 
-from steersman.vectors.tensors import HookPoint
-
 if TYPE_CHECKING:
     from steersman.steering.plan.plan import Plan, PlannedVector, Segment
 
@@ -25,6 +24,8 @@ DIGEST_BYTES: Final = 16
 
 _STEP_AND_COEFFICIENT = struct.Struct("<qd")
 
+Place = tuple[str, int] | tuple[str, int, float]
+"""Where a vector acts, with what is particular to it there (`PlannedVector.places`)."""
 Addition = bytes | None
 """Digest of all that is added at a token; None for nothing."""
 
@@ -113,12 +114,14 @@ class CacheKeys:
             if not c or not vectors[n].terms:  # -0.0 is nothing as well.
                 continue
             if n in self._repeated:
-                alike[vectors[n].digest, step, c].append(n)
+                alike[vectors[n].effect, step, c].append(n)
             else:
                 parts.append(vectors[n].terms_digest + _STEP_AND_COEFFICIENT.pack(step, c))
         # One vector named twice, equally strong, is it named once with the terms of both.
         for (_, step, c), named in alike.items():
             parts.append(self._union(tuple(named)) + _STEP_AND_COEFFICIENT.pack(step, c))
+        if parts and self._plan.keep_norm:
+            parts.append(b"keep_norm")
         return (
             blake2b(b"".join(sorted(parts)), digest_size=DIGEST_BYTES).digest() if parts else None
         )
@@ -128,8 +131,8 @@ class CacheKeys:
         if len(vectors) == 1:
             return vectors[0].terms_digest
         if named not in self._unions:
-            terms = list(chain.from_iterable(vector.terms for vector in vectors))
-            self._unions[named] = digest_of_terms(vectors[0].digest, terms)
+            terms = list(chain.from_iterable(vector.places for vector in vectors))
+            self._unions[named] = digest_of_terms(vectors[0].effect, terms)
         return self._unions[named]
 
 
@@ -141,7 +144,8 @@ def _coefficients(vector: "PlannedVector", step: int, count: int) -> Sequence[fl
     return (*listed, *repeat(vector.schedule[-1], count - len(listed)))
 
 
-def digest_of_terms(digest: str, terms: Sequence[HookPoint]) -> bytes:
-    """A digest for a set of (site, layer) terms, with repetitions, in any order."""
-    text = json.dumps([digest, sorted(terms)], separators=(",", ":"))
+def digest_of_terms(effect: str, places: Sequence[Place]) -> bytes:
+    """A digest for what is done (`PlannedVector.effect`) at a set of (site, layer) places, with
+    repetitions, in any order."""
+    text = json.dumps([effect, sorted(places)], separators=(",", ":"))
     return blake2b(text.encode(), digest_size=DIGEST_BYTES).digest()

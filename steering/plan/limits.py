@@ -11,11 +11,16 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import chain, repeat
 from typing import TYPE_CHECKING, Final, Self
 
 from steersman.steering.plan.dynamic import MAX_PROPERTIES, Dynamic
 from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.positions import is_explicit
 from steersman.steering.plan.settings import Settings
+from steersman.vectors.errors import VectorInvalid
+from steersman.vectors.operation import OPERATIONS
+from steersman.vectors.parts import are_rows_of
 from steersman.vectors.served import switched_on
 from steersman.vectors.tensors import HookPoint
 
@@ -25,7 +30,7 @@ if TYPE_CHECKING:
 MAX_SCHEDULE: Final = 4096
 """Longest list of coefficients, one a token."""
 
-STEERABLE_SITES: Final = ("resid_post", "attn_out", "mlp_out")
+STEERABLE_SITES: Final = ("resid_post", "attn_out", "mlp_out", "resid_mid")
 """Sites the engine can add at, in table order."""
 
 
@@ -47,6 +52,10 @@ class Limits:
     """Sites of this model; a block that is not a plain pre-norm one has `resid_post` only."""
     aliases: tuple[str, ...] = ()
     """Those of `sites` whose additions are made at `resid_post`."""
+    operations: tuple[str, ...] = OPERATIONS
+    """What vectors may do to the stream here."""
+    own_sites: tuple[str, ...] = STEERABLE_SITES
+    """Those of `sites` at which terms may read what is there."""
     most_added: float = math.inf
     """Most that a request may add to one element of the stream (`check_added`);
     checked where the vectors' sizes are known."""
@@ -75,14 +84,16 @@ class Limits:
             for site, layer in self._places
         }
 
-    def _meetings(self, vector: "PlannedVector") -> Iterable[HookPoint]:
-        """The hook points where the vector's terms are added, one for each of its terms."""
-        return map(self._added_at.__getitem__, vector.terms)
+    def _meetings(self, vector: "PlannedVector", *, own: bool) -> Iterable[HookPoint]:
+        """The hook points where the vector's terms are added, one for each of its terms and
+        columns. `own`: a term of the plan reads the stream, so each has its own."""
+        points = vector.terms if own else map(self._added_at.__getitem__, vector.terms)
+        return chain.from_iterable(repeat(point, vector.columns) for point in points)
 
-    def columns(self, vector: "PlannedVector") -> int:
+    def columns(self, vector: "PlannedVector", *, own: bool = False) -> int:
         """Most terms of one vector at one hook point: more than 1 if it steers several of
-        `resid_post` and its aliases in one block."""
-        return max(Counter(self._meetings(vector)).values())
+        `resid_post` and its aliases in one block, or its operation takes more."""
+        return max(Counter(self._meetings(vector, own=own)).values())
 
     @classmethod
     def of(cls, settings: Settings, num_layers: int) -> Self:
@@ -151,7 +162,8 @@ class Limits:
                 raise PlanInvalid("no layer is named; name one", param=f"{where}.layers")
             if not self._places.issuperset(vector.terms):
                 self._check_places(vector, where)
-            meetings.update(self._meetings(vector))
+            self._check_operation(plan, vector, where)
+            meetings.update(self._meetings(vector, own=plan.reads))
         (site, layer), most = meetings.most_common(1)[0]
         if most > self.max_terms:
             raise PlanInvalid(
@@ -177,7 +189,8 @@ class Limits:
                 param="steering.vectors",
                 code="too_many_terms",
             )
-        if plan.varies and (wide := sum(map(self.columns, plan.vectors))) > self.max_terms:
+        wide = sum(self.columns(v, own=plan.reads) for v in plan.vectors) if plan.varies else 0
+        if wide > self.max_terms:
             raise PlanInvalid(
                 f"the request has {wide} vectors, one of them with a schedule; then at most "
                 f"{self.max_terms} are allowed (--max-terms); name fewer, or no schedule",
@@ -188,6 +201,58 @@ class Limits:
             _check_dynamic(plan, plan.dynamic, self.max_coefficient)
         if prompt_tokens is not None:
             self._check_stretches(plan, prompt_tokens)
+
+    def _check_operation(self, plan: "Plan", vector: "PlannedVector", where: str) -> None:
+        """Raise `PlanInvalid` for an operation that is not done here, or not in such a plan."""
+        operation = vector.operation
+        if operation.name not in self.operations:
+            raise PlanInvalid(
+                f"the operation `{operation.name}` is not served here; this server does "
+                f"{', '.join(self.operations)}",
+                param=f"{where}.operation",
+                code="operation_not_served",
+            )
+        try:
+            operation.check_complete()
+        except VectorInvalid as error:
+            param = f"{where}.{error.param}"
+            raise PlanInvalid(error.message, param=param, code=error.code) from None
+        if not are_rows_of(operation.name, vector.rows):
+            raise PlanInvalid(
+                f"a vector for `{operation.name}` cannot have {vector.rows} rows at a hook point",
+                param=where,
+            )
+        if not operation.adds and (vector.steps > 1 or plan.dynamic is not None):
+            what = "dynamic composition adds" if plan.dynamic else "a vector with steps is added"
+            raise PlanInvalid(
+                f"{what}, and this use has the operation `{operation.name}`; leave out one of them",
+                param=f"{where}.operation",
+            )
+        if operation.name == "replace" and not is_explicit(vector.positions):
+            raise PlanInvalid(
+                "the operation `replace` needs explicit positions, such as "
+                '{"start": 4, "stop": 5}: at all tokens it would leave nothing of the text',
+                param=f"{where}.positions",
+            )
+        if not plan.reads:
+            return
+        if plan.keep_norm and (plan.dynamic is not None or len(self.operations) == 1):
+            raise PlanInvalid(
+                "`keep_norm` does not go with dynamic composition; leave out one of them"
+                if plan.dynamic
+                else "`keep_norm` reads the stream, and this server only adds; leave it out",
+                param="steering.keep_norm",
+                code="not_supported" if plan.dynamic else "operation_not_served",
+            )
+        for site, _ in vector.terms:
+            if site not in self.own_sites:
+                raise PlanInvalid(
+                    f"additions at {site} are made at resid_post here, and beside operations that "
+                    "read the stream that is not the same; leave one of them out, or have the "
+                    "server started with --enforce-eager",
+                    param=where,
+                    code="site_not_supported",
+                )
 
     def _check_places(self, vector: "PlannedVector", where: str) -> None:
         for site, layer in vector.terms:
@@ -299,14 +364,26 @@ def most_added(plan: "Plan", elements: Sequence[float]) -> float:
     """The most that `plan` adds to one element of the stream at any token.
 
     `elements`: for each vector of the plan, the largest absolute element of its tensor at each hook
-    point (over all steps), summed over its hook points.
+    point (over all steps), summed over its hook points. What an operation does with the stream
+    itself is not in it: it has no bound in advance.
     """
     total = 0.0
     for n, (vector, size) in enumerate(zip(plan.vectors, elements, strict=True)):
         start = 0.0 if plan.dynamic is None else plan.dynamic.start_of(n)
         # Of two factors, one at 0 and one not finite, the product is not a number: that is over.
-        total += max(vector.strongest, start) * size
+        total += max(vector.strongest, start) * _factor(vector) * size
     return total
+
+
+def _factor(vector: "PlannedVector") -> float:
+    """What multiplies a vector's elements, beside its coefficient, in what its operation puts into
+    the stream."""
+    match vector.operation.name:
+        case "add" | "replace" | "transport":
+            return 1.0
+        case "feature":
+            return abs(vector.operation.value or 0.0)
+    return 0.0
 
 
 def check_added(plan: "Plan", elements: Sequence[float], most: float) -> None:

@@ -1,5 +1,6 @@
 """The plan: one request's steering, resolved. It travels as JSON in `SamplingParams.extra_args`."""
 
+import json
 import math
 import struct
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,9 @@ from steersman.steering.plan.dynamic import Dynamic
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.positions import PositionRule, check_rule, interval
 from steersman.steering.plan.receipt import steered_within
+from steersman.vectors.errors import VectorInvalid
+from steersman.vectors.operation import ADD, Operation
+from steersman.vectors.parts import columns_of
 from steersman.vectors.tensors import HookPoint
 
 PLAN_KEY: Final = "steersman"
@@ -93,8 +97,8 @@ _MAX_LAYOUTS: Final = 8
 
 @dataclass(frozen=True)
 class PlannedVector:
-    """One vector of a plan: c * v is added at each hook point of `terms`, to the tokens of
-    `positions`.
+    """One vector of a plan: at each hook point of `terms`, its operation is done to the tokens of
+    `positions`, such as c * v added.
 
     The i-th token that it steers is its step i, counted from 0.
     """
@@ -112,6 +116,45 @@ class PlannedVector:
     """Number of its tensors: one for each step, or 1 for one that is used at all steps."""
     hold: bool = False
     """After the last of several steps: True continues with the last, False stops steering."""
+    operation: Operation = ADD
+    rows: int = 1
+    """Of another operation than `add`: bank rows at each hook point (`steersman.vectors.parts`)."""
+    units: tuple[float, ...] = ()
+    """What `min` and `max` of the operation are multiplied by at each of `terms`, exactly float32;
+    empty for 1."""
+
+    @property
+    def row_steps(self) -> Sequence[int]:
+        """The `BankKey.step` of each of its bank rows at a hook point."""
+        count = self.steps if self.operation.adds else self.rows
+        return range(count) if count > 1 else (EVERY_STEP,)
+
+    @property
+    def columns(self) -> int:
+        """Terms of a table entry that it takes at a hook point."""
+        return columns_of(self.operation.name, self.rows)
+
+    def bounds(self, term: int) -> tuple[float, float]:
+        """`min` and `max` of its operation at the hook point `terms[term]`, in the stream's
+        units."""
+        unit = self.units[term] if self.units else 1.0
+        low, high = self.operation.min, self.operation.max
+        return -math.inf if low is None else low * unit, math.inf if high is None else high * unit
+
+    @cached_property
+    def effect(self) -> str:
+        """What it does, but for where and how strongly: its digest, and its operation unless it
+        adds."""
+        if self.operation.adds:
+            return self.digest
+        return json.dumps([self.digest, self.operation.said()], sort_keys=True)
+
+    @property
+    def places(self) -> tuple[tuple[str, int] | tuple[str, int, float], ...]:
+        """Its terms, with what is particular to each of them."""
+        if not self.units:
+            return self.terms
+        return tuple((*term, unit) for term, unit in zip(self.terms, self.units, strict=True))
 
     @cached_property
     def strongest(self) -> float:
@@ -123,8 +166,8 @@ class PlannedVector:
 
     @cached_property
     def terms_digest(self) -> bytes:
-        """A digest of the vector and its terms, whatever their order."""
-        return digest_of_terms(self.digest, self.terms)
+        """A digest of what it does at its terms, whatever their order."""
+        return digest_of_terms(self.effect, self.places)
 
     def span(self, prompt_tokens: int) -> tuple[int, int]:
         """Half-open interval of the token indices that it steers in a prompt of this length. Raises
@@ -155,6 +198,13 @@ class Plan:
     vectors: tuple[PlannedVector, ...]
     receipt: str = ""
     dynamic: Dynamic | None = None
+    keep_norm: bool = False
+    """After all changes at a hook point, the stream has the norm that it had."""
+
+    @cached_property
+    def reads(self) -> bool:
+        """Whether anything that it does depends on the stream."""
+        return self.keep_norm or any(not vector.operation.adds for vector in self.vectors)
 
     @cached_property
     def bank_keys(self) -> frozenset[BankKey]:
@@ -164,7 +214,7 @@ class Plan:
             (v.digest, site, layer, step)
             for v in self.vectors
             for site, layer in v.terms
-            for step in map(v.tensor_at, range(v.steps))
+            for step in v.row_steps
         )
         return cast("frozenset[BankKey]", keys)
 
@@ -172,7 +222,9 @@ class Plan:
     def row_sets(self) -> frozenset[VectorRows]:
         """`bank_keys`, grouped into sets of rows that are always resident together."""
         return frozenset(
-            (v.digest, site, layer, v.steps) for v in self.vectors for site, layer in v.terms
+            (v.digest, site, layer, len(v.row_steps))
+            for v in self.vectors
+            for site, layer in v.terms
         )
 
     @property
@@ -236,7 +288,8 @@ class Plan:
     def to_json(self) -> str:
         """The JSON string that `from_json` reads."""
         vectors = [_VectorWire.of(v) for v in self.vectors]
-        return msgspec.json.encode(_PlanWire(vectors, self.receipt, self.dynamic)).decode()
+        wire = _PlanWire(vectors, self.receipt, self.dynamic, self.keep_norm)
+        return msgspec.json.encode(wire).decode()
 
     @classmethod
     def from_json(cls, text: object) -> Self:
@@ -252,7 +305,8 @@ class Plan:
             raise PlanInvalid(f"not a steering plan: {error!s:.200}") from error
         if wire.dynamic is not None:
             wire.dynamic.check(len(wire.vectors))
-        return cls(tuple(v.read() for v in wire.vectors), wire.receipt, wire.dynamic)
+        vectors = tuple(v.read() for v in wire.vectors)
+        return cls(vectors, wire.receipt, wire.dynamic, wire.keep_norm)
 
     @classmethod
     def of(cls, extra_args: Mapping[str, Any] | None) -> "Plan | None":
@@ -301,29 +355,60 @@ class _VectorWire(Struct, forbid_unknown_fields=True, omit_defaults=True):
     """float32, little-endian, packed: a long list of numbers would take a worker's step."""
     steps: Annotated[int, Meta(ge=1)] = 1
     hold: bool = False
+    operation: dict[str, str | bool | float] = {}
+    """`Operation.said`."""
+    rows: Annotated[int, Meta(ge=1)] = 1
+    units: bytes = b""
+    """As `schedule`."""
 
     @classmethod
     def of(cls, vector: PlannedVector) -> Self:
-        packed = struct.pack(f"<{len(vector.schedule)}f", *vector.schedule)
-        return cls(vector.digest, vector.coefficient, vector.terms, vector.positions, packed,
-                   vector.steps, vector.hold)  # fmt: skip
+        return cls(vector.digest, vector.coefficient, vector.terms, vector.positions,
+                   _packed(vector.schedule), vector.steps, vector.hold, vector.operation.said(),
+                   vector.rows, _packed(vector.units))  # fmt: skip
 
     def read(self) -> PlannedVector:
         """The `PlannedVector`. Raises `PlanInvalid` for values that the types allow and a plan
         cannot have."""
-        if len(self.schedule) % 4:
+        if len(self.schedule) % 4 or len(self.units) % 4:
             raise PlanInvalid("a plan's schedule must be base64 over float32")
+        terms, units = tuple(sorted(set(self.terms))), _unpacked(self.units)
+        if units and (len(units) != len(self.terms) or terms != self.terms):
+            raise PlanInvalid("a plan's units must be as many as its terms, and these ascending")
         if any(len(site) > _LONGEST_SITE for site, _ in self.terms):
             raise PlanInvalid("a plan's terms must be (site, layer) pairs")
         return PlannedVector(
             digest=self.digest,
             coefficient=as_float32(self.coefficient),
-            terms=tuple(sorted(set(self.terms))),
+            terms=terms,
             positions=check_rule(self.positions),
-            schedule=struct.unpack(f"<{len(self.schedule) // 4}f", self.schedule),
+            schedule=_unpacked(self.schedule),
             steps=self.steps,
             hold=self.hold,
+            operation=_operation(self.operation),
+            rows=self.rows,
+            units=units,
         )
+
+
+def _packed(values: Sequence[float]) -> bytes:
+    return struct.pack(f"<{len(values)}f", *values)
+
+
+def _unpacked(values: bytes) -> tuple[float, ...]:
+    return struct.unpack(f"<{len(values) // 4}f", values)
+
+
+def _operation(said: dict[str, str | bool | float]) -> Operation:
+    """The operation of which `said` is `Operation.said`. Raises `PlanInvalid`."""
+    if not said:
+        return ADD
+    settings = dict(said)
+    try:
+        found = Operation(str(settings.pop("operation", "add")), **settings)  # type: ignore[arg-type]
+    except (VectorInvalid, TypeError) as error:
+        raise PlanInvalid(f"not the operation of a plan: {error!s:.200}") from error
+    return found
 
 
 class _PlanWire(Struct, forbid_unknown_fields=True, omit_defaults=True):
@@ -332,6 +417,7 @@ class _PlanWire(Struct, forbid_unknown_fields=True, omit_defaults=True):
     vectors: list[_VectorWire]
     receipt: Annotated[str, Meta(max_length=64)] = ""
     dynamic: Dynamic | None = None
+    keep_norm: bool = False
 
 
 _READER: Final = msgspec.json.Decoder(_PlanWire)

@@ -5,33 +5,82 @@ tokens. Counting from the start of the request, never of the forward pass, is wh
 prefill, preemption and prefix caching agree.
 """
 
+import re
 from collections.abc import Mapping
 from typing import Final
 
 from steersman.steering.plan.errors import PlanInvalid
 
 PositionRule = str | tuple[int, int]
-"""A name out of `NAMED_RULES`, or explicit (start, stop); negative counts from the prompt's end."""
+"""A name out of `NAMED_RULES`; explicit (start, stop), where negative counts from the prompt's end;
+or a range of the answer (`answer_rule`)."""
 
 NAMED_RULES: Final = ("generation", "after_prompt", "prompt", "all")
 END: Final = 2**31 - 1
 """Stand-in for "until the request ends": larger than any token index, and fits int32."""
 
 
+_ANSWER: Final = re.compile(r"answer:([0-9]{1,10}):([0-9]{0,10})", re.ASCII)
+
+
+def answer_rule(start: int | None, stop: int | None) -> str:
+    """The rule for tokens [start, stop) of the answer, counted from its first token; None for an
+    open end. Raises `PlanInvalid` for a range without a token.
+
+        answer_rule(4, None)    # "answer:4:"
+    """
+    first = 0 if start is None else start
+    if not (0 <= first < END and (stop is None or first < stop < END)):
+        raise PlanInvalid(
+            f"positions {first}..{'' if stop is None else stop} hold no token of the answer; they "
+            "count from its first token, which is 0, and stop must lie after start",
+            param="steering.positions",
+        )
+    return f"answer:{first}:{'' if stop is None else stop}"
+
+
+def answer_range(rule: PositionRule) -> tuple[int, int | None] | None:
+    """Start and stop, None for no end, of a range of the answer; None for any other rule."""
+    match = _ANSWER.fullmatch(rule) if isinstance(rule, str) else None
+    return None if match is None else (int(match[1]), int(match[2]) if match[2] else None)
+
+
+def said(rule: PositionRule) -> str | dict[str, int | str]:
+    """The rule as requests and receipts have it."""
+    if isinstance(rule, tuple):
+        return {"start": rule[0], "stop": rule[1]}
+    own = answer_range(rule)
+    if own is None:
+        return rule
+    ends = {"start": own[0], **({} if own[1] is None else {"stop": own[1]})}
+    return {**ends, "of": "answer"}
+
+
+def is_explicit(rule: PositionRule) -> bool:
+    """Whether the rule names tokens by their numbers."""
+    return not isinstance(rule, str) or answer_range(rule) is not None
+
+
 def check_rule(rule: object, param: str = "steering.positions") -> PositionRule:
     """Return `rule` in its canonical form.
 
-    Accepts a name, a `(start, stop)` pair, or a mapping with exactly `start` and `stop`.
-    Raises `PlanInvalid` for anything else.
+    Accepts a name, a `(start, stop)` pair, a mapping with exactly `start` and `stop`, or one with
+    `of`, which is "answer", and at least one of these. Raises `PlanInvalid` for anything else.
     """
     if isinstance(rule, str):
+        if (own := answer_range(rule)) is not None:
+            return answer_rule(*own)
         if rule not in NAMED_RULES:
             raise PlanInvalid(
                 f"unknown position rule {rule[:64]!r}; use one of {', '.join(NAMED_RULES)} "
-                'or {"start": s, "stop": e}',
+                'or {"start": s, "stop": e}, with "of": "answer" for tokens of the answer',
                 param=param,
             )
         return rule
+    if isinstance(rule, Mapping) and rule.get("of") == "answer" and len(rule) > 1:
+        ends = rule.get("start"), rule.get("stop")
+        if set(rule) <= {"start", "stop", "of"} and all(_is_end(end) for end in ends):
+            return answer_rule(*ends)
     if isinstance(rule, Mapping) and set(rule) == {"start", "stop"}:
         rule = (rule["start"], rule["stop"])
     match rule:
@@ -39,7 +88,7 @@ def check_rule(rule: object, param: str = "steering.positions") -> PositionRule:
             return (start, stop)
     raise PlanInvalid(
         f"positions must be one of {', '.join(NAMED_RULES)} or an object with exactly the "
-        'integers "start" and "stop"',
+        'integers "start" and "stop", or one of these or both and "of": "answer"',
         param=param,
     )
 
@@ -54,7 +103,11 @@ def interval(rule: PositionRule, prompt_tokens: int) -> tuple[int, int]:
         interval("prompt", 9)        # (0, 9)
         interval("generation", 9)    # (8, END)
         interval((-3, 9), 9)         # (6, 9)
+        interval("answer:4:7", 9)    # (13, 16)
     """
+    if (own := answer_range(rule)) is not None:
+        start, stop = own
+        return prompt_tokens + start, END if stop is None else min(prompt_tokens + stop, END)
     match rule:
         case "generation":
             return prompt_tokens - 1, END
@@ -94,10 +147,13 @@ def _instead(first: int, last: int, prompt_tokens: int) -> str:
         return ""
     skipped, steered = first - prompt_tokens, last - first
     return (
-        '. A range counts from the prompt. For tokens of the answer use "positions": '
-        f'"after_prompt" with a list as "schedule": {skipped} times 0, then {steered} times the '
-        "coefficient"
+        '. A range counts from the prompt. For these tokens of the answer use "positions": '
+        f'{{"start": {skipped}, "stop": {skipped + steered}, "of": "answer"}}'
     )
+
+
+def _is_end(value: object) -> bool:
+    return value is None or (isinstance(value, int) and _is_index(value))
 
 
 def _is_index(value: int) -> bool:

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic.fields import FieldInfo
 
 from steersman.vectors.library.names import PATTERN
+from steersman.vectors.operation import OPERATIONS
 
 MEBI = 2**20
 
@@ -58,11 +59,19 @@ Share = Annotated[float, Field(gt=0, le=1), "above 0 and at most 1"]
 Place = Annotated[str, Field(min_length=1), "a path"]
 PresetName = Annotated[str, Field(pattern=rf"^{PATTERN}$"), "the name of a preset"]
 Switch = Annotated[bool, "true or false"]
-_SITE = "(resid_post|attn_out|mlp_out)"
+_SITE = "(resid_post|attn_out|mlp_out|resid_mid)"
+_OPERATION = f"({'|'.join(OPERATIONS)})"
 Sites = Annotated[
     str,
     Field(pattern=f"^{_SITE}(,{_SITE})*$"),
-    "names out of resid_post, attn_out and mlp_out, with commas between them",
+    "names out of resid_post, attn_out, mlp_out and resid_mid, with commas between them",
+]
+
+
+Operations = Annotated[
+    str,
+    Field(pattern=f"^{_OPERATION}(,{_OPERATION})*$"),
+    f"names out of {', '.join(OPERATIONS)}, with commas between them",
 ]
 
 
@@ -88,6 +97,14 @@ class Settings(BaseModel):
         "in compiled and captured graphs",
         "SITES",
         unset="in graphs the sites of the library's vectors at the start, otherwise all sites",
+    )
+    operations: Operations | None = setting(
+        None,
+        "what vectors may do to the stream, besides add; with any of these, what is steered in "
+        "compiled and captured graphs reads the whole stream, which keeps vLLM from making one "
+        "kernel of an all-reduce and the norm behind it",
+        "NAMES",
+        unset="all; in graphs under tensor parallel, add alone",
     )
     graphs_without_steering: Switch = setting(
         False,

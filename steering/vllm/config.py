@@ -1,11 +1,13 @@
 """Seam: vLLM's configuration (`config/vllm.py`): the sizes and settings of this engine."""
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from steersman.steering.plan.dynamic import MAX_PROPERTIES
 from steersman.steering.plan.limits import Limits
 from steersman.steering.plan.settings import Settings
 from steersman.steering.worker.tables import TableSizes
+from steersman.vectors.operation import OPERATIONS
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig
@@ -18,7 +20,20 @@ def num_layers(vllm_config: "VllmConfig") -> int:
 
 def limits_of(vllm_config: "VllmConfig") -> Limits:
     """The limits of the plans that this engine accepts."""
-    return Limits.of(Settings.read(vllm_config.additional_config), num_layers(vllm_config))
+    limits = Limits.of(Settings.read(vllm_config.additional_config), num_layers(vllm_config))
+    return replace(limits, operations=served_operations(vllm_config))
+
+
+def served_operations(vllm_config: "VllmConfig") -> tuple[str, ...]:
+    """What vectors may do to the stream in this engine: `add`, and what the setting `operations`
+    names. Without it, everything; but in graphs under tensor parallel, `add` alone: to read the
+    whole stream, the operation must stand between an all-reduce and its norm."""
+    asked = Settings.read(vllm_config.additional_config).operations
+    if asked is not None:
+        return tuple(name for name in OPERATIONS if name == "add" or name in asked.split(","))
+    if runs_python(vllm_config) or vllm_config.parallel_config.tensor_parallel_size == 1:
+        return OPERATIONS
+    return ("add",)
 
 
 def hidden_size(vllm_config: "VllmConfig") -> int:
@@ -38,6 +53,7 @@ def table_sizes(vllm_config: "VllmConfig", slots: int, max_tokens: int) -> Table
         bank_rows=settings.bank_rows,
         hidden=hidden_size(vllm_config),
         tokens=max_tokens,
+        reading=len(served_operations(vllm_config)) > 1,
     )
 
 

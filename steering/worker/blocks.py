@@ -23,6 +23,9 @@ class Block:
     mlp: nn.Module | None
     split: bool = True
     """Whether a second tensor in the block's output belongs to the stream: their sum is it."""
+    mid: nn.Module | None = None
+    """The module that gets the stream between attention and MLP, whole or in two parts, of which
+    what is added to the last stays in the stream; None if there is none."""
     aliases: frozenset[str] = frozenset()
     """Sites at which an addition changes the block's output by itself and in no other way."""
 

@@ -1,12 +1,13 @@
-"""The way through a layer: the addition to a site's output, after the site's module has run."""
+"""The way through a layer: the change of a site's output, after the site's module has run."""
 
 from collections.abc import Callable, Collection, Set
-from typing import Any
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from steersman.steering.ops.addition import add_marked
+from steersman.steering.ops.operations import steer_tokens
 from steersman.steering.plan.limits import STEERABLE_SITES
 from steersman.steering.worker.blocks import Block
 from steersman.steering.worker.tables import Tables
@@ -41,19 +42,24 @@ class ActiveSlots:
         self._active = slots
 
 
+OUTPUT_SITES: Final = STEERABLE_SITES[:3]
+"""Sites that are the output of a module; `resid_mid` is the input of one."""
+
+
 def modules_of(block: Block) -> dict[str, nn.Module | None]:
     """For each site, the module whose output is at that site; None if the block has no such
     module."""
-    return dict(zip(STEERABLE_SITES, (block.module, block.attn, block.mlp), strict=True))
+    return dict(zip(OUTPUT_SITES, (block.module, block.attn, block.mlp), strict=True))
 
 
 def all_sites(blocks: list[Block]) -> tuple[str, ...]:
     """The sites that every block has, in table order."""
-    return tuple(
+    found = tuple(
         site
-        for site in STEERABLE_SITES
+        for site in OUTPUT_SITES
         if all(modules_of(block)[site] is not None for block in blocks)
     )
+    return (*found, "resid_mid") if all(block.mid is not None for block in blocks) else found
 
 
 def alias_sites(blocks: list[Block]) -> tuple[str, ...]:
@@ -61,6 +67,18 @@ def alias_sites(blocks: list[Block]) -> tuple[str, ...]:
     return tuple(
         site for site in all_sites(blocks) if all(site in block.aliases for block in blocks)
     )
+
+
+def own_slots(
+    slots: dict[HookPoint, int], aliases: Collection[str], on: Collection[str]
+) -> dict[HookPoint, int]:
+    """Table slot of each hook point where terms may read the stream: there, aliases have slots of
+    their own, behind those of `slots`, as far as they are `on`."""
+    found = {point: slot for point, slot in slots.items() if point.site not in aliases}
+    for point in slots:
+        if point.site in aliases and point.site in on:
+            found[point] = len(found)
+    return found
 
 
 def site_slots(
@@ -84,15 +102,37 @@ def site_slots(
 
 
 def instrument(
-    blocks: list[Block], slots: dict[HookPoint, int], tables: Tables, active: ActiveSlots
+    blocks: list[Block],
+    slots: dict[HookPoint, int],
+    tables: Tables,
+    active: ActiveSlots,
+    own: dict[HookPoint, int] | None = None,
 ) -> None:
-    """Wrap the forward of every site's module. Call once, before vLLM profiles or compiles."""
+    """Wrap the forward of every site's module. Call once, before vLLM profiles or compiles. `own`:
+    see `own_slots`; None where terms only add."""
     sites, aliases = all_sites(blocks), alias_sites(blocks)
+    if own is None:
+        own = {point: slot for point, slot in slots.items() if point.site not in aliases}
     for block in blocks:
         for site, module in modules_of(block).items():
-            slot = None if site in aliases else slots.get(HookPoint(site, block.layer))
+            slot = own.get(HookPoint(site, block.layer))
             if module is not None and site in sites:
                 module.forward = _steered(module.forward, site, block, slot, tables, active)
+        slot = own.get(HookPoint("resid_mid", block.layer))
+        if block.mid is not None and slot is not None:
+            block.mid.forward = _steered_input(block.mid.forward, slot, tables, active)
+
+
+def _steered_input(forward: Forward, slot: int, tables: Tables, active: ActiveSlots) -> Forward:
+    """A wrapper of `forward` that changes what the module gets, the stream, as the tables have it
+    at `slot`."""
+    steer = _addition(slot, tables, active, input_parts)
+
+    def steered(*args: Any, **kwargs: Any) -> Any:
+        steer(args)
+        return forward(*args, **kwargs)
+
+    return steered
 
 
 def _steered(
@@ -100,7 +140,8 @@ def _steered(
 ) -> Forward:
     """A wrapper of `forward` that adds what the tables have at `slot`, and then calls the
     listeners. If `slot` is None it only calls the listeners."""
-    add = None if slot is None else _addition(site, block, slot, tables, active)
+    parts = residual_parts if site == "resid_post" and block.split else output_parts
+    add = None if slot is None else _addition(slot, tables, active, parts)
 
     def steered(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
@@ -115,37 +156,88 @@ def _steered(
 
 
 def _addition(
-    site: str, block: Block, slot: int, tables: Tables, active: ActiveSlots
+    slot: int, tables: Tables, active: ActiveSlots, parts: Callable[[Any], "Parts"]
 ) -> Callable[[Any], None]:
-    """A function that adds to a module's output, in place, what the tables have at `slot`."""
-    bank, index, coefficient = tables.bank, tables.index[slot], tables.coefficient[slot]
-    operands = (bank, index, coefficient, tables.token_entry, tables.token_gain)
+    """A function that changes `parts` of what it is given, in place, as the tables have it at
+    `slot`."""
     is_active = active.flags
-    on_host = bank.device.type == "cpu"
-    on_residual = site == "resid_post" and block.split
+    bank, index, coefficient = tables.bank, tables.index[slot], tables.coefficient[slot]
+    marks = tables.token_entry, tables.token_gain
 
-    def in_graph(output: Any) -> None:
-        torch.ops.steersman.add(target(output, on_residual), *operands)
+    def added(value: Any) -> None:
+        torch.ops.steersman.add(parts(value).target(), bank, index, coefficient, *marks)
 
-    def eager(output: Any) -> None:
+    in_graph = _reading(slot, tables, parts) if tables.sizes.reading else added
+
+    def on_device(value: Any) -> None:
         if is_active[slot]:
-            stream, marked = target(output, on_residual), tables.marked
-            if on_host and marked is not None:
-                add_marked(stream, tables.added(slot), marked)
-            else:
-                torch.ops.steersman.add(stream, *operands)
+            in_graph(value)
 
-    return in_graph if active.always else eager
+    def on_host(value: Any) -> None:
+        if is_active[slot]:
+            found = parts(value)
+            stream, adding, reading = found.target(), tables.marked, tables.marked_reading
+            if adding is None and reading is None:
+                in_graph(value)
+            if reading is not None and slot in tables.reading_slots:
+                other, terms = found.other(), tables.terms(slot)
+                kinds = tables.reading_kinds
+                steer_tokens(stream, other, reading.tokens, tables.bank, terms, kinds)
+            if adding is not None and (reading is None or slot in tables.adding_slots):
+                add_marked(stream, tables.added(slot), adding)
+
+    if active.always:
+        return in_graph
+    return on_host if tables.bank.device.type == "cpu" else on_device
 
 
-def target(output: Any, on_residual: bool) -> Tensor:
-    """The tensor [tokens, hidden] of a module's output to which the addition is made, in place.
+def _reading(slot: int, tables: Tables, parts: Callable[[Any], "Parts"]) -> Callable[[Any], None]:
+    """The same where terms may read the stream."""
+    operands = (
+        *(tables.bank, tables.index[slot], tables.reads[slot]),
+        *(tables.coefficient[slot], tables.scalars[slot]),
+        *(tables.token_entry, tables.token_gain),
+    )
 
-    Most of vLLM's blocks return `(hidden_states, residual)`, whose sum is the stream. The addition
-    goes to the residual: hidden_states comes from an all-reduce and goes to a norm, and vLLM runs
-    these two as one kernel if nothing stands between them.
-    """
-    return stream_part(output[1] if on_residual else output)
+    def steer(value: Any) -> None:
+        found = parts(value)
+        torch.ops.steersman.steer(found.target(), found.other(), *operands)
+
+    return steer
+
+
+class Parts(NamedTuple):
+    """The one or two tensors whose sum is the stream at a hook point."""
+
+    changed: Any
+    """The one that is changed, in place."""
+    rest: Any = None
+
+    def target(self) -> Tensor:
+        """The tensor [tokens, hidden] that is changed."""
+        return stream_part(self.changed)
+
+    def other(self) -> Tensor | None:
+        """The rest of the stream, of the same shape; None if all of it is in `target`."""
+        return None if self.rest is None else stream_part(self.rest)
+
+
+def residual_parts(output: Any) -> Parts:
+    """Of a block that returns `(hidden_states, residual)`, whose sum is the stream, as most of
+    vLLM's do. The residual is changed: hidden_states comes from an all-reduce and goes to a norm,
+    and vLLM runs these two as one kernel if nothing stands between them."""
+    return Parts(output[1], output[0])
+
+
+def output_parts(output: Any) -> Parts:
+    """Of a module whose first output is what it adds to the stream, or the stream."""
+    return Parts(output)
+
+
+def input_parts(args: tuple[Any, ...]) -> Parts:
+    """Of a module that gets the stream, whole or as `(hidden_states, residual)`."""
+    tensors = [one for one in args if isinstance(one, Tensor) and one.dim() > 1]
+    return Parts(tensors[1], tensors[0]) if len(tensors) > 1 else Parts(tensors[0])
 
 
 def stream_part(output: Any) -> Tensor:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
+from steersman.steering.ops.terms import NO_COLUMN, Column, columns
 from steersman.steering.plan.dynamic import Choice
 from steersman.steering.plan.errors import PlanInvalid, VectorUnavailable
 from steersman.steering.plan.limits import Limits, check_added
@@ -19,6 +20,7 @@ from steersman.steering.plan.receipt import StepReport
 from steersman.steering.worker.bank import ZERO_ROW
 from steersman.steering.worker.loads.vector_bank import VectorBank
 from steersman.steering.worker.tables import Mark, Tables
+from steersman.vectors.parts import written_rows
 from steersman.vectors.tensors import HookPoint
 
 
@@ -73,12 +75,15 @@ class SteeredRequests:
         slots: Mapping[HookPoint, int],
         bank: VectorBank,
         most_added: float = math.inf,
+        own_slots: Mapping[HookPoint, int] | None = None,
     ) -> None:
-        """`slots`: table slot of each hook point. `bank`: of these `tables`. `most_added`: the
-        bound that `check_added` takes."""
+        """`slots`: table slot of each hook point; `own_slots`: those of plans that read the stream,
+        None where none does. `bank`: of these `tables`. `most_added`: the bound that `check_added`
+        takes."""
         self.tables = tables
         self.limits = limits
         self.slots = slots
+        self.own_slots = slots if own_slots is None else own_slots
         self.live: dict[str, LiveRequest] = {}
         self.failed: dict[str, str] = {}
         self.guessed = 0
@@ -88,6 +93,7 @@ class SteeredRequests:
         self.most_added = most_added
         self.bank = bank.rows
         self._largest = bank.largest
+        self._directions = bank.directions
         self._free_entries = list(range(tables.sizes.table_entries - 1, -1, -1))
         self._report: StepReport | None = None
 
@@ -99,7 +105,9 @@ class SteeredRequests:
             if plan is None:
                 return
             self.limits.check(plan, prompt)
-            columns = tuple(map(self.limits.columns, plan.vectors)) if plan.varies else ()
+            columns: tuple[int, ...] = ()
+            if plan.varies:
+                columns = tuple(self.limits.columns(v, own=plan.reads) for v in plan.vectors)
             self.live[request_id] = LiveRequest(
                 plan, prompt, plan.segments(prompt), columns, steered=[0] * len(plan.vectors)
             )
@@ -215,7 +223,7 @@ class SteeredRequests:
         """For each vector of `plan`, its value of `elements` for `most_added`."""
         found = []
         for vector in plan.vectors:
-            steps = sorted({vector.tensor_at(step) for step in range(vector.steps)})
+            steps = vector.row_steps[written_rows(vector.operation.name, len(vector.row_steps))]
             places = [
                 max(self._largest[rows[vector.digest, *term, step]] for step in steps)  # type: ignore[index]
                 for term in vector.terms
@@ -228,6 +236,9 @@ class SteeredRequests:
         token, the entry has a coefficient of 1 for each term, and the token gains have the
         coefficients."""
         varies = request.plan.varies
+        if request.plan.reads:
+            self._write_reading(request, lease, entry, segment)
+            return
         terms: dict[int, list[tuple[int, float]]] = {}
         column = 0
         for n, step in zip(segment.active, segment.steps, strict=True):
@@ -241,6 +252,38 @@ class SteeredRequests:
             if varies:
                 column += request.columns[n]
         self.tables.write_entry(entry, terms)
+        lease.entries_written.add(entry)
+
+    def _write_reading(
+        self, request: LiveRequest, lease: Lease, entry: int, segment: Segment
+    ) -> None:
+        """The same for a plan of which something depends on the stream."""
+        plan = request.plan
+        found: dict[int, list[Column]] = {}
+        column = 0
+        for n, step in zip(segment.active, segment.steps, strict=True):
+            vector = plan.vectors[n]
+            steps = (step,) if vector.operation.adds else vector.row_steps
+            for term, point in enumerate(vector.terms):
+                rows = [
+                    self._directions[lease.rows[vector.digest, *point, one]]  # type: ignore[index]
+                    for one in steps
+                ]
+                own = found.setdefault(self.own_slots[point], [])
+                if plan.varies:
+                    own += [NO_COLUMN] * (column - len(own))
+                coefficient = 1.0 if plan.varies else vector.coefficient
+                own += columns(vector.operation, rows, coefficient, vector.bounds(term))
+            if plan.varies:
+                column += request.columns[n]
+        adds = not plan.keep_norm and all(plan.vectors[n].operation.adds for n in segment.active)
+        if adds:
+            self.tables.write_entry(
+                entry,
+                {slot: [(one.row, one.coefficient) for one in own] for slot, own in found.items()},
+            )
+        else:
+            self.tables.write_reading_entry(entry, found, keep_norm=plan.keep_norm)
         lease.entries_written.add(entry)
 
     def _leave_batch(self, request: LiveRequest) -> None:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.blocks import Block
-from steersman.steering.worker.hooks import modules_of, stream_parts
+from steersman.steering.worker.hooks import input_parts, modules_of, stream_part, stream_parts
 from steersman.vectors.tensors import HookPoint
 
 Forward = Callable[[int], Tensor]
@@ -58,7 +58,7 @@ class _ProbedBlocks:
     len(blocks)."""
 
     def __init__(self, blocks: list[Block], forward: Forward, hidden: int) -> None:
-        self.blocks, self.forward = blocks, forward
+        self.blocks, self.forward, self.hidden = blocks, forward, hidden
         self.outputs: dict[HookPoint, list[Tensor]] = defaultdict(list)
         self.final = self._run({})
         self.plain = self.outputs
@@ -123,7 +123,65 @@ class _ProbedBlocks:
                 if module is not None and one
             )
             found.append(replace(block, attn=modules[0], mlp=modules[1], aliases=aliases))
+        return self._with_mids(found)
+
+    def _with_mids(self, blocks: list[Block]) -> list[Block]:
+        """Set `mid` where what a module gets between attention and MLP is the stream there: what
+        the MLP returns must make the block's output of it, and so must what is added to it."""
+        mids = self._between(self.blocks)
+        additions = {
+            block.layer: LOUD * probe for block, probe in zip(blocks, self.probes, strict=True)
+        }
+        with ExitStack() as stack:
+            for n, (block, mid) in enumerate(zip(blocks, mids, strict=True)):
+                if mid is not None:
+                    adding = _adding(mid.module.forward, n, additions[block.layer])
+                    stack.enter_context(_replaced(mid.module, adding))
+            self._run({})
+        found = []
+        for block, mid in zip(blocks, mids, strict=True):
+            if mid is None or block.mlp is None:
+                found.append(block)
+                continue
+            stream = self._gain("resid_post", block, slice(None if block.split else 1))[0]
+            mlp = self._gain("mlp_out", block, slice(1))[0]
+            probe = additions[block.layer]
+            stays = float((stream - mlp - probe).norm() / probe.norm()) <= BRANCH_TOLERANCE
+            plain = self.plain[HookPoint("resid_post", block.layer)][0]
+            behind = (plain if block.split else plain[:1]).sum(0)
+            missing = behind - self.plain[HookPoint("mlp_out", block.layer)][0][0] - mid.value
+            whole = float(missing.norm() / behind.norm()) <= BRANCH_TOLERANCE
+            found.append(replace(block, mid=mid.module) if stays and whole else block)
         return found
+
+    def _between(self, blocks: list[Block]) -> list["_Between | None"]:
+        """For each block, the last of its own modules that gets a stream after attention and before
+        the MLP, if there is one and it runs once."""
+        calls: dict[int, list[_Between]] = defaultdict(list)
+        shape = (2 * len(blocks), self.hidden)
+
+        def noting(block: Block, n: int, module: nn.Module, forward: Any) -> Any:
+            def noted(*args: Any, **kwargs: Any) -> Any:
+                large = [x for x in args if isinstance(x, Tensor) and x.dim() > 1]
+                parts = [x for x in map(_as_stream, large) if x is not None and x.shape == shape]
+                value = None
+                # `input_parts` takes the first two.
+                alone = 1 <= len(parts) <= 2 and len(parts) == len(large)
+                if alone and module not in (block.attn, block.mlp):
+                    tokens = [n, n + len(blocks)]
+                    value = torch.stack([part[tokens].float() for part in parts]).sum(0)
+                calls[block.layer].append(_Between(module, value))
+                return forward(*args, **kwargs)
+
+            return noted
+
+        with ExitStack() as stack:
+            for n, block in enumerate(blocks):
+                for child in block.module.children():
+                    noted = noting(block, n, child, child.forward)
+                    stack.enter_context(_replaced(child, noted))
+            self._run({})
+        return [_last_between(block, calls[block.layer]) for block in blocks]
 
     def _gain(self, site: str, block: Block, parts: slice) -> Tensor:
         """Change of the value at `site` of `block` from the plain run, at the block's two tokens:
@@ -179,6 +237,58 @@ class _ProbedBlocks:
             return self.forward(count).clone()
 
 
+class _Between(NamedTuple):
+    """A call of one of a block's own modules."""
+
+    module: nn.Module
+    value: Any
+    """What it got, at the two tokens of the block: float32 [2, hidden]; None if that was no
+    stream."""
+
+
+def _last_between(block: Block, calls: list[_Between]) -> _Between | None:
+    modules = [call.module for call in calls]
+    if modules.count(block.attn) != 1 or modules.count(block.mlp) != 1:  # type: ignore[arg-type]
+        return None
+    first, last = modules.index(block.attn), modules.index(block.mlp)  # type: ignore[arg-type]
+    between = [call for call in calls[first + 1 : last] if call.value is not None]
+    if not between or modules.count(between[-1].module) != 1:
+        return None
+    return between[-1]
+
+
+def _as_stream(value: Any) -> Tensor | None:
+    try:
+        return stream_part(value) if isinstance(value, Tensor) else None
+    except TypeError:
+        return None
+
+
+def _adding(forward: Any, token: int, vector: Tensor) -> Any:
+    """`forward`, with `vector` added to the last part of the stream that it gets, at one token."""
+
+    def added(*args: Any, **kwargs: Any) -> Any:
+        part = input_parts(args).target()
+        part[token] += vector.to(part.dtype)
+        return forward(*args, **kwargs)
+
+    return added
+
+
+@contextmanager
+def _replaced(module: nn.Module, forward: Any) -> Iterator[None]:
+    """The module runs `forward` in here."""
+    kept, own = module.forward, "forward" in vars(module)
+    module.forward = forward
+    try:
+        yield
+    finally:
+        if own:
+            module.forward = kept
+        else:
+            del module.forward
+
+
 @contextmanager
 def _watched(
     module: nn.Module,
@@ -187,21 +297,15 @@ def _watched(
     look: Callable[[HookPoint, list[int], Any], None],
 ) -> Iterator[None]:
     """Call `look(key, tokens, output)` after each forward of `module`."""
-    forward, own = module.forward, "forward" in vars(module)
+    forward = module.forward
 
     def watched(*args: Any, **kwargs: Any) -> Any:
         output = forward(*args, **kwargs)
         look(key, tokens, output)
         return output
 
-    module.forward = watched
-    try:
+    with _replaced(module, watched):
         yield
-    finally:
-        if own:
-            module.forward = forward
-        else:
-            del module.forward
 
 
 def _check_outputs(block: Block, outputs: list[Tensor], hidden: int) -> None:

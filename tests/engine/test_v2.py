@@ -15,11 +15,13 @@ from steersman.steering.plan import Plan, PlannedVector
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.tensors import HookPoint
 from tests.engine.conftest import SITES, Shelf
+from tests.reference.interventions import Intervened
 from tests.reference.lens import assert_tokens
 from tests.reference.reference import ReferenceModel
 from tests.support.engine import v2_asks
 from tests.support.engine.dynamic import Setting, distances
 from tests.support.engine.engine import Answer, Ask, furthest
+from tests.support.engine.operations import READING, SETTINGS, Operations
 from tests.support.engine.remote import RemoteEngine, RemoteFailed
 from tests.support.matrix import exams_special, tiny
 from tests.support.standin import v2_environment
@@ -107,7 +109,7 @@ def assert_same(answers: list[Answer], expected: list[Answer]) -> None:
 def test_it_is_that_runner(v2: RemoteEngine) -> None:
     assert v2.do(v2_asks.runner_of) == "vllm.v1.worker.cpu.model_runner"
     status = v2.status()
-    assert status["sites"] == list(SITES)
+    assert status["sites"] == [*SITES, "resid_mid"]
     assert status["layers"] == list(range(tiny.LAYERS))
 
 
@@ -169,6 +171,69 @@ def test_log_probabilities_equal_the_reference(
     assert worst <= TOLERANCE
     # An engine that left additions out would be far off.
     assert sorted(moved)[len(moved) // 4] > 1000 * TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def operations(vectors: Shelf) -> Operations:
+    norms = {**vectors.norms, "resid_mid": vectors.norms["resid_post"]}
+    return Operations(vectors.library, norms, tiny.HIDDEN)
+
+
+def reading_asks(operations: Operations) -> list[tuple[Ask, bool]]:
+    """Each operation with each of its settings, alone and beside another; chunks of 48 tokens, and
+    eight at a time in sixteen blocks of cache."""
+    asks = []
+    each = [(name, settings) for name in READING for settings in SETTINGS[name]]
+    for n, (name, settings) in enumerate(each):
+        length = 20 + 13 * (n % 5)
+        rule = (length - 3, length + 1) if name == "replace" else ("all", "generation")[n % 2]
+        site = (*SITES, "resid_mid")[n % 4]
+        terms = tuple(HookPoint(site, layer) for layer in (0, 1 + n % 2))
+        planned = operations.planned(name, n % 2, 0.7, terms, rule, settings)
+        beside = operations.planned(("add", "project")[n % 2], 2, 0.2, terms, "all")
+        for vectors, keep in (((planned,), False), ((planned, beside), True)):
+            asks.append((Ask(v2_asks.prompt(n, length), Plan(vectors, keep_norm=keep), 24), keep))
+    return asks
+
+
+def test_operations_equal_the_reference(
+    v2: RemoteEngine, tiny_reference: ReferenceModel, operations: Operations
+) -> None:
+    asks = reading_asks(operations)
+    v2.forget()
+    before = v2.metric("vllm:num_preemptions")
+    answers = v2.ask(*(ask for ask, _ in asks))
+    assert v2.metric("vllm:num_preemptions") > before
+    worst = 0.0
+    for (ask, keep), answer in zip(asks, answers, strict=True):
+        assert ask.plan is not None
+        tokens = [*ask.prompt, *answer.tokens]
+        ones = [one for v in ask.plan.vectors for one in operations.interventions(v)]
+        length = len(ask.prompt)
+        expected = Intervened(tiny_reference).logprobs(tokens, length, ones, keep_norm=keep)
+        plain = tiny_reference.steered_logprobs(tokens, length)
+        assert float((expected - plain).abs().max()) > 100 * TOLERANCE
+        for position, likeliest in enumerate(answer.logprobs, start=length - 1):
+            for token, logprob in likeliest.items():
+                worst = max(worst, abs(logprob - float(expected[position, token])))
+    print(f"\nV2 operations: worst difference {worst:.2e} over {len(asks)} cases")
+    assert worst <= TOLERANCE
+
+
+def test_unsteered_neighbours_of_operations_are_bit_identical(
+    v2: RemoteEngine, operations: Operations
+) -> None:
+    steered = [ask for ask, _ in reading_asks(operations)][:4]
+
+    def batch(plans: bool) -> list[Answer]:
+        v2.forget()
+        asks = [replace(ask, tokens=6, plan=ask.plan if plans else None) for ask in steered]
+        plain = [Ask(v2_asks.prompt(60 + n, 9 + 17 * n), tokens=6) for n in range(4)]
+        return v2.ask(*(one for pair in zip(asks, plain, strict=True) for one in pair))
+
+    without, among = batch(False), batch(True)
+    assert among[1::2] == without[1::2]
+    assert all(a != b for a, b in zip(among[::2], without[::2], strict=True))
 
 
 @pytest.mark.parametrize("positions", ["all", "generation"])

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from transformers import AutoModelForCausalLM
 
-Positions = str | dict[str, int]
+Positions = str | dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,9 @@ def is_steered(t: int, prompt_len: int, positions: Positions) -> bool:
             return t < prompt_len
         case "all":
             return True
+        case {"of": "answer", **others}:
+            ends: Any = {"start": 0, "stop": 2**40, **others}
+            return bool(ends["start"] <= t - prompt_len < ends["stop"])
         case {"start": int(start), "stop": int(stop)}:
             first = start if start >= 0 else prompt_len + start
             end = stop if stop >= 0 else prompt_len + stop

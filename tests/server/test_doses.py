@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 import torch
 
+from steersman.server.auth.library_view import LibraryView
+from steersman.server.auth.permissions import OPEN
 from steersman.server.chat.field import SteeringField
 from steersman.server.chat.resolve import Resolved, resolve
 from steersman.server.doses import Doses, check_doses_known
@@ -44,7 +46,7 @@ def ask(tmp_path: Path) -> Ask:
     for name, given in tensors.items():
         library.add(write_vector(SteeringVector(given)), name)
     limits = Limits.of(Settings(), num_layers=4)
-    whole: Any = library
+    whole = LibraryView(library, OPEN, 10)
 
     def resolved(*uses: tuple[str, float], limit: float | None = 0.5) -> Resolved:
         field: Any = {"vectors": [{"id": name, "coefficient": c} for name, c in uses]}

@@ -114,6 +114,7 @@ def _fields(vector: dict[str, Any]) -> list[tuple[str, Any]]:
         ("coefficient", f"{show.number(vector['coefficient'])} (safe range {_range(vector)})"),
         ("layers", f"{show.layers(vector['layers'])} of {_available(vector)}"),
         ("positions", show.positions(vector["positions"])),
+        ("operation", show.operation(vector)),
         ("method", vector["method"]),
         ("settings", ", ".join(f"{name} {value}" for name, value in settings.items())),
         ("imported", f"{origin.get('file')} ({origin.get('library')})" if origin else None),

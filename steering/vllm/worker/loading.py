@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from steersman.steering.plan.errors import VectorUnavailable
+from steersman.steering.worker.loads.vector_bank import numbers_point
 from steersman.vectors.digest import short
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.file.format import read_vector
@@ -37,9 +38,9 @@ class VectorFiles:
         """Many threads may wait for a disk; one at a time competes with the step for Python."""
 
     def read(self, digest: str) -> Mapping[HookPoint, Tensor]:
-        """The tensors of vector `digest`: float32 [hidden] or [steps, hidden]. The whole file is
-        read and its digest compared, because a file that was damaged on disk is another vector.
-        Raises `VectorUnavailable`."""
+        """The tensors of vector `digest`: float32 [hidden] or [steps, hidden], and its numbers
+        under `numbers_point`. The whole file is read and its digest compared, because a file that
+        was damaged on disk is another vector. Raises `VectorUnavailable`."""
         try:
             data = object_path(self._folder, digest).read_bytes()
             with self._parsing:
@@ -55,12 +56,14 @@ class VectorFiles:
         except Exception as error:
             # Whatever is wrong with one file ends one request, never the engine.
             raise VectorUnavailable(f"vector {short(digest)}: {error}") from error
-        return vector.tensors
+        numbers = {numbers_point(point): found for point, found in vector.numbers.items()}
+        return {**vector.tensors, **numbers}
 
 
-def sites_asked(folder: Path, hidden: int, layers: int) -> frozenset[str]:
+def sites_asked(folder: Path, hidden: int, layers: int, *, reading: bool = False) -> frozenset[str]:
     """The sites at which the library's vectors act, counting only vectors that fit a model with
-    this hidden size and number of `layers`. Empty if the library cannot be read."""
+    this hidden size and number of `layers`, and if `reading`, only those whose operation reads the
+    stream. Empty if the library cannot be read."""
     try:
         entries = Library(folder, hidden_size=hidden, num_layers=layers).list()
     except SteersmanError as error:
@@ -70,7 +73,9 @@ def sites_asked(folder: Path, hidden: int, layers: int) -> frozenset[str]:
             error,
         )
         return frozenset()
-    return frozenset(site for one in entries if one.misfit is None for site, _ in one.tensors)
+    fitting = (one for one in entries if one.misfit is None)
+    counted = (one for one in fitting if not (reading and one.operation.adds))
+    return frozenset(site for one in counted for site, _ in one.tensors)
 
 
 def lowest(values: Sequence[int]) -> Sequence[int]:

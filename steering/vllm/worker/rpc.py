@@ -59,6 +59,8 @@ def steering_status(self: "SteeredWrapper") -> dict[str, Any]:
     return {
         "sites": list(steering.sites),
         "aliases": list(steering.aliases),
+        "operations": list(steering.operations),
+        "own_sites": list(steering.own_sites),
         "listened": len(steering.listened),
         "layers": sorted({layer for _, layer in steering.slots}),
         "hidden_size": steering.tables.sizes.hidden,

@@ -48,6 +48,7 @@ def all_stages(blocks: list[Block]) -> list[Block]:
             module=nn.Identity(),
             attn=None if block.attn is None else nn.Identity(),
             mlp=None if block.mlp is None else nn.Identity(),
+            mid=None if block.mid is None else nn.Identity(),
         )
         for block in blocks
     ]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import logging
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,7 @@ from steersman.steering.vllm.config import (
     limits_of,
     num_layers,
     runs_python,
+    served_operations,
     table_sizes,
 )
 from steersman.steering.vllm.runner_seams import V1_WORKER, V2_WORKER
@@ -36,10 +38,12 @@ from steersman.steering.worker.blocks import Block, find_blocks
 from steersman.steering.worker.capture import CaptureTracker
 from steersman.steering.worker.composition import Composer
 from steersman.steering.worker.hooks import (
+    OUTPUT_SITES,
     ActiveSlots,
     alias_sites,
     all_sites,
     instrument,
+    own_slots,
     site_slots,
 )
 from steersman.steering.worker.loads.loads import Loads
@@ -73,15 +77,24 @@ class WorkerSteering:
         """Those of this stage of a pipeline."""
         blocks = all_stages(here)
         self.listened = tuple(
-            HookPoint(site, block.layer) for site in all_sites(blocks) for block in blocks
+            HookPoint(site, block.layer)
+            for site in all_sites(blocks)
+            if site in OUTPUT_SITES
+            for block in blocks
         )
         """Hook points at which the stream can be read."""
         self.slots = site_slots(blocks, _sites(vllm_config, blocks))
         self.sites = tuple(dict.fromkeys(site for site, _ in self.slots))
         self.aliases = alias_sites(blocks)
+        self.operations = served_operations(vllm_config)
+        own = None
+        if len(self.operations) > 1:
+            own = own_slots(self.slots, self.aliases, _own_sites(vllm_config, self.aliases))
+        self.own_slots = own
+        """`slots` where terms may read the stream; None where they only add."""
         # The compiled graph depends on these.
-        compile_cache.name_graph(f"{self.slots} {[block.split for block in blocks]}")
-        slots = len({*self.slots.values()})
+        compile_cache.name_graph(f"{self.slots} {own} {[block.split for block in blocks]}")
+        slots = len({*self.slots.values(), *(own or {}).values()})
         sizes = table_sizes(vllm_config, slots, runner.max_num_tokens)
         self.tables = Tables(sizes, runner.device)
         dtype = vllm_config.model_config.dtype
@@ -96,7 +109,7 @@ class WorkerSteering:
         """Attribute of an asynchronous output of the runner that has the ModelRunnerOutput."""
         self.load_report: LoadReport | None = None
         """Of the running step, for its output to take along."""
-        instrument(blocks, self.slots, self.tables, self.active)
+        instrument(blocks, self.slots, self.tables, self.active, own)
         if Settings.read(vllm_config.additional_config).graphs_without_steering:
             graph_sets.install(self.tables)
         self.composer = Composer()
@@ -108,13 +121,24 @@ class WorkerSteering:
         self.repeats: bool | None = None
         """Whether the engine computes the same bits twice; None before `check`."""
 
+    def _here(self, slots: dict[HookPoint, int]) -> dict[HookPoint, int]:
+        """Those of `slots` that are at this stage's blocks."""
+        return {point: slot for point, slot in slots.items() if point.layer in self.layers}
+
+    @property
+    def own_sites(self) -> tuple[str, ...]:
+        """The sites at which terms may read what is there."""
+        own = {site for site, _ in self.own_slots or ()}
+        return tuple(site for site in self.sites if site in own)
+
     def check(self) -> None:
         """Steer a probe through every layer. Raises `NotInstrumentable` if it does not reach the
         end."""
-        slots = {point: slot for point, slot in self.slots.items() if point.layer in self.layers}
+        slots = self._here(self.slots)
+        own = None if self.own_slots is None else self._here(self.own_slots)
         most = self.attached.probe_tokens
         repeats = agreed(
-            lambda: self_check(self.tables, slots, self.active, self.attached.probe, most)
+            lambda: self_check(self.tables, slots, self.active, self.attached.probe, most, own)
         )
         self.repeats = not on_any_rank(not repeats)
         if not self.repeats:
@@ -125,9 +149,14 @@ class WorkerSteering:
             )
 
     def _make_steered(self, vllm_config: "VllmConfig", bank: VectorBank) -> SteeredRequests:
-        limits = dataclasses.replace(limits_of(vllm_config), sites=self.sites, aliases=self.aliases)
+        limits = dataclasses.replace(
+            limits_of(vllm_config),
+            sites=self.sites,
+            aliases=self.aliases,
+            own_sites=self.own_sites,
+        )
         most = largest_addition(str(vllm_config.model_config.dtype).removeprefix("torch."))
-        return SteeredRequests(self.tables, limits, self.slots, bank, most)
+        return SteeredRequests(self.tables, limits, self.slots, bank, most, self.own_slots)
 
 
 def _find_blocks(runner: Any, vllm_config: "VllmConfig") -> list[Block]:
@@ -149,6 +178,19 @@ def _sites(vllm_config: "VllmConfig", blocks: list[Block]) -> frozenset[str]:
     asked = sites_asked(Path(settings.library), hidden_size(vllm_config), num_layers(vllm_config))
     # A library may change while the ranks read it, and their graphs must be the same.
     return frozenset(site for site in sorted(sites) if on_any_rank(site in asked))
+
+
+def _own_sites(vllm_config: "VllmConfig", aliases: Collection[str]) -> frozenset[str]:
+    """The `aliases` at which terms may read what is there: each then has an operation of its own.
+    In graphs, only those that `--sites` names, or for which the library has such a vector."""
+    if runs_python(vllm_config):
+        return frozenset(aliases)
+    settings = Settings.read(vllm_config.additional_config)
+    sizes = hidden_size(vllm_config), num_layers(vllm_config)
+    asked = set(sites_asked(Path(settings.library), *sizes, reading=True))
+    if settings.sites is not None:
+        asked |= set(settings.sites.split(","))
+    return frozenset(site for site in sorted(aliases) if on_any_rank(site in asked))
 
 
 def _check(runner: Any, vllm_config: "VllmConfig", *, v2: bool) -> None:

@@ -5,9 +5,10 @@ from collections.abc import Collection, Iterable, Mapping
 import numpy as np
 from torch import Tensor
 
+from steersman.steering.ops.terms import Direction
 from steersman.steering.plan.errors import VectorUnavailable
 from steersman.steering.plan.plan import EVERY_STEP, BankKey
-from steersman.steering.worker.bank import RowAllocator
+from steersman.steering.worker.bank import ZERO_ROW, RowAllocator
 from steersman.steering.worker.tables import Tables
 from steersman.vectors.digest import short
 from steersman.vectors.tensors import HookPoint, tensor_name
@@ -21,11 +22,14 @@ class VectorBank:
         self.rows = RowAllocator(tables.sizes.bank_rows)
         self.largest = [0.0] * (1 + tables.sizes.bank_rows)
         """Largest absolute element of each bank row."""
+        self.directions = [Direction(ZERO_ROW, 0.0)] * (1 + tables.sizes.bank_rows)
+        """What is known of each bank row, for operations that read the stream."""
 
     def place(self, keys: Collection[BankKey], tensors: Mapping[HookPoint, Tensor]) -> bool:
         """Fill a row with each of `keys` out of a vector's `tensors`, [hidden] or [steps, hidden]
-        f32; False, and nothing done, where there are not so many rows yet. Raises
-        `VectorUnavailable`, with none of them filled, for tensors that do not fit."""
+        f32, and numbers under `numbers_point`; False, and nothing done, where there are not so many
+        rows yet. Raises `VectorUnavailable`, with none of them filled, for tensors that do not
+        fit."""
         if not self.rows.has_room(keys):
             return False
         self.rows.place(keys, lambda row, key: self._fill(row, key, tensors))
@@ -53,4 +57,22 @@ class VectorBank:
                 "the plan has another number; send the request again"
             )
         self._tables.fill_bank(row, steps[step])
-        self.largest[row] = float(np.abs(steps[step].numpy()).max())
+        values = steps[step].numpy()
+        self.largest[row] = float(np.abs(values).max())
+        self.directions[row] = Direction(
+            row, float(np.linalg.norm(values.astype(np.float64))), *_numbers(key, tensors)
+        )
+
+
+def numbers_point(point: HookPoint) -> HookPoint:
+    """The key of a hook point's numbers (`steersman.vectors.parts`) among a vector's tensors."""
+    return HookPoint(f"{point.site}.numbers", point.layer)
+
+
+def _numbers(key: BankKey, tensors: Mapping[HookPoint, Tensor]) -> tuple[float, float]:
+    """The bias and the threshold of the feature whose encoder `key` names; 0 for any other row."""
+    numbers = tensors.get(numbers_point(HookPoint(key[1], key[2])))
+    if numbers is None or not 0 <= key[3] < numbers.shape[1]:
+        return 0.0, 0.0
+    bias, threshold = numbers[:, key[3]].tolist()
+    return bias, threshold

@@ -1,11 +1,12 @@
 """From a request to a plan: which vectors of the library may be used."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 
+from steersman.server.auth.library_view import LibraryView
+from steersman.server.auth.permissions import OPEN
 from steersman.server.chat.field import SteeringField
 from steersman.server.chat.resolve import Resolved, resolve
 from steersman.server.doses import Doses
@@ -19,7 +20,7 @@ from steersman.vectors.tensors import HookPoint
 
 def resolved(root: Path, layers: int, hidden: int) -> Resolved:
     """The vector `old`, asked for on a server whose model has these sizes."""
-    library: Any = Library(root, hidden_size=hidden, num_layers=layers)
+    library = LibraryView(Library(root, hidden_size=hidden, num_layers=layers), OPEN, 10)
     return resolve(
         SteeringField.model_validate({"vectors": {"old": 1.0}}),
         "receipt",

@@ -36,6 +36,7 @@ def test_upload_then_read(client: TestClient, events: list[tuple[str, str]]) -> 
         "base_model_matches": None, "fits": True, "misfit": None,
         "hidden_size": HIDDEN, "coefficient": 1.0, "layers": [3, 5],
         "positions": {"start": 0, "stop": 4}, "safe_range": [-2.0, 2.0],
+        "operation": "add", "operation_settings": {},
         "norms": {"resid_post.3": 2.0}, "made_at": "2025-01-01T00:00:00Z", "bytes": len(data),
         "versions": [digest],
         "tensors": [

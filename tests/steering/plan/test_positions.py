@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steersman.steering.plan import NAMED_RULES, PlanInvalid, check_rule, interval
-from steersman.steering.plan.positions import END
+from steersman.steering.plan.positions import END, answer_rule, is_explicit, said
 from tests.reference.reference import is_steered
 from tests.support.steering.make import rules
 
@@ -23,6 +23,8 @@ from tests.support.steering.make import rules
         ((-7, -1), (0, 6)),
         ((3, -2), (3, 5)),
         ((-2, 40), (5, 40)),
+        ("answer:0:", (7, END)),
+        ("answer:2:5", (9, 12)),
     ],
 )
 def test_the_table(rule: str | tuple[int, int], span: tuple[int, int]) -> None:
@@ -32,7 +34,8 @@ def test_the_table(rule: str | tuple[int, int], span: tuple[int, int]) -> None:
 @given(st.data(), st.integers(1, 20))
 def test_agrees_with_the_reference(data: st.DataObject, prompt_tokens: int) -> None:
     rule = data.draw(rules(prompt_tokens))
-    written = rule if isinstance(rule, str) else {"start": rule[0], "stop": rule[1]}
+    written = said(rule)
+    assert check_rule(written) == rule
     start, stop = interval(rule, prompt_tokens)
     for t in range(prompt_tokens + 10):
         assert (start <= t < stop) == is_steered(t, prompt_tokens, written)
@@ -72,3 +75,42 @@ def test_anything_else_is_refused(rule: object) -> None:
     with pytest.raises(PlanInvalid) as caught:
         check_rule(rule, "steering.vectors[0].positions")
     assert caught.value.param == "steering.vectors[0].positions"
+
+
+@pytest.mark.parametrize(
+    ("written", "rule"),
+    [
+        ({"start": 4, "stop": 9, "of": "answer"}, "answer:4:9"),
+        ({"start": 4, "of": "answer"}, "answer:4:"),
+        ({"stop": 9, "of": "answer"}, "answer:0:9"),
+        ({"start": None, "stop": 9, "of": "answer"}, "answer:0:9"),
+    ],
+)
+def test_a_range_of_the_answer(written: dict[str, object], rule: str) -> None:
+    assert check_rule(written) == rule
+    assert is_explicit(rule)
+    assert not is_explicit("all")
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"of": "answer"},
+        {"start": -1, "of": "answer"},
+        {"start": 5, "stop": 5, "of": "answer"},
+        {"start": 5, "of": "prompt"},
+        {"start": True, "of": "answer"},
+        {"start": 1, "stop": 2, "of": "answer", "step": 2},
+        "answer:5:5",
+        "answer:-1:",
+    ],
+)
+def test_what_is_no_range_of_the_answer(written: object) -> None:
+    with pytest.raises(PlanInvalid):
+        check_rule(written)
+
+
+def test_whoever_means_the_answer_is_told_how() -> None:
+    with pytest.raises(PlanInvalid, match=r'"start": 3, "stop": 5, "of": "answer"'):
+        interval((10, 12), 7)
+    assert answer_rule(3, 5) == "answer:3:5"

@@ -11,6 +11,7 @@ from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.worker.blocks import Block as Found
 from steersman.steering.worker.hooks import (
     alias_sites,
+    all_sites,
     site_slots,
     stream_part,
     stream_parts,
@@ -282,3 +283,45 @@ def test_outputs_and_their_stream() -> None:
     for output in wrong:
         with pytest.raises(TypeError):
             stream_parts(output)
+
+
+class Copied(Alone):
+    """What its norm gets is not the tensor that the block goes on with."""
+
+    def forward(self, x: Tensor, residual: Tensor | None) -> Any:
+        mid = x + self.self_attn(self.input_layernorm(x)[0])
+        return mid + self.mlp(self.post_attention_layernorm(mid.clone())[0]), None
+
+
+class Input(Alone):
+    """What its norm gets is the stream before attention."""
+
+    def forward(self, x: Tensor, residual: Tensor | None) -> Any:
+        mixed = self.self_attn(self.input_layernorm(x)[0])
+        return x + mixed + self.mlp(self.post_attention_layernorm(x)[0]), None
+
+
+@pytest.mark.parametrize(
+    ("model", "there"),
+    [
+        (Decoder([Block(n) for n in range(LAYERS)]), True),
+        (Flat([Alone(n) for n in range(LAYERS)]), True),
+        (Flat([Batched(n) for n in range(LAYERS)]), True),
+        (Flat([Parallel(n) for n in range(LAYERS)]), False),
+        (Flat([PostNorm(n) for n in range(LAYERS)]), False),
+        (Flat([Copied(n) for n in range(LAYERS)]), False),
+        (Flat([Input(n) for n in range(LAYERS)]), False),
+        (Flat([Alone(n, attn_scale=0.5) for n in range(LAYERS)]), True),
+        (Flat([Alone(n, mlp_scale=0.5) for n in range(LAYERS)]), False),
+    ],
+    ids=[
+        *("halves", "whole", "batched", "parallel", "post-norm", "copied", "input"),
+        *("scaled attention", "scaled MLP"),
+    ],
+)
+def test_the_stream_between_attention_and_mlp(model: Decoder, there: bool) -> None:
+    """It is what the norm before the MLP gets, where that stays in the stream."""
+    blocks = found(model)
+    norms = [block.post_attention_layernorm for block in model.layers]
+    assert [block.mid for block in blocks] == (norms if there else [None] * LAYERS)
+    assert ("resid_mid" in all_sites(blocks)) == there

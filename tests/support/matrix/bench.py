@@ -4,7 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from steersman.steering.plan import Plan
+from steersman.steering.plan.positions import said
 from steersman.vectors.file.format import read_tensors
+from tests.reference.interventions import Intervention
 from tests.reference.reference import Term
 from tests.support.engine.engine import Ask
 from tests.support.matrix import start
@@ -33,11 +36,17 @@ class Bench:
         found = []
         for v in ask.plan.vectors if ask.plan else ():
             path = self.library / "objects" / f"{v.digest.removeprefix('sha256:')}.safetensors"
-            positions = (
-                v.positions
-                if isinstance(v.positions, str)
-                else {"start": v.positions[0], "stop": v.positions[1]}
-            )
             for (site, layer), tensor in read_tensors(path, list(v.terms)).items():
-                found.append(Term(site, layer, v.coefficient, tensor, positions))
+                found.append(Term(site, layer, v.coefficient, tensor, said(v.positions)))
+        return found
+
+    def interventions(self, ask: Ask) -> list[Intervention]:
+        """The same, with the operation of each vector. Assumption: they have one direction."""
+        found = []
+        for v in ask.plan.vectors if ask.plan else ():
+            for term in self.terms(Ask(ask.prompt, Plan((v,)), ask.tokens)):
+                own, tensors = v.operation, {"v": term.vector}
+                place = term.site, term.layer, term.coefficient
+                one = Intervention(own.name, *place, tensors, own.settings, term.positions)
+                found.append(one)
         return found

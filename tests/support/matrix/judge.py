@@ -8,6 +8,7 @@ import torch
 
 from steersman.steering.plan import Plan
 from tests.reference.dynamic import Property, compose
+from tests.reference.interventions import Intervened
 from tests.reference.reference import ReferenceModel
 from tests.support.engine.engine import Ask, furthest
 from tests.support.matrix import tiny
@@ -134,7 +135,10 @@ def differences(
     found = []
     for ask, answer in zip(bench.asks, answers, strict=True):
         tokens, length = [*ask.prompt, *answer["tokens"]], len(ask.prompt)
-        expected = model.steered_logprobs(tokens, length, bench.terms(ask))
+        keep_norm = ask.plan is not None and ask.plan.keep_norm
+        expected = Intervened(model).logprobs(
+            tokens, length, bench.interventions(ask), keep_norm=keep_norm
+        )
         first = 0 if prompts else length - 1
         heard = answer["prompt_logprobs" if prompts else "logprobs"]
         assert len(heard) == (length - 1 if prompts else len(answer["tokens"]))

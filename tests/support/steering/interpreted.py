@@ -10,6 +10,7 @@ import io
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import IO
 
@@ -30,17 +31,36 @@ def interpreted(
     token_gain: Tensor,
 ) -> None:
     """The operation in place, on the storages of the arguments. Arguments as of `add`."""
+    _run("add", hidden, bank, index, coefficient, token_entry, token_gain)
+
+
+def interpreted_steer(
+    hidden: Tensor,
+    other: Tensor | None,
+    bank: Tensor,
+    index: Tensor,
+    reads: Tensor,
+    coefficient: Tensor,
+    scalars: Tensor,
+    token_entry: Tensor,
+    token_gain: Tensor,
+) -> None:
+    """The same of `steer`."""
+    _run("steer", hidden, other, bank, index, reads, coefficient, scalars, token_entry, token_gain)
+
+
+def _run(name: str, *arguments: Tensor | None) -> None:
     worker = _worker()
-    arguments = [hidden, bank, index, coefficient, token_entry, token_gain]
     assert worker.stdin is not None
     assert worker.stdout is not None
-    _write(worker.stdin, arguments)
+    _write(worker.stdin, [name, *arguments])
     answer = _read(worker.stdout)
     if isinstance(answer, str):
         raise Refused(answer)
     assert isinstance(answer, list), "the interpreter's process ended; its error is on stderr"
     for mine, theirs in zip(arguments, answer, strict=True):
-        mine.untyped_storage().copy_(theirs.untyped_storage())
+        if mine is not None:
+            mine.untyped_storage().copy_(theirs.untyped_storage())
 
 
 @functools.cache
@@ -70,10 +90,13 @@ def _read(pipe: IO[bytes]) -> object:
 
 def _serve() -> None:
     from steersman.steering.ops.addition import add_on_cuda
+    from steersman.steering.ops.operations import steer_on_cuda
 
-    while isinstance(arguments := _read(sys.stdin.buffer), list):
+    operations: dict[str, Callable[..., None]] = {"add": add_on_cuda, "steer": steer_on_cuda}
+    while isinstance(call := _read(sys.stdin.buffer), list):
+        name, *arguments = call
         try:
-            add_on_cuda(*arguments)
+            operations[name](*arguments)
         except ValueError as error:
             _write(sys.stdout.buffer, str(error))
         else:

@@ -4,6 +4,7 @@ from hypothesis import strategies as st
 
 from steersman.steering.plan import Limits, Plan, PlannedVector, PositionRule, interval
 from steersman.steering.plan.plan import as_float32
+from steersman.steering.plan.positions import answer_rule
 from steersman.vectors.tensors import HookPoint
 
 LAYERS = 6
@@ -75,8 +76,14 @@ def rules(prompt_tokens: int) -> st.SearchStrategy[PositionRule]:
             last = draw(st.sampled_from([last, last - prompt_tokens]))
         return start, last
 
+    @st.composite
+    def of_answer(draw: st.DrawFn) -> str:
+        start = draw(st.none() | st.integers(0, 4))
+        stop = draw(st.none() | st.integers((start or 0) + 1, 8))
+        return answer_rule(start, stop)
+
     named = st.sampled_from(["generation", "after_prompt", "prompt", "all"])
-    return st.one_of(named, ranges())
+    return st.one_of(named, ranges(), of_answer())
 
 
 finite = st.floats(-100, 100, width=32)

@@ -15,7 +15,7 @@ from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.vllm.worker import stages
 from steersman.steering.vllm.worker.stages import agreed, all_stages, hidden_states
 from steersman.steering.worker.blocks import Block as Found
-from steersman.steering.worker.hooks import ActiveSlots, instrument, site_slots
+from steersman.steering.worker.hooks import OUTPUT_SITES, ActiveSlots, instrument, site_slots
 from steersman.steering.worker.residual_probe import probe_blocks
 from steersman.steering.worker.selfcheck import self_check
 from steersman.steering.worker.tables import Tables, TableSizes
@@ -106,7 +106,7 @@ def test_stages_have_the_slots_of_the_whole(ranks: tuple[Rank, Rank, Rank]) -> N
         [0, 1, 2, 3, 4], [0, 1], [2, 3, 4]
     ]  # fmt: skip
     assert whole.slots == first.slots == last.slots
-    assert {site for site, _ in whole.slots} == {"resid_post", "attn_out", "mlp_out"}
+    assert {site for site, _ in whole.slots} == {*OUTPUT_SITES, "resid_mid"}
 
 
 def test_what_is_added_is_that_of_the_whole(ranks: tuple[Rank, Rank, Rank]) -> None:
@@ -141,7 +141,7 @@ def test_each_stage_checks_its_own_layers(ranks: tuple[Rank, Rank, Rank]) -> Non
 
 def test_a_site_that_one_stage_lacks_is_off_on_all(monkeypatch: pytest.MonkeyPatch) -> None:
     first, last = Rank(0, CUT), Rank(CUT, LAYERS)
-    lacking = [*last.here[:-1], replace(last.here[-1], mlp=None)]
+    lacking = [*last.here[:-1], replace(last.here[-1], mlp=None, mid=None)]
     monkeypatch.setattr(stages, "_gathered", lambda here: [here, lacking])
     assert {site for site, _ in site_slots(all_stages(first.here))} == {"resid_post", "attn_out"}
 
