@@ -55,11 +55,15 @@ export async function greedyAnswer(body: ChatBody, signal: AbortSignal): Promise
   return { text: choice.message.content ?? "", promptTokens: answer.prompt_token_ids, tokens: choice.token_ids };
 }
 
-/** Log-probabilities (natural) of the tokens of `answer` under the unsteered model. */
-export async function scoreAnswer(model: string, answer: GreedyAnswer, signal: AbortSignal): Promise<number[]> {
+/** Log-probabilities (natural) of the tokens of `answer` under the model that `asked` names. */
+export async function scoreAnswer(
+  asked: { model: string; steering?: null },
+  answer: GreedyAnswer,
+  signal: AbortSignal,
+): Promise<number[]> {
   if (answer.tokens.length === 0) return [];
   const prompt = [...answer.promptTokens, ...answer.tokens];
-  const body = { model, prompt, max_tokens: 1, temperature: 0, prompt_logprobs: 0 };
+  const body = { ...asked, prompt, max_tokens: 1, temperature: 0, prompt_logprobs: 0 };
   const scored = await json<{ choices: { prompt_logprobs: (Record<string, { logprob: number }> | null)[] }[] }>(
     "v1/completions",
     { ...sending("POST", body), signal },

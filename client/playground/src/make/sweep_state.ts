@@ -2,7 +2,7 @@ import { signal } from "@preact/signals";
 
 import { greedyAnswer, scoreAnswer } from "../api/chat";
 import { Problem } from "../api/problem";
-import { model } from "../state/server";
+import { model, unsteered } from "../state/server";
 
 /** The vector that the sweep's form is about. */
 export const sweepVector = signal("");
@@ -73,13 +73,13 @@ export function stopSweep(): void {
 }
 
 async function runCell(plan: SweepPlan, coefficient: number, signal_: AbortSignal): Promise<Cell> {
-  const steering = coefficient === 0 ? {} : { steering: { vectors: { [plan.vector]: coefficient } } };
+  const steering = coefficient === 0 ? unsteered() : { steering: { vectors: { [plan.vector]: coefficient } } };
   try {
     const scored = await Promise.all(
       plan.prompts.map(async (prompt) => {
         const messages = [{ role: "user" as const, content: prompt }];
         const answer = await greedyAnswer({ model: model.value, messages, max_tokens: plan.maxTokens, ...steering }, signal_);
-        return { answer, logprobs: await scoreAnswer(model.value, answer, signal_) };
+        return { answer, logprobs: await scoreAnswer({ model: model.value, ...unsteered() }, answer, signal_) };
       }),
     );
     return {

@@ -14,6 +14,12 @@ export const startProblem = signal<Problem | null>(null);
 
 export const model = computed(() => capabilities.value?.model ?? "");
 
+/** What a request needs that is to be unsteered: leaving the field out is enough, but where a default preset steers those
+ * who do not say how, and lets them say so. */
+export function unsteered(): { steering?: null } {
+  return capabilities.value?.default_preset?.locked === false ? { steering: null } : {};
+}
+
 /** Ask the server what it is and what it has. Called at the start, and when the key has changed. */
 export async function connect(): Promise<void> {
   startProblem.value = null;

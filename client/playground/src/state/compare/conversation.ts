@@ -9,7 +9,7 @@ import { fieldOf } from "../../steering/field";
 import type { Mix } from "../../steering/mix";
 import { Answer } from "./answer";
 import { columns, type Column } from "./columns";
-import { capabilities, model } from "../server";
+import { model, unsteered } from "../server";
 
 /** What the user said, and the answer of each column by the column's id. */
 export interface Turn {
@@ -114,13 +114,9 @@ export function requestOf(mix: Mix, column: number, before: readonly Turn[], sai
   messages.push({ role: "user", content: said });
   // A preset goes by its name: it may be pinned, and the receipt says that it was used.
   const name = mix.preset ? `${model.value}:${mix.preset}` : model.value;
-  const steering = mix.preset ? undefined : (fieldOf(mix) ?? unsteered());
-  return { model: name, messages, ...sampling.value, ...(steering === undefined ? {} : { steering }) };
-}
-
-/** Leaving the field out is enough, but where a default preset steers those who do not say how, and lets them say so. */
-function unsteered(): null | undefined {
-  return capabilities.value?.default_preset?.locked === false ? null : undefined;
+  const field = mix.preset ? undefined : fieldOf(mix);
+  const steering = mix.preset ? {} : field ? { steering: field } : unsteered();
+  return { model: name, messages, ...sampling.value, ...steering };
 }
 
 function ask(column: Column, before: readonly Turn[], said: string): Answer {
