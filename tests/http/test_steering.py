@@ -178,10 +178,13 @@ def test_the_openapi_document_shows_the_field(client: Client) -> None:
         properties = schemas[model.rpartition("/")[2]]["properties"]
         assert {"$ref": "#/components/schemas/SteeringField"} in properties["steering"]["anyOf"]
     strength = {"coefficient", "schedule", "over", "after", "dynamic"}
+    does = {"operation", "min", "max", "unit", "value", "multiply", "angle", "adaptive"}
     assert set(schemas["VectorUse"]["properties"]) == {
         "id",
+        "data",
         "layers",
         "positions",
         "scale",
         *strength,
+        *does,
     }
