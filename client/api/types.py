@@ -31,6 +31,8 @@ class Vector(TypedDict):
     coefficient: float
     layers: list[int]
     positions: str | dict[str, int]
+    operation: str
+    operation_settings: dict[str, Any]
     safe_range: list[float] | None
     licence: str | None
     made_at: str | None
@@ -91,6 +93,14 @@ class VectorReceipt(TypedDict):
     outside_safe_range: bool | None
     base_model_matches: bool | None
     steered_tokens: int
+    operation: NotRequired[str]
+    min: NotRequired[float]
+    max: NotRequired[float]
+    unit: NotRequired[str]
+    value: NotRequired[float]
+    multiply: NotRequired[float]
+    angle: NotRequired[float]
+    adaptive: NotRequired[bool]
     schedule: NotRequired[str | list[float]]
     over: NotRequired[int]
     steps: NotRequired[int]
@@ -104,6 +114,7 @@ class Receipt(TypedDict):
     dynamic: dict[str, Any] | list[dict[str, Any]] | None
     source: Literal["request", "model", "key", "server"]
     preset: str | None
+    keep_norm: NotRequired[bool]
     note: NotRequired[str]
     steps_per_token: NotRequired[float | None]
 
@@ -119,6 +130,8 @@ class Capabilities(TypedDict):
     fingerprint: str | None
     sites: list[str]
     aliases: list[str]
+    operations: list[str]
+    reading_sites: list[str]
     positions: list[str] | None
     schedules: list[str] | None
     dynamic: dict[str, Any] | None

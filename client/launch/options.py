@@ -8,13 +8,11 @@ from typing import Any, Final
 from pydantic.fields import FieldInfo
 
 from steersman.client.launch.run import FORMATS
-from steersman.steering.plan.settings import Settings, flag_of, kind_of, option_of
+from steersman.steering.plan.settings import Settings, flag_of, is_place, kind_of, option_of
 
 DEMO_NAME: Final = "smollm2"
 SHUTDOWN_SECONDS: Final = 60
 """`--shutdown-timeout`: what runs when SIGTERM comes has so long to finish. vLLM's default is 0."""
-WORDS: Final = frozenset({"sites"})
-"""Settings that are text and not a path."""
 FOLDERS: Final = frozenset({"library"})
 """Paths that are resolved. Of others links are kept: a Secret's and a rotated log's point elsewhere
 tomorrow."""
@@ -74,7 +72,7 @@ def _argument(name: str, field: FieldInfo) -> dict[str, Any]:
     if kind is bool:
         return {**found, "action": argparse.BooleanOptionalAction, "help": what}
     paths: dict[bool, Any] = {True: _absolute, False: os.path.abspath}
-    found["type"] = paths[name in FOLDERS] if kind is str and name not in WORDS else kind
+    found["type"] = paths[name in FOLDERS] if is_place(field) else kind
     default = option.unset or "%(default)s"
     return {**found, "metavar": option.metavar, "help": f"{what} (default: {default})"}
 

@@ -56,7 +56,8 @@ Count = Annotated[int, Field(ge=1), "a whole number of at least 1"]
 CountOrZero = Annotated[int, Field(ge=0), "a whole number, 0 or more"]
 Positive = Annotated[float, Field(gt=0), "a positive number"]
 Share = Annotated[float, Field(gt=0, le=1), "above 0 and at most 1"]
-Place = Annotated[str, Field(min_length=1), "a path"]
+_PATH = "a path"
+Place = Annotated[str, Field(min_length=1), _PATH]
 PresetName = Annotated[str, Field(pattern=rf"^{PATTERN}$"), "the name of a preset"]
 Switch = Annotated[bool, "true or false"]
 _SITE = "(resid_post|attn_out|mlp_out|resid_mid)"
@@ -318,6 +319,11 @@ def kind_of(field: FieldInfo) -> type:
     kind: Any = next(iter(get_args(field.annotation)), field.annotation)
     found: type = get_args(kind)[0] if get_args(kind) else kind
     return found
+
+
+def is_place(field: FieldInfo) -> bool:
+    """Whether a setting is a path."""
+    return _needs(field).startswith(_PATH)
 
 
 def _needs(field: FieldInfo) -> str:

@@ -11,6 +11,7 @@ from starlette.testclient import TestClient
 
 from steersman.server.chat import routes
 from steersman.server.chat.field import (
+    AnswerRange,
     DynamicComposition,
     PositionRange,
     PropertyComposition,
@@ -165,6 +166,7 @@ def test_every_reference_is_there(document: dict[str, Any]) -> None:
         SteeringField,
         VectorUse,
         PositionRange,
+        AnswerRange,
         DynamicComposition,
         PropertyComposition,
         PresetCreate,

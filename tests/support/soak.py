@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import FastAPI, Request
 from starlette.responses import JSONResponse, StreamingResponse
 
+from bench.soak.shelf import LAYERS
 from steersman.server import error_response
 from steersman.server.library import routes as vectors_api
 from steersman.server.presets.view import PresetView
@@ -38,7 +39,7 @@ class Host:
         return presets_of(self.library)
 
     def capabilities_for(self, _: Any) -> dict[str, Any]:
-        return {}
+        return {"num_layers": max(LAYERS) + 1}
 
 
 class Fake:

@@ -78,6 +78,7 @@ def extract(
         presets_for=lambda _: presets_of(bench.library),
         max_upload_bytes=200_000,
         on_change=lambda *_: None,
+        capabilities_for=lambda _: {"num_layers": 8},
     )
     for side in ("glad", "sad"):
         (tmp_path / f"{side}.txt").write_text(f"{side}\n")

@@ -29,6 +29,9 @@ def test_both_spellings_give_the_same_settings() -> None:
         elif name == "sites":
             value = "attn_out,mlp_out"
             words = [option, value]
+        elif name in ("operations", "default_preset"):
+            value = {"operations": "add,project", "default_preset": "sunny"}[name]
+            words = [option, value]
         elif isinstance(default, int | float) or name.endswith("_dose"):
             value = 3 if isinstance(default, int) else (default or 5.0) / 2
             words = [option, str(value)]

@@ -49,8 +49,8 @@ class Server:
         return self._chat(body)
 
     def _chat(self, body: dict[str, Any]) -> httpx.Response:
-        (wanted,) = body.get("steering", {"vectors": [{"coefficient": 0}]})["vectors"]
-        coefficient = wanted["coefficient"]
+        steering = body["steering"]  # null where the answer is to be unsteered
+        coefficient = steering["vectors"][0]["coefficient"] if steering else 0
         if coefficient > self.limit:
             error = {"message": "too strong", "param": "steering.vectors[0].coefficient"}
             return httpx.Response(400, json={"error": error})

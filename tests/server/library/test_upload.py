@@ -94,7 +94,10 @@ def test_the_route_counts_without_the_middleware(library: Library) -> None:
     error_response.install(app)
     app.include_router(build_router())
     app.state.steersman = SimpleNamespace(
-        library_for=lambda _: library, max_upload_bytes=LIMIT, on_change=None
+        library_for=lambda _: library,
+        max_upload_bytes=LIMIT,
+        on_change=None,
+        capabilities_for=lambda _: {"num_layers": 3},
     )
     with TestClient(app) as client:
         assert_error(upload(client, b"x" * (2 * LIMIT), "a"), 413, "file", "upload_too_large")
