@@ -15,7 +15,7 @@ from vllm.sampling_params import StructuredOutputsParams
 
 from steersman.steering.plan import PLAN_KEY, RECEIPTS, Choice, Dynamic, Plan, PlanInvalid
 from steersman.steering.plan.dynamic import STREAM_KEY, LastToken
-from steersman.steering.worker.composition import Composer
+from steersman.steering.worker.composition import Composer, Guess
 from tests.engine.conftest import Shelf
 from tests.reference.reference import ReferenceModel
 from tests.support.engine.dynamic import Setting, distances
@@ -82,7 +82,9 @@ def test_whatever_the_draft(
     starts = {ask.plan: len(ask.prompt) for ask in asks}
     chance, made = random.Random(1), Counter[bool]()
 
-    def forced(self: Composer, answer: str, plan: Plan, last: LastToken, choice: Choice) -> int:
+    def forced(
+        self: Composer, answer: str, plan: Plan, last: LastToken, choice: Choice, guess: Guess
+    ) -> int:
         bare = replace(plan, receipt="")
         truth = texts[bare][last.position + 1 - starts[bare]]
         right = kind == "right" or (kind == "random" and chance.random() < 0.5)
