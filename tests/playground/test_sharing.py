@@ -92,19 +92,19 @@ def test_a_link_that_is_damaged_opens_a_fresh_page(play: Playground, state: str)
 def test_a_preset_is_saved_loaded_and_used_by_its_name(play: Playground, server: Server) -> None:
     play.set_slider("cheerful", 1.75)
     play.page.get_by_role("button", name="Save as preset").click()
-    play.page.get_by_label("Name of the preset").fill("sunny")
+    play.page.get_by_label("Name of the preset").fill("breezy")
     play.page.get_by_role("button", name="Save as preset").click()
-    expect(play.page.get_by_role("button", name="Preset sunny", exact=True)).to_be_visible()
-    saved = httpx.get(f"{server.url}/v1/steering/presets/sunny").json()
+    expect(play.page.get_by_role("button", name="Preset breezy", exact=True)).to_be_visible()
+    saved = httpx.get(f"{server.url}/v1/steering/presets/breezy").json()
     assert saved["steering"]["vectors"] == [{"id": "cheerful", "coefficient": 1.75}]
-    assert play.copied("Preset sunny", "Model id") == "smollm2:sunny"
+    assert play.copied("Preset breezy", "Model id") == "smollm2:breezy"
     play.say(PARK, 8)
     play.wait()
     play.answer(1).locator("details.receipt summary").click()
-    expect(play.answer(1)).to_contain_text("Preset sunny")
+    expect(play.answer(1)).to_contain_text("Preset breezy")
     # What is changed is no longer the preset, until it is loaded again.
     play.set_slider("cheerful", 0.5)
     expect(play.page.get_by_role("button", name="cheerful 0.5", exact=True)).to_be_visible()
-    play.page.get_by_label("Preset", exact=True).select_option("sunny")
+    play.page.get_by_label("Preset", exact=True).select_option("breezy")
     assert play.slider("cheerful").input_value() == "1.75"
-    httpx.delete(f"{server.url}/v1/steering/presets/sunny").raise_for_status()
+    httpx.delete(f"{server.url}/v1/steering/presets/breezy").raise_for_status()

@@ -2,11 +2,9 @@
 that are not steered."""
 
 import random
-from dataclasses import replace
 
 from steersman.steering.plan import Plan, PlannedVector, PositionRule
 from steersman.steering.plan.plan import as_float32
-from steersman.vectors.operation import Operation
 from steersman.vectors.tensors import HookPoint
 from tests.support.engine.engine import Ask
 
@@ -45,15 +43,7 @@ def questions(a: str, b: str, vocab: int, *, first: int = 0, last: int = 2) -> l
         ),
         None,
         Plan((one(b, 0.5, (middle, last), (-3, 10_000), "attn_out"),)),
-        # Two that read what is there, at one hook point with an addition.
-        Plan(
-            (
-                replace(one(a, 0.9, (first,), "all"), operation=Operation("project")),
-                replace(one(b, 1.0, (first, last), (5, 40)), operation=Operation("clamp", max=1.0)),
-                one(b, 0.4, (first, middle), "all"),
-            ),
-            keep_norm=True,
-        ),
+        Plan((one(a, 0.6, (first,), "all"),)),
         None,
         Plan((one(a, 0.3, (first, middle, last), (10, 20)), one(b, 0.3, (last,), "generation"))),
     ]

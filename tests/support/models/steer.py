@@ -22,10 +22,12 @@ def steer(family: Family, place: Path) -> None:
     vectors go to vectors.pt."""
     llm = start(family, place)
     status = llm.collective_rpc("steering_status")[0]
+    # `resid_mid` follows from `attn_out`; `tests/engine/test_operations.py` compares it.
+    sites = [site for site in status["sites"] if site != "resid_mid"]
     norms = json.loads((place / "norms.json").read_text())
     vectors = {
         HookPoint(site, layer): vector(10 * layer + n, status["hidden_size"], norms[layer + 1])
-        for n, site in enumerate(status["sites"])
+        for n, site in enumerate(sites)
         for layer in status["layers"]
     }
     # As plain tuples, which torch reads back without a list of allowed types.
@@ -39,7 +41,7 @@ def steer(family: Family, place: Path) -> None:
     names = ["", *(f"{site}.{layer}" for site, layer in vectors)]
     answers = dict(zip(names, ask(llm, plans), strict=True))
     answers["again"] = ask(llm, [None])[0]
-    found = {"sites": status["sites"], "layers": status["layers"], "answers": answers}
+    found = {"sites": sites, "layers": status["layers"], "answers": answers}
     (place / "answers.json").write_text(json.dumps(found))
 
 
