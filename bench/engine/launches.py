@@ -30,7 +30,7 @@ from steersman.vectors.library.library import Library
 
 MODES = ("without", "idle", "idle, two graph sets", "one way", "all ways")
 TOKENS = 8
-OURS = ("steersman::add", "add_block")
+OURS = ("steersman::add", "steersman::steer", "add_block", "steer_block")
 """The operation on a CPU, and the kernel on a GPU."""
 
 
