@@ -66,8 +66,8 @@ async def _announce(state: Any, args: Any, model: dict[str, Any] | None, run: Pa
     )
     if settings.default_preset is not None and settings.default_preset not in presets:
         logger.warning(
-            "--default-preset: there is no preset %r yet; requests that do not say how they are "
-            "steered get 503 until it is made",
+            "--default-preset: the preset %r does not exist yet; until it does, requests without a "
+            "steering of their own get a 503",
             settings.default_preset,
         )
     if os.environ.get(FORMAT) == "json":

@@ -63,6 +63,32 @@ def sum_of_terms(  # type: ignore[no-untyped-def]
 
 
 @triton.jit  # type: ignore[untyped-decorator]
+def add_columns(  # type: ignore[no-untyped-def]
+    hidden,
+    bank,
+    index,
+    coefficient,
+    gain,
+    width,
+    column_stride,
+    bank_stride,
+    TERMS: tl.constexpr,  # noqa: N803
+    TILE: tl.constexpr,  # noqa: N803
+    BLOCK: tl.constexpr,  # noqa: N803
+):
+    """Add a token's terms to block `program_id(1)` of its hidden dimensions. `hidden`: pointer to
+    the token's; the others as for `sum_of_terms`."""
+    columns = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = columns < width
+    place = hidden + columns * column_stride
+    stream = tl.load(place, mask=inside, other=0.0).to(tl.float32)
+    delta = sum_of_terms(
+        bank, index, coefficient, gain, columns, inside, bank_stride, TERMS, TILE, BLOCK
+    )
+    tl.store(place, (stream + delta).to(hidden.dtype.element_ty), mask=inside)
+
+
+@triton.jit  # type: ignore[untyped-decorator]
 def add_block(  # type: ignore[no-untyped-def]
     hidden,
     bank,
@@ -87,26 +113,22 @@ def add_block(  # type: ignore[no-untyped-def]
     entry = tl.load(token_entry + token).to(tl.int64)
     if entry < 0:
         return
-    columns = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-    inside = columns < width
-    place = hidden + token * token_stride + columns * column_stride
     # A token that has nothing to add at this hook point leaves before it loads the stream.
     if used_terms(coefficient + entry * coefficient_stride, TERMS, TILE) == 0:
         return
-    stream = tl.load(place, mask=inside, other=0.0).to(tl.float32)
-    delta = sum_of_terms(
+    add_columns(
+        hidden + token * token_stride,
         bank,
         index + entry * index_stride,
         coefficient + entry * coefficient_stride,
         token_gain + token * gain_stride,
-        columns,
-        inside,
+        width,
+        column_stride,
         bank_stride,
         TERMS,
         TILE,
         BLOCK,
     )
-    tl.store(place, (stream + delta).to(hidden.dtype.element_ty), mask=inside)
 
 
 def add_rows(

@@ -14,8 +14,8 @@ from torch import Tensor
 from steersman.steering.ops.kernel import (
     TERMS_AT_ONCE,
     WIDEST_BLOCK,
+    add_columns,
     dense,
-    sum_of_terms,
     used_terms,
 )
 from steersman.steering.ops.terms import SCALARS
@@ -279,23 +279,19 @@ def steer_block(  # type: ignore[no-untyped-def]
                 ALL,
             )
     else:
-        columns = tl.program_id(1).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
-        inside = columns < width
-        place = hidden + token * token_stride + columns * column_stride
-        stream = tl.load(place, mask=inside, other=0.0).to(tl.float32)
-        delta = sum_of_terms(
+        add_columns(
+            hidden + token * token_stride,
             bank,
             index + entry * index_stride,
             coefficient + entry * coefficient_stride,
             token_gain + token * gain_stride,
-            columns,
-            inside,
+            width,
+            column_stride,
             bank_stride,
             TERMS,
             TILE,
             BLOCK,
         )
-        tl.store(place, (stream + delta).to(hidden.dtype.element_ty), mask=inside)
 
 
 def steer_rows(

@@ -146,7 +146,7 @@ def parse_metadata(metadata: Mapping[str, str]) -> dict[str, Any]:
     settings = {name: said.pop(name) for name in SETTINGS if name in said}
     if settings and "operation" not in said:
         key = next(iter(settings))
-        raise _bad(key, "is a setting of an operation, and there is no `operation`: name it")
+        raise _bad(key, "needs an `operation` beside it: it is a setting of one")
     if "operation" in said:
         said["operation"] = Operation(said["operation"], **settings)
     return said
