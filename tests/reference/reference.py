@@ -56,11 +56,14 @@ def is_steered(t: int, prompt_len: int, positions: Positions) -> bool:
 
 
 class ReferenceModel:
-    """A Llama-shaped causal language model in float32 with eager attention, on the CPU."""
+    """A Llama-shaped causal language model with eager attention, on the CPU.
 
-    def __init__(self, model_dir: str | Path) -> None:
+    dtype: float64 where a tolerance is to bound the engine's rounding alone, not the sum of two.
+    """
+
+    def __init__(self, model_dir: str | Path, dtype: torch.dtype = torch.float32) -> None:
         self.model = AutoModelForCausalLM.from_pretrained(
-            model_dir, dtype=torch.float32, attn_implementation="eager"
+            model_dir, dtype=dtype, attn_implementation="eager"
         ).eval()
 
     def steered_logprobs(
