@@ -24,8 +24,10 @@ def cost(found: Found) -> Iterator[str]:
     machine = found["machine"]
     yield (
         f"`python -m bench.engine.dynamic`, {date}, {machine['cores']} cores of an "
-        f"{machine['processor']}, {found['settings']['model']}; medians of {rounds} interleaved "
-        "rounds, each ratio within its round."
+        f"{machine['processor']}, {found['settings']['model']}, the demo's vectors "
+        f"{', '.join(found['settings']['vectors'])} at {found['settings']['start']:g}, from "
+        f"which dynamic ones start; medians of {rounds} interleaved rounds, each ratio "
+        "within its round."
     )
     yield ""
     yield (
@@ -69,8 +71,9 @@ def steps(found: Found) -> Iterator[str]:
     """What bench.composition.steps found."""
     settings = found["settings"]
     yield (
-        f"`python -m bench.composition.steps`, {found['date'][:10]}, {settings['model']}, "
-        f"{settings['prompts']} prompts, greedy answers of {settings['tokens']} tokens."
+        f"`python -m bench.composition.steps`, {found['date'][:10]}, {settings['model']}, vectors at "
+        f"`{settings['site']}` of every layer, {settings['prompts']} prompts, greedy answers of "
+        f"{settings['tokens']} tokens."
     )
     yield ""
     names = list(settings["measures"])
@@ -112,6 +115,7 @@ def _met(one: Found) -> str:
 TABLES: Mapping[str, Callable[[Found], Iterator[str]]] = {
     "dynamic": cost,
     "composition_steps": steps,
+    "composition_gemma": steps,
 }
 """What makes a table of each results file."""
 

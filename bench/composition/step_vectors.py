@@ -2,7 +2,10 @@
 generation, at the output of every layer's attention, from few-shot prompts of two sides.
 
 Their steering is added to the input of the attention's output projection;
-`vectors.methods.per_step` says why `attn_out` is the same.
+`vectors.methods.per_step` says why `attn_out` is the same. Where a norm follows the projection
+(Gemma-3), nothing that is added behind the norm is the same as what is added before it. There the
+vectors are the differences behind the norm, of what joins the stream, and are added where it has
+joined: `resid_mid`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -37,7 +40,7 @@ def fill(model: Path, library: Library, names: Sequence[str]) -> Mapping[str, St
         vectors = step_difference(positive, negative).vectors
         found[name] = SteeringVector(
             {
-                HookPoint("attn_out", layer): vectors[:, layer].contiguous()
+                HookPoint(_site(loaded), layer): vectors[:, layer].contiguous()
                 for layer in range(vectors.shape[1])
             }
         )
@@ -45,8 +48,18 @@ def fill(model: Path, library: Library, names: Sequence[str]) -> Mapping[str, St
     return found
 
 
+def _site(loaded: LoadedModel) -> str:
+    return "resid_mid" if _norm_behind(loaded.blocks[0]) else "attn_out"
+
+
+def _norm_behind(block: Any) -> Any:
+    """The norm between a block's attention and the stream; None if there is none."""
+    normed = hasattr(block, "pre_feedforward_layernorm")
+    return block.post_attention_layernorm if normed else None
+
+
 def _means(loaded: LoadedModel, sentences: Sequence[str], name: str) -> StepMeans:
-    """What attention puts out at the last token of each step of the answers to one side's prompts:
+    """What attention gives the stream at the last token of each step of the answers to one side's prompts:
     each a few sentences of that side, and a neutral question."""
     draw = Random(0)  # The same for both sides, whose sentences are pairs.
     texts = []
@@ -70,11 +83,13 @@ def _means(loaded: LoadedModel, sentences: Sequence[str], name: str) -> StepMean
 
     def hear(layer: int) -> Any:
         def hook(_module: Any, _inputs: Any, output: Any) -> None:
-            outputs[layer].append(output[0][:, -1].clone())
+            value = output[0] if isinstance(output, tuple) else output
+            outputs[layer].append(value[:, -1].clone())
 
         return hook
 
-    handles = [b.self_attn.register_forward_hook(hear(n)) for n, b in enumerate(loaded.blocks)]
+    parts = [_norm_behind(block) or block.self_attn for block in loaded.blocks]
+    handles = [part.register_forward_hook(hear(n)) for n, part in enumerate(parts)]
     try:
         with torch.no_grad():
             said = loaded.model.generate(

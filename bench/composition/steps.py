@@ -1,12 +1,13 @@
 """The comparison of `bench.engine.composition` with vectors as the paper makes them: one for each
-step, at every layer's `attn_out` (`bench.composition.step_vectors`), on 96 prompts.
+step, at every layer's attention (`bench.composition.step_vectors`), on 96 prompts.
 
 The paper's setting: greedy answers of up to 30 tokens, as many as there are steps; `start` and cap
 2. No prompt had a part in making the vectors. All else is as in `bench.engine.composition`.
 
-    python -m bench.composition.steps [--model DIR] [--trial]
+    python -m bench.composition.steps [--gemma FOLDER] [--trial]
 
-Prints one JSON object last, and writes it to bench/results/composition_steps.json.
+On the demo model, or on Gemma-3-270M (`bench.composition.gemma`). Prints one JSON object last, and
+writes it to bench/results/composition_steps.json, or composition_gemma.json.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from bench.composition import step_vectors
+from bench.composition.gemma import convert
 from bench.engine.composition import (
     CONSTANT,
     PROPERTIES,
@@ -105,7 +107,7 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
         "settings": {
             "model": Path(arguments.model).name,
             "vectors": {name: one.digest for name, one in made.items()},
-            "site": "attn_out",
+            "site": vectors[0].terms[0].site,
             "measures": {name: MEASURES[name].label for name in PROPERTIES},
             "prompts": len(PROMPTS),
             "tokens": tokens,
@@ -125,7 +127,7 @@ def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--model", help="the converted demo model's folder (none: made if need be)")
+    parser.add_argument("--gemma", type=Path, help="its folder, made if need be, not the demo's")
     parser.add_argument("--draws", type=int, default=2000, help="of prompts, for intervals (2000)")
     parser.add_argument("--kv-cache", type=int, default=2**30, help="bytes (1 GiB)")
     parser.add_argument("--compiled", action="store_true", help="torch.compile on the CPU too")
@@ -137,8 +139,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
-    arguments.model = arguments.model or demo_model()
-    publish("composition_steps", run(arguments), keep=not arguments.trial)
+    gemma = arguments.gemma
+    arguments.model = str(convert(gemma)) if gemma else demo_model()
+    name = "composition_gemma" if gemma else "composition_steps"
+    publish(name, run(arguments), keep=not arguments.trial)
 
 
 if __name__ == "__main__":

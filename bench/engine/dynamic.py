@@ -12,7 +12,7 @@ engine steps a token. In every round each of these runs once, the order turning 
 Ratios are of the same round. Then the way without a cache, as in the paper's code: k + 2 forwards
 of the whole text for each token, here by Hugging Face's model in the same process.
 
-    python -m bench.engine.dynamic [--rounds 9] [--tokens 24] [--model DIR_OR_ID]
+    python -m bench.engine.dynamic [--rounds 9] [--tokens 24] [--model DEMO_DIR]
 
 Prints one JSON object last, and writes it to bench/results/dynamic.json.
 """
@@ -31,17 +31,22 @@ from typing import Any, NamedTuple
 
 from vllm.inputs import TokensPrompt
 
-from bench.engine.distinct import engine_options, fill, start
+from bench.engine.distinct import engine_options, start
 from bench.report import publish, say
 from bench.servers import demo_model
 from bench.summary import quartiles
 from bench.workload import SUBJECTS
 from steersman.steering.plan import PLAN_KEY, RECEIPTS, Dynamic, Plan, PlannedVector
 from steersman.steering.plan.receipt import Pace
+from steersman.vectors.demo.make import fill_library
 from steersman.vectors.library.library import Library
 from steersman.vectors.tensors import HookPoint
 
 PROPERTIES = (1, 2, 3, 4)
+VECTORS = ("cheerful", "first_person", "formal", "past")
+"""Of the demo."""
+START = 2.0
+"""The coefficient of static requests, and where dynamic ones start and end."""
 SAMPLING = {"greedy": 0.0, "sampled": 1.0}
 LENGTHS = (50, 200, 800)
 """Tokens of text when the timed tokens begin."""
@@ -119,16 +124,29 @@ def measure(engine: Any, arm: Arm) -> Seen:
     return Seen(took, pace, arm.jobs[-1].tokens)
 
 
-def plans(digests: Sequence[str], layer: int, k: int) -> dict[str, Plan]:
+def vectors_of(model: str, library: Path) -> list[PlannedVector]:
+    """The demo's vectors, each at its layers and twice its default coefficient: the end of its safe
+    range, where steering changes many tokens and drafts have something to miss."""
+    fill_library(Path(model), library, say)
+    entries = [Library(library).resolve(name) for name in VECTORS]
+    return [
+        PlannedVector(
+            one.digest,
+            START,
+            tuple(HookPoint("resid_post", layer) for layer in one.layers),
+            "generation",
+        )
+        for one in entries
+    ]
+
+
+def plans(vectors: Sequence[PlannedVector], k: int) -> dict[str, Plan]:
     """A static plan of k vectors, and the dynamic ones of the same."""
-    vectors = tuple(
-        PlannedVector(digest, 0.5, (HookPoint("resid_post", layer),), "generation")
-        for digest in digests[:k]
-    )
+    these = tuple(vectors[:k])
     return {
-        "static": Plan(vectors),
-        "sum": Plan(vectors, "", Dynamic(0.5, 0.95, mean=False)),
-        "mean": Plan(vectors, "", Dynamic(0.5, 0.95, mean=True)),
+        "static": Plan(these),
+        "sum": Plan(these, "", Dynamic(START, 0.95, mean=False)),
+        "mean": Plan(these, "", Dynamic(START, 0.95, mean=True)),
     }
 
 
@@ -161,13 +179,13 @@ def ratios(above: Sequence[float], below: Sequence[float]) -> dict[str, Any]:
     }
 
 
-def arms(ids: list[int], digests: Sequence[str], layer: int, tokens: int) -> dict[str, Arm]:
+def arms(ids: list[int], vectors: Sequence[PlannedVector], tokens: int) -> dict[str, Arm]:
     """By name: the setting, then `static`, `sum` or `mean`."""
     found = {}
     for k, (how, temperature) in itertools.product(PROPERTIES, SAMPLING.items()):
-        for kind, plan in plans(digests, layer, k).items():
+        for kind, plan in plans(vectors, k).items():
             found[f"{k} {how} {kind}"] = Arm([Job(ids[: LENGTHS[0]], plan, tokens, temperature)])
-    of = plans(digests, layer, OF_LENGTHS)
+    of = plans(vectors, OF_LENGTHS)
     for length, kind in itertools.product(LENGTHS[1:], ("static", "sum")):
         found[f"length {length} {kind}"] = Arm([Job(ids[:length], of[kind], tokens)])
     crowd = [Job(ids[n : n + 30], None, tokens) for n in range(NEIGHBOURS)]
@@ -199,17 +217,15 @@ def judged(k: int, how: str, kind: str, seen: dict[str, list[Seen]]) -> dict[str
 
 def run(arguments: argparse.Namespace) -> dict[str, Any]:
     with tempfile.TemporaryDirectory(prefix="steersman-bench-") as scratch:
+        vectors = vectors_of(arguments.model, Path(scratch))
         say("starting vLLM with Steersman")
         llm = start(arguments, scratch)
-        config = llm.llm_engine.model_config
-        layers, hidden = config.get_total_num_hidden_layers(), config.get_hidden_size()
-        digests = fill(Library(Path(scratch)), layers, hidden, arguments.seed)
         text = " ".join(
             f"Of {subject}, {n} things are to be known."
             for n, subject in zip(range(200), itertools.cycle(SUBJECTS), strict=False)
         )
         ids = llm.get_tokenizer().encode(text)
-        runs = arms(ids, digests, layers // 2, arguments.tokens)
+        runs = arms(ids, vectors, arguments.tokens)
         seen: dict[str, list[Seen]] = {name: [] for name in runs}
         for name in runs:  # To warm up.
             measure(llm.llm_engine, runs[name])
@@ -234,6 +250,8 @@ def run(arguments: argparse.Namespace) -> dict[str, Any]:
             "model": Path(arguments.model).name,
             "rounds": len(seen["crowd alone"]),
             "tokens": arguments.tokens,
+            "vectors": {name: one.digest for name, one in zip(VECTORS, vectors, strict=True)},
+            "start": START,
         },
         "dynamic_to_static": {
             str(k): {
@@ -264,7 +282,6 @@ def parse_arguments(given: Sequence[str] | None = None) -> argparse.Namespace:
         "--minutes", type=float, default=60, help="after so many no new round begins"
     )
     parser.add_argument("--forwards", type=int, default=3, help="forwards without a cache")
-    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--trial", action="store_true", help="write no file")
     arguments = parser.parse_args(given)
     arguments.size = NEIGHBOURS + OF_LENGTHS + 2

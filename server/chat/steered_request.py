@@ -2,16 +2,15 @@
 
 import asyncio
 import contextlib
-import contextvars
 import secrets
 import weakref
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, Final, Literal, NamedTuple, Self, TypeVar
+from collections.abc import Sequence
+from typing import Any, Final, Literal, NamedTuple, Self
 
 from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import SteeringField
 from steersman.server.chat.in_flight import InFlight
+from steersman.server.chat.in_time import in_time
 from steersman.server.chat.receipt import note
 from steersman.server.chat.resolve import Resolved, resolve
 from steersman.server.chat.trace import Answers, Trace
@@ -30,12 +29,7 @@ from steersman.steering.plan import (
 )
 from steersman.vectors.errors import VectorNotFound
 
-_THREADS: Final = ThreadPoolExecutor(16, "steersman-resolve")
-"""They look up vectors. Their own: a library that hangs takes none that others need."""
 _REFUSALS: Final[dict[str, type[Exception]]] = {BANK_FULL: BankFull, SLOW: LibrarySlow}
-
-
-Found = TypeVar("Found")
 
 
 class Origin(NamedTuple):
@@ -82,7 +76,7 @@ class SteeredRequest:
     ) -> Self:
         """Validate `value`, the `steering` of a request with `answers` sequences of at most
         `sampled` new tokens. Raises `PlanInvalid`, also for an unknown vector."""
-        made = await in_time(context, resolved, context, value)
+        made = await in_time(context.load_timeout, resolved, context, value)
         return cls(context, made, answers, sampled, origin)
 
     def __init__(
@@ -174,21 +168,6 @@ def resolved(context: SteeringContext, value: Any) -> Resolved:
         # No 404: clients take that for the model, and proxies for a deployment that is ill.
         param = error.param or "steering"
         raise PlanInvalid(error.message, param=param, code=error.code) from None
-
-
-async def in_time(context: SteeringContext, look: Callable[..., Found], *args: Any) -> Found:
-    """`look(*args)`, which reads the library, in a thread: where its disk hangs, the others of the
-    server must not. Raises `LibrarySlow` if it takes too long; its thread is lost until the disk
-    answers."""
-    run = contextvars.copy_context().run
-    work = asyncio.get_running_loop().run_in_executor(_THREADS, run, look, *args)
-    try:
-        return await asyncio.wait_for(work, context.load_timeout)
-    except TimeoutError:
-        raise LibrarySlow(
-            f"the library did not say in {context.load_timeout:g} s (--load-timeout) what the "
-            "vectors are: its disk is slow or hangs; try again later"
-        ) from None
 
 
 def _loop() -> asyncio.AbstractEventLoop | None:

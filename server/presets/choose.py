@@ -4,7 +4,8 @@ or the server, in this order."""
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from steersman.server.chat.steered_request import REQUEST, Origin, SteeringContext, in_time
+from steersman.server.chat.in_time import in_time
+from steersman.server.chat.steered_request import REQUEST, Origin, SteeringContext
 from steersman.server.errors import DefaultMissing, ModelNotFound
 from steersman.server.presets.default import Default
 from steersman.server.presets.model_name import ModelName, short_form, split, unknown
@@ -80,14 +81,14 @@ async def choose(
     else:
         found = None
         if named is not None:
-            found = await in_time(presets.context, _by_name, model, named, presets)
+            found = await in_time(presets.context.load_timeout, _by_name, model, named, presets)
         if given:
             return Chosen(steering, base, presets.context)
         if found is not None:
             return found
     if default is None:
         return Chosen(None, base, presets.context)
-    return await in_time(presets.context, _by_default, base, default, presets)
+    return await in_time(presets.context.load_timeout, _by_default, base, default, presets)
 
 
 def _by_name(model: str, named: ModelName, presets: PresetView) -> Chosen:

@@ -140,17 +140,23 @@ class _ProbedBlocks:
             self._run({})
         found = []
         for block, mid in zip(blocks, mids, strict=True):
-            if mid is None or block.mlp is None:
+            if mid is None or not (block.split or block.mlp):
                 found.append(block)
                 continue
-            stream = self._gain("resid_post", block, slice(None if block.split else 1))[0]
-            mlp = self._gain("mlp_out", block, slice(1))[0]
+            # Of two halves the second is the stream before the last branch, even one that is normed
+            # before it joins; of a whole stream the MLP's output has to be taken away.
+            at = HookPoint("resid_post", block.layer)
+            if block.split:
+                through = self._gain("resid_post", block, slice(1, None))[0]
+                before = self.plain[at][0][1:].sum(0)
+            else:
+                mlp = self.plain[HookPoint("mlp_out", block.layer)][0][0]
+                through = self._gain("resid_post", block, slice(1))[0]
+                through = through - self._gain("mlp_out", block, slice(1))[0]
+                before = self.plain[at][0][0] - mlp
             probe = additions[block.layer]
-            stays = float((stream - mlp - probe).norm() / probe.norm()) <= BRANCH_TOLERANCE
-            plain = self.plain[HookPoint("resid_post", block.layer)][0]
-            behind = (plain if block.split else plain[:1]).sum(0)
-            missing = behind - self.plain[HookPoint("mlp_out", block.layer)][0][0] - mid.value
-            whole = float(missing.norm() / behind.norm()) <= BRANCH_TOLERANCE
+            stays = float((through - probe).norm() / probe.norm()) <= BRANCH_TOLERANCE
+            whole = float((before - mid.value).norm() / before.norm()) <= BRANCH_TOLERANCE
             found.append(replace(block, mid=mid.module) if stays and whole else block)
         return found
 

@@ -94,11 +94,11 @@ def check(family: Family, found: dict[str, Any]) -> None:
         assert family.refused in found["error"]
         return
     assert "error" not in found, found["error"]
-    assert tuple(found["sites"]) == family.sites
+    assert tuple(found["sites"]) == family.compared
     layers = range(len(found["layers"]))
     assert found["layers"] == list(layers)
     assert found["unsteered"] <= TOLERANCE
-    assert found["steered"].keys() == {f"{s}.{layer}" for s in family.sites for layer in layers}
+    assert found["steered"].keys() == {f"{s}.{layer}" for s in family.compared for layer in layers}
     off = {name: x["off"] for name, x in found["steered"].items() if x["off"] > TOLERANCE}
     weak = {name: x["moved"] for name, x in found["steered"].items() if x["moved"] < MOVED}
     assert (off, weak) == ({}, {})

@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import REGISTRY
 
 from steersman.server.auth.permissions import OPEN
+from steersman.server.chat.in_time import BUSY
 from steersman.server.chat.steered_request import SteeredRequest, resolved
 from steersman.server.chat.trace import Answers
 from steersman.server.errors import LibrarySlow
@@ -213,5 +214,39 @@ def test_a_library_that_hangs_is_a_503_and_the_loop_goes_on(
 
     try:
         assert asyncio.run(ask()) > 1
+    finally:
+        thawed.set()
+
+
+def test_who_waits_for_a_disk_holds_up_nobody_whose_vectors_are_known(
+    app: Steersman, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More wait than threads look things up at once."""
+    thawed = threading.Event()
+    context = app.steering_for(OPEN)
+    known = context.library.resolve
+
+    def resolve(vector_id: str) -> Any:
+        if vector_id == "cold" and not thawed.wait(30):
+            raise AssertionError("nobody thawed the disk")
+        return known("plain")
+
+    monkeypatch.setattr(context.library, "resolve", resolve)
+
+    async def begin(name: str) -> None:
+        made = await SteeredRequest.begin(context, {"vectors": [{"id": name}]}, Answers())
+        made.close(Outcome.OK)
+
+    async def main() -> None:
+        waiting = [asyncio.ensure_future(begin("cold")) for _ in range(3 * BUSY)]
+        await asyncio.sleep(0)
+        for _ in range(20):
+            await asyncio.wait_for(begin("plain"), 10)
+        assert not any(one.done() for one in waiting)
+        thawed.set()
+        await asyncio.gather(*waiting)
+
+    try:
+        asyncio.run(main())
     finally:
         thawed.set()

@@ -293,6 +293,21 @@ class Copied(Alone):
         return mid + self.mlp(self.post_attention_layernorm(mid.clone())[0]), None
 
 
+class NormedHalves(Block):
+    """Both branches are normed before they join; what is returned is the MLP's and the stream
+    before it."""
+
+    def __init__(self, layer: int) -> None:
+        super().__init__(layer)
+        self.joins = nn.ModuleList(nn.LayerNorm(HIDDEN) for _ in range(2))
+
+    def forward(self, x: Tensor, residual: Tensor | None) -> tuple[Tensor, Tensor]:
+        normed, residual = self.input_layernorm(x, residual)
+        mixed = self.joins[0](self.self_attn(normed))
+        normed, residual = self.post_attention_layernorm(mixed, residual)
+        return self.joins[1](self.mlp(normed)), residual
+
+
 class Input(Alone):
     """What its norm gets is the stream before attention."""
 
@@ -309,13 +324,23 @@ class Input(Alone):
         (Flat([Batched(n) for n in range(LAYERS)]), True),
         (Flat([Parallel(n) for n in range(LAYERS)]), False),
         (Flat([PostNorm(n) for n in range(LAYERS)]), False),
+        (Decoder([NormedHalves(n) for n in range(LAYERS)]), True),
         (Flat([Copied(n) for n in range(LAYERS)]), False),
         (Flat([Input(n) for n in range(LAYERS)]), False),
         (Flat([Alone(n, attn_scale=0.5) for n in range(LAYERS)]), True),
         (Flat([Alone(n, mlp_scale=0.5) for n in range(LAYERS)]), False),
     ],
     ids=[
-        *("halves", "whole", "batched", "parallel", "post-norm", "copied", "input"),
+        *(
+            "halves",
+            "whole",
+            "batched",
+            "parallel",
+            "post-norm",
+            "normed halves",
+            "copied",
+            "input",
+        ),
         *("scaled attention", "scaled MLP"),
     ],
 )

@@ -33,6 +33,7 @@ class Operations:
 
     def __init__(self, library: Library, norms: dict[str, list[float]], hidden: int) -> None:
         """`norms`: by site, the typical norm of the stream at each layer."""
+        self.library = library.root
         self._library = library
         self._norms = norms
         self._hidden = hidden

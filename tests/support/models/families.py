@@ -70,17 +70,26 @@ IMAGE_TOKENS = {
 }
 NO_IMAGES = {"limit_mm_per_prompt": {"image": 0, "video": 0}}
 
+POST_ATTENTION, BEFORE_MLP = "post_attention_layernorm", "pre_feedforward_layernorm"
 NORMED = "norms after the branches"
 SCALED = "scaled branches"
 
 FAMILIES = (
-    Family("Llama", "LlamaConfig", quick=True),
+    Family("Llama", "LlamaConfig", mid=POST_ATTENTION, quick=True),
     Family("Mistral", "MistralConfig"),
     Family("Qwen2", "Qwen2Config"),
     Family("Qwen3", "Qwen3Config", HEADS),
     Family("Gemma", "GemmaConfig", HEADS),
-    Family("Gemma-2", "Gemma2Config", HEADS, STREAM_ONLY, note=NORMED),
-    Family("Gemma-3", "Gemma3TextConfig", HEADS, STREAM_ONLY, note=NORMED, quick=True),
+    Family("Gemma-2", "Gemma2Config", HEADS, STREAM_ONLY, mid=BEFORE_MLP, note=NORMED),
+    Family(
+        "Gemma-3",
+        "Gemma3TextConfig",
+        HEADS,
+        STREAM_ONLY,
+        mid=BEFORE_MLP,
+        note=NORMED,
+        quick=True,
+    ),
     Family(
         "Gemma-4", "Gemma4TextConfig", PER_LAYER | {"global_head_dim": 32}, STREAM_ONLY, note=NORMED
     ),
@@ -98,7 +107,15 @@ FAMILIES = (
     ),
     Family("Phi", "PhiConfig", {"partial_rotary_factor": 0.5}),
     Family("Phi-3", "Phi3Config"),
-    Family("GPT-2", "GPT2Config", GPT, blocks="transformer.h", attn=("attn",), quick=True),
+    Family(
+        "GPT-2",
+        "GPT2Config",
+        GPT,
+        blocks="transformer.h",
+        attn=("attn",),
+        mid="ln_2",
+        quick=True,
+    ),
     Family("GPT-J", "GPTJConfig", GPT | {"rotary_dim": 16}, blocks="transformer.h", attn=("attn",)),
     Family("GPT-BigCode", "GPTBigCodeConfig", GPT, blocks="transformer.h", attn=("attn",)),
     Family("GPT-NeoX", "GPTNeoXConfig", NEOX, blocks="gpt_neox.layers", attn=("attention",)),
@@ -165,7 +182,14 @@ FAMILIES = (
     ),
     Family("Cohere", "CohereConfig"),
     Family("Cohere-2", "Cohere2Config", HEADS),
-    Family("Mixtral", "MixtralConfig", MOE, mlp=("block_sparse_moe", "mlp"), quick=True),
+    Family(
+        "Mixtral",
+        "MixtralConfig",
+        MOE,
+        mlp=("block_sparse_moe", "mlp"),
+        mid=POST_ATTENTION,
+        quick=True,
+    ),
     Family("Qwen2-MoE", "Qwen2MoeConfig", SHARED_EXPERT),
     Family("Qwen3-MoE", "Qwen3MoeConfig", SMALL_EXPERTS | HEADS),
     Family(
@@ -205,7 +229,7 @@ FAMILIES = (
     Family("SmolLM-3", "SmolLM3Config"),
     Family("Ernie-4.5", "Ernie4_5Config", HEADS),
     Family("EXAONE-4", "Exaone4Config", {}, STREAM_ONLY, note=NORMED),
-    Family("GLM-4", "Glm4Config", HEADS, STREAM_ONLY, note=NORMED),
+    Family("GLM-4", "Glm4Config", HEADS, STREAM_ONLY, mid=POST_ATTENTION, note=NORMED),
     Family("GLM-4-MoE", "Glm4MoeConfig", DEEPSEEK | HEADS),
     Family(
         "Apertus",

@@ -41,12 +41,15 @@ class Family:
     options: dict[str, Any] = field(default_factory=dict)
     """What its configuration has beyond `SIZES`; None takes a size out."""
     sites: tuple[str, ...] = ALL_SITES
-    """The sites that can be steered."""
+    """The sites that can be steered, but for `resid_mid`."""
     blocks: str = "model.layers"
     """Where Hugging Face keeps its decoder layers."""
     attn: tuple[str, ...] = ("self_attn",)
     mlp: tuple[str, ...] = ("mlp",)
     """What their parts are called, block by block whichever is there."""
+    mid: str = ""
+    """Hugging Face's module of a block whose input is the stream between attention and MLP; empty:
+    `resid_mid` is not compared."""
     auto: str = "AutoModelForCausalLM"
     engine: dict[str, Any] = field(default_factory=dict)
     activation: tuple[str, str] = ("", "")
@@ -70,6 +73,11 @@ class Family:
         """All keywords of the configuration."""
         merged = (SIZES if "text_config" not in self.options else {}) | self.options
         return {name: value for name, value in merged.items() if value is not None}
+
+    @property
+    def compared(self) -> tuple[str, ...]:
+        """The sites at which it is compared with Hugging Face's."""
+        return (*self.sites, "resid_mid") if self.mid else self.sites
 
     @property
     def vllm_must_fail(self) -> str:

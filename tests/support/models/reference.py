@@ -47,7 +47,8 @@ class Reference:
         return torch.log_softmax(self._run(tokens).logits[0].float(), dim=-1)
 
     def steered_logprobs(self, tokens: list[int], site: str, layer: int, v: Tensor) -> Tensor:
-        """The same, with `v` added to the output of that part of the model."""
+        """The same, with `v` added to the output of that part of the model, or for `resid_mid` to
+        the stream that a norm gets, in place: the block goes on with it."""
         change = (torch.arange(len(tokens)) >= FIRST_STEERED).float()[:, None] * v
 
         def hook(_module: nn.Module, _inputs: Any, output: Any) -> Any:
@@ -55,7 +56,14 @@ class Reference:
                 return (output[0] + change, *output[1:])
             return output + change
 
-        handle = self._part(site, layer).register_forward_hook(hook)
+        def before(_module: nn.Module, inputs: Any) -> None:
+            inputs[0].add_(change)
+
+        if site == "resid_mid":
+            norm: nn.Module = getattr(self.blocks[layer], self.family.mid)
+            handle = norm.register_forward_pre_hook(before)
+        else:
+            handle = self._part(site, layer).register_forward_hook(hook)
         try:
             return self.logprobs(tokens)
         finally:

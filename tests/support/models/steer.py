@@ -22,8 +22,7 @@ def steer(family: Family, place: Path) -> None:
     vectors go to vectors.pt."""
     llm = start(family, place)
     status = llm.collective_rpc("steering_status")[0]
-    # `resid_mid` follows from `attn_out`; `tests/engine/test_operations.py` compares it.
-    sites = [site for site in status["sites"] if site != "resid_mid"]
+    sites = [site for site in status["sites"] if site != "resid_mid" or family.mid]
     norms = json.loads((place / "norms.json").read_text())
     vectors = {
         HookPoint(site, layer): vector(10 * layer + n, status["hidden_size"], norms[layer + 1])
