@@ -71,8 +71,8 @@ def steps(found: Found) -> Iterator[str]:
     """What bench.composition.steps found."""
     settings = found["settings"]
     yield (
-        f"`python -m bench.composition.steps`, {found['date'][:10]}, {settings['model']}, vectors at "
-        f"`{settings['site']}` of every layer, {settings['prompts']} prompts, greedy answers of "
+        f"`python -m bench.composition.steps`, {found['date'][:10]}, {settings['model']}, vectors "
+        f"at `{settings['site']}` of every layer, {settings['prompts']} prompts, greedy answers of "
         f"{settings['tokens']} tokens."
     )
     yield ""

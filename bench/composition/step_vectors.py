@@ -59,8 +59,8 @@ def _norm_behind(block: Any) -> Any:
 
 
 def _means(loaded: LoadedModel, sentences: Sequence[str], name: str) -> StepMeans:
-    """What attention gives the stream at the last token of each step of the answers to one side's prompts:
-    each a few sentences of that side, and a neutral question."""
+    """What attention gives the stream at the last token of each step of the answers to one side's
+    prompts: each a few sentences of that side, and a neutral question."""
     draw = Random(0)  # The same for both sides, whose sentences are pairs.
     texts = []
     for n in range(TEXTS):
