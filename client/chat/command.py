@@ -16,6 +16,7 @@ HELP = with_examples(
     "\b\nIn the conversation:\n"
     "  /steer cheerful 1.5      steer from here on; without 1.5: its own coefficient\n"
     "  /steer A 1.5 B -1        several vectors at once\n"
+    "  /project refusal         take its direction out of the stream as well; 0.5: half of it\n"
     "  /steer off               stop steering; /steer: print what is steered\n"
     "  /vectors                 what can be steered\n"
     "  /set temperature 0.2     also top_p, max_tokens and seed; /set: what they are\n"

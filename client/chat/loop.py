@@ -10,7 +10,7 @@ from steersman.client.cli.vectors.listing import print_vectors
 from steersman.client.errors import CliError, WrongUsage
 from steersman.client.http import Client
 
-COMMANDS = "/steer ID C | off, /vectors, /set NAME VALUE, /reset, /quit"
+COMMANDS = "/steer ID C | off, /project ID, /vectors, /set NAME VALUE, /reset, /quit"
 SAMPLING: Final = ("temperature", "top_p", "max_tokens", "seed")
 
 
@@ -20,6 +20,7 @@ class Conversation:
 
     `options` are added to every request. `steering` maps ids to coefficients, where None stands for
     the vector's own coefficient; it is None itself where the server decides, by its default preset.
+    `operations` are those of vectors that do another than their own.
     """
 
     client: Client
@@ -27,6 +28,7 @@ class Conversation:
     system: str | None = None
     as_json: bool = False
     steering: dict[str, float | None] | None = None
+    operations: dict[str, str] = field(default_factory=dict)
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -41,7 +43,15 @@ class Conversation:
         vectors; nothing changes then."""
         for vector_id in steering:
             self.client.vector(vector_id)
-        self.steering = steering
+        self.steering, self.operations = steering, {}
+
+    def project(self, steering: dict[str, float | None]) -> None:
+        """Also project these vectors out of the stream, beside what is steered already. Raises as
+        `steer`."""
+        for vector_id in steering:
+            self.client.vector(vector_id)
+        self.steering = (self.steering or {}) | steering
+        self.operations |= dict.fromkeys(steering, "project")
 
     def body(self, text: str) -> dict[str, Any]:
         """The request for an answer to `text`."""
@@ -52,8 +62,10 @@ class Conversation:
         elif self.steering is not None:
             body["steering"] = {
                 "vectors": [
-                    {"id": vector_id} | ({} if value is None else {"coefficient": value})
-                    for vector_id, value in self.steering.items()
+                    {"id": vector_id}
+                    | ({} if value is None else {"coefficient": value})
+                    | ({"operation": operation} if operation else {})
+                    for vector_id, value, operation in self._uses()
                 ]
             }
         return body
@@ -101,10 +113,15 @@ class Conversation:
         if not self.steering:
             return "not steered"
         parts = (
-            vector_id if value is None else f"{vector_id} {value:g}"
-            for vector_id, value in self.steering.items()
+            " ".join(filter(None, (operation, vector_id, None if value is None else f"{value:g}")))
+            for vector_id, value, operation in self._uses()
         )
         return f"steered: {', '.join(parts)}"
+
+    def _uses(self) -> list[tuple[str, float | None, str | None]]:
+        """Of each vector its id, coefficient and operation; None for the vector's own."""
+        uses = self.steering or {}
+        return [(name, value, self.operations.get(name)) for name, value in uses.items()]
 
 
 def converse(conversation: Conversation, source: TextIO) -> None:
@@ -153,10 +170,15 @@ def command(conversation: Conversation, text: str) -> bool:
             raise WrongUsage("/set takes a name and a value", remedy="as in /set temperature 0.2")
         case "/steer":
             if words == ["off"]:
-                conversation.steering = {}
+                conversation.steer({})
             elif words:
                 conversation.steer(parse.steering(words))
             show.note(conversation.steered())
+        case "/project" if words:
+            conversation.project(parse.steering(words))
+            show.note(conversation.steered())
+        case "/project":
+            raise WrongUsage("/project takes a vector", remedy="as in /project refusal")
         case _:
             raise WrongUsage(f"{name} is not known", remedy=f"use {COMMANDS}")
     return True

@@ -203,6 +203,15 @@ def test_chat_as_json_lines(steersman: Run, rnd: str) -> None:
     assert (vector["id"], vector["coefficient"], vector["steered_tokens"]) == (rnd, 0.5, 4)
 
 
+def test_chat_projects_a_direction_out(steersman: Run, rnd: str) -> None:
+    args = ["chat", "--json", "--temperature", "0", "--max-tokens", "4"]
+    _, out, err = steersman(*args, typed=f"/project {rnd} 0.5\nHello\n/steer {rnd}\nHello\n")
+    projected, added = (json.loads(line)["steering"]["vectors"][0] for line in out.splitlines())
+    assert (projected["operation"], projected["coefficient"]) == ("project", 0.5)
+    assert "operation" not in added
+    assert f"steered: project {rnd} 0.5" in err
+
+
 def test_chat_says_what_is_wrong(steersman: Run, rnd: str) -> None:
     assert steersman("chat", typed="/steer nothere 1\n")[0] == 1
     assert steersman("chat", typed=f"/steer 1 {rnd}\n")[0] == 2

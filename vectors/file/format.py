@@ -161,8 +161,9 @@ def _read(file: BinaryIO, size: int, max_header_bytes: int) -> SteeringVector:
 
 
 def _with_values(file: BinaryIO, header: Header) -> SteeringVector:
-    refuse_hidden_meaning(header.metadata, header.sites)
     fields = parse_metadata(header.metadata)
+    own = fields["operation"].name if "operation" in fields else "add"
+    refuse_hidden_meaning(header.metadata, header.sites, own)
     points = header.points(fields["operation"].name if "operation" in fields else None)
     fields.setdefault("operation", Operation(points.operation))
     parts: defaultdict[HookPoint, dict[str, torch.Tensor]] = defaultdict(dict)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from steersman.vectors.errors import VectorInvalid, shown
-from steersman.vectors.file.operation import DESCRIBES, check_operations, refuse_unserved
+from steersman.vectors.file.operation import DESCRIBES, check_operations
 
 PREFIX: Final = "glp."
 _BEFORE_GLP: Final = "dspark."
@@ -126,20 +126,23 @@ def read_glp(metadata: Mapping[str, Any]) -> Glp | None:
     )  # fmt: skip
 
 
-def refuse_hidden_meaning(metadata: Mapping[str, str], sites: set[str]) -> None:
-    """Raise `VectorInvalid` if `glp.*` keys ask for more than adding the tensors where they are.
+def refuse_hidden_meaning(
+    metadata: Mapping[str, str], sites: set[str], operation: str = "add"
+) -> None:
+    """Raise `VectorInvalid` if `glp.*` keys ask for more than `operation` with the tensors where
+    they are.
 
-    For files whose tensors are named as ours, at `sites`: the keys must describe what such a file
-    does anyway, which is to add its tensors there. Other tools' keys that name an operation are
-    read as well.
+    For files whose tensors are named as ours, at `sites`, and whose own metadata has the
+    `operation`: the keys must describe what such a file does anyway. Other tools' keys that name an
+    operation are read as well.
     """
     check_operations(metadata)
     glp = read_glp(metadata)
     metadata = {key.lower(): value for key, value in metadata.items()}
     if glp is None:
         return
-    refuse_unserved(glp.operation)
     for key, plain in (
+        ("glp.mode", glp.operation == operation),
         ("glp.hook_point", sites == {glp.site} or "glp.hook_point" not in metadata),
         ("glp.alpha_default", glp.coefficient == 1.0),
         ("glp.rank", glp.rank == 1),
@@ -148,9 +151,9 @@ def refuse_hidden_meaning(metadata: Mapping[str, str], sites: set[str]) -> None:
     ):
         if not plain:
             raise VectorInvalid(
-                f"the file's key {key} is {shown(metadata[key])}, which its tensors' names do not "
-                "say; name the tensors direction.N and import the file with `steersman vectors "
-                "import`, or leave the glp.* keys out",
+                f"the file's key {key} is {shown(metadata.get(key, 'add'))}, which its tensors' "
+                "names and its metadata do not say; name the tensors direction.N and import the "
+                "file with `steersman vectors import`, or leave the glp.* keys out",
                 param=key,
                 code="bad_glp",
             )

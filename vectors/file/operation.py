@@ -18,8 +18,8 @@ from typing import Any, Final
 
 from steersman.vectors.errors import VectorInvalid, shown
 
-SERVED: Final = ("add",)
-"""What the engine does. Only `refuse_unserved` reads this: add a name here once it is served."""
+SERVED: Final = ("add", "project")
+"""What GLP files may ask for."""
 
 _OWN_RULES: Final = ("steersman", "glp.", "dspark.")
 _DEPTH: Final = 6

@@ -10,6 +10,7 @@ from steersman.vectors.file.operation import refuse_unserved
 from steersman.vectors.formats.conventions import LayerConvention
 from steersman.vectors.formats.imported import ImportedFile, ImportedTensor, Options
 from steersman.vectors.hook_names import as_steered, steered_place
+from steersman.vectors.operation import Operation
 from steersman.vectors.tensors import (
     SITES,
     HookPoint,
@@ -79,6 +80,7 @@ def build(
         method_settings={"imported": {k: v for k, v in imported.items() if v not in (None, [])}},
         base_model=_base_model(base, found, next(iter(tensors.values()))),
         coefficient=found.coefficient,
+        operation=Operation(found.operation),
         layers=_defaults(found, options.numbers, kept),
         positions=found.rule.positions,
         norms={tensor_name(key): float(tensor.norm()) for key, tensor in tensors.items()},

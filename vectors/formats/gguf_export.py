@@ -5,28 +5,37 @@ at strength 1 by default. So only the layers that the vector steers by default a
 written; the default coefficient is not folded in, since every runtime takes a strength and the
 floats stay the vector's own, byte for byte. The rest of what we know of the vector goes along as
 one string, `steersman`, which other readers ignore and our importer takes back.
+
+A vector whose operation is `project` goes into the same container with the keys of GLP, which say
+so: readers of GLP project it out, and refuse what they do not know. Runtimes that do not read these
+keys would add it.
 """
 
+import hashlib
 import tempfile
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 
 from steersman.vectors.defaults import check_layers
 from steersman.vectors.errors import LibraryError, PackageMissing, VectorInvalid
+from steersman.vectors.file.glp import HOOK_POINTS
 from steersman.vectors.file.metadata import METADATA_KEY, metadata_text
 from steersman.vectors.library import disk
 from steersman.vectors.tensors import HookPoint, parse_tensor_name, tensor_name
 from steersman.vectors.vector import SteeringVector
 
+_ADDED: Final = frozenset(("resid_post", "resid_pre"))
+_PROJECTED: Final = _ADDED | set(HOOK_POINTS.values())
+
 
 class Exported(NamedTuple):
     """What was written: block numbers, and the strength at which it does what the vector does.
 
-    `command` is how to give it to llama.cpp.
+    `command` is how to give it to llama.cpp; empty for a projection, which llama.cpp has not.
     """
 
     path: Path
@@ -52,6 +61,13 @@ def save_gguf(
     """
     target = Path(path)
     exported = expressible(vector, vector.layers if layers is None else layers)
+    if fold_coefficient and not exported.operation.adds:
+        raise VectorInvalid(
+            "only the direction counts of what is projected out, so its coefficient cannot be in "
+            "its length; leave the option out",
+            param="fold_coefficient",
+            code="operation_not_expressible",
+        )
     if fold_coefficient:
         scaled = {key: t * exported.coefficient for key, t in exported.tensors.items()}
         exported = replace(exported, tensors=scaled, coefficient=1.0, safe_range=None, norms={})
@@ -60,27 +76,32 @@ def save_gguf(
     except OSError as error:
         raise LibraryError(f"cannot write {target.name!r}: {error.strerror}") from error
     strength = exported.coefficient
+    if not exported.operation.adds:
+        return Exported(target, exported.layers, strength, "")
     flag = "--control-vector" if strength == 1.0 else "--control-vector-scaled"
     value = str(target) if strength == 1.0 else f"{target}:{strength:g}"
     return Exported(target, exported.layers, strength, f"{flag} {value}")
 
 
 def expressible(vector: SteeringVector, layers: Iterable[int]) -> SteeringVector:
-    """The vector as a control vector can hold it: `resid_post` of blocks from 1, one vector each.
+    """The vector as a control vector can hold it: `resid_post` of blocks from 1, one vector each;
+    to be projected out, also `attn_out` or `mlp_out`, and several directions each.
 
     `resid_pre.N` becomes `resid_post.N-1`, which is the same stream. Raises `VectorInvalid`.
     """
-    if not vector.operation.adds:
+    projects = vector.operation.name == "project"
+    if not (projects or vector.operation.adds):
         raise VectorInvalid(
             f"the vector's operation is `{vector.operation.name}`, and whoever reads a control "
-            "vector adds it; keep it as safetensors (`steersman vectors export` without --gguf)",
+            "vector adds it, or projects it out; keep it as safetensors (`vectors export` "
+            "without --gguf)",
             param="operation",
             code="operation_not_expressible",
         )
     chosen = check_layers(layers, {layer for _, layer in vector.tensors})
     tensors = {key: t for key, t in vector.tensors.items() if key[1] in chosen}
     for key, tensor in tensors.items():
-        if tensor.dim() != 1:
+        if tensor.dim() != 1 and not projects:
             raise VectorInvalid(
                 f"tensor {tensor_name(key)!r} has a vector for each of {tensor.shape[0]} generated "
                 "tokens, and a control vector has one for all; export one step, or their mean, as "
@@ -88,16 +109,26 @@ def expressible(vector: SteeringVector, layers: Iterable[int]) -> SteeringVector
                 param=tensor_name(key),
                 code="bad_shape",
             )
-    sites = {site for site, _ in tensors}
-    if sites not in ({"resid_post"}, {"resid_pre"}):
+    ranks = {tensor.numel() // tensor.shape[-1] for tensor in tensors.values()}
+    if len(ranks) > 1:
         raise VectorInvalid(
-            f"a control vector is added to the outputs of blocks (resid_post) only, and this one "
-            f"has {', '.join(sorted(sites))}; export a vector with the tensors of resid_post alone",
+            f"layers have {', '.join(map(str, sorted(ranks)))} directions, and a file has as many "
+            "for each; export those that have the same number with layers=",
+            param="layers",
+            code="bad_shape",
+        )
+    sites = {site for site, _ in tensors}
+    allowed = _PROJECTED if projects else _ADDED
+    if len(sites) != 1 or not sites <= allowed:
+        raise VectorInvalid(
+            f"a control vector has one site, {' or '.join(sorted(allowed))}, and this one has "
+            f"{', '.join(sorted(sites))}; export a vector with the tensors of one of them alone",
             param="site",
             code="site_not_in_format",
         )
     shift = -1 if sites == {"resid_pre"} else 0
-    moved = {HookPoint("resid_post", layer + shift): t for (_, layer), t in tensors.items()}
+    (site,) = {"resid_post" if site == "resid_pre" else site for site in sites}
+    moved = {HookPoint(site, layer + shift): t for (_, layer), t in tensors.items()}
     if min(layer for _, layer in moved) < 1:
         raise VectorInvalid(
             f"layer {-shift} cannot be written: llama.cpp counts control vectors from block 1 and "
@@ -110,17 +141,15 @@ def expressible(vector: SteeringVector, layers: Iterable[int]) -> SteeringVector
         vector,
         tensors=moved,
         layers=tuple(layer for _, layer in moved),
-        norms=_moved_norms(vector, tensors, shift),
+        norms=_moved_norms(vector, tensors, site, shift),
     )
 
 
 def _moved_norms(
-    vector: SteeringVector, tensors: dict[HookPoint, torch.Tensor], shift: int
+    vector: SteeringVector, tensors: dict[HookPoint, torch.Tensor], site: str, shift: int
 ) -> dict[str, float]:
     norms = {parse_tensor_name(name): norm for name, norm in vector.norms.items()}
-    return {
-        tensor_name(("resid_post", key[1] + shift)): norms[key] for key in tensors if key in norms
-    }
+    return {tensor_name((site, key[1] + shift)): norms[key] for key in tensors if key in norms}
 
 
 def _encode(vector: SteeringVector, model_hint: str) -> bytes:
@@ -131,13 +160,39 @@ def _encode(vector: SteeringVector, model_hint: str) -> bytes:
         writer.add_string("controlvector.model_hint", model_hint)
         writer.add_uint32("controlvector.layer_count", len(vector.tensors))
         writer.add_string(METADATA_KEY, metadata_text(vector))
-        for (_, layer), tensor in vector.tensors.items():
-            writer.add_tensor(f"direction.{layer}", tensor.numpy())
+        directions = _directions(vector)
+        if not vector.operation.adds:
+            _add_glp(writer, vector, directions)
+        for name, tensor in directions.items():
+            writer.add_tensor(name, tensor.numpy())
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
         return file.read_bytes()
+
+
+def _directions(vector: SteeringVector) -> dict[str, torch.Tensor]:
+    """The tensors by their names in the file: of a basis, `direction.N`, `direction.N.1`, ..."""
+    return {
+        f"direction.{layer}" + (f".{n}" if n else ""): row
+        for (_, layer), tensor in vector.tensors.items()
+        for n, row in enumerate(tensor.reshape(-1, tensor.shape[-1]).contiguous())
+    }
+
+
+def _add_glp(writer: Any, vector: SteeringVector, directions: dict[str, torch.Tensor]) -> None:
+    (site,) = {site for site, _ in vector.tensors}
+    (rank,) = {tensor.reshape(-1, tensor.shape[-1]).shape[0] for tensor in vector.tensors.values()}
+    digest = hashlib.sha256(b"".join(row.numpy().tobytes() for row in directions.values()))
+    writer.add_string("glp.mode", vector.operation.name)
+    writer.add_uint32("glp.spec_version", 2 if rank > 1 else 1)
+    writer.add_string("glp.hook_point", next(k for k, v in HOOK_POINTS.items() if v == site))
+    writer.add_float32("glp.alpha_default", vector.coefficient)
+    writer.add_string("glp.content_sha256", digest.hexdigest())
+    if rank > 1:
+        writer.add_uint32("glp.rank", rank)
+        writer.add_bool("glp.orthonormal", True)
 
 
 def _model_hint(vector: SteeringVector) -> str:

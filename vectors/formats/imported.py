@@ -29,7 +29,8 @@ class Options:
 
 @dataclass(frozen=True)
 class ImportedTensor:
-    """One vector of a file. `number` is the file's own layer number, `tensor` float32 [hidden].
+    """One vector of a file. `number` is the file's own layer number, `tensor` float32 [hidden], or
+    a basis, [rank, hidden], to be projected out.
 
     `name` is what the file calls it; `dtype` is what it was stored as; `site` is where the file
     puts it, `resid_post` if it names none.

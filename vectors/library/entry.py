@@ -95,8 +95,9 @@ def read_stored(path: Path) -> StoredVector:
     size = path.stat().st_size
     with path.open("rb") as file:
         header = read_header(file, size)
-    refuse_hidden_meaning(header.metadata, header.sites)
     said = parse_metadata(header.metadata)
+    own = said["operation"].name if "operation" in said else "add"
+    refuse_hidden_meaning(header.metadata, header.sites, own)
     points = header.points(said["operation"].name if "operation" in said else None)
     said.setdefault("operation", Operation(points.operation))
     available = {layer for _, layer in points.shapes}

@@ -142,7 +142,7 @@ def export(
         show.print_json(done)
         return
     show.result(f"{path}: layers {show.layers(done['layers'])}")
-    if "command" in done:
+    if done.get("command"):
         show.result(f"llama.cpp: {done['command']}")
 
 

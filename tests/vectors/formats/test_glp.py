@@ -7,11 +7,14 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import GGUFReader
 
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.file.format import read_vector
-from steersman.vectors.formats import load
+from steersman.vectors.formats import load, save_gguf
+from steersman.vectors.operation import Operation
 from steersman.vectors.tensors import HookPoint
+from steersman.vectors.vector import SteeringVector
 from tests.support.vectors.files import EYE, gguf, names, note, refused, safetensors, unit
 
 
@@ -30,10 +33,55 @@ def write(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., Path]
 # 2.1 to 2.5: GLP
 
 
-def test_2_1_a_projection_is_refused_by_name(write: Callable[..., Path]) -> None:
-    error = refused(write({"glp.mode": "project"}))
-    assert (error.param, error.code) == ("glp.mode", "operation_not_served")
-    assert "the operation `project` is not served yet" in error.message
+def test_2_1_a_projection_is_one(write: Callable[..., Path]) -> None:
+    metadata = {"glp.mode": "project", "glp.alpha_default": 0.5}
+    found = load(write(metadata | {"glp.hook_point": "ffn_out_pre_residual"}))
+    assert found.operation == Operation("project")
+    assert found.coefficient == 0.5
+    assert names(found) == ["mlp_out.12"]
+    assert torch.equal(next(iter(found.tensors.values())), unit())
+
+
+def test_2_1_a_basis_is_projected_out(write: Callable[..., Path]) -> None:
+    tensors = {f"direction.{n}{j}": EYE[n + i] for n in (3, 4) for i, j in enumerate(("", ".1"))}
+    keys = {"glp.mode": "project", "glp.spec_version": 2, "glp.rank": 2, "glp.orthonormal": True}
+    found = load(write(keys, tensors))
+    assert found.operation.name == "project"
+    assert names(found) == ["resid_post.3", "resid_post.4"]
+    assert torch.equal(found.tensors[HookPoint("resid_post", 4)], torch.stack([EYE[4], EYE[5]]))
+
+
+@pytest.mark.parametrize(
+    ("key", "scales"), [("glp.dir_scales", "0.5"), ("glp.layer_scales", "12:0.5")]
+)
+def test_a_projection_has_one_strength(write: Callable[..., Path], key: str, scales: str) -> None:
+    error = refused(write({"glp.mode": "project", "glp.spec_version": 2, key: scales}))
+    assert error.param == key
+
+
+@pytest.mark.parametrize("site", ["resid_post", "attn_out"])
+@pytest.mark.parametrize("rank", [1, 2])
+def test_a_projection_that_is_exported_comes_back(site: str, rank: int, tmp_path: Path) -> None:
+    tensors = {
+        HookPoint(site, layer): EYE[layer] if rank == 1 else torch.stack([EYE[layer], EYE[0]])
+        for layer in (2, 3)
+    }
+    ours = SteeringVector(tensors, name="no", coefficient=0.7, operation=Operation("project"))
+    done = save_gguf(ours, tmp_path / "v.gguf")
+    assert (done.layers, done.command) == ((2, 3), "")
+    assert load(tmp_path / "v.gguf").digest == ours.digest
+    # As another tool's reader has it: by the keys of GLP alone.
+    reader = GGUFReader(tmp_path / "v.gguf")
+    keys = {
+        name: field.contents() for name, field in reader.fields.items() if name.startswith("glp.")
+    }
+    rows = {one.name: torch.tensor(one.data) for one in reader.tensors}
+    foreign = load(gguf(tmp_path / "w.gguf", keys, rows))
+    assert foreign.operation.name == "project"
+    assert all(torch.equal(foreign.tensors[key], t) for key, t in tensors.items())
+    assert foreign.coefficient == pytest.approx(0.7)
+    with pytest.raises(VectorInvalid, match="only the direction counts"):
+        save_gguf(ours, tmp_path / "x.gguf", fold_coefficient=True)
 
 
 @pytest.mark.parametrize("mode", ["ablate", "Project", " ", "ADD", "add "])

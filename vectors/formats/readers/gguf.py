@@ -16,7 +16,7 @@ import numpy as np
 import torch
 
 from steersman.vectors.errors import VectorInvalid, shown
-from steersman.vectors.file.glp import read_glp, refuse_hidden_meaning
+from steersman.vectors.file.glp import Glp, read_glp, refuse_hidden_meaning
 from steersman.vectors.file.metadata import METADATA_KEY, parse_metadata
 from steersman.vectors.file.operation import check_operations
 from steersman.vectors.formats.conventions import (
@@ -30,6 +30,7 @@ from steersman.vectors.formats.conventions import (
 from steersman.vectors.formats.gguf_export import gguf_package
 from steersman.vectors.formats.imported import ImportedFile, imported_tensor, layer_number
 from steersman.vectors.formats.readers.glp_parts import glp_found
+from steersman.vectors.operation import Operation
 from steersman.vectors.tensors import HookPoint
 from steersman.vectors.vector import SteeringVector
 
@@ -68,17 +69,10 @@ def read_gguf(path: Path) -> ImportedFile | SteeringVector:
     check_operations(said)
     metadata = {key: value for key, value in said.items() if key.lower().startswith(_GLP)}
     glp = read_glp(metadata)
+    rule = _rule(reader, architecture, tensors)
     ours = _field(reader, METADATA_KEY)
     if isinstance(ours, str):
-        refuse_hidden_meaning(metadata, {"resid_post"})
-        parts = {
-            HookPoint("resid_post", n): imported_tensor(n, name, tensors[name])
-            for name, n in _layers(tensors)
-        }
-        return SteeringVector(
-            {key: p.tensor for key, p in parts.items()}, **parse_metadata({METADATA_KEY: ours})
-        )
-    rule = _rule(reader, architecture, tensors)
+        return _our_own(parse_metadata({METADATA_KEY: ours}), metadata, glp, tensors, rule)
     count = _field(reader, f"{architecture}.layer_count")
     values = {key: _field(reader, f"{architecture}.{key}") for key in _DETAILS}
     details = {key: _short(value) for key, value in values.items() if value is not None}
@@ -96,6 +90,23 @@ def read_gguf(path: Path) -> ImportedFile | SteeringVector:
         model=_model(reader),
         licence=_text(reader, "general.license"),
     )
+
+
+def _our_own(
+    fields: dict[str, Any],
+    metadata: dict[str, Any],
+    glp: Glp | None,
+    tensors: dict[str, torch.Tensor],
+    rule: FormatRule,
+) -> SteeringVector:
+    """What `save_gguf` wrote, whose metadata has these `fields`."""
+    own = fields.get("operation", Operation()).name
+    if glp is not None and glp.operation == own != "add":
+        parts = glp_found(glp, tensors, rule).tensors
+    else:
+        refuse_hidden_meaning(metadata, {"resid_post"}, own)
+        parts = tuple(imported_tensor(n, name, tensors[name]) for name, n in _layers(tensors))
+    return SteeringVector({HookPoint(p.site, p.number): p.tensor for p in parts}, **fields)
 
 
 def _open(path: Path) -> Any:

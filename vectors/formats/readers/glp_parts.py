@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Final
 
 import torch
@@ -22,8 +23,9 @@ def glp_found(glp: Glp, tensors: Mapping[str, torch.Tensor], rule: FormatRule) -
     """The parts of `tensors`, `direction.N` and `direction.N.j`, as `glp` describes them.
 
     Added directions carry their scales, and those of one layer are summed, since h + a d0 + b d1 is
-    h + (a d0 + b d1). The default coefficient stays apart. Raises `VectorInvalid` naming the key or
-    the tensor.
+    h + (a d0 + b d1). Directions to be projected out stay as they are, [rank, hidden] if there are
+    several; scales would have to go beside each, and are refused. The default coefficient stays
+    apart. Raises `VectorInvalid` naming the key or the tensor.
     """
     by_layer: dict[int, dict[int, ImportedTensor]] = {}
     for name, tensor in tensors.items():
@@ -49,6 +51,8 @@ def glp_found(glp: Glp, tensors: Mapping[str, torch.Tensor], rule: FormatRule) -
             f"has scales for blocks {shown(absent)}, which have no direction in the file; it may "
             "be incomplete: fetch it again, or leave these scales out",
         )
+    if glp.operation == "project":
+        _check_unscaled(glp)
     return ImportedFile(
         measured_where_applied(rule) if glp.measured_there else rule,
         tuple(_summed(glp, layer, parts) for layer, parts in sorted(by_layer.items())),
@@ -104,8 +108,24 @@ def _check_basis(glp: Glp, layer: int, parts: Mapping[int, ImportedTensor]) -> N
         )
 
 
+def _check_unscaled(glp: Glp) -> None:
+    for key, scales in (
+        ("glp.dir_scales", glp.dir_scales),
+        ("glp.layer_scales", (glp.layer_scales or {}).values()),
+    ):
+        if any(scale != 1.0 for scale in scales):
+            raise _key(
+                key,
+                "gives directions that are projected out strengths of their own, and here a use of "
+                "a vector has one coefficient for all; import a file for each strength",
+            )
+
+
 def _summed(glp: Glp, layer: int, parts: Mapping[int, ImportedTensor]) -> ImportedTensor:
     first = parts[0]
+    if glp.operation == "project" and glp.rank > 1:
+        basis = torch.stack([parts[index].tensor for index in range(glp.rank)])
+        return replace(first, tensor=basis)
     # The strength of a projection is never in its direction: the operation takes it beside it.
     if glp.operation != "add" or (glp.rank == 1 and glp.scale(layer, 0) == 1.0):
         return first
