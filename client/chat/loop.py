@@ -192,9 +192,9 @@ def receipt_line(answer: Answer) -> str:
     for vector in answer.receipt["vectors"]:
         doses = vector.get("relative_dose")
         dose = f", dose {max(doses.values()):.2g}" if doses else ""
-        operation = f"{vector['operation']} " if "operation" in vector else ""
+        name = " ".join(filter(None, (vector.get("operation"), vector["id"])))
         parts.append(
-            f"{operation}{vector['id']} {vector['coefficient']:g} at {show.layers(vector['layers'])}{dose}, "
+            f"{name} {vector['coefficient']:g} at {show.layers(vector['layers'])}{dose}, "
             f"{vector['steered_tokens']} tokens"
         )
     return f"[{'; '.join(parts)}]"
