@@ -12,11 +12,20 @@ from steersman.server.extraction.job import Stop
 from steersman.server.extraction.request import ExtractRequest
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.file.format import BaseModel, SteeringVector
-from steersman.vectors.methods import ActivationsInvalid, StepMeans, step_difference
+from steersman.vectors.methods import (
+    ActivationsInvalid,
+    StepMeans,
+    mean_difference,
+    step_difference,
+)
 from steersman.vectors.methods.activations import check_differ
 from steersman.vectors.methods.quality import DOSE, measure, middle_layer, norm_measures
 from steersman.vectors.methods.split import Sides
+from steersman.vectors.operation import Operation
 from steersman.vectors.tensors import HookPoint, tensor_name
+
+Fit = Callable[[Tensor, Tensor], Tensor]
+"""From the samples of two sides to what the vector holds."""
 
 
 class Place(NamedTuple):
@@ -37,12 +46,7 @@ def fit(
     what `stop` raises."""
     how = request.how
     assert how.fit is not None
-    make = partial(how.fit, **request.settings)
-
-    def function(positive: Tensor, negative: Tensor) -> Tensor:
-        stop()
-        return make(positive, negative)
-
+    function = _stopping(partial(how.fit, **request.settings), stop)
     if how.inputs != "styles":
         return [
             _fitted(
@@ -52,13 +56,14 @@ def fit(
                 activations["positive"],
                 activations["negative"],
                 place,
+                stop,
             )
         ]
     found = []
     for style in activations:
         others = torch.cat([stack for other, stack in activations.items() if other != style])
         name = f"{request.name}-{style}"
-        found.append(_fitted(request, name, function, activations[style], others, place))
+        found.append(_fitted(request, name, function, activations[style], others, place, stop))
     return found
 
 
@@ -79,20 +84,35 @@ def fit_steps(
     return _vector(request, request.name, tensors, quality, place)
 
 
+def _stopping(make: Fit, stop: Stop) -> Fit:
+    """`make`, after a call of `stop`."""
+
+    def function(positive: Tensor, negative: Tensor) -> Tensor:
+        stop()
+        return make(positive, negative)
+
+    return function
+
+
 def _fitted(
     request: ExtractRequest,
     name: str,
-    function: Callable[[Tensor, Tensor], Tensor],
+    function: Fit,
     positive: Tensor,
     negative: Tensor,
     place: Place,
+    stop: Stop,
 ) -> SteeringVector:
     sides = Sides(positive, negative)
-    directions = _dosed(_by_layer(function, sides), request.unit_dose, place)
+    rows = _by_layer(function, sides)
+    # What maps take along is judged by the shift of their means, which is a direction.
+    moves = request.how.operation == "transport"
+    judged = _stopping(mean_difference, stop) if moves else function
+    directions = _by_layer(judged, sides) if moves else _dosed(rows, request.unit_dose, place)
     quality = measure(
         directions,
         *sides,
-        function,
+        judged,
         layers=place.layers,
         num_layers=place.base_model.num_layers or len(place.layers),
         median_norms=place.median_norms,
@@ -100,11 +120,12 @@ def _fitted(
         paired=request.how.paired,
         seed=request.seed,
     )
-    tensors = {HookPoint(place.site, n): directions[i] for i, n in enumerate(place.layers)}
+    rows = rows if moves else directions
+    tensors = {HookPoint(place.site, n): rows[i] for i, n in enumerate(place.layers)}
     return _vector(request, name, tensors, quality, place)
 
 
-def _by_layer(function: Callable[[Tensor, Tensor], Tensor], sides: Sides) -> Tensor:
+def _by_layer(function: Fit, sides: Sides) -> Tensor:
     """Apply `function` to one layer after another, so that it can stop in between. Raises a single
     error for all layers at which the sides do not differ."""
     found: list[Tensor] = []
@@ -149,6 +170,9 @@ def _vector(
     range: what text is like at a coefficient is measured by `steersman sweep`."""
     norms = quality.pop("norms")
     coefficient, layers = _defaults(quality, norms, place)
+    operation = Operation(request.how.operation)
+    if not operation.adds:
+        coefficient, norms = 1.0, {}
     return SteeringVector(
         tensors={key: tensor.contiguous() for key, tensor in tensors.items()},
         name=name,
@@ -164,7 +188,8 @@ def _vector(
         base_model=place.base_model,
         coefficient=coefficient,
         layers=layers,
-        positions="all" if request.method == "style" else "generation",
+        operation=operation,
+        positions="all" if request.method == "style" or not operation.adds else "generation",
         norms=norms,
         licence=request.licence,
         created_at=request.created_at or datetime.now(UTC).isoformat(timespec="seconds"),

@@ -122,6 +122,8 @@ def read_request(body: bytes | str, most_samples: int = MOST_SAMPLES) -> Extract
         _refuse("tokens", f"of {request.method} are {allowed}, not {shown(request.tokens)}")
     if request.site is not None and request.site not in how.sites:
         _refuse("site", f"of {request.method} is one of {', '.join(how.sites)}")
+    if request.unit_dose is not None and how.operation != "add":
+        _refuse("unit_dose", f"scales what is added, and {request.method} is for `{how.operation}`")
     for key, value in request.settings.items():
         allowed_values = how.settings.get(key)
         if allowed_values is None:

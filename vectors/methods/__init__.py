@@ -6,6 +6,8 @@
     repe              first principal component of pairs, length 1
     probe             weights of a logistic regression, length 1 or the mean difference along them
     per_step          mean(A) - mean(B) at each generation step, at `attn_out`
+    act_linear        a line for each element that takes B's values to A's (activation transport)
+    act_mean          the same with the shift of the means alone
 
 All are plain functions; each module's docstring names the paper.
 `steersman.vectors.methods.quality` measures the results.
@@ -25,6 +27,7 @@ from steersman.vectors.methods.mean_difference import mean_difference
 from steersman.vectors.methods.per_step import StepDifference, StepMeans, step_difference
 from steersman.vectors.methods.probe import probe_direction
 from steersman.vectors.methods.repe import CENTRINGS, principal_component
+from steersman.vectors.methods.transport import SUPPORTS, act_linear, act_mean
 from steersman.vectors.tensors import SITES
 
 __all__ = [
@@ -36,6 +39,8 @@ __all__ = [
     "StepDifference",
     "StepMeans",
     "TokenRule",
+    "act_linear",
+    "act_mean",
     "caa",
     "mean_difference",
     "principal_component",
@@ -75,6 +80,9 @@ class Method:
     fit: Fit | None
     sites: tuple[str, ...] = ("resid_post", *(site for site in SITES if site != "resid_post"))
     settings: Mapping[str, tuple[Any, ...] | type] = field(default_factory=dict)
+    operation: str = "add"
+    """What is done with what it makes. `fit` of another than `add` gives the rows of that operation
+    (`steersman.vectors.parts`): [layers, rows, hidden]."""
     requires: tuple[str, str] | None = None
     """A module without which `fit` cannot run, and the distribution that has it: an installation
     with `--no-deps` lacks it."""
@@ -112,6 +120,14 @@ METHODS: Final[Mapping[str, Method]] = {
         settings={"c": float, "length": ("unit", "scaled")},
         requires=_SKLEARN,
     ),
+    "act_linear": Method(
+        "sides",
+        ("mean", "last"),
+        act_linear,
+        settings={"support": SUPPORTS},
+        operation="transport",
+    ),
+    "act_mean": Method("sides", ("mean", "last"), act_mean, operation="transport"),
     "per_step": Method("sides", ("steps",), None, sites=(PROJECTION_INPUT, "attn_out")),
 }
 """Every method by the name that a request gives."""

@@ -19,7 +19,9 @@ def fit(method: Method, positive: object, negative: object, **settings: object) 
 
 
 def test_every_method_of_the_issue_is_there() -> None:
-    assert set(METHODS) == {"caa", "style", "mean_difference", "repe", "probe", "per_step"}
+    adding = {"caa", "style", "mean_difference", "repe", "probe", "per_step"}
+    assert set(METHODS) == adding | {"act_linear", "act_mean"}
+    assert adding == {name for name, method in METHODS.items() if method.operation == "add"}
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -38,9 +40,11 @@ def test_fit_gives_float32_directions_and_takes_its_settings(name: str) -> None:
     method = FITS[name]
     positive, negative = two_sides(0, 8)
     plain = fit(method, positive, negative)
-    assert plain.shape == positive.shape[1:]
+    layers, hidden = positive.shape[1:]
+    transports = method.operation == "transport"
+    assert plain.shape == ((layers, 4, hidden) if transports else (layers, hidden))
     assert plain.dtype == torch.float32
-    unit = torch.allclose(plain.norm(dim=-1), torch.ones(len(plain)))
+    unit = torch.allclose(plain.norm(dim=-1), torch.ones(plain.shape[:-1]))
     assert unit == (name in ("repe", "probe"))
     assert method.fit is not None
     taken = set(inspect.signature(method.fit).parameters) - {"positive", "negative"}
