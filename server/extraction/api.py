@@ -67,6 +67,7 @@ async def extract(
         await TEXTS.run(context.reader(wanted).check_template)
     context.place(wanted.capture_site, tuple(wanted.layers or ()))
     _check_steps(wanted, context)
+    _check_operation(wanted, context)
 
     async def work(job: Job) -> None:
         await run(job, wanted, samples, context)
@@ -91,6 +92,7 @@ def prepare(
         context.reader(wanted).check_template()
     context.place(wanted.capture_site, tuple(wanted.layers or ()))
     _check_steps(wanted, context)
+    _check_operation(wanted, context)
     return wanted, samples
 
 
@@ -179,6 +181,17 @@ def _rows(wanted: ExtractRequest, lines: bytes | None, most: int) -> list[Sample
         check_paired(samples)
     check_sides(wanted, samples)
     return samples
+
+
+def _check_operation(wanted: ExtractRequest, context: ExtractionContext) -> None:
+    needed = wanted.how.operation
+    if needed not in context.operations:
+        raise VectorInvalid(
+            f"{wanted.method} makes vectors for the operation `{needed}`, and this server does "
+            f"{', '.join(context.operations)}; have it started with --operations {needed}",
+            param="method",
+            code="operation_not_served",
+        )
 
 
 def _check_steps(wanted: ExtractRequest, context: ExtractionContext) -> None:

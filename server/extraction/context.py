@@ -14,6 +14,7 @@ from steersman.server.state import Steersman
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.format import BaseModel
 from steersman.vectors.methods import PROJECTION_INPUT
+from steersman.vectors.operation import OPERATIONS
 from steersman.vectors.served import switched_on
 
 MOST_ACTIVATION_BYTES = 2 << 30
@@ -42,6 +43,8 @@ class ExtractionContext:
     """Most generation steps of a vector that the server takes."""
     chat_template: str | None = None
     """The server's own; None: the tokenizer's."""
+    operations: tuple[str, ...] = OPERATIONS
+    """What the server does with vectors."""
 
     def reader(self, request: ExtractRequest) -> Reader:
         """A reader of the texts of `request`."""
@@ -98,6 +101,7 @@ def make_context(
         most_activation_bytes=MOST_ACTIVATION_BYTES,
         scratch=Path(state.settings.library) / "jobs",
         extract_share=state.settings.extract_share,
+        operations=state.limits.operations,
         place=place,
         on_change=state.on_change,
         max_steps=state.limits.max_steps,
