@@ -16,6 +16,7 @@ ORDER = (
     "test_clock",
     "test_full_disk",
     "test_hung_disk",
+    "test_hung_reads",
     "test_kill_server",
     "test_kill_engine",
     "test_damage",
