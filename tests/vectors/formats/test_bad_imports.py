@@ -124,13 +124,13 @@ def test_gguf_of_something_else(tmp_path: Path) -> None:
     error = refused(gguf(tmp_path / "v.gguf", "llama", direction_1=torch.ones(4)))
     assert error.code == "not_a_control_vector"
     writer = GGUFWriter(tmp_path / "p.gguf", "controlvector")
-    writer.add_string("glp.mode", "project")
+    writer.add_string("glp.mode", "ablate")
     writer.add_tensor("direction.1", torch.ones(4).numpy())
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
-    assert "project" in refused(tmp_path / "p.gguf").message
+    assert "ablate" in refused(tmp_path / "p.gguf").message
 
 
 def test_nobody_knows_where_an_unsigned_file_was_extracted(tmp_path: Path) -> None:
