@@ -10,12 +10,12 @@ from typing import Any, Final, Literal, NamedTuple, Self
 from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import SteeringField
 from steersman.server.chat.in_flight import InFlight
-from steersman.server.chat.in_time import in_time
 from steersman.server.chat.receipt import note
 from steersman.server.chat.resolve import Resolved, resolve
 from steersman.server.chat.trace import Answers, Trace
 from steersman.server.doses import Doses
 from steersman.server.errors import BankFull, LibrarySlow, NotSteered
+from steersman.server.library.in_time import in_time
 from steersman.server.metrics import METRICS, Outcome
 from steersman.steering.plan import (
     BANK_FULL,

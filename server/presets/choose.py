@@ -4,9 +4,9 @@ or the server, in this order."""
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from steersman.server.chat.in_time import in_time
 from steersman.server.chat.steered_request import REQUEST, Origin, SteeringContext
 from steersman.server.errors import DefaultMissing, ModelNotFound
+from steersman.server.library.in_time import in_time
 from steersman.server.presets.default import Default
 from steersman.server.presets.model_name import ModelName, short_form, split, unknown
 from steersman.server.presets.view import PresetView

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from steersman.server.chat.in_time import BUSY
+from steersman.server.library.in_time import BUSY
 from tests.faults.conftest import Said
 from tests.support.faults.deployment import Deployment
 from tests.support.faults.sound import steered

@@ -11,10 +11,10 @@ import pytest
 from prometheus_client import REGISTRY
 
 from steersman.server.auth.permissions import OPEN
-from steersman.server.chat.in_time import BUSY
 from steersman.server.chat.steered_request import SteeredRequest, resolved
 from steersman.server.chat.trace import Answers
 from steersman.server.errors import LibrarySlow
+from steersman.server.library.in_time import BUSY
 from steersman.server.metrics import Outcome
 from steersman.server.state import Steersman
 from steersman.steering.plan import RECEIPTS, BankKey, Choice, PlanInvalid, WorkerNote
@@ -235,7 +235,7 @@ def test_who_waits_for_a_disk_holds_up_nobody_whose_vectors_are_known(
 
     async def begin(name: str) -> None:
         made = await SteeredRequest.begin(context, {"vectors": [{"id": name}]}, Answers())
-        made.close(Outcome.OK)
+        made.close(Outcome.COMPLETED)
 
     async def main() -> None:
         waiting = [asyncio.ensure_future(begin("cold")) for _ in range(3 * BUSY)]

@@ -51,6 +51,7 @@ def test_each_vector_is_where_its_maker_adds_it(name: Any, expected: Any) -> Non
     for (site, layer), tensor in found.tensors.items():
         assert torch.allclose(tensor, expected[f"{name}|{site}.{layer}"], atol=1e-6, rtol=0)
     assert found.coefficient == about["coefficient"]
+    assert found.operation.name == about.get("operation", "add")
 
 
 @pytest.mark.parametrize("name", REFUSED)

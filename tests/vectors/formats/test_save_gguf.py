@@ -127,11 +127,15 @@ def test_inputs_of_blocks_become_outputs_of_the_blocks_before(tmp_path: Path) ->
             "[2]",
         ),
         ({HookPoint("resid_pre", 1): (8,)}, "layer_out_of_range", "direction.0"),
-        ({HookPoint("attn_out", 3): (8,)}, "site_not_in_format", "resid_post alone"),
+        (
+            {HookPoint("attn_out", 3): (8,)},
+            "site_not_in_format",
+            "one site, resid_post or resid_pre",
+        ),
         (
             {HookPoint("resid_post", 3): (8,), HookPoint("mlp_out", 3): (8,)},
             "site_not_in_format",
-            "resid_post alone",
+            "one site, resid_post or resid_pre",
         ),
         ({HookPoint("resid_post", 3): (5, 8)}, "bad_shape", "export one step"),
     ],

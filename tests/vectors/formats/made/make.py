@@ -132,8 +132,10 @@ def _glp() -> None:
         save_file(
             named, made(f"glp-{site}.safetensors", "safetensors", places, coefficient=4.0), text
         )
-    write_gguf(made("glp-project.gguf", "gguf", refused="glp.mode"), named, glp__mode="project",
+    places = {f"resid_post.{n}": t for n, t in v.items()}
+    write_gguf(made("glp-project.gguf", "gguf", places), named, glp__mode="project",
                glp__hook_point="residual_stream_post_layer")  # fmt: skip
+    MANIFEST["glp-project.gguf"]["operation"] = "project"
     basis = torch.linalg.qr(torch.stack([values(7), values(8)]).T)[0].T.contiguous()
     write_gguf(
         made("glp-rank-2.gguf", "gguf", {"resid_post.2": 2 * basis[0] + 0.5 * 2 * basis[1]}),
