@@ -16,19 +16,19 @@ _REMEDIES: Final = {
     401: "give the server's key with --api-key, or in STEERSMAN_API_KEY",
     403: "use a key that may do this",
     404: "is this the address of a Steersman server? See --server",
-    502: "the proxy reaches no server; is it up?",
+    502: "the proxy reaches no server; check that the server runs",
     504: "the proxy waited too long; ask for less at once",
 }
 """By status, for answers that are not Steersman's own: those have the remedy in their message."""
 _REMEDIES_BY_CODE: Final = {
     "vector_exists": "replace that vector with --replace, choose another --name, or "
     "`steersman vectors delete` that one first",
-    "vector_not_found": "`steersman vectors list` shows those that there are",
-    "preset_not_found": "`steersman presets list` shows those that there are",
-    "preset_exists": "`steersman presets set` changes that one",
+    "vector_not_found": "`steersman vectors list` lists the vectors",
+    "preset_not_found": "`steersman presets list` lists the presets",
+    "preset_exists": "`steersman presets set` changes the preset",
     "vector_in_use": "change or delete those presets first, or add --force",
-    "job_not_found": "`steersman jobs list` shows those that there are",
-    "too_many_jobs": "`steersman jobs list` shows them",
+    "job_not_found": "`steersman jobs list` lists the jobs",
+    "too_many_jobs": "`steersman jobs list` lists the jobs",
 }
 
 
@@ -147,7 +147,7 @@ def new_options(url: str, key: str | None) -> dict[str, Any]:
 
 @contextmanager
 def url_errors(url: str) -> Iterator[None]:
-    """Turn what httpx raises for a URL or key that cannot be into `WrongUsage`."""
+    """Raise `WrongUsage` where httpx raises an error for a malformed URL or key."""
     try:
         yield
     except (httpx.InvalidURL, UnicodeEncodeError) as error:

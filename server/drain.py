@@ -18,9 +18,9 @@ from steersman.server.metrics import METRICS
 
 TELL_EVERY_S: Final = 5.0
 LAST_WORDS_S: Final = 2.0
-"""For aborted requests to send their ends; an eighth of a shorter timeout."""
+"""For aborted requests to end their answers; with a shorter timeout, an eighth of it."""
 ENGINE_STOPS_S: Final = 10.0
-"""For the engine's processes to leave by themselves, when there is nothing left to compute."""
+"""For the engine's processes to end by themselves, once nothing is left to compute."""
 logger = logging.getLogger("vllm.steersman")
 
 

@@ -106,7 +106,7 @@ def status_of(error: Exception) -> int:
 
 
 def envelope(error: Exception) -> dict[str, Any]:
-    """The JSON body for `error`."""
+    """The body of the response for `error`, to be sent as JSON."""
     status = status_of(error)
     kind = "invalid_request_error" if status < 500 else "server_error"
     return {

@@ -33,7 +33,7 @@ class LibrarySlow(Exception):
 
 
 class TooManyJobs(SteersmanError):
-    """The allowed number of jobs run or wait already; try again in `retry_after` seconds."""
+    """As many jobs run or wait as may; try again in `retry_after` seconds."""
 
     default_code = "too_many_jobs"
     retry_after = 30

@@ -67,7 +67,7 @@ class Metrics:
         )
         self.waiting = Gauge(
             "steering_waiting", "Steered requests that are not in the engine's queue yet: they "
-            "wait for rows of the bank, or for a load: a vector that is read.", ["for"],
+            "wait for rows of the bank (rows), or for a vector to be read (load).", ["for"],
             multiprocess_mode="livesum",
         )  # fmt: skip
         self.companions = Gauge(
@@ -126,7 +126,7 @@ class Metrics:
         self.show_waiting(0, 0)
 
     def show_waiting(self, rows: int, load: int) -> None:
-        """Say how many steered requests wait for rows of the bank, and for a load."""
+        """Set how many steered requests wait for rows of the bank, and for a vector to be read."""
         self.waiting.labels("rows").set(rows)
         self.waiting.labels("load").set(load)
 

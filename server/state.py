@@ -121,7 +121,7 @@ class Steersman:
     def on_change(self, event: str, name: str, digest: str | None, kind: str = "vector") -> None:
         """Called after each change of a vector or preset: "created", "updated" or "deleted"."""
         audit(f"{kind}.{event}", **{kind: name}, digest=digest)
-        # The change is made: that it cannot be counted is no reason to say that it was not.
+        # The change is made: if counting fails, the change must not look as if it had failed.
         with contextlib.suppress(SteersmanError):
             self.count_library()
 

@@ -80,7 +80,7 @@ def as_steered(vector: SteeringVector) -> SteeringVector:
     """`vector` with every `resid_pre.L` as `resid_post.(L-1)`; itself where it has none.
 
     Tensors stay float32 [hidden] or [steps, hidden]. Default layers and norms move along. Raises
-    `VectorInvalid` as `steered_places`, and where the default layers would come to choose a tensor
+    `VectorInvalid` as `steered_places`, and where the default layers would then include a tensor
     that they leave out now.
     """
     if all(site != "resid_pre" for site, _ in vector.tensors):
@@ -90,9 +90,9 @@ def as_steered(vector: SteeringVector) -> SteeringVector:
     for key, place in places.items():
         if place[1] in layers and key[1] not in vector.layers:
             raise VectorInvalid(
-                f"the default layers leave out {tensor_name(key)!r}, and with the inputs of blocks "
-                "counted as outputs of the blocks before them they would take it in; name them, in "
-                "the file, as resid_post of the block before, and the layers to match",
+                f"the default layers leave out {tensor_name(key)!r}, but would include it "
+                "once it counts as the output of the block before; in the file, name such tensors "
+                "resid_post of the block before, and set the default layers to match",
                 param="layers",
             )
     names = {tensor_name(key): tensor_name(place) for key, place in places.items()}

@@ -85,7 +85,7 @@ def is_our_name(name: str) -> bool:
 
 def operation_of(names: Collection[PartName], said: str | None) -> str:
     """The operation of a file with these tensors, whose metadata has the operation `said`. Raises
-    `VectorInvalid` for tensors that do not go together, or not with it."""
+    `VectorInvalid` for tensors that do not go together, or that do not go with `said`."""
     parts: defaultdict[HookPoint, set[str]] = defaultdict(set)
     for point, part in names:
         parts[point].add(part)
@@ -120,8 +120,8 @@ def _kind(point: HookPoint, parts: set[str]) -> str:
     needs = "; ".join(f"{name}: {', '.join(parts)}" for name, parts in _NEEDED.items())
     raise VectorInvalid(
         f"{tensor_name(point)!r} has the tensors {found}"
-        f"{' and one without a part' if WHOLE in parts else ''}, which make no operation; each "
-        f"needs all of its own ({needs})",
+        f"{' and one without a part' if WHOLE in parts else ''}, which do not make an operation; "
+        f"each needs all of its own ({needs})",
         param=tensor_name(point),
         code="incomplete_operation",
     )
@@ -254,14 +254,14 @@ def written_rows(operation: str, rows: int) -> slice:
 
 
 def are_rows_of(operation: str, rows: int) -> bool:
-    """Whether a vector for `operation` may have so many rows at a hook point."""
+    """Whether a vector for `operation` may have this number of rows at a hook point."""
     if operation == "feature":
         return rows % 2 == 0
     return operation == "project" or rows == {"transport": 4, "rotate": 2}.get(operation, 1)
 
 
 def columns_of(operation: str, rows: int) -> int:
-    """Terms that a use of a vector with so many rows at a hook point takes there."""
+    """Terms that a vector with this number of rows at a hook point needs there."""
     if operation == "feature":
         return rows // 2
     return {"project": rows, "transport": 2}.get(operation, 1)
@@ -278,8 +278,8 @@ def _unfit(operation: str, has: str, param: str) -> VectorInvalid:
 
 
 def check_use(operation: str, own: str, rows: int, steps: bool) -> None:
-    """Raise `VectorInvalid` if a vector made for the operation `own`, with so many rows at a hook
-    point, cannot be used with `operation`. `steps`: each row is of one generation step."""
+    """Raise `VectorInvalid` if a vector made for the operation `own`, with `rows` rows at a hook
+    point, cannot be used with `operation`. `steps`: each row is for one generation step."""
     if operation == own:
         return
     if not {operation, own} <= ALIKE:

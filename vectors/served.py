@@ -28,7 +28,7 @@ class Described(Protocol):
 
     @property
     def base_model(self) -> BaseModel | None:
-        """The model it was made on, as far as its file has it."""
+        """The model that it was made on; None if its file does not name one."""
 
 
 @dataclass(frozen=True)
@@ -177,9 +177,9 @@ class ServedModel:
         for point in vector.tensors:
             if point.site not in self.reading_sites and point.site in (self.sites or ()):
                 return VectorInvalid(
-                    f"what is added at {point.site} is added at resid_post here, which an "
-                    "operation that reads the stream cannot be; have the server started with "
-                    f"--sites {point.site}",
+                    f"additions at {point.site} are made at resid_post here, where an operation "
+                    "that reads the stream would read the wrong place; have the server started "
+                    f"with --sites {point.site}",
                     param=tensor_name(point),
                     code="site_not_supported",
                 )

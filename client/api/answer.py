@@ -59,7 +59,7 @@ class Pieces:
 
 
 def no_receipt() -> Refused:
-    """The error for a steered answer that does not say so."""
+    """The error for a steered answer without a receipt."""
     return Refused(
         "the answer has no receipt, so it is not known whether it was steered",
         remedy="is this a Steersman server?",

@@ -78,9 +78,10 @@ class Client:
         model: str | None = None,
         **more: Any,
     ) -> Answer:
-        """The model's answer to `messages`, or to one text of the user's.
+        """The model's answer to `messages`: a list of them, or one text as the user's message.
 
-        `steering` is the field of the request; None: not steered, whatever the defaults are.
+        `steering` is the field of the request; with None the answer is unsteered, also where a
+        default preset steers.
         `model`: the served one unless given; `smollm2:sunny` steers by a preset. `more`: other
         fields of the request, such as `temperature`.
         """
@@ -221,8 +222,8 @@ class Jobs:
         return self._client.send(calls.cancel_job(job_id))
 
     def wait(self, job_id: str, *, every: float = 0.5) -> Job:
-        """The job when it has ended, looked at `every` so many seconds. Raises `Refused` if it
-        failed or was cancelled."""
+        """Wait until the job has ended, and return it; looks every `every` seconds. Raises
+        `Refused` if it failed or was cancelled."""
         while not calls.has_ended(job := self.get(job_id)):
             time.sleep(every)
         return calls.checked(job)

@@ -28,15 +28,15 @@ PREFIX: Final = "sk-steersman-"
         steersman keys new alice --scope infer --file keys.yaml
         steersman keys new ci --scope vectors:read --scope vectors:write --vectors 'team-a-*'
         """,
-        after="Only its SHA-256 is in the file; the key itself is shown this once: with --file on "
-        "stdout, else on stderr, and the entry on stdout. To change a key, put the new hash beside "
-        "the old one, as a list, until everybody has the new key.",
+        after="The file has only the key's SHA-256. The key itself is shown this once: with --file "
+        "on stdout; without it on stderr, and the entry on stdout. To change a key, put the new "
+        "hash beside the old one, as a list, until everybody has the new key.",
     ),
 )
 def new(
     ctx: typer.Context,
     name: Annotated[
-        str, typer.Argument(metavar="NAME", help="Who it is for; in logs and metrics.")
+        str, typer.Argument(metavar="NAME", help="Whose key it is; logs and metrics show it.")
     ],
     scope: Annotated[
         list[str],
@@ -139,8 +139,8 @@ def _append(file: Path, entry: str) -> None:
             parse(load(text), str(file))
         except NotWhole:
             raise WrongUsage(
-                f"{file} has another form than `keys:` and a list; leave out --file, and put the "
-                "entry there by hand"
+                f"{file} is not `keys:` with a list below it; leave out --file, and put the entry "
+                "into the file by hand"
             ) from None
     mode = stat.S_IMODE(file.stat().st_mode) if file.exists() else None
     try:

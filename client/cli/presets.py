@@ -30,8 +30,8 @@ Follow = Annotated[
     bool | None,
     typer.Option(
         "--follow/--pin",
-        help="Use what the vectors' names stand for at each request, or keep to what they are now "
-        "(the default).",
+        help="At each request, use the vectors that the names stand for then; or keep to those "
+        "that they stand for now (the default).",
     ),
 ]
 Description = Annotated[str | None, typer.Option(metavar="TEXT")]
@@ -178,8 +178,8 @@ def set_preset(
 @app.command(
     "apply",
     help=with_examples(
-        "Make presets, or change those that there are, so that they are as a file says: JSON or "
-        "YAML, by name a `steering` value with `follow` and `description` beside it if need be.",
+        "Make or change presets to match a file, JSON or YAML. It has, under the name of each "
+        "preset, `steering` and, if wanted, `follow` and `description`.",
         """
         steersman presets apply presets.yaml
         """,
@@ -236,7 +236,7 @@ def delete_preset(
 
 
 def _steering(steer: list[str] | None, file: Path | None) -> Any:
-    """The `steering` value that the arguments say; None if they say nothing."""
+    """The `steering` value that the arguments give; None if they give none."""
     if file is None:
         return {"vectors": parse.steering(steer)} if steer else None
     if steer:
@@ -260,7 +260,7 @@ def _wanted(file: Path) -> dict[str, dict[str, Any]]:
         isinstance(one, dict) and "steering" in one for one in said.values()
     ):
         raise WrongUsage(
-            f"{file} has no presets by name",
+            f"{file} does not have a preset under each name",
             param="FILE",
             remedy="write it as {sunny: {steering: {vectors: {cheerful: 1.5}}}}",
         )

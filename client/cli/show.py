@@ -62,7 +62,8 @@ def table(
     numbers: Sequence[str] = (),
     marked: Sequence[int] = (),
 ) -> None:
-    """A table on stdout. `numbers` are columns aligned to the right; rows `marked` stand out."""
+    """Print a table to stdout. The columns `numbers` are aligned to the right; the rows `marked`
+    are green."""
     from rich import box
     from rich.table import Table
 

@@ -31,8 +31,8 @@ _VAGUE: Final = re.compile(
 
 
 KILLED: Final = (
-    "a process of the engine died without an error of its own, as one does that the kernel kills "
-    "for want of memory; see `dmesg`, and set --kv-cache-memory-bytes lower"
+    "a process of the engine died without an error; so does a process that the kernel kills "
+    "because memory runs out: see `dmesg`, and set --kv-cache-memory-bytes lower"
 )
 
 

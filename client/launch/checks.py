@@ -28,7 +28,7 @@ def read_settings(
     """`given`, the section `steersman` of --additional-config, with the options of the command line
     over it (`explicit`); and a line for each value that an option replaces.
 
-    `flags` maps settings to options. Raises `CannotStart` for a value that cannot be.
+    `flags` maps settings to options. Raises `CannotStart` for a wrong value.
     """
     merged = {**given, **explicit}
     lines = [
@@ -134,7 +134,9 @@ def check_address(args: argparse.Namespace) -> None:
             listener.bind((host, args.port))
             listener.listen(1)
         except socket.gaierror:
-            raise CannotStart(f"--host {host} is not an address of this machine") from None
+            raise CannotStart(
+                f"--host {host} is not an address of this machine; give one that is"
+            ) from None
         except OSError as error:
             raise CannotStart(_no_socket(error, host, args.port)) from None
 
@@ -146,7 +148,7 @@ def _no_socket(error: OSError, host: str, port: int) -> str:
     if error.errno == errno.EACCES:
         return f"--port {port} needs rights that this user does not have; choose one above 1023"
     if error.errno == errno.EADDRNOTAVAIL:
-        return f"--host {host} is not an address of this machine"
+        return f"--host {host} is not an address of this machine; give one that is"
     return f"--host {host} --port {port}: {error.strerror}"
 
 
@@ -159,7 +161,7 @@ def _check_uds(path: Path) -> None:
         return
     except OSError as error:
         raise CannotStart(f"--uds {path}: {error.strerror}") from None
-    kind = "a socket of another server, or of one that is gone; remove it" if stat.S_ISSOCK(
+    kind = "a socket; name another path, or remove it if its server has ended" if stat.S_ISSOCK(
         mode) else "a file; name another path"  # fmt: skip
     raise CannotStart(f"--uds {path} is there already: {kind}")
 

@@ -12,10 +12,10 @@ from steersman.steering.plan.settings import Settings, flag_of, is_place, kind_o
 
 DEMO_NAME: Final = "smollm2"
 SHUTDOWN_SECONDS: Final = 60
-"""`--shutdown-timeout`: what runs when SIGTERM comes has so long to finish. vLLM's default is 0."""
+"""`--shutdown-timeout`: how long requests may still run after SIGTERM. vLLM's default is 0."""
 FOLDERS: Final = frozenset({"library"})
-"""Paths that are resolved. Of others links are kept: a Secret's and a rotated log's point elsewhere
-tomorrow."""
+"""Paths whose links are resolved. Other paths keep their links: those of a Secret or of a rotated
+log point elsewhere tomorrow."""
 
 
 def own_parser() -> argparse.ArgumentParser:
@@ -24,9 +24,9 @@ def own_parser() -> argparse.ArgumentParser:
         usage="steersman serve (MODEL | --demo) [options of ours] [options of vLLM's]",
         description="Serve a model behind the OpenAI API; each request may steer it.",
         epilog="Every other option is vLLM's, such as --host, --port, --max-model-len, --api-key: "
-        f"--help=all lists them. --shutdown-timeout is {SHUTDOWN_SECONDS} here: what runs at "
-        "SIGTERM may finish within so many seconds. On a CPU the defaults are float32, eager, and "
-        "a KV cache of 2 GiB.",
+        f"--help=all lists them. --shutdown-timeout is {SHUTDOWN_SECONDS} here: requests "
+        "that run at SIGTERM have that many seconds to finish. On a CPU the defaults are float32, "
+        "eager, and a KV cache of 2 GiB.",
         allow_abbrev=False,
         add_help=False,
     )

@@ -47,9 +47,9 @@ HELP = with_examples(
     "Try coefficients and layers: behaviour against fluency; pick the best that is fluent.\n\n"
     "In each cell the steered server answers the same prompts, a measure judges the answers, and "
     "the unsteered model scores their perplexity. After the unsteered cell it prints how "
-    "long the others take, and asks above a minute (--yes). Only what is distinguishable from "
-    "unsteered is picked. Read some of them, too: they are in "
-    "sweep-VECTOR.json, which is written at the end.\n\n"
+    "long the others take and, above a minute, asks whether to continue (not with --yes). It picks "
+    "only a cell that is distinguishable from unsteered. Read some of the answers, too: they are "
+    "in sweep-VECTOR.json, which is written at the end.\n\n"
     "Measures: vader (sentiment), language:CODE, regex:PATTERN (matches in 100 words), logodds "
     "(of two first tokens), judge (0 to 10 from another model; its key in "
     "STEERSMAN_JUDGE_API_KEY). vader and language need `pip install '.[measure]'`, as the "
@@ -226,7 +226,7 @@ async def _run(
 
 def confirm_duration(seconds: float, answers: int, *, yes: bool) -> None:
     """Print how long the steered answers will take, estimated from the unsteered ones. Above a
-    minute, ask at the terminal whether to continue. Raises `CliError` if not."""
+    minute, ask at the terminal whether to continue. Raises `CliError` if the answer is no."""
     length = f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} minutes"
     show.note(f"{answers} answers more, about {length}")
     if seconds <= ASKS_ABOVE_S or yes:

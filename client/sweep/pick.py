@@ -16,12 +16,13 @@ RULE: Final = (
     f"A cell is fluent if the perplexity of its answers under the unsteered model is below "
     f"{PERPLEXITY:g} times that of the unsteered answers, and at most {REPETITION:g} more of their "
     "runs of three tokens are repeated. The safe range of a set of layers goes from 0 both ways to "
-    "the last coefficient before one that is not fluent. Picked is the cell in a safe range with "
-    "the best behaviour, of those that are distinguishable from unsteered: over the same prompts, "
-    "the mean gain is so many of its standard errors that a vector which does nothing would get "
-    f"there, in any of this sweep's cells, once in {1 / CHANCE:.0f} sweeps. Between equals the "
-    "smaller coefficient, then the lower perplexity decides. A measure that gave a number for less "
-    "than half of a cell's answers does not count."
+    "the last coefficient before one that is not fluent. Of the cells in a safe range that are "
+    "distinguishable from unsteered, the one with the best behaviour is picked. A cell is "
+    "distinguishable if its mean gain over the same prompts is so many standard errors that a "
+    "vector without an effect would reach it, in any of this sweep's cells, once in "
+    f"{1 / CHANCE:.0f} sweeps. Between equals the smaller coefficient decides, then the lower "
+    "perplexity. A measure that gave a number for less than half of a cell's answers does not "
+    "count."
 )
 
 

@@ -37,7 +37,7 @@ from steersman.vectors.validation import first_problem
 
 LOOK_EVERY_S: Final = 1.0
 LOOK_WITHIN_S: Final = 1.0
-"""How long requests wait for a look at a file whose disk hangs; then the keys of before count."""
+"""How long requests wait for a file whose disk hangs; after that the previous keys count."""
 MAY_BE_PUBLIC: Final = ("/metrics",)
 """Routes that a keys file may open to everybody."""
 _LOOKING: Final = ThreadPoolExecutor(1, "steersman-keys")
@@ -200,7 +200,7 @@ class Keys:
             if signature == known == ():
                 return
             self._set_stale(True)
-            logger.error("the keys file is not read again, the previous keys stay: %s", error)
+            logger.error("the changed keys file cannot be used, the previous keys stay: %s", error)
             return
         self._set_stale(False)
         logger.info("keys file read again: %d keys", len(self.names))

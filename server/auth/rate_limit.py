@@ -69,8 +69,8 @@ class RateLimiter:
         use.counted_at = now
         if use.tokens < count:
             raise TooManyRequests(
-                f"this key may make {per_minute} requests a minute (requests_per_minute), of which "
-                "each answer counts as one",
+                f"this key may make {per_minute} requests a minute (requests_per_minute), and each "
+                "answer counts as one: try again later",
                 code="rate_limit_exceeded",
                 retry_after=math.ceil((count - use.tokens) * 60 / per_minute),
             )

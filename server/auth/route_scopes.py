@@ -22,7 +22,7 @@ OFF: Final = "off"
 NOWHERE: Final = "nowhere"
 """There is no such route: a 404, which a stranger does not get to see."""
 OTHERWISE: Final = "otherwise"
-"""There is one, with another method: a 405, which likewise."""
+"""The route has other methods: a 405, which a stranger does not get to see either."""
 
 _BY_NEED: Final = {
     PUBLIC: "GET /health  GET /ready  GET /playground  GET /playground/{file:path}",

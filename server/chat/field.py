@@ -30,7 +30,7 @@ from steersman.vectors.validation import Location, first_problem, path_of_key
 
 SCHEDULES: Final = ("constant", "start", "diminishing")
 MAX_USES: Final = 4096
-"""Vectors that are looked at at all; `max_vectors` is what a request may name."""
+"""Most vectors in a field that is read; `max_vectors` is what a request may name."""
 BROUGHT: Final = "data:"
 """The id of a use whose vector is in the request; the beginning of its digest follows."""
 MAX_LAYERS: Final = 4096
@@ -62,7 +62,7 @@ def _show_use(schema: dict[str, Any]) -> None:
 
 
 def _both(kind: str) -> dict[str, Any]:
-    """What is true where `id` and `data` are of this type, as far as they are there."""
+    """A schema that allows `id` and `data` to be of this type only, where they are there."""
     return {"properties": {"id": {"type": kind}, "data": {"type": kind}}}
 
 
@@ -121,8 +121,8 @@ Schedule = Annotated[
         description="How the coefficient goes from token to token: `constant` (the default); "
         "`start`: the first steered token only; `diminishing`: decreasing to 0 over `over` "
         "tokens; or "
-        f"a list of 1 to {MAX_SCHEDULE} coefficients, one a steered token, in place of "
-        "`coefficient`.",
+        f"a list of 1 to {MAX_SCHEDULE} coefficients, one for each steered token, in "
+        "place of `coefficient`.",
     ),
 ]
 Over = Annotated[
@@ -200,7 +200,8 @@ class PropertyComposition(_Bounded):
         None,
         ge=0,
         allow_inf_nan=False,
-        description="The most that this vector may get, as `coefficient`; give one of the two.",
+        description="The same as `coefficient`: the most that this vector may get. Give one of "
+        "them.",
     )
     top_p: StrictFloat | None = Field(
         None,
@@ -256,8 +257,8 @@ class VectorUse(_Bounded):
     max: Setting = Field(None, description="`clamp`: the most that the stream has along it.")
     unit: Unit | None = Field(
         None,
-        description="Of `min` and `max`: the stream's own units, or the median norm of the stream "
-        "at each layer.",
+        description="What `min` and `max` are measured in: the stream's own units, or its median "
+        "norm at each layer.",
     )
     value: Setting = Field(None, description="`feature`: what its activation becomes.")
     multiply: Setting = Field(None, description="`feature`: what multiplies its activation.")

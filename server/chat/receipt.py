@@ -28,7 +28,7 @@ _FORMS: Final = (
     ("relative_dose", "layers"),
     ("relative_dose", "layers", "schedule", "over", "steps", "after", "positions", "site"),
 )
-"""What is left out, the least of it that makes the header short enough."""
+"""Fields of a vector that the header leaves out: the first of these that makes it short enough."""
 UNCHANGED: Final = (
     "the steering could not change this answer: all steered tokens come after what was "
     "scored or sampled; to score a text, steer its own tokens, with positions `all` or `prompt`"

@@ -16,12 +16,13 @@ class VectorReceipt(BaseModel):
 
     model_config = ConfigDict(extra="allow")
 
-    id: str = Field(description="As the request said it.")
+    id: str = Field(description="As the request named it.")
     digest: str = Field(description="Of the content that was used: sha256:<64 hex digits>.")
     site: str | list[str]
     layers: list[int]
     coefficient: float = Field(
-        description="As it was used; of a list, its strongest; of a dynamic request, the cap."
+        description="The one that was used; of a list, the largest in size; of a dynamic request, "
+        "the most that it may be."
     )
     positions: str | PositionRange | AnswerRange
     operation: str | None = Field(
@@ -49,8 +50,8 @@ class Receipt(BaseModel):
     )
     steps_per_token: float | None = Field(
         None,
-        description="Of a dynamic request: engine steps that a token took, behind the first of "
-        "each answer; null: no answer has two tokens. Not in the header.",
+        description="Of a dynamic request: engine steps that a token took, without the first token "
+        "of each answer; null: no answer has two tokens. Not in the header.",
     )
     keep_norm: bool = Field(
         False, description="Whether the stream kept its norm; left out where it did not have to."

@@ -29,8 +29,8 @@ RESPONSES_END = ("response.completed", "response.incomplete", "response.failed")
 """Events of the Responses API that end a stream and carry the whole response."""
 _INDEX = re.compile(r'"choices":\[\{"index":(\d+),')
 _GOES_ON = '"finish_reason":null'
-"""In a chunk after which its choice goes on, as most are: not worth parsing. A quotation mark
-inside a text is escaped, so no text looks like these."""
+"""What a chunk has unless it ends its choice: such a chunk, as most are, is not parsed. A quotation
+mark inside a text is escaped, so no text looks like these."""
 LOST = envelope(
     Unsaid("the engine did not confirm that it steered this answer, so the answer is withheld")
 )
@@ -39,7 +39,7 @@ MESSAGE_END = "message_delta"
 _DATA: Final = "data: "
 _BEFORE_THE_ENGINE = ("event: response.created", "event: response.in_progress")
 """Chunks that vLLM sends before it has asked the engine: how a Responses stream begins. Comments
-(`--sse-keep-alive-interval`) are not held back: they are there to be seen by who else gives up."""
+(`--sse-keep-alive-interval`) are not held back: a client that sees none for a while gives up."""
 
 
 async def first_chunk_error(response: StreamingResponse) -> Response:

@@ -24,11 +24,11 @@ class Strength:
     """The strength of one use of a vector."""
 
     coefficient: float
-    """Of a list, the strongest; of a dynamic request, the most that it may be."""
+    """Of a list, the largest in size; of a dynamic request, the most that it may be."""
     schedule: tuple[float, ...]
     hold: bool
     param: str
-    """The key that says how strong it is: where to complain of a dose."""
+    """The key that sets it, which an error about the dose names."""
     said: dict[str, Any]
     """What the receipt repeats of it."""
 
@@ -94,7 +94,7 @@ def check_shared(field: SteeringField, strengths: list[Strength]) -> None:
 _NO_OVER = '`over` goes with the schedule "diminishing"; leave it out'
 _NO_AFTER = (
     "`after` says what comes behind the last step of a vector that has steps, or behind the last "
-    "of a list of coefficients; there is neither: leave it out"
+    "of a list of coefficients; this request has neither: leave it out"
 )
 
 
@@ -127,7 +127,7 @@ def _after(
     if after == "hold" and schedule in ("start", "diminishing"):
         owner = "steering" if use.after is None else where
         raise PlanInvalid(
-            f'the schedule "{schedule}" comes to an end, there is nothing to hold; use "stop"',
+            f'the schedule "{schedule}" comes to an end, so there is nothing to hold; use "stop"',
             param=f"{owner}.after",
         )
     return after

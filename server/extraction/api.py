@@ -199,9 +199,8 @@ def _check_steps(wanted: ExtractRequest, context: ExtractionContext) -> None:
     most = context.max_steps
     if wanted.method == "per_step" and most is not None and wanted.steps > most:
         raise VectorInvalid(
-            f"a vector of {wanted.steps} steps cannot be steered with here, at most {most} "
-            f"are allowed; send at most {most} steps, or start the server with a higher "
-            "--max-steps",
+            f"a vector may have at most {most} steps here, not {wanted.steps}; send fewer, or "
+            "start the server with a higher --max-steps",
             param="steps",
             code="too_many_steps",
         )

@@ -184,8 +184,8 @@ def warnings(
         found.append(
             {
                 "code": "few_rows",
-                "message": f"there are {min(counts.values())} texts on a side: how good the vector "
-                f"is cannot be measured with fewer than {LEAST_MEASURED}",
+                "message": f"there are {min(counts.values())} texts on a side: the vector's "
+                f"quality cannot be measured with fewer than {LEAST_MEASURED}",
             }
         )
     return found

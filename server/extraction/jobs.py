@@ -38,7 +38,7 @@ LOST_AFTER_S: Final = 60.0
 """A job that runs writes its state more often than that."""
 RESTS_AFTER_S: Final = 3600.0
 LONGEST_MESSAGE: Final = 2000
-"""Of an error, in characters: some of other people's say all that they were given."""
+"""Characters of an error: messages of some libraries repeat all that they were given."""
 _ID: Final = re.compile(r"job-[0-9a-z]{1,32}", re.ASCII)
 
 
@@ -81,7 +81,7 @@ class Jobs:
         owned = list(self._owners.values()).count(owner)
         if most_of_owner is not None and owned >= most_of_owner:
             raise TooManyJobs(
-                f"{owned} jobs of this key run or wait, as many as may (max_jobs); try again "
+                f"{owned} jobs of this key run or wait, its limit (max_jobs); try again "
                 "later, or cancel one with DELETE /v1/steering/jobs/{id}"
             )
         job = Job(
@@ -232,7 +232,11 @@ class Jobs:
 
 def job_not_found(job_id: str) -> VectorNotFound:
     """The error for a job that does not exist, or that the caller may not see."""
-    return VectorNotFound(f"no job {shown(job_id)}", param="job_id", code="job_not_found")
+    return VectorNotFound(
+        f"there is no job {shown(job_id)}; GET /v1/steering/jobs lists them",
+        param="job_id",
+        code="job_not_found",
+    )
 
 
 def _lose(job: Job) -> None:

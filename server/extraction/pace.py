@@ -53,7 +53,7 @@ class Pace:
         self._rest_at = time.monotonic() + STRETCH * LOOK_S
 
     def cost(self, example: Example) -> float:
-        """Seconds of the engine's time that a text takes, as far as is known."""
+        """Seconds of the engine's time that a text takes, as estimated from earlier steps."""
         new = max(0, example.stop - len(example.tokens))
         least = (self._steps.plain or 0.0) * LEAST_OF_A_STEP
         token, sequence = self._steps.by_token, self._steps.by_sequence

@@ -1,6 +1,6 @@
-"""Uploads of other tools' files, as far as a server may read them.
+"""Uploads of other tools' files, of the kinds that a server may read.
 
-That is GGUF, and safetensors whose tensors are named in another way: headers with bounds, and
+These are GGUF, and safetensors whose tensors are named in another way: headers with bounds, and
 numbers. Pickles and archives are left to `steersman vectors import`, on a user's machine.
 """
 

@@ -45,6 +45,6 @@ async def in_time(seconds: float, look: Callable[..., Found], *args: Any) -> Fou
             return await work
     except TimeoutError:
         raise LibrarySlow(
-            f"the library did not say in {seconds:g} s (--load-timeout) what the vectors are: its "
-            "disk is slow or hangs; try again later"
+            f"the library did not return the request's vectors in {seconds:g} s (--load-timeout): "
+            "its disk is slow or hangs; try again later"
         ) from None

@@ -125,7 +125,7 @@ def _answer(
 
 
 def _part(quality: object, name: str, kind: type[T]) -> T | None:
-    """A value of a file's metadata, if it is there and of the expected type; else None."""
+    """The value `name` of `quality` if it is there and of type `kind`; else None."""
     found = quality.get(name) if isinstance(quality, dict) else None
     return found if isinstance(found, kind) else None
 
@@ -174,9 +174,7 @@ async def _lens(engine: Any, directions: Directions, count: int) -> dict[str, An
     # Under tensor parallelism the logits are gathered on one rank; the others have none.
     found = next((answer for answer in answers if answer is not None), None)
     if found is None:
-        raise SteersmanError(
-            "no worker gave logits, so there is nothing to look at the vector with"
-        )
+        raise SteersmanError("no worker gave logits, so the tokens of the vector are not known")
     return cast("dict[str, Any]", found)
 
 

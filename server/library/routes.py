@@ -53,7 +53,7 @@ from steersman.vectors.validation import body_invalid, check_patch
 
 _MAX_PATCH_BYTES: Final = 1 << 20
 MAX_PAGE_BYTES: Final = 4 << 20
-"""Of the vectors on one page of a list; a page ends early rather than be longer."""
+"""Most bytes of the vectors on one page of a list: a page ends before it has more."""
 
 
 def build_router() -> APIRouter:

@@ -22,7 +22,7 @@ class TensorInfo(BaseModel):
 
 
 class BaseModelInfo(BaseModel):
-    """The model on which a vector was made, as far as its file has it."""
+    """The model on which a vector was made; null is what its file does not have."""
 
     id: str | None
     hidden_size: int | None
@@ -141,7 +141,7 @@ class VectorPatch(BaseModel):
     positions: Positions | None = None
     safe_range: tuple[StrictFloat, StrictFloat] | None = None
     digest: StrictStr | None = Field(
-        None, description="Content in the library for the name to stand for: an atomic swap."
+        None, description="The content in the library that the name stands for from now on."
     )
 
 
@@ -173,8 +173,8 @@ class Capabilities(BaseModel):
     )
     default_preset: dict[str, Any] | None = Field(
         None,
-        description="What steers requests that do not say how: `preset`, `source` (key or server), "
-        "and `locked`, whether they can say anything else; null: nothing.",
+        description="The preset of requests that do not say how they are steered: `preset`, "
+        "`source` (key or server), and `locked`, true if no request may say; null: none.",
     )
     inline_vectors: bool = Field(
         False, description="Whether the caller's requests may bring vectors with them."

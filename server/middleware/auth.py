@@ -43,7 +43,7 @@ class Authenticate:
                 await self._keys.refresh()
             permissions = self._admit(need, headers)
             if need == NOWHERE and is_ours(scope):
-                # An id with a line break fits no route, and this is no error of vLLM's to tell.
+                # An id with a line break fits no route of ours, and the error must not be vLLM's.
                 raise RouteNotFound("there is no such route; /openapi.json lists them")
             counted = CountedRequest(self._limiter, permissions)
         except SteersmanError as error:

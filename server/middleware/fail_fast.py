@@ -12,7 +12,7 @@ from pydantic_core import SchemaValidator
 
 _LISTS: Final = ("list", "tuple", "set", "frozenset")
 _OPAQUE: Final = frozenset({"cls", "default", "default_factory", "metadata", "expected"})
-"""Parts of a core schema that are no schemas."""
+"""Parts of a core schema that are not schemas."""
 
 
 def install(routes: Iterable[Any]) -> None:

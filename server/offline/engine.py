@@ -61,8 +61,8 @@ class OfflineEngine:
 
 
 def wait_for(work: Coroutine[Any, Any, T]) -> T:
-    """The result of `work`, also where this thread has an event loop that runs, as a notebook's
-    has."""
+    """The result of `work`. Also works in a thread whose event loop runs already, as in a
+    notebook."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:

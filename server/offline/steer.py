@@ -225,7 +225,10 @@ class OfflineSteering:
             given = self._llm.get_default_sampling_params()
         each = list(given) if isinstance(given, Sequence) else [given] * count
         if len(each) != count:
-            raise ValueError(f"{len(each)} sampling parameters for {count} prompts")
+            raise ValueError(
+                f"there are {len(each)} sampling parameters for {count} prompts; give one for each "
+                "prompt, or one for all"
+            )
         return [params.clone() for params in each]
 
     def _chosen(self, steering: Any) -> Chosen:

@@ -56,7 +56,7 @@ class Chosen(NamedTuple):
         return error
 
     def blamed(self, error: PlanInvalid | SteersmanError) -> Exception:
-        """`error`, which only steered requests get; says what steers one that does not itself."""
+        """`error`; if a default steers the request, its message has that and what turns it off."""
         if self.default is not None:
             error.message = (
                 f"{error.message} ({self.default.whose} steers this request; {self.default.off})"

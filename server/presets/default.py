@@ -32,7 +32,7 @@ class Default(NamedTuple):
         return '"steering": null, or the header "X-Steering: null", turns it off'
 
     def bound(self, param: str) -> NotAllowed:
-        """The error for a request whose `param` says something else, where it cannot."""
+        """The error for a request that sets `param`, under a key that is bound to the preset."""
         return NotAllowed(
             f"this key is bound to the preset {self.preset!r} (locked, in the keys file), and its "
             f"requests cannot say how they are steered; leave out {param!r}, or use another key",

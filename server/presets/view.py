@@ -111,12 +111,12 @@ class PresetView:
         )
 
     def _version(self, steering: Any, *, follow: bool) -> Version:
-        """What a preset with this `steering` stands for, once it has stood what a request has
-        to."""
+        """What a preset with this `steering` stands for. Raises what a request with it would
+        raise."""
         for n, use in enumerate(SteeringField.read(steering).uses):
             if use.data is not None:
                 raise VectorInvalid(
-                    "a preset names vectors and has none in it: upload this one, and send its `id`",
+                    "a preset names vectors and cannot hold one: upload it, and send its `id`",
                     param=f"steering.vectors[{n}].data",
                     code="not_supported",
                 )

@@ -223,9 +223,9 @@ class Limits:
                 param=where,
             )
         if not operation.adds and (vector.steps > 1 or plan.dynamic is not None):
-            what = "dynamic composition adds" if plan.dynamic else "a vector with steps is added"
+            what = "dynamic composition" if plan.dynamic else "a vector with steps"
             raise PlanInvalid(
-                f"{what}, and this use has the operation `{operation.name}`; leave out one of them",
+                f"{what} can only add, and not `{operation.name}`; leave out one of them",
                 param=f"{where}.operation",
             )
         if operation.name == "replace" and not is_explicit(vector.positions):
@@ -247,8 +247,8 @@ class Limits:
         for site, _ in vector.terms:
             if site not in self.own_sites:
                 raise PlanInvalid(
-                    f"additions at {site} are made at resid_post here, and beside operations that "
-                    "read the stream that is not the same; leave one of them out, or have the "
+                    f"additions at {site} are made at resid_post here, which differs beside "
+                    "an operation that reads the stream; leave one of the two out, or have the "
                     "server started with --enforce-eager",
                     param=where,
                     code="site_not_supported",

@@ -278,8 +278,8 @@ class Plan:
         return CacheKeys(self, prompt_tokens).of(start, stop)
 
     def alone(self, stream: int) -> Self | None:
-        """The plan of companion `stream` of a dynamic request: vector number `stream` (counted from
-        1) alone, at its coefficient `start`. None for the unsteered companion, which is 0."""
+        """The plan of companion `stream` of a dynamic request. Companion n, from 1, is steered by
+        the n-th vector alone, at its coefficient `start`; companion 0 is unsteered: None."""
         if self.dynamic is None or stream == 0:
             return None
         start = as_float32(self.dynamic.start_of(stream - 1))
@@ -400,7 +400,7 @@ def _unpacked(values: bytes) -> tuple[float, ...]:
 
 
 def _operation(said: dict[str, str | bool | float]) -> Operation:
-    """The operation of which `said` is `Operation.said`. Raises `PlanInvalid`."""
+    """The operation with the fields `said`, which `Operation.said` gives. Raises `PlanInvalid`."""
     if not said:
         return ADD
     settings = dict(said)

@@ -87,8 +87,8 @@ def check_rule(rule: object, param: str = "steering.positions") -> PositionRule:
         case (int(start), int(stop)) if _is_index(start) and _is_index(stop):
             return (start, stop)
     raise PlanInvalid(
-        f"positions must be one of {', '.join(NAMED_RULES)} or an object with exactly the "
-        'integers "start" and "stop", or one of these or both and "of": "answer"',
+        f"positions must be one of {', '.join(NAMED_RULES)}; or an object with the integers "
+        '"start" and "stop"; or one with "of": "answer" and at least one of these two',
         param=param,
     )
 

@@ -101,9 +101,9 @@ class Settings(BaseModel):
     )
     operations: Operations | None = setting(
         None,
-        "what vectors may do to the stream, besides add; with any of these, what is steered in "
-        "compiled and captured graphs reads the whole stream, which keeps vLLM from making one "
-        "kernel of an all-reduce and the norm behind it",
+        "what vectors may do to the stream, besides add; with any of these, compiled and captured "
+        "graphs read the whole stream where they steer, so vLLM cannot fuse an all-reduce with the "
+        "norm after it",
         "NAMES",
         unset="all; in graphs under tensor parallel, add alone",
     )
@@ -123,7 +123,7 @@ class Settings(BaseModel):
     load_timeout: Positive = setting(
         30.0,
         "time for a vector to come out of the library into the bank; a request that waits longer "
-        "for one is a 503",
+        "is refused with 503",
         "SECONDS",
     )
     max_terms: Count = setting(
@@ -201,7 +201,7 @@ class Settings(BaseModel):
     max_inline_cache_bytes: Count = setting(
         256 * MEBI,
         "room for vectors that requests have brought, in the library's directory; the one used "
-        "longest ago goes first",
+        "longest ago is dropped first",
         "BYTES",
     )
     max_upload_bytes: Count = setting(64 * MEBI, "largest vector upload", "BYTES", limit=True)
@@ -251,7 +251,9 @@ class Settings(BaseModel):
     body_timeout: Positive = setting(
         60.0, "time for a request's body to arrive; a slower one is refused with 408", "SECONDS"
     )
-    max_jobs: Count = setting(8, "extractions that may run or wait, one running", "N", limit=True)
+    max_jobs: Count = setting(
+        8, "extractions that may run or wait; one runs at a time", "N", limit=True
+    )
     extract_share: Share = setting(
         0.25,
         "share of the engine's time that an extraction takes while clients of its API server use "
@@ -262,8 +264,8 @@ class Settings(BaseModel):
 
     playground: Switch = setting(
         True,
-        "serve a page at /playground, to try vectors in a browser; its files are public, and what "
-        "it calls needs the key that it always needs",
+        "serve a page at /playground, to try vectors in a browser; its files are public, and the "
+        "routes that it calls need a key as always",
     )
 
     @property

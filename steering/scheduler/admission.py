@@ -152,8 +152,8 @@ class AdmissionQueue:
         return found
 
     def loaded(self, report: LoadReport) -> dict[str, str]:
-        """Take note of what the workers report of loads. Returns the requests that cannot be
-        steered, with the reason; the caller ends them."""
+        """Record what the workers report about loads. Returns the requests that cannot be steered,
+        with the reason; the caller ends them."""
         ready, failed = self.loads.take(report)
         for request_id in ready:
             self._later[request_id] = self._rows(request_id)

@@ -273,8 +273,8 @@ class CompanionScheduler:
 
     def _end_pause(self) -> bool:
         """End vLLM's pause between prompts (`--prefill-schedule-interval`), which is counted in
-        steps that compute something: while answers are held there are none. Returns whether it was
-        on."""
+        steps that compute something: while answers are held, no step does. Returns whether the
+        pause was on."""
         scheduler = self._scheduler
         # Before vLLM 0.33 there is one under data parallel alone, counted in all steps.
         interval = getattr(scheduler, "local_prefill_interval", 1)

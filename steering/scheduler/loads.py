@@ -94,7 +94,7 @@ class LoadBook:
                 self._waiting[request_id] = self._clock(), numbers  # type: ignore[assignment]
 
     def release(self, request_id: str, gone: Iterable[VectorRows]) -> None:
-        """A request has ended; nobody uses the rows that are `gone` any more."""
+        """Record that a request has ended, and that no request uses the rows `gone` any more."""
         self._seconds.pop(request_id, None)
         for rows in gone:
             if rows in self._held:  # Else they could not be loaded.
@@ -125,8 +125,8 @@ class LoadBook:
         return orders
 
     def take(self, report: LoadReport) -> tuple[list[str], dict[str, str]]:
-        """Take note of what the workers report: the requests that wait no longer, and those that
-        cannot be steered, with the reason. The caller ends those."""
+        """Record what the workers report. Returns the requests that wait no longer, and those that
+        cannot be steered, with the reason; the caller ends the latter."""
         ready, failed = list[str](), dict[str, str]()
         for number, seconds in report.ready.items():
             load = self._loads.pop(number, None)

@@ -91,7 +91,7 @@ def _collecting(original: Function) -> Function:
 
 
 def _without_waiting(outputs: "list[EngineCoreOutput]") -> "list[EngineCoreOutput]":
-    """The outputs of requests. Takes note of the one that says how many wait."""
+    """The outputs of requests. Records the one that has how many wait."""
     rest = [output for output in outputs if output.request_id != WAITING_KEY]
     for output in outputs if len(rest) < len(outputs) else ():
         if output.request_id == WAITING_KEY and output.kv_transfer_params:

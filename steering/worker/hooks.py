@@ -19,7 +19,7 @@ Listener = Callable[[str, int, tuple[Tensor, ...]], None]
 
 
 class ActiveSlots:
-    """The slots that a step steers, which eager mode reads, and the listeners at the sites.
+    """The slots that a step steers, and the listeners at the sites. Only eager mode reads them.
 
     In compiled or captured mode `always` is set: Python does not run in the forward pass there, so
     the operation is part of the graph and decides by its tables alone. A step with listeners must
@@ -72,8 +72,8 @@ def alias_sites(blocks: list[Block]) -> tuple[str, ...]:
 def own_slots(
     slots: dict[HookPoint, int], aliases: Collection[str], on: Collection[str]
 ) -> dict[HookPoint, int]:
-    """Table slot of each hook point where terms may read the stream: there, aliases have slots of
-    their own, behind those of `slots`, as far as they are `on`."""
+    """Table slot of each hook point where terms may read the stream: there, each alias that is `on`
+    has a slot of its own, after those of `slots`."""
     found = {point: slot for point, slot in slots.items() if point.site not in aliases}
     for point in slots:
         if point.site in aliases and point.site in on:

@@ -220,7 +220,7 @@ class _ProbedBlocks:
             except TypeError:
                 return
             if len(parts[0]) != count:
-                # A branch is no site then; for the stream there is no other way.
+                # A branch is not a site then; for the stream there is no other way.
                 if key.site == "resid_post":
                     raise NotInstrumentable(
                         f"block {key.layer} has {len(parts[0])} of a step's {count} tokens "

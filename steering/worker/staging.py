@@ -209,7 +209,7 @@ class GuessedTokens:
         """Queue the writing of each token's values to `targets` [tokens, ...]."""
         if not self._tokens:
             return
-        assert self.positions is not None, "tokens are marked by positions that nobody knows"
+        assert self.positions is not None, "tokens are marked by positions that are not set"
         tokens, offsets, first, last = self._sent(np.concatenate(self._tokens, axis=1))
         places = (self.positions[tokens] + offsets).clamp(first, last)
         for target, listed in zip(targets, zip(*self._values, strict=True), strict=True):

@@ -27,14 +27,15 @@ def modules(names: str) -> str:
 RETIRED = [
     # (folders, what is not found in their code, what it is called now)
     (CODE, r"TensorKey", "HookPoint"),
+    (("steering", "vectors"), r"class Key", "HookPoint"),
     (ROOMS, r"Term", "HookPoint"),
     (("steering", "server"), r"class Row", "BankKey of the bank, Sample of an extraction"),
     (ROOMS, r"(?:token|table)_rows?", "token_entry, entry"),
     (
         ("steering/worker",),
-        r"def (?:came|gone|rest|minded|settle|fail|told|written)",
-        "add_request, finish_requests, clear_marks, tracked_request_ids, sync_batch, mark_failed, "
-        "num_choices_reported, entries_written",
+        r"def (?:came|gone|batch|run|over|rest|minded|settle|fail|told|written)",
+        "add_request, finish_requests, sync_batch, begin_step, end_forward, clear_marks, "
+        "tracked_request_ids, mark_failed, num_choices_reported, entries_written",
     ),
     (CODE, r"RowQueue|row_queue", "AdmissionQueue, admission"),
     (("steering/scheduler",), r"def (?:arrive|may_run|leave)", "add, try_admit, remove"),
@@ -61,6 +62,14 @@ RETIRED = [
     ),
 ]
 
+WORDS = [
+    # (what is not found in comments, docstrings and messages, what is written instead)
+    (r"(?<!there )\b(?:is|are) no (?!longer|more|less|fewer)\w+", "is not a ..., such as ..."),
+    (r"\bmend(?:s|ed)?\b", "fix"),
+    (r"\btakes? note of\b", "record"),
+    (r"\bfor want of\b", "because ... is missing"),
+]
+
 
 def sources(*folders: str) -> list[Path]:
     """The .py files of `folders`; an `__init__` is the table of contents of its folder."""
@@ -80,6 +89,15 @@ def code(path: Path, root: Path = ROOT) -> str:
     tokens = [t.string for t in tokenize.generate_tokens(text.readline) if t.type in kinds]
     name = " . ".join(path.relative_to(root).with_suffix("").parts)
     return " ".join([name, ";", *tokens])
+
+
+@cache
+def words(path: Path) -> str:
+    """Comments and strings of a file, each on a line."""
+    text = io.StringIO(path.read_text(encoding="utf-8"))
+    kinds = {tokenize.COMMENT, tokenize.STRING}
+    found = [t.string for t in tokenize.generate_tokens(text.readline) if t.type in kinds]
+    return "\n".join(" ".join(each.split()) for each in found)
 
 
 @pytest.mark.parametrize("room", ORDERLY)
@@ -120,6 +138,25 @@ def test_retired_names_are_gone(folders: tuple[str, ...], retired: str, now: str
         if path != Path(__file__)
     }
     assert sorted(found) == [], f"now called: {now}"
+
+
+@pytest.mark.parametrize(("retired", "now"), WORDS, ids=[x[1] for x in WORDS])
+def test_texts_are_plain(retired: str, now: str) -> None:
+    pattern = re.compile(retired, re.IGNORECASE)
+    found = {
+        f"{path.relative_to(ROOT)}: {match}"
+        for path in sources(*ORDERLY, "deploy", "examples")
+        for match in pattern.findall(words(path))
+    }
+    assert sorted(found) == [], f"write: {now}"
+
+
+def test_words_are_read_from_texts_and_not_from_names(tmp_path: Path) -> None:
+    plain, odd = tmp_path / "plain.py", tmp_path / "odd.py"
+    plain.write_text("mend = 1  # Somebody mends it; there is no other.\n")
+    assert words(plain).count("mend") == 1
+    odd.write_text('"""This is\n    no vector; there is no other, and it is no longer."""\n')
+    assert re.findall(WORDS[0][0], words(odd)) == ["is no vector"]
 
 
 def test_names_are_read_from_code_and_not_from_texts(tmp_path: Path) -> None:

@@ -152,7 +152,7 @@ def refuse_hidden_meaning(
         if not plain:
             raise VectorInvalid(
                 f"the file's key {key} is {shown(metadata.get(key, 'add'))}, which its tensors' "
-                "names and its metadata do not say; name the tensors direction.N and import the "
+                "names and its metadata do not have; name the tensors direction.N and import the "
                 "file with `steersman vectors import`, or leave the glp.* keys out",
                 param=key,
                 code="bad_glp",
@@ -168,7 +168,7 @@ def _keys(metadata: Mapping[str, Any]) -> dict[str, Any]:
             continue
         if key in keys:
             raise VectorInvalid(
-                f"the key {key} is there twice, in other capitals; keep one of them",
+                f"the key {key} is there twice, in different capitals; keep one of them",
                 param=written[:128],
                 code="bad_glp",
             )
@@ -176,7 +176,7 @@ def _keys(metadata: Mapping[str, Any]) -> dict[str, Any]:
         if word not in _READ and not DESCRIBES.fullmatch(word):
             raise VectorInvalid(
                 f"the key {shown(key)} is not known here and may change what the file does, so the "
-                "file is not read without it; leave the key out if it only describes the file",
+                "file is refused; leave the key out if it only describes the file",
                 param=written[:128],
                 code="bad_glp",
             )
@@ -188,7 +188,7 @@ def _refuse_before_glp(metadata: Mapping[str, Any]) -> None:
     for key in metadata:
         if key.lower().startswith(_BEFORE_GLP):
             raise VectorInvalid(
-                f"the key {shown(key)} is of builds from before GLP, whose meaning is not fixed; "
+                f"the key {shown(key)} is from before GLP and has no fixed meaning; "
                 "export the vector again with a current weightless, which writes glp.* keys",
                 param=key[:128],
                 code="bad_glp",

@@ -4,8 +4,8 @@ A file is 8 bytes (little-endian length of the header), the header as JSON, and 
 without gaps. The length is checked before the JSON is parsed, so a hostile header costs nothing.
 
 `read_header` parses the header itself, because safetensors' own reader gives no metadata for a file
-in memory, as an upload is, and accepts duplicate keys. `open_tensors` is that reader, with the same
-bound, for values in a file on disk.
+in memory, such as an upload, and accepts duplicate keys. `open_tensors` reads the values of a file
+on disk with safetensors' reader, after the same check of the length.
 """
 
 import json

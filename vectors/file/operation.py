@@ -19,7 +19,7 @@ from typing import Any, Final
 from steersman.vectors.errors import VectorInvalid, shown
 
 SERVED: Final = ("add", "project")
-"""What GLP files may ask for."""
+"""Operations whose GLP files are imported."""
 
 _OWN_RULES: Final = ("steersman", "glp.", "dspark.")
 _DEPTH: Final = 6
@@ -73,11 +73,12 @@ _PLACES: Final = frozenset(("mlp", "ffn", "attn", "attention", "hook", "pre", "m
 
 
 def refuse_unserved(operation: str, param: str = "glp.mode") -> None:
-    """Raise `VectorInvalid` if the engine has no such operation."""
+    """Raise `VectorInvalid` if files for this operation are not imported."""
     if operation not in SERVED:
         raise VectorInvalid(
-            f"this vector is for the operation `{operation}`, and the operation `{operation}` is "
-            "not served yet; it would do something else if it were added, so it is not imported",
+            f"this file is for the operation `{operation}`, and the operation `{operation}` is not "
+            "imported yet; added, it would do something else. Write the vector for an operation of "
+            "this server (docs/operations.md) instead",
             param=param,
             code="operation_not_served",
         )
@@ -104,9 +105,9 @@ def refuse_operation_name(name: str) -> None:
     for word in _words(name):
         if _OTHER.match(word) or word in _PLACES:
             raise VectorInvalid(
-                f"tensor {shown(name)} has a name ({word}) of more than a vector to "
-                "be added to the stream; if it is one, name it `vector`, or by its place, such as "
-                "'resid_post.14' or 'mlp_out.14'",
+                f"tensor {shown(name)} has a word in its name ({word}) for something other than a "
+                "vector to be added; if it is such a vector, name it `vector`, or by its place, "
+                "such as 'resid_post.14' or 'mlp_out.14'",
                 param=name[:128],
                 code="unknown_layout",
             )
@@ -157,8 +158,8 @@ def _is_other(word: Any) -> bool:
 def _refused(key: str, word: Any) -> VectorInvalid:
     return VectorInvalid(
         f"the file's key {shown(key)} is {shown(word)}, and the operation `{_short(word)}` is not "
-        "served yet: this server adds vectors, and what is for something else would do something "
-        "else if it were added. If it is to be added, have the key say add, or leave the key out",
+        "imported yet; added, the vector would do something else. If it is to be added, set the "
+        "key to add, or leave the key out",
         param=key[:128],
         code="operation_not_served",
     )

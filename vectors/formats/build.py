@@ -163,7 +163,7 @@ def _placed(
         key = steered_place(key, part.name)
         if key in placed:
             raise VectorInvalid(
-                f"{part.name!r} and {placed[key].name!r} are for one layer, at one place, "
+                f"{part.name!r} and {placed[key].name!r} are both for "
                 f"{tensor_name(key)}; keep one of them",
                 param=part.name[:128],
                 code="duplicate_hook_point",

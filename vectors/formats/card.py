@@ -1,4 +1,4 @@
-"""Reads what a Hugging Face folder has beside its vectors: `README.md`'s front matter,
+"""Reads what a Hugging Face folder has beside its vectors: the front matter of `README.md`, and
 `config.json`."""
 
 import json
@@ -17,7 +17,7 @@ _MOST_LINES: Final = 2000
 
 @dataclass(frozen=True)
 class Card:
-    """Base model and licence, as far as the folder names them."""
+    """Base model and licence; None is what the folder does not name."""
 
     base: BaseModel
     licence: str | None

@@ -92,9 +92,9 @@ def expressible(vector: SteeringVector, layers: Iterable[int]) -> SteeringVector
     projects = vector.operation.name == "project"
     if not (projects or vector.operation.adds):
         raise VectorInvalid(
-            f"the vector's operation is `{vector.operation.name}`, and whoever reads a control "
-            "vector adds it, or projects it out; keep it as safetensors (`vectors export` "
-            "without --gguf)",
+            f"the vector's operation is `{vector.operation.name}`, and all readers of control "
+            "vectors add them or project them out; export it as safetensors (`steersman vectors "
+            "export --format safetensors`)",
             param="operation",
             code="operation_not_expressible",
         )

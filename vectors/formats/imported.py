@@ -90,7 +90,8 @@ def check_floats(name: str, value: torch.Tensor) -> None:
 
 
 def layer_number(name: str, digits: str) -> int:
-    """`digits`, the layer in `name`, as a number; raises `VectorInvalid` if it is absurd."""
+    """The layer of tensor `name`, whose name has it as `digits`. Raises `VectorInvalid` if it is
+    not a layer's number."""
     if not (digits.isascii() and digits.isdigit() and len(digits) <= 4):
         raise _bad(name, f"should end in a layer's number, not {shown(digits)}", "unknown_tensor")
     return int(digits)

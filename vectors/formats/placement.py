@@ -145,8 +145,8 @@ def _by_rows(
     depth = options.num_layers
     if options.layers_are is None and depth is not None and rows not in (depth, depth + 1):
         raise VectorInvalid(
-            f"tensor {shown(name)} has {rows} rows and the model has {depth} blocks; give "
-            f"the {rows} blocks that the rows are for with layer",
+            f"tensor {shown(name)} has {rows} rows and the model has {depth} blocks; set "
+            f"layer to the {rows} blocks that the rows are for",
             param="layer",
             code="bad_shape",
         )
@@ -272,8 +272,8 @@ def _needed(options: Options, name: str) -> tuple[int, ...]:
     if options.numbers is None:
         raise VectorInvalid(
             f"{shown(name)} is one vector, and nothing in the file or its name (vec_layer_N_*.pt, "
-            "layer_N.pt, direction.pt with direction_metadata.json) says for which layer; give the "
-            "block that it is for with layer",
+            "layer_N.pt, direction.pt with direction_metadata.json) says for which layer; set "
+            "layer to the block that it is for",
             param="layer",
             code="no_layer",
         )

@@ -50,7 +50,7 @@ def disk_errors() -> Iterator[None]:
 
 
 def obstacle(directory: Path) -> str | None:
-    """Why nothing can be written under `directory` now, as far as this can be seen without writing;
+    """Why nothing can be written under `directory` now, where this can be seen without writing;
     None if nothing prevents it. Raises `OSError` if the directory cannot be checked."""
     with contextlib.suppress(PermissionError):
         space = os.statvfs(directory)

@@ -35,7 +35,7 @@ class _Long:
 
     @property
     def norms(self) -> dict[str, float]:
-        """Length of each tensor by its name, as far as the file has it. Parsed at every access."""
+        """Length of each tensor by its name, where the file has it. Parsed at every access."""
         norms: dict[str, float] = json.loads(self.details).get("norms", {})
         return norms
 

@@ -89,7 +89,7 @@ class Preset:
 
     @property
     def follow(self) -> bool:
-        """Whether it follows the names of its vectors, whatever those come to stand for."""
+        """Whether it uses, at each request, the vectors that its names stand for then."""
         return not self.now.pins
 
     def to_json(self) -> bytes:
@@ -150,7 +150,7 @@ class PresetStore:
     ) -> tuple[Preset, bool]:
         """Keep `version` under `name`. Returns the preset and whether it is new: False if the name
         stands for the same already. Raises `PresetConflict` if it stands for something else, and
-        `VectorInvalid` for a name that cannot be."""
+        `VectorInvalid` for a wrong name."""
         check_name(name)
         check_description(description)
         with self._changing():

@@ -84,7 +84,7 @@ class SentVectors:
                 free += stat.st_size
         if free < size:
             raise SentFull(
-                f"vectors that requests have sent take {self._most_bytes} bytes, all that there is "
+                f"vectors that requests have sent fill the {self._most_bytes} bytes that there are "
                 "for them (--max-inline-cache-bytes); try again in a minute, or upload the vector"
             )
 

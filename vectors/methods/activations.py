@@ -159,7 +159,8 @@ def difference(positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
 
 
 def gap(positive: torch.Tensor, negative: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """positive - negative of two means [layers, width], and bool [layers]: whether they differ."""
+    """The difference positive - negative of two means, [layers, width]; and whether they differ at
+    each layer, bool [layers]."""
     check_same_shape(tuple(positive.shape), tuple(negative.shape))
     found = positive - negative
     scale = torch.maximum(positive.norm(dim=-1), negative.norm(dim=-1))

@@ -26,8 +26,8 @@ def principal_component(
     """The first principal component of pairs, of length 1: float32 [layers, hidden].
 
     positive, negative: samples [layers, hidden], float32, sample i of one being the counterpart of
-    sample i of the other. Raises `ActivationsInvalid`; for `pca_diff` also if all pairs differ by
-    the same.
+    sample i of the other. Raises `ActivationsInvalid`; with `pca_diff` also if the difference is
+    the same in all pairs.
     """
     if centring not in CENTRINGS:
         raise ActivationsInvalid(

@@ -70,8 +70,8 @@ def extract(
             exists=True,
             metavar="DIR_OR_FILE",
             rich_help_panel=_TEXTS,
-            help="A folder of STYLE.txt files, such a file (give the option once for each), or "
-            "JSONL.",
+            help="A folder of STYLE.txt files; or one such file, with the option once for each; "
+            "or a JSONL file.",
         ),
     ] = None,
     prompt: Annotated[

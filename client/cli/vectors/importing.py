@@ -66,13 +66,15 @@ def import_vector(
     ] = None,
     as_extracted: Annotated[
         bool,
-        typer.Option("--as-extracted", help="Add it where its tool read it, not where it adds it."),
+        typer.Option(
+            "--as-extracted", help="Add it where its tool read it, not where its tool adds it."
+        ),
     ] = False,
     layers_are: Annotated[
         LayersAre | None,
         typer.Option(
-            help="What bare numbers of layers count, where a file has nothing else: blocks, or "
-            "hidden-states, of which N is the output of block N-1."
+            help="What layer numbers count in a file that has only numbers: blocks, or "
+            "hidden-states, where N is the output of block N-1."
         ),
     ] = None,
     model: Annotated[
@@ -150,8 +152,8 @@ def _served(client: "Client") -> dict[str, Any] | None:
 
 
 def _print_dose(vector: "SteeringVector", served: dict[str, Any] | None) -> "Dose | None":
-    """Print the relative dose of the vector at its defaults, and what to do if it is far from
-    usual. Returns it, None where it is not known."""
+    """Print the relative dose of the vector at its defaults, and what to do if it is far from the
+    usual. Returns the dose, or None where it is not known."""
     from steersman.vectors.formats.dose import AIM, USUAL, summed_dose, unit_length
 
     unit = (
@@ -190,7 +192,7 @@ def _tell(vector: "SteeringVector", *, chosen: bool) -> None:
     origin = _origin(vector)
     if "library" in origin:
         maker = origin["library"]
-        maker = "a maker that it does not name" if maker == "unknown" else maker
+        maker = "a tool that it does not name" if maker == "unknown" else maker
         show.note(f"found: {origin['format']} of {maker}, {origin['file']}")
         place = origin["site"] if "site" in origin else _place(origin)
         show.note(f"added at: {place}; shift of layer numbers {origin['layer_shift']:+d}")

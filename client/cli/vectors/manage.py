@@ -23,7 +23,7 @@ SET_HELP = with_examples(
     steersman vectors set cheerful --description 'against gloomy' --safe-range -2 2
     steersman vectors set cheerful --version 01b4af7499ae     back to an older version
     """,
-    after="Other defaults make a new version; the older ones stay: `steersman vectors show NAME` "
+    after="Changed defaults make a new version; older versions stay: `steersman vectors show NAME` "
     "lists them.",
 )
 RENAME_HELP = with_examples(

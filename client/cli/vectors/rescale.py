@@ -65,7 +65,7 @@ def rescaled(found: dict[str, "SteeringVector"]) -> dict[str, "SteeringVector"]:
     if any(shape != shapes[0] for shape in shapes) or any(len(s) > 1 for s in shapes[0].values()):
         raise WrongUsage(
             "vectors that are rescaled together must have the same sites and layers, and one "
-            "vector at each, not one a step",
+            "tensor at each, not one for each generation step",
             param="ID",
         )
     stacks = {name: torch.stack(list(v.tensors.values())) for name, v in found.items()}

@@ -70,7 +70,7 @@ def _lines(file: Path, option: str) -> list[str]:
         text = _bytes(file, option).decode()
     except UnicodeDecodeError as error:
         raise WrongUsage(f"{file} is not UTF-8: {error}", param=option) from error
-    # Not splitlines(): a text may hold form feeds and other marks that are no ends of lines.
+    # Not splitlines(): a text may hold form feeds and other marks that do not end a line.
     found = [line.strip() for line in text.split("\n") if line.strip()]
     if not found:
         raise WrongUsage(f"there are no texts in {file}", param=option)

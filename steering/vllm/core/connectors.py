@@ -4,7 +4,7 @@ Those of `unsupported.CONNECTORS` name a block by vLLM's own hash, in which the 
 tokens is, so no request gets a block that was steered otherwise. But the blocks of a request that
 could not be steered, or is not finite, leave vLLM's cache alone (`failures`): a copy would stay,
 and might be of a block that has been filled with zeros since. So a connector gets no block with a
-steered token. Those before the first, a system prompt say, it gets as of any request.
+steered token. Blocks before the first, such as a system prompt's, it gets as from any request.
 """
 
 from typing import TYPE_CHECKING, Any, Final
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
     from steersman.steering.vllm.core.state import SteeredScheduler
 
 _MOST: Final = "max_offload_tokens"
-"""Key of `Request.kv_transfer_params`: the connector copies no block that ends behind so many
+"""Key of `Request.kv_transfer_params`: the connector copies no block that ends after this many
 tokens. Clients may set it too."""
 
 
 def keep_steered_blocks(scheduler: "SteeredScheduler", request: "Request") -> None:
-    """Have the connector copy only blocks before the first steered token. Call before it gets to
-    know the request. Does nothing without a connector."""
+    """Have the connector copy only blocks before the first steered token. Call before the
+    connector gets the request. Does nothing without a connector."""
     if scheduler.connector is None:
         return
     most = _unsteered_tokens(request)

@@ -50,7 +50,9 @@ _SLOW = (
     "the library did not deliver a vector of this request in {:g} s (--load-timeout): its disk is "
     "slow or hangs; try again later"
 )
-_MISLED = "the request used cached blocks of one that could not be steered; send the request again"
+_MISLED = (
+    "the request used cached blocks of another request, which could not be steered; send it again"
+)
 
 
 def end_failed(scheduler: "SteeredScheduler", report: StepReport | None) -> Ended:
@@ -68,8 +70,8 @@ def end_failed(scheduler: "SteeredScheduler", report: StepReport | None) -> Ende
 
 
 def end_unloaded(scheduler: "SteeredScheduler", report: LoadReport | None) -> Ended:
-    """Take note of loads that are over, and end the requests that wait for one that failed, or have
-    waited too long. They have computed nothing. Returns their last outputs."""
+    """Record the loads that are over. End the requests that wait for one that failed, or that have
+    waited too long; they have computed nothing. Returns their last outputs."""
     admission = scheduler.steering_admission
     ended: Ended = []
     if report is not None:

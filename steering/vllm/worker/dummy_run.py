@@ -4,7 +4,7 @@ vLLM makes them to profile, to warm up and to keep idle replicas in step (`_dumm
 runners). They belong to no request, so no token may be marked in them. The probes at the start are
 such runs too. Without metadata most attention layers return zeros, but the CPU's backend
 (`v1/attention/backends/cpu_attn.py`) and state-space layers (`layers/mamba/mamba_mixer*.py`) leave
-their output uninitialised, and the effect of a probe could not be told from noise. A mixer is a
+their output uninitialised, and the effect of a probe would be lost in noise. A mixer is a
 layer of either kind: it mixes tokens.
 """
 

@@ -49,7 +49,7 @@ def _twin_type() -> type["BatchExecutionDescriptor"]:
 
 
 def twin(descriptor: "BatchExecutionDescriptor") -> "BatchExecutionDescriptor":
-    """The descriptor of the graph of the same batch without the operation."""
+    """The descriptor of the graph without the operation, for the same batch."""
     return _twin_type()(**{x.name: getattr(descriptor, x.name) for x in fields(descriptor)})
 
 

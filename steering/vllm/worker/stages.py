@@ -1,4 +1,4 @@
-"""Seam: the stages of a pipeline (`distributed/parallel_state.py`), and what they tell each other.
+"""Seam: the stages of a pipeline (`distributed/parallel_state.py`), and what they send each other.
 
 A stage of a pipeline has some of the model's blocks; vLLM leaves a placeholder where the others
 are. Every stage still has the tables of all layers: bank rows, table entries and marks are then the
@@ -67,8 +67,8 @@ def hidden_states(output: Any) -> Tensor | None:
 
 
 def received(model: nn.Module, tokens: int, dtype: torch.dtype, device: torch.device) -> Any:
-    """What this stage would get of the one before it for so many tokens: random numbers of the size
-    of embeddings, the same at each call. None on the first stage."""
+    """What this stage would get from the one before it for `tokens` tokens: random numbers of the
+    size of embeddings, the same at each call. None on the first stage."""
     from vllm.distributed import get_pp_group
 
     if get_pp_group().is_first_rank:

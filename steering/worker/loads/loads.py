@@ -62,8 +62,8 @@ class Loads:
             self._reads.begin(load.digest)
 
     def wait(self, seconds: float) -> None:
-        """Return when a vector has been read, or after so many seconds: for a step in which there
-        is nothing else to do."""
+        """Return when a vector has been read, or after `seconds`: for a step in which there is
+        nothing else to do."""
         if any(load.read is None for load in self._pending.values()):
             self._reads.wait(seconds)
 

@@ -54,7 +54,7 @@ class Reads:
             self._changed.notify_all()
 
     def forget(self, digest: str) -> None:
-        """Nobody needs the vector any more; a read that has begun goes on."""
+        """Do not read the vector, unless its read has begun."""
         with self._changed:
             self._queue.pop(digest, None)
 
@@ -65,7 +65,7 @@ class Reads:
             return over
 
     def wait(self, seconds: float) -> None:
-        """Return when a read is over, or after so many seconds."""
+        """Return when a read is over, or after `seconds`."""
         with self._changed:
             self._changed.wait_for(lambda: self._over, seconds)
 

@@ -27,8 +27,8 @@ class VectorBank:
 
     def place(self, keys: Collection[BankKey], tensors: Mapping[HookPoint, Tensor]) -> bool:
         """Fill a row with each of `keys` out of a vector's `tensors`, [hidden] or [steps, hidden]
-        f32, and numbers under `numbers_point`; False, and nothing done, where there are not so many
-        rows yet. Raises `VectorUnavailable`, with none of them filled, for tensors that do not
+        f32, and numbers under `numbers_point`. Returns False, and does nothing, where too few rows
+        are free yet. Raises `VectorUnavailable`, with none of them filled, for tensors that do not
         fit."""
         if not self.rows.has_room(keys):
             return False

@@ -152,7 +152,7 @@ def test_import_uploads_what_the_importer_made(keyed: Run) -> None:
     done = keyed("vectors", "import", str(file), "--name", "foreign")
     assert done.status == 0, done.err
     for said in (
-        "a maker that it does not name",
+        "a tool that it does not name",
         "direction.1 -> resid_post.1",
         "all 3 layers",
         "--layer",

@@ -74,7 +74,7 @@ def test_in_safetensors_metadata(key: Any, value: Any, tensor: str, tmp_path: Pa
     path = safetensors(tmp_path / "v.safetensors", {key: value}, {tensor: unit()})
     error = refused(path, layer=12)
     assert (error.param, error.code) == (key_of(key), "operation_not_served")
-    assert "not served yet" in error.message
+    assert "not imported yet" in error.message
 
 
 @pytest.mark.parametrize(("key", "value"), OTHERS)

@@ -104,8 +104,8 @@ def _check_wrapper(key: object, file: str) -> None:
         return
     raise VectorInvalid(
         f"{file} has its tensors under {shown(word)}, which may say where or how they are meant; "
-        "save {layer: tensor}, or tensors named as <site>.<layer>, such as mlp_out.12 (this server "
-        "adds vectors, and has no other operation yet)",
+        "save {layer: tensor}, or tensors named as <site>.<layer>, such as mlp_out.12, if they are "
+        "to be added",
         param=word[:128],
         code="unknown_layout",
     )

@@ -104,7 +104,7 @@ def doubt_of(
 
 
 def _candidates(norms: Sequence[float], depth: Sequence[float]) -> tuple[list[int], str]:
-    """Places that may be recommended, and a description of them."""
+    """Indices of the layers that may be recommended, and a description of these."""
     there = [i for i, norm in enumerate(norms) if norm > 0]
     if not there:
         raise ActivationsInvalid("the vector is zero at every layer", code="identical_sides")
