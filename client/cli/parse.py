@@ -29,6 +29,20 @@ def layers(text: str | None, option: str = "--layers") -> list[int] | None:
     return sorted(found)
 
 
+def numbers(text: str | None, option: str) -> list[int] | None:
+    """`12,88` as numbers in the order given; None for None. Raises `WrongUsage`."""
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isascii() and part.isdigit() and len(part) <= 9 for part in parts):
+        raise WrongUsage(
+            f"{text!r} is not a list of numbers",
+            param=option,
+            remedy="write numbers from 0 with commas between them, as in 12,88",
+        )
+    return [int(part) for part in parts]
+
+
 def settings(pairs: Iterable[str], option: str = "--set") -> dict[str, Any]:
     """The settings in `key=value` pairs. A value is parsed as JSON; if it is not JSON, it is text.
     Raises `WrongUsage`."""

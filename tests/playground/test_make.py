@@ -22,7 +22,7 @@ def test_a_vector_is_made_and_goes_to_the_sliders(
     play.show("Make")
     page = play.page
     page.get_by_role("button", name="Fill in an example").click()
-    expect(page.get_by_text("A text a line · 12 so far")).to_have_count(2)
+    expect(page.get_by_text("One text on each line · 12 so far")).to_have_count(2)
     page.get_by_role("button", name="Make it").click()
     job = page.get_by_role("region", name="Jobs").get_by_role("listitem").first
     expect(job).to_contain_text("glad")

@@ -56,7 +56,7 @@ def test_a_link_brings_the_whole_state_and_sends_none_of_it(
     play.page.get_by_label("Layers", exact=True).fill("12-14")
     play.page.get_by_label("Tokens", exact=True).select_option("all")
     play.page.get_by_label("Schedule").select_option("diminishing")
-    play.page.get_by_label("Over so many tokens").fill("30")
+    play.page.get_by_label("Over this many tokens").fill("30")
     play.page.get_by_label("Seed").fill("11")
     play.say(PARK, 8)
     play.wait()

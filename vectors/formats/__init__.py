@@ -10,9 +10,11 @@ build         makes a `SteeringVector`, with a note of its origin
 card          base model and licence from a Hugging Face folder
 dose          how strong a vector is, relative to the stream
 gguf_export   our vectors as GGUF control vectors
+sae           chosen features of a sparse autoencoder
 """
 
 from steersman.vectors.formats.gguf_export import Exported, save_gguf
 from steersman.vectors.formats.load import FORMATS, load
+from steersman.vectors.formats.sae import load_features
 
-__all__ = ["FORMATS", "Exported", "load", "save_gguf"]
+__all__ = ["FORMATS", "Exported", "load", "load_features", "save_gguf"]

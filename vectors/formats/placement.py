@@ -240,9 +240,10 @@ def refuse_autoencoder(names: Iterable[object]) -> None:
     for name in names:
         if name in _AUTOENCODER:
             raise VectorInvalid(
-                f"this is a sparse autoencoder, with {shown(name)}, not a vector; save the row of "
-                "W_dec of one feature as a tensor named by its place, such as 'resid_post.14' or "
-                "SAELens' hook_name, 'blocks.14.hook_resid_post'",
+                f"this is a sparse autoencoder, with {shown(name)}, not a vector; choose "
+                "features of it (`--features 12,88` of its folder, or of params.npz), or save the "
+                "row of W_dec of one feature as a tensor named by its place, such as "
+                "'resid_post.14'",
                 param=str(name),
                 code="unknown_tensor",
             )

@@ -42,6 +42,7 @@ HELP = with_examples(
     steersman vectors import vec_layer_14_Llama-2-7b-chat-hf.pt
     steersman vectors import bare.pt --layer 14
     steersman vectors import direction.npy --layer 14
+    steersman vectors import gpt2-sae/ --features 1207,88 --name bridges
     steersman vectors import refusal/ --as-extracted --out refusal.safetensors
     """,
 )
@@ -77,6 +78,14 @@ def import_vector(
             "hidden-states, where N is the output of block N-1."
         ),
     ] = None,
+    features: Annotated[
+        str | None,
+        typer.Option(
+            metavar="12,88",
+            help="Features to take from a sparse autoencoder: a SAELens folder, or GemmaScope's "
+            "params.npz with --layer.",
+        ),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Which model's vectors, in a CAA folder of several.")
     ] = None,
@@ -92,12 +101,18 @@ def import_vector(
     """`steersman vectors import`."""
     asked = wants_json(ctx, as_json)
     numbers = parse.layers(layer, "--layer")
+    chosen = parse.numbers(features, "--features")
     if target is not None:
         check_target(target, force=force)
     from steersman.vectors.file.format import write_vector
-    from steersman.vectors.formats import load
+    from steersman.vectors.formats import load, load_features
 
     def read(served: dict[str, Any] | None) -> "SteeringVector":
+        if chosen is not None:
+            place = None if numbers is None else numbers[0]
+            made = load_features(file, chosen, layer=place, site=site, name=name or file.stem)
+            _tell(made, chosen=True)
+            return made
         count = served.get("num_layers") if served else None
         found = load(
             file,
@@ -156,6 +171,9 @@ def _print_dose(vector: "SteeringVector", served: dict[str, Any] | None) -> "Dos
     usual. Returns the dose, or None where it is not known."""
     from steersman.vectors.formats.dose import AIM, USUAL, summed_dose, unit_length
 
+    if not vector.operation.adds:
+        show.note(f"relative dose: none, since `{vector.operation.name}` depends on the stream")
+        return None
     unit = (
         "; its directions have length 1, so the file gives no strength"
         if unit_length(vector)

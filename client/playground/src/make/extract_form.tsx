@@ -9,7 +9,7 @@ import { capabilities } from "../state/server";
 import { words } from "../strings";
 import { NEGATIVE, POSITIVE } from "./example_texts";
 
-const METHODS = ["mean_difference", "repe", "probe", "caa", "style", "per_step"];
+const METHODS = ["mean_difference", "repe", "probe", "caa", "style", "per_step", "act_linear", "act_mean"];
 const TOKENS = ["", "mean", "last", "answer", "steps"];
 const FEW = 20;
 
@@ -124,10 +124,13 @@ export function ExtractForm() {
   );
 }
 
-/** `per_step` needs a site that not every model has. */
+/** `per_step` needs a site that not every model has, transport an operation that not every server does. */
 function methodsHere(): (readonly [string, string])[] {
   const sites = capabilities.value?.sites ?? [];
-  const here = METHODS.filter((method) => method !== "per_step" || sites.includes("attn_out"));
+  const transports = capabilities.value?.operations?.includes("transport");
+  const here = METHODS.filter(
+    (method) => (method !== "per_step" || sites.includes("attn_out")) && (!method.startsWith("act_") || transports),
+  );
   return here.map((method) => [method, words.make.methodNames[method]!] as const);
 }
 
