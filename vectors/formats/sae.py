@@ -195,11 +195,10 @@ def _gemma_scope(path: Path, chosen: list[int]) -> _Read:
             del encoder
             decoder = file["W_dec"]
             _check_shapes(shape, decoder.shape, chosen)
-            rows, bias, threshold = (
-                decoder[chosen],
-                file["b_enc"][chosen],
-                file["threshold"][chosen],
-            )
+            rows, bias = decoder[chosen], file["b_enc"][chosen]
+            threshold = file["threshold"][chosen]
+    except VectorInvalid:
+        raise
     except (ValueError, zipfile.BadZipFile, EOFError, IndexError) as error:
         raise VectorInvalid(f"{path.name} is not whole: {error}", param="file") from None
     parts = (torch.from_numpy(np.ascontiguousarray(x)).float() for x in (columns, rows))

@@ -98,6 +98,8 @@ def test_gemma_scope_does_not_say_where_it_is_from(tmp_path: Path) -> None:
     assert list(load_features(path, CHOSEN, layer=4, site="mlp_out").tensors) == [
         HookPoint("mlp_out", 4)
     ]
+    with pytest.raises(VectorInvalid, match="there is no feature 20"):
+        load_features(path, [FEATURES], layer=4)
 
 
 @pytest.mark.parametrize(
