@@ -201,8 +201,8 @@ def _gemma_scope(path: Path, chosen: list[int]) -> _Read:
         raise
     except (ValueError, zipfile.BadZipFile, EOFError, IndexError) as error:
         raise VectorInvalid(f"{path.name} is not whole: {error}", param="file") from None
-    parts = (torch.from_numpy(np.ascontiguousarray(x)).float() for x in (columns, rows))
-    return _Read(*parts, torch.from_numpy(bias).float(), torch.from_numpy(threshold).float())
+    parts = (columns, rows, bias, threshold)
+    return _Read(*(torch.from_numpy(np.ascontiguousarray(part)).float() for part in parts))
 
 
 def _check_shapes(

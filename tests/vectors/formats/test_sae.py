@@ -87,7 +87,8 @@ def test_a_feature_is_what_it_is_in_the_sae(tmp_path: Path, architecture: str, a
 
 def test_gemma_scope_does_not_say_where_it_is_from(tmp_path: Path) -> None:
     path = tmp_path / "params.npz"
-    np.savez_compressed(path, **{name: t.numpy() for name, t in weights().items()})
+    arrays: dict[str, Any] = {name: t.numpy() for name, t in weights().items()}
+    np.savez_compressed(path, **arrays)
     with pytest.raises(VectorInvalid) as refused:
         load_features(path, CHOSEN)
     assert refused.value.param == "layer"
@@ -133,7 +134,7 @@ def test_another_place_than_its_own(tmp_path: Path) -> None:
     assert load_features(folder, CHOSEN, layer=4, site="resid_post").layers == (4,)
     for options, param in (({"layer": 5}, "layer"), ({"site": "mlp_out"}, "site")):
         with pytest.raises(VectorInvalid) as refused:
-            load_features(folder, CHOSEN, **options)  # type: ignore[arg-type]
+            load_features(folder, CHOSEN, **options)
         assert refused.value.param == param
 
 
