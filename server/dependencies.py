@@ -50,6 +50,13 @@ async def max_extract_rows(request: Request) -> int:
     return most
 
 
+async def activation_bytes(request: Request) -> int | None:
+    """The most activations that a request gets; None: nobody gets any."""
+    settings = _state(request).settings
+    most: int = settings.max_activation_bytes
+    return most if settings.allow_activations else None
+
+
 async def capabilities(request: Request) -> dict[str, Any]:
     """The fields of `Capabilities`, with the caller's limits."""
     found: dict[str, Any] = _state(request).capabilities_for(caller().permissions)
@@ -83,6 +90,7 @@ CallersPresets = Annotated[PresetView, Depends(preset_view)]
 CallersDoses = Annotated[Doses, Depends(callers_doses)]
 CallersExtraction = Annotated[ExtractionContext, Depends(extraction_context)]
 MaxExtractRows = Annotated[int, Depends(max_extract_rows)]
+ActivationBytes = Annotated[int | None, Depends(activation_bytes)]
 MaxUploadBytes = Annotated[int, Depends(max_upload_bytes)]
 CapabilityFields = Annotated[dict[str, Any], Depends(capabilities)]
 AllJobs = Annotated[Jobs, Depends(jobs)]

@@ -22,6 +22,7 @@ class SteersmanEndpoints:
         """Add our routes, replace the four routes that take the `steering` field, and put our
         middleware, which checks keys, before all others."""
         from steersman.server import error_response, health
+        from steersman.server.activations import routes as activations_api
         from steersman.server.auth import audit
         from steersman.server.auth.count_answers import CountAnswers
         from steersman.server.auth.keyfile import Keys
@@ -68,6 +69,7 @@ class SteersmanEndpoints:
         app.include_router(health.router)
         app.include_router(routes.router)
         app.include_router(extract_api.build_router())
+        app.include_router(activations_api.build_router())
         app.include_router(inspect_api.build_router())
         app.include_router(presets_api.build_router())
         app.include_router(vectors_api.build_router())

@@ -3,7 +3,7 @@
 import contextlib
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 from steersman.server.auth.audit import audit
 from steersman.server.auth.library_view import LibraryView
@@ -20,6 +20,7 @@ from steersman.server.presets.default import default_of
 from steersman.server.presets.view import PresetView
 from steersman.steering.plan import MAX_SCHEDULE, Limits, Settings
 from steersman.steering.plan.dynamic import MAX_PROPERTIES
+from steersman.steering.plan.wire.readouts import Measure, Tokens
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.library.library import Library
 from steersman.vectors.library.presets import PresetStore
@@ -142,6 +143,13 @@ class Steersman:
                 name for name in self.limits.operations if name in permissions.operations
             ],
             "reading_sites": list(self.limits.own_sites),
+            "reads": {
+                "sites": list(self.limits.readout_sites),
+                "measures": list(get_args(Measure)),
+                "tokens": list(get_args(Tokens)),
+            }
+            if self.model["captures"]
+            else None,
             "positions": ["generation", "after_prompt", "prompt", "all", "range", "answer_range"],
             "schedules": [*SCHEDULES, "list"],
             "dynamic": {"max_vectors": MAX_PROPERTIES, "kl": ["mean", "sum"]}

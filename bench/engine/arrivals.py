@@ -52,7 +52,7 @@ def library_of(folder: Path, many: int) -> list[str]:
 def worker_of(many: int) -> tuple[SteeredRequests, VectorBank]:
     """A worker's steered requests, with room for so many at once."""
     sizes = TableSizes(LAYERS, 4 * many, 8, many * LAYERS, HIDDEN, many * PROMPT)
-    limits = Limits(LAYERS, many * LAYERS, 8, 32, 4, 10_000.0, 64, 8192, 16_384)
+    limits = Limits(LAYERS, many * LAYERS, 8, 32, 4, 10_000.0, 64, 8192, 16_384, 65_536)
     tables = Tables(sizes, torch.device("cpu"))
     bank = VectorBank(tables)
     return SteeredRequests(tables, limits, {p: p.layer for p in POINTS}, bank), bank

@@ -107,6 +107,18 @@ class VectorReceipt(TypedDict):
     after: NotRequired[str]
 
 
+class ReadReceipt(TypedDict):
+    """What was read of the stream along one vector."""
+
+    id: str
+    digest: str
+    site: str | list[str]
+    layers: list[int]
+    measure: Literal["projection", "cosine"]
+    tokens: Literal["answer", "prompt", "last"]
+    values: dict[str, list[float]] | list[dict[str, list[float]]]
+
+
 class Receipt(TypedDict):
     """How a request was steered."""
 
@@ -114,6 +126,7 @@ class Receipt(TypedDict):
     dynamic: dict[str, Any] | list[dict[str, Any]] | None
     source: Literal["request", "model", "key", "server"]
     preset: str | None
+    reads: NotRequired[list[ReadReceipt]]
     keep_norm: NotRequired[bool]
     note: NotRequired[str]
     steps_per_token: NotRequired[float | None]
@@ -132,6 +145,7 @@ class Capabilities(TypedDict):
     aliases: list[str]
     operations: list[str]
     reading_sites: list[str]
+    reads: dict[str, list[str]] | None
     positions: list[str] | None
     schedules: list[str] | None
     dynamic: dict[str, Any] | None

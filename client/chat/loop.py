@@ -10,7 +10,9 @@ from steersman.client.cli.vectors.listing import print_vectors
 from steersman.client.errors import CliError, WrongUsage
 from steersman.client.http import Client
 
-COMMANDS = "/steer ID C | off, /project ID, /vectors, /set NAME VALUE, /reset, /quit"
+COMMANDS = (
+    "/steer ID C | off, /project ID, /read ID | off, /vectors, /set NAME VALUE, /reset, /quit"
+)
 SAMPLING: Final = ("temperature", "top_p", "max_tokens", "seed")
 
 
@@ -29,6 +31,8 @@ class Conversation:
     as_json: bool = False
     steering: dict[str, float | None] | None = None
     operations: dict[str, str] = field(default_factory=dict)
+    reads: list[str] = field(default_factory=list)
+    """Ids of vectors that the answers are compared with."""
     messages: list[dict[str, str]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -53,6 +57,13 @@ class Conversation:
         self.steering = (self.steering or {}) | steering
         self.operations |= dict.fromkeys(steering, "project")
 
+    def read(self, vector_ids: list[str]) -> None:
+        """Compare the answers with these vectors, from the next one on. Raises `Refused` if the
+        server does not have one of them; nothing changes then."""
+        for vector_id in vector_ids:
+            self.client.vector(vector_id)
+        self.reads = vector_ids
+
     def body(self, text: str) -> dict[str, Any]:
         """The request for an answer to `text`."""
         messages = [*self.messages, {"role": "user", "content": text}]
@@ -68,6 +79,10 @@ class Conversation:
                     for vector_id, value, operation in self._uses()
                 ]
             }
+        if self.reads:
+            # A field that only reads turns a default preset off, as null does.
+            uses = [{"id": vector_id, "measure": "cosine"} for vector_id in self.reads]
+            body["steering"] = {**(body.get("steering") or {}), "read": uses}
         return body
 
     def ask(self, text: str) -> None:
@@ -179,6 +194,10 @@ def command(conversation: Conversation, text: str) -> bool:
             show.note(conversation.steered())
         case "/project":
             raise WrongUsage("/project takes a vector", remedy="as in /project refusal")
+        case "/read":
+            if words:
+                conversation.read([] if words == ["off"] else words)
+            show.note(f"reads: {', '.join(conversation.reads) or 'nothing'}")
         case _:
             raise WrongUsage(f"{name} is not known", remedy=f"use {COMMANDS}")
     return True
@@ -197,6 +216,13 @@ def receipt_line(answer: Answer) -> str:
             f"{name} {vector['coefficient']:g} at {show.layers(vector['layers'])}{dose}, "
             f"{vector['steered_tokens']} tokens"
         )
+    for read in answer.receipt.get("reads", ()):
+        for place, values in read["values"].items():
+            if values:
+                mean = sum(values) / len(values)
+                parts.append(
+                    f"{read['id']} read at {place}: {read['measure']} {mean:+.3f} on average"
+                )
     return f"[{'; '.join(parts)}]"
 
 

@@ -10,9 +10,10 @@ INFER: Final = "infer"
 READ: Final = "vectors:read"
 WRITE: Final = "vectors:write"
 INLINE: Final = "vectors:inline"
+ACTIVATIONS: Final = "activations:read"
 ADMIN: Final = "admin"
 METRICS: Final = "metrics"
-SCOPES: Final = (INFER, READ, WRITE, INLINE, METRICS, ADMIN)
+SCOPES: Final = (INFER, READ, WRITE, INLINE, ACTIVATIONS, METRICS, ADMIN)
 
 
 @dataclass(frozen=True)

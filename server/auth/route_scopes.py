@@ -10,7 +10,7 @@ from typing import Final
 from starlette.routing import Match
 from starlette.types import Scope
 
-from steersman.server.auth.permissions import ADMIN, INFER, METRICS, READ, WRITE
+from steersman.server.auth.permissions import ACTIVATIONS, ADMIN, INFER, METRICS, READ, WRITE
 from steersman.server.routing import path_of
 
 PUBLIC: Final = "public"
@@ -58,6 +58,7 @@ _BY_NEED: Final = {
         DELETE /v1/steering/presets/{name:path}
         POST /v1/steering/vectors/extract  DELETE /v1/steering/jobs/{job_id}
     """,
+    ACTIVATIONS: "POST /v1/steering/activations",
     # Of these many are there only if the operator switches them on (VLLM_SERVER_DEV_MODE, ...).
     ADMIN: """
         POST /pause  POST /resume  GET /is_paused  POST /sleep  POST /wake_up  GET /is_sleeping

@@ -9,7 +9,6 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import (
     AfterValidator,
-    BaseModel,
     BeforeValidator,
     ConfigDict,
     Field,
@@ -22,9 +21,12 @@ from pydantic import (
     model_validator,
 )
 
+from steersman.server.chat.reading.use import MAX_LAYERS, ReadUse
+from steersman.server.chat.reading.use import Bounded as _Bounded
 from steersman.steering.plan import MAX_SCHEDULE, PlanInvalid, check_rule
 from steersman.steering.plan.dynamic import MAX_EVERY
 from steersman.steering.plan.plan import as_float32
+from steersman.steering.plan.wire.readouts import MAX_READS
 from steersman.vectors.operation import SETTINGS, Operation, OperationName, Unit
 from steersman.vectors.validation import Location, first_problem, path_of_key
 
@@ -33,7 +35,6 @@ MAX_USES: Final = 4096
 """Most vectors in a field that is read; `max_vectors` is what a request may name."""
 BROUGHT: Final = "data:"
 """The id of a use whose vector is in the request; the beginning of its digest follows."""
-MAX_LAYERS: Final = 4096
 _SHAPES: Final = ("model_type", "list_type", "missing", "too_short", "dict_type")
 _EXAMPLES: Final = {
     "steering": '{"vectors": {"cheerful": 1.5}}',
@@ -43,9 +44,9 @@ _EXAMPLES: Final = {
 """For clients that send something of another shape altogether."""
 _MEMBERS: Final = ("PositionRange", "AnswerRange", "literal")
 """Of unions, as pydantic names them in the places of errors."""
+_OF_VECTORS: Final = ("dynamic", "keep_norm", "schedule", "over", "after")
+"""Keys of the field that say how its vectors steer."""
 _CODES: Final = {"extra_forbidden": "unknown_field", "missing": "missing_field"}
-_MAX_KEYS: Final = 32
-"""Of an object whose known keys are fewer: each that is not known would be an error of its own."""
 
 
 def _show_use(schema: dict[str, Any]) -> None:
@@ -64,6 +65,15 @@ def _show_use(schema: dict[str, Any]) -> None:
 def _both(kind: str) -> dict[str, Any]:
     """A schema that allows `id` and `data` to be of this type only, where they are there."""
     return {"properties": {"id": {"type": kind}, "data": {"type": kind}}}
+
+
+def _show_needed(schema: dict[str, Any]) -> None:
+    """Put into the schema that `vectors` may be left out beside `read`, with the keys that say how
+    they steer."""
+    alone: dict[str, Any] = {key: {"type": "null"} for key in _OF_VECTORS}
+    alone |= {"keep_norm": {"const": False}, "read": {"type": "array"}}
+    reads = {"required": ["read"], "properties": alone}
+    schema["not"] = {"allOf": [{"not": {"required": ["vectors"]}}, {"not": reads}]}
 
 
 def _show_lengths(most: int) -> Any:
@@ -146,19 +156,6 @@ After = Annotated[
 
 Setting = Annotated[StrictFloat | None, AfterValidator(_finite_setting)]
 """A setting of an operation."""
-
-
-class _Bounded(BaseModel):
-    """An object that is refused at once if it has many more keys than a valid one."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict) and len(data) > _MAX_KEYS:
-            raise ValueError(f"has {len(data)} keys, of which most are unknown")
-        return data
 
 
 def _with_id(use: Any) -> Any:
@@ -352,15 +349,18 @@ class SteeringField(_Bounded):
     `schedule`, `over` and `after` apply to all vectors; the keys of a single vector override them.
     """
 
+    model_config = ConfigDict(json_schema_extra=_show_needed)
+
     vectors: Annotated[
         list[VectorUse] | dict[str, StrictFloat | None],
         Field(
             min_length=1,
             max_length=MAX_USES,
             json_schema_extra=_show_lengths(MAX_USES),
-            description='A list of uses, or the short form {"cheerful": 1.5, "formal": -0.5}.',
+            description='A list of uses, or the short form {"cheerful": 1.5, "formal": -0.5}. It '
+            "may be left out beside `read`.",
         ),
-    ]
+    ] = Field(default_factory=list)
     dynamic: DynamicComposition | None = Field(
         None,
         description="Compute the coefficients anew at every token; null: use those of the request.",
@@ -372,6 +372,15 @@ class SteeringField(_Bounded):
     schedule: Schedule = None
     over: Over = None
     after: After = None
+    reads: list[ReadUse] | None = Field(
+        None,
+        alias="read",
+        fail_fast=True,
+        min_length=1,
+        max_length=MAX_READS,
+        description="Vectors that the stream is compared with: one number a token, in the "
+        "receipt, and in a stream on the chunk of its token. With `vectors` or alone.",
+    )
 
     @field_validator("vectors", mode="before")
     @classmethod
@@ -394,6 +403,8 @@ class SteeringField(_Bounded):
 
             SteeringField.read({"vectors": {"cheerful": 1.5}}).uses[0].id    # "cheerful"
         """
+        if isinstance(value, dict):
+            _check_vectors(value)
         try:
             return cls.model_validate(value)
         except ValidationError as error:
@@ -408,6 +419,22 @@ def long_form(vectors: Any) -> Any:
         {"id": name} | ({} if coefficient is None else {"coefficient": coefficient})
         for name, coefficient in vectors.items()
     ]
+
+
+def _check_vectors(value: dict[str, Any]) -> None:
+    """Raise `PlanInvalid` for a field without `vectors` that needs them."""
+    if "vectors" in value or len(value) > len(SteeringField.model_fields):
+        return
+    if value.get("read") is None:
+        path = "steering.vectors"
+        said = f"{path}: this key is needed; a right one is {_EXAMPLES[path]}"
+        raise PlanInvalid(said, param=path, code="missing_field")
+    for key in _OF_VECTORS:
+        if value.get(key) not in (None, False):
+            raise PlanInvalid(
+                f"steering.{key}: it says how `vectors` steer, and there are none; leave it out",
+                param=f"steering.{key}",
+            )
 
 
 def _invalid(error: ValidationError) -> PlanInvalid:

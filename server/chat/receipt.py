@@ -33,6 +33,7 @@ UNCHANGED: Final = (
     "the steering could not change this answer: all steered tokens come after what was "
     "scored or sampled; to score a text, steer its own tokens, with positions `all` or `prompt`"
 )
+ONLY_READS: Final = "the request reads and steers nothing: it names no `vectors`"
 ZERO: Final = "the steering could not change this answer: every coefficient is 0"
 
 
@@ -112,6 +113,8 @@ def note(plan: Plan, sampled: int | None) -> str | None:
     tokens that are returned, None if the request sets no limit."""
     if plan.dynamic is not None:
         return None
+    if not plan.vectors:
+        return ONLY_READS
     if all(vector.coefficient == 0 and not vector.schedule for vector in plan.vectors):
         return ZERO
     # New token j is made at the j-th token from the prompt's last on; what is scored of the prompt

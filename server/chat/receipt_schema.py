@@ -9,6 +9,7 @@ from vllm.entrypoints.openai.completion.protocol import CompletionResponse
 from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
 
 from steersman.server.chat.field import AnswerRange, PositionRange
+from steersman.steering.plan.wire.readouts import Measure, Tokens
 
 
 class VectorReceipt(BaseModel):
@@ -38,6 +39,23 @@ class VectorReceipt(BaseModel):
     )
 
 
+class ReadReceipt(BaseModel):
+    """What was read of the stream along one vector."""
+
+    model_config = ConfigDict(extra="allow")
+
+    id: str = Field(description="As the request said it.")
+    digest: str = Field(description="Of the content that was used: sha256:<64 hex digits>.")
+    site: str | list[str]
+    layers: list[int]
+    measure: Measure
+    tokens: Tokens
+    values: dict[str, list[float]] | list[dict[str, list[float]]] = Field(
+        description="By layer, a number for each token (by `<site>.<layer>` for a vector of "
+        "several sites); with several answers, such an object for each of them."
+    )
+
+
 class Receipt(BaseModel):
     """How a request was steered. The header `Steering-Receipt` has it without counts."""
 
@@ -52,6 +70,11 @@ class Receipt(BaseModel):
         None,
         description="Of a dynamic request: engine steps that a token took, without the first token "
         "of each answer; null: no answer has two tokens. Not in the header.",
+    )
+    reads: list[ReadReceipt] | None = Field(
+        None,
+        description="What was read, for each entry of `read`; left out where there is none. In "
+        "the header: how many there are.",
     )
     keep_norm: bool = Field(
         False, description="Whether the stream kept its norm; left out where it did not have to."

@@ -1,6 +1,6 @@
 """Turns names into a plan: what the client wrote, then the vector's defaults, within the limits."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -12,6 +12,7 @@ from steersman.server.chat.field import (
     SteeringField,
     VectorUse,
 )
+from steersman.server.chat.reading.resolve import read_use
 from steersman.server.chat.strength import Strength, check_shared, outside_safe_ranges, strength
 from steersman.server.doses import Doses
 from steersman.server.errors import NotAllowed
@@ -41,6 +42,8 @@ class Resolved:
 
     plan: Plan
     draft: list[dict[str, Any]]
+    reads: Sequence[dict[str, Any]] = ()
+    """The receipt of each of its readouts, without values."""
 
 
 def resolve(
@@ -99,7 +102,9 @@ def resolve(
     doses.check_sum(
         dose for vector, dose in zip(planned, given, strict=True) if vector.operation.adds
     )
-    plan = Plan(tuple(planned), receipt, _dynamic(field), field.keep_norm)
+    reads = [read_use(n, use, library, limits, doses) for n, use in enumerate(field.reads or ())]
+    readouts = tuple(one.readout for one in reads)
+    plan = Plan(tuple(planned), receipt, _dynamic(field), field.keep_norm, readouts)
     _check(plan, limits, strengths)
     check_added(
         plan,
@@ -113,7 +118,8 @@ def resolve(
     if enforce_safe_range:
         _check_ranges(field, entries, outside, strengths)
     parts = zip(field.uses, entries, planned, given, outside, strengths, strict=True)
-    return Resolved(plan, [_draft(use.id, *part) for use, *part in parts])
+    drafts = [_draft(use.id, *part) for use, *part in parts]
+    return Resolved(plan, drafts, [one.draft for one in reads])
 
 
 def _find(library: LibraryView, n: int, use: VectorUse) -> Entry:

@@ -160,7 +160,7 @@ async def _steered(
     steered = await _begun(request, raw_request, chosen)
     request.steer(steered.plan)
     asked = None
-    if steered.trace is not None:
+    if steered.trace is not None or steered.reads is not None:
         asked = request.count_tokens(forced=state.args.enable_force_include_usage)
     try:
         response = await handler(request, client)
@@ -169,8 +169,8 @@ async def _steered(
         if response is None or (client.gone and not isinstance(response, StreamingResponse)):
             steered.close(Outcome.ABORTED)
             return Response()
-        if isinstance(response, StreamingResponse) and steered.trace is not None and asked:
-            response.body_iterator = traced(response.body_iterator, steered.trace, asked)
+        if isinstance(response, StreamingResponse) and asked:
+            response.body_iterator = traced(response.body_iterator, steered.part, asked)
         if refusal := steered.refusal():
             raise refusal
     except BaseException as error:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
-from steersman.server.chat.trace import Trace
 from steersman.server.error_response import anthropic, count, envelope, status_of
 from steersman.server.errors import Unsaid
 from steersman.server.metrics import Outcome
@@ -108,9 +107,14 @@ class Asked(NamedTuple):
     """In every chunk."""
 
 
-async def traced(chunks: AsyncIterable[Any], trace: Trace, asked: Asked) -> AsyncIterator[str]:
-    """`chunks`, each with its part of `trace`. Their token counts are removed, except those that
-    were `asked` for."""
+Part = Callable[[int, int, int], dict[str, Any]]
+"""What a chunk says under `steering` of the tokens [start, stop) of a choice: called with the
+choice, start and stop."""
+
+
+async def traced(chunks: AsyncIterable[Any], part: Part, asked: Asked) -> AsyncIterator[str]:
+    """`chunks`, each with its `part`. Their token counts are removed, except those that were
+    `asked` for."""
     told: Counter[int] = Counter()
     choices = Choices()
     last: dict[str, Any] | None = None  # waits for what the chunk of the total says beside it
@@ -127,8 +131,8 @@ async def traced(chunks: AsyncIterable[Any], trace: Trace, asked: Asked) -> Asyn
             yield chunk
             continue
         choice, reach = data["choices"][0]["index"], data["usage"]["completion_tokens"]
-        if reach > told[choice]:
-            data["steering"] = {"dynamic": trace.part(choice, told[choice], reach)}
+        if reach > told[choice] and (said := part(choice, told[choice], reach)):
+            data["steering"] = said
         told[choice] = reach
         if not asked.each:
             del data["usage"]

@@ -10,6 +10,7 @@ from typing import Any, Final, Literal, NamedTuple, Self
 from steersman.server.auth.library_view import LibraryView
 from steersman.server.chat.field import SteeringField
 from steersman.server.chat.in_flight import InFlight
+from steersman.server.chat.reading.values import ReadValues
 from steersman.server.chat.receipt import note
 from steersman.server.chat.resolve import Resolved, resolve
 from steersman.server.chat.trace import Answers, Trace
@@ -95,6 +96,10 @@ class SteeredRequest:
         divided = plan.dynamic is not None and plan.dynamic.mean
         self.trace = Trace(receipt, ids, answers, divided=divided) if dynamic else None
         """Of a dynamic request."""
+        self.reads = (
+            ReadValues(receipt, plan.readouts, made.reads, answers) if plan.readouts else None
+        )
+        """Of a request that reads."""
         self._draft = made.draft
         self._origin = origin
         self._note = note(plan, sampled)
@@ -131,12 +136,25 @@ class SteeredRequest:
         ]
         dynamic = self.trace.whole() if self.trace else None
         pace = {} if self.trace is None else {"steps_per_token": _steps_per_token(notes)}
-        return {"vectors": vectors, "dynamic": dynamic, **pace, **self._rest()}
+        reads = {} if self.reads is None else {"reads": self.reads.whole()}
+        return {"vectors": vectors, "dynamic": dynamic, **pace, **reads, **self._rest()}
+
+    def part(self, choice: int, start: int, stop: int) -> dict[str, Any]:
+        """What a stream says of the tokens [start, stop) of a choice, counted from its first new
+        token; empty where it says nothing."""
+        found: dict[str, Any] = {}
+        if self.trace is not None:
+            found["dynamic"] = self.trace.part(choice, start, stop)
+        if self.reads is not None and (reads := self.reads.part(choice, start, stop)):
+            found["reads"] = reads
+        return found
 
     def promise(self) -> dict[str, Any]:
         """The part of the receipt that is known before the first token: no counts, and for a
         dynamic request only that it is one."""
-        return {"vectors": self._draft, "dynamic": self.trace is not None, **self._rest()}
+        reads = {} if self.reads is None else {"reads": len(self.plan.readouts)}
+        dynamic = self.trace is not None
+        return {"vectors": self._draft, "dynamic": dynamic, **reads, **self._rest()}
 
     def _rest(self) -> dict[str, Any]:
         kept = {"keep_norm": True} if self.plan.keep_norm else {}

@@ -36,8 +36,8 @@ STEPWISE_AT_ONCE = 16
 """The same for `per_step`, whose texts come with a row for each step."""
 
 
-class _Work(NamedTuple):
-    """A job whose texts have been read."""
+class Work(NamedTuple):
+    """A job whose texts have been read; also what an activations request has captured."""
 
     job: Job
     request: ExtractRequest
@@ -64,7 +64,7 @@ async def run(
     await job.enter(Phase.CAPTURING)
     terms = tuple(HookPoint(place.site, layer) for layer in place.layers)
     client = CaptureClient(context.engine, terms, request.reproducible)
-    work = _Work(job, request, examples, client, place, context)
+    work = Work(job, request, examples, client, place, context)
     if request.method == "per_step":
         vectors = [await _by_step(work)]
     else:
@@ -146,7 +146,7 @@ def _check_enough(request: ExtractRequest, examples: list[Example]) -> None:
         check_count(count, label)
 
 
-async def _by_sample(work: _Work) -> list[SteeringVector]:
+async def _by_sample(work: Work) -> list[SteeringVector]:
     job, request, examples, client, place, context = work
     hidden = place.base_model.hidden_size or 0
     size = 4 * len(examples) * len(place.layers) * hidden
@@ -171,7 +171,7 @@ async def _by_sample(work: _Work) -> list[SteeringVector]:
             found = await client.capture(examples[n])
             await on_disk(store.put, examples[n].label, places[n], found.values)
 
-        await _take_all(work, take, AT_ONCE)
+        await take_all(work, take, AT_ONCE)
         await job.enter(Phase.FITTING)
 
         def fitted(stop: Stop) -> list[SteeringVector]:
@@ -180,7 +180,7 @@ async def _by_sample(work: _Work) -> list[SteeringVector]:
         return await in_thread(job, fitted)
 
 
-async def _by_step(work: _Work) -> SteeringVector:
+async def _by_step(work: Work) -> SteeringVector:
     job, request, examples, client, place, context = work
     one = 4 * request.steps * len(place.layers) * (place.base_model.hidden_size or 0)
     # Four more: the means are kept in float64, of two sides.
@@ -210,13 +210,13 @@ async def _by_step(work: _Work) -> SteeringVector:
             counted += 1
             ahead.release()
 
-    await _take_all(work, take, STEPWISE_AT_ONCE)
+    await take_all(work, take, STEPWISE_AT_ONCE)
     await job.enter(Phase.FITTING)
     return await in_thread(job, lambda _: fit_steps(request, sides, place))
 
 
-async def _take_all(
-    work: _Work, take: Callable[[int], Coroutine[Any, Any, None]], at_once: int
+async def take_all(
+    work: Work, take: Callable[[int], Coroutine[Any, Any, None]], at_once: int
 ) -> None:
     """Capture all of the job's texts, at most `at_once` at a time, and only a share of the engine
     while other requests run."""

@@ -14,6 +14,13 @@ EXAMPLES: Final[dict[str, dict[str, list[Any]]]] = {
         "over": [40],
         "after": ["hold"],
         "keep_norm": [True],
+        "read": [[{"id": "honesty", "layers": [14], "measure": "cosine", "tokens": "answer"}]],
+    },
+    "ReadUse": {
+        "id": ["honesty", "honesty@d349ee3c9b66"],
+        "layers": [[14]],
+        "measure": ["cosine"],
+        "tokens": ["prompt"],
     },
     "VectorUse": {
         "id": ["cheerful", "cheerful@d349ee3c9b66"],

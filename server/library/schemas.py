@@ -164,6 +164,10 @@ class Capabilities(BaseModel):
     reading_sites: list[str] = Field(
         [], description="Sites of vectors whose operation is not `add`, and of those beside them."
     )
+    reads: dict[str, list[str]] | None = Field(
+        None,
+        description="What `read` may say: its `sites`, `measures` and `tokens`; null: nothing.",
+    )
     positions: list[str] | None = None
     schedules: list[str] | None = Field(
         None, description="How a coefficient may go from token to token."

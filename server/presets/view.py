@@ -113,7 +113,14 @@ class PresetView:
     def _version(self, steering: Any, *, follow: bool) -> Version:
         """What a preset with this `steering` stands for. Raises what a request with it would
         raise."""
-        for n, use in enumerate(SteeringField.read(steering).uses):
+        field = SteeringField.read(steering)
+        if field.reads is not None:
+            raise VectorInvalid(
+                "a preset says how to steer; leave `read` out, and send it with each request",
+                param="steering.read",
+                code="not_supported",
+            )
+        for n, use in enumerate(field.uses):
             if use.data is not None:
                 raise VectorInvalid(
                     "a preset names vectors and cannot hold one: upload it, and send its `id`",

@@ -43,6 +43,7 @@ async def open_state(
             aliases=tuple(workers[0]["aliases"]),
             operations=tuple(workers[0]["operations"]),
             own_sites=tuple(workers[0]["own_sites"]),
+            readout_sites=tuple(workers[0]["readout_sites"]),
             most_added=workers[0]["most_added"],
         ),
         whole_library=Library(

@@ -18,6 +18,7 @@ from steersman.steering.plan.dynamic import MAX_PROPERTIES, Dynamic
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.positions import is_explicit
 from steersman.steering.plan.settings import Settings
+from steersman.steering.plan.wire.readouts import check_readouts
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.operation import OPERATIONS
 from steersman.vectors.parts import are_rows_of
@@ -48,6 +49,7 @@ class Limits:
     max_steps: int
     max_schedule_total: int
     max_plan_terms: int
+    max_read_values: int
     sites: tuple[str, ...] = STEERABLE_SITES
     """Sites of this model; a block that is not a plain pre-norm one has `resid_post` only."""
     aliases: tuple[str, ...] = ()
@@ -56,6 +58,8 @@ class Limits:
     """What vectors may do to the stream here."""
     own_sites: tuple[str, ...] = STEERABLE_SITES
     """Those of `sites` at which terms may read what is there."""
+    readout_sites: tuple[str, ...] = STEERABLE_SITES
+    """Sites at which the stream can be read for the client."""
     most_added: float = math.inf
     """Most that a request may add to one element of the stream (`check_added`);
     checked where the vectors' sizes are known."""
@@ -108,6 +112,7 @@ class Limits:
             max_steps=settings.max_steps,
             max_schedule_total=settings.max_schedule_total,
             max_plan_terms=settings.max_plan_terms,
+            max_read_values=settings.max_read_values,
         )
 
     def check_count(self, vectors: int) -> None:
@@ -129,12 +134,16 @@ class Limits:
                 code="layer_out_of_range",
             )
 
-    def check(self, plan: "Plan", prompt_tokens: int | None = None) -> None:
+    def check(
+        self, plan: "Plan", prompt_tokens: int | None = None, new_tokens: int | None = None
+    ) -> None:
         """Raise `PlanInvalid` if `plan` breaks a limit.
 
-        With `prompt_tokens` given, its positions are checked against the prompt as well.
+        With `prompt_tokens` given, its positions are checked against the prompt as well; its reads
+        also against `new_tokens`, the most of the answer.
         """
-        if not plan.vectors:
+        check_readouts(plan.readouts, self, prompt_tokens or 0, new_tokens or 0)
+        if not plan.vectors and not plan.readouts:
             raise PlanInvalid(
                 "steering names no vector; name at least one or leave the field out",
                 param="steering.vectors",
@@ -164,15 +173,15 @@ class Limits:
                 self._check_places(vector, where)
             self._check_operation(plan, vector, where)
             meetings.update(self._meetings(vector, own=plan.reads))
-        (site, layer), most = meetings.most_common(1)[0]
-        if most > self.max_terms:
-            raise PlanInvalid(
-                f"{most} vectors meet at {site}.{layer}{self._alias_note}, at most "
-                f"{self.max_terms} may meet there (--max-terms); name fewer vectors, or other "
-                "layers",
-                param="steering.vectors",
-                code="too_many_terms",
-            )
+        for (site, layer), most in meetings.most_common(1):
+            if most > self.max_terms:
+                raise PlanInvalid(
+                    f"{most} vectors meet at {site}.{layer}{self._alias_note}, at most "
+                    f"{self.max_terms} may meet there (--max-terms); name fewer vectors, or other "
+                    "layers",
+                    param="steering.vectors",
+                    code="too_many_terms",
+                )
         if (rows := plan.bank_rows) > self.bank_rows:
             raise PlanInvalid(
                 f"the request needs {rows} bank rows, the bank has {self.bank_rows}; "
@@ -245,10 +254,10 @@ class Limits:
                 code="not_supported" if plan.dynamic else "operation_not_served",
             )
         for site, _ in vector.terms:
-            if site not in self.own_sites:
+            if site in self.aliases and site not in self.own_sites:
                 raise PlanInvalid(
                     f"additions at {site} are made at resid_post here, which differs beside "
-                    "an operation that reads the stream; leave one of the two out, or have the "
+                    "what reads the stream; leave one of the two out, or have the "
                     "server started with --enforce-eager",
                     param=where,
                     code="site_not_supported",

@@ -19,6 +19,7 @@ from steersman.steering.plan.dynamic import Dynamic
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.positions import PositionRule, check_rule, interval
 from steersman.steering.plan.receipt import steered_within
+from steersman.steering.plan.wire.readouts import Readout
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.operation import ADD, Operation
 from steersman.vectors.parts import columns_of
@@ -200,11 +201,18 @@ class Plan:
     dynamic: Dynamic | None = None
     keep_norm: bool = False
     """After all changes at a hook point, the stream has the norm that it had."""
+    readouts: tuple[Readout, ...] = ()
+    """What is read of the stream; it changes nothing."""
 
     @cached_property
     def reads(self) -> bool:
-        """Whether anything that it does depends on the stream."""
-        return self.keep_norm or any(not vector.operation.adds for vector in self.vectors)
+        """Whether anything that it does depends on the stream, or is read where it is done: then
+        it may not be done elsewhere, to the same effect."""
+        read = {point for one in self.readouts for point in one.terms if point[0] != "resid_post"}
+        return self.keep_norm or any(
+            not vector.operation.adds or not read.isdisjoint(vector.terms)
+            for vector in self.vectors
+        )
 
     @cached_property
     def bank_keys(self) -> frozenset[BankKey]:
@@ -216,7 +224,8 @@ class Plan:
             for site, layer in v.terms
             for step in v.row_steps
         )
-        return cast("frozenset[BankKey]", keys)
+        read = ((one.digest, *point, EVERY_STEP) for one in self.readouts for point in one.terms)
+        return cast("frozenset[BankKey]", keys.union(read))
 
     @cached_property
     def row_sets(self) -> frozenset[VectorRows]:
@@ -225,7 +234,7 @@ class Plan:
             (v.digest, site, layer, len(v.row_steps))
             for v in self.vectors
             for site, layer in v.terms
-        )
+        ).union((one.digest, *point, 1) for one in self.readouts for point in one.terms)
 
     @property
     def bank_rows(self) -> int:
@@ -288,7 +297,7 @@ class Plan:
     def to_json(self) -> str:
         """The JSON string that `from_json` reads."""
         vectors = [_VectorWire.of(v) for v in self.vectors]
-        wire = _PlanWire(vectors, self.receipt, self.dynamic, self.keep_norm)
+        wire = _PlanWire(vectors, self.receipt, self.dynamic, self.keep_norm, self.readouts)
         return msgspec.json.encode(wire).decode()
 
     @classmethod
@@ -306,7 +315,7 @@ class Plan:
         if wire.dynamic is not None:
             wire.dynamic.check(len(wire.vectors))
         vectors = tuple(v.read() for v in wire.vectors)
-        return cls(vectors, wire.receipt, wire.dynamic, wire.keep_norm)
+        return cls(vectors, wire.receipt, wire.dynamic, wire.keep_norm, wire.readouts)
 
     @classmethod
     def of(cls, extra_args: Mapping[str, Any] | None) -> "Plan | None":
@@ -418,6 +427,7 @@ class _PlanWire(Struct, forbid_unknown_fields=True, omit_defaults=True):
     receipt: Annotated[str, Meta(max_length=64)] = ""
     dynamic: Dynamic | None = None
     keep_norm: bool = False
+    readouts: tuple[Readout, ...] = ()
 
 
 _READER: Final = msgspec.json.Decoder(_PlanWire)

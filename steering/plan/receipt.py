@@ -14,6 +14,7 @@ from typing import Any, Final, NamedTuple, Self
 import msgspec
 
 from steersman.steering.plan.dynamic import Choice
+from steersman.steering.plan.wire.readouts import ReadChunk
 
 
 class Pace(NamedTuple):
@@ -62,6 +63,8 @@ class WorkerNote(NamedTuple):
     """The counts include the tokens before this index."""
     spans: tuple[tuple[int, int], ...] = ()
     """For each vector, the half-open interval of token indices that it steers."""
+    reads: tuple[ReadChunk, ...] = ()
+    """What was read of the stream since its last note."""
 
     def advanced(self, tokens: int) -> Self:
         """This note after `tokens` more tokens (fewer if negative) have been computed."""
@@ -72,7 +75,7 @@ class WorkerNote(NamedTuple):
         return self._replace(steered_tokens=counts, reach=reach)
 
     def to_wire(self) -> list[Any]:
-        """A list of plain lists and numbers, for vLLM's message encoding."""
+        """A list of plain lists, numbers and bytes, for vLLM's message encoding."""
         return list(self)
 
     @classmethod
@@ -84,8 +87,10 @@ class WorkerNote(NamedTuple):
         """This note, with the news of an `earlier` note of the same sequence added."""
         resident = self.vectors_resident if self.load_seconds else earlier.vectors_resident
         loads = earlier.load_seconds + self.load_seconds
-        choices = earlier.choices + self.choices
-        return self._replace(vectors_resident=resident, load_seconds=loads, choices=choices)
+        choices, reads = earlier.choices + self.choices, earlier.reads + self.reads
+        return self._replace(
+            vectors_resident=resident, load_seconds=loads, choices=choices, reads=reads
+        )
 
 
 def steered_within(spans: Iterable[tuple[int, int]], start: int, stop: int) -> tuple[int, ...]:
@@ -140,3 +145,5 @@ class StepReport:
     captured: dict[str, list[Any]] = field(default_factory=dict)
     """What was captured, by request:
     `steersman.steering.plan.capture.CaptureChunk`s."""
+    read: dict[str, list[list[Any]]] = field(default_factory=dict)
+    """What was read, by request: `ReadChunk`s in their wire form."""

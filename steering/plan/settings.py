@@ -154,6 +154,12 @@ class Settings(BaseModel):
         "N",
         limit=True,
     )
+    max_read_values: Count = setting(
+        65_536,
+        "values that the reads of one answer may have, one for each token and hook point",
+        "N",
+        limit=True,
+    )
     max_dynamic: Count = setting(
         8,
         "dynamic requests that run at once in each engine, each answer with one companion "
@@ -250,6 +256,14 @@ class Settings(BaseModel):
     )
     body_timeout: Positive = setting(
         60.0, "time for a request's body to arrive; a slower one is refused with 408", "SECONDS"
+    )
+    allow_activations: Switch = setting(
+        False,
+        "give out the residual stream of texts (POST /v1/steering/activations); keys need the "
+        "scope activations:read",
+    )
+    max_activation_bytes: Count = setting(
+        64 * MEBI, "largest file of activations", "BYTES", limit=True
     )
     max_jobs: Count = setting(
         8, "extractions that may run or wait; one runs at a time", "N", limit=True

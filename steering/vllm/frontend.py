@@ -134,22 +134,45 @@ def _check(
         if request.resumable:
             raise PlanInvalid("steering needs the whole prompt at once; send it in one request")
         limits: Limits = limits_of(vllm_config)
-        limits.check(plan, _prompt_tokens(request))
+        limits.check(plan, _prompt_tokens(request), params.max_tokens)
+        if plan.readouts:
+            _check_readouts(plan, vllm_config)
+            if any(readout.reads_prompt for readout in plan.readouts):
+                params.skip_reading_prefix_cache = True
         if plan.dynamic is not None:
             _check_dynamic(request, len(plan.vectors) + 2, vllm_config)
         if RECEIPTS.guarded:
             return  # The server has resolved them, in a thread: a disk may hang.
         library = Path(Settings.read(vllm_config.additional_config).library)
-        for vector in plan.vectors:
-            if not object_path(library, vector.digest).is_file():
+        named = [(one.digest, "vectors") for one in plan.vectors]
+        for digest, key in (*named, *((one.digest, "read") for one in plan.readouts)):
+            if not object_path(library, digest).is_file():
                 raise PlanInvalid(
-                    f"no vector {short(vector.digest)} in the library; upload it, or name another",
-                    param="steering.vectors",
+                    f"no vector {short(digest)} in the library; upload it, or name another",
+                    param=f"steering.{key}",
                 )
     except PlanInvalid as error:
         if plan is not None:
             RECEIPTS.reject(plan.receipt, error)
         raise refused(error) from error
+
+
+def _check_readouts(plan: Plan, vllm_config: "VllmConfig") -> None:
+    """Refuse reads that this engine could not serve rightly."""
+    if unsupported := no_captures(vllm_config):
+        raise PlanInvalid(
+            f"reads do not support {unsupported}; leave out `read`",
+            param="steering.read",
+            code="not_supported",
+        )
+    for n, readout in enumerate(plan.readouts):
+        if vllm_config.speculative_config and readout.tokens == "answer":
+            raise PlanInvalid(
+                "with speculative decoding tokens of the answer cannot be read, because drafts may "
+                "be rejected; read `prompt` or `last`",
+                param=f"steering.read[{n}].tokens",
+                code="not_supported",
+            )
 
 
 def _check_dynamic(request: "EngineCoreRequest", streams: int, vllm_config: "VllmConfig") -> None:

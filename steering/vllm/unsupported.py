@@ -164,7 +164,7 @@ def no_dynamic(vllm_config: "VllmConfig") -> str | None:
 
 
 def no_captures(vllm_config: "VllmConfig") -> str | None:
-    """Why this engine can capture no residual stream; None if it can."""
+    """Why this engine can capture or read no residual stream; None if it can."""
     # What the other stages capture reaches nobody: vLLM takes the last one's output.
     if vllm_config.parallel_config.pipeline_parallel_size > 1:
         return "pipeline parallel"

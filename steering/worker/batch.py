@@ -15,10 +15,11 @@ from steersman.steering.plan.dynamic import DRAFT, Companion, LastToken
 from steersman.steering.plan.errors import NotComposed, PlanInvalid
 from steersman.steering.plan.plan import PLAN_KEY, Plan
 from steersman.steering.plan.receipt import StepReport
-from steersman.steering.worker.capture import CaptureTracker
 from steersman.steering.worker.composition import Composer, Guess
 from steersman.steering.worker.finite import FiniteCheck, Watched
 from steersman.steering.worker.hooks import ActiveSlots
+from steersman.steering.worker.listeners.capture import CaptureTracker
+from steersman.steering.worker.listeners.readouts import MISSED, ReadoutTracker, Values
 from steersman.steering.worker.requests import SteeredRequests
 
 REPORT_ATTRIBUTE = "steersman"
@@ -76,6 +77,7 @@ class Steps:
         self._captures = captures
         self._composer = composer
         self._active = active
+        self._readouts = ReadoutTracker(active, steered.tables.bank)
         self._ends: dict[str, LastToken] = {}
         """For each companion in the running step, the last token that it computes."""
         self._drafts: dict[str, int] = {}
@@ -102,7 +104,7 @@ class Steps:
     @property
     def has_listeners(self) -> bool:
         """Whether this step has listeners, which need the model's Python to run."""
-        return bool(self._active.listeners)
+        return bool(self._active.listeners or self._active.readers)
 
     def may_listen(
         self, scheduled: Iterable[str], arriving: Iterable[Mapping[str, object] | None]
@@ -111,8 +113,9 @@ class Steps:
         `scheduled` are its requests, `arriving` has the `extra_args` of those that are new."""
         return (
             bool(self._active.listeners)
-            or any(CAPTURE_KEY in extra_args for extra_args in arriving if extra_args)
+            or any(_may_listen(extra_args) for extra_args in arriving if extra_args)
             or not self._captures.live.keys().isdisjoint(scheduled)
+            or any(self._steered.reads_out(request_id) for request_id in scheduled)
         )
 
     def add_request(
@@ -172,6 +175,9 @@ class Steps:
         ]
         if captured or companions:
             self._captures.step(span for span in spans if span.request_id in captured)
+            spans = [span for span in spans if span.request_id in steered]
+        for request_id in self._readouts.step(spans, steered):
+            self._steered.mark_failed(request_id, MISSED)
             spans = [span for span in spans if span.request_id in steered]
         self._steered.step(spans, tokens)
         self._active.set(self._steered.active_slots)
@@ -245,6 +251,7 @@ class Steps:
         """Call when the forward pass is queued."""
         self._active.set(frozenset())
         self._captures.end_forward()
+        self._readouts.end_forward()
 
     def clear_marks(self) -> None:
         """Unmark the tokens of the last step. Call before a forward pass that belongs to no
@@ -263,23 +270,44 @@ class Steps:
                 report.captured = self._captures.take()
                 report.drafts, self._drafts = self._drafts, {}
                 setattr(getattr(output, holder, output), REPORT_ATTRIBUTE, report)
-                if self._check is not None:
-                    _report_ill(output, report, self._check)
+                read = self._readouts.take(report.failed)
+                if self._check is not None or read is not None:
+                    _report_results(output, report, self._check, read)
         self._check = None
 
 
-def _report_ill(output: Any, report: StepReport, check: FiniteCheck) -> None:
-    """Put the requests that `check` finds to be not finite on the report: at once if the step is
-    over, else when vLLM waits for the step's output."""
+def _may_listen(extra_args: Mapping[str, object]) -> bool:
+    """Whether a request with these `extra_args` is captured or read."""
+    if CAPTURE_KEY in extra_args:
+        return True
+    try:
+        plan = Plan.of(extra_args)
+    except PlanInvalid:
+        return False
+    return plan is not None and bool(plan.readouts)
+
+
+def _report_results(
+    output: Any, report: StepReport, check: FiniteCheck | None, read: Values | None
+) -> None:
+    """Put the requests that `check` finds to be not finite, and what was `read`, on the report: at
+    once if the step is over, else when vLLM waits for the step's output."""
+
+    def complete() -> None:
+        if check is not None:
+            report.ill = check.ill()
+        if read is not None:
+            report.read = read()
+
     if not hasattr(output, "get_output"):
-        report.ill = check.ill()
+        complete()
         return
     get_output = output.get_output
 
     @functools.wraps(get_output)
-    def get_with_ill() -> Any:
+    def get_completed() -> Any:
         result = get_output()
-        report.ill = check.ill()
+        complete()
         return result
 
-    output.get_output = get_with_ill
+    output.get_output = get_completed

@@ -52,7 +52,7 @@ class FiniteCheck:
         if logits is not None:
             # The largest: vocabulary that a model rules out has minus infinity.
             parts.append(logits.amax(-1).float())
-        self._values = _sent(torch.cat(parts))
+        self._values = sent(torch.cat(parts))
 
     def ill(self) -> list[str]:
         """Ids of the requests with a number that is not finite."""
@@ -68,7 +68,7 @@ class FiniteCheck:
         return found
 
 
-def _sent(values: Tensor) -> Callable[[], Tensor]:
+def sent(values: Tensor) -> Callable[[], Tensor]:
     """Queue the copy of `values` to the host. Returns a function that waits for the copy and
     returns it."""
     if values.device.type == "cpu":

@@ -1,6 +1,7 @@
 """The way through a layer: the change of a site's output, after the site's module has run."""
 
 from collections.abc import Callable, Collection, Set
+from itertools import chain
 from typing import Any, Final, NamedTuple
 
 import torch
@@ -32,6 +33,9 @@ class ActiveSlots:
         """For each slot, whether the running step steers it."""
         self._active: Set[int] = frozenset()
         self.listeners: list[Listener] = []
+        """At `OUTPUT_SITES`."""
+        self.readers: list[Listener] = []
+        """At all sites."""
 
     def set(self, slots: Set[int]) -> None:
         """Make exactly `slots` active."""
@@ -120,16 +124,22 @@ def instrument(
                 module.forward = _steered(module.forward, site, block, slot, tables, active)
         slot = own.get(HookPoint("resid_mid", block.layer))
         if block.mid is not None and slot is not None:
-            block.mid.forward = _steered_input(block.mid.forward, slot, tables, active)
+            block.mid.forward = _steered_input(block.mid.forward, block.layer, slot, tables, active)
 
 
-def _steered_input(forward: Forward, slot: int, tables: Tables, active: ActiveSlots) -> Forward:
+def _steered_input(
+    forward: Forward, layer: int, slot: int, tables: Tables, active: ActiveSlots
+) -> Forward:
     """A wrapper of `forward` that changes what the module gets, the stream, as the tables have it
-    at `slot`."""
+    at `slot`, and then calls the readers."""
     steer = _addition(slot, tables, active, input_parts)
 
     def steered(*args: Any, **kwargs: Any) -> Any:
         steer(args)
+        if not torch.compiler.is_compiling():
+            for read in active.readers:
+                target, other = (parts := input_parts(args)).target(), parts.other()
+                read("resid_mid", layer, (target,) if other is None else (target, other))
         return forward(*args, **kwargs)
 
     return steered
@@ -148,7 +158,7 @@ def _steered(
         if add is not None:
             add(output)
         if not torch.compiler.is_compiling():
-            for listen in active.listeners:
+            for listen in chain(active.listeners, active.readers):
                 listen(site, block.layer, value_parts(output, site, block))
         return output
 

@@ -195,6 +195,11 @@ class SteeredRequests:
         if start < mark.stop:
             self.tables.mark(offset + start, offset + mark.stop, mark.entry, gains)
 
+    def reads_out(self, request_id: str) -> bool:
+        """Whether the stream of this request is read for its client."""
+        request = self.live.get(request_id)
+        return request is not None and bool(request.plan.readouts)
+
     @property
     def active_slots(self) -> frozenset[int]:
         """Slots that the latest step steers."""

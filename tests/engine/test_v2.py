@@ -18,7 +18,7 @@ from tests.engine.conftest import SITES, Shelf
 from tests.reference.interventions import Intervened
 from tests.reference.lens import assert_tokens
 from tests.reference.reference import ReferenceModel
-from tests.support.engine import v2_asks
+from tests.support.engine import reads, v2_asks
 from tests.support.engine.dynamic import Setting, distances
 from tests.support.engine.engine import Answer, Ask, furthest
 from tests.support.engine.operations import READING, SETTINGS, Operations
@@ -171,6 +171,23 @@ def test_log_probabilities_equal_the_reference(
     assert worst <= TOLERANCE
     # An engine that left additions out would be far off.
     assert sorted(moved)[len(moved) // 4] > 1000 * TOLERANCE
+
+
+def test_reads_equal_the_reference(
+    v2: RemoteEngine, tiny_reference: ReferenceModel, vectors: Shelf
+) -> None:
+    """In chunks and with preemptions; and reading changes nothing, for nobody."""
+    asked = reads.cases(vectors, [v2_asks.prompt(n, 20 + 9 * n) for n in range(9)], 30)
+    v2.forget()
+    before = v2.metric("vllm:num_preemptions")
+    found, _ = v2.do(v2_asks.noted, *(case.ask for case in asked))
+    assert v2.metric("vllm:num_preemptions") > before
+    worst = 0.0
+    for case, (answer, (note,)) in zip(asked, found, strict=True):
+        worst = max(worst, reads.check(tiny_reference, vectors, case, answer, note))
+    print(f"\nV2 reads: worst difference {worst:.1e}")
+    v2.forget()
+    assert_same(v2.ask(*(case.without_reads for case in asked)), [one for one, _ in found])
 
 
 @pytest.fixture(scope="module")

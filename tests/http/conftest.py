@@ -36,7 +36,7 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         "--served-model-name smollm2 --max-model-len 2048 --block-size 32 --bank-rows 64 "
         "--max-waiting 4 --kv-cache-memory-bytes 1073741824 --max-upload-bytes 1000000 "
         "--max-relative-dose 5 --enable-auto-tool-choice --tool-call-parser hermes "
-        "--enable-prompt-tokens-details"
+        "--enable-prompt-tokens-details --allow-activations"
     )
     command = steersman(str(model), [*options, "--library", str(folder / "library")])
     environment = {"STEERSMAN_HOME": str(folder)}

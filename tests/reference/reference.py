@@ -85,23 +85,38 @@ class ReferenceModel:
             token_ids.append(int(logprobs[-1].argmax()))
         return token_ids[len(prompt_ids) :]
 
-    def streams(self, token_ids: Sequence[int], places: Sequence[tuple[str, int]] = ()) -> Tensor:
+    def streams(
+        self,
+        token_ids: Sequence[int],
+        places: Sequence[tuple[str, int]] = (),
+        prompt_len: int = 0,
+        terms: Sequence[Term] = (),
+    ) -> Tensor:
         """What leaves each place, a site and a layer: [places, len(token_ids), hidden]; without
-        places, each block. By hooks: the last of Hugging Face's hidden states is a normed one.
+        places, each block; with what is added there. By hooks: the last of Hugging Face's hidden
+        states is a normed one.
         """
         places = places or [("resid_post", n) for n in range(len(self.model.model.layers))]
         heard: dict[tuple[str, int], Tensor] = {}
         handles = []
-        try:
-            for place in places:
-                hook = _hearing(heard, place)
-                handles.append(self._part(*place).register_forward_hook(hook))
-            with torch.no_grad():
+        with torch.no_grad(), self._steered(len(token_ids), prompt_len, terms):
+            try:
+                for place in places:
+                    handles.append(self._hear(heard, place))
                 self.model(input_ids=torch.tensor([list(token_ids)]), use_cache=False)
-        finally:
-            for handle in handles:
-                handle.remove()
+            finally:
+                for handle in handles:
+                    handle.remove()
         return torch.stack([heard[place] for place in places])
+
+    def _hear(self, heard: dict[tuple[str, int], Tensor], place: tuple[str, int]) -> Any:
+        hook = _hearing(heard, place)
+        if place[0] == "resid_mid":  # The stream that the norm before the MLP gets.
+            block: Any = self.model.model.layers[place[1]]
+            return block.post_attention_layernorm.register_forward_pre_hook(
+                lambda module, inputs: hook(module, (), inputs)
+            )
+        return self._part(*place).register_forward_hook(hook)
 
     def _part(self, site: str, layer: int) -> nn.Module:
         block = self.model.model.layers[layer]

@@ -30,12 +30,13 @@ def rest() -> str:
 def application() -> FastAPI:
     """An application with our own routes and nothing else."""
     from steersman.server import health
+    from steersman.server.activations import routes as activations
     from steersman.server.extraction import api
     from steersman.server.library import inspect, routes
 
     app = FastAPI()
-    for router in (routes.build_router(), inspect.build_router(), api.build_router()):
-        app.include_router(router)
+    for made in (routes, inspect, api, activations):
+        app.include_router(made.build_router())
     app.include_router(health.router)
     return app
 

@@ -48,6 +48,7 @@ def _unsteered_tokens(request: "Request") -> int | None:
     try:
         plan = plan_of(request)
         assert plan is not None
-        return min(start for start, _ in plan.layout(request.num_prompt_tokens).spans)
+        spans = plan.layout(request.num_prompt_tokens).spans
+        return min((start for start, _ in spans), default=None)
     except PlanInvalid:
         return 0

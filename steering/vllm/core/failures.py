@@ -128,11 +128,23 @@ def _has_plan(request: "Request") -> bool:
     return PLAN_KEY in (getattr(request.sampling_params, "extra_args", None) or ())
 
 
+def _only_reads(scheduler: "SteeredScheduler", request_id: str) -> bool:
+    """Whether a request has a plan that steers nothing."""
+    request = scheduler.requests.get(request_id)
+    try:
+        plan = None if request is None else plan_of(request)
+    except PlanInvalid:
+        return False
+    return plan is not None and not plan.vectors
+
+
 def _end_reported(scheduler: "SteeredScheduler", report: StepReport) -> Ended:
     """End requests that were not steered, or are not finite, and those that share their blocks."""
     failed = {**report.failed, **dict.fromkeys(report.ill, _OVERFLOWED)}
     spoiled = set[int]()
     for request_id in failed:
+        if request_id not in report.ill and _only_reads(scheduler, request_id):
+            continue  # Its blocks are everybody's, and right.
         spoiled |= scheduler.steering_unseen.get(request_id, set())
         spoiled |= _in_flight_blocks(scheduler, request_id)
     # A request of the same step may use these blocks from the cache already. What it computes

@@ -18,7 +18,7 @@ from steersman.steering.plan.receipt import (
     WorkerNote,
 )
 from steersman.steering.scheduler.loads import LoadBook
-from steersman.steering.vllm.core.request import noted, plan_of
+from steersman.steering.vllm.core.request import keep_reads, noted, plan_of, take_reads
 
 if TYPE_CHECKING:
     from vllm.v1.engine import EngineCoreOutput, EngineCoreOutputs
@@ -57,16 +57,20 @@ def attach(
     end of the step removes those that ended in it. `paces`: the paces of dynamic answers, by
     request id. `loads`: what was loaded for requests, by id; it goes with their first note.
     """
+    for name, chunks in report.read.items():
+        if (reader := requests.get(name)) is not None:
+            keep_reads(reader, chunks)
     for client in outputs.values():
         for output in client.outputs:
             name = output.request_id
             request = requests.get(name)
             if request is not None:
-                first = not noted(request)
+                first, reads = not noted(request), take_reads(request)
                 news = first or output.finished or name in report.choices or name in paces
+                news = news or bool(reads)
                 note = note_of(report, request) if news else None
                 if note is not None:
-                    note = note._replace(pace=paces.get(name, note.pace))
+                    note = note._replace(pace=paces.get(name, note.pace), reads=tuple(reads))
                     if first and name in loads:
                         note = note._replace(**loads[name]._asdict())
                     put(output, PLAN_KEY, note.to_wire())

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 _PLAN = "_steersman_plan"
 _KEYS = "_steersman_keys"
 _NOTED = "_steersman_noted"
+_READS = "_steersman_reads"
 """Attributes that we add to a request."""
 
 
@@ -50,6 +51,19 @@ def noted(request: "Request") -> bool:
     before = hasattr(request, _NOTED)
     setattr(request, _NOTED, True)
     return before
+
+
+def keep_reads(request: "Request", chunks: list[list[Any]]) -> None:
+    """Keep what a step read of a request for its next output: a step of its prompt has none."""
+    setattr(request, _READS, [*getattr(request, _READS, ()), *chunks])
+
+
+def take_reads(request: "Request") -> list[Any]:
+    """What was kept for this output; nothing on a second call."""
+    found: list[Any] = getattr(request, _READS, [])
+    if found:
+        setattr(request, _READS, [])
+    return found
 
 
 def companion_of(answer: "Request", plan: Plan, stream: int) -> "Request":

@@ -13,7 +13,7 @@ from steersman.steering.vllm.unsupported import no_captures, no_dynamic
 from steersman.steering.vllm.worker import load_ahead
 from steersman.steering.vllm.worker.stages import is_last_stage
 from steersman.steering.vllm.worker.worker import WorkerSteering
-from steersman.steering.worker.capture import NormListener
+from steersman.steering.worker.listeners.capture import NormListener
 
 if TYPE_CHECKING:
     from vllm.v1.worker.worker_base import WorkerWrapperBase
@@ -61,6 +61,7 @@ def steering_status(self: "SteeredWrapper") -> dict[str, Any]:
         "aliases": list(steering.aliases),
         "operations": list(steering.operations),
         "own_sites": list(steering.own_sites),
+        "readout_sites": list(steering.readout_sites),
         "listened": len(steering.listened),
         "layers": sorted({layer for _, layer in steering.slots}),
         "hidden_size": steering.tables.sizes.hidden,

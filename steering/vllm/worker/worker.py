@@ -35,7 +35,6 @@ from steersman.steering.vllm.worker.model import bare_forward, layer_types
 from steersman.steering.vllm.worker.stages import agreed, all_stages
 from steersman.steering.worker.batch import Steps
 from steersman.steering.worker.blocks import Block, find_blocks
-from steersman.steering.worker.capture import CaptureTracker
 from steersman.steering.worker.composition import Composer
 from steersman.steering.worker.hooks import (
     OUTPUT_SITES,
@@ -46,6 +45,7 @@ from steersman.steering.worker.hooks import (
     own_slots,
     site_slots,
 )
+from steersman.steering.worker.listeners.capture import CaptureTracker
 from steersman.steering.worker.loads.loads import Loads
 from steersman.steering.worker.loads.reads import Reads
 from steersman.steering.worker.loads.vector_bank import VectorBank
@@ -131,6 +131,12 @@ class WorkerSteering:
         own = {site for site, _ in self.own_slots or ()}
         return tuple(site for site in self.sites if site in own)
 
+    @property
+    def readout_sites(self) -> tuple[str, ...]:
+        """The sites at which the stream can be read for a client."""
+        found = tuple(dict.fromkeys(site for site, _ in self.listened))
+        return (*found, "resid_mid") if "resid_mid" in self.sites else found
+
     def check(self) -> None:
         """Steer a probe through every layer. Raises `NotInstrumentable` if it does not reach the
         end."""
@@ -154,6 +160,7 @@ class WorkerSteering:
             sites=self.sites,
             aliases=self.aliases,
             own_sites=self.own_sites,
+            readout_sites=self.readout_sites,
         )
         most = largest_addition(str(vllm_config.model_config.dtype).removeprefix("torch."))
         return SteeredRequests(self.tables, limits, self.slots, bank, most, self.own_slots)

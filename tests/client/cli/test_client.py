@@ -1,6 +1,7 @@
 """Answers that no well server gives, over httpx's own stand-in for a network."""
 
 import http.server
+import json
 import sys
 import threading
 from collections.abc import Callable
@@ -195,6 +196,26 @@ def test_sampling_is_shown_and_can_be_set(capsys: pytest.CaptureFixture[str]) ->
         with pytest.raises(WrongUsage):
             command(talk, wrong)
     assert talk.options["temperature"] == 0.2
+
+
+def test_a_conversation_reads_without_steering(capsys: pytest.CaptureFixture[str]) -> None:
+    bodies = []
+    reads = [{"id": "glad", "measure": "cosine", "values": {"8": [0.1, 0.3], "9": []}}]
+
+    def handler(request: httpx.Request) -> httpx.Response:
+        if request.method == "GET":
+            return httpx.Response(200, json={"id": "glad"})
+        bodies.append(httpx.Response(200, content=request.content).json())
+        end = {**json.loads(END), "steering": {"vectors": [], "reads": reads}}
+        return events(PIECE, json.dumps(end))
+
+    talk = Conversation(client(handler), {"model": "m"})
+    assert command(talk, "/read glad")
+    talk.ask("Hello")
+    assert bodies[0]["steering"] == {"read": [{"id": "glad", "measure": "cosine"}]}
+    assert "[glad read at 8: cosine +0.200 on average]" in capsys.readouterr().err
+    assert command(talk, "/read off")
+    assert "steering" not in talk.body("Again")
 
 
 def test_chat_samples_soberly_and_ends(monkeypatch: pytest.MonkeyPatch) -> None:

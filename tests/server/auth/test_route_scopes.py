@@ -55,6 +55,7 @@ LISTED = {
         "DELETE /v1/steering/presets/{name:path}",
         "DELETE /v1/steering/jobs/{job_id}",
     ],
+    "activations:read": ["POST /v1/steering/activations"],
     "admin": [
         "POST /pause", "POST /resume", "GET /is_paused", "POST /sleep", "POST /wake_up",
         "GET /is_sleeping", "POST /release_kv_cache_memory", "POST /reset_prefix_cache",
@@ -86,7 +87,7 @@ MAY = {
     "writer": {"vectors:write"},
     "prometheus": {"metrics"},
 }
-MAY["admin"] = {"infer", "vectors:read", "vectors:write", "metrics", "admin"}
+MAY["admin"] = {"infer", "vectors:read", "vectors:write", "activations:read", "metrics", "admin"}
 MAY[VLLM_KEY] = MAY["admin"]
 Answers = dict[tuple[str, str | None], set[tuple[int, str | None]]]
 
@@ -200,7 +201,10 @@ CLOSED = {
     "public": "open",
     "any": "any key",
     "metrics": "`metrics`; open with `public: [/metrics]`",
-    **{scope: f"`{scope}`" for scope in ("infer", "vectors:read", "vectors:write", "admin")},
+    **{
+        scope: f"`{scope}`"
+        for scope in ("infer", "vectors:read", "vectors:write", "activations:read", "admin")
+    },
 }
 
 

@@ -11,7 +11,7 @@ from vllm.entrypoints.openai.completion.serving import OpenAIServingCompletion
 from vllm.outputs import CompletionOutput, RequestOutput
 
 from steersman.server.chat.requests import SteeredChatRequest, SteeredCompletionRequest
-from steersman.server.chat.sse import Asked, traced
+from steersman.server.chat.sse import Asked, Part, traced
 from steersman.server.chat.trace import Answers, Trace
 from steersman.steering.plan import RECEIPTS, Choice, WorkerNote
 
@@ -37,6 +37,10 @@ def trace() -> Iterator[Trace]:
         RECEIPTS.deliver(f"{n}_chatcmpl-x-00000000", WorkerNote("s", (0,), -1, (), choices))
     yield Trace("s", ["a"], Answers(n=2))
     RECEIPTS.close("s")
+
+
+def dynamic(trace: Trace) -> Part:
+    return lambda choice, start, stop: {"dynamic": trace.part(choice, start, stop)}
 
 
 async def outputs(*steps: Step) -> AsyncIterator[RequestOutput]:
@@ -101,7 +105,7 @@ async def test_each_chunk_has_its_own_tokens(trace: Trace) -> None:
     request = chat()
     assert request.count_tokens(forced=False) == NOTHING
     steps = [Step(1), Step(3), Step(1, text=""), Step(2, ends=True)]
-    *chunks, done = await read(traced(chat_chunks(request, *steps), trace, NOTHING))
+    *chunks, done = await read(traced(chat_chunks(request, *steps), dynamic(trace), NOTHING))
     assert [told(c) for c in chunks] == [[], [0], [1, 2, 3], [4], [5, 6]]
     assert chunks[0]["choices"][0]["delta"]["role"] == "assistant"
     assert done == "data: [DONE]\n\n"
@@ -115,7 +119,7 @@ async def test_several_choices_each_by_itself(trace: Trace) -> None:
     request = chat(n=2)
     request.count_tokens(forced=False)
     steps = [Step(2, 1), Step(1, 0), Step(1, 0, True), Step(1, 1), Step(2, 1, True)]
-    *chunks, _ = await read(traced(chat_chunks(request, *steps), trace, NOTHING))
+    *chunks, _ = await read(traced(chat_chunks(request, *steps), dynamic(trace), NOTHING))
     assert [(c["choices"][0]["index"], told(c)) for c in chunks] == [
         (0, []), (1, []), (1, [100, 101]), (0, [0]), (0, [1]), (1, [102]), (1, [103, 104]),
     ]  # fmt: skip
@@ -133,7 +137,7 @@ async def test_completions(trace: Trace) -> None:
     stream = serving(OpenAIServingCompletion, False).completion_stream_generator(
         request, [{}], numbered(), "id", 0, "m", 1, object(), Metadata()
     )
-    *chunks, _ = await read(traced(stream, trace, NOTHING))
+    *chunks, _ = await read(traced(stream, dynamic(trace), NOTHING))
     assert [(c["choices"][0]["index"], told(c)) for c in chunks] == [
         (1, [100, 101]), (0, [0]), (1, [102]), (0, [1, 2]),
     ]  # fmt: skip
@@ -157,7 +161,7 @@ async def test_but_for_the_trace_it_is_the_stream_that_was_asked_for(
     stock = await read(chat_chunks(chat(stream_options=options), *steps, forced=forced))
     request = chat(stream_options=options)
     assert request.count_tokens(forced=forced) == asked
-    chunks = await read(traced(chat_chunks(request, *steps, forced=forced), trace, asked))
+    chunks = await read(traced(chat_chunks(request, *steps, forced=forced), dynamic(trace), asked))
     parts = [c.pop("steering") for c in chunks if "steering" in c]
     for chunk in (*stock, *chunks):
         if isinstance(chunk, dict):
@@ -178,7 +182,7 @@ async def test_one_choice_is_not_held_back_for_another(trace: Trace) -> None:
             yield await anext(stream)
         raise AssertionError("the fifth chunk should have come before this one was asked for")
 
-    stream = traced(endless(), trace, NOTHING)
+    stream = traced(endless(), dynamic(trace), NOTHING)
     assert [told(json.loads((await anext(stream))[6:])) for _ in range(5)][-1] == [1]
 
 
@@ -190,11 +194,11 @@ async def test_comments_errors_and_texts_pass(trace: Trace) -> None:
         for chunk in sent:
             yield chunk
 
-    assert [c async for c in traced(source(), trace, NOTHING)] == sent
+    assert [c async for c in traced(source(), dynamic(trace), NOTHING)] == sent
     request = chat()
     request.count_tokens(forced=False)
     text = 'Ünï "choices":[{"index":9,\n"finish_reason":null'
-    stream = traced(chat_chunks(request, Step(1, text=text, ends=True)), trace, NOTHING)
+    stream = traced(chat_chunks(request, Step(1, text=text, ends=True)), dynamic(trace), NOTHING)
     *_, chunk, _ = await read(stream)
     assert chunk["choices"][0]["delta"]["content"] == text
 
@@ -208,4 +212,4 @@ async def test_nothing_is_lost_without_an_end(trace: Trace) -> None:
         for _ in range(3):
             yield await anext(stream)
 
-    assert [told(c) for c in await read(traced(cut(), trace, NOTHING))] == [[], [0], [1]]
+    assert [told(c) for c in await read(traced(cut(), dynamic(trace), NOTHING))] == [[], [0], [1]]

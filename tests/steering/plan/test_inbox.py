@@ -3,21 +3,38 @@
 import json
 import threading
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
 from steersman.steering.plan import Choice, ReceiptInbox, Refusal, WorkerNote
+from steersman.steering.plan.receipt import Pace
+from steersman.steering.plan.wire.readouts import ReadChunk
 
 counts = st.lists(st.integers(0, 2**31), max_size=4).map(tuple)
 seconds = st.lists(st.floats(0, 10), max_size=3).map(tuple)
 numbers = st.lists(st.floats(0, 10), max_size=3).map(tuple)
 choices = st.lists(st.builds(Choice, numbers, numbers), max_size=3).map(tuple)
-notes = st.builds(WorkerNote, st.text(max_size=20), counts, st.integers(-1, 99), seconds, choices)
+small = st.integers(0, 2**31)
+notes = st.builds(
+    WorkerNote,
+    st.text(max_size=20),
+    counts,
+    st.integers(-1, 99),
+    seconds,
+    choices,
+    st.builds(Pace, small, small, small),
+    small,
+    st.lists(st.tuples(small, small), max_size=3).map(tuple),
+    st.lists(st.builds(ReadChunk, small, small, st.binary(max_size=20)), max_size=3).map(tuple),
+)
 
 
 @given(notes)
 def test_a_note_survives_the_wire(note: WorkerNote) -> None:
-    assert WorkerNote.from_wire(json.loads(json.dumps(note.to_wire()))) == note
+    """In vLLM's encoding, which keeps bytes as they are."""
+    sent = msgspec.msgpack.decode(msgspec.msgpack.encode(note.to_wire()))
+    assert WorkerNote.from_wire(sent) == note
 
 
 def test_the_latest_note_wins_and_loads_add_up() -> None:

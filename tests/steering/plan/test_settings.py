@@ -27,7 +27,7 @@ def test_round_trip() -> None:
 
 
 def test_an_unknown_key_is_named() -> None:
-    with pytest.raises(ValueError, match="setting 'bank_row'; known: api_keys_file"):
+    with pytest.raises(ValueError, match="setting 'bank_row'; known: allow_activations"):
         Settings.read({"steersman": {"bank_row": 3}})
 
 

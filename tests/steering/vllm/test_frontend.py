@@ -5,8 +5,11 @@ from typing import Any
 
 import pytest
 
-from steersman.steering.plan import PlanInvalid
-from steersman.steering.vllm.frontend import _check_dynamic, _check_keys
+from steersman.steering.plan import Plan, PlanInvalid
+from steersman.steering.plan.wire.readouts import Readout, Tokens
+from steersman.steering.vllm.frontend import _check_dynamic, _check_keys, _check_readouts
+from steersman.vectors.tensors import HookPoint
+from tests.support.steering.make import digest
 
 BLOCK = 16
 
@@ -72,6 +75,32 @@ def test_what_does_not_fit_is_told_why(
     with pytest.raises(PlanInvalid, match=words) as refused:
         _check_dynamic(asked, streams, config(**changes))
     assert refused.value.param == param
+
+
+def reading(*tokens: Tokens) -> Plan:
+    point = HookPoint("resid_post", 1)
+    readouts = (Readout(digest(1), (point,), "cosine", which) for which in tokens)
+    return Plan((), readouts=tuple(readouts))
+
+
+@pytest.mark.parametrize(
+    ("plan", "changes", "param"),
+    [
+        (reading("answer"), {"stages": 2}, "steering.read"),
+        (reading("prompt", "answer"), {"speculative_config": object()}, "steering.read[1].tokens"),
+        (reading("prompt", "last"), {"speculative_config": object()}, None),
+        (reading("answer"), {}, None),
+    ],
+)
+def test_reads_that_would_be_wrong_are_refused(
+    plan: Plan, changes: dict[str, Any], param: str | None
+) -> None:
+    if param is None:
+        _check_readouts(plan, config(**changes))
+        return
+    with pytest.raises(PlanInvalid) as refused:
+        _check_readouts(plan, config(**changes))
+    assert (refused.value.param, refused.value.code) == (param, "not_supported")
 
 
 @pytest.mark.parametrize("key", ["steering", "steer", "steering_vectors", "sv_scale", "Steering"])

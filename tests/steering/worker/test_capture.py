@@ -10,8 +10,8 @@ from hypothesis import strategies as st
 
 from steersman.steering.plan.capture import CAPTURE_KEY, Capture, CaptureChunk, CaptureResult
 from steersman.steering.plan.inbox import CaptureInbox
-from steersman.steering.worker.capture import CaptureTracker
 from steersman.steering.worker.hooks import ActiveSlots
+from steersman.steering.worker.listeners.capture import CaptureTracker
 from steersman.vectors.tensors import HookPoint
 
 HIDDEN, PROMPT = 5, 12

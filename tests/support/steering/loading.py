@@ -28,7 +28,8 @@ class AllThere(LoadBook):
 def place(bank: VectorBank, plan: Plan, shelf: Shelf) -> None:
     """Bring the vectors of a plan into the bank, but for those that cannot be read. Where there is
     no room, what no request uses goes."""
-    for digest in dict.fromkeys(vector.digest for vector in plan.vectors):
+    named = [vector.digest for vector in plan.vectors]
+    for digest in dict.fromkeys([*named, *(readout.digest for readout in plan.readouts)]):
         rows = {one for one in plan.row_sets if one[0] == digest}
         keys = [key for one in sorted(rows) for key in keys_of(one)]
         if all(key in bank.rows for key in keys):

@@ -60,6 +60,7 @@ def limits(**changes: object) -> Limits:
         "max_steps": 8,
         "max_schedule_total": 8192,
         "max_plan_terms": 16_384,
+        "max_read_values": 65_536,
     }
     return Limits(**values | changes)  # type: ignore[arg-type]
 

@@ -8,8 +8,10 @@ import pytest
 
 from steersman.steering.plan import PLAN_KEY, Plan
 from steersman.steering.plan.dynamic import STREAM_KEY
+from steersman.steering.plan.wire.readouts import Readout
 from steersman.steering.vllm.core.connectors import keep_steered_blocks
-from tests.support.steering.make import plan_of, planned
+from steersman.vectors.tensors import HookPoint
+from tests.support.steering.make import digest, plan_of, planned
 
 PROMPT = 40
 
@@ -56,5 +58,8 @@ def test_of_plans_that_cannot_be_read_and_of_companions_nothing_is() -> None:
 
 
 def test_of_requests_that_nobody_steers_all_are() -> None:
+    point = HookPoint("resid_post", 1)
+    reads = Plan((), readouts=(Readout(digest(1), (point,), "cosine", "prompt"),))
+    assert most({PLAN_KEY: reads.to_json()}) is None
     assert most(None) is most({}) is most({"top_k": 1}) is None
     assert most(None, {"a": 1}) == {"a": 1}

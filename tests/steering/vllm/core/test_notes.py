@@ -10,10 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steersman.steering.plan import PLAN_KEY, RECEIPTS, Plan
+from steersman.steering.plan.wire.readouts import Readout
 from steersman.steering.vllm.core.notes import attach, note_of
 from steersman.steering.vllm.frontend import _collecting
+from steersman.vectors.tensors import HookPoint
 from tests.steering.worker.test_requests import PROMPT, Worker
-from tests.support.steering.make import planned
+from tests.support.steering.make import digest, planned
 
 PLAN = Plan(
     (planned(1, positions="generation"), planned(2, positions="all"), planned(3, positions=(2, 9))),
@@ -44,6 +46,8 @@ class Bench:
         self.front: Any = SimpleNamespace(request_states={"r": None})
         self.process = _collecting(lambda *_: None)
         self.sent = 0
+        self.read: list[list[Any]] = []
+        """What each step reads."""
 
     def step(self, first: int, stop: int, new: int, *, last: bool = False) -> tuple[int, ...]:
         """Compute tokens [first, stop), then so many new ones are known. Returns what a note at
@@ -52,6 +56,9 @@ class Bench:
         report = self.worker.requests.take_report()
         assert report is not None
         self.request.num_tokens += new
+        report.read = {"r": self.read} if self.read else {}
+        if not new:
+            attach({}, report, {"r": self.request}, {}, {})
         if new:
             output: Any = Output(
                 request_id="r",
@@ -136,3 +143,19 @@ def test_what_vllm_ignores_behind_a_stop_string_is_not_counted() -> None:
         assert RECEIPTS.read("r")[0].steered_tokens == counts
     finally:
         RECEIPTS.close("r")
+
+
+def test_what_is_read_waits_for_the_next_output() -> None:
+    """A step of the prompt has none; afterwards each output has its own."""
+    point = HookPoint("resid_post", 1)
+    bench = Bench(Plan((), "r", readouts=(Readout(digest(1), (point,), "cosine", "prompt"),)))
+    RECEIPTS.open("r")
+    try:
+        for first, stop, new in ((0, 2, 0), (2, 5, 0), (5, PROMPT, 1), (PROMPT, PROMPT + 1, 1)):
+            bench.read = [[0, first, bytes(4 * (stop - first))]] if first < PROMPT else []
+            bench.step(first, stop, new)
+        (note,) = RECEIPTS.read("r")
+    finally:
+        RECEIPTS.close("r")
+    assert [(chunk.first, len(chunk.values)) for chunk in note.reads] == [(0, 8), (2, 12), (5, 4)]
+    assert bench.sent == 1

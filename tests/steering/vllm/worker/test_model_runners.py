@@ -13,9 +13,9 @@ from steersman.steering.plan.errors import NotInstrumentable
 from steersman.steering.vllm.unsupported import check_v2
 from steersman.steering.vllm.worker import model_runner_v1, model_runner_v2
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, REPORT_ATTRIBUTE, Attached, Steps
-from steersman.steering.worker.capture import CaptureTracker
 from steersman.steering.worker.composition import Composer
 from steersman.steering.worker.hooks import ActiveSlots
+from steersman.steering.worker.listeners.capture import CaptureTracker
 from steersman.vectors.tensors import HookPoint
 from tests.steering.worker.test_requests import Worker
 from tests.support.standin.runners import RunnerV1, RunnerV2

@@ -1,0 +1,82 @@
+"""The body of `POST /v1/steering/activations`, read and checked."""
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
+from pydantic_core import from_json
+
+from steersman.server.extraction.samples import count_values, most_values
+from steersman.vectors.errors import VectorInvalid, shown
+from steersman.vectors.tensors import HookPoint, parse_tensor_name
+from steersman.vectors.validation import body_invalid
+
+MOST_POINTS: Final = 4096
+
+
+class TokenRange(BaseModel):
+    """Tokens start <= t < stop of each text; negative counts from its end."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    start: StrictInt
+    stop: StrictInt | None = Field(None, description="null: to the end of the text.")
+
+
+class ActivationsRequest(BaseModel):
+    """Texts whose residual stream is wanted, and where."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    texts: Annotated[list[StrictStr | list[Any]], Field(min_length=1)] = Field(
+        description="Each a plain text, or a chat: a list of messages with role and content."
+    )
+    hook_points: Annotated[list[StrictStr], Field(min_length=1, max_length=MOST_POINTS)] = Field(
+        description="Such as `resid_post.14`: a site of the model, and a layer."
+    )
+    tokens: Literal["all", "last", "mean"] | TokenRange = Field(
+        "last",
+        description="`last`: each text's last token. `mean`: the mean over its tokens, as an "
+        "extraction reads it: without the first of a plain text, and of a chat that ends with an "
+        "answer over that answer. `all`: each token. Or a range.",
+    )
+
+    @property
+    def each(self) -> bool:
+        """Whether tokens come one by one."""
+        return self.tokens not in ("last", "mean")
+
+    def points(self) -> tuple[HookPoint, ...]:
+        """The hook points, ascending. Raises `VectorInvalid`."""
+        found = set()
+        for n, name in enumerate(self.hook_points):
+            try:
+                found.add(parse_tensor_name(name))
+            except VectorInvalid as error:
+                error.param = f"hook_points[{n}]"
+                raise
+        return tuple(sorted(found))
+
+
+def read_request(body: bytes, most_texts: int) -> ActivationsRequest:
+    """Read and check the body. Raises `VectorInvalid`. Takes long for a large body, so call it in a
+    thread."""
+    count_values(body, most_values(most_texts), param="body")
+    try:
+        data = from_json(body)
+    except ValueError as error:
+        why = shown(str(error), 200)
+        raise VectorInvalid(
+            f"the body is not JSON: {why}", param="body", code="invalid_body"
+        ) from None
+    texts = data.get("texts") if isinstance(data, dict) else None
+    if isinstance(texts, list) and len(texts) > most_texts:
+        raise VectorInvalid(
+            f"there are {len(texts)} texts, at most {most_texts} are allowed "
+            "(--max-extract-rows); send fewer",
+            param="texts",
+            code="too_many_rows",
+        )
+    try:
+        return ActivationsRequest.model_validate(data)
+    except ValidationError as error:
+        raise body_invalid(error) from None
