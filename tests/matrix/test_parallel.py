@@ -120,9 +120,9 @@ def test_pipeline_parallel(bench: Bench, expected: dict[str, Any], name: str) ->
         check_lens(bench.model, directions, found["lens"], 2)
         for answer in found["refused"].values():
             assert "not support pipeline parallel" in answer
-        assert set(found["refused"]) == {"dynamic", "captured"}
+        assert set(found["refused"]) == {"dynamic", "captured", "read"}
         worst = judge.standard(bench.asks, found["standard"], expected, 2)
-        row.steered(f"{judge.words(worst)}; captures and dynamic requests are a 400")
+        row.steered(f"{judge.words(worst)}; captures, reads and dynamic requests are a 400")
 
 
 @pytest.mark.engine
