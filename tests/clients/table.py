@@ -1,6 +1,7 @@
 """What other people's clients do with a running demo server: the table of docs/clients.md.
 
-python -m tests.clients.table [--server URL] [--python PYTHON] [--node FOLDER] [--write]
+python -m tests.clients.table [--server URL] [--python PYTHON] [--node FOLDER]
+    [--only PROGRAM ...] [--write]
 
 Starts the demo server unless --server names one that runs. PYTHON is that of an environment with
 requirements/clients.txt (default: .venv/clients/bin/python), FOLDER has node_modules with what
@@ -20,12 +21,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import httpx
-import torch
 
 from bench.servers import demo_model
-from steersman.vectors.file.format import SteeringVector, read_vector
+from tests.clients import exact
 from tests.clients.compare import ASK, Known, ask, serving
-from tests.reference.reference import ReferenceModel, Term
 from tools.docs.markers import insert
 
 HERE: Final = Path(__file__).parent
@@ -39,15 +38,11 @@ COLUMNS: Final = {
 }
 OURS: Final = ("vllm_bench.py",)
 """Programs for the environment of vLLM; those of the others need none of it."""
-NODE: Final = ("promptfoo_eval.py",)
-"""Programs that run something of node's."""
 LIGHT: Final = ("openai_python.py", "anthropic_sdk.py")
 """Programs whose packages vLLM's environment has, too."""
 EVERYWHERE: Final = {
     "vectors": [{"id": ASK["vector"], "coefficient": ASK["coefficient"], "positions": "all"}]
 }
-HOOKS_WITHIN: Final = 2e-3
-"""Nats by which a log-likelihood of a few tokens may differ from Hugging Face's with hooks."""
 
 
 def lines(command: list[str]) -> Iterator[dict[str, str]]:
@@ -67,22 +62,38 @@ def python_lines(
     return lines([python, str(HERE / "programs" / name), url, model, node])
 
 
-def known(url: str) -> dict[str, Known]:
-    """The right answers, by route; makes the preset that lm-eval uses."""
+def known(url: str, model: str) -> dict[str, Known]:
+    """The right answers, by route; makes the preset and the vector that lm-eval uses. Those to
+    lm-eval's task are Hugging Face's with hooks, those to the others the server's own."""
     body = {"name": "everywhere", "steering": EVERYWHERE}
     httpx.post(f"{url}/v1/steering/presets", json=body).raise_for_status()
+    vectors = f"{url}/v1/steering/vectors"
+    content = httpx.get(f"{vectors}/{ASK['vector']}/content").raise_for_status().content
+    form: dict[str, Any] = {"files": {"file": ("v", content)}, "data": {"name": ASK["everywhere"]}}
+    httpx.post(vectors, **form).raise_for_status()
+    change = {"positions": "all"}
+    httpx.patch(f"{vectors}/{ASK['everywhere']}", json=change).raise_for_status()
     counted = Known("unsteered", "steered")
-    return ask(url) | {"parsed": Known("unsteered", "parsed"), "counted": counted}
+    own = {"parsed": Known("unsteered", "parsed"), "counted": counted}
+    return ask(url) | own | {"task": exact.known(model, content)}
+
+
+def forget(url: str) -> None:
+    """Delete what `known` made."""
+    httpx.delete(f"{url}/v1/steering/presets/everywhere").raise_for_status()
+    httpx.delete(f"{url}/v1/steering/vectors/{ASK['everywhere']}").raise_for_status()
 
 
 def judged(line: Mapping[str, str], answers: Mapping[str, Known]) -> str:
-    """The cell of a line: `yes`, and how; or what went wrong."""
+    """The cell of a line: `yes`, and how; why not; or what went wrong, in bold."""
+    if "text" not in line:
+        return f"no: {line['how']}"
     if line["error"]:
         return f"**no**: {line['error']}"
     wanted = "unsteered" if line["column"] == "plain" else "steered"
     if (found := answers[line["route"]].verdict(line["text"])) != wanted:
         return f"**no**: {found} ({line['text']!r})"
-    if line["receipt"] not in ("", str(float(ASK["coefficient"])), str(ASK["coefficient"])):
+    if line["receipt"] and float(line["receipt"]) != ASK["coefficient"]:
         return f"**no**: a receipt for {line['receipt']}"
     return f"yes, {line['how']}" if line["how"] else "yes"
 
@@ -93,67 +104,45 @@ def table(found: list[dict[str, str]], answers: Mapping[str, Known]) -> list[str
     receipts: defaultdict[str, list[str]] = defaultdict(list)
     for line in found:
         cells[line["client"]][line["column"]] = judged(line, answers)
-        if line["receipt"]:
+        if line.get("receipt"):
             where = "a stream's" if line["column"] == "stream" else "an answer's"
             if where not in receipts[line["client"]]:
                 receipts[line["client"]].append(where)
     rows = [f"| client | {' | '.join(COLUMNS.values())} | receipt read |"]
     rows.append(f"|{' --- |' * (len(COLUMNS) + 2)}")
     for client, by in cells.items():
-        shown = " | ".join(by.get(column, "-") for column in COLUMNS)
-        rows.append(f"| {client} | {shown} | {', '.join(receipts[client]) or 'no'} |")
+        shown = " | ".join(by.get(column, "**not tried**") for column in COLUMNS)
+        read = ", ".join(receipts[client]) or by.get("receipt", "**none**")
+        rows.append(f"| {client} | {shown} | {read} |")
     return rows
 
 
-def hooked(model: str, vector: SteeringVector) -> list[float]:
-    """The log-likelihoods of lm-eval's pairs under the preset, by Hugging Face with hooks."""
-    from transformers import AutoTokenizer
-
-    tokenizer, reference = AutoTokenizer.from_pretrained(model), ReferenceModel(model)
-    terms = [
-        Term(site, layer, float(ASK["coefficient"]), torch.as_tensor(tensor), "all")
-        for (site, layer), tensor in vector.tensors.items()
-        if layer in vector.layers
-    ]
-    scores = []
-    for context, continuation in ASK["pairs"]:
-        before, whole = (tokenizer.encode(text) for text in (context, context + continuation))
-        logs = reference.steered_logprobs(whole, len(whole), terms)
-        scores.append(sum(float(logs[at - 1, whole[at]]) for at in range(len(before), len(whole))))
-    return scores
-
-
-def lm_eval_is_exact(found: list[dict[str, str]], url: str, model: str) -> str:
-    """Whether lm-eval's scores through the preset are those of the hooks; says what it found."""
-    content = httpx.get(f"{url}/v1/steering/vectors/{ASK['vector']}/content").content
-    wanted = hooked(model, read_vector(content))
-    (got,) = [
-        json.loads(x["text"]) for x in found if (x["route"], x["column"]) == ("scores", "name")
-    ]
-    worst = max(abs(a - b) for a, b in zip(got, wanted, strict=True))
-    if worst > HOOKS_WITHIN:
-        raise SystemExit(f"lm-eval's scores {got} are not those of the hooks, {wanted}")
-    return (
-        f"lm-eval's log-likelihoods of {len(wanted)} texts through the preset differ from those of "
-        f"Hugging Face with hooks by {worst:.1e} nats at most."
-    )
+def ran(url: str, given: argparse.Namespace, model: str) -> Iterator[dict[str, str]]:
+    """What all programs print, or those of `--only`."""
+    for path in sorted((HERE / "programs").iterdir()):
+        if path.suffix not in (".py", ".mjs") or path.name in ("__init__.py", "say.py"):
+            continue
+        if given.only and path.name not in given.only:
+            continue
+        print(path.name, file=sys.stderr, flush=True)
+        if path.suffix == ".mjs":
+            yield from lines(["node", str(path), url, str(Path(given.node).resolve())])
+        else:
+            python = sys.executable if path.name in OURS else given.python
+            yield from python_lines(python, path.name, url, model, given.node)
 
 
 def run(url: str, given: argparse.Namespace, model: str) -> tuple[list[str], bool]:
     """The lines of the page's part, and whether all is as it should be."""
-    answers = known(url)
-    found: list[dict[str, str]] = []
-    for path in sorted((HERE / "programs").glob("*.py")):
-        if path.name in ("__init__.py", "say.py") or (path.name in NODE and not given.node):
-            continue
-        python = sys.executable if path.name in OURS else given.python
-        found += python_lines(python, path.name, url, model, given.node)
-        print(f"{path.name}: {len(found)} cells so far", file=sys.stderr, flush=True)
-    if given.node:
-        found += lines(["node", str(HERE / "programs" / "javascript.mjs"), url, given.node])
+    answers = known(url, model)
+    try:
+        found = list(ran(url, given, model))
+    finally:
+        forget(url)
     rows = table(found, answers)
-    rows += ["", lm_eval_is_exact(found, url, model)]
-    return rows, not any("**no**" in row for row in rows)
+    if not given.only or exact.PROGRAM in given.only:
+        rows += ["", exact.judged(found, answers["task"])]
+    return rows, not any("**" in row for row in rows)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -163,13 +152,14 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--server", default=str(ROOT), metavar="URL")
     parser.add_argument("--python", default=str(ROOT / ".venv/clients/bin/python"))
     parser.add_argument("--node", default=str(ROOT / ".venv/clients/node"), metavar="FOLDER")
+    parser.add_argument("--only", nargs="+", metavar="PROGRAM", help="such as langchain.py")
     parser.add_argument("--write", action="store_true", help="write docs/clients.md")
     given = parser.parse_args(argv)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     with serving(given.server) as url:
         rows, right = run(url, given, demo_model())
     print("\n".join(rows))
-    if given.write and right:
+    if given.write and right and not given.only:
         PAGE.write_text(insert(PAGE.read_text(), "clients", "\n".join(rows)))
     if not right:
         raise SystemExit("a cell is not what it should be")
@@ -177,7 +167,8 @@ def main(argv: list[str] | None = None) -> None:
 
 def cells_of(rows: list[dict[str, Any]], answers: Mapping[str, Known]) -> dict[str, str]:
     """Each line's cell, by client and column."""
-    return {f"{row['client']}, {row['column']}": judged(row, answers) for row in rows}
+    told = [row for row in rows if "text" in row]
+    return {f"{row['client']}, {row['column']}": judged(row, answers) for row in told}
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ import pytest
 from bench.servers import Server
 from steersman.vectors.demo.make import make_vectors
 from tests.clients.compare import ASK, Known
-from tests.clients.table import LIGHT, OURS, cells_of, known, python_lines
+from tests.clients.table import LIGHT, OURS, cells_of, forget, known, python_lines
 from tests.support.http.client import Client
 
 
@@ -20,8 +20,8 @@ def answers(server: Server, client: Client, model: Path) -> Iterator[dict[str, K
     paths = make_vectors(model, model.parent / f"{model.name}-vectors")
     (made,) = (path for path in paths if path.stem == ASK["vector"])
     assert client.upload(made.read_bytes(), ASK["vector"]).status_code == 201
-    yield known(server.url)
-    client.http.delete("/v1/steering/presets/everywhere")
+    yield known(server.url, str(model))
+    forget(server.url)
     client.http.delete(f"/v1/steering/vectors/{ASK['vector']}")
 
 
@@ -37,5 +37,5 @@ def test_every_cell_is_right(
         if row["column"] == "plain":
             assert row["receipt"] == ""
     if program in LIGHT:
-        read = {row["column"] for row in rows if row["receipt"]}
+        read = {row["column"] for row in rows if row.get("receipt")}
         assert {"field", "name", "stream"} <= read

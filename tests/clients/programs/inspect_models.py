@@ -15,9 +15,9 @@ CONFIG: dict[str, Any] = {
 }
 
 
-def ask(model: str, **more: Any) -> Seen:
+def ask(model: str, *, stream: bool = False, **more: Any) -> Seen:
     async def run() -> Any:
-        made = get_model(f"openai-api/steersman/{model}", memoize=False, **AT)
+        made = get_model(f"openai-api/steersman/{model}", memoize=False, stream=stream, **AT)
         return await made.generate(ASK["question"], config=GenerateConfig(**CONFIG, **more))
 
     return asyncio.run(run()).completion, None
@@ -25,5 +25,8 @@ def ask(model: str, **more: Any) -> Seen:
 
 say = Say("Inspect", "inspect-ai")
 say.cell("plain", "", lambda: ask(ASK["model"]))
-say.cell("field", "`extra_body`", lambda: ask(ASK["model"], extra_body={"steering": STEERING}))
+FIELD: dict[str, Any] = {"extra_body": {"steering": STEERING}}
+say.cell("field", "`extra_body`", lambda: ask(ASK["model"], **FIELD))
 say.cell("name", "", lambda: ask(NAME))
+say.cell("stream", "`stream=True` of `get_model`", lambda: ask(ASK["model"], stream=True, **FIELD))
+say.without("receipt", "its `ModelOutput` has no place for one")

@@ -18,7 +18,7 @@ def read(**more: Any) -> Seen:
 
 def stream() -> Seen:
     chunks = list(litellm.completion(**AT, **FIELD, stream=True))
-    found = [getattr(chunk.choices[0].delta, "steering", None) for chunk in chunks]
+    found = [getattr(chunk, "steering", None) for chunk in chunks]
     text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     return text, next((one for one in found if one), None)
 
@@ -27,4 +27,4 @@ say = Say("LiteLLM", "litellm")
 say.cell("plain", "", lambda: read(model=PLAIN))
 say.cell("field", "`extra_body`", lambda: read(**FIELD))
 say.cell("name", "", lambda: read(model=NAMED))
-say.cell("stream", "in the last delta", stream)
+say.cell("stream", "the receipt on a chunk", stream)

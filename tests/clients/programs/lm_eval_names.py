@@ -24,4 +24,6 @@ def scores(model: str, header: dict[str, str] | None = None) -> Seen:
 say = Say("lm-eval, log-likelihoods", "lm_eval", "scores")
 say.cell("plain", "", lambda: scores(ASK["model"]))
 say.cell("field", '`header={"X-Steering": ...}`', lambda: scores(ASK["model"], HEADER))
+say.without("stream", "scores do not stream")
+say.without("receipt", "it reads the scores alone")
 say.cell("name", "a preset with `positions: all`", lambda: scores(f"{ASK['model']}:everywhere"))

@@ -8,7 +8,7 @@ from say import ASK, CHAT, NAME, STEERING, URL, Say, Seen
 
 BODY = {"steering": STEERING}
 AT: dict[str, Any] = {"base_url": f"{URL}/v1", "api_key": "none", "max_retries": 0}
-client, other = openai.OpenAI(**AT), openai.AsyncOpenAI(**AT)
+client = openai.OpenAI(**AT)
 chat = client.chat.completions
 
 
@@ -32,8 +32,23 @@ def final(**more: Any) -> Seen:
     )
 
 
-async def awaited(**more: Any) -> Seen:
-    return read(await other.chat.completions.create(**CHAT, **more))
+def awaited(**more: Any) -> Seen:
+    async def ask() -> Seen:
+        async with openai.AsyncOpenAI(**AT) as other:
+            return read(await other.chat.completions.create(**CHAT, **more))
+
+    return asyncio.run(ask())
+
+
+def awaited_stream(**more: Any) -> Seen:
+    async def ask() -> Seen:
+        async with openai.AsyncOpenAI(**AT) as other:
+            made = await other.chat.completions.create(**CHAT, **more, stream=True)
+            chunks = [chunk async for chunk in made]
+        text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+        return text, getattr(chunks[-1], "steering", None)
+
+    return asyncio.run(ask())
 
 
 def respond(**more: Any) -> Seen:
@@ -62,11 +77,10 @@ say.cell("field", "`extra_body`", lambda: read(chat.create(**CHAT, **field)))
 say.cell("name", "", lambda: read(chat.create(**CHAT, **named)))
 say.cell("stream", "`stream=True`", lambda: stream(**field))
 say = Say("openai Python, async", "openai")
-say.cell("plain", "", lambda: asyncio.run(awaited(**plain)))
-other = openai.AsyncOpenAI(**AT)
-say.cell("field", "`extra_body`", lambda: asyncio.run(awaited(**field)))
-other = openai.AsyncOpenAI(**AT)
-say.cell("name", "", lambda: asyncio.run(awaited(**named)))
+say.cell("plain", "", lambda: awaited(**plain))
+say.cell("field", "`extra_body`", lambda: awaited(**field))
+say.cell("name", "", lambda: awaited(**named))
+say.cell("stream", "`stream=True`", lambda: awaited_stream(**field))
 say = Say("openai Python, `.stream()`", "openai")
 say.cell("plain", "", lambda: final(**plain))
 say.cell("field", "`extra_body`", lambda: final(**field))

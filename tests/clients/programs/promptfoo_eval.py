@@ -48,10 +48,12 @@ def answer(column: str) -> Seen:
     (found,) = [one for one in OUT if one["provider"]["label"] == label]
     if found.get("error"):
         raise RuntimeError(found["error"])
-    return found["response"]["output"], None
+    headers = found["response"]["metadata"]["http"]["headers"]
+    return found["response"]["output"], headers.get("steering-receipt")
 
 
 say = Say(f"promptfoo {VERSION}", None)
 say.cell("plain", "", lambda: answer("plain"))
 say.cell("field", "`passthrough`", lambda: answer("field"))
 say.cell("name", "", lambda: answer("name"))
+say.without("stream", "it reads whole answers")

@@ -11,6 +11,8 @@ URL = sys.argv[1]
 ASK: dict[str, Any] = json.loads((Path(__file__).parents[1] / "ask.json").read_text())
 STEERING: dict[str, Any] = {"vectors": {ASK["vector"]: ASK["coefficient"]}}
 NAME = f"{ASK['model']}:{ASK['vector']}@{ASK['coefficient']}"
+EVERYWHERE: dict[str, Any] = {"id": ASK["everywhere"], "coefficient": ASK["coefficient"]}
+"""A vector whose own positions are `all`."""
 MESSAGES = [{"role": "user", "content": ASK["question"]}]
 CHAT: dict[str, Any] = {
     "messages": MESSAGES,
@@ -38,6 +40,11 @@ class Say:
             line |= {"text": text, "receipt": receipt_of(receipt), "error": ""}
         except Exception as error:  # noqa: BLE001 (what a client makes of it is what is seen)
             line |= {"text": "", "receipt": "", "error": f"{type(error).__name__}: {error}"[:300]}
+        print(json.dumps(line), flush=True)
+
+    def without(self, column: str, why: str) -> None:
+        """`column` is nothing that this client does, and why. `receipt`: it shows none."""
+        line = {"client": self._client, "column": column, "how": why, "route": ""}
         print(json.dumps(line), flush=True)
 
 

@@ -5,6 +5,7 @@ import json
 import subprocess
 import sys
 import urllib.request
+from functools import cache
 
 from say import ASK, NAME, STEERING, URL, Say, Seen
 
@@ -28,6 +29,7 @@ def counted() -> int:
     return int(sum(float(line.split()[-1]) for line in lines if line.startswith(name)))
 
 
+@cache
 def bench(model: str, *more: str) -> Seen:
     """`steered` if the server counts as many steered requests as were sent."""
     before = counted()
@@ -50,3 +52,5 @@ say.cell("plain", "", lambda: bench(ASK["model"]))
 field = ("--extra-body", json.dumps({"steering": STEERING}))
 say.cell("field", "`--extra-body`", lambda: bench(ASK["model"], *field))
 say.cell("name", "`--model`, with `--tokenizer`", lambda: bench(NAME))
+say.cell("stream", "it always streams", lambda: bench(ASK["model"], *field))
+say.without("receipt", "it keeps times and counts")
