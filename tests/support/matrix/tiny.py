@@ -8,6 +8,8 @@ from steersman.vectors.file.format import HookPoint, SteeringVector, write_vecto
 from steersman.vectors.library.library import Library
 
 LAYERS, HIDDEN, VOCAB = 3, 48, 576
+SPOKEN = 258
+"""Tokens of the tokenizer."""
 SITES = ("resid_post", "attn_out", "mlp_out")
 SPREAD = 0.2
 """Standard deviation of the weights: large, so that the log-probabilities differ by whole numbers
@@ -15,15 +17,21 @@ and an addition that is left out cannot hide under the tolerance."""
 
 
 def make_model(
-    folder: Path, *, layers: int = LAYERS, hidden: int = HIDDEN, heads: int = 6, seed: int = 0
+    folder: Path,
+    *,
+    layers: int = LAYERS,
+    hidden: int = HIDDEN,
+    heads: int = 6,
+    seed: int = 0,
+    vocab: int = VOCAB,
 ) -> Path:
     """A Llama in float32 (its six heads can be shared by two and three workers), and a tokenizer of
-    bytes."""
+    bytes. With a `vocab` of `SPOKEN` every token that the model can say has a text."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(seed)
     config = LlamaConfig(
-        vocab_size=VOCAB,
+        vocab_size=vocab,
         hidden_size=hidden,
         intermediate_size=2 * hidden,
         num_hidden_layers=layers,
