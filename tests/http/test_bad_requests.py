@@ -1,9 +1,12 @@
 """Every bad request gets its documented error, and nobody else notices."""
 
 import json
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from threading import Event
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.support.http.client import Client, chat_body
@@ -133,6 +136,56 @@ def test_a_request_that_can_never_fit_the_bank(client: Client, make_vector: Any)
     answer = client.chat(steering={"vectors": {"wide": 0.1, "wide2": 0.1, "wide3": 0.1}})
     assert answer.status_code == 400
     assert answer.json()["error"]["code"] == "too_many_terms"
+
+
+@pytest.mark.parametrize(
+    ("size", "announced", "code"),
+    [
+        (100 << 20, True, "body_too_large"),
+        (100 << 20, False, "body_too_large"),
+        (12 << 20, True, "inline_too_large"),
+    ],
+)
+def test_large_data_is_refused_and_others_are_answered_meanwhile(
+    client: Client, size: int, announced: bool, code: str
+) -> None:
+    text = json.dumps(chat_body(steering={"vectors": [{"data": "DATA"}]}))
+    head, tail = (part.encode() for part in text.split("DATA"))
+    piece = b"A" * (1 << 20)
+    begun, goes_on = Event(), Event()
+
+    def body() -> Iterator[bytes]:
+        yield head
+        for _ in range(size // len(piece)):
+            yield piece
+            begun.set()
+            assert goes_on.wait(60)
+        yield tail
+
+    length = {"Content-Length": str(len(head) + size + len(tail))} if announced else {}
+
+    def send() -> httpx.Response:
+        with httpx.Client(base_url=client.http.base_url, timeout=120) as http:
+            return http.post(
+                "/v1/chat/completions",
+                content=body(),
+                headers={"Content-Type": "application/json", **length},
+            )
+
+    with ThreadPoolExecutor(1) as pool:
+        sent = pool.submit(send)
+        assert begun.wait(60)
+        # In the midst of it.
+        assert client.chat_text(max_tokens=2)
+        goes_on.set()
+        while not sent.done():
+            assert client.http.get("/v1/models").status_code == 200
+        answer = sent.result()
+    error = answer.json()["error"]
+    assert (answer.status_code, error["code"]) == (413, code), answer.text
+    assert error["param"] == ("body" if code.startswith("body") else "steering.vectors[0].data")
+    assert client.chat_text() == "The capital of France is Paris."
+    assert not client.metric("steering_bank_rows_used")
 
 
 def test_nobody_notices(client: Client, rnd: str) -> None:
