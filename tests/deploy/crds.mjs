@@ -12,7 +12,9 @@ const KEDA = "@kubernetes-models/keda/_schemas/ComGithubKedacoreKedaV2ApisKedaV1
 const PROMETHEUS =
   "@kubernetes-models/prometheus-operator/_schemas/" +
   "ComGithubPrometheusOperatorPrometheusOperatorPkgApisMonitoringV1";
+const GATEWAY = "@kubernetes-models/gateway-api/_schemas/IoK8sSigsGatewayApiApisV1";
 const SCHEMAS = {
+  "gateway.networking.k8s.io/v1 HTTPRoute": GATEWAY,
   "keda.sh/v1alpha1 ScaledObject": KEDA,
   "keda.sh/v1alpha1 TriggerAuthentication": KEDA,
   "monitoring.coreos.com/v1 PodMonitor": PROMETHEUS,

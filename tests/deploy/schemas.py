@@ -14,7 +14,7 @@ from tests.deploy.tools import TOOLS, tool
 VERSIONS: Final = ("1.30.0", kubernetes_validate.latest_version())
 """Of Kubernetes: the oldest that has all we use (preStop's `sleep`), and the newest."""
 
-_CUSTOM: Final = ("keda.sh/", "monitoring.coreos.com/")
+_CUSTOM: Final = ("gateway.networking.k8s.io/", "keda.sh/", "monitoring.coreos.com/")
 """Groups whose schemas are on npm, in @kubernetes-models."""
 
 
