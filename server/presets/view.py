@@ -128,8 +128,7 @@ class PresetView:
                     code="not_supported",
                 )
         made = resolved(self.context, steering)
-        gates = [part["gate"] for part in made.draft if "gate" in part]
-        pins = () if follow else tuple(part["digest"] for part in [*made.draft, *gates])
+        pins = () if follow else tuple(part["digest"] for part in made.draft)
         return Version({**steering, "vectors": long_form(steering["vectors"])}, pins)
 
     def _check(self, name: str) -> None:

@@ -184,7 +184,6 @@ def test_the_openapi_document_shows_the_field(client: Client) -> None:
         "data",
         "layers",
         "positions",
-        "gate",
         "scale",
         *strength,
         *does,

@@ -1,1 +1,0 @@
-"""When a use of a vector acts: its gate, from the request to the receipt."""
