@@ -37,9 +37,9 @@ from steersman.vectors.library.library import Library
 from tools.demo.measures import MEASURES
 
 GRIDS = {
-    CONSTANT: (0.5, 1.0, 2.0, 3.0, 4.0),
-    "dynamic sum": (2.0, 4.0, 8.0),
-    "dynamic mean": (2.0, 8.0),
+    CONSTANT: (0.25, 0.5, 0.75, 1.0, 1.5, 2.0),
+    "dynamic sum": (0.5, 1.0, 1.5, 2.0, 3.0),
+    "dynamic mean": (2.0, 8.0, 32.0),
 }
 """Coefficients, or what they start from and may be at most; 2 is the paper's."""
 FRAMES = (
