@@ -74,6 +74,6 @@ def test_two_hosts_answer_as_one_until_one_is_cut_off(
         assert hosts.leader.wait(STEP_S + 60) != 0
         assert "the engine died" in hosts.log.read_text()
         row.steered(
-            f"within {worst:.0e} of one host (a network namespace is the other); once it is cut off, a "
-            "request is a 500 and the server exits"
+            f"within {worst:.0e} of one host (a network namespace is the other); once it is cut "
+            "off, a request is a 500 and the server exits"
         )
