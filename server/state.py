@@ -20,6 +20,7 @@ from steersman.server.presets.default import default_of
 from steersman.server.presets.view import PresetView
 from steersman.steering.plan import MAX_SCHEDULE, Limits, Settings
 from steersman.steering.plan.dynamic import MAX_PROPERTIES
+from steersman.steering.plan.when.gates import MAX_GATES, MEASURES, OVERS
 from steersman.steering.plan.wire.readouts import Measure, Tokens
 from steersman.vectors.errors import SteersmanError
 from steersman.vectors.library.library import Library
@@ -53,6 +54,8 @@ class Steersman:
     """What jobs run on; set when the server starts."""
     in_flight: InFlight = field(default_factory=InFlight)
     drain: Drain = field(default_factory=Drain)
+    tokenizer: Any = None
+    """Of the served model; None where it has none."""
 
     def __post_init__(self) -> None:
         self.all_presets = PresetStore(Path(self.settings.library))
@@ -99,6 +102,7 @@ class Steersman:
             self.settings.enforce_safe_range,
             self.in_flight,
             self.settings.load_timeout,
+            self.tokenizer,
         )
 
     def extraction_for(self, permissions: KeyPermissions) -> "ExtractionContext":
@@ -130,6 +134,7 @@ class Steersman:
         """The answer of `GET /v1/steering/capabilities` for these `permissions`."""
         doses = self.doses_for(permissions)
         default = default_of(permissions, self.settings.default_preset)
+        reads = len(self.limits.operations) > 1
         return {
             "object": "steering.capabilities",
             "version": self.version,
@@ -150,8 +155,14 @@ class Steersman:
             }
             if self.model["captures"]
             else None,
-            "positions": ["generation", "after_prompt", "prompt", "all", "range", "answer_range"],
+            "positions": [
+                *("generation", "after_prompt", "prompt", "all", "range", "answer_range"),
+                *(["marker"] if reads and self.limits.no_markers is None else []),
+            ],
             "schedules": [*SCHEDULES, "list"],
+            "gates": {"measures": list(MEASURES), "over": list(OVERS), "max_gates": MAX_GATES}
+            if reads and self.limits.no_gates is None
+            else None,
             "dynamic": {"max_vectors": MAX_PROPERTIES, "kl": ["mean", "sum"]}
             if self.model["composes"]
             else None,

@@ -79,6 +79,23 @@ class Job(TypedDict):
     error: dict[str, Any] | None
 
 
+class GateReceipt(TypedDict):
+    """What a gate measured and decided."""
+
+    id: str
+    digest: str
+    site: str
+    layer: int
+    measure: str
+    above: NotRequired[float]
+    below: NotRequired[float]
+    over: str
+    tokens: int
+    passed_tokens: int
+    passed: NotRequired[bool | list[bool | None] | None]
+    value: NotRequired[float | list[float | None] | None]
+
+
 class VectorReceipt(TypedDict):
     """What one vector of a request did."""
 
@@ -87,12 +104,13 @@ class VectorReceipt(TypedDict):
     site: str | list[str]
     layers: list[int]
     coefficient: float
-    positions: str | dict[str, int]
+    positions: str | dict[str, Any]
     relative_dose: dict[str, float] | None
     total_dose: float | None
     outside_safe_range: bool | None
     base_model_matches: bool | None
     steered_tokens: int
+    gate: NotRequired[GateReceipt]
     operation: NotRequired[str]
     min: NotRequired[float]
     max: NotRequired[float]
@@ -148,6 +166,7 @@ class Capabilities(TypedDict):
     reads: dict[str, list[str]] | None
     positions: list[str] | None
     schedules: list[str] | None
+    gates: dict[str, Any] | None
     dynamic: dict[str, Any] | None
     default_preset: dict[str, Any] | None
     inline_vectors: bool

@@ -22,10 +22,11 @@ from pydantic import (
 )
 
 from steersman.server.chat.reading.use import MAX_LAYERS, ReadUse
-from steersman.server.chat.reading.use import Bounded as _Bounded
+from steersman.server.chat.when.bounded import Bounded, finite_setting, is_finite
+from steersman.server.chat.when.gates import GateUse
+from steersman.server.chat.when.markers import MarkerRule, is_text
 from steersman.steering.plan import MAX_SCHEDULE, PlanInvalid, check_rule
 from steersman.steering.plan.dynamic import MAX_EVERY
-from steersman.steering.plan.plan import as_float32
 from steersman.steering.plan.wire.readouts import MAX_READS
 from steersman.vectors.operation import SETTINGS, Operation, OperationName, Unit
 from steersman.vectors.validation import Location, first_problem, path_of_key
@@ -42,7 +43,7 @@ _EXAMPLES: Final = {
     "steering.vectors[]": '{"id": "cheerful"}',
 }
 """For clients that send something of another shape altogether."""
-_MEMBERS: Final = ("PositionRange", "AnswerRange", "literal")
+_MEMBERS: Final = ("PositionRange", "AnswerRange", "MarkerRule", "literal")
 """Of unions, as pydantic names them in the places of errors."""
 _OF_VECTORS: Final = ("dynamic", "keep_norm", "schedule", "over", "after")
 """Keys of the field that say how its vectors steer."""
@@ -102,24 +103,8 @@ def _known_schedule(value: Any) -> Any:
     if not 1 <= len(value) <= MAX_SCHEDULE:
         raise ValueError(f"must have 1 to {MAX_SCHEDULE} coefficients, not {len(value)}")
     for n, one in enumerate(value):
-        if not _is_finite(one):
+        if not is_finite(one):
             raise ValueError(f"number {n} of its coefficients must be a finite number")
-    return value
-
-
-def _is_finite(value: Any) -> bool:
-    """Whether `value` is a finite number that the engine's float32 can hold."""
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
-    try:
-        return math.isfinite(as_float32(float(value)))
-    except OverflowError:
-        return False
-
-
-def _finite_setting(value: float | None) -> float | None:
-    if value is not None and not _is_finite(value):
-        raise ValueError("must be a finite number")
     return value
 
 
@@ -154,7 +139,7 @@ After = Annotated[
 ]
 
 
-Setting = Annotated[StrictFloat | None, AfterValidator(_finite_setting)]
+Setting = Annotated[StrictFloat | None, AfterValidator(finite_setting)]
 """A setting of an operation."""
 
 
@@ -167,7 +152,7 @@ def _with_id(use: Any) -> Any:
     return {**use, "id": BROUGHT}
 
 
-class PositionRange(_Bounded):
+class PositionRange(Bounded):
     """Tokens start <= t < stop, counted from the start of the request; negative from the prompt's
     end."""
 
@@ -175,7 +160,7 @@ class PositionRange(_Bounded):
     stop: StrictInt
 
 
-class AnswerRange(_Bounded):
+class AnswerRange(Bounded):
     """Tokens start <= t < stop of the answer, counted from its first token; an end may be left
     out."""
 
@@ -184,7 +169,7 @@ class AnswerRange(_Bounded):
     of: Literal["answer"]
 
 
-class PropertyComposition(_Bounded):
+class PropertyComposition(Bounded):
     """Settings of one vector that replace those of the request's `dynamic`."""
 
     start: StrictFloat | None = Field(
@@ -209,7 +194,7 @@ class PropertyComposition(_Bounded):
     )
 
 
-class VectorUse(_Bounded):
+class VectorUse(Bounded):
     """One vector of a request, and how to use it."""
 
     model_config = ConfigDict(json_schema_extra=_show_use)
@@ -237,7 +222,11 @@ class VectorUse(_Bounded):
         description="Layers to add at; default: the vector's own.",
     )
     positions: (
-        Literal["generation", "after_prompt", "prompt", "all"] | PositionRange | AnswerRange | None
+        Literal["generation", "after_prompt", "prompt", "all"]
+        | PositionRange
+        | AnswerRange
+        | MarkerRule
+        | None
     ) = Field(
         None,
         description="Tokens to steer; default: the vector's own, else `generation`. With "
@@ -266,6 +255,9 @@ class VectorUse(_Bounded):
     schedule: Schedule = None
     over: Over = None
     after: After = None
+    gate: GateUse | None = Field(
+        None, description="Steer only where this passes; default: at all tokens of `positions`."
+    )
     dynamic: PropertyComposition | None = Field(
         None, description="Overrides the request's `dynamic` for this vector."
     )
@@ -296,7 +288,7 @@ class VectorUse(_Bounded):
     @field_validator("positions", mode="before")
     @classmethod
     def _known_rule(cls, value: Any) -> Any:
-        if value is not None:
+        if value is not None and not is_text(value):
             try:
                 check_rule(value)
             except PlanInvalid as error:
@@ -304,7 +296,7 @@ class VectorUse(_Bounded):
         return value
 
 
-class DynamicComposition(_Bounded):
+class DynamicComposition(Bounded):
     """Dynamic Activation Composition (Scalena and others, 2024): each of 1 to 8 vectors gets, at
     every new token, a coefficient that is computed from how much the vector changes the next-token
     distribution."""
@@ -342,7 +334,7 @@ class DynamicComposition(_Bounded):
     )
 
 
-class SteeringField(_Bounded):
+class SteeringField(Bounded):
     """Which vectors steer this request. `GET /v1/steering/vectors` lists the vectors that there
     are.
 

@@ -9,6 +9,8 @@ from vllm.entrypoints.openai.completion.protocol import CompletionResponse
 from vllm.entrypoints.openai.responses.protocol import ResponsesResponse
 
 from steersman.server.chat.field import AnswerRange, PositionRange
+from steersman.server.chat.when.gates import GateReceipt
+from steersman.server.chat.when.markers import MarkerRule
 from steersman.steering.plan.wire.readouts import Measure, Tokens
 
 
@@ -25,10 +27,13 @@ class VectorReceipt(BaseModel):
         description="The one that was used; of a list, the largest in size; of a dynamic request, "
         "the most that it may be."
     )
-    positions: str | PositionRange | AnswerRange
+    positions: str | PositionRange | AnswerRange | MarkerRule
     operation: str | None = Field(
         None,
         description="What it did to the stream, with its settings beside it; left out for `add`.",
+    )
+    gate: GateReceipt | None = Field(
+        None, description="What its gate measured and decided; left out of a use without one."
     )
     relative_dose: dict[str, float] | None = Field(
         description="By layer: ||c v|| over the median norm of the residual stream there; null: "

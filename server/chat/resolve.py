@@ -14,6 +14,8 @@ from steersman.server.chat.field import (
 )
 from steersman.server.chat.reading.resolve import read_use
 from steersman.server.chat.strength import Strength, check_shared, outside_safe_ranges, strength
+from steersman.server.chat.when.gates import find, resolve_gate
+from steersman.server.chat.when.markers import MarkerRule, resolve_marker
 from steersman.server.doses import Doses
 from steersman.server.errors import NotAllowed
 from steersman.steering.plan import (
@@ -29,7 +31,7 @@ from steersman.steering.plan import (
 from steersman.steering.plan.limits import check_added
 from steersman.steering.plan.plan import as_float32
 from steersman.steering.plan.positions import said
-from steersman.vectors.errors import VectorInvalid, VectorNotFound
+from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.library.library import Entry
 from steersman.vectors.operation import Operation
 from steersman.vectors.parts import check_direction, check_use
@@ -53,9 +55,10 @@ def resolve(
     limits: Limits,
     doses: Doses,
     enforce_safe_range: bool = False,
+    tokenizer: Any = None,
 ) -> Resolved:
-    """The plan for `field`. Reads the library, so do not call it on the event loop. Raises
-    `PlanInvalid`, or the library's `VectorNotFound`."""
+    """The plan for `field`. Reads the library, so do not call it on the event loop. `tokenizer`: of
+    the served model, for markers. Raises `PlanInvalid`, or the library's `VectorNotFound`."""
     limits.check_count(len(field.uses))
     entries = [_find(library, n, use) for n, use in enumerate(field.uses)]
     # From here on a vector that the request brings with it has an id, too.
@@ -79,13 +82,14 @@ def resolve(
             digest=entry.digest,
             coefficient=setting.coefficient,
             terms=terms,
-            positions=_positions(field, use, entry, where),
+            positions=_positions(field, use, entry, where, tokenizer),
             schedule=setting.schedule,
             steps=1 if steps is None else steps,
             hold=setting.hold,
             operation=operation,
             rows=1 if operation.adds or rows is None else rows,
             units=_units(operation, terms, doses, where),
+            gate=resolve_gate(use.gate, library, doses, f"{where}.gate") if use.gate else None,
         )
         relative = doses.relative(entry, vector)
         if operation.adds:
@@ -118,22 +122,22 @@ def resolve(
     if enforce_safe_range:
         _check_ranges(field, entries, outside, strengths)
     parts = zip(field.uses, entries, planned, given, outside, strengths, strict=True)
-    drafts = [_draft(use.id, *part) for use, *part in parts]
-    return Resolved(plan, drafts, [one.draft for one in reads])
+    draft = [_draft(use.id, *part) for use, *part in parts]
+    for n, gate in plan.gates.items():
+        asked = uses[n].gate
+        assert asked is not None
+        draft[n]["gate"] = {"id": asked.id, **gate.said()}
+    for part, use in zip(draft, uses, strict=True):
+        if isinstance(use.positions, MarkerRule):
+            part["positions"] = use.positions.model_dump(exclude_none=True)
+    return Resolved(plan, draft, [one.draft for one in reads])
 
 
 def _find(library: LibraryView, n: int, use: VectorUse) -> Entry:
     """The vector of use number `n`."""
     if use.data is not None:
         return library.read_inline(use.data, f"steering.vectors[{n}].data")
-    param = f"steering.vectors[{n}].id"
-    try:
-        entry = library.resolve(use.id)
-        library.check_fits(entry, param)
-    except (VectorInvalid, VectorNotFound) as error:
-        error.param = param
-        raise
-    return entry
+    return find(library, use.id, f"steering.vectors[{n}].id")
 
 
 def _terms(use: VectorUse, entry: Entry, where: str, limits: Limits) -> tuple[HookPoint, ...]:
@@ -267,9 +271,13 @@ def _check_ranges(
             )
 
 
-def _positions(field: SteeringField, use: VectorUse, entry: Entry, where: str) -> PositionRule:
+def _positions(
+    field: SteeringField, use: VectorUse, entry: Entry, where: str, tokenizer: Any
+) -> PositionRule:
     default: Any = entry.positions if field.dynamic is None else "generation"
     rule: Any = default if use.positions is None else use.positions
+    if isinstance(rule, MarkerRule):
+        return resolve_marker(rule, tokenizer, f"{where}.positions")
     if isinstance(rule, PositionRange | AnswerRange):
         rule = rule.model_dump(exclude_none=True)
     return check_rule(rule, f"{where}.positions")

@@ -14,6 +14,7 @@ from steersman.server.chat.reading.values import ReadValues
 from steersman.server.chat.receipt import note
 from steersman.server.chat.resolve import Resolved, resolve
 from steersman.server.chat.trace import Answers, Trace
+from steersman.server.chat.when.gates import counted
 from steersman.server.doses import Doses
 from steersman.server.errors import BankFull, LibrarySlow, NotSteered
 from steersman.server.library.in_time import in_time
@@ -56,6 +57,8 @@ class SteeringContext(NamedTuple):
     in_flight: InFlight
     load_timeout: float
     """Seconds that the library may take, at most."""
+    tokenizer: Any = None
+    """Of the served model; None where it has none."""
 
 
 class SteeredRequest:
@@ -101,6 +104,7 @@ class SteeredRequest:
         )
         """Of a request that reads."""
         self._draft = made.draft
+        self._answers = answers
         self._origin = origin
         self._note = note(plan, sampled)
         context.in_flight.enter(rows, companions)
@@ -128,12 +132,16 @@ class SteeredRequest:
 
     def receipt(self) -> dict[str, Any]:
         """The current receipt; counts are summed over all answers (n, several prompts)."""
-        notes = RECEIPTS.read(self.plan.receipt)
+        by_sequence = RECEIPTS.by_sequence(self.plan.receipt)
+        notes = list(by_sequence.values())
         totals = [sum(n.steered_tokens[k] for n in notes) for k in range(len(self._draft))]
         vectors = [
             {**draft, "steered_tokens": total}
             for draft, total in zip(self._draft, totals, strict=True)
         ]
+        for n, index in enumerate(self.plan.conditional):
+            if (gate := vectors[index].get("gate")) is not None:
+                vectors[index]["gate"] = counted(gate, n, by_sequence, self._answers)
         dynamic = self.trace.whole() if self.trace else None
         pace = {} if self.trace is None else {"steps_per_token": _steps_per_token(notes)}
         reads = {} if self.reads is None else {"reads": self.reads.whole()}
@@ -181,7 +189,15 @@ def resolved(context: SteeringContext, value: Any) -> Resolved:
     field = SteeringField.read(value)
     library, limits, doses, enforce_safe_range, *_ = context
     try:
-        return resolve(field, secrets.token_hex(8), library, limits, doses, enforce_safe_range)
+        return resolve(
+            field,
+            secrets.token_hex(8),
+            library,
+            limits,
+            doses,
+            enforce_safe_range,
+            context.tokenizer,
+        )
     except VectorNotFound as error:
         # No 404: clients take that for the model, and proxies for a deployment that is ill.
         param = error.param or "steering"

@@ -172,6 +172,9 @@ class Capabilities(BaseModel):
     schedules: list[str] | None = Field(
         None, description="How a coefficient may go from token to token."
     )
+    gates: dict[str, Any] | None = Field(
+        None, description="What gates take; null where there are none."
+    )
     dynamic: dict[str, Any] | None = Field(
         None, description="What dynamic composition takes; null where there is none."
     )

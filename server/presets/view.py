@@ -128,7 +128,8 @@ class PresetView:
                     code="not_supported",
                 )
         made = resolved(self.context, steering)
-        pins = () if follow else tuple(part["digest"] for part in made.draft)
+        gates = [part["gate"] for part in made.draft if "gate" in part]
+        pins = () if follow else tuple(part["digest"] for part in [*made.draft, *gates])
         return Version({**steering, "vectors": long_form(steering["vectors"])}, pins)
 
     def _check(self, name: str) -> None:

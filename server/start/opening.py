@@ -44,6 +44,8 @@ async def open_state(
             operations=tuple(workers[0]["operations"]),
             own_sites=tuple(workers[0]["own_sites"]),
             readout_sites=tuple(workers[0]["readout_sites"]),
+            no_gates=workers[0]["no_gates"],
+            no_markers=workers[0]["no_markers"],
             most_added=workers[0]["most_added"],
         ),
         whole_library=Library(
@@ -71,4 +73,5 @@ async def open_state(
             "captures": workers[0]["captures"],
         },
         version=version("steersman"),
+        tokenizer=engine_client.renderer.tokenizer,
     )

@@ -55,6 +55,8 @@ class Column(NamedTuple):
     read: int = _ZERO_ROW
     """Bank row whose product with the stream decides how much, w."""
     scalars: Scalars = ADDS
+    gate: int = 0
+    """Column of the register of gates (`steersman.steering.worker.gating.gates`); 0: no gate."""
 
 
 NO_COLUMN: Final = Column(_ZERO_ROW, 0.0)

@@ -7,6 +7,7 @@
     cache_key     keys of blocks in the prefix cache
     capture       what is captured of a request, and its form on the wire
     receipt       counts of a request, and their form on the wire
+    when/         gates and markers: when a use of a vector acts
     wire/         what travels with a step besides
     inbox         where both arrive in the API server's process
     step_clock    how much longer captures make a step

@@ -36,6 +36,7 @@ class CacheKeys:
     def __init__(self, plan: "Plan", prompt_tokens: int) -> None:
         """Raises `PlanInvalid` for positions outside the prompt."""
         self._plan = plan
+        self._prompt_tokens = prompt_tokens
         self._spans, _, self._segments = plan.layout(prompt_tokens)
         self._starts = [segment.start for segment in self._segments]
         counts = Counter(vector.digest for vector in plan.vectors)
@@ -122,9 +123,16 @@ class CacheKeys:
             parts.append(self._union(tuple(named)) + _STEP_AND_COEFFICIENT.pack(step, c))
         if parts and self._plan.keep_norm:
             parts.append(b"keep_norm")
+        if parts and any(self._latched(n) for n in segment.active):
+            parts.append(b"decided at the end of %d" % self._prompt_tokens)
         return (
             blake2b(b"".join(sorted(parts)), digest_size=DIGEST_BYTES).digest() if parts else None
         )
+
+    def _latched(self, n: int) -> bool:
+        """Whether the gate of vector `n` is decided by the prompt, whose length then matters."""
+        gate = self._plan.vectors[n].gate
+        return gate is not None and gate.latched
 
     def _union(self, named: tuple[int, ...]) -> bytes:
         vectors = [self._plan.vectors[n] for n in named]

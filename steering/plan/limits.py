@@ -18,6 +18,7 @@ from steersman.steering.plan.dynamic import MAX_PROPERTIES, Dynamic
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.positions import is_explicit
 from steersman.steering.plan.settings import Settings
+from steersman.steering.plan.when.gates import check_conditions
 from steersman.steering.plan.wire.readouts import check_readouts
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.operation import OPERATIONS
@@ -60,6 +61,10 @@ class Limits:
     """Those of `sites` at which terms may read what is there."""
     readout_sites: tuple[str, ...] = STEERABLE_SITES
     """Sites at which the stream can be read for the client."""
+    no_gates: str | None = None
+    """What gates are not served with here; None where they are."""
+    no_markers: str | None = None
+    """The same of markers."""
     most_added: float = math.inf
     """Most that a request may add to one element of the stream (`check_added`);
     checked where the vectors' sizes are known."""
@@ -173,6 +178,8 @@ class Limits:
                 self._check_places(vector, where)
             self._check_operation(plan, vector, where)
             meetings.update(self._meetings(vector, own=plan.reads))
+        if plan.conditional:
+            check_conditions(plan, self)
         for (site, layer), most in meetings.most_common(1):
             if most > self.max_terms:
                 raise PlanInvalid(

@@ -19,6 +19,8 @@ from steersman.steering.plan.dynamic import Dynamic
 from steersman.steering.plan.errors import PlanInvalid
 from steersman.steering.plan.positions import PositionRule, check_rule, interval
 from steersman.steering.plan.receipt import steered_within
+from steersman.steering.plan.when.gates import PlannedGate
+from steersman.steering.plan.when.markers import Marker, marker_of
 from steersman.steering.plan.wire.readouts import Readout
 from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.operation import ADD, Operation
@@ -123,6 +125,8 @@ class PlannedVector:
     units: tuple[float, ...] = ()
     """What `min` and `max` of the operation are multiplied by at each of `terms`, exactly float32;
     empty for 1."""
+    gate: PlannedGate | None = None
+    """What decides whether it acts; None: it always does."""
 
     @property
     def row_steps(self) -> Sequence[int]:
@@ -144,11 +148,23 @@ class PlannedVector:
 
     @cached_property
     def effect(self) -> str:
-        """What it does, but for where and how strongly: its digest, and its operation unless it
-        adds."""
-        if self.operation.adds:
+        """What it does, but for where and how strongly: its digest, its operation unless it adds,
+        its gate and its marker."""
+        if self.operation.adds and not self.is_conditional:
             return self.digest
-        return json.dumps([self.digest, self.operation.said()], sort_keys=True)
+        gate = [] if self.gate is None else [self.gate.said()]
+        marker = [] if self.marker is None else [self.marker.rule]
+        return json.dumps([self.digest, self.operation.said(), *gate, *marker], sort_keys=True)
+
+    @cached_property
+    def marker(self) -> Marker | None:
+        """The marker of its positions."""
+        return marker_of(self.positions)
+
+    @property
+    def is_conditional(self) -> bool:
+        """Whether it is known only in the forward pass at which tokens it acts."""
+        return self.gate is not None or self.marker is not None
 
     @property
     def places(self) -> tuple[tuple[str, int] | tuple[str, int, float], ...]:
@@ -210,9 +226,19 @@ class Plan:
         it may not be done elsewhere, to the same effect."""
         read = {point for one in self.readouts for point in one.terms if point[0] != "resid_post"}
         return self.keep_norm or any(
-            not vector.operation.adds or not read.isdisjoint(vector.terms)
+            not vector.operation.adds or vector.is_conditional or not read.isdisjoint(vector.terms)
             for vector in self.vectors
         )
+
+    @cached_property
+    def conditional(self) -> tuple[int, ...]:
+        """Indices of the vectors with a gate or a marker."""
+        return tuple(n for n, vector in enumerate(self.vectors) if vector.is_conditional)
+
+    @cached_property
+    def gates(self) -> dict[int, PlannedGate]:
+        """By index of the vector, the gates that there are."""
+        return {n: v.gate for n, v in enumerate(self.vectors) if v.gate is not None}
 
     @cached_property
     def bank_keys(self) -> frozenset[BankKey]:
@@ -225,16 +251,19 @@ class Plan:
             for step in v.row_steps
         )
         read = ((one.digest, *point, EVERY_STEP) for one in self.readouts for point in one.terms)
-        return cast("frozenset[BankKey]", keys.union(read))
+        gates = ((gate.digest, *gate.point, EVERY_STEP) for gate in self.gates.values())
+        return cast("frozenset[BankKey]", keys.union(read, gates))
 
     @cached_property
     def row_sets(self) -> frozenset[VectorRows]:
         """`bank_keys`, grouped into sets of rows that are always resident together."""
+        read = ((one.digest, *point, 1) for one in self.readouts for point in one.terms)
+        gates = ((gate.digest, *gate.point, 1) for gate in self.gates.values())
         return frozenset(
             (v.digest, site, layer, len(v.row_steps))
             for v in self.vectors
             for site, layer in v.terms
-        ).union((one.digest, *point, 1) for one in self.readouts for point in one.terms)
+        ).union(read, gates)
 
     @property
     def bank_rows(self) -> int:
@@ -369,12 +398,13 @@ class _VectorWire(Struct, forbid_unknown_fields=True, omit_defaults=True):
     rows: Annotated[int, Meta(ge=1)] = 1
     units: bytes = b""
     """As `schedule`."""
+    gate: PlannedGate | None = None
 
     @classmethod
     def of(cls, vector: PlannedVector) -> Self:
         return cls(vector.digest, vector.coefficient, vector.terms, vector.positions,
                    _packed(vector.schedule), vector.steps, vector.hold, vector.operation.said(),
-                   vector.rows, _packed(vector.units))  # fmt: skip
+                   vector.rows, _packed(vector.units), vector.gate)  # fmt: skip
 
     def read(self) -> PlannedVector:
         """The `PlannedVector`. Raises `PlanInvalid` for values that the types allow and a plan
@@ -397,6 +427,7 @@ class _VectorWire(Struct, forbid_unknown_fields=True, omit_defaults=True):
             operation=_operation(self.operation),
             rows=self.rows,
             units=units,
+            gate=self.gate and replace(self.gate, threshold=as_float32(self.gate.threshold)),
         )
 
 

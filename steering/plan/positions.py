@@ -7,13 +7,15 @@ prefill, preemption and prefix caching agree.
 
 import re
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 from steersman.steering.plan.errors import PlanInvalid
+from steersman.steering.plan.when.markers import SIDES, marker, marker_of
 
 PositionRule = str | tuple[int, int]
 """A name out of `NAMED_RULES`; explicit (start, stop), where negative counts from the prompt's end;
-or a range of the answer (`answer_rule`)."""
+a range of the answer (`answer_rule`); or what stands after or until a marker
+(`steersman.steering.plan.when.markers`)."""
 
 NAMED_RULES: Final = ("generation", "after_prompt", "prompt", "all")
 END: Final = 2**31 - 1
@@ -45,10 +47,12 @@ def answer_range(rule: PositionRule) -> tuple[int, int | None] | None:
     return None if match is None else (int(match[1]), int(match[2]) if match[2] else None)
 
 
-def said(rule: PositionRule) -> str | dict[str, int | str]:
+def said(rule: PositionRule) -> str | dict[str, Any]:
     """The rule as requests and receipts have it."""
     if isinstance(rule, tuple):
         return {"start": rule[0], "stop": rule[1]}
+    if (found := marker_of(rule)) is not None:
+        return {found.side: list(found.token_ids)}
     own = answer_range(rule)
     if own is None:
         return rule
@@ -70,6 +74,8 @@ def check_rule(rule: object, param: str = "steering.positions") -> PositionRule:
     if isinstance(rule, str):
         if (own := answer_range(rule)) is not None:
             return answer_rule(*own)
+        if (found := marker_of(rule)) is not None:
+            return marker(found.side, found.token_ids, param).rule
         if rule not in NAMED_RULES:
             raise PlanInvalid(
                 f"unknown position rule {rule[:64]!r}; use one of {', '.join(NAMED_RULES)} "
@@ -81,6 +87,9 @@ def check_rule(rule: object, param: str = "steering.positions") -> PositionRule:
         ends = rule.get("start"), rule.get("stop")
         if set(rule) <= {"start", "stop", "of"} and all(_is_end(end) for end in ends):
             return answer_rule(*ends)
+    if isinstance(rule, Mapping) and len(rule) == 1 and set(rule) <= set(SIDES):
+        ((side, token_ids),) = rule.items()
+        return marker(side, token_ids, param).rule
     if isinstance(rule, Mapping) and set(rule) == {"start", "stop"}:
         rule = (rule["start"], rule["stop"])
     match rule:
@@ -88,7 +97,8 @@ def check_rule(rule: object, param: str = "steering.positions") -> PositionRule:
             return (start, stop)
     raise PlanInvalid(
         f"positions must be one of {', '.join(NAMED_RULES)}; or an object with the integers "
-        '"start" and "stop"; or one with "of": "answer" and at least one of these two',
+        '"start" and "stop"; or one with "of": "answer" and at least one of these two; or a '
+        'marker, such as {"after": "</think>"}',
         param=param,
     )
 
@@ -108,6 +118,8 @@ def interval(rule: PositionRule, prompt_tokens: int) -> tuple[int, int]:
     if (own := answer_range(rule)) is not None:
         start, stop = own
         return prompt_tokens + start, END if stop is None else min(prompt_tokens + stop, END)
+    if marker_of(rule) is not None:
+        return 0, END  # Which of them, the tokens decide.
     match rule:
         case "generation":
             return prompt_tokens - 1, END

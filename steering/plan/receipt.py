@@ -44,6 +44,19 @@ class Waiting(NamedTuple):
     """They have their rows, and wait for a vector to be read."""
 
 
+class GateCount(NamedTuple):
+    """What the gate, or the marker, of one use of a vector did in one request so far."""
+
+    tokens: int = 0
+    """Tokens of the use's positions."""
+    passed: int = 0
+    """Those at which it passed."""
+    decision: bool | None = None
+    """Of a gate that is decided once: whether it passed; None before that."""
+    value: float | None = None
+    """What it measured then."""
+
+
 class WorkerNote(NamedTuple):
     """What a worker did for one steered request, summed up to one step."""
 
@@ -62,9 +75,12 @@ class WorkerNote(NamedTuple):
     reach: int = 0
     """The counts include the tokens before this index."""
     spans: tuple[tuple[int, int], ...] = ()
-    """For each vector, the half-open interval of token indices that it steers."""
+    """For each vector, the half-open interval of token indices that it steers; an empty one if it
+    has a gate or a marker, since what these pass is not known in advance."""
     reads: tuple[ReadChunk, ...] = ()
     """What was read of the stream since its last note."""
+    gates: tuple[GateCount, ...] = ()
+    """Of each vector with a gate or a marker, in the order of the plan."""
 
     def advanced(self, tokens: int) -> Self:
         """This note after `tokens` more tokens (fewer if negative) have been computed."""
@@ -142,6 +158,9 @@ class StepReport:
     left in the cache is cleaned."""
     drafts: dict[str, int] = field(default_factory=dict)
     """By answer id, the draft that its companions computed in the step."""
+    gates: dict[str, tuple[GateCount, ...]] = field(default_factory=dict)
+    """For each request that ran: of each vector with a gate or a marker, in the order of the
+    plan."""
     captured: dict[str, list[Any]] = field(default_factory=dict)
     """What was captured, by request:
     `steersman.steering.plan.capture.CaptureChunk`s."""

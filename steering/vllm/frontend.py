@@ -141,10 +141,15 @@ def _check(
                 params.skip_reading_prefix_cache = True
         if plan.dynamic is not None:
             _check_dynamic(request, len(plan.vectors) + 2, vllm_config)
+        if request.prompt_embeds is not None:
+            _check_has_tokens(plan)
+        if any(gate.over == "prompt_mean" for gate in plan.gates.values()):
+            params.skip_reading_prefix_cache = True  # All of the prompt must be computed.
         if RECEIPTS.guarded:
             return  # The server has resolved them, in a thread: a disk may hang.
         library = Path(Settings.read(vllm_config.additional_config).library)
         named = [(one.digest, "vectors") for one in plan.vectors]
+        named += [(gate.digest, "vectors") for gate in plan.gates.values()]
         for digest, key in (*named, *((one.digest, "read") for one in plan.readouts)):
             if not object_path(library, digest).is_file():
                 raise PlanInvalid(
@@ -155,6 +160,18 @@ def _check(
         if plan is not None:
             RECEIPTS.reject(plan.receipt, error)
         raise refused(error) from error
+
+
+def _check_has_tokens(plan: Plan) -> None:
+    """Refuse markers in a prompt of embeddings."""
+    for n in plan.conditional:
+        if plan.vectors[n].marker is not None:
+            raise PlanInvalid(
+                "a marker is looked for among tokens, and the prompt has embeddings; use other "
+                "positions",
+                param=f"steering.vectors[{n}].positions",
+                code="not_supported",
+            )
 
 
 def _check_readouts(plan: Plan, vllm_config: "VllmConfig") -> None:

@@ -6,6 +6,7 @@ bank             which vector is in which row of the bank
 loads/           vectors are read in threads, and come into the bank ahead of their requests
 tables, staging  the tensors that the operation reads, and how they reach the device
 hooks            the way through a layer: adds, then calls listeners
+gating/          gates and markers: at which tokens a use acts
 listeners/       what is captured and read of requests, median norms
 composition      dynamic composition: from companions' logits to coefficients
 finite           whether the numbers of a step are finite

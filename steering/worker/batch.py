@@ -17,10 +17,11 @@ from steersman.steering.plan.plan import PLAN_KEY, Plan
 from steersman.steering.plan.receipt import StepReport
 from steersman.steering.worker.composition import Composer, Guess
 from steersman.steering.worker.finite import FiniteCheck, Watched
+from steersman.steering.worker.gating.gates import Measured
 from steersman.steering.worker.hooks import ActiveSlots
 from steersman.steering.worker.listeners.capture import CaptureTracker
 from steersman.steering.worker.listeners.readouts import MISSED, ReadoutTracker, Values
-from steersman.steering.worker.requests import SteeredRequests
+from steersman.steering.worker.requests import SteeredRequests, TokenIds
 
 REPORT_ATTRIBUTE = "steersman"
 """Attribute of ModelRunnerOutput that carries the StepReport to the scheduler's process."""
@@ -162,9 +163,11 @@ class Steps:
         if self._steered.live:
             self._steered.sync_batch(request_ids)
 
-    def begin_step(self, spans: Iterable[Span], tokens: int) -> None:
+    def begin_step(
+        self, spans: Iterable[Span], tokens: int, token_ids: TokenIds | None = None
+    ) -> None:
         """Mark the steered tokens of a step with `tokens` tokens. `spans`: one for each request of
-        `tracked_request_ids` that is in the step."""
+        `tracked_request_ids` that is in the step. `token_ids`: where the host knows them."""
         steered, captured = self._steered.live, self._captures.live
         companions = self._composer.companions
         spans = list(spans)
@@ -179,7 +182,7 @@ class Steps:
         for request_id in self._readouts.step(spans, steered):
             self._steered.mark_failed(request_id, MISSED)
             spans = [span for span in spans if span.request_id in steered]
-        self._steered.step(spans, tokens)
+        self._steered.step(spans, tokens, token_ids)
         self._active.set(self._steered.active_slots)
 
     def compose(
@@ -271,33 +274,36 @@ class Steps:
                 report.drafts, self._drafts = self._drafts, {}
                 setattr(getattr(output, holder, output), REPORT_ATTRIBUTE, report)
                 read = self._readouts.take(report.failed)
-                if self._check is not None or read is not None:
-                    _report_results(output, report, self._check, read)
+                gates = self._steered.tables.gates.take()
+                if self._check is not None or read is not None or gates is not None:
+                    _report_results(output, report, self._check, read, gates)
         self._check = None
 
 
 def _may_listen(extra_args: Mapping[str, object]) -> bool:
-    """Whether a request with these `extra_args` is captured or read."""
-    if CAPTURE_KEY in extra_args:
-        return True
-    try:
-        plan = Plan.of(extra_args)
-    except PlanInvalid:
-        return False
-    return plan is not None and bool(plan.readouts)
+    """Whether a request with these `extra_args` may be captured or read. A plan may be long, so it
+    is not parsed for this."""
+    return CAPTURE_KEY in extra_args or '"readouts"' in str(extra_args.get(PLAN_KEY, ""))
 
 
 def _report_results(
-    output: Any, report: StepReport, check: FiniteCheck | None, read: Values | None
+    output: Any,
+    report: StepReport,
+    check: FiniteCheck | None,
+    read: Values | None,
+    gates: Measured | None,
 ) -> None:
-    """Put the requests that `check` finds to be not finite, and what was `read`, on the report: at
-    once if the step is over, else when vLLM waits for the step's output."""
+    """Put the requests that `check` finds to be not finite, what was `read`, and what `gates`
+    measured, on the report: at once if the step is over, else when vLLM waits for the step's
+    output."""
 
     def complete() -> None:
         if check is not None:
             report.ill = check.ill()
         if read is not None:
             report.read = read()
+        if gates is not None:
+            _report_gates(report, gates)
 
     if not hasattr(output, "get_output"):
         complete()
@@ -311,3 +317,15 @@ def _report_results(
         return result
 
     output.get_output = get_completed
+
+
+def _report_gates(report: StepReport, gates: Measured) -> None:
+    """Put what gates measured on the report, and in the place of the tokens of a use's positions
+    those at which its gate passed."""
+    for request_id, counts in gates.read().items():
+        if request_id in report.counts:  # Else it failed in this step.
+            report.gates[request_id] = tuple(counts.values())
+            steered = list(report.counts[request_id])
+            for index, count in counts.items():
+                steered[index] = count.passed
+            report.counts[request_id] = tuple(steered)

@@ -187,12 +187,14 @@ def _addition(
         if is_active[slot]:
             found = parts(value)
             stream, adding, reading = found.target(), tables.marked, tables.marked_reading
+            if slot in tables.gates.slots:
+                tables.gates.measure(slot, stream, found.other())
             if adding is None and reading is None:
                 in_graph(value)
             if reading is not None and slot in tables.reading_slots:
-                other, terms = found.other(), tables.terms(slot)
+                tokens, terms = tables.terms(slot)
                 kinds = tables.reading_kinds
-                steer_tokens(stream, other, reading.tokens, tables.bank, terms, kinds)
+                steer_tokens(stream, found.other(), tokens, tables.bank, terms, kinds)
             if adding is not None and (reading is None or slot in tables.adding_slots):
                 add_marked(stream, tables.added(slot), adding)
 

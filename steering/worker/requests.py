@@ -5,8 +5,9 @@ Independent of vLLM: `steersman.steering.worker.batch` passes on which requests 
 """
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,24 @@ from steersman.steering.ops.terms import NO_COLUMN, Column, columns
 from steersman.steering.plan.dynamic import Choice
 from steersman.steering.plan.errors import PlanInvalid, VectorUnavailable
 from steersman.steering.plan.limits import Limits, check_added
-from steersman.steering.plan.plan import BankKey, Plan, Segment
+from steersman.steering.plan.plan import EVERY_STEP, BankKey, Plan, Segment
 from steersman.steering.plan.receipt import StepReport
+from steersman.steering.plan.when.markers import MarkerSearch
 from steersman.steering.worker.bank import ZERO_ROW
+from steersman.steering.worker.gating.gates import GatedUse, Part
 from steersman.steering.worker.loads.vector_bank import VectorBank
 from steersman.steering.worker.tables import Mark, Tables
 from steersman.vectors.parts import written_rows
 from steersman.vectors.tensors import HookPoint
+
+UNDECIDED = (
+    "a gate or a marker cannot be decided: its prompt came out of a cache, or the host does not "
+    "know its tokens"
+)
+"""Why a request failed."""
+
+TokenIds = Callable[[str, int, int], Sequence[int]]
+"""(request id, start, stop) -> the ids of its tokens at these indices."""
 
 
 @dataclass
@@ -54,6 +66,8 @@ class LiveRequest:
     """For a dynamic request: the coefficients of each token, from the last of the prompt on."""
     num_choices_reported: int = 0
     """How many of the choices have been reported."""
+    gated: list[GatedUse] = field(default_factory=list)
+    """Its uses with a gate or a marker."""
     counted_to: int = 0
     """Tokens below this index are counted already; a resumed request computes them again."""
     steered: list[int] = field(default_factory=list)
@@ -111,8 +125,19 @@ class SteeredRequests:
             self.live[request_id] = LiveRequest(
                 plan, prompt, plan.segments(prompt), columns, steered=[0] * len(plan.vectors)
             )
+            if plan.conditional:
+                self.live[request_id].gated = self._gated(plan, prompt)
         except PlanInvalid as error:
             self.failed[request_id] = str(error)
+
+    def _gated(self, plan: Plan, prompt: int) -> list[GatedUse]:
+        spans, found = plan.layout(prompt).spans, []
+        for column, n in enumerate(plan.conditional, start=1):
+            gate, marker = plan.vectors[n].gate, plan.vectors[n].marker
+            slot = -1 if gate is None else self.own_slots[gate.point]
+            search = None if marker is None else MarkerSearch(marker)
+            found.append(GatedUse(n, column, gate, slot, search, spans[n]))
+        return found
 
     def finish(self, request_ids: Iterable[str]) -> None:
         """Forget requests that ended, however they ended."""
@@ -141,16 +166,28 @@ class SteeredRequests:
                 except VectorUnavailable as error:
                     self.mark_failed(request_id, str(error))
 
-    def step(self, spans: Iterable[tuple[str, int, int, int]], tokens: int) -> None:
+    def step(
+        self,
+        spans: Iterable[tuple[str, int, int, int]],
+        tokens: int,
+        token_ids: TokenIds | None = None,
+    ) -> None:
         """Mark the steered tokens of a step with `tokens` tokens.
 
         `spans`: for each steered request in the batch, (request id, offset of its first token in
         the batch, how many tokens it computes, token index of the first in the request).
+        `token_ids`: where the host knows them, for markers.
         """
         self.tables.begin_step()
         report = StepReport(failed=dict(self.failed))
         for request_id, offset, count, first in spans:
             request, end = self.live[request_id], first + count
+            if request.gated:
+                ids = None if token_ids is None else partial(token_ids, request_id)
+                if not self._measure(request_id, request, offset, range(first, end), ids):
+                    self.mark_failed(request_id, UNDECIDED)
+                    report.failed[request_id] = UNDECIDED
+                    continue
             earliest = max(first - self.guessed, min(first, request.prompt_tokens))
             marks = []
             for segment, mark in self._marks(request_id, request, earliest, end):
@@ -171,6 +208,33 @@ class SteeredRequests:
                 request.num_choices_reported = len(request.choices)
         self.tables.commit(tokens)
         self._report = report
+
+    def _measure(
+        self,
+        request_id: str,
+        request: LiveRequest,
+        offset: int,
+        tokens: range,
+        token_ids: Callable[[int, int], Sequence[int]] | None,
+    ) -> bool:
+        """Have the gates of a request measured at its `tokens`, the first of which is at `offset`
+        in the batch. False if one cannot be decided."""
+        assert request.lease is not None, f"{request_id} computes tokens outside of the batch"
+        rows = [
+            ZERO_ROW
+            if use.gate is None
+            else request.lease.rows[use.gate.digest, *use.gate.point, EVERY_STEP]  # type: ignore[index]
+            for use in request.gated
+        ]
+        part = Part(
+            offset,
+            tokens.start,
+            tokens.stop,
+            request.prompt_tokens,
+            request.counted_to,
+            token_ids,
+        )
+        return self.tables.gates.add(request_id, request.gated, rows, part)
 
     def _marks(
         self, request_id: str, request: LiveRequest, lo: int, hi: int
@@ -264,6 +328,7 @@ class SteeredRequests:
     ) -> None:
         """The same for a plan of which something depends on the stream."""
         plan = request.plan
+        gates = {use.index: use.column for use in request.gated}
         found: dict[int, list[Column]] = {}
         column = 0
         for n, step in zip(segment.active, segment.steps, strict=True):
@@ -278,10 +343,14 @@ class SteeredRequests:
                 if plan.varies:
                     own += [NO_COLUMN] * (column - len(own))
                 coefficient = 1.0 if plan.varies else vector.coefficient
-                own += columns(vector.operation, rows, coefficient, vector.bounds(term))
+                made = columns(vector.operation, rows, coefficient, vector.bounds(term))
+                gate = gates.get(n, 0)
+                own += [one._replace(gate=gate) for one in made] if gate else made
             if plan.varies:
                 column += request.columns[n]
-        adds = not plan.keep_norm and all(plan.vectors[n].operation.adds for n in segment.active)
+        adds = not plan.keep_norm and all(
+            plan.vectors[n].operation.adds and n not in gates for n in segment.active
+        )
         if adds:
             self.tables.write_entry(
                 entry,

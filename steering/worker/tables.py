@@ -15,6 +15,7 @@ from steersman.steering.ops.addition import IDLE, Marked, sums
 from steersman.steering.ops.operations import READS, Terms
 from steersman.steering.ops.terms import KEEP_NORM, KIND, NO_COLUMN, SCALARS, Column
 from steersman.steering.worker.bank import ZERO_ROW
+from steersman.steering.worker.gating.gates import Gates
 from steersman.steering.worker.staging import GuessedTokens, StagedRows, StagedTokens
 
 _AT_ONCE = 2**21
@@ -53,8 +54,9 @@ class Tables:
     `bank` [1 + bank_rows, hidden] float32; `index` int32 and `coefficient` float32, both [slots,
     entries, K]; `token_entry` [tokens] int32 and `token_gain` [tokens, K] float32, which are
     written through `StagedTokens`. Where terms may read the stream, also `reads` int32 [slots,
-    entries, K] and `scalars` float32 [slots, entries, K, SCALARS]; these are written for entries
-    with such terms alone, and their tokens have `READS` added to the entry.
+    entries, K], `scalars` float32 [slots, entries, K, SCALARS] and `gate` uint8 [slots, entries,
+    K], each term's column of `gates.register`; these are written for entries with such terms alone,
+    and their tokens have `READS` added to the entry.
     """
 
     def __init__(self, sizes: TableSizes, device: torch.device) -> None:
@@ -66,6 +68,8 @@ class Tables:
         own = shape if sizes.reading else (0, *shape[1:])
         self.reads = torch.full(own, ZERO_ROW, dtype=torch.int32, device=device)
         self.scalars = torch.zeros(*own, SCALARS, device=device)
+        self.gate = torch.zeros(own, dtype=torch.uint8, device=device)
+        self.gates = Gates(self.bank, sizes.tokens)
         self.token_entry = torch.full((sizes.tokens,), -1, dtype=torch.int32, device=device)
         self.token_gain = torch.ones(sizes.tokens, sizes.terms, device=device)
         # Another tensor may lie at the same address later.
@@ -75,6 +79,7 @@ class Tables:
         self._coefficients = StagedRows.on(self.coefficient, dim=1)
         self._reads = StagedRows.on(self.reads, dim=1)
         self._scalars = StagedRows.on(self.scalars, dim=1)
+        self._gate = StagedRows.on(self.gate, dim=1)
         self._staged = StagedTokens.on(self.token_entry)
         self._staged_gains = StagedTokens.on(self.token_gain, rest=1)
         self._marks: list[tuple[int, int, int]] = []
@@ -89,6 +94,10 @@ class Tables:
         """The same of those whose entries read the stream."""
         self._reading: dict[int, frozenset[int]] = {}
         """Table entries with terms that read the stream, and the kinds of their terms."""
+        self._gated: set[int] = set()
+        """Table entries with terms that have a gate."""
+        self.is_gated = False
+        """Whether one of them is in the running step."""
         self.reading_kinds: frozenset[int] = frozenset()
         """Kinds of the terms of `marked_reading`."""
         self._slots_of: dict[int, frozenset[int]] = {}
@@ -130,8 +139,12 @@ class Tables:
         self._slots_of[entry] = frozenset(columns)
         kinds = {int(one.scalars.kind) for found in columns.values() for one in found}
         self._reading[entry] = frozenset({*kinds, KEEP_NORM} if keep_norm else kinds)
+        gated = any(one.gate for found in columns.values() for one in found)
+        has_gates = gated or entry in self._gated
+        (self._gated.add if gated else self._gated.discard)(entry)
         slots, _, width = self.index.shape
         index = np.full((slots, width), ZERO_ROW, dtype=np.int32)
+        gate = np.zeros((slots, width), dtype=np.uint8)
         reads = np.full((slots, width), ZERO_ROW, dtype=np.int32)
         coefficient = np.zeros((slots, width), dtype=np.float32)
         scalars = np.zeros((slots, width, SCALARS), dtype=np.float32)
@@ -143,12 +156,15 @@ class Tables:
             reads[slot, :count] = [column.read for column in found]
             coefficient[slot, :count] = [column.coefficient for column in found]
             scalars[slot, :count] = [column.scalars for column in found]
+            gate[slot, :count] = [column.gate for column in found]
         if keep_norm:
             scalars[..., KIND] += KEEP_NORM
         self._indices.put(entry, torch.from_numpy(index))
         self._coefficients.put(entry, torch.from_numpy(coefficient))
         self._reads.put(entry, torch.from_numpy(reads))
         self._scalars.put(entry, torch.from_numpy(scalars))
+        if has_gates:
+            self._gate.put(entry, torch.from_numpy(gate))
 
     def begin_step(self) -> None:
         """Mark every token as not steered, on the host."""
@@ -156,6 +172,7 @@ class Tables:
         self._staged_gains.begin()
         self._marks.clear()
         self._gains.clear()
+        self.gates.begin_step()
         self.guessed.clear()
 
     def mark(
@@ -208,7 +225,7 @@ class Tables:
         came."""
         for rows in (
             *(self._bank_rows, self._indices, self._coefficients),
-            *(self._reads, self._scalars),
+            *(self._reads, self._scalars, self._gate),
         ):
             rows.send()
         self._staged.commit(tokens)
@@ -220,7 +237,9 @@ class Tables:
         reading = entries & self._reading.keys()
         self.adding_slots = self._slots_at(entries - reading)
         self.reading_slots = self._slots_at(reading)
-        self.active_slots = self.adding_slots | self.reading_slots
+        self.gates.commit()
+        self.is_gated = not reading.isdisjoint(self._gated)
+        self.active_slots = self.adding_slots | self.reading_slots | self.gates.slots
         if self.token_entry.device.type == "cpu":
             known = not self.guessed
             self.marked = self._as_indices(entries - reading) if known else None
@@ -255,10 +274,11 @@ class Tables:
         self._ahead.discard(slot)
         return self._added.pop(slot)
 
-    def terms(self, slot: int) -> Terms:
-        """The terms at `slot` of each token of `marked_reading`. On the CPU only."""
+    def terms(self, slot: int) -> tuple[Tensor, Terms]:
+        """The tokens of `marked_reading` [n] int64, and the terms of each at `slot`; in a step with
+        gates, those alone that one of them passes or that have a term without. On the CPU only."""
         assert self.marked_reading is not None
-        _, entries, spread, gains = self.marked_reading
+        tokens, entries, spread, gains = self.marked_reading
         tables = (self.index, self.reads, self.coefficient, self.scalars)
         index, reads, coefficient, scalars = (
             table[slot, entries, : self.width] for table in tables
@@ -266,7 +286,18 @@ class Tables:
         if gains is not None:
             coefficient = coefficient * gains[:, : self.width]
         terms = Terms(index, reads, coefficient, scalars)
-        return terms if spread is None else Terms(*(part[spread] for part in terms))
+        if spread is not None:
+            terms = Terms(*(part[spread] for part in terms))
+        if not self.is_gated:
+            return tokens, terms
+        columns = self.gate[slot, entries, : self.width].long()
+        flags = self.gates.register[tokens].gather(
+            1, columns if spread is None else columns[spread]
+        )
+        terms = terms._replace(coefficient=terms.coefficient * flags)
+        # Where no gate passes nothing is written, not even what is there.
+        acting = (terms.coefficient != 0).any(-1)
+        return tokens[acting], Terms(*(part[acting] for part in terms))
 
     def _as_indices(self, wanted: Collection[int]) -> Marked | None:
         """The tokens of the step that are marked with these table entries; None if there are

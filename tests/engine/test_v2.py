@@ -4,6 +4,7 @@ Triton's interpreter runs the runner's kernels (tests/support/standin), so a ste
 second.
 """
 
+import random
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,8 @@ from tests.reference.lens import assert_tokens
 from tests.reference.reference import ReferenceModel
 from tests.support.engine import reads, v2_asks
 from tests.support.engine.dynamic import Setting, distances
-from tests.support.engine.engine import Answer, Ask, furthest
+from tests.support.engine.engine import Answer, Ask, Engine, furthest
+from tests.support.engine.gates import Making, judge
 from tests.support.engine.operations import READING, SETTINGS, Operations
 from tests.support.engine.remote import RemoteEngine, RemoteFailed
 from tests.support.matrix import exams_special, tiny
@@ -111,6 +113,20 @@ def test_it_is_that_runner(v2: RemoteEngine) -> None:
     status = v2.status()
     assert status["sites"] == [*SITES, "resid_mid"]
     assert status["layers"] == list(range(tiny.LAYERS))
+
+
+def test_gates_equal_the_reference(
+    v2: RemoteEngine, vectors: Shelf, tiny_reference: ReferenceModel
+) -> None:
+    norms = dict.fromkeys((*SITES, "resid_mid"), vectors.norms["resid_post"])
+    making = Making(Operations(vectors.library, norms, tiny.HIDDEN), tiny_reference)
+    chance = random.Random(1)
+    cases = [making.case(chance) for _ in range(8)]
+    for case, (answer, notes) in zip(
+        cases, v2.do(Engine.noted, *(case.ask for case in cases)), strict=True
+    ):
+        difference, near, _ = judge(case, answer, notes, tiny_reference)
+        assert near <= TOLERANCE or difference <= TOLERANCE
 
 
 def test_the_start_up_check_sees_what_is_lost(v2: RemoteEngine) -> None:

@@ -184,6 +184,7 @@ def test_the_openapi_document_shows_the_field(client: Client) -> None:
         "data",
         "layers",
         "positions",
+        "gate",
         "scale",
         *strength,
         *does,

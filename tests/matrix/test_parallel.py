@@ -16,6 +16,7 @@ from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.library.library import Library
 from steersman.vectors.tensors import HookPoint
 from tests.reference.lens import assert_tokens
+from tests.reference.reference import ReferenceModel
 from tests.steering.vllm.test_unsupported import config
 from tests.support.matrix import judge, tiny
 from tests.support.matrix.bench import Bench
@@ -34,6 +35,7 @@ def tensor_parallel(bench: Bench, workers: int, **options: Any) -> dict[str, Any
             "standard": {},
             "lens": {"rows": directions.tolist(), "count": 9},
             "dynamic": {},
+            "reads": {},
         },
         environment={"VLLM_CPU_OMP_THREADS_BIND": threads(workers)},
         tensor_parallel_size=workers,
@@ -42,6 +44,7 @@ def tensor_parallel(bench: Bench, workers: int, **options: Any) -> dict[str, Any
     )
     check_lens(bench.model, directions, found["lens"], workers)
     assert furthest_choice(bench, found["dynamic"]) <= 1e-3
+    judge.reads(bench, found["reads"], ReferenceModel(bench.model))
     standard: dict[str, Any] = found["standard"]
     return standard
 
@@ -120,9 +123,9 @@ def test_pipeline_parallel(bench: Bench, expected: dict[str, Any], name: str) ->
         check_lens(bench.model, directions, found["lens"], 2)
         for answer in found["refused"].values():
             assert "not support pipeline parallel" in answer
-        assert set(found["refused"]) == {"dynamic", "captured"}
+        assert set(found["refused"]) == {"dynamic", "captured", "read"}
         worst = judge.standard(bench.asks, found["standard"], expected, 2)
-        row.steered(f"{judge.words(worst)}; captures and dynamic requests are a 400")
+        row.steered(f"{judge.words(worst)}; captures, reads and dynamic requests are a 400")
 
 
 @pytest.mark.engine

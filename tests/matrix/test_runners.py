@@ -81,13 +81,14 @@ def test_captures_of_v2_pass_the_graphs_by(bench: Bench, tiny_reference: Referen
     for a Triton that compiles. In a graph no Python runs, so nobody listens there."""
     with way("capture (extraction), model runner V2 under torch.compile") as row:
         found = bench.apart(
-            {"captured": {}, "is_v2": {}},
+            {"captured": {}, "reads": {}, "is_v2": {}},
             environment=v2_environment() | {"TORCHDYNAMO_DISABLE": "0"},
             enforce_eager=False,
             compilation_config={"mode": 3, "backend": "eager"},
         )
         assert found["is_v2"] is True
         worst = judge.captures(found["captured"], tiny_reference)
+        worst = max(worst, judge.reads(bench, found["reads"], tiny_reference))
         row.steered(f"the stream within {worst:.0e} of Hugging Face's; answers stay the same")
 
 
@@ -118,7 +119,7 @@ def test_asynchronous_scheduling(
     name: str,
 ) -> None:
     with way(f"async scheduling, model runner {runner}{name}") as row:
-        exams = ["standard"] if name else ["standard", "captured", "dynamic"]
+        exams = ["standard"] if name else ["standard", "captured", "reads", "dynamic"]
         found = asynchronously(bench, runner, exams, **WAYS[name])
         worst = judge.standard(bench.asks, found["standard"], expected)
         preemptions = found["standard"]["metrics"]["vllm:num_preemptions"]
@@ -126,6 +127,7 @@ def test_asynchronous_scheduling(
         more = ""
         if not name:
             judge.captures(found["captured"], tiny_reference)
+            judge.reads(bench, found["reads"], tiny_reference)
             assert furthest_choice(bench, found["dynamic"]) <= 1e-3
-            more = "; captures and dynamic composition too"
+            more = "; captures, reads and dynamic composition too"
         row.steered(f"{judge.words(worst)}, as scheduled synchronously on V1{more}")

@@ -18,6 +18,44 @@ from tests.reference.reference import Positions, ReferenceModel, is_steered
 
 
 @dataclass(frozen=True)
+class Gate:
+    """What has to be so for an intervention: `measure` of the stream as it arrives at a site of one
+    layer, with the vector `v` [hidden], is over the threshold, or under it.
+
+    over: "token", each by itself; "prompt_last", the prompt's last; "prompt_mean", their mean."""
+
+    site: str
+    layer: int
+    v: Tensor
+    measure: str
+    threshold: float
+    below: bool = False
+    over: str = "token"
+
+    def value(self, h: Tensor) -> float:
+        """What is measured of one stream [hidden]."""
+        if self.measure == "projection":
+            return float(torch.dot(h, self.v / self.v.norm()))
+        if self.measure == "cosine":
+            return float(torch.cosine_similarity(h, self.v, dim=0, eps=1e-30))
+        if self.measure == "cast":
+            outer = torch.outer(self.v, self.v) / torch.dot(self.v, self.v)
+            return float(torch.cosine_similarity(h, torch.tanh(outer @ h), dim=0, eps=1e-30))
+        raise ValueError(f"unknown measure {self.measure!r}")
+
+    def values(self, h: Tensor, prompt_len: int) -> list[float]:
+        """For each token of `h` [tokens, hidden], what decides about it."""
+        if self.over == "token":
+            return [self.value(one) for one in h]
+        prompt = h[:prompt_len]
+        told = prompt[-1] if self.over == "prompt_last" else prompt.double().mean(0).to(h.dtype)
+        return [self.value(told)] * len(h)
+
+    def passes(self, value: float) -> bool:
+        return value < self.threshold if self.below else value > self.threshold
+
+
+@dataclass(frozen=True)
 class Intervention:
     """One operation at one site of one layer, at the tokens that `positions` names.
 
@@ -34,6 +72,7 @@ class Intervention:
     tensors: Mapping[str, Tensor]
     settings: Mapping[str, Any] = field(default_factory=dict)
     positions: Positions = "generation"
+    gate: Gate | None = None
 
     def change(self, h: Tensor) -> Any:
         """What it changes of the streams `h` [tokens, hidden]."""
@@ -90,9 +129,20 @@ class Intervened:
         interventions: Sequence[Intervention],
         *,
         keep_norm: bool = False,
+        measured: dict[int, list[float]] | None = None,
     ) -> Tensor:
-        """Log-probabilities of the next token after each one given: [len(token_ids), vocab]."""
-        with self.hooked(len(token_ids), prompt_len, interventions, keep_norm=keep_norm):
+        """Log-probabilities of the next token after each one given: [len(token_ids), vocab].
+        `measured` gets, by the index of each intervention with a gate, what decided about each
+        token."""
+        measured = {} if measured is None else measured
+        with self.hooked(
+            len(token_ids),
+            prompt_len,
+            interventions,
+            keep_norm=keep_norm,
+            measured=measured,
+            token_ids=token_ids,
+        ):
             return self.reference.steered_logprobs(token_ids, prompt_len)
 
     def _hook(self, site: str, layer: int, change: Any) -> Any:
@@ -109,17 +159,31 @@ class Intervened:
         interventions: Sequence[Intervention],
         *,
         keep_norm: bool = False,
+        measured: dict[int, list[float]] | None = None,
+        token_ids: Sequence[int] = (),
     ) -> Iterator[None]:
-        """The model's forward passes over `length` tokens have the interventions in here."""
-        places: dict[tuple[str, int], list[Intervention]] = {}
-        for one in interventions:
-            places.setdefault((one.site, one.layer), []).append(one)
+        """The model's forward passes over `length` tokens have the interventions in here.
+        `token_ids`: theirs, for markers."""
+        values = {} if measured is None else measured
+        places: dict[tuple[str, int], list[int]] = {}
+        for n, one in enumerate(interventions):
+            places.setdefault((one.site, one.layer), []).append(n)
         handles = []
         try:
-            for place, ones in places.items():
+            for n, one in enumerate(interventions):
+                if one.gate is not None:
+                    read = _measuring(one.gate, prompt_len, values, n)
+                    handles.append(self._hook(one.gate.site, one.gate.layer, read))
+            for place, numbers in places.items():
+                ones = [interventions[n] for n in numbers]
                 masks = [
-                    torch.tensor([is_steered(t, prompt_len, one.positions) for t in range(length)])
-                    for one in ones
+                    _passing(
+                        [is_at(t, prompt_len, one.positions, token_ids) for t in range(length)],
+                        one.gate,
+                        values,
+                        n,
+                    )
+                    for n, one in zip(numbers, ones, strict=True)
                 ]
                 change = _changing(ones, masks, keep_norm=keep_norm)
                 handles.append(self._hook(*place, change))
@@ -148,9 +212,46 @@ def _on_input(change: Any) -> Any:
     return hook
 
 
-def _changing(ones: list[Intervention], masks: list[Tensor], *, keep_norm: bool) -> Any:
+def is_at(t: int, prompt_len: int, positions: Positions, token_ids: Sequence[int]) -> bool:
+    """Whether the token with 0-based index `t` is one that `positions` names; of a marker, such as
+    {"after": [7]}, those from its last token on, else those before it."""
+    if not isinstance(positions, dict) or not positions.keys() & {"after", "until"}:
+        return is_steered(t, prompt_len, positions)
+    ((side, marker),) = positions.items()
+    text = list(token_ids)
+    ends = [n for n in range(len(text)) if text[: n + 1][-len(marker) :] == list(marker)]
+    reached = bool(ends) and t >= ends[0]
+    return reached if side == "after" else not reached
+
+
+def _measuring(gate: Gate, prompt_len: int, values: dict[int, list[float]], number: int) -> Any:
+    """Changes nothing, and keeps what the gate measures."""
+
+    def read(h: Tensor) -> Tensor:
+        values[number] = gate.values(h, prompt_len)
+        return h
+
+    return read
+
+
+def _passing(
+    steered: list[bool], gate: Gate | None, values: dict[int, list[float]], number: int
+) -> Any:
+    """A function that gives the mask of the tokens that are changed, when its gate is measured."""
+
+    def mask() -> Tensor:
+        if gate is None:
+            return torch.tensor(steered)
+        passed = [gate.passes(value) for value in values[number]]
+        return torch.tensor([a and b for a, b in zip(steered, passed, strict=True)])
+
+    return mask
+
+
+def _changing(ones: list[Intervention], masks_of: list[Any], *, keep_norm: bool) -> Any:
     def change(h: Tensor) -> Tensor:
         after = h.clone()
+        masks = [mask() for mask in masks_of]
         for one, mask in zip(ones, masks, strict=True):
             after[mask] += one.change(h)[mask]
         if keep_norm:

@@ -18,6 +18,8 @@ from steersman.server.chat.field import (
     SteeringField,
     VectorUse,
 )
+from steersman.server.chat.when.gates import GateUse
+from steersman.server.chat.when.markers import MarkerRule
 from steersman.server.extraction.request import ExtractRequest
 from steersman.server.library.examples import EXAMPLES
 from steersman.server.library.schemas import VectorPatch
@@ -167,6 +169,8 @@ def test_every_reference_is_there(document: dict[str, Any]) -> None:
         VectorUse,
         PositionRange,
         AnswerRange,
+        GateUse,
+        MarkerRule,
         DynamicComposition,
         PropertyComposition,
         PresetCreate,

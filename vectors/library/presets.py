@@ -11,7 +11,7 @@ import hashlib
 import json
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
@@ -41,7 +41,8 @@ class Version:
     steering: Mapping[str, Any]
     """The value of a `steering` field, its vectors as a list of uses."""
     pins: tuple[str, ...] = ()
-    """For each use, the digest that its vector had; empty for a preset that follows its names."""
+    """For each use, the digest that its vector had, and then for each gate; empty for a preset that
+    follows its names."""
 
     @property
     def digest(self) -> str:
@@ -51,17 +52,25 @@ class Version:
 
     @property
     def vectors(self) -> tuple[str, ...]:
-        """The names of its vectors, as it was written."""
-        return tuple(parse_id(use["id"]).name for use in self.steering["vectors"])
+        """The names of its vectors, as it was written; those of gates at the end."""
+        return tuple(parse_id(one["id"]).name for one in _naming(self.steering["vectors"]))
 
     def as_asked(self) -> dict[str, Any]:
         """The `steering` value of a request that uses it: pinned vectors are asked for by digest,
         which a name keeps for its last versions."""
-        uses = [dict(use) for use in self.steering["vectors"]]
-        for use, digest in zip(uses, self.pins, strict=False):
-            name = parse_id(use["id"]).name
-            use["id"] = f"{name}@{digest.removeprefix('sha256:')[:_PINNED_DIGITS]}"
+        uses = [
+            {**use, "gate": dict(use["gate"])} if use.get("gate") else dict(use)
+            for use in self.steering["vectors"]
+        ]
+        for one, digest in zip(_naming(uses), self.pins, strict=False):
+            name = parse_id(one["id"]).name
+            one["id"] = f"{name}@{digest.removeprefix('sha256:')[:_PINNED_DIGITS]}"
         return {**self.steering, "vectors": uses}
+
+
+def _naming(uses: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The parts of uses that name a vector: the uses, then their gates."""
+    return [*uses, *(use["gate"] for use in uses if use.get("gate"))]
 
 
 @dataclass(frozen=True)

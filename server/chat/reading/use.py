@@ -1,27 +1,13 @@
 """One entry of `steering.read`: its schema."""
 
-from typing import Any, Final
+from typing import Final
 
-from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, model_validator
+from pydantic import Field, StrictInt, StrictStr
 
+from steersman.server.chat.when.bounded import Bounded
 from steersman.steering.plan.wire.readouts import Measure, Tokens
 
 MAX_LAYERS: Final = 4096
-_MAX_KEYS: Final = 32
-"""Of an object whose known keys are fewer: each that is not known would be an error of its own."""
-
-
-class Bounded(BaseModel):
-    """An object that is refused at once if it has many more keys than a valid one."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    @model_validator(mode="before")
-    @classmethod
-    def _few_keys(cls, data: Any) -> Any:
-        if isinstance(data, dict) and len(data) > _MAX_KEYS:
-            raise ValueError(f"has {len(data)} keys, of which most are unknown")
-        return data
 
 
 class ReadUse(Bounded):

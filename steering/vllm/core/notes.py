@@ -67,7 +67,8 @@ def attach(
             if request is not None:
                 first, reads = not noted(request), take_reads(request)
                 news = first or output.finished or name in report.choices or name in paces
-                news = news or bool(reads)
+                # What a gate passes cannot be counted in advance.
+                news = news or bool(reads) or name in report.gates
                 note = note_of(report, request) if news else None
                 if note is not None:
                     note = note._replace(pace=paces.get(name, note.pace), reads=tuple(reads))
@@ -113,8 +114,11 @@ def note_of(report: StepReport, request: "Request") -> WorkerNote | None:
     if plan is None:
         return None
     spans = plan.layout(request.num_prompt_tokens).spans
+    if plan.conditional:
+        spans = tuple((0, 0) if n in plan.conditional else span for n, span in enumerate(spans))
     reach, choices = report.reach[name], report.choices.get(name, ())
-    note = WorkerNote(plan.receipt, report.counts[name], -1, (), choices, reach=reach, spans=spans)
+    note = WorkerNote(plan.receipt, report.counts[name], -1, (), choices, reach=reach, spans=spans,
+                      gates=report.gates.get(name, ()))  # fmt: skip
     return note.advanced(last - reach) if reach > last else note
 
 

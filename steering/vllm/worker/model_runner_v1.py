@@ -38,6 +38,11 @@ def attach(runner: Any, steps: Steps) -> Attached:
     sample_tokens = runner.sample_tokens
     guess = _guessing(runner)
 
+    def token_ids(request_id: str, start: int, stop: int) -> Any:
+        # Of tokens that are not sampled yet, under asynchronous scheduling, it has none.
+        index = runner.input_batch.req_id_to_index[request_id]
+        return runner.input_batch.token_ids_cpu[index, start:stop].tolist()
+
     @functools.wraps(update_states)
     def update(scheduler_output: "SchedulerOutput") -> Any:
         if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
@@ -61,7 +66,7 @@ def attach(runner: Any, steps: Steps) -> Attached:
         result = prepare_inputs(scheduler_output, num_scheduled_tokens)
         if not steps.idle:
             spans = _spans(runner, steps, num_scheduled_tokens)
-            steps.begin_step(spans, scheduler_output.total_num_scheduled_tokens)
+            steps.begin_step(spans, scheduler_output.total_num_scheduled_tokens, token_ids)
         return result
 
     @functools.wraps(model_forward)

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steersman.steering.plan import Choice, ReceiptInbox, Refusal, WorkerNote
-from steersman.steering.plan.receipt import Pace
+from steersman.steering.plan.receipt import GateCount, Pace
 from steersman.steering.plan.wire.readouts import ReadChunk
 
 counts = st.lists(st.integers(0, 2**31), max_size=4).map(tuple)
@@ -16,6 +16,10 @@ seconds = st.lists(st.floats(0, 10), max_size=3).map(tuple)
 numbers = st.lists(st.floats(0, 10), max_size=3).map(tuple)
 choices = st.lists(st.builds(Choice, numbers, numbers), max_size=3).map(tuple)
 small = st.integers(0, 2**31)
+values = st.none() | st.floats(-9, 9)
+gates = st.builds(
+    GateCount, st.integers(0, 99), st.integers(0, 99), st.none() | st.booleans(), values
+)
 notes = st.builds(
     WorkerNote,
     st.text(max_size=20),
@@ -27,6 +31,7 @@ notes = st.builds(
     small,
     st.lists(st.tuples(small, small), max_size=3).map(tuple),
     st.lists(st.builds(ReadChunk, small, small, st.binary(max_size=20)), max_size=3).map(tuple),
+    gates=st.lists(gates, max_size=3).map(tuple),
 )
 
 

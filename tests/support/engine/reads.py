@@ -1,6 +1,6 @@
 """Requests that read their stream, and what Hugging Face says that they read."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from steersman.steering.plan import Plan, PositionRule, WorkerNote
 from steersman.steering.plan.positions import said
-from steersman.steering.plan.wire.readouts import Measure, Readout, Tokens
+from steersman.steering.plan.wire.readouts import Measure, ReadChunk, Readout, Tokens
 from steersman.vectors.file.format import SteeringVector, write_vector
 from steersman.vectors.tensors import HookPoint
 from tests.engine.conftest import Shelf
@@ -111,19 +111,30 @@ def check(
 ) -> float:
     """Assert that every token was read once, in order, and is close. Returns the worst
     difference."""
+    vectors = {shelf.vector(n).digest: shelf.vector(n).tensors for n in (1, 2, MIDDLE)}
+    return furthest_read(reference, case, answer.tokens, note.reads, vectors)
+
+
+def furthest_read(
+    reference: ReferenceModel,
+    case: Case,
+    tokens: Sequence[int],
+    chunks: Sequence[ReadChunk],
+    vectors: Mapping[str, Mapping[HookPoint, torch.Tensor]],
+) -> float:
+    """The same for an answer of these tokens, by the tensors of each digest."""
     prompt = case.ask.prompt
     # The last token of an answer is sampled, never computed.
-    text = [*prompt, *answer.tokens[:-1]]
-    vectors = {shelf.vector(n).digest: shelf.vector(n) for n in (1, 2, MIDDLE)}
+    text = [*prompt, *tokens[:-1]]
     worst = 0.0
     for n, readout in enumerate(case.plan.readouts):
         start, stop = readout.span(len(prompt))
         stop = min(stop, len(text))
-        found = _values(note, n, len(readout.terms), start)
+        found = _values(chunks, n, len(readout.terms), start)
         assert found.shape == (len(readout.terms), stop - start)
         streams = reference.streams(text, readout.terms, len(prompt), case.terms).double().numpy()
         for k, point in enumerate(readout.terms):
-            v = vectors[readout.digest].tensors[point].double().numpy()
+            v = vectors[readout.digest][point].double().numpy()
             stream = streams[k, start:stop]
             along, norm = stream @ v / np.linalg.norm(v), np.linalg.norm(stream, axis=-1)
             wanted = along / norm if readout.measure == "cosine" else along
@@ -133,10 +144,10 @@ def check(
     return worst
 
 
-def _values(note: WorkerNote, n: int, terms: int, start: int) -> NDArray[np.float32]:
+def _values(chunks: Sequence[ReadChunk], n: int, terms: int, start: int) -> NDArray[np.float32]:
     """All that a readout read: float32 [terms, tokens]."""
     parts = []
-    for chunk in note.reads:
+    for chunk in chunks:
         if chunk.readout == n:
             parts.append(np.frombuffer(chunk.values, np.float32).reshape(terms, -1))
             assert chunk.first == start

@@ -1,12 +1,16 @@
 """A model with vectors and questions: what a way of running is tried on."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from steersman.steering.plan import Plan
 from steersman.steering.plan.positions import said
 from steersman.vectors.file.format import read_tensors
+from steersman.vectors.tensors import HookPoint
 from tests.reference.interventions import Intervention
 from tests.reference.reference import Term
 from tests.support.engine.engine import Ask
@@ -31,12 +35,16 @@ class Bench:
         asks, model = changes.pop("asks", self.asks), changes.pop("model", self.model)
         return start.apart(model, self.library, asks, exams or {"standard": {}}, **changes)
 
+    def tensors(self, digest: str, points: list[HookPoint]) -> Mapping[HookPoint, Tensor]:
+        """Those of a vector of the library."""
+        path = self.library / "objects" / f"{digest.removeprefix('sha256:')}.safetensors"
+        return read_tensors(path, points)
+
     def terms(self, ask: Ask) -> list[Term]:
         """A request's plan, as the independent reference wants it."""
         found = []
         for v in ask.plan.vectors if ask.plan else ():
-            path = self.library / "objects" / f"{v.digest.removeprefix('sha256:')}.safetensors"
-            for (site, layer), tensor in read_tensors(path, list(v.terms)).items():
+            for (site, layer), tensor in self.tensors(v.digest, list(v.terms)).items():
                 found.append(Term(site, layer, v.coefficient, tensor, said(v.positions)))
         return found
 

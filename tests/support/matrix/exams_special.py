@@ -14,6 +14,7 @@ from vllm.sampling_params import StructuredOutputsParams
 from steersman.steering.plan import PLAN_KEY, Dynamic, Plan
 from steersman.steering.plan.capture import CAPTURE_KEY, Capture
 from steersman.steering.plan.inbox import CAPTURES
+from steersman.steering.plan.wire.readouts import Readout
 from steersman.vectors.tensors import HookPoint
 from tests.support.engine.engine import Ask, Engine, parameters
 from tests.support.matrix.exams import ask, plain, status
@@ -30,13 +31,15 @@ def scheduling(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
 
 
 def refused(engine: Engine, asks: list[Ask]) -> dict[str, str]:
-    """What a dynamic request and a capture are refused for."""
+    """What a dynamic request, a capture and a read are refused for."""
     steered = next(one for one in asks if one.plan)
     assert steered.plan is not None
+    read = replace(steered.plan, readouts=_readouts(steered.plan))
     found = {}
     for name, extra in (
         ("dynamic", composition(steered).plan),
         ("captured", Capture("c", (HookPoint("resid_post", 0),), 0, 1)),
+        ("read", read),
     ):
         assert extra is not None
         if isinstance(extra, Capture):
@@ -177,6 +180,39 @@ def captured(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
         "before": before,
         "after": ask(engine, asks),
     }
+
+
+def reads(engine: Engine, asks: list[Ask]) -> dict[str, Any]:
+    """What each steered request reads along its first vector, and unsteered, in one batch with the
+    others; and the usual answers before and after."""
+    before = ask(engine, asks)
+    steered = [one for one in asks if one.plan]
+    asked = [
+        replace(one, plan=Plan(vectors, readouts=_readouts(one.plan)))
+        for one in steered
+        if one.plan
+        for vectors in (one.plan.vectors, ())
+    ]
+    found = engine.noted(*asked, *plain(asks))[: len(asked)]
+    return {
+        "asks": [[one.prompt, one.plan.to_json(), one.tokens] for one in asked if one.plan],
+        "tokens": [answer.tokens for answer, _ in found],
+        "reads": [
+            [[chunk.readout, chunk.first, chunk.values.hex()] for chunk in notes[0].reads]
+            for _, notes in found
+        ],
+        "before": before,
+        "after": ask(engine, asks),
+    }
+
+
+def _readouts(plan: Plan) -> tuple[Readout, ...]:
+    digest = plan.vectors[0].digest
+    behind = tuple(HookPoint("resid_post", layer) for layer in range(LAYERS))
+    return (
+        Readout(digest, (HookPoint("attn_out", 1), *behind), "projection", "prompt"),
+        Readout(digest, behind, "cosine", "answer"),
+    )
 
 
 def moved(engine: Engine, asks: list[Ask], layers: int) -> list[Any]:

@@ -7,10 +7,12 @@ from typing import Any
 import torch
 
 from steersman.steering.plan import Plan
+from steersman.steering.plan.wire.readouts import ReadChunk
 from tests.reference.dynamic import Property, compose
 from tests.reference.interventions import Intervened
 from tests.reference.reference import ReferenceModel
 from tests.support.engine.engine import Ask, furthest
+from tests.support.engine.reads import Case, furthest_read
 from tests.support.matrix import tiny
 from tests.support.matrix.bench import Bench
 
@@ -114,6 +116,26 @@ def captures(found: dict[str, Any], reference: ReferenceModel) -> float:
         off = (torch.tensor(streams) - expected).norm(dim=-1) / expected.norm(dim=-1)
         worst = max(worst, float(off.max()))
     assert worst <= CLOSE
+    assert found["before"] == found["after"]
+    return worst
+
+
+def reads(bench: Bench, found: dict[str, Any], model: ReferenceModel) -> float:
+    """What the exam `reads` found, against Hugging Face: the largest difference of a cosine, and
+    of a projection as a share of the stream's norm."""
+    worst = 0.0
+    for (prompt, plan, tokens), answer, chunks in zip(
+        found["asks"], found["tokens"], found["reads"], strict=True
+    ):
+        asked = Ask(tuple(prompt), Plan.from_json(plan), tokens)
+        assert asked.plan is not None
+        vectors = {
+            one.digest: bench.tensors(one.digest, list(one.terms))
+            for one in asked.plan.readouts[:1]
+        }
+        made = [ReadChunk(n, first, bytes.fromhex(values)) for n, first, values in chunks]
+        case = Case(asked, tuple(bench.terms(asked)))
+        worst = max(worst, furthest_read(model, case, answer, made, vectors))
     assert found["before"] == found["after"]
     return worst
 

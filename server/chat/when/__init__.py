@@ -1,0 +1,1 @@
+"""When a use of a vector acts: its gate, from the request to the receipt."""
