@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from steersman.steering.plan import Plan
+from steersman.steering.plan import Plan, PlannedVector
 from steersman.vectors.library.library import Library
+from steersman.vectors.tensors import HookPoint
 from tests.support.engine.engine import Ask
 from tests.support.http.two_hosts import STEP_S, Hosts, missing, two_hosts
+from tests.support.matrix import tiny
 from tests.support.matrix.bench import Bench
 from tests.support.matrix.judge import CLOSE
-from tests.support.matrix.questions import one
 from tests.support.matrix.results import way
 
 pytestmark = pytest.mark.matrix
@@ -30,7 +31,9 @@ WAYS = {
 def alone(bench: Bench) -> list[dict[str, Any]]:
     """One host's answers, unsteered and steered."""
     digest = Library(bench.library).resolve("v1").digest
-    plan = Plan((one(digest, 0.5, LAYERS, "all"),))
+    # A request names layers, and steers at all sites of the vector there.
+    terms = tuple(sorted(HookPoint(site, layer) for site in tiny.SITES for layer in LAYERS))
+    plan = Plan((PlannedVector(digest, 0.5, terms, "all"),))
     asks = [Ask(PROMPT, None, TOKENS), Ask(PROMPT, plan, TOKENS)]
     found: list[dict[str, Any]] = bench.here({"alone": {}}, asks=asks)["alone"]["mixed"]
     return found
