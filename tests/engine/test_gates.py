@@ -16,6 +16,7 @@ from steersman.steering.plan.when.gates import (
     Over,
     PlannedGate,
 )
+from steersman.steering.plan.wire.readouts import Readout
 from steersman.vectors.library.library import Library
 from steersman.vectors.tensors import HookPoint
 from tests.reference import interventions as slow
@@ -323,3 +324,21 @@ def test_a_marked_answer_replayed(roomy: Engine, making: Making) -> None:
         again = fresh(roomy, history, one)
         assert answer.tokens == again.tokens
         assert furthest(answer.logprobs, again.logprobs) <= TOLERANCE
+
+
+def test_gates_beside_reads(roomy: Engine, making: Making) -> None:
+    """What is read of a request changes nothing of what its gates decide."""
+    prompt = random_prompt(60, 40)
+    for over in OVERS:
+        gate = making.gate(prompt, POINT, "cosine", over, 0.6)
+        plan = plan_of(making, gate, "generation")
+        (vector,) = plan.vectors
+        reading = Readout(vector.digest, (HookPoint("resid_post", 2),), "projection", "answer")
+        roomy.forget()
+        ((alone, (counts,)),) = roomy.noted(Ask(prompt, plan, 8))
+        roomy.forget()
+        ((beside, (both,)),) = roomy.noted(Ask(prompt, replace(plan, readouts=(reading,)), 8))
+        assert beside == alone
+        assert both.gates == counts.gates
+        assert both.steered_tokens == counts.steered_tokens
+        assert sum(len(chunk.values) for chunk in both.reads) == 4 * 8
