@@ -18,5 +18,5 @@ rm -rf "$clients"
 "$clients/bin/python" -m pip install --quiet --disable-pip-version-check -r "$here/clients.txt"
 mkdir -p "$clients/node"
 cp "$node/package.json" "$node/package-lock.json" "$clients/node"
-PATH=$venv/tools/bin:$PATH npm ci --prefix "$clients/node" --ignore-scripts --no-audit --no-fund --loglevel error
+(cd "$clients/node" && PATH=$venv/tools/bin:$PATH npm ci --ignore-scripts --no-audit --no-fund --loglevel error)
 printf '%s' "$pins" >"$clients/.ready"
