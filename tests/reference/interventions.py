@@ -76,7 +76,8 @@ class Intervention:
 
     def change(self, h: Tensor) -> Any:
         """What it changes of the streams `h` [tokens, hidden]."""
-        t, s, c = self.tensors, self.settings, self.coefficient
+        t = {name: tensor.to(h.dtype) for name, tensor in self.tensors.items()}
+        s, c = self.settings, self.coefficient
         if self.operation == "add":
             return (c * t["v"]).expand_as(h)
         if self.operation == "replace":
