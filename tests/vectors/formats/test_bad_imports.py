@@ -277,4 +277,4 @@ def test_an_autoencoder_is_not_a_stack_of_layers(names: Any, suffix: str, tmp_pa
     error = refused(path, num_layers=4)
     assert (error.param, error.code) == (names[0], "unknown_tensor")
     assert "autoencoder" in error.message
-    assert "hook_name" in error.message
+    assert "--features" in error.message
