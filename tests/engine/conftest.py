@@ -61,12 +61,6 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def double(model: Path) -> ReferenceModel:
-    """The same in double precision: what is within a tolerance is the engine's own rounding."""
-    return ReferenceModel(model, torch.float64)
-
-
-@pytest.fixture(scope="session")
 def stream_norms(reference: ReferenceModel, text_ids: list[int]) -> list[float]:
     """Median norm of the residual stream before each block, the first token left out."""
     with torch.no_grad():

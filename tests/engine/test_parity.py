@@ -2,8 +2,10 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
+import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +52,12 @@ def cases(draw: st.DrawFn) -> tuple[int, int, list[Wanted]]:
             for v in vectors
         ]
     return draw(st.integers(0, 60)), length, vectors
+
+
+@pytest.fixture(scope="module")
+def double(model: Path) -> ReferenceModel:
+    """In double precision: what is within the tolerance is the engine's own rounding."""
+    return ReferenceModel(model, torch.float64)
 
 
 @pytest.fixture(scope="module")
