@@ -1,7 +1,7 @@
 """A vLLM engine and short ways to ask it and to judge what it says."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from vllm import LLM, SamplingParams
@@ -41,6 +41,20 @@ class Engine:
     """One engine inside this process."""
 
     llm: LLM
+    preempted: list[None] = field(default_factory=list)
+    """An item for each preemption. vLLM's own count is the newest engine's in the process."""
+
+    def __post_init__(self) -> None:
+        core = getattr(self.llm.llm_engine.engine_core, "engine_core", None)
+        if core is None:
+            return  # The engine is in a process of its own, where it is the only one.
+        preempt = core.scheduler._preempt_request
+
+        def counted(*args: Any, **kwargs: Any) -> Any:
+            self.preempted.append(None)
+            return preempt(*args, **kwargs)
+
+        core.scheduler._preempt_request = counted
 
     def ask(self, *asks: Ask) -> list[Answer]:
         """All requests at once, in one batch as far as they fit."""
@@ -96,6 +110,10 @@ class Engine:
 
     def metric(self, name: str) -> float:
         """A counter of vLLM's."""
+        if name == "vllm:num_preemptions" and hasattr(
+            self.llm.llm_engine.engine_core, "engine_core"
+        ):
+            return len(self.preempted)
         (found,) = [metric for metric in self.llm.get_metrics() if metric.name == name]
         value: float = found.value  # type: ignore[attr-defined]
         return value

@@ -52,7 +52,8 @@ class Operations:
                     if name == "feature":
                         numbers[point] = torch.tensor([[0.02 * norm], [0.05 * norm]])
             vector = SteeringVector(tensors, operation=Operation(name), numbers=numbers)
-            self._library.add(write_vector(vector), f"{name}-{seed}-{int(basis)}")
+            # Models of other sizes may share the library.
+            self._library.add(write_vector(vector), f"{name}-{seed}-{vector.digest[7:15]}")
             self._made[key] = vector
         return self._made[key]
 
