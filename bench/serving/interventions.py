@@ -72,7 +72,8 @@ OTHERS: Final = (
 )  # fmt: skip
 TRAINED: Final = 20
 """Questions of each kind that choose the condition's layer and threshold."""
-CONDITION_LAYERS: Final = (6, 10, 14, 18)
+CONDITION_LAYERS: Final = (2, 6, 10, 14)
+"""Not behind those that `ACTION` steers at, 14 and 16."""
 ACTION: Final = {"id": "shouting", "coefficient": 2.0}
 PLACES: Final = (14, 16)
 """Layers of `cheerful` among the demo's vectors."""

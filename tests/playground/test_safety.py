@@ -123,10 +123,10 @@ def test_a_server_that_dies_in_mid_stream(proxy: MortalProxy, browser: Browser) 
         assert all(kept)
         # The next call says that nobody is there; what was said stays.
         play.say("And then?", 8)
-        expect(page.get_by_text("The server does not answer. What is on this page")).to_be_visible()
+        expect(page.get_by_text("The server does not answer. This page stays")).to_be_visible()
         assert page.locator("article.turn").first.locator(".answer-text").first.inner_text()
         proxy.live_again()
-        expect(page.get_by_text("The server does not answer. What is on this page")).to_be_hidden()
+        expect(page.get_by_text("The server does not answer. This page stays")).to_be_hidden()
         play.answer(1).get_by_role("button", name="Answer again").click()
         play.wait()
         assert play.answers()[1]
