@@ -14,10 +14,10 @@ import tempfile
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from bench.report import say
+from steersman.vectors.demo.model import write_model
 
 TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}"
@@ -40,19 +40,8 @@ def convert(folder: Path) -> Path:
             file.parent, gguf_file=file.name, dtype=torch.float32
         )
         tokenizer = AutoTokenizer.from_pretrained(file.parent, gguf_file=file.name)
-    del model.config.quantization_config
-    model.config.architectures = [type(model).__name__]
     folder.mkdir(parents=True, exist_ok=True)
-    model.config.save_pretrained(folder)
-    model.generation_config._from_model_config = False
-    model.generation_config.save_pretrained(folder)
-    # The output head is the embedding matrix: one copy is stored, as in the original.
-    weights = {
-        name: tensor.contiguous()
-        for name, tensor in model.state_dict().items()
-        if name != "lm_head.weight"
-    }
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    write_model(model, folder)
     tokenizer.chat_template = TEMPLATE
     # Last: a folder that has it is whole.
     tokenizer.save_pretrained(folder)

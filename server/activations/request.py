@@ -3,10 +3,9 @@
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
-from pydantic_core import from_json
 
-from steersman.server.extraction.samples import count_values, most_values
-from steersman.vectors.errors import VectorInvalid, shown
+from steersman.server.extraction.samples import read_body
+from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.tensors import HookPoint, parse_tensor_name
 from steersman.vectors.validation import body_invalid
 
@@ -60,14 +59,7 @@ class ActivationsRequest(BaseModel):
 def read_request(body: bytes, most_texts: int) -> ActivationsRequest:
     """Read and check the body. Raises `VectorInvalid`. Takes long for a large body, so call it in a
     thread."""
-    count_values(body, most_values(most_texts), param="body")
-    try:
-        data = from_json(body)
-    except ValueError as error:
-        why = shown(str(error), 200)
-        raise VectorInvalid(
-            f"the body is not JSON: {why}", param="body", code="invalid_body"
-        ) from None
+    data = read_body(body, most_texts)
     texts = data.get("texts") if isinstance(data, dict) else None
     if isinstance(texts, list) and len(texts) > most_texts:
         raise VectorInvalid(

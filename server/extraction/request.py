@@ -3,9 +3,8 @@
 from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictInt, StrictStr, ValidationError
-from pydantic_core import from_json
 
-from steersman.server.extraction.samples import MOST_SAMPLES, count_values, most_values
+from steersman.server.extraction.samples import MOST_SAMPLES, read_body
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.library.names import check_name
 from steersman.vectors.methods import METHODS, Method
@@ -93,14 +92,7 @@ def read_request(body: bytes | str, most_samples: int = MOST_SAMPLES) -> Extract
     """Read and check the body. Raises `VectorInvalid` for all that cannot be done whatever the
     texts are. Takes long for a large body, so call it in a thread."""
     text = body.encode(errors="surrogatepass") if isinstance(body, str) else body
-    count_values(text, most_values(most_samples), param="body")
-    try:
-        data = from_json(text)
-    except ValueError as error:
-        why = shown(str(error), 200)
-        raise VectorInvalid(
-            f"the body is not JSON: {why}", param="body", code="invalid_body"
-        ) from None
+    data = read_body(text, most_samples)
     _check_shape(data)
     try:
         request = ExtractRequest.model_validate(data)

@@ -10,6 +10,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from pydantic_core import from_json
+
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.methods.activations import MIN_SAMPLES
 
@@ -232,6 +234,19 @@ def _is_two(pair: Any) -> bool:
 def most_values(samples: int) -> int:
     """The most JSON values that a body with this number of `samples` may have."""
     return VALUES_A_SAMPLE * (samples + 16)
+
+
+def read_body(body: bytes, samples: int) -> Any:
+    """The JSON in the body of a request with at most this number of `samples`. Raises
+    `VectorInvalid`."""
+    count_values(body, most_values(samples), param="body")
+    try:
+        return from_json(body)
+    except ValueError as error:
+        why = shown(str(error), 200)
+        raise VectorInvalid(
+            f"the body is not JSON: {why}", param="body", code="invalid_body"
+        ) from None
 
 
 def count_values(text: bytes, most: int, *, param: str) -> int:

@@ -100,7 +100,6 @@ def _convert(source: Path, folder: Path, progress: Progress) -> None:
     try:
         import gguf  # noqa: F401  (transformers needs it and names it only deep in a traceback)
         import torch
-        from safetensors.torch import save_file
         from transformers import AutoModelForCausalLM
     except ImportError as error:
         raise DemoError(
@@ -112,6 +111,15 @@ def _convert(source: Path, folder: Path, progress: Progress) -> None:
         source.parent, gguf_file=source.name, dtype=torch.float32
     )
     progress("demo model: writing weights and tokenizer")
+    write_model(model, folder)
+    _tokenizer(source).save_pretrained(folder)
+
+
+def write_model(model: Any, folder: Path) -> None:
+    """Write configuration and weights of a Hugging Face model that came out of a GGUF file into
+    `folder`, which is there."""
+    from safetensors.torch import save_file
+
     del model.config.quantization_config
     model.config.architectures = [type(model).__name__]
     model.config.save_pretrained(folder)
@@ -125,7 +133,6 @@ def _convert(source: Path, folder: Path, progress: Progress) -> None:
         if name != "lm_head.weight"
     }
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    _tokenizer(source).save_pretrained(folder)
 
 
 def _tokenizer(source: Path) -> Any:

@@ -14,12 +14,7 @@ from typing import Literal
 
 import torch
 
-from steersman.vectors.methods.activations import (
-    NOISE,
-    Activations,
-    check_differ,
-    stacked_sides,
-)
+from steersman.vectors.methods.activations import Activations, check_differ, gap, stacked_sides
 
 SUPPORTS = ("range", "everywhere")
 LEAST_SPREAD = 1e-4
@@ -42,11 +37,9 @@ def act_linear(
     x, y = _paired(*_sides(positive, negative))
     centred = x - x.mean(0)
     spread = centred.square().mean(0)
-    weight = (centred * (y - y.mean(0))).mean(0) / spread
-    weight = torch.where(spread.sqrt() > LEAST_SPREAD, weight, 1.0)
-    bias = y.mean(0) - weight * x.mean(0)
-    still = spread.sqrt() <= LEAST_SPREAD
-    bias = torch.where(still, 0.0, bias)
+    moved = spread.sqrt() > LEAST_SPREAD
+    weight = torch.where(moved, (centred * (y - y.mean(0))).mean(0) / spread, 1.0)
+    bias = torch.where(moved, y.mean(0) - weight * x.mean(0), 0.0)
     low, high = x.amin(0), x.amax(0)
     if support == "everywhere":
         low, high = torch.full_like(low, -_FAR), torch.full_like(high, _FAR)
@@ -67,8 +60,8 @@ def _sides(positive: Activations, negative: Activations) -> tuple[torch.Tensor, 
     """The samples that are moved, and those that they are moved to: float64 [samples, layers,
     width]."""
     y, x = (side.double() for side in stacked_sides(positive, negative, paired=False))
-    gap = (y.mean(0) - x.mean(0)).norm(dim=-1)
-    check_differ(gap > NOISE * torch.maximum(y.mean(0).norm(dim=-1), x.mean(0).norm(dim=-1)))
+    _, differs = gap(y.mean(0), x.mean(0))
+    check_differ(differs)
     return x, y
 
 
