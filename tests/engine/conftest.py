@@ -1,9 +1,8 @@
-"""Real engines, shared by the tests of one session.
+"""Real engines, shared by all tests of this folder.
 
 They run inside the test process: what is asked together is one batch, the same every time.
 """
 
-import gc
 import os
 import shutil
 import sys
@@ -22,7 +21,7 @@ from steersman.vectors.demo.model import prepare_model
 from steersman.vectors.file.format import HookPoint, SteeringVector, write_vector
 from steersman.vectors.library.library import Library
 from tests.reference.reference import ReferenceModel
-from tests.support.engine.engine import Engine
+from tests.support.engine.engine import Engine, give_back_memory
 
 SITES = ("resid_post", "attn_out", "mlp_out")
 LAYERS, HIDDEN = 30, 576
@@ -36,17 +35,17 @@ TEXT = (
 )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model() -> Path:
     return prepare_model(default_home(), lambda line: print(line, file=sys.stderr))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def reference(model: Path) -> ReferenceModel:
     return ReferenceModel(model)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def text_ids(model: Path) -> list[int]:
     """Some hundred tokens of plain English, to cut prompts from."""
     from transformers import AutoTokenizer
@@ -55,12 +54,12 @@ def text_ids(model: Path) -> list[int]:
     return ids
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("library")
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def stream_norms(reference: ReferenceModel, text_ids: list[int]) -> list[float]:
     """Median norm of the residual stream before each block, the first token left out."""
     with torch.no_grad():
@@ -149,12 +148,12 @@ class Shelf:
                 away.rename(path)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def shelf(library: Path, stream_norms: list[float]) -> Shelf:
     return Shelf(library, stream_norms)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def start_engine(model: Path, library: Path) -> Iterator[Callable[..., Engine]]:
     """Starts engines. The process gets back the processor cores that vLLM's workers bind it to."""
     cores = os.sched_getaffinity(0)
@@ -194,10 +193,10 @@ def start_engine(model: Path, library: Path) -> Iterator[Callable[..., Engine]]:
 
     yield start
     engines.clear()
-    gc.collect()
+    give_back_memory()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def engine(start_engine: Callable[..., Engine]) -> Engine:
     """The engine that most tests share: prefix cache on, room for every batch here at once."""
     return start_engine(
@@ -205,7 +204,7 @@ def engine(start_engine: Callable[..., Engine]) -> Engine:
     )
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def cramped(start_engine: Callable[..., Engine]) -> Engine:
     """Sixteen tokens a step, cache for eight blocks of 32 tokens and not for prefixes, a bank of
     24 rows."""

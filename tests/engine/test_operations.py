@@ -28,7 +28,7 @@ BLOCK = 32
 PROMPT = 100
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def operations(shelf: Shelf) -> Operations:
     norms = {**shelf.norms, "resid_mid": shelf.norms["resid_post"]}
     return Operations(shelf.library, norms, HIDDEN)

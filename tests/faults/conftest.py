@@ -41,12 +41,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         items[place] = item
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model() -> Path:
     return Path(demo_model())
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def deployment(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
     """One deployment for all tests whose library is on an ordinary disk; it may be down."""
     folder = tmp_path_factory.mktemp("deployment")

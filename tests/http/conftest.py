@@ -24,12 +24,12 @@ NORM = 60.0
 """Norm of the tests' random vectors: about a third of the stream's at the middle layers."""
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model() -> Path:
     return prepare_model(default_home(), lambda line: print(line, file=sys.stderr))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("server")
     options = shlex.split(
@@ -46,13 +46,13 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def client(server: Server) -> Iterator[Client]:
     with httpx.Client(base_url=server.url, timeout=120) as http:
         yield Client(http)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def make_vector() -> Callable[..., bytes]:
     """A file of a random vector; the same seed gives the same bytes."""
 
@@ -67,9 +67,9 @@ def make_vector() -> Callable[..., bytes]:
     return make
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rnd(client: Client, make_vector: Callable[..., bytes]) -> str:
-    """A vector that is there for the whole session."""
+    """A vector that is there all the time."""
     assert client.upload(make_vector(1), "rnd").status_code == 201
     return "rnd"
 

@@ -12,12 +12,12 @@ from tests.support.matrix.bench import Bench
 from tests.support.matrix.questions import questions
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.make_model(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def bench(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     library = tmp_path_factory.mktemp("library")
     norms = tiny.stream_norms(tiny_model, tuple(range(100)))
@@ -25,19 +25,19 @@ def bench(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Bench:
     return Bench(tiny_model, library, questions(digests[0], digests[1], tiny.VOCAB))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def tiny_reference(bench: Bench) -> ReferenceModel:
     return ReferenceModel(bench.model)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def plain(bench: Bench) -> Iterator[dict[str, Any]]:
     """What the plain engine answers: one worker, no prefix cache, prompts in one piece."""
     yield bench.here({"standard": {}, "alone": {}, "prompt_logprobs": {}, "several": {}})
     start.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def expected(plain: dict[str, Any]) -> dict[str, Any]:
     """The plain engine's answers to the standard questions."""
     found: dict[str, Any] = plain["standard"]

@@ -46,12 +46,12 @@ def sample(text: str, name: str) -> str:
     return match[1]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def demo_model() -> Path:
     return prepare_model(default_home(), lambda line: print(line, file=sys.stderr))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def golden(demo_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     """What one API server with one engine answers, asked one thing at a time; and its norms."""
     with fleet(demo_model, tmp_path_factory.mktemp("plain")) as plain:

@@ -65,14 +65,14 @@ class Place:
         os.replace(new, self.keys)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Place:
     made = Place(tmp_path_factory.mktemp("operate"))
     made.write_keys(KEYS)
     return made
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def servers(model: Path, place: Place) -> Iterator[tuple[Server, Server]]:
     """Both with everything that `tests/operate` needs, a core each."""
     options = [
@@ -103,7 +103,7 @@ def servers(model: Path, place: Place) -> Iterator[tuple[Server, Server]]:
 As = Callable[[str], Client]
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def clients(servers: tuple[Server, Server]) -> Iterator[Callable[[int, str | None], Client]]:
     """`clients(n, name)` asks server `n` with the key of `name`."""
     with ExitStack() as stack:
@@ -116,13 +116,13 @@ def clients(servers: tuple[Server, Server]) -> Iterator[Callable[[int, str | Non
         yield ask
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def key(clients: Callable[[int, str | None], Client]) -> As:
     """`key(name)` asks the first server with the key of `name`."""
     return lambda name: clients(0, name)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def rnd(key: As, make_vector: Callable[..., bytes]) -> str:
     """A vector that not everybody may see."""
     assert key("admin").upload(make_vector(1), "rnd").status_code == 201

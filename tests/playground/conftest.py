@@ -30,12 +30,12 @@ def say(line: str) -> None:
     print(line, file=sys.stderr)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def model() -> Path:
     return prepare_model(default_home(), say)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     folder = tmp_path_factory.mktemp("playground")
     fill_library(model, folder / "library", say)
@@ -44,7 +44,7 @@ def server(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Se
         yield started
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def browser() -> Iterator[Browser]:
     with started_browser() as started:
         yield started

@@ -1,5 +1,7 @@
 """A vLLM engine and short ways to ask it and to judge what it says."""
 
+import ctypes
+import gc
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -117,6 +119,12 @@ class Engine:
         (found,) = [metric for metric in self.llm.get_metrics() if metric.name == name]
         value: float = found.value  # type: ignore[attr-defined]
         return value
+
+
+def give_back_memory() -> None:
+    """Of engines that nothing holds any more: 1.5 GB each, most of which the C library keeps."""
+    gc.collect()
+    ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def parameters(ask: Ask) -> SamplingParams:

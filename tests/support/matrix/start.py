@@ -1,7 +1,6 @@
 """Starting an engine one way: in this process, or in one of its own where the environment differs
 or more than one worker is wanted."""
 
-import gc
 import json
 import os
 import subprocess
@@ -14,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.engine.engine import Ask, Engine
+from tests.support.engine.engine import Ask, Engine, give_back_memory
 
 ROOT = Path(__file__).parents[3]
 OPTIONS: dict[str, Any] = {
@@ -67,7 +66,7 @@ def here(
 def stop() -> None:
     """Let go of this process's engines."""
     _running.clear()
-    gc.collect()
+    give_back_memory()
 
 
 def apart(
