@@ -4,6 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Final
 
 from steersman.server.extraction.request import ExtractRequest
@@ -54,6 +55,7 @@ class Reader:
         `chat_template`: the server's; None: the tokenizer's own."""
         self._rule = request.token_rule
         self._prompt = request.prompt
+        self._asked = request.how.asks
         self._steps = request.steps
         self._tokenizer = tokenizer
         self._how = {} if chat_template is None else {"chat_template": chat_template}
@@ -77,11 +79,21 @@ class Reader:
             "answer": (end - 2, end - 1),
             "mean": (response, end),
             "steps": (end - 1, end - 1 + self._steps),
+            "prompt": (0, end),
         }[self._rule]
         if self._rule == "answer" and (start < response or not _ANSWER.search(said)):
             raise BadSample("has no answer in brackets, as in (A), at its end")
-        asks = isinstance(sample.text, list) and not said
+        asks = not said
         return Example(sample.pair, sample.label, tuple(tokens), start, stop, sample.number, asks)
+
+    @cached_property
+    def _has_template(self) -> bool:
+        """Whether there is a chat template that accepts a question."""
+        try:
+            self.check_template()
+        except VectorInvalid:
+            return False
+        return True
 
     def check_template(self) -> None:
         """Raise `VectorInvalid` if there is no chat template that accepts a question."""
@@ -102,6 +114,8 @@ class Reader:
         if isinstance(text, str):
             if not text.strip():
                 raise BadSample("is empty")
+            if prompt is None and self._asked and self._has_template:
+                return self._template([{"role": "user", "content": text}]), 1, ""
             if prompt is None:
                 return self._ids(text), 1, text
             if not isinstance(prompt, str):

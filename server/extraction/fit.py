@@ -3,7 +3,7 @@
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import torch
 from torch import Tensor
@@ -19,13 +19,23 @@ from steersman.vectors.methods import (
     step_difference,
 )
 from steersman.vectors.methods.activations import check_differ
-from steersman.vectors.methods.quality import DOSE, measure, middle_layer, norm_measures
+from steersman.vectors.methods.quality import (
+    DOSE,
+    measure,
+    measure_condition,
+    middle_layer,
+    norm_measures,
+)
 from steersman.vectors.methods.split import Sides
 from steersman.vectors.operation import Operation
 from steersman.vectors.tensors import HookPoint, tensor_name
 
 Fit = Callable[[Tensor, Tensor], Tensor]
 """From the samples of two sides to what the vector holds."""
+
+
+_OVER: Final = {"prompt": "prompt_mean", "last": "prompt_last"}
+"""What a gate measures, by the token rule of the samples that it was made of."""
 
 
 class Place(NamedTuple):
@@ -105,6 +115,8 @@ def _fitted(
 ) -> SteeringVector:
     sides = Sides(positive, negative)
     rows = _by_layer(function, sides)
+    if request.how.gates:
+        return _condition(request, name, rows, sides, function, place)
     # What maps take along is judged by the shift of their means, which is a direction.
     moves = request.how.operation == "transport"
     judged = _stopping(mean_difference, stop) if moves else function
@@ -122,6 +134,29 @@ def _fitted(
     )
     rows = rows if moves else directions
     tensors = {HookPoint(place.site, n): rows[i] for i, n in enumerate(place.layers)}
+    return _vector(request, name, tensors, quality, place)
+
+
+def _condition(
+    request: ExtractRequest,
+    name: str,
+    directions: Tensor,
+    sides: Sides,
+    function: Fit,
+    place: Place,
+) -> SteeringVector:
+    """A vector that a gate measures with, and the gate in its `method_settings`."""
+    quality = measure_condition(
+        directions,
+        *sides,
+        function,
+        layers=place.layers,
+        median_norms=place.median_norms,
+        over=_OVER[request.token_rule],
+        site=place.site,
+        seed=request.seed,
+    )
+    tensors = {HookPoint(place.site, n): directions[i] for i, n in enumerate(place.layers)}
     return _vector(request, name, tensors, quality, place)
 
 
@@ -169,7 +204,11 @@ def _vector(
     """The vector, with the recommended coefficient and layers if there are any. It has no safe
     range: what text is like at a coefficient is measured by `steersman sweep`."""
     norms = quality.pop("norms")
-    coefficient, layers = _defaults(quality, norms, place)
+    gate = quality.pop("gate", None)
+    if gate is None:
+        coefficient, layers = _defaults(quality, norms, place)
+    else:
+        coefficient, layers = 1.0, (gate["layer"],)
     operation = Operation(request.how.operation)
     if not operation.adds:
         coefficient, norms = 1.0, {}
@@ -183,6 +222,7 @@ def _vector(
             "prompt": request.prompt,
             "unit_dose": request.unit_dose,
             **request.settings,
+            **({} if gate is None else {"gate": gate}),
             "quality": quality,
         },
         base_model=place.base_model,

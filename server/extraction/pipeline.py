@@ -80,7 +80,8 @@ def _without_evidence(vector: SteeringVector) -> dict[str, str] | None:
         return None
     return {
         "code": "not_recommended",
-        "message": f"{vector.name}: no layer and no coefficient are recommended: "
+        "message": f"{vector.name}: no layer and no "
+        f"{'threshold' if 'gate' in vector.method_settings else 'coefficient'} are recommended: "
         f"{quality['reason']}",
     }
 

@@ -44,8 +44,9 @@ class ExtractRequest(BaseModel):
     layers: list[StrictInt] | None = Field(None, description="Which blocks; null: all.")
     tokens: StrictStr | None = Field(
         None,
-        description="last, answer, mean or steps. null: the method's own; of mean_difference, repe "
-        "and probe that is mean, and last where a text is a chat that ends with a question.",
+        description="last, answer, mean, steps or prompt. null: the method's own; of "
+        "mean_difference, repe and probe that is mean, and last where a text is a chat that ends "
+        "with a question.",
     )
     steps: StrictInt = Field(
         MAX_STEPS, ge=1, le=512, description="For per_step: number of greedy steps."
@@ -114,6 +115,8 @@ def read_request(body: bytes | str, most_samples: int = MOST_SAMPLES) -> Extract
         _refuse("tokens", f"of {request.method} are {allowed}, not {shown(request.tokens)}")
     if request.site is not None and request.site not in how.sites:
         _refuse("site", f"of {request.method} is one of {', '.join(how.sites)}")
+    if request.unit_dose is not None and how.gates:
+        _refuse("unit_dose", f"scales what is added, and what {request.method} makes is measured")
     if request.unit_dose is not None and how.operation != "add":
         _refuse("unit_dose", f"scales what is added, and {request.method} is for `{how.operation}`")
     for key, value in request.settings.items():

@@ -8,6 +8,7 @@
     per_step          mean(A) - mean(B) at each generation step, at `attn_out`
     act_linear        a line for each element that takes B's values to A's (activation transport)
     act_mean          the same with the shift of the means alone
+    cast_condition    a direction for a gate, and its best layer and threshold
 
 All are plain functions; each module's docstring names the paper.
 `steersman.vectors.methods.quality` measures the results.
@@ -23,6 +24,7 @@ import torch
 from steersman.vectors.errors import ActivationsInvalid
 from steersman.vectors.methods.activations import Activations
 from steersman.vectors.methods.caa import caa, rescale
+from steersman.vectors.methods.cast import DIRECTIONS, condition_direction
 from steersman.vectors.methods.mean_difference import mean_difference
 from steersman.vectors.methods.per_step import StepDifference, StepMeans, step_difference
 from steersman.vectors.methods.probe import probe_direction
@@ -42,6 +44,7 @@ __all__ = [
     "act_linear",
     "act_mean",
     "caa",
+    "condition_direction",
     "mean_difference",
     "principal_component",
     "probe_direction",
@@ -49,10 +52,10 @@ __all__ = [
     "step_difference",
 ]
 
-TokenRule = Literal["last", "answer", "mean", "steps"]
+TokenRule = Literal["last", "answer", "mean", "steps", "prompt"]
 """Which tokens of a text make its sample: the last; the letter of the answer in "(A)"; the mean
 over the response's tokens (the sequence's first token excluded); the last token of each greedy
-step."""
+step; the mean over all tokens, the first among them."""
 
 PROJECTION_INPUT: Final = "attn_projection_input"
 """What per_step is about: the input of the attention's output projection. It is read behind the
@@ -83,6 +86,10 @@ class Method:
     operation: str = "add"
     """What is done with what it makes. `fit` of another than `add` gives the rows of that operation
     (`steersman.vectors.parts`): [layers, rows, hidden]."""
+    asks: bool = False
+    """Whether a plain text is a prompt: a user's message, where the model has a chat template."""
+    gates: bool = False
+    """Whether a gate measures with what it makes: its measures are those of a condition."""
     requires: tuple[str, str] | None = None
     """A module without which `fit` cannot run, and the distribution that has it: an installation
     with `--no-deps` lacks it."""
@@ -128,6 +135,15 @@ METHODS: Final[Mapping[str, Method]] = {
         operation="transport",
     ),
     "act_mean": Method("sides", ("mean", "last"), act_mean, operation="transport"),
+    "cast_condition": Method(
+        "sides",
+        ("prompt", "last"),
+        condition_direction,
+        settings={"direction": DIRECTIONS},
+        asks=True,
+        gates=True,
+        requires=_SKLEARN,
+    ),
     "per_step": Method("sides", ("steps",), None, sites=(PROJECTION_INPUT, "attn_out")),
 }
 """Every method by the name that a request gives."""

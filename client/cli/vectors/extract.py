@@ -23,7 +23,8 @@ HELP = with_examples(
     "Make a vector on the served model, from texts that differ in what the vector is to change.\n\n"
     "Methods: mean_difference and probe (two sides of texts), caa and repe (pairs), style (two or "
     "more styles; makes NAME-STYLE of each), per_step (two sides, a vector for each generated "
-    "token), act_linear and act_mean (two sides, maps from the negative to the positive).\n\n"
+    "token), act_linear and act_mean (two sides, maps from the negative to the positive), "
+    "cast_condition (two sides of prompts, the gate that tells them apart).\n\n"
     "Text files are UTF-8, one text a line. JSONL lines are "
     '{"positive": TEXT, "negative": TEXT} or {"text": TEXT, "label": SIDE_OR_STYLE}, TEXT a '
     "string or a list of chat messages. Ctrl-C cancels the job.",
@@ -86,8 +87,8 @@ def extract(
         str | None,
         typer.Option(
             rich_help_panel=_HOW,
-            help="Which tokens are read: last, answer, mean or steps.  \\[default: the method's; "
-            "of plain texts the mean, of questions the last]",
+            help="Which tokens are read: last, answer, mean, steps or prompt.  \\[default: the "
+            "method's; of plain texts the mean, of questions the last]",
         ),
     ] = None,
     layers: Annotated[

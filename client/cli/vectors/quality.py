@@ -1,5 +1,6 @@
 """The measures of an extraction, layer by layer."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +13,9 @@ def quality_table(vector: Mapping[str, Any]) -> bool:
     quality = vector["method_settings"].get("quality")
     if not isinstance(quality, Mapping) or not vector["norms"]:
         return False
+    if isinstance(gate := vector["method_settings"].get("gate"), Mapping):
+        _condition_table(vector["id"], quality, gate)
+        return True
     advice = quality.get("recommended") or {}
     rows, marked = [], []
     for n, name in enumerate(sorted(vector["norms"], key=_place)):
@@ -46,6 +50,29 @@ def quality_table(vector: Mapping[str, Any]) -> bool:
             f"({low:.3g} to {high:.3g}), by {advice['basis']}"
         )
     return True
+
+
+def _condition_table(name: str, quality: Mapping[str, Any], gate: Mapping[str, Any]) -> None:
+    """Print the measures of a condition, and the gate as a request has it."""
+    tensors = sorted(quality["f1"], key=_place)
+    measures = ("f1", "held_out_f1")
+    show.table(
+        ("tensor", "F1", "held-out F1"),
+        [(one, *(show.number(_at(quality, measure, one)) for measure in measures))
+         for one in tensors],
+        title=name,
+        numbers=("F1", "held-out F1"),
+        marked=[n for n, one in enumerate(tensors) if _place(one)[1] == gate["layer"]],
+    )  # fmt: skip
+    if isinstance(null := quality.get("null"), Mapping):
+        at = null["held_out_f1"]
+        show.note(
+            f"with shuffled labels, the best layer's held-out F1 is {at['mean']:.2f} ± "
+            f"{at['sd']:.2f}; a condition that always holds has {quality['always']:.2f}"
+        )
+    if quality.get("reason"):
+        show.result(f"not recommended: {quality['reason']}")
+    show.result(f"gate: {json.dumps({'id': name, **gate})}")
 
 
 def _place(name: str) -> tuple[str, int]:

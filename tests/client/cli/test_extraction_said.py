@@ -1,5 +1,6 @@
 """What the command line says of an extraction: tokens, warnings, why nothing is recommended."""
 
+import json
 from typing import Any
 
 import pytest
@@ -36,6 +37,41 @@ def test_a_recommendation_is_marked(capsys: pytest.CaptureFixture[str]) -> None:
 def test_vectors_of_older_servers_are_shown_too(capsys: pytest.CaptureFixture[str]) -> None:
     assert quality_table(vector())
     assert "recommended" not in capsys.readouterr().out
+
+
+def condition(**quality: Any) -> dict[str, Any]:
+    found = vector(f1={"resid_post.4": 0.9, "resid_post.10": 1.0}, always=0.67, **quality)
+    gate = {"layer": 10, "measure": "cast", "above": 0.125, "over": "prompt_mean"}
+    found["method_settings"]["gate"] = gate
+    return found
+
+
+def test_of_a_condition_the_gate_is_said_as_a_request_has_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert quality_table(
+        condition(
+            held_out_f1={"resid_post.4": 0.8, "resid_post.10": 0.95},
+            null={"shuffles": 16, "held_out_f1": {"mean": 0.61, "sd": 0.05}},
+            recommended={"layer": 10},
+        )
+    )
+    said = capsys.readouterr()
+    gate = said.out.partition("gate: ")[2]
+    assert json.loads(gate) == {
+        "id": "x", "layer": 10, "measure": "cast", "above": 0.125, "over": "prompt_mean",
+    }  # fmt: skip
+    assert "0.61 ± 0.05" in said.err
+    assert "not recommended" not in said.out
+
+
+def test_a_condition_of_few_prompts_says_why_it_is_not_recommended(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert quality_table(condition(recommended=None, reason="too few"))
+    said = capsys.readouterr().out
+    assert "not recommended: too few" in said
+    assert '"layer": 10' in said
 
 
 def test_tokens_and_warnings(capsys: pytest.CaptureFixture[str]) -> None:

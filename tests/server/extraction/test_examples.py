@@ -56,6 +56,26 @@ def test_nor_at_the_first_step() -> None:
     assert read("xy", method="per_step", steps=5).start == 1
 
 
+@pytest.mark.parametrize("text", ["Tea?", [{"role": "user", "content": "Tea?"}]])
+def test_of_a_condition_all_of_a_chats_prompt_is_read(text: Any) -> None:
+    """Its first token, too: so does the gate."""
+    example = read(text, method="cast_condition")
+    assert bytes(example.tokens).decode() == "<user>Tea?<assistant>"
+    assert (example.start, example.stop) == (0, len(example.tokens))
+    assert example.asks
+    assert read(text, method="cast_condition", tokens="last").start == len(example.tokens) - 1
+
+
+def test_of_a_condition_without_a_chat_template_the_text_is_read() -> None:
+    class Bare(Tokenizer):
+        def apply_chat_template(self, *_: Any, **__: Any) -> str:
+            raise ValueError("there is no chat template")
+
+    example = read("Tea?", method="cast_condition", tokenizer=Bare())
+    assert bytes(example.tokens).decode() == "Tea?"
+    assert (example.start, example.stop) == (0, 4)
+
+
 @pytest.mark.parametrize(
     ("text", "prompt"),
     [

@@ -20,6 +20,7 @@ def fit(method: Method, positive: object, negative: object, **settings: object) 
 
 def test_every_method_of_the_issue_is_there() -> None:
     adding = {"caa", "style", "mean_difference", "repe", "probe", "per_step"}
+    adding.add("cast_condition")
     assert set(METHODS) == adding | {"act_linear", "act_mean"}
     assert adding == {name for name, method in METHODS.items() if method.operation == "add"}
 
@@ -45,7 +46,7 @@ def test_fit_gives_float32_directions_and_takes_its_settings(name: str) -> None:
     assert plain.shape == ((layers, 4, hidden) if transports else (layers, hidden))
     assert plain.dtype == torch.float32
     unit = torch.allclose(plain.norm(dim=-1), torch.ones(plain.shape[:-1]))
-    assert unit == (name in ("repe", "probe"))
+    assert unit == (name in ("repe", "probe", "cast_condition"))
     assert method.fit is not None
     taken = set(inspect.signature(method.fit).parameters) - {"positive", "negative"}
     assert taken == set(method.settings)

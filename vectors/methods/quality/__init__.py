@@ -6,6 +6,7 @@
                         norms               length of the vector
                         relative_norms      length over the median ||h|| of the residual stream
                                             there: the relative dose of coefficient 1
+    condition.py        of a condition for gates: its layer and threshold, and their F1
     recommendation.py   a layer and a coefficient to begin with, out of them
 
 All measures are one number a layer. `relative_norms` and the recommendation need the model's median
@@ -19,6 +20,7 @@ import torch
 
 from steersman.vectors.errors import ActivationsInvalid
 from steersman.vectors.methods.activations import Activations, stacked_sides
+from steersman.vectors.methods.quality.condition import measure_condition
 from steersman.vectors.methods.quality.measures import (
     LEAST_MEASURED,
     SHUFFLES,
@@ -43,6 +45,7 @@ __all__ = [
     "DOSE",
     "LEAST_MEASURED",
     "measure",
+    "measure_condition",
     "middle_layer",
     "norm_measures",
     "recommend",

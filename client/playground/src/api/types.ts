@@ -55,6 +55,7 @@ export interface Capabilities {
   aliases: string[];
   /** What vectors may do to the stream here; servers that only add do not say. */
   operations?: string[];
+  gates?: object | null;
   positions: string[] | null;
   schedules: string[] | null;
   dynamic: { max_vectors: number; kl: string[] } | null;

@@ -9,8 +9,8 @@ import { capabilities } from "../state/server";
 import { words } from "../strings";
 import { NEGATIVE, POSITIVE } from "./example_texts";
 
-const METHODS = ["mean_difference", "repe", "probe", "caa", "style", "per_step", "act_linear", "act_mean"];
-const TOKENS = ["", "mean", "last", "answer", "steps"];
+const METHODS = ["mean_difference", "repe", "probe", "caa", "style", "per_step", "act_linear", "act_mean", "cast_condition"];
+const TOKENS = ["", "mean", "last", "answer", "steps", "prompt"];
 const FEW = 20;
 
 const linesOf = (text: string): string[] => text.split("\n").map((line) => line.trim()).filter(Boolean);
@@ -124,13 +124,16 @@ export function ExtractForm() {
   );
 }
 
-/** `per_step` needs a site that not every model has, transport an operation that not every server does. */
+/** `per_step` needs a site that not every model has, transport an operation and a condition gates that not every server has. */
 function methodsHere(): (readonly [string, string])[] {
   const sites = capabilities.value?.sites ?? [];
   const transports = capabilities.value?.operations?.includes("transport");
-  const here = METHODS.filter(
-    (method) => (method !== "per_step" || sites.includes("attn_out")) && (!method.startsWith("act_") || transports),
-  );
+  const missing = new Set([
+    ...(sites.includes("attn_out") ? [] : ["per_step"]),
+    ...(transports ? [] : ["act_linear", "act_mean"]),
+    ...(capabilities.value?.gates ? [] : ["cast_condition"]),
+  ]);
+  const here = METHODS.filter((method) => !missing.has(method));
   return here.map((method) => [method, words.make.methodNames[method]!] as const);
 }
 
