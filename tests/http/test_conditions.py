@@ -100,10 +100,9 @@ def test_direction_threshold_and_gate(
     gate, quality = how["gate"], how["quality"]
     assert vector["layers"] == [gate["layer"]]
     assert how["tokens"] == "prompt"
-    for layer, (plus, minus) in scores.items():
-        assert quality["f1"][f"resid_post.{layer}"] == pytest.approx(
-            condition.best_f1(plus, minus), abs=1e-9
-        )
+    for layer, (inside, outside) in scores.items():
+        expected_f1 = condition.best_f1(inside, outside)
+        assert quality["f1"][f"resid_post.{layer}"] == pytest.approx(expected_f1, abs=1e-9)
     best = quality["held_out_f1"][f"resid_post.{gate['layer']}"]
     assert best == max(quality["held_out_f1"].values())
     assert set(quality["null"]["held_out_f1"]) == {"mean", "sd"}
