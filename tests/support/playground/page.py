@@ -57,6 +57,15 @@ class Playground:
         self.page.keyboard.press("Escape")
         return text
 
+    def hint(self, column: str, form: str) -> str:
+        """What the dialog says to a form of "Copy as"."""
+        self.page.get_by_role("button", name=f"Copy as: {column}", exact=True).click()
+        dialog = self.page.get_by_role("dialog")
+        dialog.get_by_role("tab", name=form, exact=True).click()
+        text: str = dialog.get_by_role("tabpanel").inner_text()
+        self.page.keyboard.press("Escape")
+        return text
+
     def evaluate(self, expression: str) -> Any:
         """The value of an expression, which the page's Content-Security-Policy does not concern."""
         session = self.page.context.new_cdp_session(self.page)

@@ -1,13 +1,15 @@
 import { call, json, sending } from "./http";
 import { events } from "./events";
 import { isObject } from "./problem";
-import type { ChatBody, Part, Receipt } from "./types";
+import type { ChatBody, Part, ReadPart, Receipt } from "./types";
 
 /** One chunk of an answer. */
 export interface Chunk {
   text: string;
   /** Of a dynamic request: what belongs to this chunk's tokens, by property. */
   dynamic: Record<string, Part> | null;
+  /** Of a request that reads: likewise. */
+  reads: ReadPart[];
   /** In full, on the chunk that ends the answer. */
   receipt: Receipt | null;
   finish: string | null;
@@ -31,7 +33,8 @@ function chunkOf(event: Record<string, unknown>): Chunk {
   return {
     text: typeof delta.content === "string" ? delta.content : "",
     // A chunk with `vectors` has the receipt of the whole in place of a part.
-    dynamic: steering && !steering.vectors ? steering.dynamic : null,
+    dynamic: (steering && !steering.vectors && steering.dynamic) || null,
+    reads: (steering && !steering.vectors && steering.reads) || [],
     receipt: steering?.vectors ? steering : null,
     finish: typeof first.finish_reason === "string" ? first.finish_reason : null,
     tokens: typeof usage.completion_tokens === "number" ? usage.completion_tokens : null,

@@ -5,7 +5,13 @@ export type Positions =
   | "after_prompt"
   | "prompt"
   | "all"
-  | { start?: number | null; stop?: number | null };
+  | { start: number; stop: number }
+  | { start?: number; stop?: number; of: "answer" }
+  | { after: Marker }
+  | { until: Marker };
+
+/** One token of the model as text, or token ids that follow each other. */
+export type Marker = string | number[];
 
 export interface TensorInfo {
   name: string;
@@ -55,9 +61,12 @@ export interface Capabilities {
   aliases: string[];
   /** What vectors may do to the stream here; servers that only add do not say. */
   operations?: string[];
-  gates?: object | null;
   positions: string[] | null;
   schedules: string[] | null;
+  /** Null, or not there: no use may have a gate. */
+  gates?: { measures: string[]; over: string[]; max_gates: number } | null;
+  /** Null, or not there: nothing can be read. */
+  reads?: { sites: string[]; measures: string[]; tokens: string[] } | null;
   dynamic: { max_vectors: number; kl: string[] } | null;
   enforce_safe_range: boolean;
   require_fingerprint: boolean;
@@ -90,6 +99,25 @@ export interface VectorReceipt {
   outside_safe_range?: boolean | null;
   base_model_matches?: boolean | null;
   steered_tokens?: number;
+  gate?: GateReceipt;
+}
+
+export interface GateReceipt {
+  id: string;
+  over: string;
+  tokens: number;
+  passed_tokens: number;
+  /** Of a gate that is decided once; null where the answer ended before. */
+  passed?: boolean | null;
+  value?: number | null;
+}
+
+/** What was read along one vector: a list of values for each layer. */
+export interface ReadPart {
+  id: string;
+  measure: string;
+  tokens: string;
+  values: Record<string, number[]>;
 }
 
 export interface Part {
@@ -102,6 +130,7 @@ export interface Part {
 export interface Receipt {
   vectors: VectorReceipt[];
   dynamic: Record<string, Part> | null;
+  reads?: ReadPart[];
   source?: string;
   preset?: string | null;
   note?: string;

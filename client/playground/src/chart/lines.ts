@@ -2,7 +2,9 @@ import { effect } from "@preact/signals";
 import uPlot from "uplot";
 
 import type { Trace } from "../state/compare/trace";
+import { DYNAMIC } from "../state/compare/traces";
 import { colours, whenColoursChange } from "./colours";
+import { seriesOf } from "./tint";
 
 const HEIGHT = 140;
 /** A chart of thousands of points is drawn at most so often while they come. */
@@ -60,7 +62,12 @@ export class Lines {
 
   private data(): uPlot.AlignedData {
     const tokens = Array.from({ length: this.trace.length }, (_, n) => n + 1);
-    return [tokens, ...this.trace.properties.map((one) => one.coefficients)];
+    return [tokens, ...this.trace.properties.map((one) => one.values)];
+  }
+
+  /** Coefficients from nothing to the most that they may be; what is read with some room around it. */
+  private range(min: number, max: number): uPlot.Range.MinMax {
+    return this.trace.kind === DYNAMIC ? [0, Math.max(max, this.trace.ends.high)] : uPlot.rangeNum(min, max, 0.1, false);
   }
 
   private make(): uPlot {
@@ -72,7 +79,7 @@ export class Lines {
       padding: [8, 8, 0, 0],
       legend: { show: false },
       cursor: { y: false, drag: { x: false, y: false }, points: { size: 7 } },
-      scales: { x: { time: false, range: (_, min, max) => [Math.min(1, min), Math.max(2, max)] }, y: { range: (_, __, max) => [0, Math.max(max, this.trace.cap)] } },
+      scales: { x: { time: false, range: (_, min, max) => [Math.min(1, min), Math.max(2, max)] }, y: { range: (_, min, max) => this.range(min, max) } },
       axes: [
         { ...axis, size: 24, incrs: [1, 2, 5, 10, 20, 50, 100, 200, 500, 1000] },
         { ...axis, size: 36 },
@@ -81,7 +88,7 @@ export class Lines {
         {},
         ...this.trace.properties.map((one, n) => ({
           label: one.name,
-          stroke: series[n % series.length]!,
+          stroke: series[seriesOf(this.trace, n)]!,
           width: 1.5,
           points: { show: false },
         })),

@@ -1,21 +1,26 @@
 import { useEffect } from "preact/hooks";
 
 import type { Answer } from "../state/compare/answer";
+import type { Property, Trace } from "../state/compare/trace";
 import { words } from "../strings";
 
 /** The numbers of the token under the pointer, which is marked in the text. */
-export function Readout({ answer }: { answer: Answer }) {
-  const token = answer.trace.pointed.value;
-  useEffect(() => markToken(answer, token), [answer, token]);
+export function Readout({ answer, trace }: { answer: Answer; trace: Trace }) {
+  const token = trace.pointed.value;
+  useEffect(() => (trace.ofAnswer ? markToken(answer, token) : undefined), [answer, trace, token]);
   if (token === null) return <p class="readout">{words.chart.point}</p>;
-  const values = answer.trace.properties.map((one) =>
-    words.chart.value(one.name, one.coefficients[token] ?? 0, one.divergences[token] ?? 0),
-  );
+  const values = trace.properties.map((one) => valueOf(one, token));
+  const text = trace.ofAnswer ? (pieceAt(answer, token)?.text.trim() ?? "") : null;
   return (
     <p class="readout" aria-live="polite">
-      <strong>{words.chart.readout(token, pieceAt(answer, token)?.text.trim() ?? "")}</strong> {values.join(" · ")}
+      <strong>{words.chart.readout(token, text)}</strong> {values.join(" · ")}
     </p>
   );
+}
+
+function valueOf({ name, values, divergences }: Property, token: number): string {
+  const value = values[token] ?? 0;
+  return divergences ? words.chart.value(name, value, divergences[token] ?? 0) : words.reads.value(name, value);
 }
 
 function pieceAt(answer: Answer, token: number) {

@@ -1,11 +1,11 @@
-import { CoefficientChart } from "../chart/coefficient_chart";
+import { TraceChart } from "../chart/trace_chart";
 import { ProblemNote } from "../parts/problem_note";
 import type { Answer } from "../state/compare/answer";
 import { words } from "../strings";
 import { AnswerText } from "./answer_text";
 import { ReceiptView } from "./receipt_view";
 
-/** One answer: its text as it comes, how it ended, its chart if it was composed, its receipt if it was steered. */
+/** One answer: its text as it comes, how it ended, what is known of it by token, its receipt if it was steered or read. */
 export function AnswerView({ answer }: { answer: Answer }) {
   const problem = answer.problem.value;
   return (
@@ -20,7 +20,9 @@ export function AnswerView({ answer }: { answer: Answer }) {
       <p class="answer-end" role="status">
         {endOf(answer).join(" · ")}
       </p>
-      {answer.trace.version.value > 0 && answer.trace.length > 0 && <CoefficientChart answer={answer} />}
+      {answer.traces.list.value.map(
+        (trace) => trace.version.value > 0 && trace.length > 0 && <TraceChart key={`${trace.kind} ${trace.ofAnswer}`} answer={answer} trace={trace} />,
+      )}
       {answer.receipt.value && <ReceiptView receipt={answer.receipt.value} />}
     </>
   );

@@ -1,4 +1,5 @@
 import { SlidersPanel } from "../sliders/sliders_panel";
+import { boundTo } from "../state/server";
 import { columns } from "../state/compare/columns";
 import { turns } from "../state/compare/conversation";
 import { words } from "../strings";
@@ -14,7 +15,7 @@ export function CompareView() {
       <div class="talk" data-columns={columns.value.length}>
         <ColumnHeads />
         <div class="turns">
-          {turns.value.length === 0 && <Hint />}
+          {turns.value.length === 0 && boundTo.value === null && <Hint />}
           {turns.value.map((turn) => (
             <TurnRow key={turn.id} turn={turn} />
           ))}

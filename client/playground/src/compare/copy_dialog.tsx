@@ -28,7 +28,7 @@ export function CopyDialog({ column, onClose }: { column: Column; onClose: () =>
     setRefused(true);
     getSelection()?.selectAllChildren(shownText.current!);
   };
-  const hints = [hintOf(form, text), key.value && form !== "link" ? words.copyAs.keyHint : null, refused ? words.copyAs.select : null];
+  const hints = [hintOf(form, text, column), key.value && form !== "link" ? words.copyAs.keyHint : null, refused ? words.copyAs.select : null];
   return (
     <Dialog title={words.copyAs.title(titleOf(column))} onClose={onClose}>
       <Tabs
@@ -70,8 +70,8 @@ function textOf(form: Form, column: Column): string | null {
   }
 }
 
-function hintOf(form: Form, text: string | null): string | null {
+function hintOf(form: Form, text: string | null, { mix }: Column): string | null {
   if (form === "link") return words.copyAs.linkHint;
-  if (form === "model") return text === null ? words.copyAs.noModel : words.copyAs.modelHint;
+  if (form === "model") return text !== null ? words.copyAs.modelHint : mix.reads.length > 0 ? words.copyAs.noModelReads : words.copyAs.noModel;
   return null;
 }

@@ -3,6 +3,7 @@ import type { Job } from "../api/types";
 import { ProblemNote } from "../parts/problem_note";
 import { addUse, selected } from "../state/compare/columns";
 import { isOver, jobs, jobsProblem, watchJobs } from "../state/jobs";
+import { boundTo } from "../state/server";
 import { nameOf, ownCoefficient } from "../state/vectors";
 import { show } from "../state/view";
 import { words } from "../strings";
@@ -65,7 +66,7 @@ function JobItem({ job }: { job: Job }) {
         </details>
       )}
       {job.samples.length > 0 && <Samples job={job} />}
-      {job.status === "succeeded" && job.vectors.map(nameOf).map((id) => <Made key={id} id={id} />)}
+      {job.status === "succeeded" && boundTo.value === null && job.vectors.map(nameOf).map((id) => <Made key={id} id={id} />)}
     </li>
   );
 }

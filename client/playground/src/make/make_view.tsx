@@ -1,6 +1,7 @@
 import { useEffect } from "preact/hooks";
 
 import { watchJobs } from "../state/jobs";
+import { boundTo } from "../state/server";
 import { ExtractForm } from "./extract_form";
 import { JobList } from "./job_list";
 import { SweepForm } from "./sweep_form";
@@ -13,7 +14,7 @@ export function MakeView() {
       <ExtractForm />
       <div class="make-side">
         <JobList />
-        <SweepForm />
+        {boundTo.value === null && <SweepForm />}
       </div>
     </div>
   );

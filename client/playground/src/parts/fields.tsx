@@ -71,14 +71,15 @@ export function NumberInput({ id, label, describedBy, value, min, max, step = "a
 
 interface SelectProps {
   id: string;
+  describedBy?: string | undefined;
   value: string;
   options: readonly (readonly [value: string, text: string])[];
   onChange: (value: string) => void;
 }
 
-export function Select({ id, value, options, onChange }: SelectProps) {
+export function Select({ id, describedBy, value, options, onChange }: SelectProps) {
   return (
-    <select id={id} value={value} onChange={(event) => onChange(event.currentTarget.value)}>
+    <select id={id} aria-describedby={describedBy} value={value} onChange={(event) => onChange(event.currentTarget.value)}>
       {options.map(([one, text]) => (
         <option key={one} value={one} selected={one === value}>
           {text}

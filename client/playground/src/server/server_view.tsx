@@ -35,6 +35,8 @@ function Serves() {
         {(c.operations ?? []).length > 1 && <Fact name={w.operations}>{c.operations!.join(", ")}</Fact>}
         <Fact name={w.positions}>{(c.positions ?? []).join(", ")}</Fact>
         <Fact name={w.schedules}>{(c.schedules ?? []).join(", ")}</Fact>
+        {c.gates && <Fact name={w.gates}>{c.gates.measures.join(", ")}</Fact>}
+        {c.reads && <Fact name={w.reads}>{c.reads.measures.join(", ")}</Fact>}
         {c.dynamic && <Fact name={w.dynamic}>{w.dynamicUpTo(c.dynamic.max_vectors)}</Fact>}
         {c.default_preset && <Fact name={w.defaultPreset}>{c.default_preset.preset}</Fact>}
         <Fact name={w.safeRange}>{c.enforce_safe_range ? w.on : w.off}</Fact>

@@ -7,12 +7,14 @@ import { ProblemNote } from "../parts/problem_note";
 import { setMix, type Column } from "../state/compare/columns";
 import { capabilities, loadPresets, presets } from "../state/server";
 import { ownCoefficient } from "../state/vectors";
-import { fieldOf, mixOf } from "../steering/field";
+import { mixOf, vectorsOf } from "../steering/field";
 import { words } from "../strings";
+import { DefaultDialog } from "./default_dialog";
 
-/** Loads a preset into the column, and saves the column as one. */
+/** Loads a preset into the column, saves the column as one, and shows how it becomes the default. */
 export function PresetBar({ column }: { column: Column }) {
   const [saves, setSaves] = useState(false);
+  const [asDefault, setAsDefault] = useState(false);
   const byDefault = capabilities.value?.default_preset?.preset;
   const load = (name: string) => {
     const preset = presets.value.find((one) => one.name === name);
@@ -39,6 +41,12 @@ export function PresetBar({ column }: { column: Column }) {
           {words.presets.save}
         </button>
       )}
+      {column.mix.preset && (
+        <button type="button" class="quiet" onClick={() => setAsDefault(true)}>
+          {words.presets.asDefault}
+        </button>
+      )}
+      {asDefault && column.mix.preset && <DefaultDialog preset={column.mix.preset} onClose={() => setAsDefault(false)} />}
       {saves && <SavePreset column={column} onDone={() => setSaves(false)} />}
     </div>
   );
@@ -50,11 +58,12 @@ function SavePreset({ column, onDone }: { column: Column; onDone: () => void }) 
   const exists = presets.value.some((one) => one.name === name.trim());
   const save = async (event: Event) => {
     event.preventDefault();
-    const steering = fieldOf(column.mix);
+    const steering = vectorsOf(column.mix);
     try {
       const saved = await (exists ? patchPreset : createPreset)(name.trim(), steering);
       await loadPresets();
-      setMix(column.id, { ...column.mix, preset: saved.name });
+      // What is read is no part of a preset: a column that reads stays what it is.
+      if (column.mix.reads.length === 0) setMix(column.id, { ...column.mix, preset: saved.name });
       onDone();
     } catch (error) {
       if (!(error instanceof Problem)) throw error;

@@ -1,11 +1,13 @@
-import { capabilities } from "../state/server";
+import { boundTo, capabilities } from "../state/server";
 import { changeMix, selected, type Column } from "../state/compare/columns";
 import { titleOf } from "../compare/column_title";
 import { words } from "../strings";
-import { AddVector } from "./add_vector";
+import { AddVector } from "./names/add_vector";
 import { DynamicSettings } from "./dynamic_settings";
 import { PresetBar } from "./preset_bar";
+import { ReadsPanel } from "./reads/reads_panel";
 import { TotalDose } from "./total_dose";
+import { VectorNames } from "./names/vector_names";
 import { UseSlider } from "./use_slider";
 
 const KEEP_NORM = "keep_norm";
@@ -16,27 +18,33 @@ export function SlidersPanel() {
   return (
     <section class="sliders" aria-label={words.sliders.title(titleOf(column))}>
       <h2 class="sliders-title">{titleOf(column)}</h2>
-      <Locked />
-      <PresetBar column={column} />
-      <Uses column={column} />
-      <AddVector column={column} />
-      {capabilities.value?.dynamic && column.mix.uses.length > 0 && <DynamicSettings column={column} />}
+      {boundTo.value === null ? <Controls column={column} /> : <p class="locked">{words.presets.locked(boundTo.value)}</p>}
     </section>
   );
 }
 
-/** A key may be bound to a preset: what the sliders say would be refused. */
-function Locked() {
-  const given = capabilities.value?.default_preset;
-  return given?.locked ? <p class="locked">{words.presets.locked(given.preset)}</p> : null;
+/** Not for a key that is bound to a preset: what they say would be refused. */
+function Controls({ column }: { column: Column }) {
+  return (
+    <>
+      <PresetBar column={column} />
+      <Uses column={column} />
+      <AddVector column={column} />
+      {capabilities.value?.dynamic && column.mix.uses.length > 0 && <DynamicSettings column={column} />}
+      <ReadsPanel column={column} />
+      <VectorNames />
+    </>
+  );
 }
 
 function Uses({ column }: { column: Column }) {
-  const { uses, preset, more } = column.mix;
-  if (uses.length === 0 && !preset) return <p class="sliders-none">{words.sliders.none}</p>;
-  const other = Object.keys(more).filter((name) => name !== KEEP_NORM);
+  const { uses, preset, reads, more } = column.mix;
+  const other = uses.length > 0 ? Object.keys(more).filter((name) => name !== KEEP_NORM) : [];
+  // A link may bring what this server does not serve, and no control shows.
+  if (reads.length > 0 && !capabilities.value?.reads) other.push("read");
   return (
     <>
+      {uses.length === 0 && !preset && <p class="sliders-none">{words.sliders.none}</p>}
       <ul class="uses">
         {uses.map((use, n) => (
           <UseSlider key={use.key} column={column} use={use} series={n} />

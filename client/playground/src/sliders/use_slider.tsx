@@ -22,7 +22,7 @@ interface Props {
 export function UseSlider({ column, use, series }: Props) {
   const vector = vectorOf(use.id);
   const dynamic = column.mix.dynamic !== null;
-  const scale = scaleOf(vector, use.coefficient, dynamic);
+  const scale = scaleOf(vector, use, dynamic);
   const outside = isOutside(use.coefficient, scale.safe);
   const dose = doseOf(use, wholeVectorOf(use.id), capabilities.value?.median_norms ?? null);
   const name = dynamic ? words.sliders.capOf(use.id) : words.sliders.coefficientOf(use.id);

@@ -14,6 +14,12 @@ export const startProblem = signal<Problem | null>(null);
 
 export const model = computed(() => capabilities.value?.model ?? "");
 
+/** The preset to which this key is bound; null: requests may say how they are steered. */
+export const boundTo = computed(() => {
+  const given = capabilities.value?.default_preset;
+  return given?.locked ? given.preset : null;
+});
+
 /** What a request needs that is to be unsteered: leaving the field out is enough, but where a default preset steers those
  * who do not say how, and lets them say so. */
 export function unsteered(): { steering?: null } {

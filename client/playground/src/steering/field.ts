@@ -1,15 +1,24 @@
 /** A mix as the `steering` field of a request, and back. */
 
 import { isObject } from "../api/problem";
-import type { Positions } from "../api/types";
+import { gateField, readGate } from "./gate";
 import { DYNAMIC, OPERATION_SETTINGS, newUse } from "./mix";
 import type { Dynamic, Mix, OperationSetting, Schedule, Use } from "./mix";
+import { finite, numbers } from "./numbers";
+import { readPositions } from "./positions";
+import { readField, readReads } from "./reads";
 
 export type Field = Record<string, unknown>;
 
-/** The value of `steering` that says `mix`; null for one that does not steer. */
+/** The value of `steering` that says `mix`; null for one that neither steers nor reads. */
 export function fieldOf(mix: Mix): Field | null {
-  if (mix.uses.length === 0 && Object.keys(mix.more).length === 0) return null;
+  const field = { ...vectorsOf(mix), ...(mix.reads.length > 0 ? { read: mix.reads.map(readField) } : {}) };
+  return Object.keys(field).length > 0 ? field : null;
+}
+
+/** What steers in `mix`: its field without what is read, as presets have it. */
+export function vectorsOf(mix: Mix): Field {
+  if (mix.uses.length === 0) return {};
   const plain = mix.dynamic === null && mix.uses.every(isPlain) && namesDiffer(mix.uses);
   const vectors = plain
     ? Object.fromEntries(mix.uses.map((use) => [use.id, use.coefficient]))
@@ -19,9 +28,10 @@ export function fieldOf(mix: Mix): Field | null {
 
 /** Whether the use is nothing but a name and a coefficient. */
 export function isPlain(use: Use): boolean {
-  const { layers, positions, schedule, operation, settings, more } = use;
+  const { layers, positions, schedule, operation, settings, gate, more } = use;
   const nothingElse = Object.keys(settings).length === 0 && Object.keys(more).length === 0;
-  return layers === null && positions === null && schedule.kind === "constant" && operation === null && nothingElse;
+  const asItIs = layers === null && positions === null && operation === null && gate === null;
+  return asItIs && schedule.kind === "constant" && nothingElse;
 }
 
 function namesDiffer(uses: readonly Use[]): boolean {
@@ -39,6 +49,7 @@ function useField(use: Use, dynamic: boolean): Field {
     return field;
   }
   if (use.positions !== null) field.positions = use.positions;
+  if (use.gate !== null) field.gate = gateField(use.gate);
   const schedule = use.schedule;
   if (schedule.kind === "list") {
     field.schedule = schedule.coefficients;
@@ -56,17 +67,22 @@ function useField(use: Use, dynamic: boolean): Field {
 
 /** The mix that `field` says. `own` gives a vector's own coefficient. What has no control here goes along as it is. */
 export function mixOf(field: Field, own: (id: string) => number, preset: string | null = null): Mix {
-  const { vectors, dynamic, schedule, over, after, ...more } = field;
+  const { vectors, dynamic, schedule, over, after, read, ...more } = field;
   const shared = { schedule, over, after };
   const list = Array.isArray(vectors)
     ? vectors.filter(isObject)
     : Object.entries(isObject(vectors) ? vectors : {}).map(([id, coefficient]) => ({ id, coefficient }));
-  return { uses: list.map((use) => readUse(use, shared, own)), dynamic: readDynamic(dynamic), preset, more };
+  const uses = list.map((use) => readUse(use, shared, own));
+  const reads = readReads(read);
+  // A preset holds no reads: with some, it is no longer the preset alone.
+  return { uses, dynamic: readDynamic(dynamic), reads, preset: reads.length > 0 ? null : preset, more };
 }
 
 function readUse(field: Field, shared: Field, own: (id: string) => number): Use {
-  const { id, coefficient, scale, layers, positions, schedule, over, after, operation, ...rest } = field;
-  const [settings, more] = parted(rest);
+  const { id, coefficient, scale, layers, positions, schedule, over, after, operation, gate, ...rest } = field;
+  const readable = readGate(gate);
+  // What is not a gate goes along as it is: the server says what is wrong with it.
+  const [settings, more] = parted(readable || gate == null ? rest : { ...rest, gate });
   const name = typeof id === "string" ? id : "";
   const given = finite(coefficient) ?? finite(scale);
   const how = readSchedule(schedule ?? shared.schedule, over ?? shared.over, after ?? shared.after);
@@ -77,6 +93,7 @@ function readUse(field: Field, shared: Field, own: (id: string) => number): Use 
     schedule: how,
     operation: typeof operation === "string" ? operation : null,
     settings,
+    gate: readable,
     more,
   };
 }
@@ -103,11 +120,6 @@ function readSchedule(schedule: unknown, over: unknown, after: unknown): Schedul
   return { kind: "constant" };
 }
 
-function readPositions(value: unknown): Positions | null {
-  if (value === "generation" || value === "after_prompt" || value === "prompt" || value === "all") return value;
-  return isObject(value) ? (value as Positions) : null;
-}
-
 function readDynamic(value: unknown): Dynamic | null {
   if (!isObject(value)) return null;
   return {
@@ -117,12 +129,4 @@ function readDynamic(value: unknown): Dynamic | null {
     kl: value.kl === "sum" ? "sum" : "mean",
     every: finite(value.every) ?? DYNAMIC.every,
   };
-}
-
-export function finite(value: unknown): number | null {
-  return typeof value === "number" && Number.isFinite(value) ? value : null;
-}
-
-function numbers(value: unknown): number[] | null {
-  return Array.isArray(value) && value.every((n) => finite(n) !== null) ? (value as number[]) : null;
 }

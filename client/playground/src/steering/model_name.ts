@@ -3,6 +3,7 @@ import type { Mix } from "./mix";
 
 /** The model id that steers as `mix` does; null if no name can say it. */
 export function modelName(base: string, mix: Mix): string | null {
+  if (mix.reads.length > 0) return null;
   if (mix.preset) return `${base}:${mix.preset}`;
   if (mix.uses.length === 0) return base;
   const names = new Set(mix.uses.map((use) => use.id));

@@ -1,4 +1,5 @@
 import type { Vector } from "../api/types";
+import type { Use } from "./mix";
 
 /** The ends of a slider, and the part of it in which text stays sound. */
 export interface Scale {
@@ -8,9 +9,15 @@ export interface Scale {
   safe: [number, number] | null;
 }
 
+/** The safe range of a use: the vector's own, which is one of its own operation. */
+export function safeRangeOf(vector: Vector | undefined, operation: string | null): [number, number] | null {
+  const isOwn = operation === null || operation === (vector?.operation ?? "add");
+  return (isOwn && vector?.safe_range) || null;
+}
+
 /** As much again as half of the safe range lies beyond each of its ends. Without one: twice the vector's own coefficient. */
-export function scaleOf(vector: Vector | undefined, coefficient: number, dynamic: boolean): Scale {
-  const safe = vector?.safe_range ?? null;
+export function scaleOf(vector: Vector | undefined, { coefficient, operation }: Use, dynamic: boolean): Scale {
+  const safe = safeRangeOf(vector, operation);
   const own = Math.abs(vector?.coefficient ?? 1) || 1;
   const beyond = safe ? (safe[1] - safe[0]) / 4 : 0;
   const least = safe ? Math.min(0, safe[0] - beyond) : -2 * own;

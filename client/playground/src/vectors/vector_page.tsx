@@ -4,8 +4,10 @@ import { useState } from "preact/hooks";
 import type { Vector } from "../api/types";
 import { Icon } from "../parts/icon";
 import { addUse, selected } from "../state/compare/columns";
+import { boundTo } from "../state/server";
 import { show } from "../state/view";
 import { writeLayers } from "../steering/layers";
+import { kindOf } from "../steering/positions";
 import { bytes, shown, words } from "../strings";
 import { DeleteDialog } from "./delete_dialog";
 import { DefaultsForm } from "./defaults_form";
@@ -31,9 +33,11 @@ export function VectorPage({ vector, onMoved }: Props) {
       <header class="vector-head">
         <h2>{vector.id}</h2>
         <div class="row">
-          <button type="button" class="primary" disabled={!vector.fits} onClick={use}>
-            {words.vectors.use}
-          </button>
+          {boundTo.value === null && (
+            <button type="button" class="primary" disabled={!vector.fits} onClick={use}>
+              {words.vectors.use}
+            </button>
+          )}
           <button type="button" onClick={() => setAsks(asks === "edit" ? null : "edit")} aria-expanded={asks === "edit"}>
             <Icon name="edit" />
             {words.vectors.edit}
@@ -60,7 +64,7 @@ export function VectorPage({ vector, onMoved }: Props) {
 
 function Facts({ vector }: { vector: Vector }) {
   const w = words.vectors;
-  const positions = typeof vector.positions === "string" ? vector.positions : "range";
+  const positions = kindOf(vector.positions);
   return (
     <dl class="facts">
       <Fact name={w.coefficient}>{shown(vector.coefficient)}</Fact>

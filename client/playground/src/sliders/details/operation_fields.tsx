@@ -19,7 +19,14 @@ export function OperationFields({ column, use, vector }: Props) {
   const own = vector?.operation ?? "add";
   const options: [string, string][] = [["", words.sliders.own(w.names[own] ?? own)]];
   for (const name of served) options.push([name, w.names[name] ?? name]);
-  const choose = (name: string) => changeUse(column.id, use.key, { operation: name || null, settings: {} });
+  // As the server has it: another operation starts from 1, and what replaces the stream needs to be told where.
+  const choose = (name: string) =>
+    changeUse(column.id, use.key, {
+      operation: name || null,
+      settings: {},
+      coefficient: name && name !== own ? 1 : (vector?.coefficient ?? 1),
+      ...(name === "replace" && use.positions === null ? { positions: "generation" as const } : {}),
+    });
   const set = (name: string, value: OperationSetting | null) => {
     const { [name]: _, ...rest } = use.settings;
     changeUse(column.id, use.key, { settings: value === null ? rest : { ...rest, [name]: value } });

@@ -1,12 +1,14 @@
-import type { Positions, Vector } from "../../api/types";
-import { Field, NumberInput, Select } from "../../parts/fields";
+import type { Vector } from "../../api/types";
 import { changeUse, type Column } from "../../state/compare/columns";
 import { capabilities } from "../../state/server";
 import { writeLayers } from "../../steering/layers";
 import type { Use } from "../../steering/mix";
+import { kindOf } from "../../steering/positions";
 import { words } from "../../strings";
+import { GateFields } from "./gate_fields";
 import { LayersInput } from "./layers_input";
 import { OperationFields } from "./operation_fields";
+import { PositionsFields } from "./positions_fields";
 import { ScheduleFields } from "./schedule_fields";
 
 interface Props {
@@ -18,7 +20,8 @@ interface Props {
 /** What most people leave as the vector says it: which layers, which tokens, how the coefficient goes on. */
 export function UseDetails({ column, use, vector }: Props) {
   const dynamic = column.mix.dynamic !== null;
-  const other = Object.keys(use.more);
+  // A link may bring what this server does not serve, and no control shows.
+  const other = [...Object.keys(use.more), ...(use.gate && !capabilities.value?.gates ? ["gate"] : [])];
   return (
     <details class="use-details">
       <summary>{summaryOf(use, vector)}</summary>
@@ -31,6 +34,7 @@ export function UseDetails({ column, use, vector }: Props) {
         {!dynamic && <OperationFields column={column} use={use} vector={vector} />}
         {!dynamic && <PositionsFields column={column} use={use} vector={vector} />}
         {!dynamic && <ScheduleFields column={column} use={use} />}
+        {!dynamic && <GateFields column={column} use={use} />}
         {other.length > 0 && <p class="field-hint">{words.sliders.other(other.join(", "))}</p>}
       </div>
     </details>
@@ -44,52 +48,6 @@ function summaryOf(use: Use, vector: Vector | undefined): string {
   if (operation !== "add") parts.push(words.operations.names[operation] ?? operation);
   if (use.positions) parts.push(words.sliders.positionNames[kindOf(use.positions)] ?? "");
   if (use.schedule.kind !== "constant") parts.push(words.sliders.scheduleNames[use.schedule.kind] ?? "");
+  if (use.gate) parts.push(words.gates.short(use.gate.id, use.gate.side, use.gate.threshold));
   return parts.join(" · ");
-}
-
-function kindOf(positions: Positions): string {
-  return typeof positions === "string" ? positions : "range";
-}
-
-function PositionsFields({ column, use, vector }: Props) {
-  const own = vector ? words.sliders.positionNames[kindOf(vector.positions)] ?? "" : "";
-  const kinds = capabilities.value?.positions ?? [];
-  const options: [string, string][] = [["", words.sliders.own(own)]];
-  for (const kind of kinds) {
-    const name = words.sliders.positionNames[kind];
-    if (name) options.push([kind, name]);
-  }
-  const change = (positions: Positions | null) => changeUse(column.id, use.key, { positions });
-  const choose = (kind: string) => {
-    if (kind === "") change(null);
-    else change(kind === "range" ? { start: 0, stop: null } : (kind as Positions));
-  };
-  const range = use.positions !== null && typeof use.positions !== "string" ? use.positions : null;
-  return (
-    <>
-      <Field label={words.sliders.positions}>
-        {(id) => (
-          <Select id={id} value={use.positions === null ? "" : kindOf(use.positions)} options={options} onChange={choose} />
-        )}
-      </Field>
-      {range && (
-        <div class="pair">
-          <Field label={words.sliders.from}>
-            {(id) => <NumberInput id={id} value={range.start ?? 0} step={1} onChange={(start) => change({ ...range, start })} />}
-          </Field>
-          <Field label={words.sliders.to}>
-            {(id) => (
-              <NumberInput
-                id={id}
-                value={range.stop ?? null}
-                step={1}
-                onChange={(stop) => change({ ...range, stop })}
-                onEmpty={() => change({ ...range, stop: null })}
-              />
-            )}
-          </Field>
-        </div>
-      )}
-    </>
-  );
 }

@@ -3,8 +3,8 @@ import { signal, type Signal } from "@preact/signals";
 import type { Chunk } from "../../api/chat";
 import { isObject, type Problem } from "../../api/problem";
 import type { ChatBody, Receipt } from "../../api/types";
-import { finite } from "../../steering/field";
-import { Trace } from "./trace";
+import { finite } from "../../steering/numbers";
+import { Traces } from "./traces";
 
 export type Status = "waiting" | "streaming" | "done" | "stopped" | "broken" | "refused";
 
@@ -42,7 +42,7 @@ export class Answer {
   readonly finish = signal<string | null>(null);
   readonly tokens = signal<number | null>(null);
   readonly seconds = signal<number | null>(null);
-  readonly trace = new Trace();
+  readonly traces: Traces;
   readonly stopper = new AbortController();
   /** Settles when nothing more comes, however it ended. */
   readonly ended: Promise<void>;
@@ -53,7 +53,7 @@ export class Answer {
 
   constructor(readonly body: ChatBody) {
     this.ended = new Promise((resolve) => (this.settle = resolve));
-    this.trace.cap = capOf(body.steering) || 1;
+    this.traces = new Traces(capOf(body.steering) || 1);
   }
 
   get text(): string {
@@ -67,16 +67,16 @@ export class Answer {
 
   take(chunk: Chunk): void {
     if (this.status.value === "waiting") this.status.value = "streaming";
-    const first = this.trace.length;
-    const tokens = chunk.dynamic ? this.trace.add(chunk.dynamic) : 0;
+    const first = this.traces.length;
+    this.traces.add(chunk.dynamic, chunk.reads);
     if (chunk.receipt) {
       this.receipt.value = chunk.receipt;
       // The chunk that ends an answer has the whole in place of its own part.
-      if (chunk.receipt.dynamic) this.trace.complete(chunk.receipt.dynamic);
+      this.traces.complete(chunk.receipt.dynamic, chunk.receipt.reads ?? []);
     }
     if (chunk.finish) this.finish.value = chunk.finish;
     if (chunk.tokens !== null) this.tokens.value = chunk.tokens;
-    const made = tokens || this.trace.length - first;
+    const made = this.traces.length - first;
     if (chunk.text) this.came.push({ text: chunk.text, token: made > 0 ? first : null, tokens: made });
     this.draw();
   }
@@ -108,6 +108,6 @@ export class Answer {
     }
     this.came = [];
     this.blocks.value = blocks;
-    this.trace.publish();
+    this.traces.publish();
   };
 }

@@ -1,6 +1,7 @@
 import { computed, signal } from "@preact/signals";
 
-import { UNSTEERED, newUse, type Mix, type Use } from "../../steering/mix";
+import { UNSTEERED, newRead, newUse, type Mix, type Read, type Use } from "../../steering/mix";
+import { boundTo } from "../server";
 import { usable } from "../vectors";
 
 /** One way of steering, and the answers that it gave stand under it. */
@@ -29,9 +30,12 @@ export function setColumns(next: readonly Column[], select = next.length - 1): v
 
 /** A copy of the selected column, selected. Returns its id. */
 export function addColumn(): number {
-  const { uses, ...rest } = selected.value.mix;
-  const copies = uses.map((use) => ({ ...use, key: newUse(use.id, 0).key }));
-  const made = newColumn({ ...rest, uses: copies });
+  const { uses, reads, ...rest } = selected.value.mix;
+  const copies = {
+    uses: uses.map((use) => ({ ...use, key: newUse(use.id, 0).key })),
+    reads: reads.map((read) => ({ ...read, key: newRead(read.id).key })),
+  };
+  const made = newColumn({ ...rest, ...copies });
   setColumns([...columns.value, made]);
   return made.id;
 }
@@ -64,6 +68,18 @@ export function removeUse(column: number, key: number): void {
   changeMix(column, (mix) => ({ ...mix, uses: mix.uses.filter((use) => use.key !== key) }));
 }
 
+export function addRead(column: number, id: string): void {
+  changeMix(column, (mix) => ({ ...mix, reads: [...mix.reads, newRead(id)] }));
+}
+
+export function changeRead(column: number, key: number, change: Partial<Omit<Read, "key">>): void {
+  changeMix(column, (mix) => ({ ...mix, reads: mix.reads.map((read) => (read.key === key ? { ...read, ...change } : read)) }));
+}
+
+export function removeRead(column: number, key: number): void {
+  changeMix(column, (mix) => ({ ...mix, reads: mix.reads.filter((read) => read.key !== key) }));
+}
+
 let shownOnce = false;
 
 /** On a fresh page the second column shows what steering is: with one vector, most of the way to the end of its safe range. */
@@ -71,7 +87,7 @@ export function steerSecondColumn(): void {
   const all = usable.value;
   const first = all.find((one) => one.id === "cheerful") ?? all[0];
   const second = columns.peek()[1];
-  if (!first || !second || shownOnce) return;
+  if (!first || !second || shownOnce || boundTo.value !== null) return;
   shownOnce = true;
   const coefficient = first.safe_range && first.safe_range[1] > 0 ? first.safe_range[1] * 0.75 : first.coefficient;
   setMix(second.id, { ...UNSTEERED, uses: [newUse(first.id, coefficient)] });

@@ -9,7 +9,7 @@ import { fieldOf } from "../../steering/field";
 import type { Mix } from "../../steering/mix";
 import { Answer } from "./answer";
 import { columns, type Column } from "./columns";
-import { model, unsteered } from "../server";
+import { boundTo, model, unsteered } from "../server";
 
 /** What the user said, and the answer of each column by the column's id. */
 export interface Turn {
@@ -112,6 +112,8 @@ export function requestOf(mix: Mix, column: number, before: readonly Turn[], sai
     if (text) messages.push({ role: "assistant", content: text });
   }
   messages.push({ role: "user", content: said });
+  // A key that is bound to a preset would be refused, whatever else the request said.
+  if (boundTo.value !== null) return { model: model.value, messages, ...sampling.value };
   // A preset goes by its name: it may be pinned, and the receipt says that it was used.
   const name = mix.preset ? `${model.value}:${mix.preset}` : model.value;
   const field = mix.preset ? undefined : fieldOf(mix);

@@ -4,8 +4,9 @@
  */
 
 import { isObject } from "../../api/problem";
-import { finite, fieldOf, mixOf } from "../../steering/field";
+import { fieldOf, mixOf } from "../../steering/field";
 import { UNSTEERED, type Mix } from "../../steering/mix";
+import { finite } from "../../steering/numbers";
 import { MOST_COLUMNS, columns, newColumn, selectedId, setColumns } from "./columns";
 import { draft, sampling, setSaid, turns } from "./conversation";
 import { ownCoefficient } from "../vectors";

@@ -1,50 +1,61 @@
-import { signal } from "@preact/signals";
+import { signal, type Signal } from "@preact/signals";
 
-import type { Part } from "../../api/types";
-
-/** One property's numbers by token. */
+/** One line of a chart: a number for each token. */
 export interface Property {
   readonly name: string;
-  readonly coefficients: number[];
-  readonly divergences: number[];
+  readonly values: number[];
+  /** Of composition: how far the vector moved the distribution of the next token there. */
+  readonly divergences: number[] | null;
 }
 
-/** What dynamic composition found for each token of an answer. */
+/** `dynamic` for what composition found, else the measure of what was read. */
+export type Kind = string;
+
+/** Numbers by token that belong into one chart. */
 export class Trace {
   readonly properties: Property[] = [];
   /** Goes up when what is to be drawn has changed. */
   readonly version = signal(0);
-  /** The token under the pointer, in the text or in the chart. */
-  readonly pointed = signal<number | null>(null);
-  /** The largest coefficient that any property may have: what a full tint means. */
-  cap = 1;
+  private readonly seen = { low: Infinity, high: -Infinity };
   private dirty = false;
+
+  constructor(
+    readonly kind: Kind,
+    /** Whether its tokens are those of the answer; else those of the prompt. */
+    readonly ofAnswer: boolean,
+    /** The token under the pointer, in the text or in the chart. */
+    readonly pointed: Signal<number | null>,
+    /** The largest number that any property may have; null where nobody knows. */
+    private readonly cap: number | null,
+  ) {}
 
   /** Number of tokens. */
   get length(): number {
-    return this.properties[0]?.coefficients.length ?? 0;
+    return this.properties[0]?.values.length ?? 0;
   }
 
-  /** Add the next tokens' numbers. Returns how many tokens these are. */
-  add(part: Record<string, Part>): number {
-    const before = this.length;
-    for (const [name, { coefficients, divergences }] of Object.entries(part)) {
-      const property = this.property(name);
-      property.coefficients.push(...coefficients);
-      property.divergences.push(...divergences);
-    }
-    this.dirty = true;
-    return this.length - before;
+  /** What no tint and a full one mean: from nothing to the cap, or what was read so far. */
+  get ends(): { low: number; high: number } {
+    if (this.cap !== null) return { low: 0, high: this.cap };
+    const { low, high } = this.seen;
+    return low < high ? { low, high } : { low: 0, high: 1 };
   }
 
-  /** Take what `whole` has more than what came in parts. */
-  complete(whole: Record<string, Part>): void {
-    for (const [name, { coefficients, divergences }] of Object.entries(whole)) {
-      const property = this.property(name);
-      property.coefficients.push(...coefficients.slice(property.coefficients.length));
-      property.divergences.push(...divergences.slice(property.divergences.length));
+  /** Add numbers of a property: those behind the first `known`. */
+  push(name: string, values: readonly number[], divergences: readonly number[] | null, known = 0): void {
+    const property = this.property(name, divergences !== null);
+    for (const value of values.slice(known)) {
+      property.values.push(value);
+      this.seen.low = Math.min(this.seen.low, value);
+      this.seen.high = Math.max(this.seen.high, value);
     }
+    property.divergences?.push(...(divergences ?? []).slice(known));
     this.dirty = true;
+  }
+
+  /** Take what `values`, which is all of a property, has more than what came in parts. */
+  complete(name: string, values: readonly number[], divergences: readonly number[] | null): void {
+    this.push(name, values, divergences, this.property(name, divergences !== null).values.length);
   }
 
   publish(): void {
@@ -52,10 +63,10 @@ export class Trace {
     this.dirty = false;
   }
 
-  private property(name: string): Property {
+  private property(name: string, diverges: boolean): Property {
     let found = this.properties.find((one) => one.name === name);
     if (!found) {
-      found = { name, coefficients: [], divergences: [] };
+      found = { name, values: [], divergences: diverges ? [] : null };
       this.properties.push(found);
     }
     return found;
