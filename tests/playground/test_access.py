@@ -34,6 +34,16 @@ def focused_name(page: Page) -> str:
     return name
 
 
+def open_controls(page: Page) -> None:
+    """Show what is under a vector, with a gate, and something that is read."""
+    page.locator("details.use-details > summary").click()
+    page.get_by_label("Only where something is so").check()
+    page.locator("details.reads > summary").click()
+    add = page.get_by_role("combobox", name="Read along…")
+    add.fill("formal")
+    add.press("Enter")
+
+
 def test_by_keyboard_alone(play: Playground) -> None:
     page = play.page
     page.keyboard.press("Tab")
@@ -71,12 +81,14 @@ def test_axe_finds_nothing_grave(
     options: dict[str, Any] = {"viewport": NARROW} if size == "narrow" else {}
     with context(browser, server.url, color_scheme=scheme, **options) as page:
         play = Playground(page).open()
+        found = {"first visit": grave_findings(play)}
+        open_controls(page)
+        found["controls"] = grave_findings(play)
         play.page.get_by_role("checkbox", name="Dynamic").check()
         play.say(PARK, 8)
         play.wait()
-        page.locator("details.use-details summary").click()
         play.answer(1).locator("details.receipt summary").click()
-        found = {"Compare": grave_findings(play)}
+        found["Compare"] = grave_findings(play)
         page.get_by_role("button", name="Copy as: Unsteered").click()
         found["dialog"] = grave_findings(play)
         page.keyboard.press("Escape")
@@ -92,6 +104,13 @@ def test_axe_finds_nothing_grave(
 def test_390_pixels_are_enough(server: Server, browser: Browser) -> None:
     with context(browser, server.url, viewport=NARROW, has_touch=True) as page:
         play = Playground(page).open()
+        # What to do comes before what can be moved.
+        send = page.get_by_role("button", name="Send", exact=True).bounding_box()
+        slider = play.slider("cheerful").bounding_box()
+        assert send is not None
+        assert slider is not None
+        assert send["y"] + send["height"] < NARROW["height"] < slider["y"]
+        open_controls(page)
         play.say(PARK, 12)
         play.wait()
         boxes = [play.answer(n).bounding_box() for n in (0, 1)]

@@ -78,7 +78,7 @@ def test_a_dropped_file_is_uploaded_renamed_changed_and_deleted(
     expect(page.locator(".vector-head h2")).to_have_text("dropped")
     page.get_by_role("button", name="Change").click()
     page.get_by_label("Description").fill("made by a test")
-    page.get_by_label("Its coefficient").fill("0.5")
+    page.get_by_label("Default coefficient").fill("0.5")
     page.get_by_label("Safe range: From").fill("-1")
     page.get_by_label("Safe range: To").fill("1.5")
     page.get_by_role("button", name="Save", exact=True).click()

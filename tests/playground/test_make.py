@@ -35,6 +35,24 @@ def test_a_vector_is_made_and_goes_to_the_sliders(
     expect(play.slider(glad)).to_be_visible()
     made = httpx.get(f"{server.url}/v1/steering/vectors/glad").json()
     assert made["method"] == "mean_difference"
+    play.show("Vectors")
+    page.locator(".vector-item").filter(has_text=glad).click()
+    expect(page.get_by_role("heading", name="Quality")).to_be_visible()
+
+
+def test_a_job_shows_how_far_it_is(play: Playground) -> None:
+    job = {
+        "id": "job-1", "status": "running", "phase": "capturing", "method": "mean_difference",
+        "name": "slow", "created_at": 0, "bad_rows": [], "samples": [], "warnings": [],
+        "vectors": [], "error": None,
+        "progress": {"done": 24, "total": 40, "rate": 2.0, "eta_s": 8.0},
+    }  # fmt: skip
+    play.page.route("**/v1/steering/jobs", lambda route: route.fulfill(json={"data": [job]}))
+    play.show("Make")
+    jobs = play.page.get_by_role("region", name="Jobs")
+    expect(jobs).to_contain_text("24 of 40 texts · about 8 s left")
+    expect(jobs.get_by_role("progressbar")).to_have_attribute("value", "24")
+    expect(jobs.get_by_role("button", name="Cancel the job")).to_be_visible()
 
 
 def test_a_jsonl_file_does_as_well(play: Playground, glad: str) -> None:

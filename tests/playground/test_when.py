@@ -104,6 +104,26 @@ def test_a_gate_goes_with_links_copies_and_presets(
     httpx.delete(f"{server.url}/v1/steering/presets/gated").raise_for_status()
 
 
+def test_gates_and_reads_by_keyboard_alone(play: Playground) -> None:
+    page = play.page
+    page.locator("details.use-details > summary").focus()
+    page.keyboard.press("Enter")
+    page.get_by_label(ON).focus()
+    page.keyboard.press("Space")
+    page.keyboard.press("Tab")
+    page.keyboard.type("formal")
+    page.keyboard.press("Tab")
+    assert use(play)["gate"]["id"] == "formal"
+    page.locator("details.reads > summary").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.type("space")
+    page.keyboard.press("Enter")
+    field = json.loads(play.copied("cheerful 1.5", "JSON"))["steering"]
+    assert field["read"] == [{"id": "space", "measure": "projection", "tokens": "answer"}]
+    assert field["vectors"][0]["gate"]["id"] == "formal"
+
+
 def test_steering_begins_at_a_marker(play: Playground) -> None:
     open_details(play)
     tokens = play.page.get_by_label("Tokens", exact=True)

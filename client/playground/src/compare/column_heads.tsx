@@ -27,6 +27,7 @@ export function ColumnHeads() {
           onClick={add}
         >
           <Icon name="plus" />
+          <span class="add-column-name">{words.compare.addColumn}</span>
         </button>
       )}
     </div>

@@ -10,7 +10,7 @@ import { TurnRow } from "./turn_row";
 /** One conversation in two or more columns, and the sliders of one of them. */
 export function CompareView() {
   return (
-    <div class="compare">
+    <div class={turns.value.length === 0 ? "compare is-fresh" : "compare"}>
       <SlidersPanel />
       <div class="talk" data-columns={columns.value.length}>
         <ColumnHeads />

@@ -15,6 +15,7 @@ export function ReceiptView({ receipt }: { receipt: Receipt }) {
       <summary>
         {words.receipt.title} · <span class="receipt-sum">{summaryOf(receipt)}</span>
       </summary>
+      <p class="field-hint">{words.receipt.what}</p>
       {receipt.vectors.length > 0 && <VectorsTable vectors={receipt.vectors} />}
       {receipt.reads && receipt.reads.length > 0 && <ReadsTable reads={receipt.reads} />}
       {receipt.note && <p class="receipt-note">{receipt.note}</p>}

@@ -108,9 +108,9 @@ export function ExtractForm() {
             <input id={id} aria-describedby={describedBy} value={prompt} onInput={(event) => setPrompt(event.currentTarget.value)} />
           )}
         </Field>
-        <Field label={w.tokens}>
-          {(id) => (
-            <Select id={id} value={tokens} options={TOKENS.map((rule) => [rule, w.tokenNames[rule]!] as const)} onChange={setTokens} />
+        <Field label={w.tokens} hint={w.tokensHint}>
+          {(id, note) => (
+            <Select id={id} describedBy={note} value={tokens} options={TOKENS.map((rule) => [rule, w.tokenNames[rule]!] as const)} onChange={setTokens} />
           )}
         </Field>
       </div>

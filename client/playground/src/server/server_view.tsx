@@ -78,6 +78,7 @@ function Now() {
             <span>{w.rows}</span>
             <span>{w.rowsOf(value("bank_rows_used"), value("bank_rows_total"))}</span>
           </p>
+          <p class="field-hint">{w.rowsHint}</p>
           <meter min={0} max={value("bank_rows_total") || 1} value={value("bank_rows_used")} aria-label={w.rows} />
           <dl class="facts">
             <Fact name={w.waiting}>{counted(sum("waiting"))}</Fact>

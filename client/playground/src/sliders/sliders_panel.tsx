@@ -17,7 +17,10 @@ export function SlidersPanel() {
   const column = selected.value;
   return (
     <section class="sliders" aria-label={words.sliders.title(titleOf(column))}>
-      <h2 class="sliders-title">{titleOf(column)}</h2>
+      <div>
+        <p class="sliders-of">{words.sliders.of}</p>
+        <h2 class="sliders-title">{titleOf(column)}</h2>
+      </div>
       {boundTo.value === null ? <Controls column={column} /> : <p class="locked">{words.presets.locked(boundTo.value)}</p>}
     </section>
   );
@@ -52,6 +55,7 @@ function Uses({ column }: { column: Column }) {
       </ul>
       {other.length > 0 && <p class="field-hint">{words.sliders.other(other.join(", "))}</p>}
       {uses.length > 0 && <TotalDose mix={column.mix} />}
+      {uses.length > 0 && <p class="field-hint">{words.sliders.totalHint}</p>}
       {uses.length > 0 && !column.mix.dynamic && <KeepNorm column={column} />}
     </>
   );

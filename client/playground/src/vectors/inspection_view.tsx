@@ -40,6 +40,7 @@ function Tensor({ tensors }: { tensors: TensorInspection[] }) {
   const [chosen, setChosen] = useState(first);
   const tensor = tensors[chosen];
   if (!tensor) return null;
+  const severalSites = new Set(tensors.map((one) => one.site)).size > 1;
   return (
     <>
       <div class="inside-layer">
@@ -48,7 +49,7 @@ function Tensor({ tensors }: { tensors: TensorInspection[] }) {
             <Select
               id={id}
               value={String(chosen)}
-              options={tensors.map((one, n) => [String(n), one.name] as const)}
+              options={tensors.map((one, n) => [String(n), severalSites ? one.name : String(one.layer)] as const)}
               onChange={(value) => setChosen(Number(value))}
             />
           )}

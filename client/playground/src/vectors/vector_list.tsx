@@ -16,7 +16,7 @@ export function VectorList({ vectors, chosen, onChoose }: Props) {
           <button type="button" class="vector-item" aria-pressed={one.id === chosen} onClick={() => onChoose(one.id)}>
             <span class="vector-item-name">{one.id}</span>
             <span class="vector-item-facts">
-              {one.fits ? `${shown(one.coefficient)} · ${words.sliders.layers} ${writeLayers(one.layers)}` : words.vectors.misfit}
+              {one.fits ? words.vectors.item(shown(one.coefficient), writeLayers(one.layers)) : words.vectors.misfit}
             </span>
           </button>
         </li>

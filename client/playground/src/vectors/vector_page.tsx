@@ -69,7 +69,7 @@ function Facts({ vector }: { vector: Vector }) {
     <dl class="facts">
       <Fact name={w.coefficient}>{shown(vector.coefficient)}</Fact>
       <Fact name={w.safeRange}>
-        {vector.safe_range ? `${shown(vector.safe_range[0])} – ${shown(vector.safe_range[1])}` : w.noSafeRange}
+        {vector.safe_range ? w.range(...vector.safe_range) : w.noSafeRange}
       </Fact>
       <Fact name={w.layers}>{writeLayers(vector.layers)}</Fact>
       <Fact name={w.positions}>{words.sliders.positionNames[positions] ?? positions}</Fact>

@@ -44,10 +44,11 @@ export function UseDetails({ column, use, vector }: Props) {
 function summaryOf(use: Use, vector: Vector | undefined): string {
   const layers = use.layers ?? vector?.layers;
   const operation = use.operation ?? vector?.operation ?? "add";
-  const parts = [layers ? `${words.sliders.layers} ${writeLayers(layers)}` : words.sliders.more];
+  const parts = layers ? [`${words.sliders.layers} ${writeLayers(layers)}`] : [];
   if (operation !== "add") parts.push(words.operations.names[operation] ?? operation);
   if (use.positions) parts.push(words.sliders.positionNames[kindOf(use.positions)] ?? "");
   if (use.schedule.kind !== "constant") parts.push(words.sliders.scheduleNames[use.schedule.kind] ?? "");
   if (use.gate) parts.push(words.gates.short(use.gate.id, use.gate.side, use.gate.threshold));
-  return parts.join(" · ");
+  // What else can be set is not to be guessed from the layers alone.
+  return [...parts, ...(parts.length < 2 ? [words.sliders.more] : [])].join(" · ");
 }
