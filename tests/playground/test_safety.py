@@ -41,12 +41,23 @@ def listing(route: Route) -> None:
 
 
 def streaming(route: Route) -> None:
-    chunks = [{"choices": [{"index": 0, "delta": {"content": text + "\n"}}]} for text in HOSTILE]
+    part = [{"id": HOSTILE[0], "measure": HOSTILE[1], "tokens": "answer", "values": {"<b>": [1.0]}}]
+    chunks = [
+        {
+            "choices": [{"index": 0, "delta": {"content": text + "\n"}}],
+            "steering": {"reads": part},
+        }
+        for text in HOSTILE
+    ]
+    gate = {"id": HOSTILE[2], "over": "token", "tokens": 5, "passed_tokens": 1}
+    values = {"<b>": [1.0] * len(HOSTILE)}
     receipt = {
         "vectors": [
             {"id": HOSTILE[0], "digest": HOSTILE[1], "site": HOSTILE[2], "layers": [1],
-             "coefficient": 1, "positions": "all", "relative_dose": None, "steered_tokens": 1}
+             "coefficient": 1, "positions": "all", "relative_dose": None, "steered_tokens": 1,
+             "gate": gate}
         ],
+        "reads": [{**part[0], "tokens": HOSTILE[3], "values": values}],
         "dynamic": None, "source": HOSTILE[3], "preset": HOSTILE[4], "note": HOSTILE[0],
     }  # fmt: skip
     last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], "steering": receipt}
@@ -63,7 +74,11 @@ def test_what_the_model_says_stays_text(page: Page) -> None:
     for text in HOSTILE:
         expect(play.answer(0).locator(".answer-text")).to_contain_text(text)
     play.answer(1).locator("details.receipt summary").click()
-    expect(play.answer(1).locator("details.receipt")).to_contain_text(HOSTILE[0])
+    for text in HOSTILE:
+        expect(play.answer(1).locator("details.receipt")).to_contain_text(text)
+    play.answer(1).locator(".token").first.hover()
+    expect(play.answer(1).locator(".readout")).to_contain_text(f"{HOSTILE[0]} · <b> 1")
+    expect(play.answer(1).locator(".chart-title")).to_contain_text(HOSTILE[1])
     expect(page.locator(".said-text")).to_have_text(HOSTILE[0])
     nothing_ran(page)
 

@@ -30,7 +30,7 @@ def test_the_playground_can_be_switched_off(tmp_path: Path, switch: bool) -> Non
     app = FastAPI()
     ours = {"library": str(tmp_path), "playground": switch}
     app.state.args = Namespace(additional_config={"steersman": ours})
-    app.add_api_route("/v1/chat/completions", lambda: {}, methods=["POST"])
+    app.add_api_route("/v1/chat/completions", lambda: {"data": []}, methods=["POST"])
     SteersmanEndpoints().attach_router(app)
     client = TestClient(app)
     for path in ("/playground", "/playground/app.js"):
