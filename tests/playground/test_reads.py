@@ -34,8 +34,9 @@ def test_each_token_has_what_was_read_in_text_chart_and_receipt(play: Playground
     play.wait()
     plain = play.answers()[0]
     read_along(play, "cheerful", "cosine")
-    play.wait()
     answer = play.answer(0)
+    expect(answer.locator(".chart-title")).to_have_text("Cosine by token")
+    expect(answer.locator("details.receipt")).to_be_visible()
     expect(answer.locator("canvas")).to_be_visible()
     play.wait()
     # Reading changes nothing.

@@ -65,14 +65,16 @@ def test_a_gate_that_passes_steers_and_is_decided_once_over_the_prompt(play: Pla
     play.wait()
     plain, steered = play.answers()
     assert steered != plain
+    play.page.get_by_label("Answer again when a slider has moved").uncheck()
     gate(play, Threshold="-1", Decided="prompt_mean")
     assert use(play)["gate"]["over"] == "prompt_mean"
     expect(play.page.locator("details.use-details > summary")).to_contain_text(
         "where cheerful is above −1"
     )
-    # It answers again by itself, and what is steered at every token is what it was.
+    play.answer(1).get_by_role("button", name="Answer again").click()
     expect(play.answer(1).locator(".receipt-gate")).to_have_count(1)
     play.wait()
+    # What is steered at every token is what it was without a gate.
     assert play.answers() == [plain, steered]
     assert gate_line(play).startswith("Gate cheerful: passed, at ")
 
