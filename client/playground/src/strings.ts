@@ -48,10 +48,10 @@ export const words = {
   compare: {
     firstMessage: "Tell me about your weekend.",
     hintTitle: "Two answers to one message",
-    hint: "A steering vector is a direction inside the model, such as from gloomy to cheerful. Added while the model thinks, it changes what is said; the slider is how much of it is added, and which way.",
+    hint: "A steering vector is a direction in the model's stream, which is what it computes from layer to layer: such as from gloomy to cheerful. Added at each token, it changes what is said; the slider is how much of it is added, and which way.",
     hintSteps: [
-      "Send the message below. Both columns get it, with the same seed; only the right one is steered.",
-      "Move the slider. The right column answers again, and the left one stays.",
+      "Send the message below. Both columns get it, with the same seed; only the second one is steered.",
+      "Move the slider. The second column answers again, and the first one stays.",
       "Keep to the plain part of the track: in the hatched parts the text tends to break.",
     ],
     column: (n: number) => `Column ${n}`,
@@ -188,6 +188,7 @@ export const words = {
     } as Record<string, string>,
     units: { stream: "The stream's own units", median_norm: "Median norms of the stream" } as Record<string, string>,
     keepNorm: "The stream keeps its norm",
+    keepNormHint: "After all changes at a layer, it is as long as it was.",
   },
   gates: {
     on: "Only where something is so",

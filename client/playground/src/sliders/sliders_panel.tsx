@@ -70,9 +70,12 @@ function KeepNorm({ column }: { column: Column }) {
       return { ...mix, more: on ? { ...more, [KEEP_NORM]: true } : more };
     });
   return (
-    <label class="check">
-      <input type="checkbox" checked={column.mix.more[KEEP_NORM] === true} onChange={(event) => set(event.currentTarget.checked)} />
-      {words.operations.keepNorm}
-    </label>
+    <div>
+      <label class="check">
+        <input type="checkbox" checked={column.mix.more[KEEP_NORM] === true} onChange={(event) => set(event.currentTarget.checked)} />
+        {words.operations.keepNorm}
+      </label>
+      <p class="field-hint">{words.operations.keepNormHint}</p>
+    </div>
   );
 }
