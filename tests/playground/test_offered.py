@@ -23,7 +23,7 @@ def offer(page: Page, fragment: str = "", **changes: Any) -> Playground:
 
 
 def test_a_server_that_only_adds(page: Page) -> None:
-    none = {"operations": None, "dynamic": None, "gates": None, "reads": None}
+    none: dict[str, Any] = {"operations": None, "dynamic": None, "gates": None, "reads": None}
     play = offer(page, **none, schedules=["constant"], positions=["all"])
     page.locator("details.use-details summary").click()
     expect(page.get_by_label("Layers", exact=True)).to_be_visible()
