@@ -65,6 +65,22 @@ def test_only_what_a_server_takes_can_be_chosen(page: Page) -> None:
     expect(page.get_by_text("At most 1 vectors have a gate")).to_be_visible()
 
 
+def test_a_vector_that_was_made_for_a_gate_brings_its_settings(page: Page) -> None:
+    found = {"layer": 9, "measure": "cast", "above": 0.125, "over": "prompt_mean"}
+
+    def made(route: Route) -> None:
+        said = route.fetch().json()
+        route.fulfill(json={**said, "method_settings": {"gate": found}})
+
+    page.route("**/v1/steering/vectors/cheerful", made)
+    play = offer(page)
+    page.locator("details.use-details > summary").click()
+    page.get_by_label(ON).check()
+    page.get_by_role("button", name="As it was made: above 0.125 at layer 9").click()
+    sent = json.loads(play.copied("cheerful 1.5", "JSON"))["steering"]["vectors"][0]
+    assert sent["gate"] == {"id": "cheerful", **found}
+
+
 def test_what_a_link_brings_and_a_server_does_not_serve_is_named(play: Playground) -> None:
     play.page.locator("details.use-details > summary").click()
     play.page.get_by_label(ON).check()

@@ -203,6 +203,8 @@ export const words = {
       cosine: "How much the two point the same way, from −1 to 1.",
       cast: "From −1 to 1, as in Conditional Activation Steering.",
     } as Record<string, string>,
+    useOwn: (side: "above" | "below", threshold: number, layer: number) =>
+      `As it was made: ${side} ${shown(threshold)} at layer ${layer}`,
     side: "Passes",
     sideNames: { above: "Above", below: "Below" } as const,
     threshold: "Threshold",

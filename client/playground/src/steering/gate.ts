@@ -1,7 +1,7 @@
 /** A gate as the `gate` of a use, and back. */
 
 import { isObject } from "../api/problem";
-import type { Vector } from "../api/types";
+import type { Vector, WholeVector } from "../api/types";
 import type { Gate } from "./mix";
 import { finite } from "./numbers";
 
@@ -18,6 +18,12 @@ export function readGate(value: unknown): Gate | null {
   if (threshold === null || layer === null || (above !== null && below !== null)) return null;
   const over = typeof value.over === "string" ? value.over : "token";
   return { id: value.id, layer, measure: value.measure, side: above !== null ? "above" : "below", threshold, over };
+}
+
+/** The gate that an extraction found for `vector`, which was made for one; null for others. */
+export function ownGate(vector: WholeVector | undefined, id: string): Gate | null {
+  const found = vector?.method_settings.gate;
+  return isObject(found) ? readGate({ ...found, id }) : null;
 }
 
 /** The layers at which `vector` can measure. */

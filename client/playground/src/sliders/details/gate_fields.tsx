@@ -1,8 +1,8 @@
 import { Field, NumberInput, Select } from "../../parts/fields";
 import { changeUse, type Column } from "../../state/compare/columns";
 import { capabilities } from "../../state/server";
-import { vectorOf } from "../../state/vectors";
-import { layerFor, layersOf } from "../../steering/gate";
+import { vectorOf, wholeVectorOf } from "../../state/vectors";
+import { layerFor, layersOf, ownGate } from "../../steering/gate";
 import { conditionsIn, type Gate, type Use } from "../../steering/mix";
 import { words } from "../../strings";
 import { NameInput } from "../names/name_input";
@@ -53,6 +53,7 @@ interface Props {
 function Settings({ gate, steered, measures, overs, set }: Props) {
   const w = words.gates;
   const layers = layersOf(vectorOf(gate.id));
+  const own = ownGate(wholeVectorOf(gate.id), gate.id);
   const measureWith = (id: string) => {
     const vector = vectorOf(id);
     set({ ...gate, id, layer: layersOf(vector).includes(gate.layer) ? gate.layer : layerFor(vector, steered) });
@@ -79,6 +80,11 @@ function Settings({ gate, steered, measures, overs, set }: Props) {
           }
         </Field>
       </div>
+      {own && JSON.stringify(own) !== JSON.stringify(gate) && (
+        <button type="button" onClick={() => set(own)}>
+          {w.useOwn(own.side, own.threshold, own.layer)}
+        </button>
+      )}
       <Field label={w.measure} hint={w.measureHints[gate.measure]}>
         {(id, note) => (
           <Select id={id} describedBy={note} value={gate.measure} options={options(measures, w.measureNames)} onChange={(measure) => set({ ...gate, measure })} />
