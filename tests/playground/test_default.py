@@ -56,7 +56,7 @@ def calls(page: Page) -> list[tuple[dict[str, Any], Response]]:
 
     def keep(response: Response) -> None:
         if response.url.endswith(GENERATES):
-            found.append((response.request.post_data_json, response))
+            found.append((response.request.post_data_json or {}, response))
 
     page.on("response", keep)
     return found
