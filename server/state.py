@@ -157,7 +157,7 @@ class Steersman:
             else None,
             "positions": [
                 *("generation", "after_prompt", "prompt", "all", "range", "answer_range"),
-                *(["marker"] if reads and self.limits.no_markers is None else []),
+                *(["marker"] if reads and self.limits.no_gates is None else []),
             ],
             "schedules": [*SCHEDULES, "list"],
             "gates": {"measures": list(MEASURES), "over": list(OVERS), "max_gates": MAX_GATES}

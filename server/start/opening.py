@@ -45,7 +45,6 @@ async def open_state(
             own_sites=tuple(workers[0]["own_sites"]),
             readout_sites=tuple(workers[0]["readout_sites"]),
             no_gates=workers[0]["no_gates"],
-            no_markers=workers[0]["no_markers"],
             most_added=workers[0]["most_added"],
         ),
         whole_library=Library(

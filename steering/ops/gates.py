@@ -1,6 +1,6 @@
 """What gates measure of the stream, in torch (`steersman.steering.plan.when.gates` says what)."""
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Final
 
 import torch
@@ -9,6 +9,14 @@ from torch import Tensor
 PROJECTION: Final = 0
 COSINE: Final = 1
 CAST: Final = 2
+
+Measuring = Callable[[Tensor, Tensor | None], None]
+"""Measures the gates of one hook point on the stream there: two tensors [tokens, hidden] whose sum
+it is, or the stream and None."""
+
+MEASURING: Final[dict[int, Measuring]] = {}
+"""By the address of a hook point's part of the table `index`, what the running step measures there.
+A compiled graph has the operation alone, which looks here; on CPUs only."""
 
 
 def measured(stream: Tensor, rows: Tensor, measure: Tensor, present: Collection[int]) -> Tensor:

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from steersman.steering.ops.addition import IDLE, add, is_left_out
+from steersman.steering.ops.gates import MEASURING
 from steersman.steering.ops.terms import FORM, KEEP_NORM, REPLACE, ROTATE, TRANSPORT
 
 READS: Final = 2**30
@@ -102,8 +103,8 @@ def steer_tokens(
     hidden: Tensor,
     other: Tensor | None,
     tokens: Tensor,
-    bank: Tensor,
     terms: Terms,
+    bank: Tensor,
     kinds: Collection[int] | None = None,
 ) -> None:
     """Change `hidden` [tokens, hidden] of any float dtype, in place, at the indices `tokens` [n]
@@ -122,7 +123,8 @@ def steer_tokens(
 _LIBRARY: Final = torch.library.Library("steersman", "FRAGMENT")  # type: ignore[no-untyped-call]
 _LIBRARY.define(  # type: ignore[no-untyped-call]
     "steer(Tensor(a!) hidden, Tensor? other, Tensor bank, Tensor index, Tensor reads, "
-    "Tensor coefficient, Tensor scalars, Tensor token_entry, Tensor token_gain) -> ()"
+    "Tensor coefficient, Tensor scalars, Tensor token_entry, Tensor token_gain, "
+    "Tensor? gate=None, Tensor? register=None) -> ()"
 )
 
 
@@ -136,15 +138,23 @@ def steer(
     scalars: Tensor,
     token_entry: Tensor,
     token_gain: Tensor,
+    gate: Tensor | None = None,
+    register: Tensor | None = None,
 ) -> None:
     """Steer each marked token of `hidden`, in place.
 
     As `steersman.steering.ops.addition.add`, with `other` [tokens, hidden], the rest of the stream,
     or None; `reads` [entries, K] int32 and `scalars` [entries, K, SCALARS] float32
-    (`steersman.steering.ops.terms`). These are read only for tokens to whose entry `READS` is added
-    in `token_entry`.
+    (`steersman.steering.ops.terms`); `gate` [entries, K] uint8, each term's column of `register`
+    [>= tokens, columns] float32, by which its coefficient is multiplied; None: by 1. These are read
+    only for tokens to whose entry `READS` is added in `token_entry`. Before that the gates are
+    measured that `steersman.steering.ops.gates.MEASURING` has for this `index`.
     """
-    if is_left_out() or token_entry.data_ptr() in IDLE:
+    if is_left_out():
+        return
+    if (measure := MEASURING.get(index.data_ptr())) is not None:
+        measure(hidden, other)
+    if token_entry.data_ptr() in IDLE:
         return
     entries = token_entry[: hidden.shape[0]]
     tokens = (entries >= READS).nonzero().squeeze(1)
@@ -152,10 +162,23 @@ def steer(
         used = (entries[tokens] - READS).long()
         gained = coefficient[used] * token_gain[tokens]
         terms = Terms(index[used], reads[used], gained, scalars[used])
-        steer_tokens(hidden, other, tokens, bank, terms)
+        if gate is not None and register is not None and bool((columns := gate[used]).any()):
+            steer_tokens(hidden, other, *gated(tokens, terms, columns, register), bank=bank)
+        else:
+            steer_tokens(hidden, other, tokens, terms, bank=bank)
         entries = torch.where(entries >= READS, -1, entries)
     if len(tokens) < len(entries):
         add(hidden, bank, index, coefficient, entries, token_gain)
+
+
+def gated(tokens: Tensor, terms: Terms, columns: Tensor, register: Tensor) -> tuple[Tensor, Terms]:
+    """Those of `tokens` [n] int64 of which a term acts, and their `terms`. `columns` [n, K] int:
+    each term's own of `register` [>= tokens, columns] float32, which is 1 where it acts, else 0."""
+    flags = register[tokens].gather(1, columns.long())
+    terms = terms._replace(coefficient=terms.coefficient * flags)
+    # Where no gate passes nothing is written, not even what is there.
+    acting = (terms.coefficient != 0).any(-1)
+    return tokens[acting], Terms(*(part[acting] for part in terms))
 
 
 def steer_on_cuda(
@@ -168,8 +191,11 @@ def steer_on_cuda(
     scalars: Tensor,
     token_entry: Tensor,
     token_gain: Tensor,
+    gate: Tensor | None = None,
+    register: Tensor | None = None,
 ) -> None:
-    """The same in one kernel. No shape depends on data, so CUDA graphs can capture it."""
+    """The same in one kernel, without gates, which are refused on GPUs. No shape depends on data,
+    so CUDA graphs can capture it."""
     idle = token_entry.data_ptr() in IDLE
     if is_left_out() or (idle and not torch.cuda.is_current_stream_capturing()):
         return

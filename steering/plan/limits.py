@@ -62,9 +62,7 @@ class Limits:
     readout_sites: tuple[str, ...] = STEERABLE_SITES
     """Sites at which the stream can be read for the client."""
     no_gates: str | None = None
-    """What gates are not served with here; None where they are."""
-    no_markers: str | None = None
-    """The same of markers."""
+    """What gates and markers are not served with here; None where they are."""
     most_added: float = math.inf
     """Most that a request may add to one element of the stream (`check_added`);
     checked where the vectors' sizes are known."""

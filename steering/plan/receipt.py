@@ -57,6 +57,30 @@ class GateCount(NamedTuple):
     """What it measured then."""
 
 
+class GateStep(NamedTuple):
+    """A `GateCount` up to a step, with that step's own part, of which drafts may be rejected."""
+
+    total: GateCount
+    first: int
+    """Token index of the first of `named` and `passed`."""
+    named: bytes
+    """For each of the step's tokens, 1 if it is of the use's positions, else 0."""
+    passed: bytes
+    """For each of them, 1 if the gate passed there, else 0."""
+
+    def upto(self, stop: int) -> GateCount:
+        """The count of the tokens below index `stop` alone.
+
+        >>> GateStep(GateCount(5, 3), 10, bytes([1, 1, 1]), bytes([1, 0, 1])).upto(12)
+        GateCount(tokens=4, passed=2, decision=None, value=None)
+        """
+        kept = max(0, stop - self.first)
+        return self.total._replace(
+            tokens=self.total.tokens - sum(self.named[kept:]),
+            passed=self.total.passed - sum(self.passed[kept:]),
+        )
+
+
 class WorkerNote(NamedTuple):
     """What a worker did for one steered request, summed up to one step."""
 
@@ -158,7 +182,7 @@ class StepReport:
     left in the cache is cleaned."""
     drafts: dict[str, int] = field(default_factory=dict)
     """By answer id, the draft that its companions computed in the step."""
-    gates: dict[str, tuple[GateCount, ...]] = field(default_factory=dict)
+    gates: dict[str, tuple[GateStep, ...]] = field(default_factory=dict)
     """For each request that ran: of each vector with a gate or a marker, in the order of the
     plan."""
     captured: dict[str, list[Any]] = field(default_factory=dict)

@@ -22,12 +22,7 @@ def limits_of(vllm_config: "VllmConfig") -> Limits:
     """The limits of the plans that this engine accepts."""
     limits = Limits.of(Settings.read(vllm_config.additional_config), num_layers(vllm_config))
     operations = served_operations(vllm_config)
-    return replace(
-        limits,
-        operations=operations,
-        no_gates=no_gates(vllm_config),
-        no_markers=no_markers(vllm_config),
-    )
+    return replace(limits, operations=operations, no_gates=no_gates(vllm_config))
 
 
 def served_operations(vllm_config: "VllmConfig") -> tuple[str, ...]:
@@ -90,26 +85,17 @@ def runs_python(vllm_config: "VllmConfig") -> bool:
 
 
 def no_gates(vllm_config: "VllmConfig") -> str | None:
-    """What gates are not served with in this engine; None if they are served."""
-    parallel = vllm_config.parallel_config
+    """What gates and markers are not served with in this engine; None if they are served."""
     for refused, why in (
         (
             vllm_config.device_config.device_type != "cpu",
             "a GPU: they have been tried on a CPU alone",
         ),
-        (not runs_python(vllm_config), "compiled or captured graphs; start with --enforce-eager"),
-        (bool(vllm_config.speculative_config), "speculative decoding"),
-        (parallel.pipeline_parallel_size > 1, "pipeline parallel"),
-        (parallel.tensor_parallel_size > 1, "tensor parallel"),
-        (vllm_config.scheduler_config.async_scheduling, "asynchronous scheduling"),
+        (
+            vllm_config.parallel_config.pipeline_parallel_size > 1,
+            "pipeline parallel: what one stage decides does not go to the next",
+        ),
     ):
         if refused:
             return why
     return None
-
-
-def no_markers(vllm_config: "VllmConfig") -> str | None:
-    """What markers are not served with in this engine; None if they are served."""
-    if vllm_config.use_v2_model_runner:
-        return "vLLM's V2 model runner, where the host does not know the tokens"
-    return no_gates(vllm_config)

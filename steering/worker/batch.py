@@ -5,7 +5,7 @@ Independent of vLLM. A seam (`steersman.steering.vllm.worker.model_runner_v1` or
 """
 
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor
@@ -17,11 +17,12 @@ from steersman.steering.plan.plan import PLAN_KEY, Plan
 from steersman.steering.plan.receipt import StepReport
 from steersman.steering.worker.composition import Composer, Guess
 from steersman.steering.worker.finite import FiniteCheck, Watched
-from steersman.steering.worker.gating.gates import Measured
+from steersman.steering.worker.gating.counting import Measured
+from steersman.steering.worker.gating.uses import StepTokens
 from steersman.steering.worker.hooks import ActiveSlots
 from steersman.steering.worker.listeners.capture import CaptureTracker
 from steersman.steering.worker.listeners.readouts import MISSED, ReadoutTracker, Values
-from steersman.steering.worker.requests import SteeredRequests, TokenIds
+from steersman.steering.worker.requests import SteeredRequests
 
 REPORT_ATTRIBUTE = "steersman"
 """Attribute of ModelRunnerOutput that carries the StepReport to the scheduler's process."""
@@ -120,9 +121,14 @@ class Steps:
         )
 
     def add_request(
-        self, request_id: str, extra_args: Mapping[str, object] | None, prompt_tokens: int
+        self,
+        request_id: str,
+        extra_args: Mapping[str, object] | None,
+        prompt_tokens: int,
+        prompt_ids: Sequence[int] | None = None,
     ) -> None:
-        """Track a request that is new to the runner. The request may be known here already: V2
+        """Track a request that is new to the runner. `prompt_ids`: of its prompt's tokens, if the
+        prompt has tokens. The request may be known here already: V2
         forgets a preempted request, and both runners get a request anew when its client adds to its
         prompt."""
         if not extra_args:
@@ -136,7 +142,7 @@ class Steps:
             return
         if not self._resumed(request_id, extra_args, prompt_tokens):
             self._steered.finish([request_id])
-            self._steered.start(request_id, extra_args, prompt_tokens)
+            self._steered.start(request_id, extra_args, prompt_tokens, prompt_ids)
 
     def _resumed(
         self, request_id: str, extra_args: Mapping[str, object], prompt_tokens: int
@@ -164,10 +170,10 @@ class Steps:
             self._steered.sync_batch(request_ids)
 
     def begin_step(
-        self, spans: Iterable[Span], tokens: int, token_ids: TokenIds | None = None
+        self, spans: Iterable[Span], tokens: int, inputs: StepTokens | None = None
     ) -> None:
         """Mark the steered tokens of a step with `tokens` tokens. `spans`: one for each request of
-        `tracked_request_ids` that is in the step. `token_ids`: where the host knows them."""
+        `tracked_request_ids` that is in the step. `inputs`: the tokens themselves."""
         steered, captured = self._steered.live, self._captures.live
         companions = self._composer.companions
         spans = list(spans)
@@ -182,7 +188,7 @@ class Steps:
         for request_id in self._readouts.step(spans, steered):
             self._steered.mark_failed(request_id, MISSED)
             spans = [span for span in spans if span.request_id in steered]
-        self._steered.step(spans, tokens, token_ids)
+        self._steered.step(spans, tokens, inputs)
         self._active.set(self._steered.active_slots)
 
     def compose(
@@ -303,7 +309,9 @@ def _report_results(
         if read is not None:
             report.read = read()
         if gates is not None:
-            _report_gates(report, gates)
+            for request_id, steps in gates.read().items():
+                if request_id in report.counts:  # Else it failed in this step.
+                    report.gates[request_id] = tuple(steps.values())
 
     if not hasattr(output, "get_output"):
         complete()
@@ -317,15 +325,3 @@ def _report_results(
         return result
 
     output.get_output = get_completed
-
-
-def _report_gates(report: StepReport, gates: Measured) -> None:
-    """Put what gates measured on the report, and in the place of the tokens of a use's positions
-    those at which its gate passed."""
-    for request_id, counts in gates.read().items():
-        if request_id in report.counts:  # Else it failed in this step.
-            report.gates[request_id] = tuple(counts.values())
-            steered = list(report.counts[request_id])
-            for index, count in counts.items():
-                steered[index] = count.passed
-            report.counts[request_id] = tuple(steered)

@@ -187,14 +187,15 @@ def _addition(
         if is_active[slot]:
             found = parts(value)
             stream, adding, reading = found.target(), tables.marked, tables.marked_reading
-            if slot in tables.gates.slots:
-                tables.gates.measure(slot, stream, found.other())
             if adding is None and reading is None:
                 in_graph(value)
+                return
+            if slot in tables.gates.slots:
+                tables.gates.measure(slot, stream, found.other())
             if reading is not None and slot in tables.reading_slots:
                 tokens, terms = tables.terms(slot)
                 kinds = tables.reading_kinds
-                steer_tokens(stream, found.other(), tokens, tables.bank, terms, kinds)
+                steer_tokens(stream, found.other(), tokens, terms, tables.bank, kinds)
             if adding is not None and (reading is None or slot in tables.adding_slots):
                 add_marked(stream, tables.added(slot), adding)
 
@@ -209,6 +210,7 @@ def _reading(slot: int, tables: Tables, parts: Callable[[Any], "Parts"]) -> Call
         *(tables.bank, tables.index[slot], tables.reads[slot]),
         *(tables.coefficient[slot], tables.scalars[slot]),
         *(tables.token_entry, tables.token_gain),
+        *(tables.gate[slot], tables.gates.register),
     )
 
     def steer(value: Any) -> None:

@@ -5,9 +5,8 @@ Independent of vLLM: `steersman.steering.worker.batch` passes on which requests 
 """
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,22 +17,16 @@ from steersman.steering.plan.errors import PlanInvalid, VectorUnavailable
 from steersman.steering.plan.limits import Limits, check_added
 from steersman.steering.plan.plan import EVERY_STEP, BankKey, Plan, Segment
 from steersman.steering.plan.receipt import StepReport
-from steersman.steering.plan.when.markers import MarkerSearch
 from steersman.steering.worker.bank import ZERO_ROW
-from steersman.steering.worker.gating.gates import GatedUse, Part
+from steersman.steering.worker.gating.search import MarkerSearch
+from steersman.steering.worker.gating.uses import GatedUse, Part, StepTokens
 from steersman.steering.worker.loads.vector_bank import VectorBank
 from steersman.steering.worker.tables import Mark, Tables
 from steersman.vectors.parts import written_rows
 from steersman.vectors.tensors import HookPoint
 
-UNDECIDED = (
-    "a gate or a marker cannot be decided: its prompt came out of a cache, or the host does not "
-    "know its tokens"
-)
+UNDECIDED = "a gate cannot be decided: its prompt came out of a cache"
 """Why a request failed."""
-
-TokenIds = Callable[[str, int, int], Sequence[int]]
-"""(request id, start, stop) -> the ids of its tokens at these indices."""
 
 
 @dataclass
@@ -111,9 +104,16 @@ class SteeredRequests:
         self._free_entries = list(range(tables.sizes.table_entries - 1, -1, -1))
         self._report: StepReport | None = None
 
-    def start(self, request_id: str, extra_args: Mapping[str, object] | None, prompt: int) -> None:
-        """Track a new request with a prompt of `prompt` tokens. Its plan is validated once more; a
-        request with an invalid plan is reported as failed."""
+    def start(
+        self,
+        request_id: str,
+        extra_args: Mapping[str, object] | None,
+        prompt: int,
+        prompt_ids: Sequence[int] | None = None,
+    ) -> None:
+        """Track a new request with a prompt of `prompt` tokens, whose ids are `prompt_ids` (None
+        for a prompt of embeddings). Its plan is validated once more; a request with an invalid plan
+        is reported as failed."""
         try:
             plan = Plan.of(extra_args)
             if plan is None:
@@ -126,16 +126,21 @@ class SteeredRequests:
                 plan, prompt, plan.segments(prompt), columns, steered=[0] * len(plan.vectors)
             )
             if plan.conditional:
-                self.live[request_id].gated = self._gated(plan, prompt)
+                self.live[request_id].gated = self._gated(plan, prompt, prompt_ids)
         except PlanInvalid as error:
+            self.live.pop(request_id, None)
             self.failed[request_id] = str(error)
 
-    def _gated(self, plan: Plan, prompt: int) -> list[GatedUse]:
+    def _gated(self, plan: Plan, prompt: int, ids: Sequence[int] | None) -> list[GatedUse]:
         spans, found = plan.layout(prompt).spans, []
         for column, n in enumerate(plan.conditional, start=1):
             gate, marker = plan.vectors[n].gate, plan.vectors[n].marker
             slot = -1 if gate is None else self.own_slots[gate.point]
-            search = None if marker is None else MarkerSearch(marker)
+            search = None
+            if marker is not None:
+                if ids is None:
+                    raise PlanInvalid("a marker is looked for among tokens, and there are none")
+                search = MarkerSearch(marker, ids, self.tables.bank.device)
             found.append(GatedUse(n, column, gate, slot, search, spans[n]))
         return found
 
@@ -170,21 +175,22 @@ class SteeredRequests:
         self,
         spans: Iterable[tuple[str, int, int, int]],
         tokens: int,
-        token_ids: TokenIds | None = None,
+        inputs: StepTokens | None = None,
     ) -> None:
         """Mark the steered tokens of a step with `tokens` tokens.
 
         `spans`: for each steered request in the batch, (request id, offset of its first token in
         the batch, how many tokens it computes, token index of the first in the request).
-        `token_ids`: where the host knows them, for markers.
+        `inputs`: the tokens themselves; needed for markers, and where `guessed` is not 0.
         """
         self.tables.begin_step()
         report = StepReport(failed=dict(self.failed))
         for request_id, offset, count, first in spans:
             request, end = self.live[request_id], first + count
             if request.gated:
-                ids = None if token_ids is None else partial(token_ids, request_id)
-                if not self._measure(request_id, request, offset, range(first, end), ids):
+                guessed = self.guessed > 0 and first > request.prompt_tokens
+                part = Part(offset, first, end, request.prompt_tokens, inputs, guessed)
+                if not self._measure(request_id, request, part):
                     self.mark_failed(request_id, UNDECIDED)
                     report.failed[request_id] = UNDECIDED
                     continue
@@ -209,16 +215,9 @@ class SteeredRequests:
         self.tables.commit(tokens)
         self._report = report
 
-    def _measure(
-        self,
-        request_id: str,
-        request: LiveRequest,
-        offset: int,
-        tokens: range,
-        token_ids: Callable[[int, int], Sequence[int]] | None,
-    ) -> bool:
-        """Have the gates of a request measured at its `tokens`, the first of which is at `offset`
-        in the batch. False if one cannot be decided."""
+    def _measure(self, request_id: str, request: LiveRequest, part: Part) -> bool:
+        """Have the gates of a request measured at its tokens of a step. False if one cannot be
+        decided."""
         assert request.lease is not None, f"{request_id} computes tokens outside of the batch"
         rows = [
             ZERO_ROW
@@ -226,14 +225,6 @@ class SteeredRequests:
             else request.lease.rows[use.gate.digest, *use.gate.point, EVERY_STEP]  # type: ignore[index]
             for use in request.gated
         ]
-        part = Part(
-            offset,
-            tokens.start,
-            tokens.stop,
-            request.prompt_tokens,
-            request.counted_to,
-            token_ids,
-        )
         return self.tables.gates.add(request_id, request.gated, rows, part)
 
     def _marks(

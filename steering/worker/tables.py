@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from steersman.steering.ops.addition import IDLE, Marked, sums
-from steersman.steering.ops.operations import READS, Terms
+from steersman.steering.ops.operations import READS, Terms, gated
 from steersman.steering.ops.terms import KEEP_NORM, KIND, NO_COLUMN, SCALARS, Column
 from steersman.steering.worker.bank import ZERO_ROW
 from steersman.steering.worker.gating.gates import Gates
@@ -69,7 +69,7 @@ class Tables:
         self.reads = torch.full(own, ZERO_ROW, dtype=torch.int32, device=device)
         self.scalars = torch.zeros(*own, SCALARS, device=device)
         self.gate = torch.zeros(own, dtype=torch.uint8, device=device)
-        self.gates = Gates(self.bank, sizes.tokens)
+        self.gates = Gates(self.bank, sizes.tokens, [part.data_ptr() for part in self.index])
         self.token_entry = torch.full((sizes.tokens,), -1, dtype=torch.int32, device=device)
         self.token_gain = torch.ones(sizes.tokens, sizes.terms, device=device)
         # Another tensor may lie at the same address later.
@@ -290,14 +290,10 @@ class Tables:
             terms = Terms(*(part[spread] for part in terms))
         if not self.is_gated:
             return tokens, terms
-        columns = self.gate[slot, entries, : self.width].long()
-        flags = self.gates.register[tokens].gather(
-            1, columns if spread is None else columns[spread]
+        columns = self.gate[slot, entries, : self.width]
+        return gated(
+            tokens, terms, columns if spread is None else columns[spread], self.gates.register
         )
-        terms = terms._replace(coefficient=terms.coefficient * flags)
-        # Where no gate passes nothing is written, not even what is there.
-        acting = (terms.coefficient != 0).any(-1)
-        return tokens[acting], Terms(*(part[acting] for part in terms))
 
     def _as_indices(self, wanted: Collection[int]) -> Marked | None:
         """The tokens of the step that are marked with these table entries; None if there are

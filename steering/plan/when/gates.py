@@ -72,12 +72,12 @@ def check_conditions(plan: "Plan", limits: "Limits") -> None:
     of `plan` that cannot be decided here."""
     for n in plan.conditional:
         vector, where = plan.vectors[n], f"steering.vectors[{n}]"
-        for what, there, key, reason in (
-            ("gates", vector.gate, "gate", limits.no_gates),
-            ("markers", vector.marker, "positions", limits.no_markers),
+        for what, there, key in (
+            ("gates", vector.gate, "gate"),
+            ("markers", vector.marker, "positions"),
         ):
             if there is not None:
-                _check_served(plan, vector, limits, what, f"{where}.{key}", reason)
+                _check_served(plan, vector, limits, what, f"{where}.{key}")
         if vector.marker is not None and vector.schedule:
             raise PlanInvalid(
                 "a schedule counts from the first steered token, and a marker says only later "
@@ -95,10 +95,10 @@ def _check_served(
     limits: "Limits",
     what: str,
     param: str,
-    reason: str | None,
 ) -> None:
     """Raise `PlanInvalid` where there are no gates, or no markers (`what`), because of the engine
     or of the request."""
+    reason = limits.no_gates
     if reason is None and len(limits.operations) == 1:
         reason = "a server that only adds"
     if reason is None and plan.dynamic is not None:

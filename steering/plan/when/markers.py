@@ -30,6 +30,18 @@ class Marker(NamedTuple):
         """As plans have it, such as "after:12,7"."""
         return f"{self.side}:{','.join(map(str, self.token_ids))}"
 
+    def found_in(self, token_ids: Sequence[int]) -> int | None:
+        """Index of the marker's last token where it stands first; None if it is not there.
+
+        >>> Marker("after", (7, 8)).found_in([7, 7, 8, 7, 8])
+        2
+        """
+        size, wanted = len(self.token_ids), list(self.token_ids)
+        for at in range(len(token_ids) - size + 1):
+            if token_ids[at] == wanted[0] and list(token_ids[at : at + size]) == wanted:
+                return at + size - 1
+        return None
+
     def span(self, found: int | None, end: int) -> tuple[int, int]:
         """Half-open interval of the token indices that it names below `end`. `found`: index of the
         marker's last token; None if it is not there.
@@ -59,30 +71,3 @@ def marker(side: str, token_ids: object, param: str) -> Marker:
             param=param,
         )
     return Marker(side, tuple(token_ids))  # type: ignore[arg-type]
-
-
-class MarkerSearch:
-    """Looks for a marker in the tokens of a request, as they come."""
-
-    def __init__(self, marker: Marker) -> None:
-        self.marker = marker
-        self.found: int | None = None
-        """Index of its last token in the request; None before it is there."""
-        self.searched = 0
-        """Tokens below this index have been looked at."""
-
-    def start(self, stop: int) -> int | None:
-        """The index from which on tokens below `stop` must be looked at; None if none must."""
-        if self.found is not None or stop <= self.searched:
-            return None
-        return max(0, self.searched - len(self.marker.token_ids) + 1)
-
-    def look(self, start: int, token_ids: Sequence[int]) -> None:
-        """Look at the tokens from index `start` on."""
-        wanted = list(self.marker.token_ids)
-        size = len(wanted)
-        for at in range(len(token_ids) - size + 1):
-            if token_ids[at] == wanted[0] and list(token_ids[at : at + size]) == wanted:
-                self.found = start + at + size - 1
-                break
-        self.searched = start + len(token_ids)

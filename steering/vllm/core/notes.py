@@ -12,6 +12,7 @@ from steersman.steering.plan.capture import CAPTURE_KEY, STEP_KEY
 from steersman.steering.plan.plan import PLAN_KEY
 from steersman.steering.plan.receipt import (
     WAITING_KEY,
+    GateCount,
     Pace,
     StepReport,
     Waiting,
@@ -114,11 +115,17 @@ def note_of(report: StepReport, request: "Request") -> WorkerNote | None:
     if plan is None:
         return None
     spans = plan.layout(request.num_prompt_tokens).spans
+    reach, choices = report.reach[name], report.choices.get(name, ())
+    counts = list(report.counts[name])
+    gates: tuple[GateCount, ...] = ()
     if plan.conditional:
         spans = tuple((0, 0) if n in plan.conditional else span for n, span in enumerate(spans))
-    reach, choices = report.reach[name], report.choices.get(name, ())
-    note = WorkerNote(plan.receipt, report.counts[name], -1, (), choices, reach=reach, spans=spans,
-                      gates=report.gates.get(name, ()))  # fmt: skip
+        gates = tuple(step.upto(last) for step in report.gates.get(name, ()))
+        # In the place of the tokens of a use's positions, those at which its gate passed.
+        for n, gate in zip(plan.conditional, gates, strict=False):
+            counts[n] = gate.passed
+    note = WorkerNote(plan.receipt, tuple(counts), -1, (), choices, reach=reach, spans=spans,
+                      gates=gates)  # fmt: skip
     return note.advanced(last - reach) if reach > last else note
 
 

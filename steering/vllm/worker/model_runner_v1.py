@@ -3,7 +3,7 @@
 Wrapped: `_update_states` (requests come and go), `_prepare_inputs` (tokens of the step are marked),
 `_model_forward` (slots are active only in it), `sample_tokens` (hidden states and logits are
 checked; our report is put on its output), and, in `dummy_run.py`, `_dummy_run`. Read: `requests`,
-`input_batch`, `query_start_loc`, `positions`, `sampler`.
+`input_batch`, `query_start_loc`, `input_ids`, `positions`, `sampler`.
 
 Both methods that prepare a step run inside `synchronize_input_prep`, on the stream of the forward
 pass.
@@ -20,6 +20,7 @@ from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.vllm.worker.model import run_without_graphs
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
 from steersman.steering.worker.composition import Guess
+from steersman.steering.worker.gating.uses import StepTokens
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,11 +39,6 @@ def attach(runner: Any, steps: Steps) -> Attached:
     sample_tokens = runner.sample_tokens
     guess = _guessing(runner)
 
-    def token_ids(request_id: str, start: int, stop: int) -> Any:
-        # Of tokens that are not sampled yet, under asynchronous scheduling, it has none.
-        index = runner.input_batch.req_id_to_index[request_id]
-        return runner.input_batch.token_ids_cpu[index, start:stop].tolist()
-
     @functools.wraps(update_states)
     def update(scheduler_output: "SchedulerOutput") -> Any:
         if blocks := getattr(scheduler_output, CLEAN_ATTRIBUTE, None):
@@ -54,7 +50,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
         for new in scheduler_output.scheduled_new_reqs:
             if new.sampling_params is not None:
                 prompt_tokens = runner.requests[new.req_id].num_prompt_tokens
-                steps.add_request(new.req_id, new.sampling_params.extra_args, prompt_tokens)
+                extra_args, ids = new.sampling_params.extra_args, new.prompt_token_ids
+                steps.add_request(new.req_id, extra_args, prompt_tokens, ids)
         steps.sync_batch(runner.input_batch.req_id_to_index)
         if steps.companions:
             tokens = getattr(scheduler_output, TOKENS_ATTRIBUTE, {})
@@ -66,7 +63,8 @@ def attach(runner: Any, steps: Steps) -> Attached:
         result = prepare_inputs(scheduler_output, num_scheduled_tokens)
         if not steps.idle:
             spans = _spans(runner, steps, num_scheduled_tokens)
-            steps.begin_step(spans, scheduler_output.total_num_scheduled_tokens, token_ids)
+            inputs = StepTokens(runner.input_ids.gpu, runner.positions)
+            steps.begin_step(spans, scheduler_output.total_num_scheduled_tokens, inputs)
         return result
 
     @functools.wraps(model_forward)

@@ -27,6 +27,7 @@ from steersman.steering.vllm.worker import cache_blocks, dummy_run
 from steersman.steering.vllm.worker.model import run_without_graphs
 from steersman.steering.worker.batch import CLEAN_ATTRIBUTE, TOKENS_ATTRIBUTE, Attached, Span, Steps
 from steersman.steering.worker.composition import Guess
+from steersman.steering.worker.gating.uses import StepTokens
 
 if TYPE_CHECKING:
     from vllm.v1.core.sched.output import GrammarOutput, NewRequestData, SchedulerOutput
@@ -79,14 +80,16 @@ def attach(runner: Any, steps: Steps) -> Attached:
     def add(req_index: int, new: "NewRequestData") -> None:
         add_request(req_index, new)
         if new.sampling_params is not None:
-            steps.add_request(new.req_id, new.sampling_params.extra_args, new.prompt_len)
+            extra_args, ids = new.sampling_params.extra_args, new.prompt_token_ids
+            steps.add_request(new.req_id, extra_args, new.prompt_len, ids)
 
     @functools.wraps(preprocess_state)
     def preprocess(input_batch: Any, *args: Any, **kwargs: Any) -> None:
         preprocess_state(input_batch, *args, **kwargs)
         if not steps.idle:
             steps.sync_batch(runner.req_states.req_id_to_index)
-            steps.begin_step(_spans(input_batch, steps), input_batch.num_tokens)
+            inputs = StepTokens(input_batch.input_ids, input_batch.positions)
+            steps.begin_step(_spans(input_batch, steps), input_batch.num_tokens, inputs)
 
     @functools.wraps(update_requests)
     def update(scheduler_output: "SchedulerOutput") -> None:

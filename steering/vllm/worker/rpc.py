@@ -63,7 +63,6 @@ def steering_status(self: "SteeredWrapper") -> dict[str, Any]:
         "own_sites": list(steering.own_sites),
         "readout_sites": list(steering.readout_sites),
         "no_gates": steering.steered.limits.no_gates,
-        "no_markers": steering.steered.limits.no_markers,
         "listened": len(steering.listened),
         "layers": sorted({layer for _, layer in steering.slots}),
         "hidden_size": steering.tables.sizes.hidden,

@@ -5,9 +5,11 @@ and its result stands in the register where the operations of later hook points 
 copied to the host before the step is over.
 """
 
+import weakref
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -15,57 +17,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from steersman.steering.ops.gates import CAST, COSINE, PROJECTION, measured
-from steersman.steering.plan.receipt import GateCount
+from steersman.steering.ops.gates import CAST, COSINE, MEASURING, PROJECTION, measured
 from steersman.steering.plan.when.gates import MAX_GATES, Measure, PlannedGate
-from steersman.steering.plan.when.markers import MarkerSearch
+from steersman.steering.worker.finite import sent
+from steersman.steering.worker.gating.counting import Counted, Measured
+from steersman.steering.worker.gating.search import MarkerSearch
+from steersman.steering.worker.gating.uses import GatedUse, Part
 
 AT_ONCE: Final = 2**22
 """Most float32 values of bank rows that are gathered at once."""
 _MEASURE: Final[Mapping[Measure, int]] = {"projection": PROJECTION, "cosine": COSINE, "cast": CAST}
-_NOTHING: Final = GateCount()
-
-
-@dataclass
-class GatedUse:
-    """A use with a gate of one live request."""
-
-    index: int
-    """Of the vector in the plan."""
-    column: int
-    """Its own in the register, from 1 on."""
-    gate: PlannedGate | None
-    slot: int
-    """Of the gate's hook point."""
-    search: MarkerSearch | None
-    """For the marker of its positions."""
-    span: tuple[int, int]
-    """Half-open interval of the token indices that the use steers."""
-    decision: Tensor | None = None
-    """float32 [2], of a gate that is decided once: 1 if it passed, else 0, and what it measured.
-    None before the prompt's last token."""
-    total: Tensor | None = None
-    """float64 [hidden]: the sum of the stream over the prompt's first `summed` tokens."""
-    summed: int = 0
-    count: GateCount = _NOTHING
-    """Up to the last step that is over."""
-
-
-class Part(NamedTuple):
-    """The tokens of a request that a step computes."""
-
-    offset: int
-    """Index in the batch of the first."""
-    first: int
-    """Its index in the request."""
-    stop: int
-    """Behind the index of the last one."""
-    prompt_tokens: int
-    counted_to: int
-    """Tokens below this index were counted in an earlier step."""
-    token_ids: Callable[[int, int], Sequence[int]] | None
-    """The ids of the request's tokens [start, stop), also of those that are not in the step; None
-    where the host does not know them."""
 
 
 class _Marked(NamedTuple):
@@ -96,18 +57,32 @@ class _Once(NamedTuple):
 class _Step:
     marked: dict[int, list[_Marked]] = field(default_factory=lambda: defaultdict(list))
     once: dict[int, list[_Once]] = field(default_factory=lambda: defaultdict(list))
-    counted: list[tuple[str, GatedUse, int, int]] = field(default_factory=list)
-    """(request id, use, first and last + 1 of the batch's tokens that are counted)."""
+    counted: list[Counted] = field(default_factory=list)
+    positions: Tensor | None = None
+    """[tokens] int64, where a part is guessed."""
+
+
+class _Named(NamedTuple):
+    """Tokens [start, stop) of the batch, which the positions of a use may name."""
+
+    start: int
+    stop: int
+    flags: Tensor | None
+    """bool [stop - start]: those of them that they do name; None: all."""
 
 
 class Gates:
     """The gates of one worker. Assumption: as for `steersman.steering.worker.tables.Tables`; after
-    `commit`, `measure` is called once at each of `slots`, before what is added there."""
+    `commit`, `measure` is called once at each of `slots`, before what is added there; by the
+    operation itself where it runs, see `MEASURING`."""
 
-    def __init__(self, bank: Tensor, tokens: int) -> None:
+    def __init__(self, bank: Tensor, tokens: int, addresses: Sequence[int]) -> None:
         """`bank` [rows, hidden] float32: its rows are what is measured with. `tokens`: the most of
-        a step."""
+        a step. `addresses`: by slot, the key in `MEASURING`."""
         self._bank = bank
+        self._addresses = addresses
+        # Another tensor may lie at the same address later.
+        weakref.finalize(self, _forget, addresses)
         self.register = torch.zeros(tokens, 1 + MAX_GATES, device=bank.device)
         """float32: by token and gated use, 1 where the use acts; column 0 is 1 for all tokens."""
         self.register[:, 0] = 1
@@ -121,6 +96,7 @@ class Gates:
         if self._step.counted:
             self.register[:, 1:] = 0
         if self.slots or self._step.counted:
+            _forget([self._addresses[slot] for slot in self.slots])
             self.slots, self._step = frozenset(), _Step()
             self._prepared.clear()
 
@@ -128,33 +104,36 @@ class Gates:
         self, request_id: str, uses: Sequence[GatedUse], rows: Sequence[int], part: Part
     ) -> bool:
         """Have the gates of a request's `uses` measured in this step, with these bank `rows`. False
-        if one that is decided once cannot be, because tokens that it reads came out of a cache, or
-        a marker cannot be looked for."""
+        if one that is decided once cannot be, because tokens that it reads came out of a cache."""
+        for search in (use.search for use in uses):
+            if search is not None and search.in_prompt is None:
+                _look(search, part)
         for use, row in zip(uses, rows, strict=True):
-            span = use.span if use.search is None else _found(use.search, part)
-            if span is None:
-                return False
-            lo, hi = max(part.first, span[0]), min(part.stop, span[1])
-            shift = part.offset - part.first
-            if use.gate is None:
-                if lo < hi:
-                    self.register[lo + shift : hi + shift, use.column] = 1
-            elif not use.gate.latched:
-                if lo < hi:
-                    one = _Marked(lo + shift, hi + shift, row, use.gate, use.column)
+            start, stop, flags = _named(use, part)
+            if start < stop:
+                # What the positions name; a gate that is measured multiplies it.
+                named: Tensor | float = 1.0 if flags is None else flags.float()
+                if use.decision is not None:
+                    named = named * use.decision[0]
+                self.register[start:stop, use.column] = named
+            if use.gate is not None and not use.gate.latched:
+                if start < stop:
+                    one = _Marked(start, stop, row, use.gate, use.column)
                     self._step.marked[use.slot].append(one)
-            elif use.decision is not None:
-                if lo < hi:
-                    self.register[lo + shift : hi + shift, use.column] = use.decision[0]
-            elif not self._read(use, use.gate, row, part, (lo + shift, hi + shift)):
+            elif not self._read(use, row, part, (start, stop)):
                 return False
-            fresh = max(lo, part.counted_to)
-            self._step.counted.append((request_id, use, fresh + shift, max(fresh, hi) + shift))
+            first = None if part.guessed else start - part.offset + part.first
+            self._step.counted.append(Counted(request_id, use, start, stop, first, flags))
+        if part.guessed and part.tokens is not None:
+            self._step.positions = part.tokens.positions
         return True
 
-    def _read(
-        self, use: GatedUse, gate: PlannedGate, row: int, part: Part, governed: tuple[int, int]
-    ) -> bool:
+    def _read(self, use: GatedUse, row: int, part: Part, governed: tuple[int, int]) -> bool:
+        """Have a gate that is decided once read what there is to read in this step. False if
+        something is missing."""
+        gate = use.gate
+        if gate is None or use.decision is not None:
+            return True
         last = part.prompt_tokens - 1
         start = use.summed if gate.over == "prompt_mean" else last
         if part.first > start:
@@ -174,6 +153,8 @@ class Gates:
         """Take what was added as this step's."""
         step = self._step
         self.slots = frozenset(step.marked) | frozenset(step.once)
+        for slot in self.slots:
+            MEASURING[self._addresses[slot]] = partial(_measure, weakref.ref(self), slot)
         device = self._bank.device
         self._prepared = {slot: _Prepared.of(ones, device) for slot, ones in step.marked.items()}
 
@@ -186,9 +167,9 @@ class Gates:
                 some = prepared.part(slice(first, first + most))
                 stream = _stream(hidden, other, some.tokens)
                 found = measured(stream, self._bank[some.rows], some.measure, prepared.present)
-                self.register[some.tokens, some.columns] = _passed(
-                    found, some.threshold, some.below
-                )
+                at = some.tokens, some.columns
+                passed = _passed(found, some.threshold, some.below)
+                self.register[at] = self.register[at] * passed
         for one in self._step.once.get(slot, ()):
             self._measure_once(one, hidden, other)
 
@@ -208,46 +189,15 @@ class Gates:
         use.decision = torch.cat([passed, value])
         start, stop = one.governed
         if start < stop:
-            self.register[start:stop, use.column] = passed
+            self.register[start:stop, use.column] *= passed
 
     def take(self) -> "Measured | None":
         """What the running step measured, to be read when it is over; None if nothing. Call when
         the forward pass is queued."""
-        counted = self._step.counted
-        if not counted:
+        step = self._step
+        if not step.counted:
             return None
-        sums = torch.stack([self.register[lo:hi, use.column].sum() for _, use, lo, hi in counted])
-        decisions = [use.decision for _, use, _, _ in counted]
-        return Measured(counted, sums, decisions)
-
-
-class Measured:
-    """What a step measured."""
-
-    def __init__(
-        self,
-        counted: Sequence[tuple[str, GatedUse, int, int]],
-        sums: Tensor,
-        decisions: Sequence[Tensor | None],
-    ) -> None:
-        self._counted, self._sums, self._decisions = counted, sums, decisions
-
-    def read(self) -> dict[str, dict[int, GateCount]]:
-        """By request id and index of the vector, the counts up to this step. Call once a step, in
-        the order of the steps."""
-        found: dict[str, dict[int, GateCount]] = defaultdict(dict)
-        for (request_id, use, lo, hi), passed, decision in zip(
-            self._counted, self._sums.tolist(), self._decisions, strict=True
-        ):
-            count = use.count._replace(
-                tokens=use.count.tokens + hi - lo, passed=use.count.passed + round(passed)
-            )
-            if decision is not None:
-                flag, value = decision.tolist()
-                count = count._replace(decision=bool(flag), value=value)
-            use.count = count
-            found[request_id][use.index] = use.count
-        return dict(found)
+        return Measured(step.counted, self.register, step.positions, sent)
 
 
 class _Prepared(NamedTuple):
@@ -299,14 +249,40 @@ class _Prepared(NamedTuple):
         )
 
 
-def _found(search: MarkerSearch, part: Part) -> tuple[int, int] | None:
-    """The token indices that a marker names, as far as the step goes; None if nobody knows."""
-    start = search.start(part.stop)
-    if start is not None:
-        if part.token_ids is None:
-            return None
-        search.look(start, part.token_ids(start, part.stop))
-    return search.marker.span(search.found, part.stop)
+def _measure(gates: "weakref.ref[Gates]", slot: int, hidden: Tensor, other: Tensor | None) -> None:
+    if (found := gates()) is not None:
+        found.measure(slot, hidden, other)
+
+
+def _forget(addresses: Sequence[int]) -> None:
+    for address in addresses:
+        MEASURING.pop(address, None)
+
+
+def _look(search: MarkerSearch, part: Part) -> None:
+    """Look for a marker among the tokens of the answer that a step computes."""
+    start = max(part.first, part.prompt_tokens)
+    if start < part.stop:
+        assert part.tokens is not None, "a marker is looked for in tokens that are not given"
+        shift = part.offset - part.first
+        ids, positions = part.tokens.part(start + shift, part.stop + shift)
+        search.look(ids, positions, part.stop)
+
+
+def _named(use: GatedUse, part: Part) -> _Named:
+    """The tokens of a step that the positions of `use` may name."""
+    shift, search = part.offset - part.first, use.search
+    if part.guessed or (search is not None and search.in_prompt is None):
+        assert part.tokens is not None, "tokens are named by positions that are not given"
+        start, stop = part.offset, part.offset + part.stop - part.first
+        positions = part.tokens.positions[start:stop]
+        flags = (positions >= use.span[0]) & (positions < use.span[1])
+        return _Named(start, stop, flags if search is None else flags & search.names(positions))
+    span = use.span
+    if search is not None:
+        span = search.marker.span(search.in_prompt, part.stop)
+    lo, hi = max(part.first, span[0]), min(part.stop, span[1])
+    return _Named(lo + shift, max(lo, hi) + shift, None)
 
 
 def _stream(hidden: Tensor, other: Tensor | None, tokens: Tensor | slice) -> Tensor:

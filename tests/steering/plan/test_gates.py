@@ -102,7 +102,7 @@ def many(number: int) -> Plan:
 @pytest.mark.parametrize(
     ("plan", "param", "changes"),
     [
-        (plan_of(gated()), "gate", {"no_gates": "speculative decoding"}),
+        (plan_of(gated()), "gate", {"no_gates": "pipeline parallel"}),
         (plan_of(gated()), "gate", {"operations": ("add",)}),
         (many(MAX_GATES + 1), "gate", {"max_terms": 20}),
         (plan_of(gated(replace(GATE, threshold=float("nan")))), "gate.above", {}),

@@ -1,4 +1,4 @@
-"""Markers: the rule in plans, the search as tokens come, keys, and what is refused."""
+"""Markers: the rule in plans, where it is found, keys, and what is refused."""
 
 from dataclasses import replace
 from typing import Any
@@ -11,7 +11,7 @@ from steersman.steering.plan import Plan, PlanInvalid, check_rule, interval
 from steersman.steering.plan.dynamic import Dynamic
 from steersman.steering.plan.positions import END, is_explicit, said
 from steersman.steering.plan.when.gates import MAX_GATES
-from steersman.steering.plan.when.markers import MAX_MARKER, Marker, MarkerSearch, marker_of
+from steersman.steering.plan.when.markers import MAX_MARKER, Marker, marker_of
 from tests.reference.interventions import is_at
 from tests.support.steering.make import limits, plan_of, planned
 
@@ -53,23 +53,17 @@ def test_what_is_not_a_marker(wrong: Any) -> None:
         check_rule(wrong)
 
 
-@settings(max_examples=40, deadline=None)
-@given(st.data())
-def test_it_is_found_however_the_tokens_come(data: st.DataObject) -> None:
-    text = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=20))
-    ids = data.draw(st.lists(st.integers(0, 2), min_size=1, max_size=3))
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.integers(0, 2), min_size=1, max_size=20),
+    st.lists(st.integers(0, 2), min_size=1, max_size=3),
+)
+def test_the_first_place_counts(text: list[int], ids: list[int]) -> None:
     for side in ("after", "until"):
-        search = MarkerSearch(Marker(side, tuple(ids)))
-        at = 0
-        while at < len(text):
-            stop = data.draw(st.integers(at + 1, len(text)))
-            start = search.start(stop)
-            if start is not None:
-                search.look(start, text[start:stop])
-            lo, hi = search.marker.span(search.found, stop)
-            for t in range(at, stop):
-                assert (lo <= t < hi) == is_at(t, 1, {side: ids}, text), (text, ids, t)
-            at = data.draw(st.integers(max(0, stop - 2), stop)) if stop < len(text) else stop
+        marker = Marker(side, tuple(ids))
+        lo, hi = marker.span(marker.found_in(text), len(text))
+        for t in range(len(text)):
+            assert (lo <= t < hi) == is_at(t, 1, {side: ids}, text), (text, ids, t)
 
 
 def test_a_plan_with_markers() -> None:
@@ -89,7 +83,7 @@ def test_keys_of_the_prefix_cache_name_the_marker() -> None:
 @pytest.mark.parametrize(
     ("plan", "changes"),
     [
-        (plan_of(planned(positions="after:5")), {"no_markers": "speculative decoding"}),
+        (plan_of(planned(positions="after:5")), {"no_gates": "pipeline parallel"}),
         (plan_of(planned(positions="after:5")), {"operations": ("add",)}),
         (plan_of(replace(planned(positions="after:5"), schedule=(1.0, 2.0))), {}),
         (plan_of(replace(planned(positions="until:5"), steps=3)), {}),

@@ -26,7 +26,7 @@ def ask(
     `generate` goes to `LLM.generate`.
 
     Each answer: tokens, log-probabilities, what came from the cache, the finish reason, and for
-    each of its sequences the steered tokens of each vector.
+    each of its sequences the steered tokens of each vector, and the counts of its gates.
     """
     params: list[SamplingParams] = []
     for n, one in enumerate(asks):
@@ -39,12 +39,12 @@ def ask(
     prompts = prompts or [TokensPrompt(prompt_token_ids=list(one.prompt)) for one in asks]
     try:
         outputs = engine.llm.generate(prompts, params, use_tqdm=False, **generate)
-        notes = [[list(x.steered_tokens) for x in RECEIPTS.read(f"r{n}")] for n in range(len(asks))]
+        notes = [RECEIPTS.read(f"r{n}") for n in range(len(asks))]
     finally:
         for n in range(len(asks)):
             RECEIPTS.close(f"r{n}")
     found = []
-    for output, counted in zip(outputs, notes, strict=True):
+    for output, noted in zip(outputs, notes, strict=True):
         a = answer(output)
         found.append(
             {
@@ -53,7 +53,8 @@ def ask(
                 "prompt_logprobs": a.prompt_logprobs,
                 "cached": a.cached,
                 "reason": a.finish_reason,
-                "counted": counted,
+                "counted": [list(one.steered_tokens) for one in noted],
+                "gates": [list(one.gates) for one in noted],
                 "all_tokens": [list(o.token_ids) for o in output.outputs],
                 "text": output.outputs[0].text,
             }

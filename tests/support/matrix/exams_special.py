@@ -1,5 +1,6 @@
 """Exams of single ways of running. As in `exams.py`, they run where the engine is."""
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -54,6 +55,30 @@ def refused(engine: Engine, asks: list[Ask]) -> dict[str, str]:
         finally:
             CAPTURES.close("c")
     return found
+
+
+def decided(engine: Engine, asks: list[Ask]) -> list[str]:
+    """What the gates of the requests decide, as each worker has it: a digest of all its steps."""
+    engine.llm.collective_rpc(_keep_decisions)
+    ask(engine, asks)
+    found: list[str] = engine.llm.collective_rpc(_kept_decisions)
+    return found
+
+
+def _keep_decisions(worker: Any) -> None:
+    gates, kept = worker.steering.tables.gates, hashlib.sha256()
+    take = gates.take
+
+    def taken() -> Any:
+        kept.update(gates.register.numpy().tobytes())
+        return take()
+
+    gates.take, worker.kept_decisions = taken, kept
+
+
+def _kept_decisions(worker: Any) -> str:
+    del worker.steering.tables.gates.take
+    return str(worker.kept_decisions.hexdigest())
 
 
 def offloaded(engine: Engine, asks: list[Ask]) -> dict[str, Any]:

@@ -3,6 +3,7 @@
 Drafts of speculative decoding are steered as the rest, and counted where the answer keeps them.
 """
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from steersman.steering.plan import PLAN_KEY, RECEIPTS, Plan
+from steersman.steering.plan.receipt import GateCount, GateStep, StepReport
 from steersman.steering.plan.wire.readouts import Readout
 from steersman.steering.vllm.core.notes import attach, note_of
 from steersman.steering.vllm.frontend import _collecting
@@ -159,3 +161,16 @@ def test_what_is_read_waits_for_the_next_output() -> None:
         RECEIPTS.close("r")
     assert [(chunk.first, len(chunk.values)) for chunk in note.reads] == [(0, 8), (2, 12), (5, 4)]
     assert bench.sent == 1
+
+
+def test_of_what_gates_pass_rejected_drafts_are_taken_off() -> None:
+    """Three drafts behind index 20, of which one was right: 22 is not computed yet."""
+    plan = replace(PLAN, vectors=(*PLAN.vectors, planned(4, positions="after:7")))
+    bench = Bench(plan)
+    bench.request.num_tokens = 23
+    found = GateStep(GateCount(9, 6), 20, bytes([1, 1, 1, 1]), bytes([1, 0, 1, 1]))
+    report = StepReport({"r": (24, 24, 7, 24)}, {"r": 24}, gates={"r": (found,)})
+    note = note_of(report, bench.request)
+    assert note is not None
+    assert note.gates == (GateCount(7, 4),)
+    assert note.steered_tokens == (22, 22, 7, 4)
