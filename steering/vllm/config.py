@@ -86,14 +86,25 @@ def runs_python(vllm_config: "VllmConfig") -> bool:
 
 def no_gates(vllm_config: "VllmConfig") -> str | None:
     """What gates and markers are not served with in this engine; None if they are served."""
+    v2, parallel = vllm_config.use_v2_model_runner, vllm_config.parallel_config
+    ahead = vllm_config.scheduler_config.async_scheduling
     for refused, why in (
         (
             vllm_config.device_config.device_type != "cpu",
             "a GPU: they have been tried on a CPU alone",
         ),
         (
-            vllm_config.parallel_config.pipeline_parallel_size > 1,
+            parallel.pipeline_parallel_size > 1,
             "pipeline parallel: what one stage decides does not go to the next",
+        ),
+        (
+            ahead and bool(vllm_config.speculative_config),
+            "asynchronous scheduling with speculative decoding: it was not tried",
+        ),
+        (ahead and v2, "asynchronous scheduling by vLLM's V2 model runner: it was not tried"),
+        (
+            v2 and parallel.tensor_parallel_size > 1,
+            "tensor parallel by vLLM's V2 model runner: it was not tried",
         ),
     ):
         if refused:

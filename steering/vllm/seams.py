@@ -67,7 +67,7 @@ SEAMS: Final = (
           "num_speculative_tokens"),
          "settings and sizes"),
     Seam(_CONFIG, EVERY, "vllm.config:VllmConfig",
-         ("parallel_config", "speculative_config", "device_config"),
+         ("parallel_config", "speculative_config", "device_config", "use_v2_model_runner"),
          "ways of running without gates and markers"),
     Seam(_CONFIG, EVERY, "vllm.config:DeviceConfig", ("device_type",), "as above"),
     Seam(_UNSUPPORTED, EVERY, "vllm.config:VllmConfig", ("speculative_config",),

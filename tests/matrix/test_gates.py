@@ -32,13 +32,7 @@ WAYS: dict[str, tuple[dict[str, Any], dict[str, str]]] = {
         ASYNC | CRAMPED,
         ASYNCHRONOUS,
     ),
-    "async scheduling, model runner V2": (ASYNC, V2 | ASYNCHRONOUS),
-    "async scheduling, model runner V2, chunks of 16 tokens, prefix caching": (
-        ASYNC | CHUNKS,
-        V2 | ASYNCHRONOUS,
-    ),
     "tensor parallel 2": (PARALLEL, {}),
-    "model runner V2, tensor parallel 2": (PARALLEL, V2),
 }
 NGRAMS = {
     "method": "ngram",
@@ -124,16 +118,6 @@ def test_compiled_as_on_gpus(asked: Bench, eager: dict[str, Any], tmp_path: Path
 DRAFTING: dict[str, tuple[str, dict[str, Any], dict[str, str]]] = {
     "speculative decoding, n-grams": ("ngram", {}, {}),
     "speculative decoding, draft model": ("draft_model", {}, {}),
-    "async scheduling with speculative decoding, model runner V1": (
-        "draft_model",
-        ASYNC,
-        ASYNCHRONOUS,
-    ),
-    "async scheduling with speculative decoding, model runner V2": (
-        "draft_model",
-        ASYNC,
-        V2 | ASYNCHRONOUS,
-    ),
 }
 
 

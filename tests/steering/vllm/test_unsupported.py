@@ -113,12 +113,25 @@ def test_vllms_configuration_has_what_is_looked_at() -> None:
     assert ParallelConfig().use_sequence_parallel_moe is False
 
 
-def test_gates_and_markers_are_served_where_they_were_tried() -> None:
-    def no_gates_on(device: str = "cpu", **changes: Any) -> str:
-        found = config(**changes)
-        found.device_config = SimpleNamespace(device_type=device)
-        return str(no_gates(found))
+def gates(device: str = "cpu", **changes: Any) -> Any:
+    """A configuration in which gates and markers are served, and `changes`."""
+    ahead, v2 = changes.pop("ahead", False), changes.pop("v2", False)
+    found = config(**{"tensor_parallel_size": 1, **changes})
+    found.device_config = SimpleNamespace(device_type=device)
+    found.scheduler_config = SimpleNamespace(async_scheduling=ahead)
+    found.use_v2_model_runner = v2
+    return found
 
-    assert no_gates_on() == "None"
-    assert "pipeline parallel" in no_gates_on(pipeline_parallel_size=2)
-    assert "GPU" in no_gates_on("cuda")
+
+def test_gates_and_markers_are_served_where_they_were_tried() -> None:
+    for changes in ({}, {"v2": True}, {"ahead": True}, {"drafts": object()}):
+        assert no_gates(gates(**changes)) is None
+    assert no_gates(gates(tensor_parallel_size=2)) is None
+    for said, changes in (
+        ("GPU", {"device": "cuda"}),
+        ("pipeline", {"pipeline_parallel_size": 2}),
+        ("speculative", {"ahead": True, "drafts": object()}),
+        ("V2", {"ahead": True, "v2": True}),
+        ("tensor", {"tensor_parallel_size": 2, "v2": True}),
+    ):
+        assert said in str(no_gates(gates(**changes)))
