@@ -124,14 +124,16 @@ def gates(device: str = "cpu", **changes: Any) -> Any:
 
 
 def test_gates_and_markers_are_served_where_they_were_tried() -> None:
-    for changes in ({}, {"v2": True}, {"ahead": True}, {"drafts": object()}):
-        assert no_gates(gates(**changes)) is None
+    served: tuple[dict[str, Any], ...] = ({}, {"v2": True}, {"ahead": True}, {"drafts": object()})
+    for one in served:
+        assert no_gates(gates(**one)) is None
     assert no_gates(gates(tensor_parallel_size=2)) is None
-    for said, changes in (
+    refused: tuple[tuple[str, dict[str, Any]], ...] = (
         ("GPU", {"device": "cuda"}),
         ("pipeline", {"pipeline_parallel_size": 2}),
         ("speculative", {"ahead": True, "drafts": object()}),
         ("V2", {"ahead": True, "v2": True}),
         ("tensor", {"tensor_parallel_size": 2, "v2": True}),
-    ):
+    )
+    for said, changes in refused:
         assert said in str(no_gates(gates(**changes)))
