@@ -8,6 +8,7 @@ VECTORS: Final = f"{STEERING}/vectors"
 JOBS: Final = f"{STEERING}/jobs"
 PRESETS: Final = f"{STEERING}/presets"
 CAPABILITIES: Final = f"{STEERING}/capabilities"
+PATCH: Final = f"{STEERING}/patch"
 EXTRACT: Final = f"{VECTORS}/extract"
 CHAT: Final = "/v1/chat/completions"
 
@@ -20,6 +21,11 @@ def vector(vector_id: str) -> str:
 def job(job_id: str) -> str:
     """The path of one job; `job_id` may have any characters."""
     return f"{JOBS}/{segment(job_id)}"
+
+
+def heat_map(job_id: str) -> str:
+    """The path of a patching job's picture."""
+    return f"{job(job_id)}/heat_map"
 
 
 def preset(name: str) -> str:

@@ -13,6 +13,7 @@ from steersman.server.auth.library_view import LibraryView
 from steersman.server.doses import Doses
 from steersman.server.extraction.context import ExtractionContext
 from steersman.server.extraction.jobs import Jobs
+from steersman.server.patching.run import PatchContext
 from steersman.server.presets.view import PresetView
 
 OnChange = Callable[..., None]
@@ -41,6 +42,12 @@ async def callers_doses(request: Request) -> Doses:
 async def extraction_context(request: Request) -> ExtractionContext:
     """What extraction jobs need, with the library as the caller sees it."""
     context: ExtractionContext = _state(request).extraction_for(caller().permissions)
+    return context
+
+
+async def patch_context(request: Request) -> PatchContext:
+    """What patching jobs need, within the caller's limits."""
+    context: PatchContext = _state(request).patching_for(caller().permissions)
     return context
 
 
@@ -89,6 +96,7 @@ CallersLibrary = Annotated[LibraryView, Depends(library_view)]
 CallersPresets = Annotated[PresetView, Depends(preset_view)]
 CallersDoses = Annotated[Doses, Depends(callers_doses)]
 CallersExtraction = Annotated[ExtractionContext, Depends(extraction_context)]
+CallersPatching = Annotated[PatchContext, Depends(patch_context)]
 MaxExtractRows = Annotated[int, Depends(max_extract_rows)]
 ActivationBytes = Annotated[int | None, Depends(activation_bytes)]
 MaxUploadBytes = Annotated[int, Depends(max_upload_bytes)]

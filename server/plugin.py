@@ -40,6 +40,7 @@ class SteersmanEndpoints:
         from steersman.server.middleware.drain_gate import DrainGate
         from steersman.server.middleware.refuse_ignored import STEERED_PATHS, RefuseIgnored
         from steersman.server.openapi import describe
+        from steersman.server.patching import routes as patch_api
         from steersman.server.playground import routes as playground
         from steersman.server.presets import routes as presets_api
         from steersman.steering.plan import Settings
@@ -70,6 +71,7 @@ class SteersmanEndpoints:
         app.include_router(routes.router)
         app.include_router(extract_api.build_router())
         app.include_router(activations_api.build_router())
+        app.include_router(patch_api.build_router())
         app.include_router(inspect_api.build_router())
         app.include_router(presets_api.build_router())
         app.include_router(vectors_api.build_router())

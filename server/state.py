@@ -29,6 +29,7 @@ from steersman.vectors.library.sent import SentVectors
 
 if TYPE_CHECKING:
     from steersman.server.extraction.context import ExtractionContext
+    from steersman.server.patching.run import PatchContext
 
 
 @dataclass
@@ -47,6 +48,8 @@ class Steersman:
     version: str
     all_presets: PresetStore = field(init=False)
     """Requests use `presets_for`, which is what a key may see of them."""
+    sent: SentVectors = field(init=False)
+    """Vectors without names: of requests, and of patching."""
     inline: Inline | None = field(init=False)
     """Reads vectors in requests; None where the server takes none."""
     jobs: Jobs = field(init=False)
@@ -59,12 +62,12 @@ class Steersman:
 
     def __post_init__(self) -> None:
         self.all_presets = PresetStore(Path(self.settings.library))
+        self.sent = SentVectors(
+            self.whole_library, self.settings.max_inline_cache_bytes, self.in_flight.digests
+        )
         self.inline = None
         if self.settings.inline_vectors:
-            kept = SentVectors(
-                self.whole_library, self.settings.max_inline_cache_bytes, self.in_flight.digests
-            )
-            self.inline = Inline(kept, self.settings.max_inline_bytes)
+            self.inline = Inline(self.sent, self.settings.max_inline_bytes)
         self.jobs = Jobs(Path(self.settings.library) / "jobs", self.settings.max_jobs)
         METRICS.rows_total.set(self.limits.bank_rows)
         METRICS.resident.set(0)
@@ -108,6 +111,18 @@ class Steersman:
     def extraction_for(self, permissions: KeyPermissions) -> "ExtractionContext":
         """What an extraction job with these `permissions` needs."""
         return replace(self.extraction, library=self.library_for(permissions))
+
+    def patching_for(self, permissions: KeyPermissions) -> "PatchContext":
+        """What a patching job with these `permissions` needs."""
+        from steersman.server.patching.run import PatchContext
+
+        return PatchContext(
+            self.extraction_for(permissions),
+            self.steering_for(permissions),
+            self.sent,
+            self.model["num_layers"],
+            self.max_extract_rows_for(permissions),
+        )
 
     def max_extract_rows_for(self, permissions: KeyPermissions) -> int:
         """The most texts of one extraction with these `permissions`."""

@@ -93,6 +93,11 @@ class AsyncClient:
         """See `Client.extract`."""
         return await self.send(calls.extract({"method": method, "name": name, **fields}))
 
+    async def patch(self, clean: Any, corrupted: Any, answers: Sequence[str], **fields: Any) -> Job:
+        """See `Client.patch`."""
+        texts = {"clean": clean, "corrupted": corrupted, "answers": list(answers)}
+        return await self.send(calls.patch({**texts, **fields}))
+
     async def _served(self) -> str:
         if self._model is None:
             self._model = (await self.capabilities())["model"]

@@ -140,6 +140,11 @@ def extract(fields: Mapping[str, Any]) -> Call[Job]:
     return Call("POST", paths.EXTRACT, _as_it_is, {"json": dict(fields)})
 
 
+def patch(fields: Mapping[str, Any]) -> Call[Job]:
+    """`POST /v1/steering/patch`."""
+    return Call("POST", paths.PATCH, _as_it_is, {"json": dict(fields)})
+
+
 def chat(
     messages: str | Sequence[Mapping[str, Any]], model: str, steering: Any, more: Mapping[str, Any]
 ) -> Call[Answer]:

@@ -104,6 +104,13 @@ class Client:
         `POST /v1/steering/vectors/extract`, such as `positive` and `negative`, lists of texts."""
         return self.send(calls.extract({"method": method, "name": name, **fields}))
 
+    def patch(self, clean: Any, corrupted: Any, answers: Sequence[str], **fields: Any) -> Job:
+        """Start activation patching: two prompts with as many tokens, texts or chats, and an answer
+        of each. `fields`: the others of `POST /v1/steering/patch`. The job has its table under
+        `patch` once it has succeeded."""
+        texts = {"clean": clean, "corrupted": corrupted, "answers": list(answers)}
+        return self.send(calls.patch({**texts, **fields}))
+
     def _served(self) -> str:
         if self._model is None:
             self._model = self.capabilities()["model"]

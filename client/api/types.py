@@ -59,11 +59,11 @@ class Preset(TypedDict):
 
 
 class Job(TypedDict):
-    """An extraction."""
+    """An extraction, or a patching job."""
 
     id: str
     object: Literal["steering.job"]
-    type: Literal["extract"]
+    type: Literal["extract", "patch"]
     status: Literal["queued", "running", "cancelling", "succeeded", "failed", "cancelled"]
     phase: str
     method: str
@@ -76,6 +76,8 @@ class Job(TypedDict):
     samples: list[dict[str, Any]]
     warnings: list[dict[str, str]]
     vectors: list[str]
+    patch: NotRequired[dict[str, Any] | None]
+    """Of a patching job: its table, once it has succeeded."""
     error: dict[str, Any] | None
 
 

@@ -8,7 +8,7 @@ import typer
 from typer.core import TyperGroup
 
 from steersman.client.chat import command as chat
-from steersman.client.cli import jobs, keys, presets
+from steersman.client.cli import jobs, keys, patch, presets
 from steersman.client.cli import vectors as vectors_group
 from steersman.client.cli.options import Common, Json, Key, Server, with_examples
 from steersman.client.errors import INTERRUPTED, CliError
@@ -50,6 +50,7 @@ app.add_typer(presets.app, name="presets")
 app.add_typer(jobs.app, name="jobs")
 app.add_typer(keys.app, name="keys")
 app.command("chat", help=chat.HELP, short_help=chat.SHORT)(chat.chat)
+app.command("patch", help=patch.HELP, short_help=patch.SHORT)(patch.patch)
 
 _WHOLE = {
     "ignore_unknown_options": True,

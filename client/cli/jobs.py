@@ -1,4 +1,4 @@
-"""`steersman jobs ...`: extractions that run, wait or have ended."""
+"""`steersman jobs ...`: extractions and patching jobs that run, wait or have ended."""
 
 from datetime import UTC, datetime
 from typing import Annotated, Any
@@ -11,7 +11,9 @@ from steersman.client.cli.options import Json, Key, Server, connection, wants_js
 from steersman.client.cli.watch import ENDED, check_succeeded, show_texts, watch
 
 app = typer.Typer(
-    help="List, show and cancel extractions.", no_args_is_help=True, rich_markup_mode="rich"
+    help="List, show and cancel extractions and patching jobs.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
 )
 JobId = Annotated[str, typer.Argument(metavar="ID", help="The job, as in job-0123456789abcdef.")]
 
@@ -125,7 +127,7 @@ def _fields(job: dict[str, Any]) -> list[tuple[str, Any]]:
         ("id", job["id"]),
         ("status", job["status"]),
         ("phase", None if job["status"] in ENDED else job["phase"]),
-        ("makes", f"{job['name']} by {job['method']}"),
+        ("makes", f"{job['name']} by {job['method']}" if job["type"] == "extract" else "a table"),
         ("texts", f"{done['done']} of {done['total']}"),
         ("rate", done["rate"] and f"{done['rate']:g} texts/s"),
         ("left", done["eta_s"] and f"{done['eta_s']:g} s"),

@@ -34,7 +34,7 @@ async def collect(wanted: ActivationsRequest, context: ExtractionContext, most_b
     come one by one, `token_ids` int64 [rows]. Raises `VectorInvalid` for more than `most_bytes` of
     them, and `CaptureFailed`."""
     points = wanted.points()
-    place = _place(points, context)
+    place = place_of(points, context)
     job = Job(secrets.token_hex(8), "activations", "activations")
     # Extraction's words for it: `mean` as it has it, and the last token.
     rule = "mean" if wanted.tokens == "mean" else "last"
@@ -68,7 +68,7 @@ async def collect(wanted: ActivationsRequest, context: ExtractionContext, most_b
     return await in_thread(job, lambda _: _file(wanted, points, examples, values, offsets))
 
 
-def _place(points: Sequence[HookPoint], context: ExtractionContext) -> Place:
+def place_of(points: Sequence[HookPoint], context: ExtractionContext) -> Place:
     """What is known of the last hook point. Raises `VectorInvalid` for one that the model has
     not."""
     for point in points:

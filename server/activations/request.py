@@ -1,5 +1,6 @@
 """The body of `POST /v1/steering/activations`, read and checked."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StrictInt, StrictStr, ValidationError
@@ -46,14 +47,19 @@ class ActivationsRequest(BaseModel):
 
     def points(self) -> tuple[HookPoint, ...]:
         """The hook points, ascending. Raises `VectorInvalid`."""
-        found = set()
-        for n, name in enumerate(self.hook_points):
-            try:
-                found.add(parse_tensor_name(name))
-            except VectorInvalid as error:
-                error.param = f"hook_points[{n}]"
-                raise
-        return tuple(sorted(found))
+        return points_of(self.hook_points)
+
+
+def points_of(names: Sequence[str]) -> tuple[HookPoint, ...]:
+    """The hook points that the field `hook_points` names, ascending. Raises `VectorInvalid`."""
+    found = set()
+    for n, name in enumerate(names):
+        try:
+            found.add(parse_tensor_name(name))
+        except VectorInvalid as error:
+            error.param = f"hook_points[{n}]"
+            raise
+    return tuple(sorted(found))
 
 
 def read_request(body: bytes, most_texts: int) -> ActivationsRequest:

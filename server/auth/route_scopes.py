@@ -50,13 +50,15 @@ _BY_NEED: Final = {
         GET /v1/steering/vectors/{vector_id:path}/inspect
         GET /v1/steering/presets  GET /v1/steering/presets/{name:path}
         GET /v1/steering/jobs  GET /v1/steering/jobs/{job_id}
+        GET /v1/steering/jobs/{job_id}/heat_map
     """,
     WRITE: """
         POST /v1/steering/vectors  PATCH /v1/steering/vectors/{vector_id:path}
         DELETE /v1/steering/vectors/{vector_id:path}
         POST /v1/steering/presets  PATCH /v1/steering/presets/{name:path}
         DELETE /v1/steering/presets/{name:path}
-        POST /v1/steering/vectors/extract  DELETE /v1/steering/jobs/{job_id}
+        POST /v1/steering/vectors/extract  POST /v1/steering/patch
+        DELETE /v1/steering/jobs/{job_id}
     """,
     ACTIVATIONS: "POST /v1/steering/activations",
     # Of these many are there only if the operator switches them on (VLLM_SERVER_DEV_MODE, ...).

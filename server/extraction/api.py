@@ -10,9 +10,10 @@ from starlette.responses import Response
 
 from steersman.server.auth.audit import audit_line
 from steersman.server.auth.caller import caller
+from steersman.server.auth.permissions import ADMIN
 from steersman.server.dependencies import AllJobs, CallersExtraction, MaxExtractRows
 from steersman.server.extraction.context import ExtractionContext
-from steersman.server.extraction.job import Job
+from steersman.server.extraction.job import PATCH, Job
 from steersman.server.extraction.jobs import Jobs, job_not_found
 from steersman.server.extraction.pipeline import run
 from steersman.server.extraction.request import ExtractRequest, read_request
@@ -103,12 +104,12 @@ async def list_jobs(jobs: AllJobs) -> Response:
 
 async def get_job(job_id: str, jobs: AllJobs) -> Response:
     """One job: its progress, or its result."""
-    return await READS.run(lambda: _json(_find(jobs, job_id).to_json()))
+    return await READS.run(lambda: _json(find_job(jobs, job_id).to_json()))
 
 
 async def cancel_job(job_id: str, jobs: AllJobs) -> dict[str, Any]:
     """Cancel a job. One that has ended stays unchanged."""
-    job = await READS.run(_find, jobs, job_id)
+    job = await READS.run(find_job, jobs, job_id)
     if await jobs.cancel(job):
         await audit_line("job.cancelled", job=job.id, vector=job.name)
     return job.to_json()
@@ -122,8 +123,10 @@ def _list(jobs: Jobs) -> Response:
 
 
 def _short(job: dict[str, Any]) -> dict[str, Any]:
-    """A job as lists show it, with few of its bad rows, of which there may be thousands."""
+    """A job as lists show it: with few of its bad rows, of which there may be thousands, and
+    without its table."""
     bad = job["bad_rows"]
+    job.pop("patch", None)
     return {**job, "bad_rows": bad[:LISTED_BAD_ROWS], "bad_rows_total": len(bad)}
 
 
@@ -131,7 +134,7 @@ def _json(answer: dict[str, Any]) -> Response:
     return Response(json.dumps(answer), media_type="application/json")
 
 
-def _find(jobs: Jobs, job_id: str) -> Job:
+def find_job(jobs: Jobs, job_id: str) -> Job:
     """The job. Raises `VectorNotFound`, also for a job that makes a vector the caller may not
     see."""
     job = jobs.find(job_id)
@@ -142,8 +145,12 @@ def _find(jobs: Jobs, job_id: str) -> Job:
 
 def _may_see(job: Job) -> bool:
     """Whether the caller may see all names that the job makes, and the job's own name, because the
-    labels of its bad rows are parts of these names."""
-    return all(caller().permissions.sees(name) for name in (job.name, *job.makes))
+    labels of its bad rows are parts of these names. A patching job, which makes none, is its
+    owner's."""
+    permissions = caller().permissions
+    if job.kind == PATCH:
+        return job.owner == (permissions.name or None) or permissions.may(ADMIN)
+    return all(permissions.sees(name) for name in (job.name, *job.makes))
 
 
 async def _body(request: Request) -> tuple[bytes | str, bytes | None]:

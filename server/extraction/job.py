@@ -48,6 +48,9 @@ class JobStatus(StrEnum):
     CANCELLED = "cancelled"
 
 
+EXTRACT: Final = "extract"
+PATCH: Final = "patch"
+"""The kinds of jobs."""
 ENDED: Final = (JobStatus.SUCCEEDED, JobStatus.FAILED, JobStatus.CANCELLED)
 
 
@@ -57,6 +60,7 @@ class Phase(StrEnum):
     WAITING = "waiting"
     READING = "reading"
     CAPTURING = "capturing"
+    PATCHING = "patching"
     FITTING = "fitting"
     KEEPING = "keeping"
     OVER = "over"
@@ -73,6 +77,7 @@ class Job:
     id: str
     method: str
     name: str
+    kind: str = EXTRACT
     status: JobStatus | str = JobStatus.QUEUED
     phase: Phase = Phase.WAITING
     created_at: int = field(default_factory=lambda: int(time.time()))
@@ -91,6 +96,8 @@ class Job:
     warnings: list[dict[str, str]] = field(default_factory=list)
     """What is likely not meant: a code and a message each."""
     result: list[str] = field(default_factory=list)
+    patch: dict[str, Any] | None = None
+    """The table of a patching job that has succeeded."""
     error: dict[str, Any] | None = None
     folder: Path | None = field(default=None, repr=False)
     """Of its state; not written there."""
@@ -145,7 +152,7 @@ class Job:
         return {
             "id": self.id,
             "object": "steering.job",
-            "type": "extract",
+            "type": self.kind,
             "status": self.status,
             "phase": self.phase,
             "method": self.method,
@@ -158,6 +165,7 @@ class Job:
             "samples": self.samples,
             "warnings": self.warnings,
             "vectors": self.result,
+            **({"patch": self.patch} if self.kind == PATCH else {}),
             "error": self.error,
         }
 

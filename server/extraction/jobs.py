@@ -19,6 +19,7 @@ from steersman.server.error_response import envelope
 from steersman.server.errors import JobLost, NotAllowed, TooManyJobs
 from steersman.server.extraction.job import (
     ENDED,
+    EXTRACT,
     WRITTEN,
     Cancelled,
     Job,
@@ -68,6 +69,7 @@ class Jobs:
         owner: str | None = None,
         most_of_owner: int | None = None,
         makes: Sequence[str] = (),
+        kind: str = EXTRACT,
     ) -> Job:
         """Run `work` when it is its turn. `most_of_owner`: the most jobs of `owner` at
         once. Raises `TooManyJobs` or `LibraryError`."""
@@ -88,6 +90,7 @@ class Jobs:
             f"job-{secrets.token_hex(8)}",
             method,
             name,
+            kind,
             owner=owner,
             makes=list(makes),
             folder=self.folder,

@@ -33,9 +33,10 @@ def application() -> FastAPI:
     from steersman.server.activations import routes as activations
     from steersman.server.extraction import api
     from steersman.server.library import inspect, routes
+    from steersman.server.patching import routes as patching
 
     app = FastAPI()
-    for made in (routes, inspect, api, activations):
+    for made in (routes, inspect, api, activations, patching):
         app.include_router(made.build_router())
     app.include_router(health.router)
     return app

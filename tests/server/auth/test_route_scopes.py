@@ -47,13 +47,14 @@ LISTED = {
         "GET /v1/steering/vectors/{vector_id:path}/inspect",
         "GET /v1/steering/presets", "GET /v1/steering/presets/{name:path}",
         "GET /v1/steering/jobs", "GET /v1/steering/jobs/{job_id}",
+        "GET /v1/steering/jobs/{job_id}/heat_map",
     ],
     "vectors:write": [
         "POST /v1/steering/vectors", "PATCH /v1/steering/vectors/{vector_id:path}",
         "DELETE /v1/steering/vectors/{vector_id:path}", "POST /v1/steering/vectors/extract",
         "POST /v1/steering/presets", "PATCH /v1/steering/presets/{name:path}",
         "DELETE /v1/steering/presets/{name:path}",
-        "DELETE /v1/steering/jobs/{job_id}",
+        "DELETE /v1/steering/jobs/{job_id}", "POST /v1/steering/patch",
     ],
     "activations:read": ["POST /v1/steering/activations"],
     "admin": [
