@@ -20,7 +20,8 @@ class InFlight:
 
     def digests(self) -> frozenset[str]:
         """The vectors that requests in flight need. Any thread may call it."""
-        return frozenset(row.digest for row in list(self.rows))
+        # By place: plans make their keys as plain tuples.
+        return frozenset(digest for digest, *_ in list(self.rows))
 
     def enter(self, rows: frozenset[BankKey], companions: int) -> None:
         """Add what a request needs: bank rows, and companions if it is dynamic."""

@@ -9,10 +9,10 @@ from steersman.server.patching.request import Direction
 
 CELL: Final = (44, 18)
 """Pixels, width and height."""
-_TITLE, _LEFT, _TOKENS, _GAP = 26, 110, 74, 18
+_TITLE, _LEFT, _TOKENS, _GAP = 26, 110, 136, 12
 _RED, _BLUE, _WHITE = (178, 24, 43), (33, 102, 172), (255, 255, 255)
 _INK: Final = (30, 30, 30)
-_LONGEST: Final = 12
+_LONGEST: Final = 9
 """Characters of a token."""
 _SAYS: Final[dict[Direction, str]] = {
     "denoising": "denoising: the clean stream in the corrupted prompt restores",

@@ -19,7 +19,7 @@ PATH = "/v1/steering/patch"
 JOBS = "/v1/steering/jobs"
 CLEAN, CORRUPTED = "The capital of France is", "The capital of Italy is"
 ANSWERS = [" Paris", " Rome"]
-POINTS = [("attn_out", 12), ("mlp_out", 3), ("resid_post", 5), ("resid_post", 20)]
+POINTS = [("attn_out", 12), ("mlp_out", 3), ("resid_post", 5), ("resid_post", 28)]
 BODY = {
     "clean": CLEAN,
     "corrupted": CORRUPTED,
@@ -150,7 +150,7 @@ def test_without_contrast_it_says_so(client: Client) -> None:
         ({"hook_points": ["resid_pre.3"]}, "hook_points"),
         ({"hook_points": []}, "hook_points"),
         ({"tokens": {"start": 9}}, "tokens"),
-        ({"directions": ["sideways"]}, "directions[0]"),
+        ({"directions": ["sideways"]}, "directions"),
         ({"directions": []}, "directions"),
         ({"metric": "kl"}, "metric"),
         ({"clean": "word " * 3000, "corrupted": "word " * 3000}, "clean"),
