@@ -75,6 +75,11 @@ class Client:
         with self._sent("GET", path) as answer:
             return answer.read()
 
+    def posted(self, path: str, body: dict[str, Any]) -> bytes:
+        """POST `body`, and return the bytes of the answer."""
+        with self._sent("POST", path, json=body) as answer:
+            return answer.read()
+
     @contextmanager
     def stream(self, path: str, body: dict[str, Any]) -> Iterator[Iterator[dict[str, Any]]]:
         """The events of a stream of server-sent events, as JSON, without the last, `[DONE]`.

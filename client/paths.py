@@ -10,6 +10,7 @@ PRESETS: Final = f"{STEERING}/presets"
 CAPABILITIES: Final = f"{STEERING}/capabilities"
 PATCH: Final = f"{STEERING}/patch"
 EXTRACT: Final = f"{VECTORS}/extract"
+ACTIVATIONS: Final = f"{STEERING}/activations"
 CHAT: Final = "/v1/chat/completions"
 
 

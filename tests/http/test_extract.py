@@ -63,7 +63,7 @@ def start(client: Client, **request: Any) -> dict[str, Any]:
 
 def finished(client: Client, job: dict[str, Any]) -> dict[str, Any]:
     """The job when it has ended."""
-    for _ in range(600):
+    for _ in range(3000):
         now: dict[str, Any] = client.http.get(f"/v1/steering/jobs/{job['id']}").json()
         if now["status"] not in ("queued", "running"):
             return now

@@ -15,6 +15,6 @@ sae           chosen features of a sparse autoencoder
 
 from steersman.vectors.formats.gguf_export import Exported, save_gguf
 from steersman.vectors.formats.load import FORMATS, load
-from steersman.vectors.formats.sae import load_features
+from steersman.vectors.formats.sae import feature_blocks, load_features
 
-__all__ = ["FORMATS", "Exported", "load", "load_features", "save_gguf"]
+__all__ = ["FORMATS", "Exported", "feature_blocks", "load", "load_features", "save_gguf"]

@@ -13,7 +13,7 @@ e_j.b_dec), so that goes into the bias.
 
 import json
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -24,6 +24,7 @@ from torch import Tensor
 
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.hook_names import parse_hook_name, steered_place
+from steersman.vectors.methods.sae import Features
 from steersman.vectors.operation import Operation
 from steersman.vectors.tensors import HookPoint, tensor_name
 from steersman.vectors.vector import SteeringVector
@@ -31,6 +32,8 @@ from steersman.vectors.vector import SteeringVector
 CONFIG: Final = "cfg.json"
 WEIGHTS: Final = "sae_weights.safetensors"
 MOST_FEATURES: Final = 256
+BLOCK: Final = 4096
+"""Features of an SAE that are in memory at a time, where all are looked at."""
 _ARCHITECTURES: Final = ("standard", "jumprelu")
 _UNSCALED: Final = (None, "none", False)
 
@@ -65,27 +68,11 @@ def load_features(
     """
     path = Path(path)
     chosen = _checked(features)
-    config = path / CONFIG
-    if path.is_dir() and config.is_file():
-        about = _config(config)
-        place = _place(about, layer, site)
-        read = _saelens(path / WEIGHTS, chosen, about)
-        library = "SAELens"
-    elif path.suffix == ".npz":
-        if layer is None:
-            raise VectorInvalid(
-                "the file does not say which layer it is of; give layer", param="layer"
-            )
-        place = HookPoint(site or "resid_post", layer)
-        read = _gemma_scope(path, chosen)
-        library = "GemmaScope"
+    place, about = _where(path, layer, site)
+    if about is not None:
+        read, library = _saelens(path / WEIGHTS, chosen, about), "SAELens"
     else:
-        raise VectorInvalid(
-            f"features are read from a SAELens folder, with {CONFIG} and {WEIGHTS}, or from "
-            "GemmaScope's params.npz",
-            param="features",
-            code="unknown_format",
-        )
+        read, library = _gemma_scope(path, chosen), "GemmaScope"
     point = HookPoint(*steered_place(place, path.name))
     # JumpReLU is a ReLU as well: an activation below 0 is none, whatever the threshold.
     numbers = torch.stack([read.bias, read.threshold.clamp(min=0.0)])
@@ -107,6 +94,65 @@ def load_features(
         operation=Operation("feature"),
         numbers={point: numbers},
     )
+
+
+def feature_blocks(
+    path: Path | str, *, layer: int | None = None, site: str | None = None, size: int = BLOCK
+) -> tuple[HookPoint, Iterator[Features]]:
+    """The place of the SAE in `path` in this server's terms, and all its features, of SAELens
+    `size` at a time, for `steersman.vectors.methods.sae`. Arguments and errors as `load_features`;
+    errors of the weights come with the first block."""
+    path = Path(path)
+    place, about = _where(path, layer, site)
+    return HookPoint(*steered_place(place, path.name)), _blocks(path, about, size)
+
+
+def _blocks(path: Path, about: Mapping[str, Any] | None, size: int) -> Iterator[Features]:
+    count = _count(path, about)
+    if about is None:
+        # Of a zip, each array is read whole: once is enough.
+        size = count
+    for first in range(0, count, size):
+        chosen = list(range(first, min(first + size, count)))
+        if about is not None:
+            read = _saelens(path / WEIGHTS, chosen, about)
+        else:
+            read = _gemma_scope(path, chosen)
+        yield Features(first, read.encoder, read.bias, read.threshold.clamp(min=0.0))
+
+
+def _count(path: Path, about: Mapping[str, Any] | None) -> int:
+    """The number of features."""
+    try:
+        if about is not None:
+            with safe_open(path / WEIGHTS, framework="pt") as file:
+                return int(file.get_slice("W_enc").get_shape()[-1])
+        with np.load(path, allow_pickle=False) as arrays:
+            return int(arrays["b_enc"].shape[0])
+    except SafetensorError as error:
+        raise VectorInvalid(f"{WEIGHTS} is not whole: {error}", param=WEIGHTS) from None
+    except (KeyError, ValueError, zipfile.BadZipFile, EOFError, IndexError) as error:
+        raise VectorInvalid(f"{path.name} is not whole: {error}", param="file") from None
+
+
+def _where(
+    path: Path, layer: int | None, site: str | None
+) -> tuple[HookPoint, dict[str, Any] | None]:
+    """The SAE's place as it names it, and the settings of one of SAELens."""
+    config = path / CONFIG
+    if path.is_dir() and config.is_file():
+        about = _config(config)
+        return _place(about, layer, site), about
+    if path.suffix != ".npz":
+        raise VectorInvalid(
+            f"features are read from a SAELens folder, with {CONFIG} and {WEIGHTS}, or from "
+            "GemmaScope's params.npz",
+            param="features",
+            code="unknown_format",
+        )
+    if layer is None:
+        raise VectorInvalid("the file does not say which layer it is of; give layer", param="layer")
+    return HookPoint(site or "resid_post", layer), None
 
 
 def _checked(features: Sequence[int]) -> list[int]:
@@ -165,8 +211,12 @@ def _saelens(path: Path, chosen: list[int], about: Mapping[str, Any]) -> _Read:
                     raise _no_tensor(name)
             encoder, decoder = file.get_slice("W_enc"), file.get_slice("W_dec")
             _check_shapes(tuple(encoder.get_shape()), tuple(decoder.get_shape()), chosen)
-            columns = torch.stack([encoder[:, n : n + 1][:, 0] for n in chosen]).float()
-            rows = torch.stack([decoder[n : n + 1][0] for n in chosen]).float()
+            if chosen == list(range(chosen[0], chosen[-1] + 1)):
+                span = slice(chosen[0], chosen[-1] + 1)
+                columns, rows = encoder[:, span].T.float(), decoder[span].float()
+            else:
+                columns = torch.stack([encoder[:, n : n + 1][:, 0] for n in chosen]).float()
+                rows = torch.stack([decoder[n : n + 1][0] for n in chosen]).float()
             bias = file.get_tensor("b_enc")[chosen].float()
             if about["apply_b_dec_to_input"]:
                 bias = bias - columns @ file.get_tensor("b_dec").float()

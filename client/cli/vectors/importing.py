@@ -1,5 +1,6 @@
 """`steersman vectors import`: reads files of other tools here; the server gets safetensors only."""
 
+from dataclasses import replace as replace_fields
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -9,8 +10,9 @@ import typer
 from steersman.client import paths
 from steersman.client.cli import parse, show
 from steersman.client.cli.options import Json, Key, Server, connection, wants_json, with_examples
+from steersman.client.cli.vectors.choosing import FeaturesBy, choose, print_choice, read_choice
 from steersman.client.cli.vectors.transfer import Replace, check_target, send, write
-from steersman.client.errors import Refused, Unreachable
+from steersman.client.errors import Refused, Unreachable, WrongUsage
 
 if TYPE_CHECKING:
     from steersman.client.http import Client
@@ -25,6 +27,7 @@ class LayersAre(StrEnum):
     HIDDEN_STATES = "hidden-states"
 
 
+_READABLE: Final[dict[str, Any]] = {"exists": True, "dir_okay": False, "metavar": "FILE"}
 _LEFT_OUT: Final = {
     "left_out": "before the first block",
     "left_out_past_last_block": "past the model's last block",
@@ -43,6 +46,7 @@ HELP = with_examples(
     steersman vectors import bare.pt --layer 14
     steersman vectors import direction.npy --layer 14
     steersman vectors import gpt2-sae/ --features 1207,88 --name bridges
+    steersman vectors import gpt2-sae/ --features-by contrast --positive a.txt --negative b.txt
     steersman vectors import refusal/ --as-extracted --out refusal.safetensors
     """,
 )
@@ -86,6 +90,24 @@ def import_vector(
             "params.npz with --layer.",
         ),
     ] = None,
+    features_by: Annotated[
+        FeaturesBy | None,
+        typer.Option(
+            help="Choose the features by what they do on texts: by contrast, those that best tell "
+            "the texts of --positive from those of --negative; by activation, the largest on "
+            "--positive. Needs a server with --allow-activations.",
+        ),
+    ] = None,
+    positive: Annotated[
+        Path | None, typer.Option(help="File of texts to choose by, one a line.", **_READABLE)
+    ] = None,
+    negative: Annotated[
+        Path | None, typer.Option(help="File of texts that show the opposite.", **_READABLE)
+    ] = None,
+    top: Annotated[
+        int | None,
+        typer.Option(min=1, max=256, help="Features to choose.  \\[default: 4]"),
+    ] = None,
     model: Annotated[
         str | None, typer.Option(help="Which model's vectors, in a CAA folder of several.")
     ] = None,
@@ -102,17 +124,32 @@ def import_vector(
     asked = wants_json(ctx, as_json)
     numbers = parse.layers(layer, "--layer")
     chosen = parse.numbers(features, "--features")
+    choice = read_choice(features_by, positive, negative, top)
+    if choice is not None and chosen is not None:
+        raise WrongUsage(
+            "--features names the features, and --features-by chooses them",
+            param="--features-by",
+            remedy="give one of the two",
+        )
     if target is not None:
         check_target(target, force=force)
     from steersman.vectors.file.format import write_vector
     from steersman.vectors.formats import load, load_features
 
-    def read(served: dict[str, Any] | None) -> "SteeringVector":
-        if chosen is not None:
-            place = None if numbers is None else numbers[0]
-            made = load_features(file, chosen, layer=place, site=site, name=name or file.stem)
+    def read(served: dict[str, Any] | None, client: "Client | None" = None) -> "SteeringVector":
+        place = None if numbers is None else numbers[0]
+        wanted, quality = chosen, None
+        if choice is not None and client is not None:
+            quality = choose(client, file, choice, place, site)
+            print_choice(quality)
+            wanted = [one["feature"] for one in quality["features"]]
+        if wanted is not None:
+            made = load_features(file, wanted, layer=place, site=site, name=name or file.stem)
             _tell(made, chosen=True)
-            return made
+            if quality is None:
+                return made
+            how = {**made.method_settings, "quality": quality}
+            return replace_fields(made, method_settings=how)
         count = served.get("num_layers") if served else None
         found = load(
             file,
@@ -130,10 +167,12 @@ def import_vector(
     if target is not None:
         # Offline, unless the options say where the model is served.
         served = None
-        if server is not None:
+        if server is not None or choice is not None:
             with connection(ctx, server, api_key) as client:
                 served = _served(client)
-        vector = read(served)
+                vector = read(served, client)
+        else:
+            vector = read(None)
         dose = _print_dose(vector, served)
         write(target, write_vector(vector))
         done: dict[str, Any] = {"path": str(target), "digest": vector.digest}
@@ -143,9 +182,10 @@ def import_vector(
             try:
                 served = _served(client)
             except Unreachable:
-                read(None)  # An error of the file comes before one of the server.
+                if choice is None:
+                    read(None)  # An error of the file comes before one of the server.
                 raise
-            vector = read(served)
+            vector = read(served, client)
             dose = _print_dose(vector, served)
             sent = send(client, write_vector(vector), name or vector.name, replace=replace)
             done = {"vector": sent}

@@ -35,7 +35,10 @@ def read_texts(
         missing = "--positive" if positive is None else "--negative"
         raise WrongUsage(f"{missing} is missing: one side is measured against the other",
                          param=missing)  # fmt: skip
-    sides = {"positive": _lines(positive, "--positive"), "negative": _lines(negative, "--negative")}
+    sides = {
+        "positive": read_lines(positive, "--positive"),
+        "negative": read_lines(negative, "--negative"),
+    }
     return Texts(sides, None)
 
 
@@ -55,7 +58,7 @@ def _styles(paths: Sequence[Path]) -> Texts:
     for file in files:
         if file.stem in found:
             raise WrongUsage(f"there are two files of the style {file.stem!r}", param="--styles")
-        found[file.stem] = _lines(file, "--styles")
+        found[file.stem] = read_lines(file, "--styles")
     if len(found) < 2:
         raise WrongUsage(
             f"there are texts of {len(found)} styles, and a style is measured against others",
@@ -65,7 +68,7 @@ def _styles(paths: Sequence[Path]) -> Texts:
     return Texts({"styles": found}, None)
 
 
-def _lines(file: Path, option: str) -> list[str]:
+def read_lines(file: Path, option: str) -> list[str]:
     try:
         text = _bytes(file, option).decode()
     except UnicodeDecodeError as error:
