@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from steersman.server.activations.request import ActivationsRequest, TokenRange
-from steersman.server.extraction.capture import CaptureClient
+from steersman.server.extraction.capture import CaptureClient, Work, take_all
 from steersman.server.extraction.context import ExtractionContext
 from steersman.server.extraction.examples import BadSample, Example, Reader
 from steersman.server.extraction.fit import Place
 from steersman.server.extraction.job import Job, Stop, in_thread
-from steersman.server.extraction.pipeline import Work, take_all
 from steersman.server.extraction.request import ExtractRequest
 from steersman.server.extraction.samples import Sample
 from steersman.steering.plan import PlanInvalid

@@ -176,6 +176,11 @@ class SteeredRequest:
             METRICS.not_finite.inc(said is not None and said.code == NOT_FINITE)
             _give_back(*self._held)
 
+    def release(self) -> None:
+        """Give everything back and count nothing: of a run that no client asked for."""
+        if self._unclosed.detach() is not None:
+            _give_back(*self._held)
+
 
 def _steps_per_token(notes: Sequence[WorkerNote]) -> float | None:
     """Engine steps for each token of these dynamic answers, without the first token of each."""

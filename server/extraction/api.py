@@ -69,6 +69,7 @@ async def extract(
     context.place(wanted.capture_site, tuple(wanted.layers or ()))
     _check_steps(wanted, context)
     _check_operation(wanted, context)
+    _check_trials(wanted, context)
 
     async def work(job: Job) -> None:
         await run(job, wanted, samples, context)
@@ -94,6 +95,7 @@ def prepare(
     context.place(wanted.capture_site, tuple(wanted.layers or ()))
     _check_steps(wanted, context)
     _check_operation(wanted, context)
+    _check_trials(wanted, context)
     return wanted, samples
 
 
@@ -198,6 +200,17 @@ def _check_operation(wanted: ExtractRequest, context: ExtractionContext) -> None
             f"{', '.join(context.operations)}; have it started with --operations {needed}",
             param="method",
             code="operation_not_served",
+        )
+
+
+def _check_trials(wanted: ExtractRequest, context: ExtractionContext) -> None:
+    if wanted.how.trials and not context.tries:
+        raise VectorInvalid(
+            f"{wanted.method} tries its candidates as vectors in requests, which this server does "
+            "not take: have it started without --no-inline-vectors, or use mean_difference and "
+            "the operation `project`",
+            param="method",
+            code="not_supported",
         )
 
 

@@ -1,14 +1,32 @@
-"""Sends one text through the engine and captures its residual stream."""
+"""Sends texts through the engine and captures their residual streams."""
 
+import asyncio
+import logging
 import secrets
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, NamedTuple
 
+from steersman.server.extraction.context import ExtractionContext
 from steersman.server.extraction.examples import Example
+from steersman.server.extraction.fit import Place
+from steersman.server.extraction.job import Job, in_thread, on_disk
+from steersman.server.extraction.pace import Pace
+from steersman.server.extraction.request import ExtractRequest
+from steersman.server.extraction.store import ActivationStore
 from steersman.steering.plan.capture import CAPTURE_KEY, Capture, CaptureResult
-from steersman.steering.plan.inbox import CAPTURES
+from steersman.steering.plan.inbox import CAPTURES, STEPS
 from steersman.steering.plan.step_clock import CAPTURE_PREFIX
+from steersman.vectors.errors import VectorInvalid
 from steersman.vectors.tensors import HookPoint
+
+logger = logging.getLogger("vllm.steersman")
+
+AT_ONCE: Final = 64
+"""Most texts in flight; `pace.py` has how many may be."""
 
 
 class CaptureFailed(RuntimeError):
@@ -70,3 +88,94 @@ class CaptureClient:
                 "log has the reason"
             )
         return found
+
+
+class Work(NamedTuple):
+    """A job whose texts have been read; also what an activations request has captured."""
+
+    job: Job
+    request: ExtractRequest
+    examples: list[Example]
+    client: CaptureClient
+    place: Place
+    context: ExtractionContext
+
+
+@asynccontextmanager
+async def stored(work: Work, positions: int = 0) -> AsyncIterator[ActivationStore]:
+    """Capture all of the job's texts: float32 [layers, hidden] for each; with `positions`, all of
+    its tokens, of which there are so many: [positions * layers, hidden]. Raises `VectorInvalid` if
+    that is more than is kept, and `CaptureFailed`."""
+    job, _, examples, client, place, context = work
+    hidden = place.base_model.hidden_size or 0
+    shape = (max(1, positions) * len(place.layers), hidden)
+    size = 4 * len(examples) * shape[0] * hidden
+    if size > context.most_activation_bytes:
+        raise VectorInvalid(
+            f"{len(examples)} texts at {len(place.layers)} layers take {size >> 20} MiB, at most "
+            f"{context.most_activation_bytes >> 20} are kept: name fewer layers or send fewer "
+            "texts",
+            param="layers",
+            code="too_many_rows",
+        )
+    counts: Counter[str] = Counter()
+    places = []
+    for example in examples:
+        places.append(counts[example.label])
+        counts[example.label] += 1
+    store = await in_thread(job, lambda _: ActivationStore(context.scratch, counts, shape))
+    with closing(store):
+
+        async def take(n: int) -> None:
+            found = await client.capture(examples[n], each=positions > 0)
+            await on_disk(store.put, examples[n].label, places[n], found.values.reshape(shape))
+
+        await take_all(work, take, AT_ONCE)
+        yield store
+
+
+async def take_all(
+    work: Work, take: Callable[[int], Coroutine[Any, Any, None]], at_once: int
+) -> None:
+    """Capture all of the job's texts, at most `at_once` at a time, and only a share of the engine
+    while other requests run."""
+    job, client = work.job, work.client
+    at_once = 1 if work.request.reproducible else at_once
+    pace = Pace(work.context.extract_share, STEPS, client.others_in_flight, at_once)
+    running: dict[asyncio.Task[None], float] = {}
+    """What each is to cost the engine, in seconds."""
+
+    async def one(n: int) -> None:
+        began = time.monotonic()
+        await take(n)
+        pace.took(work.examples[n], time.monotonic() - began)
+
+    async def wait(seconds: float | None) -> None:
+        """Wait for the next text to end, at most `seconds`."""
+        done, _ = await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            del running[task]
+            task.result()
+            await job.advance()
+
+    try:
+        with STEPS.watch():
+            for n, example in enumerate(work.examples):
+                await on_disk(job.check)
+                while pause := pace.pause(
+                    cost := pace.cost(example), len(running), sum(running.values())
+                ):
+                    await (wait(pause) if running else asyncio.sleep(pause))
+                pace.spend(cost)
+                client.portion = pace.portion()
+                running[asyncio.create_task(one(n))] = cost
+            while running:
+                await wait(None)
+            logger.debug(
+                "%s: %d texts read; s a step without them %s, a token of theirs %s",
+                job.id, job.total, STEPS.plain, STEPS.by_token,
+            )  # fmt: skip
+    finally:
+        for task in running:
+            task.cancel()
+        await asyncio.gather(*running, return_exceptions=True)

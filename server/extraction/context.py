@@ -7,6 +7,7 @@ from typing import Any
 
 from steersman.server.auth.library_view import LibraryView
 from steersman.server.auth.permissions import OPEN
+from steersman.server.chat.steered_request import SteeringContext
 from steersman.server.extraction.examples import Reader
 from steersman.server.extraction.fit import Place
 from steersman.server.extraction.request import ExtractRequest
@@ -39,6 +40,10 @@ class ExtractionContext:
     place: Callable[[str, tuple[int, ...]], Place]
     """(site, layers) -> what is known of it."""
     on_change: Callable[[str, str, str | None], None]
+    steering: Callable[[], SteeringContext]
+    """What runs of a job are steered by."""
+    tries: bool
+    """Whether candidates can be tried: their vectors come in requests."""
     max_steps: int | None = None
     """Most generation steps of a vector that the server takes."""
     chat_template: str | None = None
@@ -104,6 +109,8 @@ def make_context(
         operations=state.limits.operations,
         place=place,
         on_change=state.on_change,
+        steering=lambda: state.steering_for(OPEN),
+        tries=state.inline is not None,
         max_steps=state.limits.max_steps,
         chat_template=_template(chat_template),
     )

@@ -16,6 +16,7 @@ SHOWN_A_LABEL: Final = 3
 """Texts a side, or a style, of which the token is shown."""
 MOST_LABELS: Final = 8
 NEARLY_ALL: Final = 0.9
+MOST_BEHIND: Final = 16
 _BEFORE: Final = 12
 """Tokens shown before the one that is read."""
 _ANSWER: Final = re.compile(r"\([A-Za-z0-9]\)\Z")
@@ -80,9 +81,14 @@ class Reader:
             "mean": (response, end),
             "steps": (end - 1, end - 1 + self._steps),
             "prompt": (0, end),
+            "template": (end - (self._behind if self._has_template else 1), end),
         }[self._rule]
         if self._rule == "answer" and (start < response or not _ANSWER.search(said)):
             raise BadSample("has no answer in brackets, as in (A), at its end")
+        if self._rule == "template" and self._has_template and said:
+            raise BadSample(
+                "ends with an answer, and what is read are the template's tokens behind a question"
+            )
         asks = not said
         return Example(sample.pair, sample.label, tuple(tokens), start, stop, sample.number, asks)
 
@@ -94,6 +100,18 @@ class Reader:
         except VectorInvalid:
             return False
         return True
+
+    @cached_property
+    def _behind(self) -> int:
+        """Number of tokens that the chat template has behind a user's message; of more than
+        `MOST_BEHIND`, so many."""
+        one, other = (
+            self._template([{"role": "user", "content": letter}])[::-1] for letter in "ab"
+        )
+        same = 0
+        while same < min(len(one), len(other)) and one[same] == other[same]:
+            same += 1
+        return min(max(same, 1), MOST_BEHIND)
 
     def check_template(self) -> None:
         """Raise `VectorInvalid` if there is no chat template that accepts a question."""

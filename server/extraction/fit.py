@@ -94,6 +94,16 @@ def fit_steps(
     return _vector(request, request.name, tensors, quality, place)
 
 
+def trials_vector(
+    request: ExtractRequest,
+    tensors: dict[HookPoint, Tensor],
+    quality: dict[str, Any],
+    place: Place,
+) -> SteeringVector:
+    """The vector of a method that tries what it made. `tensors`: [hidden] at each hook point."""
+    return _vector(request, request.name, tensors, {"norms": {}, **quality}, place)
+
+
 def _stopping(make: Fit, stop: Stop) -> Fit:
     """`make`, after a call of `stop`."""
 
@@ -205,11 +215,12 @@ def _vector(
     range: what text is like at a coefficient is measured by `steersman sweep`."""
     norms = quality.pop("norms")
     gate = quality.pop("gate", None)
-    if gate is None:
-        coefficient, layers = _defaults(quality, norms, place)
-    else:
-        coefficient, layers = 1.0, (gate["layer"],)
     operation = Operation(request.how.operation)
+    coefficient, layers = 1.0, tuple[int, ...]()
+    if gate is not None:
+        layers = (gate["layer"],)
+    elif not request.how.trials:
+        coefficient, layers = _defaults(quality, norms, place)
     if not operation.adds:
         coefficient, norms = 1.0, {}
     return SteeringVector(

@@ -1,26 +1,20 @@
 """One extraction from its texts to the library."""
 
 import asyncio
-import logging
-import time
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable
-from contextlib import closing
+from collections.abc import Iterable
 from functools import partial
-from typing import Any, NamedTuple
 
 import torch
 
-from steersman.server.extraction.capture import CaptureClient
+from steersman.server.extraction.capture import CaptureClient, Work, stored, take_all
 from steersman.server.extraction.context import ExtractionContext
 from steersman.server.extraction.examples import BadSample, Example, Reader, shown_samples, warnings
-from steersman.server.extraction.fit import Place, fit, fit_steps
-from steersman.server.extraction.job import Job, Phase, Stop, in_thread, on_disk
-from steersman.server.extraction.pace import Pace
+from steersman.server.extraction.fit import fit, fit_steps
+from steersman.server.extraction.job import Job, Phase, Stop, in_thread
 from steersman.server.extraction.request import ExtractRequest
 from steersman.server.extraction.samples import SIDES, Sample, settled
-from steersman.server.extraction.store import ActivationStore
-from steersman.steering.plan.inbox import STEPS
+from steersman.server.extraction.trials.ablation import by_trials
 from steersman.vectors.digest import short
 from steersman.vectors.errors import VectorInvalid, shown
 from steersman.vectors.file.format import SteeringVector, write_vector
@@ -28,23 +22,8 @@ from steersman.vectors.methods import ActivationsInvalid, StepMeans
 from steersman.vectors.methods.activations import check_count
 from steersman.vectors.tensors import HookPoint
 
-logger = logging.getLogger("vllm.steersman")
-
-AT_ONCE = 64
-"""Most texts in flight; `pace.py` has how many may be."""
 STEPWISE_AT_ONCE = 16
-"""The same for `per_step`, whose texts come with a row for each step."""
-
-
-class Work(NamedTuple):
-    """A job whose texts have been read; also what an activations request has captured."""
-
-    job: Job
-    request: ExtractRequest
-    examples: list[Example]
-    client: CaptureClient
-    place: Place
-    context: ExtractionContext
+"""Most texts in flight for `per_step`, whose texts come with a row for each step."""
 
 
 async def run(
@@ -67,6 +46,8 @@ async def run(
     work = Work(job, request, examples, client, place, context)
     if request.method == "per_step":
         vectors = [await _by_step(work)]
+    elif request.how.trials:
+        vectors = [await by_trials(work)]
     else:
         vectors = await _by_sample(work)
     await job.enter(Phase.KEEPING)
@@ -148,35 +129,13 @@ def _check_enough(request: ExtractRequest, examples: list[Example]) -> None:
 
 
 async def _by_sample(work: Work) -> list[SteeringVector]:
-    job, request, examples, client, place, context = work
-    hidden = place.base_model.hidden_size or 0
-    size = 4 * len(examples) * len(place.layers) * hidden
-    if size > context.most_activation_bytes:
-        raise VectorInvalid(
-            f"{len(examples)} texts at {len(place.layers)} layers take {size >> 20} MiB, at most "
-            f"{context.most_activation_bytes >> 20} are kept: name fewer layers or send fewer "
-            "texts",
-            param="layers",
-            code="too_many_rows",
-        )
-    counts: Counter[str] = Counter()
-    places = []
-    for example in examples:
-        places.append(counts[example.label])
-        counts[example.label] += 1
-    shape = (len(place.layers), hidden)
-    store = await in_thread(job, lambda _: ActivationStore(context.scratch, counts, shape))
-    with closing(store):
-
-        async def take(n: int) -> None:
-            found = await client.capture(examples[n])
-            await on_disk(store.put, examples[n].label, places[n], found.values)
-
-        await take_all(work, take, AT_ONCE)
+    job, request, examples, _, place, _ = work
+    async with stored(work) as store:
         await job.enter(Phase.FITTING)
+        labels = dict.fromkeys(example.label for example in examples)
 
         def fitted(stop: Stop) -> list[SteeringVector]:
-            return fit(request, {label: store.activations(label) for label in counts}, place, stop)
+            return fit(request, {label: store.activations(label) for label in labels}, place, stop)
 
         return await in_thread(job, fitted)
 
@@ -214,50 +173,3 @@ async def _by_step(work: Work) -> SteeringVector:
     await take_all(work, take, STEPWISE_AT_ONCE)
     await job.enter(Phase.FITTING)
     return await in_thread(job, lambda _: fit_steps(request, sides, place))
-
-
-async def take_all(
-    work: Work, take: Callable[[int], Coroutine[Any, Any, None]], at_once: int
-) -> None:
-    """Capture all of the job's texts, at most `at_once` at a time, and only a share of the engine
-    while other requests run."""
-    job, client = work.job, work.client
-    at_once = 1 if work.request.reproducible else at_once
-    pace = Pace(work.context.extract_share, STEPS, client.others_in_flight, at_once)
-    running: dict[asyncio.Task[None], float] = {}
-    """What each is to cost the engine, in seconds."""
-
-    async def one(n: int) -> None:
-        began = time.monotonic()
-        await take(n)
-        pace.took(work.examples[n], time.monotonic() - began)
-
-    async def wait(seconds: float | None) -> None:
-        """Wait for the next text to end, at most `seconds`."""
-        done, _ = await asyncio.wait(running, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            del running[task]
-            task.result()
-            await job.advance()
-
-    try:
-        with STEPS.watch():
-            for n, example in enumerate(work.examples):
-                await on_disk(job.check)
-                while pause := pace.pause(
-                    cost := pace.cost(example), len(running), sum(running.values())
-                ):
-                    await (wait(pause) if running else asyncio.sleep(pause))
-                pace.spend(cost)
-                client.portion = pace.portion()
-                running[asyncio.create_task(one(n))] = cost
-            while running:
-                await wait(None)
-            logger.debug(
-                "%s: %d texts read; s a step without them %s, a token of theirs %s",
-                job.id, job.total, STEPS.plain, STEPS.by_token,
-            )  # fmt: skip
-    finally:
-        for task in running:
-            task.cancel()
-        await asyncio.gather(*running, return_exceptions=True)

@@ -16,6 +16,9 @@ Text = StrictStr | list[Any]
 
 _MOST_LAYERS: Final = 4096
 
+_MANY: Final = 4096
+"""Most of a setting that counts something."""
+
 _LEAST, _MOST = 1e-6, 1e6
 """Of a setting that is a number, `c`: beyond, a probe is all penalty, or never converges."""
 
@@ -44,7 +47,7 @@ class ExtractRequest(BaseModel):
     layers: list[StrictInt] | None = Field(None, description="Which blocks; null: all.")
     tokens: StrictStr | None = Field(
         None,
-        description="last, answer, mean, steps or prompt. null: the method's own; of "
+        description="last, answer, mean, steps, prompt or template. null: the method's own; of "
         "mean_difference, repe and probe that is mean, and last where a text is a chat that ends "
         "with a question.",
     )
@@ -126,6 +129,9 @@ def read_request(body: bytes | str, most_samples: int = MOST_SAMPLES) -> Extract
         if isinstance(allowed_values, tuple):
             if value not in allowed_values:
                 _refuse(f"settings.{key}", f"must be one of {', '.join(allowed_values)}")
+        elif allowed_values is int:
+            if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= _MANY:
+                _refuse(f"settings.{key}", f"must be a whole number from 1 to {_MANY}")
         elif not _is_number(value) or not _LEAST <= value <= _MOST:
             _refuse(f"settings.{key}", f"must be a number from {_LEAST:g} to {_MOST:g}")
     return request

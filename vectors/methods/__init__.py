@@ -8,6 +8,7 @@
     per_step          mean(A) - mean(B) at each generation step, at `attn_out`
     act_linear        a line for each element that takes B's values to A's (activation transport)
     act_mean          the same with the shift of the means alone
+    directional_ablation   the direction without which the model no longer does something
     cast_condition    a direction for a gate, and its best layer and threshold
 
 All are plain functions; each module's docstring names the paper.
@@ -52,10 +53,11 @@ __all__ = [
     "step_difference",
 ]
 
-TokenRule = Literal["last", "answer", "mean", "steps", "prompt"]
+TokenRule = Literal["last", "answer", "mean", "steps", "prompt", "template"]
 """Which tokens of a text make its sample: the last; the letter of the answer in "(A)"; the mean
 over the response's tokens (the sequence's first token excluded); the last token of each greedy
-step; the mean over all tokens, the first among them."""
+step; the mean over all tokens, the first among them; each token that the chat template has behind
+a user's message, by itself."""
 
 PROJECTION_INPUT: Final = "attn_projection_input"
 """What per_step is about: the input of the attention's output projection. It is read behind the
@@ -72,7 +74,7 @@ class Method:
     `inputs`: "pairs" (each positive sample has its counterpart), "sides" (two groups of any sizes)
     or "styles" (two or more named groups). `token_rules` and `sites` are what it allows, its
     default first: what the paper reads, where it is about that (caa, style). `settings` are the
-    keywords of `fit`: allowed values for a choice, else the type.
+    keywords of `fit`, or of the trials: allowed values for a choice, else the type.
 
     `fit` makes the directions of one side against another, from the samples alone; a style's other
     side is all other styles' samples together. per_step has none: it is not a matter of samples.
@@ -88,6 +90,8 @@ class Method:
     (`steersman.vectors.parts`): [layers, rows, hidden]."""
     asks: bool = False
     """Whether a plain text is a prompt: a user's message, where the model has a chat template."""
+    trials: bool = False
+    """Whether candidates are tried on the engine before one is taken; then `fit` is None."""
     gates: bool = False
     """Whether a gate measures with what it makes: its measures are those of a condition."""
     requires: tuple[str, str] | None = None
@@ -135,6 +139,16 @@ METHODS: Final[Mapping[str, Method]] = {
         operation="transport",
     ),
     "act_mean": Method("sides", ("mean", "last"), act_mean, operation="transport"),
+    "directional_ablation": Method(
+        "sides",
+        ("template",),
+        None,
+        sites=("resid_post",),
+        settings={"candidates": int},
+        operation="project",
+        asks=True,
+        trials=True,
+    ),
     "cast_condition": Method(
         "sides",
         ("prompt", "last"),

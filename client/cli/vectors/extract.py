@@ -24,7 +24,9 @@ HELP = with_examples(
     "Methods: mean_difference and probe (two sides of texts), caa and repe (pairs), style (two or "
     "more styles; makes NAME-STYLE of each), per_step (two sides, a vector for each generated "
     "token), act_linear and act_mean (two sides, maps from the negative to the positive), "
-    "cast_condition (two sides of prompts, the gate that tells them apart).\n\n"
+    "cast_condition (two sides of prompts, the gate that tells them apart), directional_ablation "
+    "(two sides of prompts, the direction without which the model does no longer what the first "
+    "call for).\n\n"
     "Text files are UTF-8, one text a line. JSONL lines are "
     '{"positive": TEXT, "negative": TEXT} or {"text": TEXT, "label": SIDE_OR_STYLE}, TEXT a '
     "string or a list of chat messages. Ctrl-C cancels the job.",
@@ -87,8 +89,8 @@ def extract(
         str | None,
         typer.Option(
             rich_help_panel=_HOW,
-            help="Which tokens are read: last, answer, mean, steps or prompt.  \\[default: the "
-            "method's; of plain texts the mean, of questions the last]",
+            help="Which tokens are read: last, answer, mean, steps, prompt or template.  "
+            "\\[default: the method's; of plain texts the mean, of questions the last]",
         ),
     ] = None,
     layers: Annotated[

@@ -11,6 +11,9 @@ def quality_table(vector: Mapping[str, Any]) -> bool:
     """Print the measures in a vector's metadata, with the recommended layer marked. Returns False
     if it has none. `vector`: as the server shows it."""
     quality = vector["method_settings"].get("quality")
+    if isinstance(quality, Mapping) and quality.get("trials"):
+        _trials_table(vector["id"], quality)
+        return True
     if not isinstance(quality, Mapping) or not vector["norms"]:
         return False
     if isinstance(gate := vector["method_settings"].get("gate"), Mapping):
@@ -73,6 +76,32 @@ def _condition_table(name: str, quality: Mapping[str, Any], gate: Mapping[str, A
     if quality.get("reason"):
         show.result(f"not recommended: {quality['reason']}")
     show.result(f"gate: {json.dumps({'id': name, **gate})}")
+
+
+def _trials_table(name: str, quality: Mapping[str, Any]) -> None:
+    """Print what came of each candidate, the one that was taken marked."""
+    trials = quality["trials"]
+    columns = ("position", "layer", "separation", "bypass", "divergence")
+    keys = ("separation", "bypass", "kl")
+    show.table(
+        columns,
+        [
+            (str(one["position"]), str(one["layer"]), *(show.number(one[key]) for key in keys))
+            for one in trials
+        ],
+        title=name,
+        numbers=columns,
+        marked=[n for n, one in enumerate(trials) if one == quality["chosen"]],
+    )
+    null = quality["null"]["bypass"]
+    tokens = " ".join(repr(token["text"]) for token in quality["behaviour"])
+    show.note(
+        f"bypass is of the log-odds that an answer begins with {tokens}: "
+        f"{quality['baseline']['positive']:.2f} unsteered, {null['mean']:.2f} ± {null['sd']:.2f} "
+        "without directions of shuffled labels"
+    )
+    if quality.get("reason"):
+        show.result(f"not recommended: {quality['reason']}")
 
 
 def _place(name: str) -> tuple[str, int]:

@@ -65,6 +65,23 @@ def test_of_a_condition_the_gate_is_said_as_a_request_has_it(
     assert "not recommended" not in said.out
 
 
+def test_of_trials_the_one_that_was_taken_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    trials = [
+        {"position": -2, "layer": 8, "separation": 3.0, "bypass": -1.5, "kl": 0.02},
+        {"position": -1, "layer": 14, "separation": 2.5, "bypass": -4.25, "kl": 0.05},
+    ]
+    found = vector(
+        trials=trials, chosen=trials[1], baseline={"positive": 2.5, "negative": -3.0},
+        behaviour=[{"id": 40, "text": "I"}], recommended=None, reason="by chance",
+        null={"shuffles": 8, "bypass": {"mean": 2.25, "sd": 0.5}, "kl": {"mean": 0, "sd": 0}},
+    )  # fmt: skip
+    assert quality_table({**found, "norms": {}})
+    said = capsys.readouterr()
+    assert "-4.25" in said.out
+    assert "not recommended: by chance" in said.out
+    assert "'I': 2.50 unsteered, 2.25 ± 0.50" in said.err
+
+
 def test_a_condition_of_few_prompts_says_why_it_is_not_recommended(
     capsys: pytest.CaptureFixture[str],
 ) -> None:

@@ -13,8 +13,9 @@ from fastapi import FastAPI
 from starlette.testclient import TestClient
 
 from steersman.server import error_response
-from steersman.server.extraction.api import build_router
+from steersman.server.extraction.api import build_router, prepare
 from steersman.server.extraction.jobs import Jobs
+from steersman.vectors.errors import VectorInvalid
 from tests.support.server.extraction import Engine, Tokenizer, make_context
 
 EXTRACT = "/v1/steering/vectors/extract"
@@ -164,3 +165,19 @@ def test_a_file_of_one_label(client: TestClient) -> None:
     answer = upload(client, lines)
     assert answer.status_code == 400
     assert "'negative' has 0 texts" in answer.json()["error"]["message"]
+
+
+@pytest.mark.parametrize(
+    ("change", "code"),
+    [({"tries": False}, "not_supported"), ({"operations": ("add",)}, "operation_not_served")],
+)
+def test_a_method_that_this_server_cannot_try_is_refused_at_once(
+    tmp_path: Path, change: dict[str, Any], code: str
+) -> None:
+    context = replace(make_context(tmp_path, Engine()), **change)
+    body = {"name": "x", "method": "directional_ablation"}
+    texts = {"positive": ["a", "b"], "negative": ["c", "d"]}
+    with pytest.raises(VectorInvalid) as caught:
+        prepare(json.dumps(body | texts), None, 100, context)
+    assert (caught.value.param, caught.value.code) == ("method", code)
+    prepare(json.dumps(body | texts), None, 100, make_context(tmp_path, Engine()))

@@ -66,6 +66,15 @@ def test_of_a_condition_all_of_a_chats_prompt_is_read(text: Any) -> None:
     assert read(text, method="cast_condition", tokens="last").start == len(example.tokens) - 1
 
 
+def test_of_an_ablation_the_templates_tokens_behind_the_question_are_read() -> None:
+    example = read("Tea?", method="directional_ablation")
+    assert bytes(example.tokens[example.start :]).decode() == "<assistant>"
+    with pytest.raises(BadSample, match="ends with an answer"):
+        read(chat("Tea?", "Yes."), method="directional_ablation")
+    with pytest.raises(BadSample, match="ends with an answer"):
+        read("Yes.", "Tea?", method="directional_ablation")
+
+
 def test_of_a_condition_without_a_chat_template_the_text_is_read() -> None:
     class Bare(Tokenizer):
         def apply_chat_template(self, *_: Any, **__: Any) -> str:
@@ -74,6 +83,8 @@ def test_of_a_condition_without_a_chat_template_the_text_is_read() -> None:
     example = read("Tea?", method="cast_condition", tokenizer=Bare())
     assert bytes(example.tokens).decode() == "Tea?"
     assert (example.start, example.stop) == (0, 4)
+    last = read("Tea?", method="directional_ablation", tokenizer=Bare())
+    assert (last.start, last.stop) == (3, 4)
 
 
 @pytest.mark.parametrize(

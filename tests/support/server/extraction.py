@@ -71,6 +71,10 @@ def stream_of(text: str) -> Any:
     return np.random.default_rng(seed).standard_normal((LAYERS, HIDDEN)).astype(np.float32)
 
 
+def _unsteered() -> Any:
+    raise NotImplementedError("this engine is not steered")
+
+
 def make_context(
     folder: Path, engine: Engine, most_activation_bytes: int = 1 << 20
 ) -> ExtractionContext:
@@ -90,4 +94,6 @@ def make_context(
         extract_share=0.25,
         place=place,
         on_change=lambda *_: None,
+        steering=_unsteered,
+        tries=True,
     )

@@ -21,7 +21,7 @@ def fit(method: Method, positive: object, negative: object, **settings: object) 
 def test_every_method_of_the_issue_is_there() -> None:
     adding = {"caa", "style", "mean_difference", "repe", "probe", "per_step"}
     adding.add("cast_condition")
-    assert set(METHODS) == adding | {"act_linear", "act_mean"}
+    assert set(METHODS) == adding | {"act_linear", "act_mean", "directional_ablation"}
     assert adding == {name for name, method in METHODS.items() if method.operation == "add"}
 
 
@@ -32,6 +32,8 @@ def test_what_is_said_of_a_method_makes_sense(name: str) -> None:
     assert method.paired == (method.inputs == "pairs")
     if name == "per_step":
         assert method.sites == (PROJECTION_INPUT, "attn_out")
+    elif method.trials:
+        assert method.sites == ("resid_post",)
     else:
         assert set(method.sites) == set(SITES)
 

@@ -9,8 +9,8 @@ import { capabilities } from "../state/server";
 import { words } from "../strings";
 import { NEGATIVE, POSITIVE } from "./example_texts";
 
-const METHODS = ["mean_difference", "repe", "probe", "caa", "style", "per_step", "act_linear", "act_mean", "cast_condition"];
-const TOKENS = ["", "mean", "last", "answer", "steps", "prompt"];
+const METHODS = ["mean_difference", "repe", "probe", "caa", "style", "per_step", "act_linear", "act_mean", "cast_condition", "directional_ablation"];
+const TOKENS = ["", "mean", "last", "answer", "steps", "prompt", "template"];
 const FEW = 20;
 
 const linesOf = (text: string): string[] => text.split("\n").map((line) => line.trim()).filter(Boolean);
@@ -127,10 +127,11 @@ export function ExtractForm() {
 /** `per_step` needs a site that not every model has, transport an operation and a condition gates that not every server has. */
 function methodsHere(): (readonly [string, string])[] {
   const sites = capabilities.value?.sites ?? [];
-  const transports = capabilities.value?.operations?.includes("transport");
+  const operations = capabilities.value?.operations ?? [];
   const missing = new Set([
     ...(sites.includes("attn_out") ? [] : ["per_step"]),
-    ...(transports ? [] : ["act_linear", "act_mean"]),
+    ...(operations.includes("transport") ? [] : ["act_linear", "act_mean"]),
+    ...(operations.includes("project") ? [] : ["directional_ablation"]),
     ...(capabilities.value?.gates ? [] : ["cast_condition"]),
   ]);
   const here = METHODS.filter((method) => !missing.has(method));

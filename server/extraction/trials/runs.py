@@ -1,0 +1,103 @@
+"""Runs prompts of a job for one new token, which a vector may steer."""
+
+import base64
+import secrets
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from steersman.server.chat.steered_request import SteeredRequest, SteeringContext, resolved
+from steersman.server.chat.trace import Answers
+from steersman.server.errors import NotSteered
+from steersman.server.extraction.capture import CaptureClient
+from steersman.server.library.in_time import in_time
+from steersman.steering.plan import PLAN_KEY
+from steersman.steering.plan.step_clock import CAPTURE_PREFIX
+from steersman.vectors.file.format import SteeringVector, write_vector
+from steersman.vectors.methods.ablation import LogProbs
+
+TOP: Final = 20
+"""Tokens of which probabilities are asked for, where none are named."""
+
+
+@dataclass
+class Runs:
+    """Prompts of one job, on its engine."""
+
+    client: CaptureClient
+    steering: SteeringContext
+
+    @asynccontextmanager
+    async def steered(self, vector: SteeringVector) -> AsyncIterator["SteeredRuns"]:
+        """Runs with `vector`, which is not in the library, at its own coefficient, layers and
+        positions. Raises `PlanInvalid`, and `SteersmanError`."""
+        data = base64.b64encode(write_vector(vector)).decode()
+        made = await in_time(
+            self.steering.load_timeout, resolved, self.steering, {"vectors": [{"data": data}]}
+        )
+        # Held until the last run has ended, so that the file stays where workers find it.
+        held = SteeredRequest(self.steering, made, Answers())
+        try:
+            yield SteeredRuns(self, made)
+        finally:
+            held.release()
+
+    async def first_token(
+        self, tokens: Sequence[int], wanted: Sequence[int] = (), extra: dict[str, Any] | None = None
+    ) -> LogProbs:
+        """Log-probabilities of the token after `tokens`: of those in `wanted`, or of the `TOP` most
+        likely ones. `extra`: of the request's sampling parameters."""
+        from vllm.sampling_params import RequestOutputKind, SamplingParams
+
+        allowed = self.client.engine.vllm_config.model_config.max_logprobs
+        top = TOP if allowed < 0 else min(TOP, allowed)
+        params = SamplingParams(
+            temperature=0.0,
+            max_tokens=1,
+            logprobs=None if wanted else top,
+            logprob_token_ids=list(wanted) or None,
+            extra_args=extra,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+            detokenize=False,
+        )
+        # The prefix says that the step has tokens of an extraction, as those of captures.
+        name = f"{CAPTURE_PREFIX}{secrets.token_hex(8)}"
+        final = None
+        self.client.in_flight += 1
+        try:
+            prompt = {"prompt_token_ids": list(tokens)}
+            async for output in self.client.engine.generate(prompt, params, name):
+                final = output
+        finally:
+            self.client.in_flight -= 1
+        found = final.outputs[0].logprobs if final is not None else None
+        if not found:
+            raise NotSteered("the engine ended a run without probabilities; its log has the reason")
+        chosen = set(wanted)
+        return {
+            token: one.logprob for token, one in found[0].items() if not chosen or token in chosen
+        }
+
+
+class SteeredRuns:
+    """Runs with one vector."""
+
+    def __init__(self, runs: Runs, made: Any) -> None:
+        self._runs = runs
+        self._made = made
+
+    async def first_token(self, tokens: Sequence[int], wanted: Sequence[int]) -> LogProbs:
+        """See `Runs.first_token`. Raises what the engine ended the run with, and `NotSteered` if no
+        worker says that it steered."""
+        made = replace(self._made, plan=replace(self._made.plan, receipt=secrets.token_hex(8)))
+        request = SteeredRequest(self._runs.steering, made, Answers(), 1)
+        try:
+            found = await self._runs.first_token(tokens, wanted, {PLAN_KEY: made.plan.to_json()})
+            if (refusal := request.refusal()) is not None:
+                raise refusal
+            if not request.was_steered():
+                raise NotSteered("no worker says that it steered a run of this job")
+            return found
+        finally:
+            request.release()
