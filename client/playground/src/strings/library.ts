@@ -83,6 +83,7 @@ export const libraryWords = {
       act_linear: "Transport, a line for each element (Linear-AcT)",
       act_mean: "Transport of the mean (Mean-AcT)",
       cast_condition: "Condition for a gate (CAST)",
+      directional_ablation: "Direction to take out (ablation)",
     } as Record<string, string>,
     methodHints: {
       mean_difference: "The mean of one side less the mean of the other. Start here.",
@@ -94,6 +95,7 @@ export const libraryWords = {
       act_linear: "Maps that take the second side's values to the first's. Slide from 0 to 1.",
       act_mean: "The same with the shift of the means alone.",
       cast_condition: "Prompts for which a condition holds, and others. Finds the gate that tells them apart.",
+      directional_ablation: "Prompts that call for a behaviour, and others. Tries directions without which the model no longer shows it.",
     } as Record<string, string>,
     source: "Texts",
     typed: "Typed here",
@@ -115,6 +117,7 @@ export const libraryWords = {
       answer: "The answer letter",
       steps: "Each step of the answer",
       prompt: "The mean over the prompt",
+      template: "The template’s, behind the question",
     } as Record<string, string>,
     example: "Fill in an example",
     submit: "Make it",
