@@ -103,9 +103,6 @@ def test_the_direction_and_what_its_trial_measured(
     assert quality["baseline"]["positive"] == pytest.approx(fmean(plain_odds), abs=0.02)
     assert chosen["bypass"] < quality["baseline"]["positive"]
 
-    answer = client.chat(SIDES["positive"][0], steering={"vectors": ["lists"]}).json()
-    assert answer["steering"]["vectors"][0]["operation"] == "project"
-
 
 def ids(tokenizer: Any, text: str) -> list[int]:
     said = tokenizer.apply_chat_template(
@@ -135,6 +132,10 @@ def test_runs_are_no_requests_of_clients(client: Client, made: list[str]) -> Non
     )  # fmt: skip
     assert counted() == before
     assert names_of(client) == names | {"few"}
+    # Steered with it, a request is counted, and its receipt has the operation.
+    answer = client.chat(SIDES["positive"][0], steering={"vectors": {"few": 1.0}}).json()
+    assert answer["steering"]["vectors"][0]["operation"] == "project"
+    assert counted() != before
 
 
 def names_of(client: Client) -> set[str]:
