@@ -13,7 +13,7 @@ from transformers import AutoTokenizer
 
 from steersman.vectors.file.format import read_vector
 from steersman.vectors.tensors import HookPoint
-from tests.http.test_extract import LAYERS, extract, finished, start, states
+from tests.http.test_extract import LAYERS, extract, states
 from tests.reference.interventions import Intervened, Intervention
 from tests.reference.methods import ablation
 from tests.reference.reference import ReferenceModel
@@ -116,43 +116,6 @@ def after(
 ) -> torch.Tensor:
     """Log-probabilities of the token after the prompt: [vocab]."""
     return Intervened(reference).logprobs(tokens, len(tokens), interventions)[-1]
-
-
-def test_runs_are_no_requests_of_clients(client: Client, made: list[str]) -> None:
-    """They are not counted as steered requests, and leave no vector behind."""
-
-    def counted() -> list[str]:
-        text = client.http.get("/metrics").text
-        return [line for line in text.splitlines() if line.startswith("steering_requests_total")]
-
-    before, names = counted(), names_of(client)
-    extract(
-        client, made, name="few", method="directional_ablation", layers=[14],
-        settings={"candidates": 1}, **SIDES,
-    )  # fmt: skip
-    assert counted() == before
-    assert names_of(client) == names | {"few"}
-    # Steered with it, a request is counted, and its receipt has the operation.
-    answer = client.chat(SIDES["positive"][0], steering={"vectors": {"few": 1.0}}).json()
-    assert answer["steering"]["vectors"][0]["operation"] == "project"
-    assert counted() != before
-
-
-def names_of(client: Client) -> set[str]:
-    return {one["id"] for one in client.http.get("/v1/steering/vectors").json()["data"]}
-
-
-def test_answers_that_begin_alike_have_no_behaviour(client: Client) -> None:
-    texts = [f"Say the number {n}." for n in range(8)]
-    job = finished(
-        client,
-        start(
-            client, name="alike", method="directional_ablation", layers=[14],
-            positive=texts[:4], negative=[f"{text} " for text in texts[:4]],
-        ),
-    )  # fmt: skip
-    assert job["status"] == "failed"
-    assert job["error"]["param"] == "positive"
 
 
 @pytest.mark.parametrize(
