@@ -9,10 +9,10 @@ from numpy.typing import NDArray
 from steersman.server.activations.collect import place_of
 from steersman.server.chat.steered_request import SteeringContext
 from steersman.server.errors import NotAllowed
+from steersman.server.extraction.capture import Work, take_all
 from steersman.server.extraction.context import ExtractionContext
 from steersman.server.extraction.examples import Example
 from steersman.server.extraction.job import Job, Phase, on_disk
-from steersman.server.extraction.pipeline import Work, take_all
 from steersman.server.patching.asking import PatchClient
 from steersman.server.patching.prompts import READING, Patches
 from steersman.server.patching.request import Direction
