@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from steersman.server.activations.collect import place_of
 from steersman.server.chat.steered_request import SteeringContext
 from steersman.server.errors import NotAllowed
-from steersman.server.extraction.capture import Work, take_all
+from steersman.server.extraction.capture import CaptureClient, Work, take_all
 from steersman.server.extraction.context import ExtractionContext
 from steersman.server.extraction.examples import Example
 from steersman.server.extraction.job import Job, Phase, on_disk
-from steersman.server.patching.asking import PatchClient
+from steersman.server.patching.asking import Asking
 from steersman.server.patching.prompts import READING, Patches
 from steersman.server.patching.request import Direction
 from steersman.steering.plan import Plan, PlanInvalid, PlannedVector
@@ -74,9 +74,7 @@ async def run(job: Job, patches: Patches, context: PatchContext) -> None:
     """Make the runs and put their table into `job.patch`. Raises what the engine and the library
     raise."""
     await job.enter(Phase.CAPTURING)
-    client = PatchClient(
-        context.extraction.engine, patches.points, reproducible=True, steering=context.steering
-    )
+    client = CaptureClient(context.extraction.engine, patches.points, reproducible=True)
     prompts = patches.clean, patches.corrupted
     streams = {prompt: await _stream(client, prompt) for prompt in prompts}
     await job.enter(Phase.PATCHING)
@@ -87,7 +85,8 @@ async def run(job: Job, patches: Patches, context: PatchContext) -> None:
         for point in range(len(patches.points))
     ]
     job.total = len(cells)
-    clean, corrupted = [await client.difference(prompt, patches.answers) for prompt in prompts]
+    asking = Asking(client, context.steering, patches.answers)
+    clean, corrupted = [await asking.difference(prompt) for prompt in prompts]
     table = Table(patches, clean, corrupted)
     files: dict[tuple[Direction, int], bytes] = {}
 
@@ -101,8 +100,7 @@ async def run(job: Job, patches: Patches, context: PatchContext) -> None:
         # Before each run, although the file may be there: what was used last stays longest.
         entry = await on_disk(context.sent.keep, files[at])
         plan = Plan((_planned(entry.digest, patches.points[cell.point], cell.position),))
-        found = await client.difference(patches.into(cell.direction), patches.answers, plan)
-        table.put(cell, found)
+        table.put(cell, await asking.difference(patches.into(cell.direction), plan))
 
     whole = [*patches.clean, *patches.clean, *(token for one in patches.answers for token in one)]
     example = Example(("patch", 0), "patch", tuple(whole), len(whole) - 1, len(whole))
@@ -113,7 +111,7 @@ async def run(job: Job, patches: Patches, context: PatchContext) -> None:
     job.warnings += table.warnings()
 
 
-async def _stream(client: PatchClient, prompt: tuple[int, ...]) -> NDArray[np.float32]:
+async def _stream(client: CaptureClient, prompt: tuple[int, ...]) -> NDArray[np.float32]:
     """The stream of each token, float32 [tokens, points, hidden]."""
     example = Example(("patch", 0), "patch", prompt, 0, len(prompt))
     return (await client.capture(example, each=True)).values

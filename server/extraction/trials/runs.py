@@ -2,11 +2,12 @@
 
 import base64
 import secrets
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from steersman.server.chat.resolve import Resolved
 from steersman.server.chat.steered_request import SteeredRequest, SteeringContext, resolved
 from steersman.server.chat.trace import Answers
 from steersman.server.errors import NotSteered
@@ -61,16 +62,7 @@ class Runs:
             output_kind=RequestOutputKind.FINAL_ONLY,
             detokenize=False,
         )
-        # The prefix says that the step has tokens of an extraction, as those of captures.
-        name = f"{CAPTURE_PREFIX}{secrets.token_hex(8)}"
-        final = None
-        self.client.in_flight += 1
-        try:
-            prompt = {"prompt_token_ids": list(tokens)}
-            async for output in self.client.engine.generate(prompt, params, name):
-                final = output
-        finally:
-            self.client.in_flight -= 1
+        final = await last_output(self.client, tokens, params)
         found = final.outputs[0].logprobs if final is not None else None
         if not found:
             raise NotSteered("the engine ended a run without probabilities; its log has the reason")
@@ -83,21 +75,46 @@ class Runs:
 class SteeredRuns:
     """Runs with one vector."""
 
-    def __init__(self, runs: Runs, made: Any) -> None:
+    def __init__(self, runs: Runs, made: Resolved) -> None:
         self._runs = runs
         self._made = made
 
     async def first_token(self, tokens: Sequence[int], wanted: Sequence[int]) -> LogProbs:
-        """See `Runs.first_token`. Raises what the engine ended the run with, and `NotSteered` if no
-        worker says that it steered."""
-        made = replace(self._made, plan=replace(self._made.plan, receipt=secrets.token_hex(8)))
-        request = SteeredRequest(self._runs.steering, made, Answers(), 1)
-        try:
-            found = await self._runs.first_token(tokens, wanted, {PLAN_KEY: made.plan.to_json()})
-            if (refusal := request.refusal()) is not None:
-                raise refusal
-            if not request.was_steered():
-                raise NotSteered("no worker says that it steered a run of this job")
-            return found
-        finally:
-            request.release()
+        """See `Runs.first_token` and `steered_run`."""
+        with steered_run(self._runs.steering, self._made) as extra:
+            return await self._runs.first_token(tokens, wanted, extra)
+
+
+@contextmanager
+def steered_run(steering: SteeringContext, made: Resolved) -> Iterator[dict[str, str]]:
+    """One run that `made` steers, in the block: gives the extra arguments of its sampling
+    parameters. Raises what the engine ended the run with, and `NotSteered` if no worker says that
+    it steered. Clients' requests are counted, these runs are not."""
+    own = replace(made, plan=replace(made.plan, receipt=secrets.token_hex(8)))
+    request = SteeredRequest(steering, own, Answers(), 1)
+    try:
+        yield {PLAN_KEY: own.plan.to_json()}
+        if not request.was_steered():
+            raise NotSteered("no worker says that it steered a run of this job")
+    except Exception:
+        if (refusal := request.refusal()) is not None:
+            raise refusal from None
+        raise
+    finally:
+        request.release()
+
+
+async def last_output(client: CaptureClient, tokens: Sequence[int], params: Any) -> Any:
+    """The last output of a run of `tokens`; None where there is none."""
+    # The prefix says that the step has tokens of a job, as those of captures.
+    name = f"{CAPTURE_PREFIX}{secrets.token_hex(8)}"
+    final = None
+    client.in_flight += 1
+    try:
+        async for output in client.engine.generate(
+            {"prompt_token_ids": list(tokens)}, params, name
+        ):
+            final = output
+    finally:
+        client.in_flight -= 1
+    return final
