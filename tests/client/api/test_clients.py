@@ -14,7 +14,7 @@ from starlette.responses import JSONResponse, Response
 import steersman
 from steersman.client.api import asynchronous, sync, types
 from steersman.server.chat import receipt_schema
-from steersman.server.extraction.job import Job
+from steersman.server.extraction.job import PATCH, Job
 from steersman.server.library import schemas
 from steersman.server.presets.schemas import PresetInfo
 from tests.client.cli.conftest import serving
@@ -178,4 +178,6 @@ def test_the_types_are_the_servers(typed: Any, schema: Any) -> None:
 
 
 def test_the_type_of_a_job_is_the_servers() -> None:
-    assert get_type_hints(types.Job).keys() == Job("1", "caa", "n").to_json().keys()
+    names = get_type_hints(types.Job).keys()
+    assert names == Job("1", PATCH, PATCH, PATCH).to_json().keys()
+    assert names - {"patch"} == Job("1", "caa", "n").to_json().keys()

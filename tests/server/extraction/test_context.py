@@ -32,6 +32,7 @@ def place(
         all_doses=Doses(None, None),
         library_for=lambda _: None,
         on_change=None,
+        inline=None,
     )  # fmt: skip
     engine = SimpleNamespace(
         vllm_config=SimpleNamespace(model_config=model), renderer=SimpleNamespace(tokenizer=None)

@@ -26,6 +26,7 @@ class Runner:
         self.graphs: list[tuple[bool, bool]] = []
         """Of each step's forward pass, whether a captured and whether a compiled graph may run."""
         self.positions = torch.arange(self.max_num_tokens)
+        self.token_ids = torch.zeros(self.max_num_tokens, dtype=torch.int32)
         self.bad_token: int | None = None
         """Place in the batch of a token whose hidden state is not finite."""
         self.bad_row: int | None = None
@@ -72,6 +73,7 @@ class RunnerV1(Runner):
     def __init__(self, tables: Tables) -> None:
         super().__init__(tables)
         self.requests: dict[str, Any] = {}
+        self.input_ids = SimpleNamespace(gpu=self.token_ids)
         self.execute_model_state: Any = None
         self.query_start_loc = SimpleNamespace(np=np.zeros(self.max_num_reqs + 1, dtype=np.int32))
         self.input_batch = SimpleNamespace(
@@ -160,6 +162,8 @@ class RunnerV2(Runner):
             num_scheduled_tokens=counts,
             query_start_loc_np=np.concatenate([[0], np.cumsum(counts)]),
             num_computed_tokens_np=np.array([output.computed[name] for name in names]),
+            input_ids=self.token_ids,
+            positions=self.positions,
         )
         self.model_state.preprocess_state(batch, (), None, None)
         mode = CUDAGraphMode.NONE if is_profile else CUDAGraphMode.FULL

@@ -65,7 +65,10 @@ class Attachment:
             if isinstance(plan, Plan):
                 place(self.worker.bank, plan, self.worker.shelf)
             self.new[name] = SimpleNamespace(
-                req_id=name, sampling_params=SimpleNamespace(extra_args=args), prompt_len=prompt
+                req_id=name,
+                sampling_params=SimpleNamespace(extra_args=args),
+                prompt_len=prompt,
+                prompt_token_ids=list(range(prompt)),
             )
             self.computed[name] = 0
             arrivals.append(self.new[name])
